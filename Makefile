@@ -1,0 +1,45 @@
+# Each target makes its own virtual environment and installs what it needs, system packages included.
+# Where it needs root and is not, it says so and uses sudo.
+
+.PHONY: help venv demo test lint bench clean
+
+PYTEST_ARGS ?= -n auto --dist worksteal
+BENCH_ARGS ?=
+
+help:
+	@echo 'make demo     builds an image of real Debian packages, layer by layer, and shows what layers are'
+	@echo 'make test     runs the tests (PYTEST_ARGS="tests/core -k mount" chooses some)'
+	@echo 'make lint     ruff, mypy, import-linter'
+	@echo 'make bench    measures against the peers: BENCH_ARGS="--images FOLDER" (see benchmarks/README.md)'
+	@echo 'make venv     only the virtual environment, with the extension built'
+	@echo 'make clean    removes what these made'
+
+venv:
+	@tools/prepare build
+
+demo:
+	@tools/prepare demo
+	@.venv/bin/python -m demo.packages
+	@tools/as-root 'The demo mounts filesystems' unshare --mount env PYTHONPATH=tests .venv/bin/python -m demo
+
+test:
+	@tools/prepare test
+	@tools/as-root 'The tests mount filesystems' .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint:
+	@tools/prepare lint
+	.venv/bin/python -m ruff check
+	.venv/bin/python -m ruff format --check
+	.venv/bin/python -m mypy
+	.venv/bin/lint-imports --no-cache
+
+bench:
+	@tools/prepare bench
+	@tools/as-root 'The benchmarks mount filesystems' .venv/bin/python -m benchmarks.load $(BENCH_ARGS)
+	@tools/as-root 'The benchmarks mount filesystems' .venv/bin/python -m benchmarks.container $(BENCH_ARGS)
+
+clean:
+	rm -rf .venv .prepare.lock build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	rm -f src/layerstore/kernel/_shim*.so src/layerstore/kernel/_shim.c
+	rm -rf src/*.egg-info
+	find src drivers tests demo benchmarks -name __pycache__ -prune -exec rm -rf {} +
