@@ -1,0 +1,201 @@
+"""daemon.json: where a store lies and which driver keeps it.
+
+The keys are docker's, so that a daemon.json written for dockerd can be taken as it is: what does not concern a store is
+ignored, what neither knows is an error. A missing file is normal. Values are checked here, once; the options of a
+driver are turned into its own class, which alone knows what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from attrs import evolve, field, fields_dict, frozen
+
+from layerstore.errors import ConfigError
+
+__all__ = ["DEFAULT_FILE", "Config", "driver_options", "load", "with_overrides"]
+
+DEFAULT_FILE = Path("/etc/layerstore/daemon.json")
+
+Options = TypeVar("Options")
+
+
+@frozen
+class Config:
+    """What daemon.json and the command line say together. `source`: the file that it comes from, if there was one."""
+
+    data_root: Path = field(default=Path("/var/lib/layerstore"), converter=Path)
+    exec_root: Path = field(default=Path("/run/layerstore"), converter=Path)
+    storage_driver: str | None = None
+    storage_opts: tuple[str, ...] = ()
+    source: Path | None = None
+
+
+_OURS = ("data-root", "exec-root", "storage-driver", "storage-opts")
+
+# What dockerd reads or has read from its daemon.json, and what is none of our business.
+_DOCKERS_WORDS = """
+allow-direct-routing allow-nondistributable-artifacts api-cors-header authorization-plugins bip bip6 bridge
+bridge-accept-fwmark builder cdi-spec-dirs cgroup-parent cluster-advertise cluster-store cluster-store-opts containerd
+containerd-namespace containerd-plugin-namespace cpu-rt-period cpu-rt-runtime cri-containerd debug
+default-address-pools default-cgroupns-mode default-gateway default-gateway-v6 default-init default-ipc-mode
+default-network-opts default-runtime default-shm-size default-ulimits deprecated-key-path disable-legacy-registry dns
+dns-opts dns-search exec-opts experimental features firewall-backend fixed-cidr fixed-cidr-v6 group host-gateway-ip
+host-gateway-ips hosts http-proxy https-proxy icc init init-path insecure-registries ip ip-forward ip-forward-no-drop
+ip-masq ip6tables iptables ipv6 labels live-restore log-driver log-format log-level log-opts max-concurrent-downloads
+max-concurrent-uploads max-download-attempts metrics-addr mtu network-control-plane-mtu network-diagnostic-port
+no-new-privileges no-proxy node-generic-resources oom-score-adjust pidfile proxies raw-logs registry-mirrors
+resolv-conf rootless runtimes seccomp-profile selinux-enabled shutdown-timeout swarm-default-advertise-addr
+swarm-raft-election-tick swarm-raft-heartbeat-tick tls tlscacert tlscert tlskey tlsverify userland-proxy
+userland-proxy-path userns-remap
+"""
+_DOCKERS = frozenset(_DOCKERS_WORDS.split())
+
+_FORMER = {"graph": "data-root"}
+"""Keys that docker has renamed: to ignore one would put the store where its owner does not want it."""
+
+
+def load(path: Path | None = None) -> Config:
+    """The configuration in `path`, or in /etc/layerstore/daemon.json if that exists."""
+    file = DEFAULT_FILE if path is None else path
+    try:
+        text = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        if path is None:
+            return Config()
+        raise ConfigError(f"{file}: no such file", remedy="Name a daemon.json that exists.", path=file) from None
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}", path=file, errno=error.errno) from None
+    return _parsed(text, file)
+
+
+def with_overrides(
+    config: Config,
+    *,
+    data_root: Path | None = None,
+    storage_driver: str | None = None,
+    storage_opts: Sequence[str] = (),
+) -> Config:
+    """`config` with what the caller or the command line says instead. Options are added, and the later one counts.
+
+    Another driver than the file's takes over none of the options that the file has for its own.
+    """
+    opts = config.storage_opts
+    if storage_driver is not None and storage_driver != config.storage_driver:
+        opts = tuple(opt for opt in opts if opt.startswith(f"{storage_driver}."))
+    return evolve(
+        config,
+        data_root=config.data_root if data_root is None else data_root,
+        storage_driver=storage_driver or config.storage_driver,
+        storage_opts=(*opts, *storage_opts),
+    )
+
+
+def driver_options(config: Config, driver: str, options: type[Options]) -> Options:
+    """The options of `driver`, as an instance of its own class: `overlay2.size=10G` is `options(size="10G")`."""
+    fields = fields_dict(cast(Any, options))
+    values: dict[str, Any] = {}
+    for opt in config.storage_opts:
+        key, has_value, text = opt.partition("=")
+        owner, has_name, name = key.strip().lower().partition(".")
+        if not has_value or not has_name:
+            raise _bad(config, f"storage-opts: {opt!r} is not of the form {driver}.OPTION=VALUE")
+        if owner != driver:
+            raise _bad(
+                config,
+                f"storage-opts: {opt!r} is an option of {owner}, but the storage driver is {driver}",
+                f"Leave it out, or set storage-driver to {owner}.",
+            )
+        if name not in fields:
+            raise _bad(config, f"storage-opts: {driver} has no option {name!r}", _nearest(name, list(fields), "option"))
+        converter: Any = fields[name].converter
+        try:
+            values[name] = text if converter is None else converter(text.strip())
+        except ValueError as error:
+            raise _bad(config, f"storage-opts: {driver}.{name}: {text!r} is not {error}") from None
+    return options(**values)
+
+
+# ---- the file
+
+
+def _parsed(text: bytes, file: Path) -> Config:
+    try:
+        content = json.loads(text or b"{}")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not a text in UTF-8", path=file) from None
+    except RecursionError:
+        raise ConfigError(f"{file}: nested too deeply", path=file) from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file}, line {error.lineno}, column {error.colno}: {error.msg}", path=file) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: must be a JSON object, {{…}}", path=file)
+    for key in content:
+        if key in _FORMER:
+            raise ConfigError(f"{file}: {key!r} is called {_FORMER[key]!r} now", path=file)
+        if key not in _OURS and key not in _DOCKERS:
+            raise ConfigError(
+                f"{file}: unknown key {key!r}",
+                remedy=_nearest(key, [*_OURS, *sorted(_DOCKERS)], "key", few=_OURS),
+                path=file,
+            )
+    values: dict[str, Any] = {}
+    for key in ("data-root", "exec-root"):
+        if key in content:
+            values[key.replace("-", "_")] = _folder(content[key], key, file)
+    if content.get("storage-driver") not in (None, ""):
+        values["storage_driver"] = _string(content["storage-driver"], "storage-driver", file, "the name of a driver")
+    if "storage-opts" in content:
+        opts = content["storage-opts"]
+        if not isinstance(opts, list) or not all(isinstance(opt, str) for opt in opts):
+            raise _bad_value(file, "storage-opts", opts, 'a list of strings such as ["overlay2.size=10G"]')
+        values["storage_opts"] = tuple(opts)
+    return Config(**values, source=file)
+
+
+def _folder(value: object, key: str, file: Path) -> Path:
+    folder = Path(_string(value, key, file, "an absolute path"))
+    if not folder.is_absolute():
+        raise _bad_value(file, key, value, "an absolute path")
+    return folder
+
+
+def _string(value: object, key: str, file: Path, allowed: str) -> str:
+    if not isinstance(value, str) or not value or "\0" in value or not _encodable(value):
+        raise _bad_value(file, key, value, allowed)
+    return value
+
+
+def _encodable(text: str) -> bool:
+    """JSON can hold halves of characters, which no name of a file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# ---- errors
+
+
+def _bad_value(file: Path, key: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{file}: {key} must be {allowed}, not {json.dumps(value)}", path=file)
+
+
+def _bad(config: Config, message: str, remedy: str | None = None) -> ConfigError:
+    where = "" if config.source is None else f"{config.source}: "
+    return ConfigError(f"{where}{message}", remedy=remedy, path=config.source)
+
+
+def _nearest(name: str, known: Sequence[str], what: str, few: Sequence[str] | None = None) -> str:
+    """Which name may have been meant; `few`: those to list when none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name.lower(), known, n=1)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    listed = few or known
+    return f"The {what}s are {', '.join(listed)}." if listed else f"It has no {what}s."

@@ -1,0 +1,67 @@
+"""Builds `layerstore.kernel._shim`, the one compiled extension: cffi in API mode, stable ABI, GIL released.
+
+Each part is a pair of files beside the Python module that fronts it: a header in the plain C that cffi can read, which
+is both declaration to Python and include to C, and the C itself. Run by setuptools; nothing imports it at run time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+PACKAGE = Path(__file__).resolve().parent.parent
+PARTS = (
+    "kernel/mount",
+    "kernel/files",
+    "kernel/remove",
+    "kernel/quota",
+    "changes",
+    "diff/unpack",
+    "diff/pack",
+    "diff/export",
+    "diff/verify",
+    "diff/implied",
+)
+SHARED = (
+    "diff/xxh64",
+    "diff/entry",
+    "diff/model",
+    "diff/disk",
+    "diff/queue",
+    "diff/write",
+    "diff/finish",
+    "diff/header",
+)
+
+COMPILE_ARGS = ("-std=gnu11", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
+
+
+def relative(path: Path) -> str:
+    """`path` as setuptools wants it: relative to the project's root."""
+    return path.relative_to(PACKAGE.parent.parent).as_posix()
+
+
+def builder() -> FFI:
+    """The extension's description."""
+    ffi = FFI()
+    for part in PARTS:
+        ffi.cdef((PACKAGE / f"{part}.h").read_text())
+    prelude = ["#ifndef _GNU_SOURCE", "#define _GNU_SOURCE", "#endif", "#include <stdint.h>", "#include <stddef.h>"]
+    ffi.set_source(
+        "layerstore.kernel._shim",
+        "\n".join([*prelude, *(f'#include "{part}.h"' for part in PARTS), ""]),
+        sources=[relative(PACKAGE / f"{part}.c") for part in (*PARTS, *SHARED)],
+        depends=[relative(header) for header in sorted(PACKAGE.glob("**/*.h"))],
+        include_dirs=[relative(PACKAGE)],
+        extra_compile_args=list(COMPILE_ARGS),
+        extra_link_args=["-pthread"],
+        py_limited_api=True,
+    )
+    return ffi
+
+
+ffibuilder = builder()
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

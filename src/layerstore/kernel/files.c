@@ -1,0 +1,148 @@
+/* See files.h. */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "files.h"
+
+enum { BLOCK = 256 * 1024, LISTING = 4096 };
+
+struct listed {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+};
+
+int ls_open_in_root(int root, const char *path, int flags, unsigned int mode)
+{
+    struct open_how how = {
+        .flags = (uint64_t)(unsigned int)flags | O_CLOEXEC,
+        .mode = mode,
+        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    };
+    int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+    return fd < 0 ? -errno : fd;
+}
+
+int ls_sync_filesystem(int fd)
+{
+    return syncfs(fd) < 0 ? -errno : 0;
+}
+
+int64_t ls_filesystem_magic(int fd)
+{
+    struct statfs facts;
+    if (fstatfs(fd, &facts) < 0)
+        return -errno;
+    return (int64_t)(uint32_t)facts.f_type;
+}
+
+int ls_lists_types(int folder)
+{
+    _Alignas(struct listed) char listing[LISTING];
+    for (;;) {
+        long length = syscall(SYS_getdents64, folder, listing, sizeof listing);
+        if (length < 0)
+            return -errno;
+        if (length == 0)
+            return 1;
+        for (long at = 0; at < length;) {
+            const struct listed *entry = (const struct listed *)(listing + at);
+            if (entry->type == 0)
+                return 0;
+            at += entry->length;
+        }
+    }
+}
+
+int ls_clone_file(int from, int to)
+{
+    return ioctl(to, FICLONE, from) < 0 ? -errno : 0;
+}
+
+static int64_t copy_by_hand(int from, int to, off_t at, off_t end)
+{
+    char *block = malloc(BLOCK);
+    if (block == NULL)
+        return -ENOMEM;
+    int64_t failure = 0;
+    while (at < end && failure == 0) {
+        ssize_t got = pread(from, block, end - at < BLOCK ? (size_t)(end - at) : BLOCK, at);
+        if (got == 0)
+            break;
+        if (got < 0)
+            failure = errno == EINTR ? 0 : -errno;
+        for (ssize_t put = 0; put < got && failure == 0;) {
+            ssize_t part = pwrite(to, block + put, (size_t)(got - put), at);
+            if (part < 0) {
+                failure = errno == EINTR ? 0 : -errno;
+            } else {
+                put += part;
+                at += part;
+            }
+        }
+    }
+    free(block);
+    return failure;
+}
+
+/* Data from `at` to `end`. Stops early, without an error, where the file has become shorter. */
+static int64_t copy_span(int from, int to, off_t at, off_t end)
+{
+    while (at < end) {
+        loff_t in = at, out = at;
+        ssize_t part = copy_file_range(from, &in, to, &out, (size_t)(end - at), 0);
+        if (part == 0)
+            return 0;
+        if (part > 0) {
+            at += part;
+            continue;
+        }
+        if (errno == EINTR)
+            continue;
+        if (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)
+            return copy_by_hand(from, to, at, end);
+        return -errno;
+    }
+    return 0;
+}
+
+int64_t ls_copy_data(int from, int to)
+{
+    struct stat facts;
+    if (fstat(from, &facts) < 0)
+        return -errno;
+    if (ls_clone_file(from, to) == 0)
+        return facts.st_size;
+    for (off_t at = 0; at < facts.st_size;) {
+        off_t end = facts.st_size;
+        off_t data = lseek(from, at, SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            break;
+        if (data >= 0)
+            at = data;
+        off_t hole = data < 0 ? -1 : lseek(from, at, SEEK_HOLE);
+        if (hole > at && hole < end)
+            end = hole;
+        if (at >= end)
+            break;
+        int64_t failure = copy_span(from, to, at, end);
+        if (failure < 0)
+            return failure;
+        at = end;
+    }
+    return ftruncate(to, facts.st_size) < 0 ? -errno : facts.st_size;
+}

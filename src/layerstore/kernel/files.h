@@ -1,0 +1,17 @@
+/* Files: opening within a root, syncing, copying, what a filesystem is and can. A function for each job.
+   Every function returns >= 0, or -errno. Read by cffi too, so: no preprocessor. */
+
+/* Opens `path` as if `root` were the root directory: neither `..` nor a symlink nor /proc leads out of it. */
+int ls_open_in_root(int root, const char *path, int flags, unsigned int mode);
+
+int ls_sync_filesystem(int fd);
+
+/* The filesystem's magic number. */
+int64_t ls_filesystem_magic(int fd);
+/* Whether every entry of a folder (or `.` and `..`) is listed with its type. Reads from where the descriptor stands. */
+int ls_lists_types(int folder);
+
+/* Shares all blocks. */
+int ls_clone_file(int from, int to);
+/* Copies all data into the empty file `to`, by sharing blocks where that is possible; holes stay holes. Returns the size. */
+int64_t ls_copy_data(int from, int to);

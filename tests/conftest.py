@@ -1,0 +1,181 @@
+"""Fixtures that every test may use: filesystems, a data-root on one, a store.
+
+And the guard: a test that leaves something mounted fails, and so does a run that leaves a loop device.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from support.filesystems import (
+    FILESYSTEMS,
+    Filesystems,
+    enter_private_namespace,
+    loop_devices,
+    mountpoints,
+    unmount,
+)
+
+if TYPE_CHECKING:
+    from layerstore import Store
+
+IS_ROOT = os.geteuid() == 0
+SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+_filesystems = pytest.StashKey[Filesystems]()
+
+
+# The same examples every time, so that a change is judged by itself; `nightly` looks for new ones.
+settings.register_profile("steady", derandomize=True, database=None, deadline=None)
+settings.register_profile("nightly", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "root: mounts or makes devices, and is skipped for an ordinary user")
+    config.addinivalue_line("markers", "tools(*commands): needs these programs; skipped without, in CI an error")
+    os.environ["PATH"] = SEARCH
+    if IS_ROOT:
+        enter_private_namespace()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and not IS_ROOT:
+        pytest.skip("needs root")
+    for mark in item.iter_markers("tools"):
+        for tool in mark.args:
+            if shutil.which(tool) is None:
+                if os.environ.get("CI"):
+                    pytest.fail(f"{tool} is not installed: `tools/prepare test` should have done so")
+                pytest.skip(f"needs {tool}, which is not installed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a failure that shows a name of any bytes travel from pytest-xdist's workers, which send UTF-8 only."""
+    report = yield
+    if report.failed and hasattr(item.config, "workerinput"):
+        report.longrepr = _printable(str(report.longrepr))
+        report.sections = [(title, _printable(text)) for title, text in report.sections]
+    return report
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Give back all filesystems, and fail the run if anything of it is left."""
+    filesystems = session.config.stash.get(_filesystems, None)
+    if filesystems is None:
+        return
+    filesystems.close()
+    left = [name for name in mountpoints() if Path(name).is_relative_to(filesystems.folder)]
+    left += loop_devices(filesystems.folder)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"left behind by the tests: {', '.join(left)}", red=True)
+
+
+@pytest.fixture(scope="session")
+def filesystems(request: pytest.FixtureRequest) -> Filesystems:
+    """The session's filesystems. Most tests want `backing` instead."""
+    if not IS_ROOT:
+        pytest.skip("mounting needs root")
+    return request.config.stash.setdefault(_filesystems, Filesystems())
+
+
+@pytest.fixture(autouse=True)
+def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test that leaves a mount behind or changes this machine's root directory; mend it for the next."""
+    before, root = set(mountpoints()), os.stat("/")
+    yield
+    filesystems = request.config.stash.get(_filesystems, None)
+    expected = before | (filesystems.mounted if filesystems else frozenset())
+    _refuse_mounts([name for name in mountpoints() if name not in expected])
+    after = os.stat("/")
+    if (after.st_mode, after.st_uid, after.st_gid) != (root.st_mode, root.st_uid, root.st_gid):
+        os.chown("/", root.st_uid, root.st_gid)
+        os.chmod("/", root.st_mode & 0o7777)
+        pytest.fail(f"the root directory of this machine was changed: mode {after.st_mode & 0o7777:o}")
+
+
+def _refuse_mounts(left: list[str]) -> None:
+    for name in reversed(left):
+        unmount(name)
+    assert not left, f"still mounted after the test: {', '.join(left)}"
+
+
+def _mounted_in(folder: Path) -> list[str]:
+    return [name for name in mountpoints() if folder in Path(name).parents]
+
+
+@pytest.fixture
+def backing(filesystems: Filesystems) -> Iterator[Callable[[str], Path]]:
+    """`backing("xfs")`: an empty folder on a filesystem of this kind (ext4, xfs, btrfs, tmpfs), deleted afterwards."""
+    made: list[Path] = []
+
+    def folder(kind: str) -> Path:
+        path = Path(tempfile.mkdtemp(prefix="t-", dir=filesystems.shared(kind)))
+        path.chmod(0o755)
+        made.append(path)
+        return path
+
+    yield folder
+    left = [name for path in made for name in mountpoints() if Path(name).is_relative_to(path)]
+    try:
+        _refuse_mounts(left)
+    finally:
+        for path in made:
+            shutil.rmtree(path)
+
+
+@pytest.fixture
+def own_filesystem(filesystems: Filesystems) -> Iterator[Callable[..., Path]]:
+    """`own_filesystem("ext4", size=16 << 20, mkfs=("-N", "64"), options="noatime")`: for a test to fill or break."""
+    made: list[Path] = []
+
+    def make(kind: str, *, size: int = 512 << 20, mkfs: tuple[str, ...] = (), options: str = "") -> Path:
+        made.append(filesystems.make(kind, size=size, mkfs=mkfs, options=options))
+        return made[-1]
+
+    yield make
+    try:
+        _refuse_mounts([name for path in made for name in _mounted_in(path)])
+    finally:
+        for path in made:
+            filesystems.drop(path)
+
+
+@pytest.fixture(params=FILESYSTEMS)
+def filesystem(request: pytest.FixtureRequest) -> str:
+    """Each kind of filesystem in turn: for tests that have to hold on all."""
+    return str(request.param)
+
+
+@pytest.fixture
+def data_root(backing: Callable[[str], Path]) -> Path:
+    """A data-root that does not exist yet, on ext4."""
+    return backing("ext4") / "store"
+
+
+@pytest.fixture
+def store(data_root: Path) -> Iterator[Store]:
+    """An open, empty store on ext4, with the driver overlay2."""
+    import layerstore
+
+    settings = layerstore.Config(
+        data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver="overlay2", storage_opts=()
+    )
+    with layerstore.open(config=settings) as opened:
+        yield opened
