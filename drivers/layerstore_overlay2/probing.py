@@ -1,0 +1,201 @@
+"""Can overlay2 work in this folder, and how well? Found out by doing it: a real mount, removed again.
+
+A home that is in use keeps the answer for this boot, so that opening a store costs one small file.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict
+
+from layerstore.driver import Backing, CopyOnWrite, Mount
+from layerstore.errors import DriverNotSupported, KernelError
+from layerstore.kernel import files, quota
+from layerstore.kernel.mount import boot_id, detached
+from layerstore_overlay2.settings import MAX_DEPTH, Settings
+
+ANSWER = ".backing"
+
+_UNFIT = frozenset({"overlayfs", "aufs", "ecryptfs", "nfs", "cifs", "smb2", "9p", "vfat", "exfat", "proc", "sysfs"})
+"""Filesystems whose directories overlay refuses as upper, or which cannot store its marks."""
+
+_DOCKER_NAMES = {"ext4": "extfs", "overlayfs": "overlayfs", "fuse": "fuseblk"}
+
+_PRIVILEGE = "Storing layers needs root (CAP_SYS_ADMIN): use sudo, or a privileged container."
+
+
+def probe(home: Path, options: Settings) -> Backing:
+    """See `StorageDriver.probe`."""
+    folder = home
+    while not folder.is_dir():
+        if folder == folder.parent:
+            raise DriverNotSupported(f"{home}: no such directory, nor any above it")
+        folder = folder.parent
+    question = json.dumps([boot_id(), os.stat(folder).st_dev, asdict(options)])
+    known = _known(home, question)
+    if known is not None:
+        return known
+    backing = _tried(folder, options)
+    if folder == home and os.path.isdir(home / ".empty"):
+        _remember(home, question, backing)
+    return backing
+
+
+def quota_refusal(folder: Path) -> tuple[str, str] | None:
+    """Why `size` cannot be had there, and the remedy; None if it can."""
+    filesystem = files.filesystem_type(folder)
+    match filesystem:
+        case "ext4":
+            remedy = "Make it with `mkfs.ext4 -O quota,project -E quotatype=prjquota` and mount it with `-o prjquota`."
+        case "xfs":
+            remedy = "Mount it with `-o prjquota` (for the root filesystem: `rootflags=prjquota` for the kernel)."
+        case _:
+            return f"{filesystem} has no project quotas", "Use ext4 or xfs with project quotas, or leave `size` out."
+    try:
+        state = quota.state(folder)
+    except KernelError as error:
+        if error.errno == errno.ENOSYS:
+            return "this kernel has no project quotas for it, or is older than Linux 5.14", remedy
+        return f"{filesystem} is mounted without project quotas", remedy
+    if state is not quota.QuotaState.ENFORCED:
+        return f"{filesystem} has its project quotas {state.value}", remedy
+    return None
+
+
+def _tried(folder: Path, options: Settings) -> Backing:
+    filesystem = files.filesystem_type(folder)
+    if filesystem in _UNFIT:
+        raise DriverNotSupported(
+            f"overlay cannot write to {filesystem} ({folder})",
+            remedy="Put the data-root on ext4, xfs, btrfs or tmpfs.",
+        )
+    limited = False
+    if options.size is not None:
+        refusal = quota_refusal(folder)
+        if refusal is not None:
+            raise DriverNotSupported(f"overlay2.size: {refusal[0]} ({folder})", remedy=refusal[1])
+        limited = True
+    try:
+        place = Path(tempfile.mkdtemp(prefix=".layerstore-probe-", dir=folder))
+    except OSError as error:
+        raise DriverNotSupported(
+            f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}",
+            remedy=_PRIVILEGE if os.geteuid() != 0 else None,
+        ) from None
+    try:
+        _try_overlay(place, options)
+        types = files.lists_types(place)
+        shared = files.can_reflink(place)
+    finally:
+        files.remove_tree(place)
+    if not types:
+        raise DriverNotSupported(
+            f"{filesystem} ({folder}) does not list the types of its entries (d_type)",
+            remedy="On xfs: make the filesystem with `mkfs.xfs -n ftype=1`.",
+        )
+    return Backing(
+        filesystem=filesystem,
+        copy_on_write=CopyOnWrite.BLOCK if shared else CopyOnWrite.FILE,
+        quota=limited or quota_refusal(folder) is None,
+        notes=(
+            ("Backing Filesystem", _DOCKER_NAMES.get(filesystem, filesystem)),
+            ("Supports d_type", "true"),
+            ("Using metacopy", str(options.metacopy).lower()),
+            ("Native Overlay Diff", "true"),
+            ("userxattr", "false"),
+            ("Copy-up", "reflink" if shared else "full"),
+            ("Max depth", str(MAX_DEPTH)),
+        ),
+    )
+
+
+def _try_overlay(place: Path, options: Settings) -> None:
+    """A writable mount with the options of real ones, in which a file of the lower layer is removed."""
+    import xattr  # once a boot: not worth 2 ms of every start
+
+    lower, upper, work = (place / name for name in ("lower", "upper", "work"))
+    for part in (lower, upper, work):
+        part.mkdir()
+    (lower / "file").touch()
+    try:
+        xattr.setxattr(os.fspath(lower), "trusted.overlay.opaque", b"y")
+        os.mknod(place / "whiteout", stat.S_IFCHR, os.makedev(0, 0))
+        # Unmounting a writable overlay syncs the whole filesystem, unless it is volatile (since Linux 5.10).
+        try:
+            _remove_one(_mount(lower, upper, work, (*_own(options), ("volatile", None))))
+        except KernelError as error:
+            if error.errno != errno.EINVAL or options.volatile:
+                raise
+            _remove_one(_mount(lower, upper, work, _own(options)))
+        whiteout = os.lstat(upper / "file")
+    except KernelError as error:
+        raise DriverNotSupported(
+            f"overlay does not work in {place.parent}: {error.message}", remedy=error.remedy, errno=error.errno
+        ) from None
+    except OSError as error:
+        denied = error.errno in (errno.EPERM, errno.EACCES)
+        raise DriverNotSupported(
+            f"the filesystem of {place.parent} refuses overlay's marks: {error}",
+            remedy=_PRIVILEGE if denied else None,
+            errno=error.errno,
+        ) from None
+    if not stat.S_ISCHR(whiteout.st_mode):
+        raise DriverNotSupported(f"overlay in {place.parent} makes whiteouts that layerstore does not know")
+
+
+def _own(options: Settings) -> tuple[tuple[str, str | None], ...]:
+    metacopy, redirect = options.metacopy, options.metacopy or options.redirect_dir
+    return (*features(metacopy=metacopy, redirect=redirect), *options.mountopt)
+
+
+def features(*, metacopy: bool, redirect: bool) -> tuple[tuple[str, str | None], ...]:
+    """What is always said, so that the defaults of the host's overlay module never matter."""
+    return (
+        ("index", "off"),
+        ("metacopy", "on" if metacopy else "off"),
+        ("redirect_dir", "on" if redirect else "nofollow"),
+    )
+
+
+def _mount(lower: Path, upper: Path, work: Path, options: Sequence[tuple[str, str | None]]) -> Mount:
+    folders = (("lowerdir+", str(lower)), ("upperdir", str(upper)), ("workdir", str(work)))
+    return Mount("overlay", "overlay", (*folders, *options))
+
+
+def _remove_one(mount: Mount) -> None:
+    with detached([mount]) as tree:
+        os.unlink("file", dir_fd=tree)
+
+
+def _known(home: Path, question: str) -> Backing | None:
+    try:
+        text = (home / ANSWER).read_text()
+        asked, answer = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    if asked != question:
+        return None
+    return Backing(
+        filesystem=answer["filesystem"],
+        copy_on_write=CopyOnWrite(answer["copy_on_write"]),
+        quota=answer["quota"],
+        notes=tuple((name, value) for name, value in answer["notes"]),
+    )
+
+
+def _remember(home: Path, question: str, backing: Backing) -> None:
+    answer: dict[str, Any] = {**asdict(backing), "copy_on_write": backing.copy_on_write.value}
+    fresh = home / f"{ANSWER}-{os.getpid()}"
+    try:
+        fresh.write_text(json.dumps([question, answer]))
+        fresh.replace(home / ANSWER)
+    except OSError:
+        fresh.unlink(missing_ok=True)  # it is only asked again

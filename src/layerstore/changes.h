@@ -1,0 +1,30 @@
+/* What differs between two trees. Read by cffi too, so: no preprocessor. */
+
+struct ls_changes;
+
+/* `call` and `path` say where a failure was; both live as long as the list. */
+struct ls_changes_failure {
+    int code;
+    const char *call;
+    const char *path;
+};
+
+/* NULL: no memory. */
+struct ls_changes *ls_changes_new(void);
+void ls_changes_free(struct ls_changes *changes);
+
+/* Compares the tree `merged` with the tree `lower` (-1: with nothing), looking only where the overlay upper directory
+ * `upper` has something. Root directories, all three. 0, or -errno. */
+int ls_changes_of_overlay(struct ls_changes *changes, int upper, int merged, int lower);
+/* Compares all of `merged` with all of `lower` (-1: with nothing). `content`: read files whose attributes are equal. */
+int ls_changes_of_trees(struct ls_changes *changes, int merged, int lower, int content);
+
+/* The result: for each change a letter (A, C, D) and the path without leading slash ("" is the root), ended by NUL; sorted. */
+size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data);
+size_t ls_changes_count(struct ls_changes *changes);
+/* 1: the upper directory can be made to hold exactly these changes, and to mean the same on any parents. */
+int ls_changes_can_be_exact(struct ls_changes *changes);
+/* After ls_changes_of_overlay, with the same descriptors and nothing mounted that writes: makes it so. The tree that the
+ * stack shows stays the same all the while. 1: something was altered; 0 or -errno. */
+int ls_changes_make_exact(struct ls_changes *changes);
+void ls_changes_failed(struct ls_changes *changes, struct ls_changes_failure *failure);

@@ -1,0 +1,145 @@
+"""What differs between a tree and its parent.
+
+`Changes` is the answer to `layerstore diff`: sorted, exact, and the same whatever driver found it. Both ways to find
+them are here, and are C (changes.c): by the upper directory of an overlay, in O(changes), and by comparing two trees.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any, Self, overload
+
+from attrs import frozen
+
+from layerstore.errors import KernelError
+from layerstore.kernel._shim import ffi, lib
+
+
+class Kind(Enum):
+    """docker's letters: added, changed, deleted."""
+
+    ADDED = "A"
+    CHANGED = "C"
+    DELETED = "D"
+
+
+@frozen
+class Change:
+    """One path that differs. `path` is absolute within the tree; bytes that are not UTF-8 are surrogate escapes."""
+
+    kind: Kind
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.path}"
+
+
+class Changes(Sequence[Change]):
+    """All changes, sorted by path, each path once, and with every change each directory above it.
+
+    Kept as one string of bytes (`raw`), since there may be as many as an image has files. `sealable` says that the
+    layer's own directory holds the data of all that changed, so that `seal` can make a committed layer of it. It is
+    false for an overlay upper whose files are without their data (`metacopy`) or whose directories point elsewhere
+    (`redirect_dir`).
+    """
+
+    def __init__(self, raw: bytes, *, sealable: bool) -> None:
+        self.raw = raw
+        self.sealable = sealable
+        self._records: list[bytes] | None = None
+
+    @classmethod
+    def of(cls, changes: Iterable[Change]) -> Self:
+        """From single changes, for drivers that find them in Python."""
+        records = sorted((os.fsencode(change.path).lstrip(b"/"), change.kind.value.encode()) for change in changes)
+        return cls(b"".join(kind + path + b"\0" for path, kind in records), sealable=True)
+
+    def _split(self) -> list[bytes]:
+        if self._records is None:
+            self._records = self.raw.split(b"\0")[:-1]
+        return self._records
+
+    def __len__(self) -> int:
+        return self.raw.count(b"\0") if self._records is None else len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Change]: ...
+    def __getitem__(self, index: int | slice) -> Change | list[Change]:
+        if isinstance(index, slice):
+            return [_change(record) for record in self._split()[index]]
+        return _change(self._split()[index])
+
+    def __iter__(self) -> Iterator[Change]:
+        return map(_change, self._split())
+
+    def __eq__(self, other: object) -> bool:
+        return self.raw == other.raw if isinstance(other, Changes) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"<Changes: {len(self)}>"
+
+
+def overlay_changes(upper: int, merged: int, lower: int | None) -> Changes:
+    """What an overlay's upper directory changes, in O(what it holds).
+
+    All three are directory fds: `upper` the directory itself, `merged` the whole stack and `lower` the stack below it
+    (None: there is none), both mounted read-only. Raises `KernelError`.
+    """
+    return _run(lambda changes: lib.ls_changes_of_overlay(changes, upper, merged, -1 if lower is None else lower))
+
+
+def make_exact(upper: int, merged: int, lower: int | None) -> bool:
+    """Make an overlay's upper directory hold its changes and nothing else, so that it means the same on any parents.
+
+    Files that were copied up and never altered go; opaque directories become whiteouts of each name. What the stack
+    shows stays the same at every moment. Takes what `overlay_changes` takes; nothing may be mounted that writes to
+    `upper`. Returns whether there was anything to do; it is not synced.
+    """
+    altered = False
+
+    def find(changes: Any) -> int:
+        nonlocal altered
+        failed: int = lib.ls_changes_of_overlay(changes, upper, merged, -1 if lower is None else lower)
+        if not failed:
+            failed = lib.ls_changes_make_exact(changes)
+            altered = failed > 0
+        return min(failed, 0)
+
+    _run(find)
+    return altered
+
+
+def compare_trees(new: int, old: int | None, *, content: bool = False) -> Changes:
+    """What differs between two trees, given as directory fds (None: against nothing).
+
+    `content` also reads files whose attributes, size and time are all equal. Raises `KernelError`.
+    """
+    return _run(lambda changes: lib.ls_changes_of_trees(changes, new, -1 if old is None else old, content))
+
+
+def _change(record: bytes) -> Change:
+    return Change(Kind(chr(record[0])), "/" + os.fsdecode(record[1:]))
+
+
+def _run(find: Callable[[Any], int]) -> Changes:
+    changes = lib.ls_changes_new()
+    if changes == ffi.NULL:
+        raise MemoryError
+    try:
+        if find(changes):
+            failure = ffi.new("struct ls_changes_failure *")
+            lib.ls_changes_failed(changes, failure)
+            raise KernelError(ffi.string(failure.call).decode(), failure.code, path=b"/" + ffi.string(failure.path))
+        data = ffi.new("uint8_t **")
+        length = lib.ls_changes_list(changes, data)
+        raw = bytes(ffi.buffer(data[0], length)) if length else b""
+        return Changes(raw, sealable=bool(lib.ls_changes_can_be_exact(changes)))
+    finally:
+        lib.ls_changes_free(changes)
