@@ -1,0 +1,311 @@
+"""What a stack of layers means: a tree in memory, changed entry by entry.
+
+This is the reference that the engine and every driver are compared with. It knows no tar (it takes `Entry` values), no
+overlay and no filesystem, and is slow and plain on purpose. The rules are those of the OCI image spec, layer.md, and of
+this project where the spec is silent:
+
+- a whiteout hides names of the layers below and never one of its own layer, whichever comes first;
+- a directory that is only implied by the names in it keeps what the layers below say about it;
+- of two entries of one name the later counts; a directory on a directory keeps the children;
+- a parent that is a symbolic link is followed, within the tree;
+- a hard link to a file of a layer below is a copy of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+
+from attrs import define, evolve, field
+
+from diff.tarbytes import Entry, Kind
+from support import trees
+
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+AUFS_OWN = {b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.orph"}
+MAX_SYMLINKS = 40
+
+
+class Refused(Exception):
+    """The model has no answer to this: the engine has to refuse it."""
+
+
+@define(eq=False)
+class Inode:
+    """A file of any kind. `layer` is the layer that listed it. `mtime` None: nobody said, so anything is right."""
+
+    kind: Kind
+    layer: int
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    mtime: int | None = None
+    xattrs: dict[bytes, bytes] = field(factory=dict)
+    content: bytes = b""
+    target: bytes = b""
+    device: tuple[int, int] = (0, 0)
+    children: dict[bytes, Inode] = field(factory=dict)
+    opaque_in: int = 0
+    """The last layer that made this directory opaque."""
+
+    def forget(self) -> None:
+        """Be as a directory that nobody described."""
+        self.mode, self.uid, self.gid, self.mtime, self.xattrs = 0o755, 0, 0, None, {}
+
+    def describe(self, entry: Entry) -> None:
+        self.mode, self.uid, self.gid, self.mtime = entry.mode, entry.uid, entry.gid, entry.mtime
+        self.xattrs = dict(entry.xattrs)
+
+
+def split(name: bytes) -> list[bytes]:
+    """The components of a name as it stands in a tar: absolute, `./` and `//` make no difference."""
+    parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
+    if b".." in parts:
+        raise Refused(name)
+    return parts
+
+
+class Tree:
+    """A stack of layers, merged."""
+
+    def __init__(self) -> None:
+        self.layer = 0
+        self.root = Inode(Kind.FOLDER, layer=0)
+        self.followed: set[bytes] = set()
+        """Paths of the symbolic links that this layer went through."""
+        self.copied: set[bytes] = set()
+        """Paths of the lower files that hard links of this layer were copied from."""
+        self._stored: dict[bytes, Inode] = {}
+        self._waiting: list[Entry] = []
+        self._whited: set[tuple[int, bytes]] = set()
+
+    def apply(self, entries: Iterable[Entry]) -> None:
+        """Put one layer on top."""
+        self.begin()
+        for entry in entries:
+            self.add(entry)
+        self.finish()
+
+    def begin(self) -> None:
+        self.layer += 1
+        self.followed, self.copied = set(), set()
+        self._stored, self._waiting, self._whited = {}, [], set()
+
+    def add(self, entry: Entry) -> None:
+        """Put one entry of the topmost layer into the tree."""
+        parts = split(entry.name)
+        if not parts:
+            if entry.kind is not Kind.FOLDER:
+                raise Refused(entry.name)
+            self.root.describe(entry)
+            self.root.layer = self.layer
+        elif parts[0] in AUFS_OWN:
+            if entry.kind is Kind.FILE:
+                self._stored[b"/".join(parts)] = self._new(entry)
+        elif parts[-1].startswith(WHITEOUT):
+            self._hide(parts)
+        else:
+            self._place(parts, entry)
+
+    def finish(self) -> None:
+        """The end of the layer: hard links to entries that came later are made now."""
+        waiting: list[Entry] = []
+        while len(self._waiting) != len(waiting):
+            waiting, self._waiting = self._waiting, []
+            for entry in waiting:
+                self.add(entry)
+        if waiting:
+            raise Refused(waiting[0].target)
+
+    # --- one entry ---------------------------------------------------------------------------------------------------
+
+    def _new(self, entry: Entry) -> Inode:
+        inode = Inode(entry.kind, self.layer, content=entry.content, target=entry.target, device=entry.device)
+        inode.describe(entry)
+        return inode
+
+    def _place(self, parts: list[bytes], entry: Entry) -> None:
+        self._waiting = [other for other in self._waiting if split(other.name) != parts]
+        inode = self._link_target(entry) if entry.kind is Kind.HARDLINK else self._new(entry)
+        parent = self._folder(parts[:-1])
+        if inode is None:
+            parent.children.pop(parts[-1], None)
+            self._waiting.append(entry)
+            return
+        old = parent.children.get(parts[-1])
+        if old is not None and old.kind is Kind.FOLDER and inode.kind is Kind.FOLDER:
+            old.describe(entry)
+            old.layer = self.layer
+        else:
+            parent.children[parts[-1]] = inode
+
+    def _link_target(self, entry: Entry) -> Inode | None:
+        parts = split(entry.target)
+        stored = self._stored.get(b"/".join(parts))
+        if stored is not None:
+            return stored
+        found = self.look_up(parts)
+        if found is None:
+            return None
+        if found.kind is Kind.FOLDER:
+            raise Refused(entry.target)
+        if found.layer == self.layer:
+            return found
+        self.copied.add(b"/".join(parts))
+        return evolve(found, layer=self.layer, xattrs=dict(found.xattrs))
+
+    def _hide(self, parts: list[bytes]) -> None:
+        is_opaque = parts[-1] == OPAQUE
+        # Like any entry, an opaque mark implies the directory it lies in; a whiteout of what is not there does nothing.
+        parent = self._walk(parts[:-1], make=is_opaque, mark=True)
+        if parent is None:
+            return
+        if is_opaque:
+            parent.opaque_in = self.layer
+            self._strip(parent)
+            return
+        name = parts[-1].removeprefix(WHITEOUT)
+        if name in {b"", b".", b".."}:
+            raise Refused(b"/".join(parts))
+        self._whited.add((id(parent), name))
+        child = parent.children.get(name)
+        if child is None or (child.layer == self.layer and child.kind is not Kind.FOLDER):
+            return
+        if child.layer != self.layer and not (child.kind is Kind.FOLDER and self._holds_own(child)):
+            del parent.children[name]
+            return
+        self._strip(child)
+        if child.layer != self.layer:
+            child.forget()
+
+    def _strip(self, folder: Inode) -> None:
+        """Remove from `folder` what lower layers have in it."""
+        for name, child in list(folder.children.items()):
+            own = child.layer == self.layer
+            if child.kind is not Kind.FOLDER:
+                if not own:
+                    del folder.children[name]
+            elif own or self._is_marked(child) or self._holds_own(child):
+                self._strip(child)
+                if not own:
+                    child.forget()
+            else:
+                del folder.children[name]
+
+    def _is_marked(self, folder: Inode) -> bool:
+        """Did this layer make it opaque, or anything in it?"""
+        return folder.opaque_in == self.layer or any(
+            child.kind is Kind.FOLDER and self._is_marked(child) for child in folder.children.values()
+        )
+
+    def _holds_own(self, folder: Inode) -> bool:
+        """Is there, at any depth, something that this layer has listed?"""
+        return any(
+            child.layer == self.layer or (child.kind is Kind.FOLDER and self._holds_own(child))
+            for child in folder.children.values()
+        )
+
+    # --- paths -------------------------------------------------------------------------------------------------------
+
+    def look_up(self, parts: list[bytes]) -> Inode | None:
+        """What lies at a path, or None. A symbolic link at its end is not followed."""
+        if not parts:
+            return self.root
+        parent = self._walk(parts[:-1], make=False, note=False)
+        return None if parent is None else parent.children.get(parts[-1])
+
+    def _folder(self, parts: list[bytes]) -> Inode:
+        folder = self._walk(parts, make=True)
+        if folder is None:
+            raise Refused(b"/".join(parts))
+        return folder
+
+    def _walk(self, parts: list[bytes], *, make: bool, note: bool = True, mark: bool = False) -> Inode | None:
+        """The directory at `parts`, through symbolic links (of which a note is taken); made when `make` says so.
+
+        `mark`: it is for a mark, and a mark in a directory that this very layer removes is dropped.
+        """
+        trail: list[tuple[bytes, Inode]] = [(b"", self.root)]
+        left = list(reversed(parts))
+        links = 0
+        while left:
+            name = left.pop()
+            if name in {b"", b"."}:
+                continue
+            if name == b"..":
+                trail = trail[:-1] or trail
+                continue
+            here = trail[-1][1]
+            child = here.children.get(name)
+            if child is not None and child.kind is Kind.SYMLINK:
+                links += 1
+                if links > MAX_SYMLINKS:
+                    if make:
+                        raise Refused(b"/".join(parts))
+                    return None
+                if note:
+                    self.followed.add(b"/".join([*(part for part, _ in trail[1:]), name]))
+                if child.target.startswith(b"/"):
+                    trail = trail[:1]
+                left += reversed(child.target.split(b"/"))
+                continue
+            if child is None or child.kind is not Kind.FOLDER:
+                if not make or (mark and (id(here), name) in self._whited):
+                    return None
+                if child is not None and child.layer == self.layer:
+                    raise Refused(b"/".join(parts))
+                # Not listed by anybody, so the layer counter stays below that of a listed directory.
+                child = here.children[name] = Inode(Kind.FOLDER, layer=-1)
+            trail.append((name, child))
+        return trail[-1][1]
+
+    # --- looking at it -----------------------------------------------------------------------------------------------
+
+    def walk(self) -> Iterator[tuple[bytes, Inode]]:
+        """All paths, `b""` for the root, and what lies there."""
+        todo = [(b"", self.root)]
+        while todo:
+            path, inode = todo.pop()
+            yield path, inode
+            todo += [(path + b"/" + name if path else name, child) for name, child in inode.children.items()]
+
+    def listing(self, seen: trees.Tree) -> dict[str, trees.Entry]:
+        """What a reader of the tree has to see. Times that nobody gave are taken from what was `seen`."""
+        names: dict[int, list[str]] = {}
+        for path, inode in self.walk():
+            names.setdefault(id(inode), []).append(os.fsdecode(path))
+        return {
+            path: _entry(inode, seen.get(path), tuple(sorted(names[id(inode)])))
+            for path, inode in ((os.fsdecode(path), inode) for path, inode in self.walk())
+        }
+
+
+_TYPES = {
+    Kind.FILE: "file",
+    Kind.FOLDER: "folder",
+    Kind.SYMLINK: "symlink",
+    Kind.CHAR: "character device",
+    Kind.BLOCK: "block device",
+    Kind.FIFO: "fifo",
+}
+
+
+def _entry(inode: Inode, seen: trees.Entry | None, names: tuple[str, ...]) -> trees.Entry:
+    mtime = inode.mtime
+    if mtime is None:
+        mtime = seen.mtime_ns if seen else 0
+    return trees.Entry(
+        type=_TYPES[inode.kind],
+        mode=0o777 if inode.kind is Kind.SYMLINK else inode.mode,
+        uid=inode.uid,
+        gid=inode.gid,
+        size=len(inode.content) + len(inode.target),
+        sha256=hashlib.sha256(inode.content).hexdigest() if inode.kind is Kind.FILE else "",
+        target=os.fsdecode(inode.target),
+        xattrs=tuple(sorted((os.fsdecode(name), value) for name, value in inode.xattrs.items())),
+        mtime_ns=mtime,
+        rdev=inode.device if inode.kind in {Kind.CHAR, Kind.BLOCK} else (0, 0),
+        names=names,
+    )
