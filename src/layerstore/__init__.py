@@ -1,0 +1,110 @@
+"""layerstore: stores container image layers, and turns a stack of them into a filesystem.
+
+The public names, and nothing else. They are imported when they are first used: `import layerstore` costs nothing.
+"""
+
+from __future__ import annotations
+
+# Type checkers take it for true, whatever its value; the module `typing` would cost more than all else here.
+TYPE_CHECKING = False
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from layerstore.changes import Change, Changes, Kind
+    from layerstore.check import Problem
+    from layerstore.config import Config
+    from layerstore.containers import Container, Mounted
+    from layerstore.errors import (
+        Ambiguous,
+        CannotRepresent,
+        ConfigError,
+        Damaged,
+        DepthExceeded,
+        DigestMismatch,
+        DriverMismatch,
+        DriverNotFound,
+        DriverNotSupported,
+        InUse,
+        InvalidArchive,
+        InvalidDigest,
+        InvalidReference,
+        KernelError,
+        LayerstoreError,
+        NameInUse,
+        NotFound,
+        StoreClosed,
+        UnsupportedMediaType,
+    )
+    from layerstore.images import History, Image, Removal
+    from layerstore.layers import LayerSource
+    from layerstore.store import Info, Pruned, Store
+    from layerstore.store import open_store as open
+
+__all__ = [
+    "Ambiguous",
+    "CannotRepresent",
+    "Change",
+    "Changes",
+    "Config",
+    "ConfigError",
+    "Container",
+    "Damaged",
+    "DepthExceeded",
+    "DigestMismatch",
+    "DriverMismatch",
+    "DriverNotFound",
+    "DriverNotSupported",
+    "History",
+    "Image",
+    "InUse",
+    "Info",
+    "InvalidArchive",
+    "InvalidDigest",
+    "InvalidReference",
+    "KernelError",
+    "Kind",
+    "LayerSource",
+    "LayerstoreError",
+    "Mounted",
+    "NameInUse",
+    "NotFound",
+    "Problem",
+    "Pruned",
+    "Removal",
+    "Store",
+    "StoreClosed",
+    "UnsupportedMediaType",
+    "__version__",
+    "open",
+]
+
+_HOMES = {
+    "changes": ("Change", "Changes", "Kind"),
+    "check": ("Problem",),
+    "config": ("Config",),
+    "containers": ("Container", "Mounted"),
+    "images": ("History", "Image", "Removal"),
+    "layers": ("LayerSource",),
+    "store": ("Info", "Pruned", "Store"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    home = next((module for module, names in _HOMES.items() if name in names), "errors")
+    if name == "open":
+        value = import_module("layerstore.store").open_store
+    else:
+        value = getattr(import_module(f"layerstore.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

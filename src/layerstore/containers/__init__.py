@@ -1,0 +1,10 @@
+"""Containers: a writable layer on an image, or on nothing, with a name.
+
+`containers` is the front, `container` one of them; `mounting` keeps their mounts, `commit` makes images of them,
+`names` names those without a name.
+"""
+
+from layerstore.containers.container import Container, Mounted
+from layerstore.containers.containers import Containers
+
+__all__ = ["Container", "Containers", "Mounted"]

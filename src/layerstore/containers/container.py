@@ -1,0 +1,276 @@
+"""One container, and one mount of it, as their users hold them: what they can be asked, and what can be done to them.
+
+A handle knows the row as it was and the store it belongs to; whatever it does, it does under the container's lock, and
+to the row as it is by then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from layerstore import diff as tar
+from layerstore import reference
+from layerstore.changes import Changes
+from layerstore.containers.commit import Commit
+from layerstore.containers.rows import Row
+from layerstore.digest import ImageID
+from layerstore.driver import Usage
+from layerstore.errors import NotFound
+from layerstore.images import Image
+from layerstore.images import config as config_of
+from layerstore.images import rows as image_rows
+from layerstore.kernel.mount import detached
+from layerstore.layers.relay import Write
+
+if TYPE_CHECKING:
+    from layerstore.containers.containers import Containers
+
+
+class Mounted:
+    """A container's mount, as one user of it holds it. The last to let go unmounts."""
+
+    def __init__(self, container: Container, path: Path, hold: int, *, persistent: bool) -> None:
+        self.path = path
+        self.persistent = persistent
+        self._container = container
+        self._hold: int | None = hold
+
+    def unmount(self) -> None:
+        """Let go. A second time is no error. Busy: `KernelError`, and the hold is kept."""
+        if self._hold is not None:
+            self._container._release(self, self._hold)
+            self._hold = None
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.unmount()
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+
+class Container:
+    """One container. Its facts are those of when it was looked up; what it does, it does to the store as it is now."""
+
+    def __init__(self, containers: Containers, row: Row, tag: str | None) -> None:
+        self._containers = containers
+        self._row = row
+        self._tag = tag
+        self._held: list[Mounted] = []
+
+    @property
+    def id(self) -> str:
+        """64 hex digits."""
+        return self._row.id
+
+    @property
+    def short_id(self) -> str:
+        """12 of them."""
+        return self.id[:12]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._row.name
+
+    @property
+    def image_id(self) -> ImageID | None:
+        """The image that it stands on; None if it began from nothing and was never committed."""
+        return self._row.image_id
+
+    @property
+    def image(self) -> Image | None:
+        """The same, looked up."""
+        return None if self.image_id is None else self._containers.images.get(self.image_id)
+
+    @property
+    def image_name(self) -> str:
+        """What it stands on, as people call it: the tag it was made from, if that still means it, or a short ID."""
+        if self._tag is not None:
+            return reference.familiar(self._tag)
+        return "" if self.image_id is None else image_rows.short(self.image_id)
+
+    @property
+    def created(self) -> str:
+        """When it was made, as RFC 3339 has it."""
+        return config_of.timestamp(self._row.created)
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made, to the microsecond."""
+        return datetime.fromtimestamp(self._row.created // 1000 / 1e6, UTC)
+
+    @property
+    def size_limit(self) -> int | None:
+        """How many bytes may be written in it."""
+        return self._row.size
+
+    @property
+    def mountpoint(self) -> Path | None:
+        """Where it is mounted now, in this mount namespace; None if it is not."""
+        return self._containers.mounts.place_of(self.id)
+
+    @property
+    def mounts(self) -> int:
+        """How many hold its mount."""
+        return self._containers.mounts.count(self.id)
+
+    @property
+    def status(self) -> str:
+        """`mounted`, `unmounted`, or `created` if it never was mounted."""
+        if self.mountpoint is not None:
+            return "mounted"
+        return "unmounted" if self._refreshed().touched else "created"
+
+    def mount(self, *, persistent: bool = False) -> Mounted:
+        """Mount it, or share the mount that there is. `persistent`: it outlives this process, until `unmount`."""
+        with self._containers.lock(self.id):
+            path, hold = self._containers.mounts.mount(self.id, persistent=persistent)
+        mounted = Mounted(self, path, hold, persistent=persistent)
+        if not persistent:
+            self._held.append(mounted)
+            self._containers.held.add(mounted)
+        return mounted
+
+    def unmount(self, *, all: bool = False) -> bool:
+        """Let go of one persistent mount; `all`: unmount, whoever holds it. True if it is unmounted now."""
+        with self._containers.lock(self.id):
+            row = self._refreshed()
+            if not all:
+                done = self._containers.mounts.release_persistent(row)
+            else:
+                self._containers.mounts.end(row)
+                done = True
+            self._refreshed()
+        return done
+
+    def _release(self, mounted: Mounted, hold: int) -> None:
+        if self._containers.layers.session.closed:
+            return  # by `Store.close`, which has let go of it; or in the child of a fork, whose mount it is not
+        try:
+            with self._containers.lock(self.id):
+                self._containers.mounts.release(self.id, hold)
+        except NotFound:
+            pass  # removed by force meanwhile, and unmounted with that
+        self._containers.held.discard(mounted)
+        if mounted in self._held:
+            self._held.remove(mounted)
+
+    def changes(self) -> Changes:
+        """What differs from the image."""
+        with self._containers.lock(self.id, shared=True):
+            row, below = self._containers.seen(self.id)
+            return self._containers.layers.driver.changes(row.key, below.keys)
+
+    def diff(self, write: Write) -> None:
+        """The changes as a layer's tar."""
+        with self._containers.lock(self.id, shared=True), self._tree() as root:
+            row, below = self._containers.seen(self.id)
+            changes = self._containers.layers.driver.changes(row.key, below.keys)
+            tar.pack(changes, root, skeleton=None, write=write)
+
+    def export(self, write: Write) -> None:
+        """The whole tree as one tar."""
+        with self._containers.lock(self.id, shared=True), self._tree() as root:
+            tar.pack_tree(root, write)
+
+    @contextmanager
+    def _tree(self) -> Iterator[int]:
+        """A directory descriptor of the tree, whether it is mounted or not."""
+        row, below = self._containers.seen(self.id)
+        place = self._containers.mounts.place_of(self.id)
+        if place is None:
+            with detached(self._containers.layers.driver.mounts(row.key, below.keys, read_only=True)) as root:
+                yield root
+            return
+        root = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield root
+        finally:
+            os.close(root)
+
+    def commit(
+        self, reference: str | None = None, *, message: str = "", author: str = "", changes: Sequence[str] = ()
+    ) -> Image:
+        """Make an image of it. `changes` are Dockerfile instructions (`CMD`, `ENV`, ...) for its configuration.
+
+        If it is not mounted, its layer becomes the image's without a copy, and it goes on with a new one on top: it
+        then stands on the new image. Without changes to the tree, the image has the same layers.
+        """
+        with self._containers.lock(self.id):
+            commit = Commit(
+                self._containers.images,
+                self._containers.mounts,
+                self._refreshed(),
+                tag=reference,
+                message=message,
+                author=author,
+                changes=changes,
+            )
+            image = commit.run()
+            self._refreshed()
+        return image
+
+    def rename(self, name: str) -> None:
+        """Give it another name. Raises `NameInUse`."""
+        self._containers.rename(self.id, name)
+        self._refreshed()
+
+    def remove(self, *, force: bool = False) -> None:
+        """Remove it with all that was written in it. `force`: even if it is mounted."""
+        self._containers.remove(self.id, force=force)
+
+    def usage(self) -> Usage:
+        """What its own layer occupies."""
+        with self._containers.lock(self.id, shared=True):
+            row, below = self._containers.seen(self.id)
+            return self._containers.layers.driver.usage(row.key, below.keys)
+
+    def inspect(self, *, size: bool = False) -> dict[str, Any]:
+        """What is known of it, in docker's words."""
+        row, below = self._containers.seen(self.id)
+        driver, image, place = self._containers.layers.driver, self.image, self.mountpoint
+        facts: dict[str, Any] = {
+            "Id": row.id,
+            "Created": self.created,
+            "State": {"Status": self.status, "Running": False, "Paused": False, "Dead": False},
+            "Image": row.image_id or "",
+            "Name": f"/{row.name}",
+            "Driver": driver.name,
+            "Platform": "linux" if image is None else image.os,
+            "GraphDriver": {"Data": dict(driver.graph_data(row.key, below.keys)), "Name": driver.name},
+            "Mounts": [],
+            "Mountpoint": "" if place is None else str(place),
+            "SizeLimit": row.size or 0,
+            "Config": {**((image.config.get("config") if image else None) or {}), "Image": self.image_name},
+        }
+        if size:
+            own = self.usage().size
+            facts |= {"SizeRw": own, "SizeRootFs": own + (image.size if image else 0)}
+        return facts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for mounted in list(self._held):
+            mounted.unmount()
+
+    def __repr__(self) -> str:
+        return f"<Container {self.name} {self.short_id}>"
+
+    def _refreshed(self) -> Row:
+        self._row, self._tag = self._containers.row(self.id)
+        return self._row

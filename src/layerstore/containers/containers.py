@@ -1,0 +1,221 @@
+"""Containers: a writable layer on an image, or on nothing, with a name.
+
+Making one is a driver's `create` and a row; removing one is a row and a rename, and its files go later. Whatever
+happens to one container happens under its lock, so that two processes never mount, commit and remove it at once. Its
+mounts are in `mounting`, how it becomes an image in `commit`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from layerstore import options, reference
+from layerstore.containers import names, rows
+from layerstore.containers.container import Container, Mounted
+from layerstore.containers.mounting import Mounts
+from layerstore.containers.rows import Row
+from layerstore.driver import LayerKey
+from layerstore.errors import Ambiguous, ConfigError, Damaged, InUse, KernelError, NotFound
+from layerstore.images import Image, Images
+from layerstore.images import rows as image_rows
+from layerstore.kernel.mount import boot_id, mounts_below
+from layerstore.layers import Stack
+from layerstore.layers import rows as layer_rows
+from layerstore.locks import of_container
+
+
+class Containers:
+    """The containers of a store."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+        self.layers = images.layers
+        self.mounts = Mounts(images.layers)
+        self.held: set[Mounted] = set()
+        """What this process has mounted and not yet let go of."""
+        self._database = images.layers.database
+
+    def lock(self, container: str, *, shared: bool = False) -> AbstractContextManager[object]:
+        """While inside, nobody else changes this container; `shared`: others may look at it."""
+        return self.layers.locks.one(of_container(container), shared=shared)
+
+    def create(
+        self, image: Image | str | None = None, *, name: str | None = None, size: int | str | None = None
+    ) -> Container:
+        """Make a container on an image, or on nothing. `size` limits what can be written in it (10 GiB: "10G")."""
+        if name is not None and not names.is_valid(name):
+            raise ConfigError(
+                f"{name!r} cannot be the name of a container",
+                remedy="Use letters, digits, '_', '.' and '-', two or more, and begin with a letter or digit.",
+            )
+        try:
+            limit = options.size(size)
+        except ValueError as error:
+            raise ConfigError(f"{size!r} is not {error}") from None
+        wanted = image.id if isinstance(image, Image) else image
+        with self._database.read() as tx:
+            rows.require_new(tx, name)
+            found, tag = (None, None) if wanted is None else image_rows.resolve(tx, wanted)
+            top = None if found is None else rows.top_of(tx, found)
+            below = layer_rows.keys_of(tx, top)
+        if isinstance(image, Image) and image.tags:
+            tag = reference.normalise(image.tags[0])
+        driver, key = self.layers.driver, self.layers.session.new_key()
+        try:
+            try:
+                driver.create(key, below, size=limit)
+            except KernelError:
+                with self._database.read() as tx:
+                    if found is not None:
+                        image_rows.resolve(tx, found)  # removed meanwhile?
+                self.layers.folders.require(below)
+                raise
+            row = Row(
+                id=os.urandom(32).hex(),
+                name=name or "",
+                image_id=found,
+                image_name=tag or "",
+                chain_id=top,
+                key=key,
+                size=limit,
+                created=time.time_ns(),
+                boot=boot_id(),
+                touched=False,
+            )
+            with self._database.write() as tx:
+                row = rows.insert(tx, row)
+        except BaseException:
+            self.layers.drop([key], quietly=True)
+            raise
+        return Container(self, row, tag)
+
+    def get(self, ref: str) -> Container:
+        """The container of this name, ID, or beginning of an ID. Raises `NotFound`, `Ambiguous`."""
+        wanted = ref.removeprefix("/")
+        with self._database.read() as tx:
+            for condition, value in (("c.id = ?", wanted), ("c.name = ?", wanted)):
+                found = tx.execute(f"{rows.QUERY} WHERE {condition}", (value,)).fetchall()
+                if found:
+                    return self._container(found[0])
+            if wanted and all(digit in "0123456789abcdef" for digit in wanted):
+                query = f"{rows.QUERY} WHERE c.id >= ? AND c.id < ? LIMIT 2"
+                found = tx.execute(query, (wanted, wanted + "g")).fetchall()
+        if len(found) > 1:
+            raise Ambiguous(f"several containers have an ID that begins with {wanted}", remedy="Give more digits.")
+        if not found:
+            raise NotFound(f"no such container: {ref}", remedy="`layerstore ps -a` shows what there is.")
+        return self._container(found[0])
+
+    def all(self) -> list[Container]:
+        """All containers, the newest first."""
+        with self._database.read() as tx:
+            found = tx.execute(f"{rows.QUERY} ORDER BY c.created DESC").fetchall()
+        return [self._container(row) for row in found]
+
+    def mounted(self) -> list[tuple[Container, Path]]:
+        """The containers that are mounted, and where."""
+        with self._database.read() as tx:
+            found = tx.execute(f"{rows.QUERY} JOIN mounts m ON m.container = c.id ORDER BY c.created DESC").fetchall()
+        containers = [self._container(row) for row in found]
+        return [(container, place) for container in containers if (place := container.mountpoint) is not None]
+
+    def rename(self, container: str, name: str) -> None:
+        """`Container.rename`."""
+        if not names.is_valid(name):
+            raise ConfigError(f"{name!r} cannot be the name of a container")
+        with self._database.write() as tx:
+            row = rows.find(tx, container)
+            if row.name != name:
+                rows.require_new(tx, name)
+                tx.execute("UPDATE containers SET name = ? WHERE id = ?", (name, container))
+
+    def remove(self, container: str, *, force: bool = False) -> None:
+        """`Container.remove`."""
+        with self.lock(container):
+            with self._database.read() as tx:
+                row = rows.find(tx, container)
+            if force and self.mounts.is_mounted(row):
+                self.mounts.end(row)
+            self.mounts.require_unmounted(row)
+            with self._database.write() as tx:
+                tx.execute("DELETE FROM containers WHERE id = ?", (container,))
+                _, keys = layer_rows.release(tx, row.chain_id)
+            self.layers.folders.drop_writable(row.key)
+            self.layers.folders.drop(keys)
+
+    def prune(self) -> list[str]:
+        """Remove every container that is not mounted; their IDs."""
+        gone = []
+        for container in self.all():
+            if container.mountpoint is None and not container.mounts:
+                try:
+                    container.remove()
+                except (InUse, NotFound):
+                    continue  # mounted or removed meanwhile
+                gone.append(container.id)
+        return gone
+
+    def recover(self) -> None:
+        """See to the containers that dead processes had mounted, and make again what a power cut took."""
+        staging = self.layers.session.staging
+        with self._database.write(durable=False) as tx:
+            tx.execute("DELETE FROM mounts WHERE boot != ?", (boot_id(),))
+            owners = layer_rows.dead_owners(tx, staging, "holds")
+            tx.executemany("DELETE FROM holds WHERE session = ?", [(owner,) for owner in owners])
+            tx.execute("DELETE FROM holds WHERE container NOT IN (SELECT container FROM mounts)")
+            mounts = "SELECT container FROM mounts WHERE container NOT IN (SELECT container FROM holds)"
+            abandoned = [row[0] for row in tx.execute(mounts)]
+            unsynced = "SELECT id FROM containers WHERE NOT touched AND boot != ?"
+            unsure = [row[0] for row in tx.execute(unsynced, (boot_id(),))]
+        for container in {*abandoned, *self._unrecorded()}:
+            self._attend(container, self.mounts.end_abandoned)
+        for container in unsure:
+            self._attend(container, self.mounts.require_files)
+
+    def _unrecorded(self) -> list[str]:
+        """The containers whose mount has no row: whoever made it died before it could write one."""
+        driver = self.layers.driver
+        places = {os.fspath(place) for _, place in mounts_below(driver.home)}
+        if not places:
+            return []
+        with self._database.read() as tx:
+            query = "SELECT id, key FROM containers WHERE id NOT IN (SELECT container FROM mounts)"
+            found = tx.execute(query).fetchall()
+        return [row[0] for row in found if os.path.realpath(driver.mountpoint(LayerKey(row[1]))) in places]
+
+    def _attend(self, container: str, deed: Callable[[Row, Sequence[LayerKey]], None]) -> None:
+        """Do something to a container, unless somebody else is at it."""
+        with self.layers.locks.at_once(of_container(container)) as free:
+            if free:
+                try:
+                    row, below = self.seen(container)
+                    deed(row, below.keys)
+                except (NotFound, KernelError, Damaged):
+                    pass  # it says so to whoever wants to use it
+
+    def with_files(self) -> list[tuple[str, LayerKey]]:
+        """The name and key of each container."""
+        with self._database.read() as tx:
+            return [(row[0], LayerKey(row[1])) for row in tx.execute("SELECT name, key FROM containers ORDER BY name")]
+
+    def row(self, container: str) -> tuple[Row, str | None]:
+        """A container's row, and the tag that it was made from, if that still means its image."""
+        with self._database.read() as tx:
+            row = tx.execute(f"{rows.QUERY} WHERE c.id = ?", (container,)).fetchone()
+        if row is None:
+            raise NotFound(f"no such container: {container[:12]}")
+        return rows.to_row(row[:-1]), row[-1]
+
+    def seen(self, container: str) -> tuple[Row, Stack]:
+        """A container's row and the stack that it stands on."""
+        with self._database.read() as tx:
+            row = rows.find(tx, container)
+            return row, layer_rows.stack(tx, row.chain_id)
+
+    def _container(self, row: Sequence[Any]) -> Container:
+        return Container(self, rows.to_row(row[:-1]), row[-1])

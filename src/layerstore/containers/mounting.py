@@ -1,0 +1,192 @@
+"""Mounts of containers: what the rows say of them, and what the kernel says.
+
+One container has at most one writable mount, however many processes ask for it: each gets the same mountpoint and a
+hold, and the last hold to go unmounts. The kernel's answer counts; a row without a mount is void, and so is one of
+another boot. The container's lock is held by whoever calls (`Containers` takes it), so one thing happens to a container
+at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerstore import session
+from layerstore.containers import rows
+from layerstore.containers.rows import Row
+from layerstore.driver import LayerKey
+from layerstore.errors import Damaged, InUse, KernelError, LayerstoreError
+from layerstore.kernel.mount import attach, boot_id, mount_id, mount_namespace, namespace_holds, unmount
+from layerstore.layers import Layers
+from layerstore.layers import rows as layer_rows
+
+
+class Mounts:
+    """The mounts of a store's containers."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._database = layers.database
+        self._session = layers.session
+
+    def mount(self, container: str, *, persistent: bool) -> tuple[Path, int]:
+        """Mount it, or count one more hold on its mount. Returns the mountpoint, and the number of the hold."""
+        layers = self._layers
+        with self._database.read() as tx:
+            row = rows.find(tx, container)
+            place = rows.place_of(tx, container)
+            parents = layer_rows.keys_of(tx, row.chain_id)
+        mountpoint = layers.driver.mountpoint(row.key)
+        identity = mount_id(mountpoint)
+        made = identity is None
+        if identity is None:
+            self._require_free(row, place)
+            self.require_files(row, parents)
+            try:
+                identity = attach(layers.driver.mounts(row.key, parents, read_only=False), mountpoint)
+            except KernelError:
+                layers.folders.require((row.key, *parents))
+                raise
+        try:
+            with self._database.write(durable=False) as tx:
+                if made or not _is_same(place, identity):
+                    # Without a row it is what a process left that died before it could write one: the same tree.
+                    tx.execute("DELETE FROM holds WHERE container = ?", (container,))
+                    tx.execute(
+                        "INSERT OR REPLACE INTO mounts (container, mountpoint, mount_id, boot, namespace, keys) "
+                        "VALUES (?, ?, ?, ?, ?, ?)",
+                        (container, str(mountpoint), identity, boot_id(), mount_namespace(), " ".join(parents)),
+                    )
+                owner = None if persistent else self._session.name
+                hold = rows.add_hold(tx, container, owner)
+        except BaseException:
+            if made:
+                unmount(mountpoint)
+            raise
+        return mountpoint, hold
+
+    def release(self, container: str, hold: int) -> None:
+        """Give back one hold, and unmount if it was the last."""
+        with self._database.read() as tx:
+            row = rows.find(tx, container)
+            holds = rows.holds_of(tx, container)
+        if hold not in holds:
+            return
+        if any(number != hold and self._is_alive(owner) for number, owner in holds.items()):
+            with self._database.write(durable=False) as tx:
+                tx.execute("DELETE FROM holds WHERE number = ?", (hold,))
+        else:
+            self.end(row)
+
+    def release_persistent(self, row: Row) -> bool:
+        """Give back a hold that outlives its process. True if the container is unmounted now."""
+        with self._database.read() as tx:
+            holds = rows.holds_of(tx, row.id)
+        for number, owner in holds.items():
+            if owner is None:
+                self.release(row.id, number)
+                return not self.is_mounted(row)
+        if not self.is_mounted(row):
+            raise LayerstoreError(f"container {row.name} is not mounted")
+        alive = [owner for owner in holds.values() if self._is_alive(owner)]
+        if alive:
+            raise InUse(
+                f"container {row.name} is mounted by {len(alive)} running process{'es' if len(alive) > 1 else ''}",
+                holders=[f"session {owner}" for owner in alive],
+                remedy=f"Wait for it, or take it away: layerstore umount --force {row.name}",
+            )
+        self.end(row)
+        return True
+
+    def end(self, row: Row) -> None:
+        """Unmount, whoever holds it. A process that works in it makes this an EBUSY that names it."""
+        mountpoint = self._layers.driver.mountpoint(row.key)
+        if mount_id(mountpoint) is not None:
+            unmount(mountpoint)
+        with self._database.read() as tx:
+            place = rows.place_of(tx, row.id)
+        is_elsewhere = place is not None and _elsewhere(place) is not None
+        with self._database.write(durable=False) as tx:
+            tx.execute("DELETE FROM holds WHERE container = ?", (row.id,))
+            if not is_elsewhere:
+                tx.execute("DELETE FROM mounts WHERE container = ?", (row.id,))
+            # An unmount of overlay syncs: from here on there are files that a power cut leaves.
+            tx.execute("UPDATE containers SET touched = 1 WHERE id = ? AND NOT touched", (row.id,))
+
+    def end_abandoned(self, row: Row, _: Sequence[LayerKey]) -> None:
+        """Unmount, unless somebody has taken hold of it."""
+        with self._database.read() as tx:
+            holds = rows.holds_of(tx, row.id)
+        if not holds:
+            self.end(row)
+
+    def is_mounted(self, row: Row) -> bool:
+        """Is it mounted in this mount namespace?"""
+        return mount_id(self._layers.driver.mountpoint(row.key)) is not None
+
+    def require_unmounted(self, row: Row) -> None:
+        """Raise `InUse` if it is mounted here or in another mount namespace."""
+        mountpoint = self._layers.driver.mountpoint(row.key)
+        if mount_id(mountpoint) is not None:
+            raise InUse(
+                f"container {row.name} is mounted at {mountpoint}",
+                holders=[str(mountpoint)],
+                remedy=f"Unmount it first: layerstore umount {row.name} (or remove it with --force)",
+            )
+        with self._database.read() as tx:
+            self._require_free(row, rows.place_of(tx, row.id))
+
+    def require_files(self, row: Row, parents: Sequence[LayerKey]) -> None:
+        """See that the container's own files are there.
+
+        Making one is not synced: after a power cut it may have a row and no files. If it was never unmounted, nothing
+        that was ever on disk is lost, and it is made once more.
+        """
+        if os.path.lexists(self._layers.driver.tree(row.key)):
+            return
+        if row.touched or row.boot == boot_id():
+            raise Damaged(
+                f"the files of container {row.name} are missing: {self._layers.driver.tree(row.key)}",
+                remedy=f"What was written in it is lost. Remove it: layerstore rm {row.name}",
+                path=self._layers.driver.tree(row.key),
+            )
+        self._layers.driver.create(row.key, parents, size=row.size)
+
+    def place_of(self, container: str) -> Path | None:
+        """Where it is mounted now, if it is."""
+        with self._database.read() as tx:
+            place = rows.place_of(tx, container)
+        return None if place is None or mount_id(place.mountpoint) is None else place.mountpoint
+
+    def count(self, container: str) -> int:
+        """How many holds there are on its mount, those of the dead not counted."""
+        with self._database.read() as tx:
+            holds = rows.holds_of(tx, container)
+        return sum(self._is_alive(owner) for owner in holds.values())
+
+    def _require_free(self, row: Row, place: rows.Place | None) -> None:
+        if place is None or (pid := _elsewhere(place)) is None:
+            return
+        raise InUse(
+            f"container {row.name} is mounted at {place.mountpoint} in another mount namespace, that of process {pid}",
+            holders=[f"process {pid}"],
+            remedy=f"Unmount it there: nsenter --target {pid} --mount umount {place.mountpoint}",
+        )
+
+    def _is_alive(self, owner: str | None) -> bool:
+        if owner is None or (self._session.begun and owner == self._session.name):
+            return True
+        return session.is_alive(self._session.staging, owner)
+
+
+def _is_same(place: rows.Place | None, identity: int) -> bool:
+    """Is the mount that is there the one that has the row? In another namespace its copy has another ID."""
+    return place is not None and (place.mount_id == identity or place.namespace != mount_namespace())
+
+
+def _elsewhere(place: rows.Place) -> int | None:
+    """A process in whose mount namespace, not this one, the mount still is."""
+    if place.namespace == mount_namespace():
+        return None
+    return namespace_holds(place.namespace, place.mountpoint)

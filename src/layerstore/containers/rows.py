@@ -1,0 +1,146 @@
+"""The rows of containers, their mounts and holds: all SQL about them, as functions of a transaction."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from attrs import astuple, evolve, frozen
+
+from layerstore.containers import names
+from layerstore.database import Transaction
+from layerstore.digest import ChainID, ImageID
+from layerstore.driver import LayerKey
+from layerstore.errors import NameInUse, NotFound
+from layerstore.images import rows as image_rows
+from layerstore.kernel.mount import boot_id
+
+
+@frozen
+class Row:
+    """A container as the database has it. `key`: its writable layer; `chain_id`: what that stands on."""
+
+    id: str
+    name: str
+    image_id: ImageID | None
+    image_name: str
+    chain_id: ChainID | None
+    key: LayerKey
+    size: int | None
+    created: int
+    boot: str
+    touched: bool
+
+
+COLUMNS = "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched"
+
+
+@frozen
+class Place:
+    """A row of `mounts`."""
+
+    mountpoint: Path
+    mount_id: int
+    boot: str
+    namespace: int
+
+
+QUERY = (
+    f"SELECT {COLUMNS}, t.name FROM containers c LEFT JOIN tags t ON t.name = c.image_name AND t.image_id = c.image_id"
+)
+
+
+def find(tx: Transaction, container: str) -> Row:
+    """The row of the container with this ID. Raises `NotFound`."""
+    row = tx.execute(f"SELECT {COLUMNS} FROM containers c WHERE c.id = ?", (container,)).fetchone()
+    if row is None:
+        raise NotFound(f"no such container: {container[:12]}")
+    return to_row(row)
+
+
+def to_row(columns: Sequence[object]) -> Row:
+    """A row from its columns."""
+    number, name, image, image_name, chain, key, size, created, boot, touched = columns
+    return Row(
+        id=str(number),
+        name=str(name),
+        image_id=None if image is None else ImageID(str(image)),
+        image_name=str(image_name),
+        chain_id=None if chain is None else ChainID(str(chain)),
+        key=LayerKey(str(key)),
+        size=size if isinstance(size, int) else None,
+        created=created if isinstance(created, int) else 0,
+        boot=str(boot),
+        touched=bool(touched),
+    )
+
+
+def stand_on(
+    tx: Transaction, container: str, key: LayerKey, chain_id: ChainID, image: ImageID, image_name: str
+) -> None:
+    """Give a container a new writable layer, on another image."""
+    tx.execute(
+        "UPDATE containers SET key = ?, chain_id = ?, image_id = ?, image_name = ?, boot = ?, touched = 0 WHERE id = ?",
+        (key, chain_id, image, image_name, boot_id(), container),
+    )
+
+
+def require_new(tx: Transaction, name: str | None) -> None:
+    if name is None:
+        return
+    row = tx.execute("SELECT id FROM containers WHERE name = ?", (name,)).fetchone()
+    if row is not None:
+        raise NameInUse(
+            f"the container name {name!r} is in use by container {row[0][:12]}",
+            remedy=f"Remove that one (layerstore rm {name}), rename it, or take another name.",
+        )
+
+
+def top_of(tx: Transaction, image: ImageID) -> Any:
+    return tx.execute("SELECT chain_id FROM images WHERE id = ?", (image,)).fetchone()[0]
+
+
+def insert(tx: Transaction, row: Row) -> Row:
+    """Write a container's row; with a name, if it has none. The image may have been removed since it was looked up."""
+    if row.image_id is not None:
+        image_rows.resolve(tx, row.image_id)
+    for attempt in count():
+        # Should the names run out, digits make them last.
+        name = row.name or names.random_name() + (os.urandom(2).hex() if attempt > 9 else "")
+        try:
+            tx.execute(
+                "INSERT INTO containers (id, name, image_id, image_name, chain_id, key, size, created, boot, touched) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (row.id, name, *astuple(row)[2:6], row.size, row.created, row.boot, row.touched),
+            )
+        except sqlite3.IntegrityError as error:
+            require_new(tx, row.name or None)
+            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+                raise
+            continue
+        return evolve(row, name=name)
+    raise AssertionError("unreachable")
+
+
+def place_of(tx: Transaction, container: str) -> Place | None:
+    """The mount that has a row, unless that is of another boot."""
+    query = "SELECT mountpoint, mount_id, boot, namespace FROM mounts WHERE container = ?"
+    row = tx.execute(query, (container,)).fetchone()
+    return None if row is None or row[2] != boot_id() else Place(Path(row[0]), *row[1:])
+
+
+def add_hold(tx: Transaction, container: str, owner: str | None) -> int:
+    """Count one more user of a container's mount. Returns the hold's number, which no other ever has."""
+    number = int.from_bytes(os.urandom(8)) >> 2
+    tx.execute("INSERT INTO holds (number, container, session) VALUES (?, ?, ?)", (number, container, owner))
+    return number
+
+
+def holds_of(tx: Transaction, container: str) -> dict[int, str | None]:
+    """The holds on a container's mount, and whose they are."""
+    rows = tx.execute("SELECT number, session FROM holds WHERE container = ? ORDER BY rowid", (container,))
+    return dict(rows.fetchall())

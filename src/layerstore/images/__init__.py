@@ -1,0 +1,12 @@
+"""Images: a config, the layers it names, and tags.
+
+`images` is the front, `image` one of them; `config` reads and makes configurations, `instructions` changes them,
+`removal` says what keeps an image from being removed.
+"""
+
+from layerstore.images.config import History
+from layerstore.images.image import Image
+from layerstore.images.images import Images
+from layerstore.images.removal import Removal
+
+__all__ = ["History", "Image", "Images", "Removal"]

@@ -1,0 +1,126 @@
+"""One image, as its users hold it: the facts of its config, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
+from layerstore.images import config as config_of
+from layerstore.images import rows
+from layerstore.images.config import History
+from layerstore.images.removal import Removal
+
+if TYPE_CHECKING:
+    from layerstore.images.images import Images
+
+
+@frozen(slots=False)
+class Image:
+    """An image as it was when it was looked up. The methods act on the store as it is now."""
+
+    id: ImageID
+    tags: tuple[str, ...]
+    """The names it has, in the short form, sorted."""
+    created: str
+    """When it was made, as its config says it; "" if it does not."""
+    size: int
+    """Bytes of its layers' tars."""
+    parent: ImageID | None
+    """The image that it was committed on, if that happened in this store."""
+    config_bytes: bytes = field(repr=False)
+    """The config, to the byte: what `id` is the digest of."""
+    _images: Images = field(repr=False, eq=False)
+
+    @property
+    def short_id(self) -> str:
+        """12 digits of the ID."""
+        return rows.short(self.id)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """`name@digest` of the manifests that it is known by in registries."""
+        return ()
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The config, read."""
+        return config_of.read(self.config_bytes)
+
+    @cached_property
+    def layers(self) -> tuple[DiffID, ...]:
+        """The DiffIDs, bottom to top."""
+        return config_of.layers(self.config)
+
+    @cached_property
+    def chain_ids(self) -> tuple[ChainID, ...]:
+        """The layers, bottom to top."""
+        return tuple(chain_ids(self.layers))
+
+    @property
+    def chain_id(self) -> ChainID | None:
+        """The layer on top; None if there is none."""
+        return self.chain_ids[-1] if self.chain_ids else None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """`created`, to the microsecond."""
+        return config_of.moment(self.created)
+
+    @property
+    def architecture(self) -> str:
+        """The architecture, in Go's words."""
+        return str(self.config.get("architecture") or "")
+
+    @property
+    def variant(self) -> str:
+        """The variant of the architecture."""
+        return str(self.config.get("variant") or "")
+
+    @property
+    def os(self) -> str:
+        """The operating system, in Go's words."""
+        return str(self.config.get("os") or "")
+
+    @property
+    def author(self) -> str:
+        """Who made it."""
+        return str(self.config.get("author") or "")
+
+    @property
+    def comment(self) -> str:
+        """What its maker said of the last step."""
+        lines = self.config.get("history") or [{}]
+        return str(lines[-1].get("comment") or self.config.get("comment") or "")
+
+    @property
+    def history(self) -> tuple[History, ...]:
+        """The steps that made it, oldest first, each with its layer."""
+        return self._images.history(self)
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """The names of the containers on it."""
+        return self._images.containers_of(self.id)
+
+    def mount(self) -> AbstractContextManager[Path]:
+        """While inside, its tree is there to be read. Needs no container."""
+        return self._images.mounted(self)
+
+    def tag(self, name: str) -> None:
+        """Give it one more name; another image loses the name."""
+        self._images.tag(self.id, name)
+
+    def remove(self, *, force: bool = False) -> list[Removal]:
+        """Remove it. Raises `InUse`."""
+        return self._images.remove(self.id, force=force)
+
+    def inspect(self) -> dict[str, Any]:
+        """What is known of it, in docker's words."""
+        return self._images.inspect(self)

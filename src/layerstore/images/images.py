@@ -1,0 +1,328 @@
+"""Images: a config, the layers it names, and tags.
+
+An image appears in one transaction with its last layer's row, so it is never there without its layers; and it holds
+them until it is removed, which `removal` decides. Which image was built on which is recorded when it is committed, and
+never guessed from their layers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+
+from layerstore import reference
+from layerstore.database import Transaction
+from layerstore.digest import DiffID, ImageID
+from layerstore.driver import LayerKey
+from layerstore.errors import InUse, InvalidArchive, KernelError, NotFound, named
+from layerstore.images import config as config_of
+from layerstore.images import removal, rows
+from layerstore.images.config import History
+from layerstore.images.image import Image
+from layerstore.images.removal import Removal
+from layerstore.kernel.mount import attach, mount_id, unmount
+from layerstore.layers import Layers, LayerSource, Progress, Staged
+from layerstore.layers import rows as layer_rows
+from layerstore.layers.assembly import Assembly, assembling
+
+_ROW = "i.id, i.config, i.chain_id, i.parent, i.created, i.stored"
+
+
+class Images:
+    """The images of a store."""
+
+    def __init__(self, layers: Layers, exec_root: Path) -> None:
+        self.layers = layers
+        self._database = layers.database
+        self._exec_root = exec_root
+
+    # --- in ---
+
+    def add(
+        self,
+        config: bytes,
+        sources: Sequence[LayerSource],
+        names: Sequence[str] = (),
+        *,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Store an image whose layers can be read when they are wanted: all of it, or nothing.
+
+        There is one source for each of the config's DiffIDs, in order; those of layers that are there are not opened.
+        Raises `InvalidArchive`, `DigestMismatch`, `DepthExceeded`.
+        """
+        diff_ids = config_of.layers(config_of.read(config))
+        if len(diff_ids) != len(sources):
+            raise InvalidArchive(f"the image's config names {len(diff_ids)} layers, its manifest {len(sources)}")
+        named: dict[DiffID, LayerSource] = {}
+        for diff_id, source in zip(diff_ids, sources, strict=True):
+            named.setdefault(diff_id, evolve(source, diff_id=diff_id))
+        tags = [reference.normalise(name) for name in names]
+        with assembling(self.layers, diff_ids, "being loaded") as assembly:
+            assembly.unpack(named, progress)
+            if progress is not None:
+                self._tell_known(assembly, named, progress)
+            return self._store(config, assembly, tags)
+
+    def add_staged(
+        self,
+        config: bytes,
+        staged: Mapping[DiffID, Staged],
+        names: Sequence[str] = (),
+        *,
+        parent: ImageID | None = None,
+        trust: bool = False,
+    ) -> Image:
+        """Store an image whose layers were staged before, or are in the store. Those it does not use stay staged.
+
+        `parent` is the image that it was built on. `trust`: what is in the store is not looked at.
+        """
+        diff_ids = config_of.layers(config_of.read(config))
+        tags = [reference.normalise(name) for name in names]
+        with assembling(self.layers, diff_ids, "being loaded", trust=trust) as assembly:
+            assembly.adopt(staged)
+            return self._store(config, assembly, tags, parent)
+
+    def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str], parent: ImageID | None = None) -> Image:
+        assembly.place()
+        with self._database.write() as tx:
+            assembly.record(tx)
+            return self._get(tx, rows.insert(tx, config, assembly.top, parent, tags))
+
+    def _tell_known(self, assembly: Assembly, sources: Mapping[DiffID, LayerSource], progress: Progress) -> None:
+        for diff_id in assembly.known:
+            source = sources[diff_id]
+            progress(source.label or rows.short(diff_id), source.size or 0, source.size or 0)
+
+    # --- what there is ---
+
+    def get(self, ref: str) -> Image:
+        """The image of this name, ID, or beginning of an ID. Raises `NotFound`, `Ambiguous`."""
+        with self._database.read() as tx:
+            return self._get(tx, rows.resolve(tx, ref)[0])
+
+    def find(self, ref: str) -> tuple[Image, str | None]:
+        """The same, and the tag in full if it was meant by one."""
+        with self._database.read() as tx:
+            image, tag = rows.resolve(tx, ref)
+            return self._get(tx, image), tag
+
+    def _get(self, tx: Transaction, image: ImageID) -> Image:
+        row = tx.execute(f"SELECT {_ROW} FROM images i WHERE i.id = ?", (image,)).fetchone()
+        size = sum(diff.size for diff in layer_rows.stack(tx, row[2]).diffs)
+        return self._image(row, rows.tags_of(tx, image), size)
+
+    def all(self) -> list[Image]:
+        """All images, the newest first."""
+        with self._database.read() as tx:
+            found = tx.execute(f"SELECT {_ROW} FROM images i").fetchall()
+            tags: dict[str, list[str]] = {}
+            for name, image in tx.execute("SELECT name, image_id FROM tags ORDER BY name"):
+                tags.setdefault(image, []).append(name)
+            layers = {
+                chain: (parent, size)
+                for chain, parent, size in tx.execute(
+                    "SELECT l.chain_id, l.parent, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+                )
+            }
+        images = []
+        for row in sorted(found, key=lambda row: (row[4], row[5]), reverse=True):
+            size, chain = 0, row[2]
+            while chain is not None:
+                chain, own = layers[chain]
+                size += own
+            images.append(self._image(row, tags.get(row[0], []), size))
+        return images
+
+    def history(self, image: Image) -> tuple[History, ...]:
+        """The steps of an image, with sizes, and with the images of this store that end where a step does."""
+        steps = list(config_of.history(image.config))
+        with self._database.read() as tx:
+            stack = layer_rows.stack(tx, image.chain_id)
+            sizes = {chain: diff.size for chain, diff in zip(stack.chain, stack.diffs, strict=True)}
+            known: dict[int, ImageID] = {len(steps): image.id}
+            parent = image.parent
+            while parent is not None:
+                row = tx.execute("SELECT config, parent FROM images WHERE id = ?", (parent,)).fetchone()
+                if row is None:
+                    break
+                known.setdefault(len(config_of.history(config_of.read(row[0]))), parent)
+                parent = row[1]
+            for number, name in known.items():
+                if 0 < number <= len(steps):
+                    tags = tuple(reference.familiar(tag) for tag in rows.tags_of(tx, name))
+                    steps[number - 1] = evolve(steps[number - 1], image=name, tags=tags)
+        return tuple(evolve(step, size=sizes.get(step.chain_id, 0) if step.chain_id else 0) for step in steps)
+
+    def containers_of(self, image: ImageID) -> tuple[str, ...]:
+        """The names of the containers on an image."""
+        with self._database.read() as tx:
+            found = tx.execute("SELECT name FROM containers WHERE image_id = ? ORDER BY name", (image,))
+            return tuple(row[0] for row in found)
+
+    def inspect(self, image: Image) -> dict[str, Any]:
+        """docker's object for an image."""
+        with self._database.read() as tx:
+            keys = layer_rows.stack(tx, image.chain_id).keys
+            tagged = tx.execute("SELECT max(tagged) FROM tags WHERE image_id = ?", (image.id,)).fetchone()[0]
+        driver = self.layers.driver
+        facts: dict[str, Any] = {
+            "Id": image.id,
+            "RepoTags": list(image.tags),
+            "RepoDigests": list(image.digests),
+            "Parent": image.parent or "",
+            "Comment": image.comment,
+            "Created": image.created,
+            "DockerVersion": str(image.config.get("docker_version") or ""),
+            "Author": image.author,
+            "Config": image.config.get("config"),
+            "Architecture": image.architecture,
+            "Os": image.os,
+            "Size": image.size,
+            "GraphDriver": {"Data": dict(driver.graph_data(keys[0], keys[1:])) if keys else None, "Name": driver.name},
+            "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+            "Metadata": {"LastTagTime": config_of.timestamp(tagged or 0) if tagged else "0001-01-01T00:00:00Z"},
+        }
+        if image.variant:
+            facts["Variant"] = image.variant
+        return facts
+
+    # --- use ---
+
+    @contextmanager
+    def mounted(self, image: Image) -> Iterator[Path]:
+        """While inside, the image's tree is mounted read-only, and the image cannot be removed."""
+        session = self.layers.session
+        place = self._exec_root / "images" / f"{session.name}-{os.urandom(4).hex()}"
+        with self._database.write(durable=False) as tx:
+            rows.resolve(tx, image.id)
+            keys = layer_rows.stack(tx, image.chain_id).keys
+            wanted = [("image", str(image.id)), ("mount", str(place)), *(("diff", str(key)) for key in keys)]
+            leases = layer_rows.add_leases(tx, session.name, wanted, f"it is mounted at {place}")
+        try:
+            with named("mkdir", place):
+                place.mkdir(mode=0o700, parents=True)
+            try:
+                if keys:
+                    self._attach(keys, place)
+                yield place
+            finally:
+                self._detach(place)
+        finally:
+            # Somebody who is still in it keeps the lease, too; the next `open` sees to both.
+            if mount_id(place) is None:
+                self.layers.end_leases(leases)
+
+    def _attach(self, keys: Sequence[LayerKey], place: Path) -> None:
+        try:
+            attach(self.layers.driver.mounts(keys[0], keys[1:], read_only=True), place)
+        except KernelError:
+            self.layers.folders.require(keys)
+            raise
+
+    def _detach(self, place: Path) -> None:
+        try:
+            if mount_id(place) is not None:
+                unmount(place)
+            place.rmdir()
+        except KernelError:
+            self.layers.note_garbage()
+            raise
+
+    @contextmanager
+    def lease(self, images: Sequence[Image]) -> Iterator[None]:
+        """While inside, none of the images is removed."""
+        with self._database.write(durable=False) as tx:
+            for image in images:
+                rows.resolve(tx, image.id)
+            leases = layer_rows.add_leases(
+                tx, self.layers.session.name, [("image", image.id) for image in images], "it is being saved"
+            )
+        try:
+            yield
+        finally:
+            self.layers.end_leases(leases)
+
+    def tag(self, ref: str, name: str) -> None:
+        """Give an image one more name. If another image has it, that one loses it."""
+        full = reference.normalise(name)
+        with self._database.write() as tx:
+            image, _ = rows.resolve(tx, ref)
+            rows.set_tags(tx, image, [full])
+
+    # --- away ---
+
+    def untag(self, name: str) -> Removal:
+        """Take a name away; the image stays, even if it was the last."""
+        full = reference.normalise(name)
+        with self._database.write() as tx:
+            if tx.execute("SELECT 1 FROM tags WHERE name = ?", (full,)).fetchone() is None:
+                raise NotFound(f"no image {reference.familiar(full)}")
+            return removal.untag(tx, full)
+
+    def remove(self, ref: str, *, force: bool = False) -> list[Removal]:
+        """Remove an image, or one of its several names. Raises `InUse`, which says by whom and how to free it.
+
+        Given a name, the image goes with its last one. Given an ID, all names go with it, if it has one only or by
+        `force`. Layers that nothing else needs go too, and so do untagged images that it was built on.
+        """
+        with self._database.write() as tx:
+            image, tag = rows.resolve(tx, ref)
+            tags = rows.tags_of(tx, image)
+            if tag is not None and len(tags) > 1:
+                return [removal.untag(tx, tag)]
+            if tag is None and len(tags) > 1 and not force:
+                names = tuple(reference.familiar(name) for name in tags)
+                raise InUse(
+                    f"image {rows.short(image)} has several names: {', '.join(names)}",
+                    holders=names,
+                    remedy=f"Remove it by its names (layerstore rmi {' '.join(names)}), or with --force.",
+                )
+            removal.require_free(tx, image, self.layers.session.staging)
+            done, keys = removal.delete(tx, image)
+        self.layers.drop(keys)
+        return done
+
+    def prune(self, *, even_tagged: bool = False) -> list[Removal]:
+        """Remove the images that no name, container or other image needs; `even_tagged`: a name does not count."""
+        done: list[Removal] = []
+        doomed = []
+        with self._database.write() as tx:
+            while found := removal.unneeded(tx, even_tagged=even_tagged):
+                for image in found:
+                    if removal.is_unneeded(tx, image, even_tagged=even_tagged):
+                        removals, keys = removal.delete(tx, image)
+                        done += removals
+                        doomed += keys
+        self.layers.drop(doomed)
+        return done
+
+    def recover(self) -> None:
+        """Unmount what dead processes were looking at."""
+        with self._database.read() as tx:
+            found = layer_rows.dead_leases(tx, self.layers.session.staging, "mount")
+        for place in map(Path, found):
+            # Lazily: a child of the dead may still be reading, and keeps what it has open.
+            if mount_id(place) is not None:
+                unmount(place, lazy=True)
+            try:
+                place.rmdir()
+            except OSError:
+                pass  # gone with the boot, or seen to by another process
+
+    def _image(self, row: Sequence[Any], tags: Sequence[str], size: int) -> Image:
+        image, config, _, parent, created, _ = row
+        return Image(
+            id=ImageID(image),
+            tags=tuple(sorted(reference.familiar(tag) for tag in tags)),
+            created=created,
+            size=size,
+            parent=None if parent is None else ImageID(parent),
+            config_bytes=config,
+            images=self,
+        )

@@ -1,0 +1,129 @@
+"""What keeps an image from being removed, in words that say how to free it; and its removal, row by row.
+
+The rule is the seed's: an image with containers, running or stopped, and an image that others are built on, stay. All
+of this happens inside one transaction of the caller, so what is decided is still true when it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from attrs import frozen
+
+from layerstore import reference, session
+from layerstore.database import Transaction
+from layerstore.digest import ChainID, ImageID
+from layerstore.driver import LayerKey
+from layerstore.errors import InUse
+from layerstore.images import rows
+from layerstore.layers import rows as layer_rows
+
+_SHOWN = 5
+
+
+@frozen
+class Removal:
+    """One thing that a removal did; `str` is docker's line for it."""
+
+    kind: Literal["Untagged", "Deleted"]
+    what: str
+    is_layer: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}"
+
+
+@frozen
+class _Holders:
+    """Who needs an image, and the commands that free it, in order."""
+
+    names: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+def untag(tx: Transaction, tag: str) -> Removal:
+    """Take a tag away; the image stays."""
+    tx.execute("DELETE FROM tags WHERE name = ?", (tag,))
+    return Removal("Untagged", reference.familiar(tag))
+
+
+def require_free(tx: Transaction, image: ImageID, staging: Path) -> None:
+    """Raise `InUse` if anything needs the image."""
+    holders = _holders(tx, image)
+    # A lease whose process is dead holds nothing; the next `open` takes it away.
+    for owner, purpose in layer_rows.leases_of(tx, "image", image):
+        if session.is_alive(staging, owner):
+            holders = _Holders((*holders.names, f"a process ({purpose})"), holders.commands)
+    if not holders.names:
+        return
+    names = ", ".join(holders.names[:_SHOWN])
+    if len(holders.names) > _SHOWN:
+        names += f" and {len(holders.names) - _SHOWN} more"
+    remedy = f"To free it: {'; '.join(holders.commands)}" if holders.commands else "Wait until that is done."
+    raise InUse(f"image {rows.shown(tx, image)} is in use by {names}", holders=holders.names, remedy=remedy)
+
+
+def delete(tx: Transaction, image: ImageID) -> tuple[list[Removal], list[LayerKey]]:
+    """Delete a free image, its tags, its layers, and the untagged images it was built on, as far as nothing needs them.
+
+    Returns what was done, and the keys whose files may go after the commit.
+    """
+    done: list[Removal] = []
+    keys: list[LayerKey] = []
+    current: ImageID | None = image
+    while current is not None:
+        done += [untag(tx, tag) for tag in rows.tags_of(tx, current)]
+        chain, parent = tx.execute("SELECT chain_id, parent FROM images WHERE id = ?", (current,)).fetchone()
+        tx.execute("DELETE FROM images WHERE id = ?", (current,))
+        done.append(Removal("Deleted", current))
+        gone, freed = layer_rows.release(tx, None if chain is None else ChainID(chain))
+        done += [Removal("Deleted", layer, is_layer=True) for layer in gone]
+        keys += freed
+        current = ImageID(parent) if parent is not None and is_unneeded(tx, ImageID(parent)) else None
+    return done, keys
+
+
+def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool = False) -> bool:
+    """Is there the image, without a tag (or does that not matter), container, image built on it, or lease?"""
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?1)"
+        " AND (?2 OR NOT EXISTS (SELECT 1 FROM tags WHERE image_id = ?1))"
+        " AND NOT EXISTS (SELECT 1 FROM containers WHERE image_id = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM images WHERE parent = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM leases WHERE kind = 'image' AND value = ?1)"
+    )
+    return bool(tx.execute(query, (image, even_tagged)).fetchone()[0])
+
+
+def unneeded(tx: Transaction, *, even_tagged: bool) -> Sequence[ImageID]:
+    """The images that `prune` may remove now. Removing one can make another unneeded."""
+    found = [ImageID(row[0]) for row in tx.execute("SELECT id FROM images")]
+    return [image for image in found if is_unneeded(tx, image, even_tagged=even_tagged)]
+
+
+def _holders(tx: Transaction, image: ImageID) -> _Holders:
+    names: list[str] = []
+    commands: list[str] = []
+    on_it = tx.execute(
+        "SELECT c.name, m.mountpoint FROM containers c LEFT JOIN mounts m ON m.container = c.id "
+        "WHERE c.image_id = ? ORDER BY c.name",
+        (image,),
+    ).fetchall()
+    names += [f"container {name}" + (" (mounted)" if mountpoint else "") for name, mountpoint in on_it]
+    mounted = [name for name, mountpoint in on_it if mountpoint]
+    if mounted:
+        commands.append(f"layerstore umount {' '.join(mounted)}")
+    if on_it:
+        commands.append(f"layerstore rm {' '.join(name for name, _ in on_it)}")
+    for row in tx.execute("SELECT id FROM images WHERE parent = ? ORDER BY stored DESC", (image,)).fetchall():
+        child = ImageID(row[0])
+        names.append(f"image {rows.shown(tx, child)}, which is built on it")
+        commands += [*_holders(tx, child).commands, f"layerstore rmi {' '.join(_names(tx, child))}"]
+    return _Holders(tuple(names), tuple(dict.fromkeys(commands)))
+
+
+def _names(tx: Transaction, image: ImageID) -> list[str]:
+    """What to give to `rmi` so that the image goes."""
+    return [reference.familiar(tag) for tag in rows.tags_of(tx, image)] or [rows.short(image)]

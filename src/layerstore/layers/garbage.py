@@ -1,0 +1,59 @@
+"""What lies in the home or in `skeletons/` without a row, and belongs to nobody alive.
+
+A session makes files first and rows after, and strikes out rows first and removes files after; between the two it is
+the owner, and the names of its keys say so. What a dead one left there is garbage.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from layerstore import session
+from layerstore.driver import LayerKey
+from layerstore.layers.layers import Layers
+
+
+@frozen
+class Garbage:
+    """Keys in the home, and keys of skeletons, that nothing refers to."""
+
+    home: tuple[LayerKey, ...]
+    skeletons: tuple[LayerKey, ...]
+
+
+def find(layers: Layers) -> Garbage:
+    """Look for garbage.
+
+    The order decides: files are listed first, then it is asked who is alive, and the rows are read last. So what is
+    listed, whose maker is dead, and which has no row by then, never gets one.
+    """
+    home = set(layers.driver.layers())
+    skeletons = {LayerKey(path.name.partition(".")[0]) for path in layers.skeletons.iterdir()}
+    makers = {_maker(key) for key in home | skeletons}
+    alive = {maker for maker in makers if session.is_alive(layers.session.staging, maker)}
+    with layers.database.read() as tx:
+        diffs = {row[0] for row in tx.execute("SELECT key FROM diffs")}
+        containers = {row[0] for row in tx.execute("SELECT key FROM containers")}
+        leased = tuple(row[0] for row in tx.execute("SELECT value FROM leases WHERE kind = 'diff'"))
+
+    def is_garbage(key: LayerKey, rows: set[str]) -> bool:
+        # A driver may seal a container's layer into a new one, with a suffix to its key: leased by the beginning.
+        return key not in rows and _maker(key) not in alive and not key.startswith(leased)
+
+    return Garbage(
+        tuple(sorted(key for key in home if is_garbage(key, diffs | containers))),
+        tuple(sorted(key for key in skeletons if is_garbage(key, diffs))),
+    )
+
+
+def sweep(layers: Layers) -> None:
+    """Remove the garbage."""
+    found = find(layers)
+    layers.drop(found.home)
+    for key in found.skeletons:
+        layers.drop_skeleton(key)
+
+
+def _maker(key: LayerKey) -> str:
+    """The session that made a key."""
+    return key[: session.NAME_LENGTH]

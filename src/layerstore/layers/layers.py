@@ -1,0 +1,234 @@
+"""Layers as the database has them: chains, the diffs they share, who needs them, and what nobody needs any more.
+
+A layer is a DiffID on a parent; its files are a diff, which several layers may share. Two invariants: a layer has a row
+only while its files are whole and on disk (rows last on the way in, first on the way out), and nothing that an image, a
+container or a lease reaches is ever removed. How layers come in is in `assembly`, their files are in `folders`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from attrs import frozen
+
+from layerstore.database import Database
+from layerstore.diff import Readable
+from layerstore.digest import ChainID, DiffID
+from layerstore.driver import LayerKey, StorageDriver
+from layerstore.errors import Damaged, DepthExceeded, KernelError, NotFound
+from layerstore.kernel.files import Writeback
+from layerstore.layers import rows
+from layerstore.layers.folders import Diff, Folders, Staged
+from layerstore.layers.relay import Write
+from layerstore.locks import Locks
+from layerstore.session import Session
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a label, the bytes of a layer's tar done so far, and the bytes in all if known; from any thread."""
+
+
+@frozen
+class LayerSource:
+    """A layer on its way in that can be read when it is wanted.
+
+    `open` gives the uncompressed tar, at most once and in any thread; it is not called for a layer that is there
+    already. `diff_id` may be None where only the position in the image's config names it.
+    """
+
+    open: Callable[[], AbstractContextManager[Readable]]
+    diff_id: DiffID | None = None
+    size: int | None = None
+    label: str = ""
+
+
+class Layers:
+    """The layers of a store."""
+
+    def __init__(
+        self,
+        database: Database,
+        locks: Locks,
+        session: Session,
+        skeletons: Path,
+        driver: Callable[[], StorageDriver],
+    ) -> None:
+        self.database = database
+        self.locks = locks
+        self.session = session
+        self.skeletons = skeletons
+        self._open_driver = driver
+        self._unused: dict[LayerKey, Staged] = {}
+
+    @cached_property
+    def driver(self) -> StorageDriver:
+        """The store's driver; made when it is first needed, for it needs this process's staging folder."""
+        return self._open_driver()
+
+    @cached_property
+    def folders(self) -> Folders:
+        """The files of the layers."""
+        return Folders(self.driver, self.session, self.skeletons, self.note_garbage)
+
+    # --- in ---
+
+    def stage(
+        self,
+        stream: Readable,
+        *,
+        expected: DiffID | None = None,
+        label: str = "",
+        progress: Progress | None = None,
+    ) -> Staged:
+        """Take a layer's tar in before it is known where it belongs.
+
+        It is unpacked, unless the driver needs its parents for that. The result goes to `Images.add_staged` or to
+        `discard`. Raises `DigestMismatch` and `InvalidArchive`, and leaves nothing then.
+        """
+        name = label or expected or ""
+        told = None if progress is None else lambda done: progress(name, done, None)
+        if self.folders.independent:
+            staged = self.folders.take_in(stream, expected=expected, progress=told)
+        else:
+            staged = self.folders.spool(stream, expected=expected, progress=told)
+        self._unused[staged.diff.key] = staged
+        if progress is not None:
+            progress(name, staged.size, staged.size)
+        return staged
+
+    def discard(self, staged: Staged) -> None:
+        """Give up a staged layer. What became a layer of an image is left alone."""
+        if self._unused.pop(staged.diff.key, None) is not None:
+            self.folders.drop([staged.diff.key], quietly=True)
+
+    def consume(self, staged: Staged) -> bool:
+        """From here on `staged` belongs to an assembly. False if it was used or discarded already."""
+        return self._unused.pop(staged.diff.key, None) is not None
+
+    def writeback(self) -> AbstractContextManager[object]:
+        """While inside, what is unpacked is written to disk early."""
+        return Writeback(self.driver.home)
+
+    def spool(self, suffix: str = "") -> Path:
+        """A name for a file in this process's staging folder, on the filesystem of the store."""
+        return self.session.folder / f"{self.session.new_key()}{suffix}"
+
+    # --- what there is ---
+
+    def has(self, chain_ids: Sequence[ChainID]) -> list[bool]:
+        """Which of these layers are known, and not known to be damaged."""
+        with self.database.read() as tx:
+            found = rows.find(tx, chain_ids)
+        return [chain in found and not found[chain].damaged for chain in chain_ids]
+
+    def size(self, chain_id: ChainID) -> int:
+        """The bytes of a layer's tar."""
+        return self._one(chain_id).size
+
+    def stack(self, chain_id: ChainID | None) -> rows.Stack:
+        """A layer and everything below it."""
+        with self.database.read() as tx:
+            return rows.stack(tx, chain_id)
+
+    def give_out(self, chain_id: ChainID, write: Write) -> None:
+        """The tar of a layer, byte for byte as it came in; its DiffID is verified.
+
+        Raises `Damaged` or `DigestMismatch`, and remembers it: the next load of the layer unpacks it anew.
+        """
+        with self.lease([("layer", chain_id)], "being read"):
+            stored = self._one(chain_id)
+            try:
+                self.folders.give_out(stored, write)
+            except Damaged:
+                self.mark_damaged(stored.key)
+                raise
+
+    def mark_damaged(self, key: LayerKey, *, damaged: bool = True) -> None:
+        """Note in the row that the files of a diff are not what they were, or are again."""
+        with self.database.write() as tx:
+            tx.execute("UPDATE diffs SET damaged = ? WHERE key = ?", (damaged, key))
+
+    def check_depth(self, depth: int) -> None:
+        """Raise `DepthExceeded` if a stack of so many layers cannot be mounted."""
+        limit = self.driver.capabilities.max_depth
+        if limit is not None and depth > limit:
+            raise DepthExceeded(
+                f"a stack of {depth} layers: {self.driver.name} mounts at most {limit}",
+                remedy="Put several layers into one: export a container of the image and import the result.",
+            )
+
+    def _one(self, chain_id: ChainID) -> Diff:
+        with self.database.read() as tx:
+            found = rows.find(tx, [chain_id])
+        if chain_id not in found:
+            raise NotFound(f"no layer {chain_id}")
+        return found[chain_id]
+
+    # --- leases ---
+
+    @contextmanager
+    def lease(self, wanted: Iterable[tuple[str, str]], purpose: str) -> Iterator[None]:
+        """While inside, none of `wanted` (kind and name: "image", "layer" or "diff") is removed by anybody."""
+        with self.database.write(durable=False) as tx:
+            numbers = rows.add_leases(tx, self.session.name, wanted, purpose)
+        try:
+            yield
+        finally:
+            self.end_leases(numbers)
+
+    def end_leases(self, numbers: Sequence[int]) -> None:
+        """Give back leases by their numbers, those that are not given back yet."""
+        with self.database.read() as tx:
+            left = rows.are_leases(tx, numbers)
+        if left:
+            with self.database.write(durable=False) as tx:
+                rows.end_leases(tx, numbers)
+
+    # --- away ---
+
+    def drop(self, keys: Sequence[LayerKey], *, quietly: bool = False) -> None:
+        """Remove the files of those of `keys` that have no row; `quietly`: while another error is on its way.
+
+        The database is asked each time, for an interrupt may come between a commit and the line after it.
+        """
+        if not keys:
+            return
+        with self.database.read() as tx:
+            doomed = [key for key in keys if not rows.has_row(tx, key)]
+        if doomed:
+            self.folders.drop(doomed, quietly=quietly)
+
+    def note_garbage(self) -> None:
+        """Let the next `open` look for garbage, as it does after a boot."""
+        try:
+            with self.database.write(durable=False) as tx:
+                tx.execute("DELETE FROM meta WHERE key = 'boot'")
+        except KernelError:
+            pass  # no space even for this: there is another error on its way, and `check` finds the garbage
+
+    def drop_skeleton(self, key: LayerKey) -> None:
+        """Remove the skeleton of a key that is no diff's: of a container whose commit came to nothing."""
+        with self.database.read() as tx:
+            if tx.execute("SELECT 1 FROM diffs WHERE key = ?", (key,)).fetchone() is not None:
+                return
+        self.folders.drop_skeleton(key)
+
+    def recover(self) -> None:
+        """End the leases of dead processes, and remove the layers that nothing needs any more."""
+        with self.database.write(durable=False) as tx:
+            rows.end_dead_leases(tx, self.session.staging)
+        self.prune()
+
+    def total_size(self) -> int:
+        """The bytes of the tars of all diffs that are kept."""
+        with self.database.read() as tx:
+            return int(tx.execute("SELECT coalesce(sum(size), 0) FROM diffs").fetchone()[0])
+
+    def prune(self) -> list[ChainID]:
+        """Remove every layer that nothing needs."""
+        with self.database.write() as tx:
+            gone, keys = rows.release_unreachable(tx)
+        self.drop(keys)
+        return gone

@@ -1,0 +1,258 @@
+"""The rows of layers and diffs: all SQL about them, as functions of a transaction.
+
+What belongs together is done in one transaction of the caller, who may be adding an image or removing a container. A
+diff without a layer, a layer without a need: the rows go here, the files after the commit (`Layers.drop`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from layerstore import session
+from layerstore.database import Transaction
+from layerstore.digest import ChainID, DiffID
+from layerstore.driver import LayerKey
+from layerstore.errors import NotFound
+from layerstore.layers.folders import Diff
+
+_DIFF = "d.key, d.diff_id, d.size, d.entries, d.root_opaque, d.implied, d.implied_digest, d.dependent, d.damaged"
+
+
+@frozen
+class Stack:
+    """A chain of layers as drivers want it. `keys`: nearest first, cut below a layer that hides all others."""
+
+    chain: tuple[ChainID, ...]
+    diffs: tuple[Diff, ...]
+
+    @property
+    def keys(self) -> tuple[LayerKey, ...]:
+        """What the layer on top of this stack has for parents."""
+        return visible(self.diffs)
+
+
+_UNREACHABLE = """
+WITH RECURSIVE needed (chain_id) AS (
+    SELECT chain_id FROM images WHERE chain_id IS NOT NULL
+    UNION SELECT chain_id FROM containers WHERE chain_id IS NOT NULL
+    UNION SELECT value FROM leases WHERE kind = 'layer'
+    UNION SELECT l.parent FROM needed n JOIN layers l ON l.chain_id = n.chain_id WHERE l.parent IS NOT NULL
+)
+SELECT chain_id FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM needed)
+"""
+
+_ABOVE = """
+WITH RECURSIVE up (chain_id, parent, key, height) AS (
+    SELECT chain_id, parent, key, 0 FROM layers WHERE chain_id = ?
+    UNION ALL SELECT l.chain_id, l.parent, l.key, height + 1 FROM up JOIN layers l ON l.chain_id = up.parent
+)
+"""
+_UP = f"{_ABOVE} SELECT {_DIFF}, up.chain_id FROM up JOIN diffs d ON d.key = up.key ORDER BY height"
+_KEYS_UP = f"{_ABOVE} SELECT d.key, d.root_opaque FROM up JOIN diffs d ON d.key = up.key ORDER BY height"
+
+
+def visible(diffs: Iterable[Diff]) -> tuple[LayerKey, ...]:
+    """The keys of `diffs`, nearest first, down to the first that hides everything below it."""
+    keys: list[LayerKey] = []
+    for stored in diffs:
+        keys.append(stored.key)
+        if stored.root_opaque:
+            break
+    return tuple(keys)
+
+
+def stack(tx: Transaction, chain_id: ChainID | None) -> Stack:
+    """`Layers.stack`, within a transaction."""
+    if chain_id is None:
+        return Stack((), ())
+    rows = tx.execute(_UP, (chain_id,)).fetchall()
+    if not rows:
+        raise NotFound(f"no layer {chain_id}")
+    return Stack(tuple(ChainID(row[9]) for row in rows), tuple(_diff(row) for row in rows))
+
+
+def keys_of(tx: Transaction, chain_id: ChainID | None) -> tuple[LayerKey, ...]:
+    """The keys of a stack, and nothing else: for what is done often."""
+    keys: list[LayerKey] = []
+    if chain_id is not None:
+        for key, root_opaque in tx.execute(_KEYS_UP, (chain_id,)).fetchall():
+            keys.append(LayerKey(key))
+            if root_opaque:
+                break
+        if not keys:
+            raise NotFound(f"no layer {chain_id}")
+    return tuple(keys)
+
+
+def find(tx: Transaction, chain_ids: Iterable[ChainID]) -> dict[ChainID, Diff]:
+    """Those of the layers that are known, with their diffs."""
+    found = {}
+    for chain in chain_ids:
+        query = f"SELECT {_DIFF} FROM layers l JOIN diffs d ON d.key = l.key WHERE l.chain_id = ?"
+        if (row := tx.execute(query, (chain,)).fetchone()) is not None:
+            found[chain] = _diff(row)
+    return found
+
+
+def find_diffs(tx: Transaction, diff_id: DiffID) -> list[Diff]:
+    """The diffs kept of this content, those that may be shared first."""
+    query = f"SELECT {_DIFF} FROM diffs d WHERE d.diff_id = ? AND NOT d.damaged ORDER BY d.dependent, d.key"
+    return [_diff(row) for row in tx.execute(query, (diff_id,))]
+
+
+def all_diffs(tx: Transaction) -> list[Diff]:
+    """Every diff that has a row."""
+    return [_diff(row) for row in tx.execute(f"SELECT {_DIFF} FROM diffs d ORDER BY d.key")]
+
+
+def insert_diff(tx: Transaction, stored: Diff) -> None:
+    """Write the row of a diff whose files are in place."""
+    tx.execute(
+        "INSERT INTO diffs (key, diff_id, size, entries, root_opaque, implied, implied_digest, dependent) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            stored.key,
+            stored.diff_id,
+            stored.size,
+            stored.entries,
+            stored.root_opaque,
+            json.dumps(stored.implied),
+            stored.implied_digest,
+            stored.dependent,
+        ),
+    )
+
+
+def insert_layer(tx: Transaction, chain_id: ChainID, parent: ChainID | None, key: LayerKey) -> None:
+    """Write the row of a layer whose diff and whose parent have one."""
+    tx.execute("INSERT INTO layers (chain_id, parent, key) VALUES (?, ?, ?)", (chain_id, parent, key))
+
+
+def put_layer(tx: Transaction, chain_id: ChainID, parent: ChainID | None, stored: Diff) -> None:
+    """Write the rows of a layer and of its new diff; if the layer is there, the diff takes the place of its old one."""
+    insert_diff(tx, stored)
+    if find(tx, [chain_id]):
+        tx.execute("UPDATE layers SET key = ? WHERE chain_id = ?", (stored.key, chain_id))
+    else:
+        insert_layer(tx, chain_id, parent, stored.key)
+
+
+def release(tx: Transaction, chain_id: ChainID | None) -> tuple[list[ChainID], list[LayerKey]]:
+    """Delete the rows of a layer and of those below it, as far as nothing needs them; keys whose files may go.
+
+    Called in the transaction that deletes what needed it; the files go after the commit (`Layers.drop`).
+    """
+    gone: list[ChainID] = []
+    while chain_id is not None and not _is_needed(tx, chain_id):
+        row = tx.execute("SELECT parent FROM layers WHERE chain_id = ?", (chain_id,)).fetchone()
+        if row is None:
+            break
+        tx.execute("DELETE FROM layers WHERE chain_id = ?", (chain_id,))
+        gone.append(chain_id)
+        chain_id = row[0]
+    return gone, forget_orphans(tx) if gone else []
+
+
+def release_unreachable(tx: Transaction) -> tuple[list[ChainID], list[LayerKey]]:
+    """Delete the rows of every layer that nothing needs; keys whose files may go."""
+    gone = [ChainID(row[0]) for row in tx.execute(_UNREACHABLE)]
+    tx.executemany("UPDATE layers SET parent = NULL WHERE chain_id = ?", [(chain,) for chain in gone])
+    tx.executemany("DELETE FROM layers WHERE chain_id = ?", [(chain,) for chain in gone])
+    return gone, forget_orphans(tx)
+
+
+def forget_orphans(tx: Transaction) -> list[LayerKey]:
+    """Delete the rows of diffs that belong to no layer and that nobody is reading."""
+    rows = tx.execute("SELECT key FROM diffs d WHERE NOT EXISTS (SELECT 1 FROM layers l WHERE l.key = d.key)")
+    orphans = [LayerKey(row[0]) for row in rows if not is_read(tx, LayerKey(row[0]))]
+    tx.executemany("DELETE FROM diffs WHERE key = ?", [(key,) for key in orphans])
+    return orphans
+
+
+def is_read(tx: Transaction, key: LayerKey) -> bool:
+    """Is the diff part of a mount, or leased?"""
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM leases WHERE kind = 'diff' AND value = ?1)"
+        " OR EXISTS (SELECT 1 FROM mounts WHERE instr(keys, ?1))"
+    )
+    return bool(tx.execute(query, (key,)).fetchone()[0])
+
+
+def has_row(tx: Transaction, key: LayerKey) -> bool:
+    """Does a diff or a container have this key?"""
+    query = "SELECT EXISTS (SELECT 1 FROM diffs WHERE key = ?1) OR EXISTS (SELECT 1 FROM containers WHERE key = ?1)"
+    return bool(tx.execute(query, (key,)).fetchone()[0])
+
+
+def add_leases(tx: Transaction, owner: str, wanted: Iterable[tuple[str, str]], purpose: str) -> list[int]:
+    """Note that the session `owner` needs these. Returns the leases' numbers."""
+    # Random, for SQLite gives the number of a deleted row to the next one.
+    leases = [(int.from_bytes(os.urandom(8)) >> 2, owner, kind, value, purpose) for kind, value in wanted]
+    tx.executemany("INSERT INTO leases (number, session, kind, value, purpose) VALUES (?, ?, ?, ?, ?)", leases)
+    return [lease[0] for lease in leases]
+
+
+def are_leases(tx: Transaction, numbers: Iterable[int]) -> bool:
+    """Is one of these still a lease?"""
+    query = "SELECT 1 FROM leases WHERE number = ?"
+    return any(tx.execute(query, (number,)).fetchone() is not None for number in numbers)
+
+
+def end_leases(tx: Transaction, numbers: Iterable[int]) -> None:
+    """Give back leases."""
+    tx.executemany("DELETE FROM leases WHERE number = ?", [(number,) for number in numbers])
+
+
+def end_dead_leases(tx: Transaction, staging: Path) -> None:
+    """Give back the leases of dead sessions."""
+    owners = dead_owners(tx, staging, "leases")
+    tx.executemany("DELETE FROM leases WHERE session = ?", [(owner,) for owner in owners])
+
+
+def leases_of(tx: Transaction, kind: str, value: str) -> list[tuple[str, str]]:
+    """By which sessions something is leased, and for what."""
+    query = "SELECT session, purpose FROM leases WHERE kind = ? AND value = ? ORDER BY number"
+    return [(row[0], row[1]) for row in tx.execute(query, (kind, value))]
+
+
+def dead_leases(tx: Transaction, staging: Path, kind: str | None = None) -> list[str]:
+    """What dead sessions leased; all kinds, or one."""
+    owners = dead_owners(tx, staging, "leases")
+    query = "SELECT value FROM leases WHERE session = ?1 AND (?2 IS NULL OR kind = ?2)"
+    return [row[0] for owner in owners for row in tx.execute(query, (owner, kind))]
+
+
+def dead_owners(tx: Transaction, staging: Path, table: str) -> list[str]:
+    """The sessions in `leases` or `holds` whose process is gone."""
+    owners = [row[0] for row in tx.execute(f"SELECT DISTINCT session FROM {table} WHERE session NOT NULL")]
+    return [owner for owner in owners if not session.is_alive(staging, owner)]
+
+
+def _is_needed(tx: Transaction, chain_id: ChainID) -> bool:
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM layers WHERE parent = ?1)"
+        " OR EXISTS (SELECT 1 FROM images WHERE chain_id = ?1)"
+        " OR EXISTS (SELECT 1 FROM containers WHERE chain_id = ?1)"
+        " OR EXISTS (SELECT 1 FROM leases WHERE kind = 'layer' AND value = ?1)"
+    )
+    return bool(tx.execute(query, (chain_id,)).fetchone()[0])
+
+
+def _diff(row: Sequence[object]) -> Diff:
+    key, diff_id, size, entries, root_opaque, implied, implied_digest, dependent, damaged = row[:9]
+    return Diff(
+        key=LayerKey(str(key)),
+        diff_id=DiffID(str(diff_id)),
+        size=int(str(size)),
+        entries=int(str(entries)),
+        root_opaque=bool(root_opaque),
+        implied=() if implied == "[]" else tuple(json.loads(str(implied))),
+        implied_digest=str(implied_digest),
+        dependent=bool(dependent),
+        damaged=bool(damaged),
+    )

@@ -1,0 +1,107 @@
+"""Locks between processes and threads that die with their holder.
+
+One file, one byte a lock, by open file description (fcntl F_OFD_SETLKW): nothing is created and nothing is left over, a
+thread excludes another as a process does, and the kernel drops the lock when its holder dies. Who needs several takes
+them in ascending order (`several`), and a container's before a diff's, so nobody waits in a circle. They order work;
+what is true is decided by the database alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from layerstore.errors import named
+
+_FLOCK = struct.Struct("hhqqi4x")
+"""`struct flock` with 64-bit offsets: type, whence, start, length, pid (0 for OFD locks)."""
+
+_DIFFS = 1 << 62
+_held: set[int] = set()
+
+
+def of_container(container: str) -> int:
+    """The lock of a container, by its ID."""
+    return int(container[:15], 16)
+
+
+def of_diff(diff_id: str) -> int:
+    """The lock of whoever stores the diff `diff_id`."""
+    return _DIFFS | int(diff_id.partition(":")[2][:15], 16)
+
+
+class Locks:
+    """The locks of one store."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def one(self, slot: int, *, shared: bool = False) -> AbstractContextManager[bool]:
+        """Hold the lock `slot`; waits for it. Not re-entrant."""
+        return _Held(self._path, fcntl.F_OFD_SETLKW, _flock(slot, shared=shared))
+
+    def at_once(self, slot: int) -> AbstractContextManager[bool]:
+        """Hold the lock `slot` if nobody has it; tells whether it does."""
+        return _Held(self._path, fcntl.F_OFD_SETLK, _flock(slot, shared=False))
+
+    @contextmanager
+    def several(self, slots: Iterable[int]) -> Iterator[None]:
+        """Hold all of `slots`."""
+        with ExitStack() as stack:
+            for slot in sorted(set(slots)):
+                stack.enter_context(self.one(slot))
+            yield
+
+
+class _Held:
+    """A lock while it is held. A class, for it is on the way of everything that is done to a container."""
+
+    __slots__ = ("_command", "_fd", "_lock", "_path")
+
+    def __init__(self, path: Path, command: int, lock: bytes) -> None:
+        self._path, self._command, self._lock = path, command, lock
+        self._fd = -1
+
+    def __enter__(self) -> bool:
+        with named("open", self._path):
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _held.add(self._fd)
+        try:
+            fcntl.fcntl(self._fd, self._command, self._lock)
+        except (BlockingIOError, PermissionError):  # POSIX allows either for a lock that somebody has
+            return False
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            _held.discard(fd)
+            os.close(fd)
+
+    def __del__(self) -> None:
+        # An interrupt may come between the lock and the `with` that would give it back.
+        self.__exit__(None, None, None)
+
+
+def _flock(slot: int, *, shared: bool) -> bytes:
+    return _FLOCK.pack(fcntl.F_RDLCK if shared else fcntl.F_WRLCK, os.SEEK_SET, slot, 1, 0)
+
+
+def _release_in_child() -> None:
+    # A lock belongs to the open file, which a fork shares: the child must not keep what the parent lets go.
+    for fd in _held:
+        os.close(fd)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_release_in_child)

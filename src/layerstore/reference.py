@@ -1,0 +1,129 @@
+"""Names of images as people write them, `[host[:port]/]path[:tag][@digest]`, and their full form.
+
+docker's grammar and defaults: `debian` is docker.io/library/debian:latest. The database has full names only; what
+people are shown is the shortest form (`familiar`) that reads back to the same name.
+"""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+from layerstore.digest import Digest
+from layerstore.digest import parse as parse_digest
+from layerstore.errors import InvalidDigest, InvalidReference
+
+_PATH = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
+_NAME = re.compile(rf"{_PATH}(?:/{_PATH})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_ID = re.compile(r"[0-9a-f]{64}")
+
+_HUB = "docker.io"
+_OFFICIAL = "library/"
+DEFAULT_TAG = "latest"
+
+
+@frozen
+class Reference:
+    """A name in its parts. `domain` and `path` are complete; `tag` and `digest` are as written, or None."""
+
+    domain: str
+    path: str
+    tag: str | None
+    digest: Digest | None
+
+    @property
+    def name(self) -> str:
+        """`docker.io/library/debian`."""
+        return f"{self.domain}/{self.path}"
+
+    @property
+    def full(self) -> str:
+        """`docker.io/library/debian:latest`: the form in which tags are stored."""
+        return f"{self.name}:{self.tag or DEFAULT_TAG}"
+
+    @property
+    def familiar_name(self) -> str:
+        """`debian`; or the whole name, should the short one be read as another (docker.io/a.b/c)."""
+        short = self.path.removeprefix(_OFFICIAL) if self.path.count("/") == 1 else self.path
+        return short if _split_domain(short) == (self.domain, self.path) else self.name
+
+    @property
+    def familiar(self) -> str:
+        """`debian:latest`."""
+        return f"{self.familiar_name}:{self.tag or DEFAULT_TAG}"
+
+
+def parse(text: str) -> Reference:
+    """`text` in its parts. Raises `InvalidReference`, which says what is wrong with it."""
+    rest, at, digest_text = text.partition("@")
+    digest = None
+    if at:
+        try:
+            digest = parse_digest(digest_text)
+        except InvalidDigest as error:
+            raise _invalid(text, f"{digest_text!r} is not a sha256 digest") from error
+    rest, tag = _split_tag(rest)
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise _invalid(
+            text, "a tag has up to 128 letters, digits, '_', '.' and '-', and begins with none of the last two"
+        )
+    domain, path = _split_domain(rest)
+    if not path:
+        raise _invalid(text, "it has no name")
+    if not _NAME.fullmatch(path):
+        hint = "repository names are lower case" if path.lower() != path and _NAME.fullmatch(path.lower()) else None
+        raise _invalid(text, hint or "a name is lower-case letters and digits, with '.', '_', '-' and '/' between them")
+    if not _DOMAIN.fullmatch(domain):
+        raise _invalid(text, f"{domain!r} is not a host name")
+    if domain == _HUB and _ID.fullmatch(path.removeprefix(_OFFICIAL)):
+        raise _invalid(text, "64 hexadecimal digits are an ID, not a name")
+    if len(domain) + 1 + len(path) > 255:
+        raise _invalid(text[:40] + "...", "a name has at most 255 characters")
+    return Reference(domain, path, tag, digest)
+
+
+def normalise(text: str) -> str:
+    """The full form of `text`, as tags are stored."""
+    reference = parse(text)
+    if reference.digest is not None:
+        raise _invalid(text, "a tag is wanted here, not a digest")
+    return reference.full
+
+
+def familiar(full: str) -> str:
+    """The short form of a stored tag."""
+    return parse(full).familiar
+
+
+def split(text: str) -> tuple[str, str]:
+    """Repository and tag of a name as people are shown it: `debian:12` is ("debian", "12")."""
+    name, tag = _split_tag(text)
+    return name, tag or DEFAULT_TAG
+
+
+def _split_tag(text: str) -> tuple[str, str | None]:
+    name, colon, tag = text.rpartition(":")
+    if not colon or "/" in tag:  # a colon before a slash belongs to a port
+        return text, None
+    return name, tag
+
+
+def _split_domain(name: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
+    domain, path = (first, rest) if is_host else (_HUB, name)
+    if domain == "index.docker.io":
+        domain = _HUB
+    if domain == _HUB and "/" not in path and path:
+        path = _OFFICIAL + path
+    return domain, path
+
+
+def _invalid(text: str, why: str) -> InvalidReference:
+    return InvalidReference(
+        f"invalid image name {text!r}: {why}", remedy="A name looks like debian, debian:12 or host:5000/team/app:1.0."
+    )

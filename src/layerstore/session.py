@@ -1,0 +1,195 @@
+"""This process's own folder in `staging/`, where everything is made before it is whole and deleted after it is gone.
+
+The folder is locked with flock for as long as the process lives. The kernel drops the lock with the process, however it
+dies, so a folder that can be locked belongs to the dead: no process number and no clock is asked. Every key of a layer
+begins with the name of the session that made it, so that what lies in a home without a row is known to be garbage, or
+still in the hands of somebody alive.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from layerstore.driver import LayerKey
+from layerstore.errors import KernelError, StoreClosed, named
+from layerstore.kernel.files import remove_tree
+
+NAME_LENGTH = 8
+"""Hex digits of a session's name, and of the part of a layer key that says who made it."""
+
+_swept: set[Path] = set()
+"""Folders of the dead whose locks are ours, for the time being."""
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+class Session:
+    """The staging folder of one open store. Made when it is first needed; thread-safe."""
+
+    def __init__(self, staging: Path) -> None:
+        self.staging = staging
+        self._lock = threading.Lock()
+        self._name: str | None = None
+        self._fd = -1
+        self._closed = False
+        self._doomed: SimpleQueue[Path | None] = SimpleQueue()
+        self._remover: threading.Thread | None = None
+        _sessions.add(self)
+
+    @property
+    def name(self) -> str:
+        """The session's name: its folder's, and the beginning of the keys it makes."""
+        if self._closed or self._name is None:
+            with self._lock:
+                if self._closed:
+                    raise StoreClosed("the store is closed, or was opened before a fork")
+                if self._name is None:
+                    self._name, self._fd = _begin(self.staging)
+                    self._folder = self.staging / self._name
+        return self._name
+
+    @property
+    def closed(self) -> bool:
+        """Is it over, or that of the process that this one was forked from?"""
+        return self._closed
+
+    @property
+    def begun(self) -> bool:
+        """Was the folder ever needed?"""
+        return self._name is not None
+
+    @property
+    def folder(self) -> Path:
+        """The folder itself. Exists."""
+        if self._closed or self._name is None:
+            return self.staging / self.name
+        return self._folder
+
+    def new_key(self) -> LayerKey:
+        """A fresh name for a layer."""
+        return LayerKey(self.name + os.urandom(16 - NAME_LENGTH // 2).hex())
+
+    def discard(self, path: Path) -> None:
+        """Delete `path`, which lies in this session's folder, later and in the background."""
+        self._doomed.put(path)
+        if self._remover is None:
+            with self._lock:
+                if self._remover is None:
+                    self._remover = threading.Thread(target=self._remove, name="layerstore-remover", daemon=True)
+                    self._remover.start()
+
+    def _remove(self) -> None:
+        while (path := self._doomed.get()) is not None:
+            try:
+                remove_tree(path)
+            except KernelError:
+                pass  # `close` tries again, and says so; else the next `open` does
+
+    def close(self) -> None:
+        """Wait for what is being deleted, and leave no folder behind."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self._remover is not None:
+            self._doomed.put(None)
+            self._remover.join()
+        if self._name is not None:
+            try:
+                remove_tree(self.staging / self._name)
+            finally:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the folder's descriptor, once: its number may soon be another file's."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _forget(self) -> None:
+        """After a fork, in the child: the folder is the parent's, and its lock must end with the parent."""
+        self._closed = True
+        self._let_go()
+
+
+def is_alive(staging: Path, name: str) -> bool:
+    """Is there a process whose session this is?"""
+    if staging / name in _swept:
+        return False
+    fd = _lock(staging / name)
+    if fd is not None and fd >= 0:
+        os.close(fd)
+    return fd is None
+
+
+@contextmanager
+def dead(staging: Path) -> Iterator[list[str]]:
+    """The sessions whose process is gone. Nobody else sweeps them meanwhile."""
+    taken: dict[str, int] = {}
+    try:
+        for name in os.listdir(staging):
+            fd = _lock(staging / name)
+            if fd is not None and fd >= 0:
+                taken[name] = fd
+                _swept.add(staging / name)
+        yield list(taken)
+    finally:
+        for name, fd in taken.items():
+            _swept.discard(staging / name)
+            os.close(fd)
+
+
+def remove(staging: Path, names: Iterable[str]) -> None:
+    """Remove the folders of sessions that the caller found dead, and whose locks it holds."""
+    for name in names:
+        remove_tree(staging / name)
+
+
+def _begin(staging: Path) -> tuple[str, int]:
+    while True:
+        name = os.urandom(NAME_LENGTH // 2).hex()
+        folder = staging / name
+        with named("mkdir", folder):
+            try:
+                folder.mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+        # Between the two calls another process may take the folder for a dead one's and remove it: then another name.
+        fd = _lock(folder)
+        if fd is None or fd < 0:
+            continue
+        try:
+            if os.stat(folder).st_ino == os.fstat(fd).st_ino:
+                return name, fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+
+
+def _lock(folder: Path) -> int | None:
+    """A locked descriptor of `folder`; None if another process has it, -1 if there is no such folder."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _forget_all() -> None:
+    for session in list(_sessions):
+        session._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

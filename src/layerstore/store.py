@@ -1,0 +1,430 @@
+"""The front door: a store is opened, used and closed here; what it does is done by the parts that it holds.
+
+Opening one is cheap: two folders are looked at and one database is opened. The driver, this process's staging folder
+and everything that writes come into being when they are first needed. What a dead process or a power cut left behind is
+put in order before anything else happens.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from attrs import frozen
+
+from layerstore import config as configuration
+from layerstore import plugins, reference, session
+from layerstore.check import Problem, problems
+from layerstore.config import Config
+from layerstore.containers import Container, Containers, Mounted
+from layerstore.database import Database
+from layerstore.digest import ChainID
+from layerstore.driver import StorageDriver
+from layerstore.errors import KernelError, named
+from layerstore.images import Image, Images, Removal, instructions
+from layerstore.images import config as image_config
+from layerstore.kernel.mount import boot_id
+from layerstore.layers import Layers, garbage
+from layerstore.layers import rows as layer_rows
+from layerstore.locks import Locks
+from layerstore.session import Session
+
+if TYPE_CHECKING:
+    from layerstore.check import Told
+    from layerstore.layers import Progress
+
+__all__ = ["Info", "Problem", "Pruned", "Store", "open_store"]
+
+
+@frozen
+class Pruned:
+    """What `prune` removed: IDs of containers, images and their tags, layers, and the bytes of their tars."""
+
+    containers: tuple[str, ...]
+    images: tuple[Removal, ...]
+    layers: tuple[ChainID, ...]
+    reclaimed: int
+
+
+@frozen
+class Info:
+    """What `info` tells of a store and of its host."""
+
+    id: str
+    version: str
+    containers: int
+    mounted: int
+    images: int
+    layers: int
+    driver: str
+    driver_status: tuple[tuple[str, str], ...]
+    refusals: tuple[tuple[str, str], ...]
+    data_root: Path
+    exec_root: Path
+    kernel: str
+    operating_system: str
+    os: str
+    architecture: str
+    cpus: int
+    memory: int
+    name: str
+
+
+def open_store(
+    data_root: str | Path | None = None,
+    *,
+    config: Config | str | Path | None = None,
+    storage_driver: str | None = None,
+    storage_opts: Sequence[str] = (),
+) -> Store:
+    """Open the store in `data_root`, and make it if there is none.
+
+    What is not given comes from `config`, a daemon.json or one that was read already; by default
+    /etc/layerstore/daemon.json, where there is one. Raises `ConfigError`, `DriverMismatch`, `DriverNotSupported`.
+    """
+    if not isinstance(config, Config):
+        config = configuration.load(None if config is None else Path(config))
+    return Store(
+        configuration.with_overrides(
+            config,
+            data_root=None if data_root is None else Path(data_root).absolute(),
+            storage_driver=storage_driver,
+            storage_opts=storage_opts,
+        )
+    )
+
+
+class Store:
+    """An open store. A context manager; any number of threads may use it, and any number of processes open it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.data_root = config.data_root
+        self._lock = threading.Lock()
+        self._driver: StorageDriver | None = None
+        self._refusals: tuple[tuple[str, str], ...] = ()
+        _make_folders(self.data_root)
+        with ExitStack() as undo:
+            self._database = Database(self.data_root / "layerstore.db")
+            undo.callback(self._database.close)
+            self._session = Session(self.data_root / "staging")
+            undo.callback(self._session.close)
+            facts = self._facts() or self._found()
+            self.id, self.driver_name, self._entry = facts["id"], facts["driver"], facts["entry"]
+            if config.storage_opts or config.storage_driver not in (None, self.driver_name):
+                self._check_config()
+            self.layers = Layers(
+                self._database,
+                Locks(self.data_root / "locks"),
+                self._session,
+                self.data_root / "skeletons",
+                self._open_driver,
+            )
+            self._images = Images(self.layers, config.exec_root)
+            self._containers = Containers(self._images)
+            if facts.get("boot") != boot_id() or self._has_dead():
+                self._recover()
+            undo.pop_all()
+
+    # --- images in and out ---
+
+    def load(
+        self, source: str | Path | BinaryIO, *, platform: str | None = None, progress: Progress | None = None
+    ) -> list[Image]:
+        """Load the images of an archive: docker-archive or OCI layout; a tar, a folder, a stream, or "-".
+
+        "-" is standard input. `platform` (`linux/arm64`) chooses where an image is there for several. Raises
+        `InvalidArchive`, and leaves the store as it was.
+        """
+        from layerstore import transfer
+
+        return transfer.load(source, images=self._images, layers=self.layers, platform=platform, progress=progress)
+
+    def save(
+        self,
+        images: Image | str | Sequence[Image | str],
+        target: str | Path | BinaryIO,
+        *,
+        format: str = "docker-archive",
+        folder: bool | None = None,
+        compression: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Save images to an archive, each layer bit for bit as it came in.
+
+        An image that is given by a name is saved under that name, else under all it has.
+        """
+        from layerstore import transfer
+
+        wanted = [images] if isinstance(images, Image | str) else list(images)
+        chosen: dict[str, Image] = {}
+        names: dict[str, list[str]] = {}
+        for ref in wanted:
+            image, tag = self._images.find(ref if isinstance(ref, str) else ref.id)
+            chosen[image.id] = image
+            given = [tag] if tag is not None else [reference.normalise(name) for name in image.tags]
+            names.setdefault(image.id, []).extend(name for name in given if name not in names.get(image.id, ()))
+        with self._images.lease(list(chosen.values())):
+            transfer.save(
+                list(chosen.values()),
+                [names[image] for image in chosen],
+                target,
+                layers=self.layers,
+                format=format,
+                folder=folder,
+                compression=compression,
+                progress=progress,
+            )
+
+    def import_tar(
+        self,
+        source: str | Path | BinaryIO,
+        reference: str | None = None,
+        *,
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Make an image of one layer from the tar of a root filesystem; "-" is standard input.
+
+        `changes` are Dockerfile instructions (`CMD`, `ENV`, ...) for its configuration.
+        """
+        from layerstore.transfer.compression import open_stream
+
+        run_config = instructions.apply(None, changes)
+        chosen = image_config.parse_platform(platform)
+        label = source if isinstance(source, str | Path) else getattr(source, "name", "-")
+        with _opened(source) as raw, open_stream(raw) as stream:
+            staged = self.layers.stage(stream, label=str(label), progress=progress)
+        try:
+            made = image_config.derive(
+                None,
+                new_layer=staged.diff_id,
+                run_config=run_config,
+                created=image_config.now(),
+                comment=message or f"Imported from {label}",
+                platform=chosen,
+            )
+            names = [] if reference is None else [reference]
+            return self._images.add_staged(made, {staged.diff_id: staged}, names, trust=True)
+        finally:
+            self.layers.discard(staged)
+
+    # --- images and containers ---
+
+    def image(self, ref: str) -> Image:
+        """The image of a name, an ID or the beginning of one. Raises `NotFound`, `Ambiguous`."""
+        return self._images.get(ref)
+
+    def images(self) -> list[Image]:
+        """All images, the newest first."""
+        return self._images.all()
+
+    def tag(self, ref: str, name: str) -> None:
+        """Give an image one more name; an image that has it loses it."""
+        self._images.tag(ref, name)
+
+    def remove_image(self, ref: str, *, force: bool = False) -> list[Removal]:
+        """Remove an image, or one of its several names. Raises `InUse`, which says by whom and how to free it."""
+        return self._images.remove(ref, force=force)
+
+    def container(self, ref: str) -> Container:
+        """The container of a name, an ID or the beginning of one. Raises `NotFound`, `Ambiguous`."""
+        return self._containers.get(ref)
+
+    def containers(self) -> list[Container]:
+        """All containers, the newest first."""
+        return self._containers.all()
+
+    def create_container(
+        self, image: Image | str | None = None, *, name: str | None = None, size: int | str | None = None
+    ) -> Container:
+        """Make a container on an image, or on nothing. `size` limits what can be written in it."""
+        return self._containers.create(image, name=name, size=size)
+
+    def mounted(self) -> list[tuple[Container, Path]]:
+        """The containers that are mounted, and where."""
+        return self._containers.mounted()
+
+    # --- the whole ---
+
+    def check(self, *, content: bool = False, progress: Told | None = None) -> list[Problem]:
+        """What is missing, damaged or too much. `content`: read every byte of every layer too."""
+        return list(self.check_iter(content=content, progress=progress))
+
+    def check_iter(self, *, content: bool = False, progress: Told | None = None) -> Iterator[Problem]:
+        """`check`, one by one as they are found."""
+        return problems(self.layers, self._containers.with_files, content=content, progress=progress)
+
+    def prune(self, *, all_images: bool = False, containers: bool = False) -> Pruned:
+        """Remove images without a name, and layers that nothing needs.
+
+        `containers`: every container that is not mounted, too. `all_images`: every image that no container needs.
+        """
+        before = self.layers.total_size()
+        gone = self._containers.prune() if containers else []
+        images = self._images.prune(even_tagged=all_images)
+        layers = [ChainID(done.what) for done in images if done.kind == "Deleted" and done.is_layer]
+        layers += self.layers.prune()
+        garbage.sweep(self.layers)
+        reclaimed = max(before - self.layers.total_size(), 0)
+        return Pruned(tuple(gone), tuple(images), tuple(layers), reclaimed)
+
+    def info(self) -> Info:
+        """What there is, how it is kept, and on what kind of host."""
+        from layerstore import __version__
+
+        host = os.uname()
+        with self._database.read() as tx:
+            counts = [
+                int(tx.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+                for table in ("containers", "images", "layers")
+            ]
+        return Info(
+            id=self.id,
+            version=__version__,
+            containers=counts[0],
+            mounted=len(self.mounted()),
+            images=counts[1],
+            layers=counts[2],
+            driver=self.driver_name,
+            driver_status=tuple(self.layers.driver.status()),
+            refusals=self._refusals,
+            data_root=self.data_root,
+            exec_root=self.config.exec_root,
+            kernel=host.release,
+            operating_system=_operating_system(),
+            os="linux",
+            architecture=host.machine,
+            cpus=os.cpu_count() or 1,
+            memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            name=host.nodename,
+        )
+
+    def close(self) -> None:
+        """Let go of the mounts of this process, wait for what is being deleted, and close the database."""
+        if self._session.closed:
+            return
+        with ExitStack() as parts:
+            parts.callback(self._database.close)
+            parts.callback(self._session.close)
+            if self._driver is not None:
+                parts.callback(self._driver.close)
+            for mounted in list(self._containers.held):
+                parts.callback(self._let_go, mounted)
+
+    def _let_go(self, mounted: Mounted) -> None:
+        try:
+            mounted.unmount()
+        except KernelError:
+            self.layers.note_garbage()  # somebody is in it: the next `open` looks again
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- opening ---
+
+    def _facts(self) -> dict[str, str] | None:
+        """What the store remembers of itself; None if it is new."""
+        with self._database.read() as tx:
+            facts = dict(tx.execute("SELECT key, value FROM meta").fetchall())
+        return facts or None
+
+    def _found(self) -> dict[str, str]:
+        """Found the store: choose its driver, and write it down."""
+        choice = plugins.choose(self.config, self._home, None)
+        self._refusals = tuple((refusal.name, refusal.reason) for refusal in choice.refusals)
+        facts = {"id": os.urandom(16).hex(), "driver": choice.driver.name, "entry": plugins.entry_of(choice.driver)}
+        with self._database.write() as tx:
+            # Another process may have been faster: then its choice stands.
+            if tx.execute("SELECT 1 FROM meta").fetchone() is None:
+                tx.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts.items())
+            return dict(tx.execute("SELECT key, value FROM meta").fetchall())
+
+    def _check_config(self) -> None:
+        """Does the configuration fit this store? Raises `DriverMismatch`, `ConfigError`."""
+        if self.config.storage_driver not in (None, self.driver_name):
+            plugins.choose(self.config, self._home, self._entry)
+        configuration.driver_options(self.config, self.driver_name, plugins.load(self._entry).options)
+
+    def _home(self, driver: str) -> Path:
+        return self.data_root / driver
+
+    def _open_driver(self) -> StorageDriver:
+        with self._lock:
+            if self._driver is None:
+                kind = plugins.load(self._entry)
+                options: object = configuration.driver_options(self.config, kind.name, kind.options)
+                home = self._home(kind.name)
+                with named("mkdir", home):
+                    home.mkdir(mode=0o700, exist_ok=True)
+                self._driver = kind(home, self._session.folder, options)
+            return self._driver
+
+    # --- recovery ---
+
+    def _has_dead(self) -> bool:
+        """Did a process die, or end without being able to give everything back?"""
+        staging = self._session.staging
+        with session.dead(staging) as names:
+            if names:
+                return True
+        with self._database.read() as tx:
+            return any(layer_rows.dead_owners(tx, staging, table) for table in ("leases", "holds"))
+
+    def _recover(self) -> None:
+        """Put in order what dead processes and former boots left. Others may do the same at the same time."""
+        with session.dead(self._session.staging) as dead:
+            self._containers.recover()
+            self._images.recover()
+            self.layers.recover()
+            garbage.sweep(self.layers)
+            session.remove(self._session.staging, dead)
+        with self._database.write(durable=False) as tx:
+            tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?)", (boot_id(),))
+
+
+def _make_folders(data_root: Path) -> None:
+    """Make what a data-root consists of. Its parts are for its owner alone."""
+    with named("mkdir", data_root):
+        if (data_root / "staging").is_dir():
+            return
+        data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for name in ("skeletons", "staging"):
+            (data_root / name).mkdir(mode=0o700, exist_ok=True)
+
+
+@contextmanager
+def _opened(source: str | Path | BinaryIO) -> Iterator[FileIO | BinaryIO]:
+    if source == "-":
+        yield sys.stdin.buffer
+    elif isinstance(source, str | Path):
+        with named("open", source):
+            file = FileIO(source)
+        with file:
+            yield file
+    else:
+        yield source
+
+
+def _operating_system() -> str:
+    try:
+        text = Path("/etc/os-release").read_text(errors="replace")
+    except OSError:
+        return "Linux"
+    pairs = dict(line.partition("=")[::2] for line in text.splitlines())
+    return pairs.get("PRETTY_NAME", "Linux").strip("\"'")

@@ -1,0 +1,190 @@
+"""Processes die at any point, and many use one store at once: what is committed is there, nothing half-made is seen."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import layerstore
+from core import worker
+from layerstore.store import Store
+
+pytestmark = pytest.mark.root
+
+TESTS = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS)}
+
+WHOLE_LIFE = """
+import sys, layerstore
+from core import worker
+from pathlib import Path
+root = Path(sys.argv[1])
+with layerstore.open(config=worker.settings(root)) as store:
+    [image] = store.load(root.with_name("image2.tar"))
+    box = store.create_container(image, name="box")
+    with box.mount() as tree:
+        (tree / "mine").write_text("x")
+    box.commit("made")
+    with box.mount() as tree:
+        (tree / "other").write_text("y")
+        box.commit("live")
+    with store.image("made").mount() as tree:
+        assert (tree / "mine").read_text() == "x"
+    box.remove()
+    for name in ("live", "made", "image2"):
+        store.remove_image(name)
+"""
+
+
+def start(data_root: Path, seed: int, rounds: int) -> subprocess.Popen[str]:
+    command = [sys.executable, worker.__file__, str(data_root), str(seed), str(rounds)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+
+
+def assert_in_order(data_root: Path) -> None:
+    """Open the store, as the next process would: all that is there is whole, can be used, and goes without trace."""
+    with layerstore.open(config=worker.settings(data_root)) as store:
+        assert [str(problem) for problem in store.check(content=True)] == []
+        assert store.mounted() == []
+        for box in store.containers():
+            assert list(box.changes()) is not None
+            with box.mount() as root:
+                os.listdir(root)
+        for image in store.images():
+            with image.mount() as root:
+                assert all(path.lstat() for path in root.rglob("*"))
+        store.prune(all_images=True, containers=True)
+        assert (store.images(), store.containers(), store.check()) == ([], [], [])
+    assert everything(data_root) == []
+
+
+def everything(data_root: Path) -> list[str]:
+    folders = [data_root / name for name in ("overlay2", "skeletons", "staging")]
+    return [path.name for folder in folders for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def test_many_processes_do_everything_at_once(store: Store, data_root: Path) -> None:
+    worker.archives(data_root.parent)
+    others = [start(data_root, seed, 25) for seed in range(8)]
+    failures = [failure for other in others if (failure := other.communicate()[1])]
+    assert failures == []
+    store.close()
+    assert_in_order(data_root)
+
+
+def test_processes_are_killed_at_random(store: Store, data_root: Path) -> None:
+    store.close()
+    worker.archives(data_root.parent)
+    dice = random.Random(time.time_ns())
+    end = time.monotonic() + 6
+    running: list[tuple[subprocess.Popen[str], float]] = []
+    deaths = 0
+    while time.monotonic() < end:
+        while len(running) < 4:
+            running.append(
+                (start(data_root, dice.randrange(1 << 30), 10**6), time.monotonic() + dice.uniform(0.4, 1.5))
+            )
+        for process, until in list(running):
+            if process.poll() is None and time.monotonic() < until:
+                continue
+            process.kill()
+            _, failure = process.communicate()
+            assert process.returncode == -signal.SIGKILL, failure
+            running.remove((process, until))
+            deaths += 1
+        time.sleep(0.02)
+    for process, _ in running:
+        process.kill()
+        process.communicate()
+    assert deaths > 4
+    assert_in_order(data_root)
+
+
+@pytest.mark.tools("strace")
+@pytest.mark.parametrize(
+    ("call", "step"),
+    [("rename", 5), ("fdatasync", 3), ("fsync", 3), ("syncfs", 2), ("umount2", 1), ("move_mount", 1), ("mkdir", 6)],
+)
+def test_killed_before_a_system_call(store: Store, data_root: Path, call: str, step: int) -> None:
+    """The call is the last thing that the process does; `step` leaves some out, for time."""
+    store.close()
+    worker.archives(data_root.parent)
+    count = 0
+    for count in range(1, 200, step):
+        inject = [
+            "strace",
+            "-f",
+            "-o",
+            "/dev/null",
+            "-e",
+            f"trace={call}",
+            "-e",
+            f"inject={call}:signal=KILL:when={count}",
+        ]
+        done = subprocess.run(
+            [*inject, sys.executable, "-c", WHOLE_LIFE, data_root],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            break
+        assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), done.stderr
+        assert_in_order(data_root)
+    assert count > 1
+
+
+@pytest.mark.tools("strace")
+@pytest.mark.parametrize(
+    ("call", "error", "step"),
+    [
+        ("mkdir", "ENOSPC", 5),
+        ("rename", "EIO", 5),
+        ("fdatasync", "EIO", 3),
+        ("fsync", "EIO", 2),
+        ("syncfs", "EIO", 1),
+        ("fsmount", "ENOMEM", 4),
+        ("umount2", "EBUSY", 1),
+        ("pwrite64", "ENOSPC", 61),
+    ],
+)
+def test_failed_system_call_is_an_error_and_leaves_no_trace(
+    store: Store, data_root: Path, call: str, error: str, step: int
+) -> None:
+    store.close()
+    worker.archives(data_root.parent)
+    log = data_root.with_name("calls")
+    count = 0
+    for count in range(1, 400, step):
+        inject = [
+            "strace",
+            "-f",
+            "-o",
+            str(log),
+            "-e",
+            f"trace={call}",
+            "-e",
+            f"inject={call}:error={error}:when={count}",
+        ]
+        done = subprocess.run(
+            [*inject, sys.executable, "-c", WHOLE_LIFE, data_root],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "INJECTED" not in log.read_text():
+            break
+        if done.returncode != 0:
+            last = [line for line in done.stderr.splitlines() if line.startswith("layerstore.errors.")]
+            assert last, done.stderr
+        assert_in_order(data_root)
+    assert count > 1

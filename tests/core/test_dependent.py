@@ -1,0 +1,147 @@
+"""A driver whose layers depend on their parents: unpacked in order, never shared, sealed into a new object."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import layerstore
+from core.adding import Adder
+from layerstore.images import Image
+from layerstore.store import Store
+from support import images as make
+
+pytestmark = pytest.mark.root
+
+Content = Callable[[Image], dict[str, str]]
+
+
+@pytest.fixture
+def store(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setattr("layerstore.plugins._entries", lambda: {"plain": "core.plain:Plain"})
+    settings = layerstore.Config(
+        data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver="plain", storage_opts=()
+    )
+    with layerstore.open(config=settings) as opened:
+        yield opened
+
+
+def kept(data_root: Path) -> int:
+    return len(os.listdir(data_root / "plain"))
+
+
+def test_layers_are_unpacked_each_on_the_last(
+    store: Store, add: Adder, base: bytes, upper: bytes, read_back: Content, data_root: Path
+) -> None:
+    image = add(base, upper, name="x")
+    assert add.read == [make.digest(base), make.digest(upper)]
+    assert read_back(image) == {"etc/passwd": "root:x:0:0\nme:x:1:1\n", "etc/new": "new", "usr/tool": "#!/bin/sh\n"}
+    for chain, layer in zip(image.chain_ids, (base, upper), strict=True):
+        out = bytearray()
+        store.layers.give_out(chain, out.extend)
+        assert bytes(out) == layer
+    assert store.check(content=True) == []
+    add.read.clear()
+    add(base, upper)
+    assert add.read == []
+    assert kept(data_root) == 2
+
+
+def test_diff_on_other_parents_is_made_from_the_one_that_is_there(
+    store: Store, add: Adder, base: bytes, upper: bytes, read_back: Content
+) -> None:
+    add(base, upper)
+    add.read.clear()
+    other = make.layer(make.file("only", "here"))
+    image = add(other, upper)
+    assert add.read == [make.digest(other)]
+    assert read_back(image)["only"] == "here"
+    assert store.check(content=True) == []
+
+
+def test_staged_layers_wait_for_their_parents(
+    store: Store, add: Adder, base: bytes, upper: bytes, read_back: Content, data_root: Path
+) -> None:
+    tars = [store.layers.stage(io.BytesIO(data), label="x") for data in (upper, base)]
+    with pytest.raises(layerstore.DigestMismatch):
+        store.layers.stage(io.BytesIO(base), expected=tars[0].diff_id)
+    image = add.images.add_staged(make.config([base, upper]), {tar.diff_id: tar for tar in tars}, ["x"])
+    for tar in tars:
+        store.layers.discard(tar)
+    assert "etc/new" in read_back(image)
+    assert store.check(content=True) == []
+    assert kept(data_root) == 2
+
+
+def test_what_stands_on_a_damaged_layer_is_made_anew(
+    store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path
+) -> None:
+    image = add(base, upper)
+    bottom, top = (data_root / "plain" / store.layers.stack(chain).keys[0] for chain in image.chain_ids)
+    os.truncate(bottom / "tree/usr/tool", 0)
+    os.truncate(top / "tree/usr/tool", 0)
+    add.read.clear()
+    add(base, upper)
+    assert add.read == [make.digest(base), make.digest(upper)]
+    with image.mount() as root:
+        assert (root / "usr/tool").read_text() == "#!/bin/sh\n"
+    assert store.check(content=True) == []
+    assert kept(data_root) == 2
+
+
+def test_container_lives_and_is_committed(
+    store: Store, add: Adder, base: bytes, read_back: Content, data_root: Path
+) -> None:
+    image = add(base, name="x")
+    box = store.create_container(image)
+    with box.mount() as root:
+        (root / "new").write_text("n")
+        live = box.commit("live")
+        (root / "etc/group").unlink()
+    made = box.commit("made")
+    assert read_back(live) == {
+        "etc/passwd": "root:x:0:0\n",
+        "etc/group": "root:x:0\n",
+        "usr/tool": "#!/bin/sh\n",
+        "new": "n",
+    }
+    assert read_back(made) == {"etc/passwd": "root:x:0:0\n", "usr/tool": "#!/bin/sh\n", "new": "n"}
+    assert list(box.changes()) == []
+    assert store.check(content=True) == []
+    box.remove()
+    store.prune(all_images=True)
+    store.close()
+    assert kept(data_root) == 0
+
+
+def test_hard_link_and_whiteout_reach_the_lower_layer(
+    store: Store, add: Adder, base: bytes, read_back: Content
+) -> None:
+    linked = make.layer(make.hard_link("etc/alias", "etc/passwd"), make.whiteout("etc/group"))
+    image = add(base, linked)
+    assert read_back(image) == {
+        "etc/passwd": "root:x:0:0\n",
+        "etc/alias": "root:x:0:0\n",
+        "usr/tool": "#!/bin/sh\n",
+    }
+    out = bytearray()
+    store.layers.give_out(image.chain_ids[1], out.extend)
+    assert bytes(out) == linked
+    with image.mount() as root:
+        facts = (root / "etc").stat()
+    assert (facts.st_mode & 0o777, facts.st_uid) == (0o750, 3)
+    assert store.check(content=True) == []
+
+
+@pytest.mark.parametrize("bad", [b"x" * 4096, b""])
+def test_bad_layer_leaves_no_trace(store: Store, add: Adder, base: bytes, data_root: Path, bad: bytes) -> None:
+    sources = [layerstore.LayerSource(open=lambda data=data: io.BytesIO(data)) for data in (base, bad)]
+    with pytest.raises(layerstore.InvalidArchive):
+        add.images.add(make.config([base, base[:-1] + b"x"]), sources)
+    assert store.images() == []
+    store.close()
+    assert kept(data_root) == 0

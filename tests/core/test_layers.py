@@ -1,0 +1,383 @@
+"""Layers: kept once, shared where they may be, mended, given out as they came, gone when nobody needs them."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import layerstore
+from core.adding import Adder
+from layerstore.digest import ChainID, DiffID
+from layerstore.errors import Damaged, DepthExceeded, DigestMismatch, InvalidArchive, LayerstoreError
+from layerstore.images import Image
+from layerstore.store import Store
+from support import images as make
+from support import trees
+
+pytestmark = pytest.mark.root
+
+Content = Callable[[Image], dict[str, str]]
+Leftovers = Callable[[], Sequence[str]]
+
+
+def given_out(store: Store, chain: ChainID) -> bytes:
+    out = bytearray()
+    store.layers.give_out(chain, out.extend)
+    return bytes(out)
+
+
+def diffs(store: Store, data_root: Path) -> int:
+    """How many diffs are kept, by the folders of the home."""
+    return sum(not path.name.startswith(".") for path in (data_root / "overlay2").iterdir())
+
+
+def test_loaded_layers_are_what_they_were(
+    store: Store, add: Adder, base: bytes, upper: bytes, read_back: Content
+) -> None:
+    image = add(base, upper, name="a")
+    assert read_back(image) == {"etc/passwd": "root:x:0:0\nme:x:1:1\n", "etc/new": "new", "usr/tool": "#!/bin/sh\n"}
+    assert [given_out(store, chain) for chain in image.chain_ids] == [base, upper]
+    assert [store.layers.size(chain) for chain in image.chain_ids] == [len(base), len(upper)]
+    assert image.size == len(base) + len(upper)
+    assert store.check(content=True) == []
+
+
+def test_layer_that_is_there_is_not_read_again(
+    store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path
+) -> None:
+    add(base, upper)
+    used = trees.disk_usage(data_root / "overlay2")
+    add.read.clear()
+    third = make.layer(make.file("third", "3"))
+    add(base, upper, third)
+    assert add.read == [make.digest(third)]
+    add.read.clear()
+    add(base, upper)
+    assert add.read == []
+    assert diffs(store, data_root) == 3
+    assert trees.disk_usage(data_root / "overlay2") - used < 32 << 10
+
+
+def test_same_diff_twice_in_one_image_is_kept_once(store: Store, add: Adder, base: bytes, data_root: Path) -> None:
+    twice = make.layer(make.folder("x/"), make.file("x/y", "y"))
+    image = add(base, twice, twice)
+    assert add.read.count(make.digest(twice)) == 1
+    assert diffs(store, data_root) == 2
+    assert len(set(image.chain_ids)) == 3
+
+
+def test_same_diff_on_other_parents_is_shared(
+    store: Store, add: Adder, base: bytes, data_root: Path, read_back: Content
+) -> None:
+    other = make.layer(make.folder("./"), make.file("only", "here"))
+    common = make.layer(make.folder("./"), make.folder("x/"), make.file("x/y", "y"))
+    one, two = add(base, common), add(other, common)
+    assert add.read.count(make.digest(common)) == 1
+    assert diffs(store, data_root) == 3
+    assert read_back(two) == {"only": "here", "x/y": "y"}
+    one.remove(force=True)
+    assert read_back(two) == {"only": "here", "x/y": "y"}
+    assert store.check(content=True) == []
+
+
+def test_implied_directories_look_as_in_the_parents_of_each_stack(
+    store: Store, add: Adder, base: bytes, data_root: Path
+) -> None:
+    other = make.layer(make.folder("etc/", mode=0o700, uid=7), make.file("etc/x", ""))
+    implied = make.layer(make.file("etc/deep/file", "f"))
+    add(base, implied)
+    add(other, implied)
+    assert add.read.count(make.digest(implied)) == 1, "made from the one that is there"
+    by_layers = {image.layers: image for image in store.images()}
+    for layers, mode, owner in (((base, implied), 0o750, 3), ((other, implied), 0o700, 7)):
+        with by_layers[tuple(DiffID(make.digest(layer)) for layer in layers)].mount() as root:
+            facts = (root / "etc").stat()
+            assert (facts.st_mode & 0o777, facts.st_uid) == (mode, owner)
+    assert store.check(content=True) == []
+
+
+def test_hard_link_to_a_lower_layer_is_resolved(store: Store, add: Adder, base: bytes, read_back: Content) -> None:
+    linked = make.layer(make.folder("etc/", mode=0o750, uid=3), make.hard_link("etc/alias", "etc/passwd"))
+    image = add(base, linked)
+    assert read_back(image)["etc/alias"] == "root:x:0:0\n"
+    assert given_out(store, image.chain_ids[1]) == linked
+    changed = make.layer(make.folder("./"), make.folder("etc/", mode=0o750, uid=3), make.file("etc/passwd", "other"))
+    assert read_back(add(changed, linked))["etc/alias"] == "other"
+    assert store.check(content=True) == []
+
+
+def test_hard_link_to_nothing_is_refused(store: Store, add: Adder, base: bytes, leftovers: Leftovers) -> None:
+    with pytest.raises(InvalidArchive):
+        add(base, make.layer(make.hard_link("alias", "no/such/file")))
+    assert store.images() == []
+    store.close()
+    assert leftovers() == []
+
+
+def test_opaque_root_hides_everything_below(store: Store, add: Adder, base: bytes, read_back: Content) -> None:
+    image = add(base, make.layer(make.opaque(""), make.file("new", "n")), make.layer(make.file("more", "m")))
+    assert read_back(image) == {"new": "n", "more": "m"}
+    with store.create_container(image) as box:
+        with box.mount() as root:
+            assert sorted(os.listdir(root)) == ["more", "new"]
+        assert list(box.changes()) == []
+
+
+@pytest.mark.parametrize("bad", ["digest", "cut", "rubbish", "raises"])
+def test_bad_layer_leaves_no_trace(
+    store: Store, add: Adder, base: bytes, upper: bytes, leftovers: Leftovers, bad: str
+) -> None:
+    config = make.config([base, upper])
+    layer = {"digest": make.layer(make.file("x", "y")), "cut": upper[: len(upper) // 2], "rubbish": b"x" * 4096}.get(
+        bad
+    )
+
+    def failing() -> io.BytesIO:
+        raise OSError("the disk is gone")
+
+    sources = [
+        layerstore.LayerSource(open=lambda: io.BytesIO(base)),
+        layerstore.LayerSource(open=failing if layer is None else lambda: io.BytesIO(layer)),
+    ]
+    expected: type[Exception] = OSError if layer is None else InvalidArchive
+    with pytest.raises(expected) as caught:
+        add.images.add(config, sources, ["a"])
+    if bad == "digest":
+        assert isinstance(caught.value, DigestMismatch)
+        assert caught.value.layer == make.digest(upper)
+    assert store.images() == []
+    assert store.check() == []
+    store.close()
+    assert leftovers() == []
+
+
+def test_first_failure_stops_the_other_layers(store: Store, add: Adder) -> None:
+    endless_read = 0
+
+    class Endless(io.RawIOBase):
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+            nonlocal endless_read
+            endless_read += 1
+            header = make.layer(make.file("big", b"0" * 512))[:512]
+            buffer[: len(header)] = header
+            return len(header)
+
+    one, two = make.layer(make.file("a")), make.layer(make.file("b"))
+    sources = [layerstore.LayerSource(open=Endless), layerstore.LayerSource(open=lambda: io.BytesIO(b"x" * 2048))]
+    with pytest.raises(InvalidArchive):
+        add.images.add(make.config([one, two]), sources)
+    before = endless_read
+    assert threading.active_count() < 10
+    assert endless_read == before
+
+
+def test_number_of_layers_must_be_that_of_the_config(store: Store, add: Adder, base: bytes) -> None:
+    with pytest.raises(InvalidArchive, match="names 2 layers, its manifest 1"):
+        add(base, config=make.config([base, base]))
+
+
+def test_too_deep_is_refused_before_anything_is_made(
+    store: Store, add: Adder, monkeypatch: pytest.MonkeyPatch, leftovers: Leftovers
+) -> None:
+    from attrs import evolve
+
+    driver = store.layers.driver
+    monkeypatch.setattr(type(driver), "capabilities", evolve(driver.capabilities, max_depth=2))
+    layers = [make.layer(make.file(str(number))) for number in range(3)]
+    with pytest.raises(DepthExceeded, match="3 layers"):
+        add(*layers)
+    assert add.read == []
+    image = add(*layers[:2])
+    with store.create_container(image) as box:
+        with box.mount() as root:
+            (root / "x").touch()
+        with pytest.raises(DepthExceeded, match="3 layers"):
+            box.commit()
+    assert store.check() == []
+
+
+def damage(data_root: Path, store: Store, image: Image, path: str) -> Path:
+    key = store.layers.stack(image.chain_ids[0]).keys[0]
+    return data_root / "overlay2" / key / "diff" / path
+
+
+@pytest.mark.parametrize("how", ["emptied", "missing file", "missing layer", "missing skeleton", "cut skeleton"])
+def test_damaged_layer_is_found_and_unpacked_anew(
+    store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path, read_back: Content, how: str
+) -> None:
+    image = add(base, upper, name="a")
+    whole = read_back(image)
+    file = damage(data_root, store, image, "usr/tool")
+    skeleton = data_root / "skeletons" / file.parents[2].name
+    if how == "emptied":
+        os.truncate(file, 0)
+    elif how == "missing file":
+        file.unlink()
+    elif how == "missing layer":
+        file.parents[2].rename(data_root.with_name("elsewhere"))
+    elif how == "missing skeleton":
+        skeleton.unlink()
+    else:
+        os.truncate(skeleton, skeleton.stat().st_size // 2)
+    problems = store.check()
+    assert problems
+    assert {problem.layer for problem in problems} == {make.digest(base)}
+    add.read.clear()
+    add(base, upper)
+    assert add.read == [make.digest(base)]
+    assert store.check(content=True) == []
+    assert read_back(image) == whole
+
+
+def test_damage_that_only_reading_finds(store: Store, add: Adder, base: bytes, data_root: Path) -> None:
+    image = add(base)
+    file = damage(data_root, store, image, "usr/tool")
+    facts = file.stat()
+    file.write_bytes(b"#!/bin/no\n")
+    os.chmod(file, facts.st_mode)
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert store.check() == []
+    problems = store.check(content=True)
+    assert [problem.path for problem in problems] == ["/usr/tool"]
+    add.read.clear()
+    add(base)
+    assert add.read == [make.digest(base)]
+    assert store.check(content=True) == []
+
+
+def test_damage_found_while_giving_out_is_remembered(store: Store, add: Adder, base: bytes, data_root: Path) -> None:
+    image = add(base)
+    damage(data_root, store, image, "usr/tool").write_bytes(b"#!/bin/no\n")
+    with pytest.raises(Damaged, match="usr/tool"):
+        given_out(store, image.chain_ids[0])
+    assert store.layers.has(image.chain_ids) == [False]
+    add(base)
+    assert store.layers.has(image.chain_ids) == [True]
+    assert given_out(store, image.chain_ids[0]) == base
+
+
+def test_mending_reaches_every_stack_that_shares_the_diff(
+    store: Store, add: Adder, base: bytes, data_root: Path, read_back: Content
+) -> None:
+    common = make.layer(make.folder("./"), make.folder("x/"), make.file("x/y", "y"))
+    other = make.layer(make.folder("./"), make.file("only", "here"))
+    add(base, common)
+    two = add(other, common)
+    key = store.layers.stack(two.chain_ids[1]).keys[0]
+    (data_root / "overlay2" / key / "diff/x/y").unlink()
+    add(base, common)
+    assert read_back(two)["x/y"] == "y"
+    assert store.check(content=True) == []
+    assert diffs(store, data_root) == 3
+
+
+def test_damaged_layer_stays_while_it_is_mounted(store: Store, add: Adder, base: bytes, data_root: Path) -> None:
+    image = add(base)
+    file = damage(data_root, store, image, "usr/tool")
+    with store.create_container(image) as box, box.mount() as root:
+        os.truncate(file, 0)
+        add(base)
+        assert file.exists()
+        assert (root / "etc/passwd").read_text() == "root:x:0:0\n"
+    with box.mount() as root:
+        assert (root / "usr/tool").read_bytes() == b"#!/bin/sh\n"
+    store.prune()
+    assert not file.exists()
+    assert store.check(content=True) == []
+
+
+def test_leased_layer_outlives_its_image(store: Store, add: Adder, base: bytes) -> None:
+    image = add(base)
+    with store.layers.lease([("layer", image.chain_ids[0])], "a test"):
+        image.remove()
+        assert store.layers.has(image.chain_ids) == [True]
+        assert given_out(store, image.chain_ids[0]) == base
+    store.prune()
+    assert store.layers.has(image.chain_ids) == [False]
+
+
+def test_shared_layers_go_with_the_last_image(
+    store: Store, add: Adder, base: bytes, upper: bytes, leftovers: Leftovers
+) -> None:
+    one, two = add(base, name="one"), add(base, upper, name="two")
+    store.remove_image("one")
+    assert store.layers.has(two.chain_ids) == [True, True]
+    store.remove_image("two")
+    assert store.layers.has(one.chain_ids) == [False]
+    store.close()
+    assert leftovers() == []
+
+
+def test_staged_layers_are_used_or_discarded(
+    store: Store, add: Adder, base: bytes, upper: bytes, leftovers: Leftovers, read_back: Content
+) -> None:
+    layers = store.layers
+    with layers.writeback():
+        tars = [layers.stage(io.BytesIO(data)) for data in (base, upper, base)]
+    staged = {tar.diff_id: tar for tar in tars}
+    assert staged.keys() == {make.digest(base), make.digest(upper)}
+    extra = layers.stage(io.BytesIO(make.layer(make.file("extra"))))
+    assert (extra.size, extra.entries) == (len(make.layer(make.file("extra"))), 1)
+    image = add.images.add_staged(make.config([base, upper]), staged, ["a"])
+    again = add.images.add_staged(make.config([base]), staged, ["b"])
+    with pytest.raises(InvalidArchive, match="neither in the archive nor in the store"):
+        add.images.add_staged(make.config([base, make.layer()]), staged, [])
+    for tar in (*tars, extra):
+        layers.discard(tar)
+        layers.discard(tar)
+    assert "etc/new" in read_back(image)
+    assert again.layers == image.layers[:1]
+    assert store.check(content=True) == []
+    store.prune(all_images=True)
+    store.close()
+    assert leftovers() == []
+
+
+def test_staging_verifies(store: Store, base: bytes, leftovers: Leftovers) -> None:
+    with pytest.raises(DigestMismatch):
+        store.layers.stage(io.BytesIO(base), expected=DiffID("sha256:" + "0" * 64))
+    with pytest.raises(LayerstoreError):
+        store.layers.stage(io.BytesIO(base[:700]))
+    store.close()
+    assert leftovers() == []
+
+
+def test_two_threads_load_a_diff_once(store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path) -> None:
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            add(base, upper)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sorted(add.read) == sorted([make.digest(base), make.digest(upper)])
+    assert diffs(store, data_root) == 2
+
+
+def test_progress_tells_each_layer_to_its_end(store: Store, add: Adder, base: bytes, upper: bytes) -> None:
+    told: dict[str, tuple[int, int | None]] = {}
+    sources = [
+        layerstore.LayerSource(open=lambda data=data: io.BytesIO(data), size=len(data), label=label)
+        for label, data in (("base", base), ("upper", upper))
+    ]
+    add.images.add(
+        make.config([base, upper]), sources, progress=lambda label, done, total: told.update({label: (done, total)})
+    )
+    assert told == {"base": (len(base), len(base)), "upper": (len(upper), len(upper))}
+    told.clear()
+    add.images.add(
+        make.config([base, upper]), sources, progress=lambda label, done, total: told.update({label: (done, total)})
+    )
+    assert told == {"base": (len(base), len(base)), "upper": (len(upper), len(upper))}

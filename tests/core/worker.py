@@ -1,0 +1,107 @@
+"""A process that uses a store at random until it is killed: see test_crash.py. Its arguments: data-root, seed, rounds.
+
+What must hold at any moment for a process that sees the store from outside: an image that is there can be mounted and
+read, whoever is killed beside it.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import layerstore
+from support import images as make
+
+KINDS = (
+    *("load", "load", "create", "create", "mount", "commit", "commit"),
+    *("remove", "rmi", "look", "prune", "save", "tag"),
+)
+
+
+def stacks() -> list[list[bytes]]:
+    """Images that share some layers, some of them under other parents."""
+    parts = [
+        make.layer(make.folder("etc/"), *(make.file(f"etc/{number}-{n}", str(n) * 50) for n in range(40)))
+        for number in range(5)
+    ]
+    parts.append(make.layer(make.file("etc/implied", "no directory is listed")))
+    return [parts[:3], [parts[3], *parts[:2]], [parts[0], parts[5], parts[4]], [parts[3], parts[5]]]
+
+
+def archives(folder: Path) -> list[Path]:
+    """The same as docker-archives."""
+    made = []
+    for number, layers in enumerate(stacks()):
+        path = folder / f"image{number}.tar"
+        make.docker_archive(path, layers, [f"image{number}:latest"])
+        made.append(path)
+    return made
+
+
+def settings(data_root: Path) -> layerstore.Config:
+    """One store, wherever it is opened."""
+    return layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver="overlay2")
+
+
+def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> None:
+    """One thing that a user may do."""
+    kind = dice.choice(KINDS)
+    boxes = store.containers()
+    if kind == "load":
+        store.load(dice.choice(sources))
+    elif kind == "create":
+        found = store.images()
+        with store.create_container(dice.choice(found) if found else None) as box, box.mount() as root:
+            (root / "mine").write_text(box.id)
+    elif kind == "look":
+        for image in store.images()[:2]:
+            with image.mount() as root:
+                for path in sorted(root.rglob("*"))[:20]:
+                    if path.is_file():
+                        path.read_bytes()
+    elif kind == "prune":
+        store.prune(containers=dice.random() < 0.1, all_images=dice.random() < 0.1)
+    elif kind == "save":
+        for image in store.images()[:1]:
+            for chain in image.chain_ids:
+                store.layers.give_out(chain, len)
+    elif kind == "tag":
+        for image in store.images()[:1]:
+            store.tag(image.id, f"tagged{dice.randrange(3)}")
+    elif kind == "rmi":
+        found = store.images()
+        if found:
+            store.remove_image(dice.choice(found).id, force=dice.random() < 0.5)
+    elif boxes:
+        box = dice.choice(boxes)
+        if kind == "remove":
+            box.remove(force=dice.random() < 0.5)
+        elif kind == "mount":
+            with box.mount() as root:
+                (root / f"file{dice.randrange(5)}").write_text(box.id)
+                if dice.random() < 0.5:
+                    box.commit()
+        elif kind == "commit":
+            image = box.commit(f"made{dice.randrange(4)}", changes=[f"LABEL n={dice.random()}"])
+            with image.mount() as root:
+                assert all(path.read_bytes() is not None for path in root.iterdir() if path.is_file())
+
+
+def main() -> None:
+    data_root, seed, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    dice = random.Random(seed)
+    sources = sorted(data_root.parent.glob("image*.tar"))
+    with layerstore.open(config=settings(data_root)) as store:
+        for _ in range(rounds):
+            try:
+                step(store, dice, sources)
+            except (layerstore.NotFound, layerstore.InUse, layerstore.NameInUse):
+                pass  # others are at work too
+            except layerstore.KernelError as error:
+                if error.errno != 16:  # EBUSY: somebody is in it
+                    raise
+
+
+if __name__ == "__main__":
+    main()
