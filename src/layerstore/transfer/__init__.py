@@ -1,0 +1,65 @@
+"""Images in and out: docker-archive and OCI layout, as a tar, a folder or a stream.
+
+An archive that comes in is hostile until proved otherwise. `documents` reads its JSON, `docker_archive` and `oci` say
+what images it has, `archive` and `stream` where their bytes lie, and `loading` gives them to the store. `saving` is the
+way back, to a `target`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from layerstore.images import Image, Images
+    from layerstore.layers import Layers, Progress
+
+__all__ = ["load", "save"]
+
+
+def load(
+    source: str | Path | BinaryIO,
+    *,
+    images: Images,
+    layers: Layers,
+    platform: str | None = None,
+    progress: Progress | None = None,
+) -> list[Image]:
+    """Put the images of an archive into the store: a tar, a folder, an open file, or "-" for standard input.
+
+    `platform` (`linux/arm64`) chooses where an image is there for several; the default is this machine's. All images
+    come in, or none. Raises `InvalidArchive`.
+    """
+    from layerstore.transfer.loading import load_images
+
+    return load_images(source, images=images, layers=layers, platform=platform, progress=progress)
+
+
+def save(
+    images: Sequence[Image],
+    names: Sequence[Sequence[str]],
+    target: str | Path | BinaryIO,
+    *,
+    layers: Layers,
+    format: str = "docker-archive",
+    folder: bool | None = None,
+    compression: str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write images, each under its full `names`, to a tar, a folder, an open file, or "-" for standard output.
+
+    The same images give the same bytes. `folder`: None makes a folder where `target` is one or ends with a slash.
+    """
+    from layerstore.transfer.saving import save_images
+
+    save_images(
+        images,
+        names,
+        target,
+        layers=layers,
+        format=format,
+        folder=folder,
+        compression=compression,
+        progress=progress,
+    )

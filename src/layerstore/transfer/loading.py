@@ -1,0 +1,257 @@
+"""Loading: an archive is opened, understood, and its images are given to the store.
+
+All of its images come in, or none, whatever goes wrong and however late. Every error names the archive.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from io import BufferedRandom, BufferedReader, FileIO, TextIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from layerstore.digest import DiffID
+from layerstore.errors import ConfigError, InvalidArchive, KernelError, LayerstoreError, NotFound, named
+from layerstore.layers import LayerSource
+from layerstore.transfer import docker_archive, oci, platforms
+from layerstore.transfer.archive import Archive, FolderArchive, TarArchive
+from layerstore.transfer.compression import HEAD, sniff
+from layerstore.transfer.documents import Documents
+from layerstore.transfer.incoming import Blob, Incoming, merged, platform_of
+from layerstore.transfer.platforms import Platform
+from layerstore.transfer.stream import reading
+
+if TYPE_CHECKING:
+    from layerstore.images import Image, Images
+    from layerstore.layers import Layers, Progress
+
+_PIPE_SIZE: Final = 1 << 20
+
+
+def load_images(
+    source: str | Path | BinaryIO,
+    *,
+    images: Images,
+    layers: Layers,
+    platform: str | None,
+    progress: Progress | None,
+) -> list[Image]:
+    """See `layerstore.transfer.load`."""
+    wanted = None if platform is None else platforms.parse(platform)
+    with _opened(source) as (archive, origin):
+        try:
+            if isinstance(archive, Archive):
+                found = describe(archive, wanted)
+                return _add_all(found, images, partial(_add, images, archive, progress))
+            with reading(archive, layers, progress) as passed:
+                found = describe(passed, wanted)
+                return _add_all(
+                    found,
+                    images,
+                    lambda image, names: images.add_staged(image.config, passed.layers_of(image), names),
+                )
+        except InvalidArchive as error:
+            error.message = f"{origin}: {error.message}"
+            raise
+
+
+def describe(documents: Documents, platform: Platform | None) -> list[Incoming]:
+    """The images that an archive holds for a platform, each once with all its names, and checked to be complete.
+
+    Many archives say it twice, in manifest.json and in index.json. docker writes the first with more care (its index
+    leaves out images, and had layers in the wrong order), the second alone knows platforms.
+    """
+    listed = docker_archive.describe(documents)
+    try:
+        layout = oci.describe(documents, platform)
+    except InvalidArchive:
+        if not listed or platform is not None:
+            raise
+        layout = oci.Layout()
+    chosen = {image.id for image in layout.images}
+    listed = [image for image in listed if image.id in chosen or image.id not in layout.configs]
+    found = merged([*(image for image in listed if _fits(image, platform)), *layout.images])
+    if not found:
+        raise _nothing(documents, listed, platform)
+    for image in found:
+        for blob in image.layers:
+            _check_member(documents, blob)
+    return found
+
+
+def _fits(image: Incoming, platform: Platform | None) -> bool:
+    return platform is None or platforms.rank(platform, platform_of(image.config, f"config {image.id}")) is not None
+
+
+def _nothing(documents: Documents, listed: Sequence[Incoming], platform: Platform | None) -> InvalidArchive:
+    if listed:
+        there = sorted({str(platform_of(image.config, f"config {image.id}")) for image in listed})
+        return InvalidArchive(f"there is no image for {platform}", remedy=f"It has {', '.join(there)}.")
+    if documents.size(docker_archive.MANIFEST) is not None or documents.size(oci.INDEX) is not None:
+        return InvalidArchive("the archive lists no image")
+    if documents.size(docker_archive.LEGACY) is not None:
+        return InvalidArchive(
+            "the archive was saved by docker 1.9 or older, and names its layers in a way of that time",
+            remedy="Load it into docker before 25 and save it again.",
+        )
+    return InvalidArchive(
+        f"this is no archive of images: it has neither {docker_archive.MANIFEST} nor {oci.INDEX}",
+        remedy="The tar of a root filesystem is for `import`.",
+    )
+
+
+def _check_member(documents: Documents, blob: Blob) -> None:
+    size = documents.size(blob.member)
+    if size is None:
+        raise InvalidArchive(
+            f"layer {blob.diff_id} ({blob.member}) is not in the archive",
+            remedy="The archive is incomplete: get it again.",
+            layer=blob.diff_id,
+            path=blob.member,
+        )
+    if blob.size is not None and blob.size != size:
+        raise InvalidArchive(
+            f"layer {blob.diff_id} ({blob.member}) has {size} bytes, not {blob.size} as announced",
+            remedy="The archive is damaged: get it again.",
+            layer=blob.diff_id,
+            path=blob.member,
+        )
+
+
+# --- into the store ---
+
+
+def _add(images: Images, archive: Archive, progress: Progress | None, image: Incoming, names: Sequence[str]) -> Image:
+    sources = [_source(archive, blob) for blob in image.layers]
+    return images.add(image.config, sources, names, progress=progress)
+
+
+def _source(archive: Archive, blob: Blob) -> LayerSource:
+    # A plain blob's digest is its DiffID, which is verified in any case: once is enough.
+    expect = None if blob.digest is not None and DiffID(blob.digest) == blob.diff_id else blob.digest
+    return LayerSource(
+        open=partial(archive.layer, blob.member, expect), diff_id=blob.diff_id, size=archive.tar_size(blob.member)
+    )
+
+
+def _add_all(found: Sequence[Incoming], images: Images, add: Callable[[Incoming, Sequence[str]], Image]) -> list[Image]:
+    """Add one image, or several of which the first goes again if the last fails: names move only when all are there."""
+    if len(found) == 1:
+        return [add(found[0], found[0].names)]
+    new: list[str] = []
+    try:
+        for image in found:
+            is_new = not _is_known(images, image.id)
+            add(image, ())
+            if is_new:
+                new.append(image.id)
+    except BaseException:
+        for name in reversed(new):
+            try:
+                images.remove(name)
+            except LayerstoreError:
+                pass  # somebody has found a use for it
+        raise
+    return [images.add_staged(image.config, {}, image.names, trust=True) for image in found]
+
+
+def _is_known(images: Images, name: str) -> bool:
+    try:
+        images.get(name)
+    except NotFound:
+        return False
+    return True
+
+
+# --- what is given as the source ---
+
+
+@contextmanager
+def _opened(source: str | Path | BinaryIO) -> Iterator[tuple[Archive | _FileObject, str]]:
+    """An archive that can be read in any order, or else a stream; and what to call it."""
+    if isinstance(source, str | Path) and str(source) != "-":
+        with _opened_path(Path(source)) as archive:
+            yield archive, str(source)
+        return
+    file: Any = sys.stdin.buffer if isinstance(source, str | Path) else source
+    if isinstance(file, TextIOBase):
+        raise ConfigError("the archive is opened as text", remedy="Open it in binary mode.")
+    name = getattr(file, "name", None)
+    origin = "standard input" if isinstance(source, str | Path) else str(name) if name is not None else "the archive"
+    # Only of Python's own file objects it is known that their descriptor has the bytes that reading them gives.
+    raw = file.raw if isinstance(file, BufferedReader | BufferedRandom) else file
+    if isinstance(raw, FileIO):
+        with _opened_descriptor(raw.fileno(), file, origin) as archive:
+            yield archive, origin
+    else:
+        yield _FileObject(file, origin), origin
+
+
+@contextmanager
+def _opened_path(path: Path) -> Iterator[Archive | _FileObject]:
+    if path.is_dir():
+        with FolderArchive(path) as folder:
+            yield folder
+        return
+    with named("open", path):
+        file = FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
+    with file, _opened_descriptor(file.fileno(), file, str(path)) as archive:
+        yield archive
+
+
+@contextmanager
+def _opened_descriptor(fd: int, file: Any, origin: str) -> Iterator[Archive | _FileObject]:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        except OSError:
+            pass  # no pipe, or too many pages in pipes already: it works as it is
+        yield _FileObject(file, origin)
+        return
+    with named("read", origin):
+        start = file.tell()
+        head = os.pread(fd, HEAD, start)
+    if sniff(head) is not None:
+        os.posix_fadvise(fd, start, 0, os.POSIX_FADV_SEQUENTIAL)
+        yield _FileObject(file, origin)
+        return
+    try:
+        archive = TarArchive(fd, origin, start=start)
+    except InvalidArchive as error:
+        error.message = f"{origin}: {error.message}"
+        raise
+    with archive:
+        yield archive
+
+
+class _FileObject:
+    """A file object that can be read once. What it raises becomes an error of this library."""
+
+    def __init__(self, file: Any, origin: str) -> None:
+        self._file = file
+        self._origin = origin
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        try:
+            if hasattr(self._file, "readinto"):
+                count: int | None = self._file.readinto(buffer)
+            else:
+                data = self._file.read(len(buffer))
+                buffer[: len(data)] = data
+                count = len(data)
+        except (OSError, EOFError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise KernelError("read", error.errno, path=self._origin) from error
+            raise InvalidArchive(f"it cannot be read: {error}") from error
+        if count is None:
+            raise KernelError(
+                "read", errno.EAGAIN, path=self._origin, remedy="Make it wait: it is set to non-blocking."
+            )
+        return count
