@@ -1,0 +1,49 @@
+"""The command `layerstore`: docker's words for the library's verbs.
+
+This file is what every call pays for, so it imports next to nothing: click comes with the first command that needs it,
+and `layerstore version` needs none. Exit codes: 0, 1 for what failed, 2 for wrong usage, 128 + N for a signal.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """The entry point of the command. Returns the exit code."""
+    match sys.argv[1:]:
+        case ["version"]:
+            from layerstore.cli.facts import version_text
+
+            return _write(version_text())
+        case ["--version"]:
+            from layerstore.cli.facts import version_line
+
+            return _write(version_line())
+    try:
+        from layerstore.cli.front import run
+    except KeyboardInterrupt:
+        return 130
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("click", "rich"):
+            raise
+        print(
+            f"layerstore: the command needs the package {missing.name}, which is not installed\n"
+            "Install it with: pip install 'layerstore[cli]'",
+            file=sys.stderr,
+        )
+        return 1
+    return run()
+
+
+def _write(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except OSError:
+        from layerstore.cli.front import run
+
+        # The slow way knows what to say and how to leave.
+        return run()
+    return 0

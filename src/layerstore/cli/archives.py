@@ -1,0 +1,150 @@
+"""Commands that move images in and out: load, save, import, export."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from layerstore.cli import completion, output
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.progress import bars
+from layerstore.errors import LayerstoreError
+
+if TYPE_CHECKING:
+    from layerstore.containers import Container
+
+_STANDARD = "-"
+
+
+def _source(name: str | None) -> str | BinaryIO:
+    """Where an archive comes from: a path, or standard input."""
+    return output.binary_input() if name is None or name == _STANDARD else name
+
+
+@click.command(cls=Command)
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path())
+@click.option(
+    "-i", "--input", "input_file", metavar="FILE", type=click.Path(), help="Read FILE, as if it was the argument"
+)
+@click.option("--platform", metavar="OS[/ARCH[/VARIANT]]", help="Platform to take from an index (default: the host's)")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress")
+@click.pass_obj
+def load_command(
+    arguments: Arguments, *, file: str | None, input_file: str | None, platform: str | None, quiet: bool
+) -> None:
+    """Load images from an archive, a folder, or standard input.
+
+    FILE is a docker-archive or an OCI layout, as a tar, compressed or not, or as a folder; `-` is standard input.
+    """
+    if file is not None and input_file is not None:
+        raise click.UsageError("FILE and --input are the same: give one of them")
+    source = _source(input_file if file is None else file)
+    with arguments.open() as store, bars("Loading", quiet=quiet) as report:
+        images = store.load(source, platform=platform, progress=report)
+    for image in images:
+        output.lines(f"Loaded image: {name}" for name in image.tags)
+        if not image.tags:
+            output.lines([f"Loaded image ID: {image.id}"])
+
+
+@click.command(cls=Command)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write FILE; it is a folder if it exists as one or ends with /",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["docker-archive", "oci"]),
+    default="docker-archive",
+    show_default=True,
+    help="Kind of archive",
+)
+@click.option("--compression", type=click.Choice(["none", "gzip", "zstd"]), help="Compression of the layers")
+@click.option("--platform", hidden=True, help="docker's: an image of layerstore is of one platform")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress")
+@click.pass_obj
+def save_command(
+    arguments: Arguments,
+    *,
+    images: tuple[str, ...],
+    target: str | None,
+    form: str,
+    compression: str | None,
+    platform: str | None,
+    quiet: bool,
+) -> None:
+    """Save one or more images to an archive, a folder, or standard output."""
+    folder = target is not None and (target.endswith("/") or os.path.isdir(target))
+    written: Path | BinaryIO = output.binary_output() if target is None or target == _STANDARD else Path(target)
+    with arguments.open() as store, bars("Saving", quiet=quiet) as report:
+        store.save(images, written, format=form, folder=folder, compression=compression, progress=report)
+
+
+@click.command(cls=Command)
+@click.argument("file", metavar="FILE|-")
+@click.argument("reference", metavar="[REPOSITORY[:TAG]]", required=False)
+@click.option("-c", "--change", "changes", multiple=True, help="A Dockerfile instruction for the image's config")
+@click.option("-m", "--message", default="", help="What this image is")
+@click.option("--platform", metavar="OS[/ARCH[/VARIANT]]", help="Platform of the image (default: the host's)")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress")
+@click.pass_obj
+def import_command(
+    arguments: Arguments,
+    *,
+    file: str,
+    reference: str | None,
+    changes: tuple[str, ...],
+    message: str,
+    platform: str | None,
+    quiet: bool,
+) -> None:
+    """Create an image of one layer from the tar of a filesystem, and print its ID."""
+    if file.startswith(("http://", "https://")):
+        raise click.UsageError("import reads a file or standard input: fetch the URL first, and pipe it in")
+    source = _source(file)
+    with arguments.open() as store, bars("Importing", quiet=quiet) as report:
+        image = store.import_tar(
+            source, reference, message=message, changes=changes, platform=platform, progress=report
+        )
+    output.lines([image.id])
+
+
+@click.command(cls=Command)
+@click.argument("container", shell_complete=completion.containers)
+@click.option(
+    "-o", "--output", "target", metavar="FILE", type=click.Path(), help="Write FILE instead of standard output"
+)
+@click.pass_obj
+def export_command(arguments: Arguments, *, container: str, target: str | None) -> None:
+    """Write a container's filesystem as one tar."""
+    if target is None or target == _STANDARD:
+        stream = output.binary_output()
+        with arguments.open() as store:
+            store.container(container).export(stream.write)
+            stream.flush()
+        return
+    with arguments.open() as store:
+        _export_to(store.container(container), Path(target))
+
+
+def _export_to(container: Container, target: Path) -> None:
+    """Write beside the target and rename, so that no half file bears its name."""
+    if target.is_dir():
+        raise LayerstoreError(f"{target} is a folder", remedy="Name a file with -o.", path=target)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("xb") as stream:
+            container.export(stream.write)
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

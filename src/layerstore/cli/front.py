@@ -1,0 +1,246 @@
+"""The front door of the command line: global options, the table of commands, and the way out.
+
+Commands live in modules of their own, imported when they are called; here are only their names and one line on each.
+Every error ends here as one or two lines and an exit code.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from layerstore.cli import output
+from layerstore.errors import LayerstoreError
+
+if TYPE_CHECKING:
+    from layerstore.store import Store
+
+PROGRAM: Final = "layerstore"
+COMPLETE: Final = "_LAYERSTORE_COMPLETE"
+
+# Command, module that has it, what `layerstore --help` says of it.
+_COMMANDS: Final = (
+    ("load", "archives", "Load images from an archive, a folder or standard input"),
+    ("save", "archives", "Save one or more images to an archive or folder (by default to standard output)"),
+    ("images", "images", "List images"),
+    ("history", "images", "Show the history of an image"),
+    ("tag", "images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    ("rmi", "images", "Remove one or more images"),
+    ("inspect", "objects", "Show all that is known of images and containers"),
+    ("create", "containers", "Create a container"),
+    ("ps", "containers", "List containers"),
+    ("mount", "containers", "Mount containers, or list what is mounted"),
+    ("umount", "containers", "Unmount containers"),
+    ("diff", "containers", "Show what a container changed in its filesystem"),
+    ("commit", "containers", "Create an image from a container's changes"),
+    ("rm", "containers", "Remove one or more containers"),
+    ("import", "archives", "Create an image from the tar of a filesystem"),
+    ("export", "archives", "Write a container's filesystem as a tar"),
+    ("info", "storage", "Show facts about the store and its driver"),
+    ("check", "storage", "Find what is missing, damaged or left over in the store"),
+    ("prune", "storage", "Remove unmounted containers and unused images"),
+    ("completion", "completion", "Print the shell's completion script"),
+    ("version", "storage", "Show the version"),
+)
+
+
+class Arguments:
+    """The global options, and the store that they lead to."""
+
+    def __init__(
+        self, root: str | None = None, config: str | None = None, driver: str | None = None, options: Sequence[str] = ()
+    ) -> None:
+        self.root = root
+        self.config = config
+        self.driver = driver
+        self.options = options
+
+    def open(self) -> Store:
+        """The store: a context manager that closes it."""
+        import layerstore
+
+        return layerstore.open(self.root, config=self.config, storage_driver=self.driver, storage_opts=self.options)
+
+
+class Command(click.Command):
+    """A command that takes switches as docker's: `--quiet=false` and `-q=true` are right, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(self._switched(ctx, args)))
+
+    def _switched(self, ctx: click.Context, args: Sequence[str]) -> Iterator[str]:
+        switches = {
+            name: parameter
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option) and parameter.is_flag
+            for name in parameter.opts
+        }
+        rest = iter(args)
+        for arg in rest:
+            match = re.fullmatch(r"(--?[\w-]+)=(true|false|1|0)", arg)
+            if arg == "--":
+                yield arg
+                yield from rest
+            elif match is None or match[1] not in switches:
+                yield arg
+            elif match[2] in ("true", "1"):
+                yield match[1]
+            else:
+                yield from switches[match[1]].secondary_opts[:1]
+
+
+class _Front(click.Group):
+    """The group of all commands: lazy, and the place where errors become exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, _, _ in _COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for name, module, _ in _COMMANDS:
+            if name == cmd_name:
+                command = getattr(importlib.import_module(f"layerstore.cli.{module}"), f"{name}_command")
+                assert isinstance(command, click.Command)
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not ctx.resilient_parsing and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], known, 1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"there is no command {args[0]}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, _, line in _COMMANDS])
+
+    def main(self, *args: Any, **named: Any) -> Any:
+        """In the place of click's, whose way out is another. `args` and `standalone_mode` are as there."""
+        given = args[0] if args else named.get("args")
+        output.prepare()
+        code = exit_code(lambda: self._called(sys.argv[1:] if given is None else list(given)))
+        if named.get("standalone_mode", True):
+            sys.exit(code)
+        return code
+
+    def _called(self, args: list[str]) -> object:
+        instruction = os.environ.get(COMPLETE)
+        if instruction:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(self, {}, PROGRAM, COMPLETE, instruction)
+        try:
+            with self.make_context(PROGRAM, args) as ctx:
+                return self.invoke(ctx)
+        except click.exceptions.Exit as leave:
+            return leave.exit_code
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Do the work; the exit code that it means, with what went wrong told on standard error."""
+    try:
+        result = work()
+        output.flush()
+    except click.exceptions.NoArgsIsHelpError as wrong:
+        output.warn(wrong.format_message())
+        return wrong.exit_code
+    except click.UsageError as wrong:
+        output.warn(f"{PROGRAM}: {_sentence(wrong)}", f"See '{_path(wrong.ctx)} --help'.")
+        return wrong.exit_code
+    except click.ClickException as wrong:
+        output.error(wrong.format_message())
+        return wrong.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (LayerstoreError, OSError) as problem:
+        if problem.errno == errno.EPIPE:
+            # Who read our output has had enough, and needs no word about it.
+            output.abandon()
+            return 128 + signal.SIGPIPE
+        try:
+            output.flush()
+        except OSError:
+            output.abandon()
+        output.error(problem)
+        return 1
+    except Exception as problem:
+        # A defect of ours. Its place is of no use to a user, and of much to us.
+        if os.environ.get("LAYERSTORE_TRACEBACK"):
+            raise
+        output.error(f"unexpected {output.described(problem)}")
+        output.warn("This is a defect of layerstore: LAYERSTORE_TRACEBACK=1 in the environment shows where it is.")
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _sentence(wrong: click.UsageError) -> str:
+    """click's message in the manner of ours: no capital, no stop."""
+    text = " ".join(wrong.format_message().split()).removesuffix(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _path(ctx: click.Context | None) -> str:
+    return PROGRAM if ctx is None else ctx.command_path
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value and not ctx.resilient_parsing:
+        from layerstore.cli.facts import version_line
+
+        output.lines([version_line()])
+        ctx.exit()
+
+
+@click.group(cls=_Front, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--root", metavar="DIR", type=click.Path(), help="Folder of the store (default: /var/lib/layerstore)")
+@click.option(
+    "--config", metavar="FILE", type=click.Path(dir_okay=False), help="Settings (default: /etc/layerstore/daemon.json)"
+)
+@click.option(
+    "-s", "--storage-driver", metavar="NAME", help="Storage driver (default: what the store has, or the best here)"
+)
+@click.option(
+    "--storage-opt", "storage_opts", metavar="KEY=VALUE", multiple=True, help="An option of the storage driver"
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit"
+)
+@click.pass_context
+def front(
+    ctx: click.Context, root: str | None, config: str | None, storage_driver: str | None, storage_opts: tuple[str, ...]
+) -> None:
+    """Keep container images in layers; mount, change and commit them."""
+    ctx.obj = Arguments(root, config, storage_driver, storage_opts)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def run() -> int:
+    """The command, in a process of its own: signals that end it unwind it first, so that nothing is left behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _leave)
+    try:
+        code = front.main(standalone_mode=False)
+        assert isinstance(code, int)
+        return code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+__all__ = ["PROGRAM", "Arguments", "Command", "exit_code", "front", "run"]

@@ -1,0 +1,135 @@
+"""Lists and objects in the form that `--format` asks for: a table, JSON, a template, or a table by a template.
+
+A command says once which columns there are and which of them its table has; values are computed when they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import click
+from attrs import frozen
+
+from layerstore.cli import output
+from layerstore.cli.table import aligned
+from layerstore.cli.template import Record, Template, TemplateError, as_json
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TABLE: Final = "table"
+
+
+@frozen
+class Column(Generic[T]):
+    """One thing to know of each row. `listed`: it is in `{{json .}}`, too; a costly one and a method are not."""
+
+    heading: object
+    value: Callable[[T], object]
+    listed: bool = True
+
+
+class Row(Record, Generic[T]):
+    """What a template sees of one object: its columns by name, computed when they are asked for."""
+
+    def __init__(self, columns: Mapping[str, Column[T]], subject: T) -> None:
+        self._columns = columns
+        self._subject = subject
+
+    def __getitem__(self, name: str) -> object:
+        return self._columns[name].value(self._subject)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def in_json(self) -> Iterable[str]:
+        return (name for name in sorted(self._columns) if self._columns[name].listed)
+
+
+@frozen
+class Form:
+    """How to show something. Without a template: as the command does by itself."""
+
+    template: Template | None = None
+    is_table: bool = False
+    is_json: bool = False
+
+    @classmethod
+    def of_rows(cls, text: str | Form) -> Form:
+        """The value of `--format` of a list, which can be a table, and where `\\t` is a tab."""
+        if isinstance(text, str) and text.split(None, 1)[:1] == [_TABLE]:
+            rest = text.strip()[len(_TABLE) :].strip()
+            return cls(_template(rest, escapes=True) if rest else None, is_table=True)
+        return cls.of_object(text, escapes=True)
+
+    @classmethod
+    def of_object(cls, text: str | Form, *, escapes: bool = False) -> Form:
+        """The value of `--format` of objects."""
+        if isinstance(text, Form):
+            return text
+        return cls(_template("{{json .}}" if text == "json" else text, escapes=escapes), is_json=text == "json")
+
+
+def _template(text: str, *, escapes: bool) -> Template:
+    try:
+        return Template(text, escapes=escapes)
+    except TemplateError as wrong:
+        raise click.BadParameter(wrong.message) from None
+
+
+def format_option(*names: str, rows: bool) -> Callable[[F], F]:
+    """The option `--format` of a command that shows a list (`rows`) or objects."""
+    forms = "table, table TEMPLATE, json or TEMPLATE" if rows else "json or TEMPLATE"
+    return click.option(
+        *(names or ("--format",)),
+        "form",
+        type=Form.of_rows if rows else Form.of_object,
+        default=Form(),
+        metavar="FORMAT",
+        help=f"Form of the output: {forms}",
+    )
+
+
+def show_rows(
+    subjects: Iterable[T], columns: Mapping[str, Column[T]], form: Form, usual: str, quiet: str | None = None
+) -> None:
+    """Print one row a subject. `usual` is the template of the command's own table, `quiet` that of `-q` if it is on."""
+    output.lines(rows(subjects, columns, form, usual, quiet))
+
+
+def rows(
+    subjects: Iterable[T], columns: Mapping[str, Column[T]], form: Form, usual: str, quiet: str | None = None
+) -> Iterator[str]:
+    """The lines of `show_rows`."""
+    if form.template is not None and not form.is_table:
+        template = form.template
+    elif quiet is not None:
+        template = Template(quiet)
+    else:
+        yield from aligned(_table(subjects, columns, form.template or Template(usual, escapes=True)))
+        return
+    for subject in subjects:
+        yield template.render(Row(columns, subject))
+
+
+def _table(subjects: Iterable[T], columns: Mapping[str, Column[T]], template: Template) -> Iterator[str]:
+    yield template.render_headings({name: column.heading for name, column in columns.items()})
+    for subject in subjects:
+        yield template.render(Row(columns, subject))
+
+
+def label_heading(name: str) -> str:
+    """The heading of a column of one label: the last part of its name."""
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
+
+
+def show_object(value: object, form: Form) -> None:
+    """Print one object by a template, or as JSON."""
+    output.lines([form.template.render(value) if form.template is not None else as_json(value, indent=4)])

@@ -1,0 +1,91 @@
+"""The command `inspect`: all that is known of an image or container, as docker's JSON or by a template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from layerstore.cli import completion, output
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.listing import Form, format_option
+from layerstore.cli.template import NIL_LIST, NIL_MAP, OpenMap, as_json
+from layerstore.errors import LayerstoreError, NotFound
+
+if TYPE_CHECKING:
+    from layerstore.store import Store
+
+# Maps whose keys are data, in the objects of docker's API: a template that asks for another key gets no error.
+_OPEN: Final = frozenset(("Annotations", "Data", "ExposedPorts", "Labels", "Volumes"))
+# What a config may leave out and a template may yet ask for.
+_CONFIG: Final[Mapping[str, object]] = {
+    "User": "",
+    "WorkingDir": "",
+    "StopSignal": "",
+    "Cmd": NIL_LIST,
+    "Entrypoint": NIL_LIST,
+    "Env": NIL_LIST,
+    "OnBuild": NIL_LIST,
+    "Shell": NIL_LIST,
+    "ExposedPorts": NIL_MAP,
+    "Labels": NIL_MAP,
+    "Volumes": NIL_MAP,
+}
+
+
+def templated(value: object, name: str = "") -> object:
+    """An object of docker's API as templates see it: with its open maps, and with what a config left out."""
+    if isinstance(value, Mapping):
+        content = {key: templated(element, key) for key, element in value.items()}
+        if name in _OPEN:
+            return OpenMap(content)
+        return {**_CONFIG, **content} if name == "Config" else content
+    if isinstance(value, list):
+        return [templated(element) for element in value]
+    if value is None:
+        return dict(_CONFIG) if name == "Config" else _CONFIG.get(name)
+    return value
+
+
+@click.command(cls=Command)
+@click.argument("names", metavar="NAME|ID...", nargs=-1, required=True, shell_complete=completion.anything)
+@format_option("-f", "--format", rows=False)
+@click.option("-s", "--size", is_flag=True, help="Show the sizes of containers")
+@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Look among these only")
+@click.pass_obj
+def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form, size: bool, kind: str | None) -> int:
+    """Show all that is known of images and containers, with the directories of their layers."""
+    found: list[Mapping[str, object]] = []
+    problems: list[LayerstoreError] = []
+    with arguments.open() as store:
+        for name in names:
+            try:
+                found.append(_inspected(store, name, kind, size=size))
+            except LayerstoreError as problem:
+                problems.append(problem)
+    if form.template is None or form.is_json:
+        output.lines([as_json(found, indent=None if form.is_json else 4)])
+    else:
+        output.lines(form.template.render(templated(value)) for value in found)
+    for failure in problems:
+        output.error(failure)
+    return 1 if problems else 0
+
+
+def _inspected(store: Store, name: str, kind: str | None, *, size: bool) -> Mapping[str, object]:
+    """A container of that name before an image, as docker looks."""
+    if kind != "image":
+        try:
+            return store.container(name).inspect(size=size)
+        except NotFound:
+            if kind == "container":
+                raise
+    try:
+        return store.image(name).inspect()
+    except NotFound:
+        if kind == "image":
+            raise
+        raise NotFound(
+            f"no such object: {name}", remedy="`layerstore images` and `layerstore ps -a` show what there is."
+        ) from None

@@ -1,0 +1,154 @@
+"""Commands on the store as a whole: info, check, prune, version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from layerstore.cli import output, units
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.listing import Column, Form, format_option, show_object, show_rows
+
+if TYPE_CHECKING:
+    from layerstore.check import Problem
+    from layerstore.store import Info, Pruned
+
+
+@click.command(cls=Command)
+@format_option("-f", "--format", rows=False)
+def version_command(*, form: Form) -> None:
+    """Show the version."""
+    from layerstore.cli.facts import version, version_text
+
+    if form.template is None:
+        output.lines([version_text()])
+    else:
+        show_object(version(), form)
+
+
+@click.command(cls=Command)
+@format_option("-f", "--format", rows=False)
+@click.pass_obj
+def info_command(arguments: Arguments, *, form: Form) -> None:
+    """Show facts about the store and its driver."""
+    with arguments.open() as store:
+        info = store.info()
+    if form.template is None:
+        output.lines(_info_lines(info))
+    else:
+        show_object(_info_facts(info), form)
+
+
+def _info_facts(info: Info) -> dict[str, object]:
+    """The facts of `info` by docker's names, and some of our own."""
+    return {
+        "ID": info.id,
+        "Containers": info.containers,
+        "ContainersRunning": info.mounted,
+        "ContainersStopped": info.containers - info.mounted,
+        "Images": info.images,
+        "Layers": info.layers,
+        "Driver": info.driver,
+        "DriverStatus": [list(pair) for pair in info.driver_status],
+        "DriverRefusals": [list(pair) for pair in info.refusals],
+        "KernelVersion": info.kernel,
+        "OperatingSystem": info.operating_system,
+        "OSType": info.os,
+        "Architecture": info.architecture,
+        "NCPU": info.cpus,
+        "MemTotal": info.memory,
+        "DockerRootDir": str(info.data_root),
+        "ExecRoot": str(info.exec_root),
+        "Name": info.name,
+        "ServerVersion": info.version,
+    }
+
+
+def _info_lines(info: Info) -> Iterator[str]:
+    yield f"Containers: {info.containers}"
+    yield f" Mounted: {info.mounted}"
+    yield f" Unmounted: {info.containers - info.mounted}"
+    yield f"Images: {info.images}"
+    yield f"Layers: {info.layers}"
+    yield f"Layerstore Version: {info.version}"
+    yield f"Storage Driver: {info.driver}"
+    for name, value in info.driver_status:
+        yield f" {name}: {value}"
+    if info.refusals:
+        yield "Other Drivers:"
+        for name, reason in info.refusals:
+            yield f" {name}: {units.one_line(reason)}"
+    yield f"Kernel Version: {info.kernel}"
+    yield f"Operating System: {info.operating_system}"
+    yield f"OSType: {info.os}"
+    yield f"Architecture: {info.architecture}"
+    yield f"CPUs: {info.cpus}"
+    yield f"Total Memory: {units.memory(info.memory)}"
+    yield f"Name: {info.name}"
+    yield f"ID: {info.id}"
+    yield f"Data Root: {info.data_root}"
+    yield f"Exec Root: {info.exec_root}"
+
+
+_PROBLEM_COLUMNS: Final[Mapping[str, Column[Problem]]] = {
+    "Kind": Column("KIND", lambda problem: problem.kind),
+    "Layer": Column("LAYER", lambda problem: problem.layer or ""),
+    "Path": Column("PATH", lambda problem: problem.path or ""),
+    "Text": Column("TEXT", lambda problem: problem.text),
+}
+
+
+@click.command(cls=Command)
+@click.option("--content", is_flag=True, help="Read every file, too, and compare it with what was stored")
+@format_option(rows=True)
+@click.pass_obj
+def check_command(arguments: Arguments, *, content: bool, form: Form) -> int:
+    """Find what is missing, damaged or left over: a line each, and exit code 1.
+
+    A damaged layer is mended by loading its image again.
+    """
+    with arguments.open() as store:
+        problems = store.check(content=content)
+        if form.template is None and not form.is_table:
+            output.lines(units.one_line(str(problem)) for problem in problems)
+        else:
+            show_rows(problems, _PROBLEM_COLUMNS, form, "{{.Kind}}\t{{.Layer}}\t{{.Path}}\t{{.Text}}")
+    return 1 if problems else 0
+
+
+@click.command(cls=Command)
+@click.option("-a", "--all", "all_images", is_flag=True, help="Remove all unused images, not only those without a name")
+@click.option("-f", "--force", is_flag=True, help="Do not ask")
+@click.option("--images", "images_only", is_flag=True, help="Remove images only, and no containers")
+@click.pass_obj
+def prune_command(arguments: Arguments, *, all_images: bool, force: bool, images_only: bool) -> int:
+    """Remove unmounted containers, unused images, and layers that belong to neither."""
+    if not force:
+        output.warn(
+            "WARNING! This will remove:",
+            *([] if images_only else ["  - all containers that are not mounted, and what was written into them"]),
+            f"  - all images without {'a container' if all_images else 'a name and without a container'}",
+            "",
+        )
+        if not output.asked("Are you sure you want to continue?"):
+            output.error("nothing was removed")
+            return 1
+    with arguments.open() as store:
+        pruned = store.prune(all_images=all_images, containers=not images_only)
+    output.lines(_pruned_lines(pruned))
+    return 0
+
+
+def _pruned_lines(pruned: Pruned) -> Iterator[str]:
+    if pruned.containers:
+        yield from ("Deleted Containers:", *pruned.containers, "")
+    if pruned.images:
+        yield from ("Deleted Images:", *(f"{removal.kind.lower()}: {removal.what}" for removal in pruned.images), "")
+    # Those of the images are among their lines, as in docker's output; these belonged to none.
+    told = {removal.what for removal in pruned.images}
+    others = [layer for layer in pruned.layers if layer not in told]
+    if others:
+        yield from ("Deleted Layers:", *others, "")
+    yield f"Total reclaimed space: {units.size(pruned.reclaimed, digits=4)}"

@@ -1,0 +1,258 @@
+"""The front door: help, wrong usage, exit codes, and what a call costs."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import click
+import pytest
+from click.testing import Result
+
+import layerstore
+from layerstore.cli import facts
+from layerstore.cli.front import exit_code, front
+from layerstore.errors import InUse, LayerstoreError
+
+Run = Callable[..., Result]
+Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+def test_help_names_every_command_and_imports_none(bare_shell: Shell) -> None:
+    code = "import sys; sys.argv[1:] = ['--help']; from layerstore.cli import main; print(main(), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    with click.Context(front) as ctx:
+        commands = front.list_commands(ctx)
+    text = done.stdout.replace("\n", " ").split()
+    assert set(commands) <= set(text)
+    assert not {"attrs", "sqlite3", "rich", "layerstore.store", "layerstore.cli.images"} & set(text)
+
+
+def test_every_command_has_help(bare: Run) -> None:
+    with click.Context(front) as ctx:
+        for name in front.list_commands(ctx):
+            for option in ("-h", "--help"):
+                result = bare(name, option)
+                assert result.exit_code == 0
+                assert result.stdout.startswith(f"Usage: layerstore {name} ")
+
+
+def test_version_imports_next_to_nothing() -> None:
+    code = "import sys; sys.argv[1:] = ['version']; from layerstore.cli import main; main(); print(list(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *version, modules = done.stdout.splitlines()
+    assert "\n".join(version) == facts.version_text()
+    costly = {"attr", "attrs", "click", "rich", "sqlite3", "json", "re", "importlib.metadata", "typing", "platform"}
+    assert not costly & set(ast.literal_eval(modules))
+
+
+@pytest.mark.parametrize("args", [("version",), ("--root", "/nowhere", "version")])
+def test_version(bare_shell: Shell, args: tuple[str, ...]) -> None:
+    done = bare_shell(*args)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().startswith(f"layerstore:\n Version:          {layerstore.__version__}\n")
+
+
+def test_version_in_other_forms(bare: Run, bare_shell: Shell) -> None:
+    line = f"layerstore version {layerstore.__version__}\n"
+    assert bare_shell("--version").stdout.decode() == line
+    assert bare("--version").stdout == line
+    assert bare("version", "--format", "{{.Version}}").stdout == f"{layerstore.__version__}\n"
+    assert bare("version", "-f", "json").stdout.startswith('{"Version":')
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("nope",), "there is no command nope\nSee 'layerstore --help'."),
+        (("imges",), "there is no command imges, did you mean images?\nSee 'layerstore --help'."),
+        (("--nope", "images"), "no such option '--nope'\nSee 'layerstore --help'."),
+        (("images", "a", "b"), "got unexpected extra argument (b)\nSee 'layerstore images --help'."),
+        (("history",), "missing argument 'IMAGE'\nSee 'layerstore history --help'."),
+        (("rm",), "missing argument 'CONTAINER...'\nSee 'layerstore rm --help'."),
+        (("tag", "a"), "missing argument 'TARGET_IMAGE[:TAG]'\nSee 'layerstore tag --help'."),
+        (
+            ("images", "--format", "{{.X"),
+            "invalid value for '--format': template: unclosed action: there is no }} to end it\nSee",
+        ),
+        (
+            ("ps", "-f", "x=1"),
+            "invalid value for '-f' / '--filter': there is no filter 'x'; there are: ancestor, before, ",
+        ),
+        (("ps", "-f", "x"), "invalid value for '-f' / '--filter': 'x' is no filter: it has to be NAME=VALUE\nSee"),
+        (("ps", "-f", "status=dead"), "filter status is one of created, mounted, unmounted, not 'dead'\nSee"),
+        (("create", "--storage-opt", "x=1"), "storage-opt of a container is size=BYTES, not x=1\nSee"),
+        (("load", "a", "-i", "b"), "FILE and --input are the same: give one of them\nSee"),
+        (("import", "https://example.org/x.tar"), "import reads a file or standard input: "),
+        (("umount",), "either containers or --all has to be given\nSee"),
+        (("umount", "-a", "x"), "either containers or --all has to be given\nSee"),
+        (("completion", "csh"), "invalid value for '{bash|zsh|fish}': 'csh' is not one of"),
+        (("save", "--format", "zip", "x"), "invalid value for '--format': 'zip' is not one of"),
+    ],
+)
+def test_wrong_usage_is_two_lines_and_code_2(bare: Run, args: tuple[str, ...], words: str) -> None:
+    result = bare(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"layerstore: {words}")
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_no_command_at_all_is_wrong_usage_and_shows_the_help(bare: Run) -> None:
+    result = bare()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: layerstore [OPTIONS] COMMAND [ARGS]...\n")
+
+
+def test_switches_take_docker_s_true_and_false(bare: Run) -> None:
+    for args in (("--human=false",), ("-H=true",), ("--no-trunc=false", "--quiet=0"), ("-q=1",)):
+        assert "missing argument 'IMAGE'" in bare("history", *args).stderr
+    assert "no such option '--nope'" in bare("history", "--nope=false").stderr
+    assert "'--human' does not take a value" in bare("history", "--human=maybe", "x").stderr
+
+
+def _raises(problem: BaseException) -> Callable[[], object]:
+    def work() -> object:
+        raise problem
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "words"),
+    [
+        (LayerstoreError("a\nb"), 1, "layerstore: a b\n"),
+        (LayerstoreError("a", remedy="Do\nc."), 1, "layerstore: a\nDo c.\n"),
+        (InUse("in use", holders=["web"], remedy="layerstore rm web"), 1, "layerstore: in use\nlayerstore rm web\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "layerstore: /x: No space left on device\n"),
+        (OSError(errno.EIO, "Input/output error"), 1, "layerstore: Input/output error\n"),
+        (OSError("odd"), 1, "layerstore: OSError: odd\n"),
+        (click.ClickException("bad"), 1, "layerstore: bad\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+        (KeyboardInterrupt(), 130, ""),
+        (
+            KeyError("x"),
+            1,
+            "layerstore: unexpected KeyError: 'x'\n"
+            "This is a defect of layerstore: LAYERSTORE_TRACEBACK=1 in the environment shows where it is.\n",
+        ),
+    ],
+)
+def test_every_error_has_a_code_and_at_most_two_lines(
+    problem: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LAYERSTORE_TRACEBACK", raising=False)
+    assert exit_code(_raises(problem)) == code
+    assert capsys.readouterr().err == words
+
+
+def test_a_defect_shows_its_place_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAYERSTORE_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        exit_code(_raises(KeyError("x")))
+
+
+def test_a_result_that_is_no_number_is_success() -> None:
+    assert [exit_code(partial(str, "text")), exit_code(partial(int, 3)), exit_code(lambda: None)] == [0, 3, 0]
+
+
+@pytest.mark.parametrize("args", [("version",), ("version", "-f", "json"), ("completion", "zsh")])
+def test_a_full_disk_under_standard_output_is_an_error(bare_shell: Shell, args: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = bare_shell(*args, stdout=full.fileno())
+    assert done.returncode == 1
+    assert done.stderr == b"layerstore: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("args", [("version",), ("version", "-f", "json"), ("--help",)])
+def test_a_reader_that_has_gone_is_no_error_worth_a_word(bare_shell: Shell, args: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = bare_shell(*args, stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_borne(streams: str) -> None:
+    command = f"{sys.executable} -m layerstore.cli version -f json {streams}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    wrong = subprocess.run(["/bin/sh", "-c", command + " --nope"], capture_output=True, check=False)
+    assert wrong.returncode == 2
+    assert b"Traceback" not in wrong.stderr
+
+
+def test_missing_extra_is_one_sentence() -> None:
+    code = (
+        "import sys; sys.modules['click'] = None; sys.argv[1:] = ['ps']; import layerstore.cli as c; sys.exit(c.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "layerstore: the command needs the package click, which is not installed\n"
+        "Install it with: pip install 'layerstore[cli]'\n"
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(bare: Run, shell: str) -> None:
+    result = bare("completion", shell)
+    assert result.exit_code == 0
+    assert f"_LAYERSTORE_COMPLETE={shell}_complete" in result.stdout
+
+
+def test_completion_offers_commands_options_and_choices(bare_shell: Shell) -> None:
+    def offered(line: str, position: int) -> set[str]:
+        variables = {"_LAYERSTORE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(position)}
+        done = bare_shell(variables=variables)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return {text.partition(",")[2] for text in done.stdout.decode().split()}
+
+    assert offered("layerstore im", 1) == {"images", "import"}
+    assert offered("layerstore ps --no", 2) == {"--no-trunc"}
+    assert offered("layerstore save --format ", 3) == {"docker-archive", "oci"}
+    # No store there: nothing to offer, and nothing to say.
+    assert offered("layerstore --root /proc/nowhere rmi ", 4) == set()
+
+
+@pytest.mark.parametrize("command", [("save", "x"), ("export", "x"), ("load",), ("load", "-"), ("import", "-")])
+def test_an_archive_and_a_terminal_do_not_mix(command: tuple[str, ...]) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "layerstore.cli", "--root", "/proc/nowhere", *command],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert done.returncode == 1
+    assert b"terminal\n" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_names_reach_a_terminal_without_control_characters() -> None:
+    code = "import sys; from layerstore.cli import output; output.lines(['a\\x1b[31m\\tb']); output.error('c\\x07')"
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", code], stdout=theirs, stderr=theirs, check=True)
+        os.close(theirs)
+        shown = os.read(ours, 1000)
+    finally:
+        os.close(ours)
+    assert b"\x1b" not in shown
+    assert b"\x07" not in shown
+    assert b"a\\x1b[31m" in shown
