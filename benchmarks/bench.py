@@ -1,0 +1,147 @@
+"""What every benchmark here needs: a filesystem worth timing on, facts about the machine, and a results file.
+
+Times mean something only on a filesystem made for the run. It is ext4 with a journal in a loop image with direct I/O,
+so that the image's own page cache plays no part; inputs lie elsewhere and are read once before each measurement.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, frozen
+
+_CLONE_NEWNS = 0x00020000
+_MS_REC_PRIVATE = 0x4000 | 1 << 18
+
+
+@frozen
+class Measured:
+    """The seconds of every round of one subject on one input."""
+
+    subject: str
+    input: str
+    seconds: tuple[float, ...]
+
+    @property
+    def least(self) -> float:
+        """What it costs when nothing disturbs."""
+        return min(self.seconds)
+
+    @property
+    def median(self) -> float:
+        """What it costs on most days."""
+        return statistics.median(self.seconds)
+
+
+@contextmanager
+def filesystem(folder: Path, *, size: int) -> Iterator[Path]:
+    """A fresh ext4 in `folder`, in a mount namespace of this process's own: should it be killed, nothing is left."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0 or libc.mount(None, b"/", None, _MS_REC_PRIVATE, None) != 0:
+        raise OSError(ctypes.get_errno(), "no mount namespace: benchmarks need root")
+    with tempfile.TemporaryDirectory(prefix="layerstore-bench-", dir=folder) as name:
+        image, mountpoint = Path(name, "image"), Path(name, "fs")
+        with image.open("wb") as file:
+            file.truncate(size)
+        mountpoint.mkdir()
+        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+        loop = run("losetup", "--find", "--show", "--direct-io=on", image).strip()
+        try:
+            run("mount", "-t", "ext4", loop, mountpoint)
+        finally:
+            # The kernel lets go of both when it is unmounted, whoever does that.
+            run("losetup", "--detach", loop)
+            image.unlink()
+        try:
+            yield mountpoint
+        finally:
+            unmount_below(mountpoint)
+            run("umount", mountpoint)
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount what peers leave mounted in their stores."""
+    with open("/proc/self/mountinfo") as table:
+        points = [Path(line.split(" ")[4]) for line in table]
+    for point in reversed(points):
+        if folder in point.parents:
+            run("umount", "--lazy", point)
+
+
+def run(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Run a command and return what it prints; say what it said when it fails."""
+    done = subprocess.run(
+        [os.fspath(part) for part in command],
+        env=None if env is None else {**os.environ, **env},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\nfailed with {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def warm(paths: Sequence[Path]) -> None:
+    """Read files, and all below folders, into the page cache."""
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                with file.open("rb", buffering=0) as stream:
+                    while stream.read(1 << 22):
+                        pass
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "kernel": platform.release(),
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
+        "cpu": models[0].split(":", 1)[1].strip() if models else platform.machine(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{int(facts['MemTotal'].split()[0]) >> 20} GiB",
+        "python": platform.python_version(),
+        "filesystem": "ext4 with a journal, fresh, loop image with direct I/O",
+    }
+
+
+def write_results(
+    stem: Path,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    measured: Sequence[Measured],
+    tables: str,
+    remarks: Sequence[str],
+) -> None:
+    """`stem`.json with every single figure, and `stem`.md to read."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    raw: dict[str, Any] = {"title": title, "machine": dict(facts), "measured": [asdict(one) for one in measured]}
+    stem.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
+    machine_lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    text = f"# {title}\n\n{machine_lines}\n\n{tables}\n\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n"
+    stem.with_suffix(".md").write_text(text)
+    print(f"written: {stem.with_suffix('.md')}", file=sys.stderr)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)

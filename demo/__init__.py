@@ -1,0 +1,1 @@
+"""`make demo`: an image of real Debian packages, built, saved, loaded, changed and looked into with layerstore."""

@@ -1,0 +1,353 @@
+"""The whole life of an image, on real Debian packages. Read the output: it tells what layers are.
+
+Everything lies in a temporary folder and is gone at the end. It needs root, because it mounts filesystems.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import layerstore
+from demo.packages import Fetched, fetch
+from demo.show import Shell, code, heading, output, say
+from support.trees import FACTS, differences, disk_usage, listing
+
+LAYERS = "demo:git"
+SLIM = "demo:slim"
+
+
+def main() -> None:
+    """All steps, one after another."""
+    groups = fetch()
+    with folder() as place:
+        shell = Shell(place, Path(sys.executable).parent)
+        settle(shell)
+        build_first(shell, groups[0])
+        with layerstore.open(config=place / "daemon.json") as store:
+            build_rest(store, groups)
+            remove_documentation(store, shell)
+            look(store, shell)
+            with second_store(place) as other:
+                move(store, other, shell)
+                load_again(other, shell)
+            change(store, shell)
+            refuse(shell)
+        heading("Is everything still there, and whole?")
+        say(
+            """
+            check compares what the database says with what lies on the disk. It prints nothing when all is
+            well; with --content it also reads every file, and makes every layer's tar again to compare the
+            digest.
+            """
+        )
+        shell.run("layerstore check --content")
+        shell.run("layerstore info")
+    say("The stores are gone, and nothing stays mounted. The packages are kept for the next time.")
+
+
+def settle(shell: Shell) -> None:
+    """The daemon.json."""
+    heading("A store, chosen by daemon.json")
+    say(
+        """
+        layerstore reads the same daemon.json as dockerd: where data lies, and which storage driver keeps it. It
+        has no daemon; each command, and each Python program, works on the store directly.
+        """
+    )
+    settings = {
+        "data-root": str(shell.folder / "store"),
+        "exec-root": str(shell.folder / "run"),
+        "storage-driver": "overlay2",
+    }
+    (shell.folder / "daemon.json").write_text(json.dumps(settings, indent=4) + "\n")
+    shell.run("cat daemon.json")
+    # From here on, `layerstore` stands for this, so that the commands can be read.
+    programs = shell.folder / "bin"
+    programs.mkdir()
+    script = programs / "layerstore"
+    script.write_text(
+        f'#!/bin/sh\nexec "{shutil.which("layerstore", path=shell.environment["PATH"])}" '
+        f'--config "{shell.folder}/daemon.json" "$@"\n'
+    )
+    script.chmod(0o755)
+    shell.environment["PATH"] = f"{programs}:{shell.environment['PATH']}"
+    say(f"In what follows, layerstore stands for: layerstore --config {shell.folder}/daemon.json")
+
+
+def build_first(shell: Shell, group: Fetched) -> None:
+    """The bottom layer, by command line."""
+    heading("The first layer: a container from nothing")
+    say(
+        """
+        A container is a writable layer. This one stands on no image, so it is empty. It is mounted, filled with
+        a root filesystem of real packages, unmounted and committed: that freezes what was written into a read-
+        only layer, and makes an image of it.
+        """
+    )
+    shell.run("layerstore create --name base")
+    [root] = shell.run("layerstore mount base")
+    say(f"{len(group.files)} packages ({megabytes(group.size)} to download) are unpacked into it, as with:")
+    output([f"$ dpkg-deb --extract {group.files[0].name} {root}"])
+    extract(group, Path(root))
+    shell.run("layerstore diff base", most=6)
+    shell.run("layerstore umount base")
+    shell.run(f"layerstore commit -m '{description(group)}' base demo:base")
+    shell.run("layerstore rm base")
+
+
+def build_rest(store: layerstore.Store, groups: Sequence[Fetched]) -> None:
+    """A layer on the last for each group, with the library."""
+    heading("Layers on layers, from Python")
+    say(
+        """
+        The next layers are made by the library, which is what the commands use too. Each container stands on
+        the image before, sees all of it, and keeps only what it adds itself.
+        """
+    )
+    code("""
+        with store.create_container("demo:base") as box:
+            with box.mount() as root:                       # pathlib.Path of the merged tree
+                extract(packages, root)
+            image = box.commit("demo:zones", message=...)   # what was written is now a layer
+            box.remove()
+    """)
+    rows = []
+    for below, group in pairwise(groups):
+        with store.create_container(f"demo:{below.name}") as box:
+            with box.mount() as root:
+                extract(group, root)
+            changed = len(box.changes())
+            image = box.commit(f"demo:{group.name}", message=description(group))
+            box.remove()
+        rows.append(
+            f"demo:{group.name:8} {len(image.layers)} layers   + {changed:5,} paths   the image in all: "
+            f"{megabytes(image.size):>7}   {image.short_id}"
+        )
+    output(rows)
+
+
+def remove_documentation(store: layerstore.Store, shell: Shell) -> None:
+    """A layer that only removes."""
+    heading("A layer that removes: whiteouts")
+    say(
+        """
+        Layers are never changed. To remove a file of a lower layer, a layer marks it as gone. In the overlay2
+        driver such a whiteout is a character device 0/0 with the name of what is hidden; in a layer's tar it is
+        an empty file .wh.NAME.
+        """
+    )
+    with store.create_container(LAYERS, name="slim") as box:
+        with box.mount() as root:
+            for name in ("doc", "man", "locale"):
+                shutil.rmtree(root / "usr/share" / name)
+        shell.run("layerstore diff slim")
+        upper = box.inspect()["GraphDriver"]["Data"]["UpperDir"]
+        shell.run(f"ls -l {upper}/usr/share")
+        slim = box.commit(SLIM, message="without documentation")
+        box.remove()
+    with slim.mount() as root:
+        say(
+            f"""
+            Seen through the stack, they are gone; {megabytes(slim.size)} of layers are there all the same, for
+            the lower layers still hold them. And it is a system that runs:
+            """
+        )
+        shell.run(f"chroot {root} /usr/bin/python3 -c 'import sys; print(\"Python\", sys.version)'")
+        shell.run(f"chroot {root} /bin/bash --version", most=1)
+
+
+def look(store: layerstore.Store, shell: Shell) -> None:
+    """images, history, inspect."""
+    heading("What is there now")
+    shell.run("layerstore images")
+    say(
+        """
+        The images share layers: each is one more on the last. The history tells where each came from, and in which
+        folder it lies: as many lines with files, so many folders.
+        """
+    )
+    shell.run(f"layerstore history --layers {SLIM}")
+    say(
+        """
+        inspect shows docker's JSON. For the four directories of an overlay mount, take a container on the
+        image: LowerDir are the layers, topmost first; UpperDir takes the writes; WorkDir is the kernel's
+        scratch; MergedDir is where the whole can be seen.
+        """
+    )
+    shell.run(f"layerstore create --name web {SLIM}")
+    data = json.loads("\n".join(shell.run("layerstore inspect web", quiet=True)))[0]["GraphDriver"]["Data"]
+    output(["$ layerstore inspect web      (GraphDriver.Data)"])
+    for name in ("LowerDir", "UpperDir", "WorkDir", "MergedDir"):
+        output([f"{name}:", *(f"  {path}" for path in data[name].split(":"))])
+    say(f"The same as JSON for programs; {len(store.image(SLIM).layers)} layers, known by the digests of their tars:")
+    shell.run(f"layerstore inspect --format '{{{{json .RootFS.Layers}}}}' {SLIM}")
+
+
+def move(store: layerstore.Store, other: layerstore.Store, shell: Shell) -> None:
+    """save, load elsewhere, compare."""
+    heading("Out, and into another store")
+    say(
+        """
+        save writes an archive that docker, podman, skopeo and umoci read. Its layers' tars are rebuilt from the
+        stored files, bit for bit, so the digests are those of before. Here are both forms, loaded into a second
+        store.
+        """
+    )
+    shell.run(f"layerstore save {SLIM} -o slim.tar")
+    shell.run(f"layerstore save {SLIM} --format oci -o slim-oci.tar")
+    shell.run("ls -l --block-size=M slim.tar slim-oci.tar")
+    for archive in ("slim.tar", "slim-oci.tar"):
+        shell.run(f"layerstore --root second load -i {archive}")
+    ours, theirs = store.image(SLIM), other.image(SLIM)
+    if (ours.id, ours.layers) != (theirs.id, theirs.layers):
+        raise SystemExit("the image is another after the journey")
+    output([f"{ours.id}  the image", *(f"{diff_id}  layer {number}" for number, diff_id in enumerate(ours.layers, 1))])
+    say("Digest by digest: equal. Now file by file, both images mounted read-only:")
+    with ours.mount() as here, theirs.mount() as there:
+        expected, actual = listing(here), listing(there)
+    found = differences(expected, actual)
+    if found:
+        raise SystemExit("\n".join(["the trees differ:", *found[:20]]))
+    types = [entry.type for entry in expected.values()]
+    counts = ", ".join(f"{types.count(kind):,} {kind}s" for kind in sorted(set(types), key=types.count, reverse=True))
+    say(f"{len(expected):,} paths ({counts}): equal in {', '.join(FACTS)}.")
+
+
+def load_again(other: layerstore.Store, shell: Shell) -> None:
+    """Dedup."""
+    heading("The same again: nothing new on disk")
+    say("Equal content is kept once. Loading what is there already, in whichever form, adds not a byte:")
+
+    def count() -> str:
+        home = other.data_root / "overlay2"
+        folders = [entry for entry in home.iterdir() if (entry / "diff").is_dir()]
+        return f"{len(folders)} layers, {megabytes(disk_usage(other.data_root))} on disk"
+
+    before = count()
+    shell.run("layerstore --root second load -i slim.tar")
+    after = count()
+    output([f"before: {before}", f"after:  {after}"])
+    if before != after:
+        raise SystemExit("loading the same image again left something behind")
+
+
+def change(store: layerstore.Store, shell: Shell) -> None:
+    """Copy-on-write, and commit."""
+    heading("Change a container: copy-on-write")
+    say(
+        """
+        The container web was made above. Its files are those of the image until it writes: then, and only then,
+        the file is copied up into its own layer. The image, and every other container on it, stay as they are.
+        """
+    )
+    [root] = shell.run("layerstore mount web")
+    tree = Path(root)
+    with (tree / "etc/debian_version").open("a") as file:
+        file.write("changed in a container\n")
+    (tree / "srv/www").mkdir(parents=True, exist_ok=True)
+    (tree / "srv/www/index.html").write_text("<h1>hello from a layer</h1>\n")
+    (tree / "usr/bin/python3").unlink()
+    shell.run("layerstore diff web")
+    box = store.container("web")
+    usage = box.usage()
+    say(
+        f"""
+        The image has {megabytes(store.image(SLIM).size)}; the container's own layer has {usage.size >> 10} KiB
+        in {usage.inodes} inodes. In the image, python3 is still there:
+        """
+    )
+    with store.image(SLIM).mount() as image_root:
+        shell.run(f"ls -l {image_root}/usr/bin/python3")
+    shell.run("layerstore umount web")
+    shell.run("layerstore commit -m 'a page, and no python3' -c 'CMD [\"/bin/bash\"]' web demo:web")
+    shell.run("layerstore history demo:web")
+    shell.run("layerstore ps --all")
+
+
+def refuse(shell: Shell) -> None:
+    """What is in use."""
+    heading("What is in use cannot be removed")
+    say("The container web stands on these layers. So the image goes only after it; the error says so:")
+    shell.run("layerstore rmi demo:web", fails=True)
+    shell.run("layerstore rm web")
+    shell.run("layerstore rmi demo:web")
+
+
+@contextmanager
+def second_store(place: Path) -> Iterator[layerstore.Store]:
+    """Another store, with the same settings but for its place."""
+    settings = layerstore.Config(
+        data_root=place / "second", exec_root=place / "run", storage_driver="overlay2", storage_opts=()
+    )
+    with layerstore.open(config=settings) as store:
+        yield store
+
+
+def extract(group: Fetched, root: Path) -> None:
+    """Unpack the packages of a group."""
+    for package in group.files:
+        subprocess.run(["dpkg-deb", "--extract", package, root], check=True)
+
+
+def description(group: Fetched) -> str:
+    """What `history` will show."""
+    names = [file.name.partition("_")[0] for file in group.files]
+    return f"{len(names)} packages: {' '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+
+
+def megabytes(size: int) -> str:
+    """As docker counts."""
+    return f"{size / 1e6:.1f} MB"
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder on a filesystem that can hold the upper directory of an overlay; a loop ext4 where the disk cannot."""
+    with tempfile.TemporaryDirectory(prefix="layerstore-demo-") as name:
+        place = Path(name)
+        disk = place / "disk"
+        disk.mkdir()
+        if not holds_overlays(place):
+            print("The disk's filesystem cannot hold what overlay writes, so the demo makes one of its own in a file.")
+            with (place / "image").open("wb") as image:
+                image.truncate(4 << 30)
+            subprocess.run(["mkfs.ext4", "-q", "-F", place / "image"], check=True)
+            subprocess.run(["mount", "-o", "loop", place / "image", disk], check=True)
+            (place / "image").unlink()  # the mount keeps it, and nothing else does
+        try:
+            yield disk
+        finally:
+            with open("/proc/self/mountinfo") as mounts:
+                points = [line.split(" ")[4] for line in mounts]
+            for point in reversed(points):
+                if place in Path(point).parents:
+                    subprocess.run(["umount", point], check=False)
+
+
+def holds_overlays(place: Path) -> bool:
+    """Try it."""
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        for part in ("lower", "upper", "work", "merged"):
+            Path(name, part).mkdir()
+        options = "lowerdir=lower,upperdir=upper,workdir=work"
+        mount = ["mount", "-t", "overlay", "overlay", "-o", options, "merged"]
+        if subprocess.run(mount, cwd=name, capture_output=True, check=False).returncode != 0:
+            return False
+        writable = os.access(Path(name, "merged"), os.W_OK)
+        subprocess.run(["umount", "merged"], cwd=name, check=True)
+        return writable
+
+
+if __name__ == "__main__":
+    if os.geteuid() != 0:
+        sys.exit("The demo mounts filesystems, which needs root: run `make demo`, or this as root.")
+    main()
