@@ -47,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
         enter_private_namespace()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that several workers end together."""
+    items.sort(key=lambda item: item.path.name != "test_sanitizers.py")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root") and not IS_ROOT:
         pytest.skip("needs root")

@@ -6,6 +6,7 @@ import ast
 import errno
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def test_a_reader_that_has_gone_is_no_error_worth_a_word(bare_shell: Shell, args
 
 @pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_borne(streams: str) -> None:
-    command = f"{sys.executable} -m layerstore.cli version -f json {streams}"
+    command = f"{shlex.quote(sys.executable)} -m layerstore.cli version -f json {streams}"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     wrong = subprocess.run(["/bin/sh", "-c", command + " --nope"], capture_output=True, check=False)

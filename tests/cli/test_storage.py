@@ -124,7 +124,14 @@ def test_a_signal_ends_a_load_without_a_trace(
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "layerstore.cli", "--config", str(settings), "load"]
     reading, writing = os.pipe()
-    process = subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Whoever started the tests in the background had some of them ignored, and that is inherited.
+    process = subprocess.Popen(
+        command,
+        stdin=reading,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
     os.close(reading)
     with open(writing, "wb", buffering=0) as stream:
         stream.write((tmp_path / "base.tar").read_bytes()[:60_000])
