@@ -42,8 +42,9 @@ def _write(text: str) -> int:
     try:
         print(text, flush=True)
     except OSError:
-        from layerstore.cli.front import run
+        from layerstore.cli import output
+        from layerstore.cli.front import exit_code
 
-        # The slow way knows what to say and how to leave.
-        return run()
+        # Again, the slow way, which knows what to say and how to leave.
+        return exit_code(lambda: output.lines([text]))
     return 0
