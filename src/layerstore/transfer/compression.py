@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -71,14 +72,14 @@ def open_stream(raw: Readable | BinaryIO, *, expect: Digest | None = None) -> St
     return _Plain(source) if compression is None else _Inflated(source, compression)
 
 
-class Stream:
+class Stream(ABC):
     """The uncompressed bytes of a stream. A context manager; closing it ends its thread."""
 
     compression: str | None = None
 
+    @abstractmethod
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the beginning of `buffer`; 0 at the end of the stream."""
-        raise NotImplementedError
 
     def close(self, *, wait: bool = False) -> None:
         """Give back what the stream holds; `raw` stays open. `wait`: until nothing reads from `raw` any more."""
