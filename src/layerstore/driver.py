@@ -40,14 +40,15 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, NewType
 
 from attrs import frozen
 
-from layerstore.changes import Changes
-from layerstore.kernel.mount import Mount
+from layerstore.changes import Changes, compare_trees
+from layerstore.kernel.mount import Mount, detached
 
 __all__ = [
     "Backing",
@@ -183,9 +184,21 @@ class StorageDriver(ABC):
     def layers(self) -> Iterator[LayerKey]:
         """The keys of all that lies in the home. Used to find garbage, and nothing else."""
 
-    @abstractmethod
+    # What a driver may leave to this class, and writes itself where it knows a cheaper way or more.
+
     def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
-        """What `layer` changes against `parents`. The layer may be mounted."""
+        """What `layer` changes against `parents`, exactly: bytes, attributes and xattrs. The layer may be mounted.
+
+        The default reads both trees, in full.
+        """
+        with ExitStack() as opened:
+            new = opened.enter_context(detached(self.mounts(layer, parents, read_only=True)))
+            old = None
+            if parents:
+                old = opened.enter_context(detached(self.mounts(parents[0], parents[1:], read_only=True)))
+            found = compare_trees(new, old, content=True)
+        # In another dialect, `tree()` holds marks that this comparison has not seen: what is committed is copied.
+        return found if self.capabilities.dialect is Dialect.MERGED else Changes(found.raw, sealable=False)
 
     def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
         """What the layer occupies by itself. The default walks `tree()`."""
@@ -204,9 +217,9 @@ class StorageDriver(ABC):
                         folders.append(entry.path)
         return Usage(size, inodes)
 
-    @abstractmethod
     def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
         """`GraphDriver.Data` of `inspect`, with docker's keys."""
+        return {"MergedDir": str(self.mountpoint(layer))}
 
     def status(self) -> Sequence[tuple[str, str]]:
         """The driver's lines of `info`, in dockerd's words."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from layerstore import session
 from layerstore.containers import rows
 from layerstore.containers.rows import Row
-from layerstore.driver import LayerKey
+from layerstore.driver import Dialect, LayerKey
 from layerstore.errors import Damaged, InUse, KernelError, LayerstoreError
+from layerstore.kernel.files import syncfs
 from layerstore.kernel.mount import attach, boot_id, mount_id, mount_namespace, namespace_holds, unmount
 from layerstore.layers import Layers
 from layerstore.layers import rows as layer_rows
@@ -104,6 +105,8 @@ class Mounts:
         mountpoint = self._layers.driver.mountpoint(row.key)
         if mount_id(mountpoint) is not None:
             unmount(mountpoint)
+            if self._layers.driver.capabilities.dialect is not Dialect.OVERLAY:
+                syncfs(self._layers.driver.home)  # which overlay's unmount does by itself
         with self._database.read() as tx:
             place = rows.place_of(tx, row.id)
         is_elsewhere = place is not None and _elsewhere(place) is not None
@@ -111,7 +114,7 @@ class Mounts:
             tx.execute("DELETE FROM holds WHERE container = ?", (row.id,))
             if not is_elsewhere:
                 tx.execute("DELETE FROM mounts WHERE container = ?", (row.id,))
-            # An unmount of overlay syncs: from here on there are files that a power cut leaves.
+            # It is synced: from here on there are files that a power cut leaves.
             tx.execute("UPDATE containers SET touched = 1 WHERE id = ? AND NOT touched", (row.id,))
 
     def end_abandoned(self, row: Row, _: Sequence[LayerKey]) -> None:

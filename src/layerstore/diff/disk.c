@@ -2,32 +2,19 @@
 #define _GNU_SOURCE
 #include "disk.h"
 #include "unpack.h"
+#include "../kernel/files.h"
 #include "../kernel/remove.h"
 #include "xxh64.h"
 
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define OVERLAY_PREFIX "trusted.overlay."
-#define CAPABILITY "security.capability"
 #define FAIL(name) (*call = (name), -errno)
-
-int ls_open_beneath(int root, const char *path, int flags, uint32_t mode) {
-    struct open_how how = {
-        .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
-        .mode = mode,
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-    };
-    int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-    return fd >= 0 ? fd : -errno;
-}
 
 void ls_cursor_close(struct ls_cursor *cursor) {
     if (cursor->folder && cursor->fd >= 0)
@@ -84,8 +71,8 @@ static int set_xattrs(const struct ls_disk *disk, int fd, const char *path, cons
     struct ls_xattr xattr;
     char name[XATTR_NAME_MAX + 1];
     while (node->xattrs_length && ls_xattr_next(&reader, &xattr)) {
-        bool escape = disk->dialect == LS_DIALECT_OVERLAY && begins(xattr.name, xattr.name_length, OVERLAY_PREFIX);
-        int length = escape ? snprintf(name, sizeof name, OVERLAY_PREFIX "overlay.%.*s", (int)(xattr.name_length - strlen(OVERLAY_PREFIX)), xattr.name + strlen(OVERLAY_PREFIX))
+        bool escape = disk->dialect == LS_DIALECT_OVERLAY && begins(xattr.name, xattr.name_length, LS_OVERLAY_PREFIX);
+        int length = escape ? snprintf(name, sizeof name, LS_OVERLAY_PREFIX "overlay.%.*s", (int)(xattr.name_length - strlen(LS_OVERLAY_PREFIX)), xattr.name + strlen(LS_OVERLAY_PREFIX))
                             : snprintf(name, sizeof name, "%.*s", (int)xattr.name_length, xattr.name);
         *call = "setxattr";
         if (length < 0 || (size_t)length >= sizeof name)
@@ -116,67 +103,6 @@ int ls_disk_settle(const struct ls_disk *disk, int fd, const struct ls_node *nod
     return futimens(fd, times) ? FAIL("futimens") : 0;
 }
 
-/* The list of names (`name` NULL) or one value, whatever its size, in `*data`; both may change while they are read. */
-static ssize_t grab(const char *path, const char *name, uint8_t **data) {
-    for (;;) {
-        ssize_t size = name ? getxattr(path, name, NULL, 0) : listxattr(path, NULL, 0);
-        if (size < 0)
-            return -errno;
-        free(*data);
-        if (!(*data = malloc((size_t)size + 1)))
-            return -ENOMEM;
-        size = name ? getxattr(path, name, *data, (size_t)size + 1) : listxattr(path, (char *)*data, (size_t)size + 1);
-        if (size >= 0 || errno != ERANGE)
-            return size < 0 ? -errno : size;
-    }
-}
-
-/* The name in a tar of a name on disk; NULL for what is the host's or the kernel's and no part of a layer. */
-static const char *exported(const char *name, bool overlay, char plain[XATTR_NAME_MAX + 1]) {
-    if (!strcmp(name, "security.selinux") || !strcmp(name, "system.nfs4_acl") || begins(name, strlen(name), "trusted.SGI_ACL_"))
-        return NULL;
-    if (!overlay || !begins(name, strlen(name), OVERLAY_PREFIX))
-        return name;
-    if (!begins(name, strlen(name), OVERLAY_PREFIX "overlay."))
-        return NULL;
-    snprintf(plain, XATTR_NAME_MAX + 1, OVERLAY_PREFIX "%s", name + strlen(OVERLAY_PREFIX "overlay."));
-    return plain;
-}
-
-/* A file capability of version 3 names the root of one host's user namespace: it travels as version 2, without it. */
-static ssize_t portable_capability(const char *name, uint8_t *value, ssize_t size) {
-    if (strcmp(name, CAPABILITY) || size != 24 || value[3] != 3)
-        return size;
-    value[3] = 2;
-    return 20;
-}
-
-int ls_disk_xattrs(int fd, bool overlay, struct ls_bytes *xattrs, const char **call) {
-    char link[64], plain[XATTR_NAME_MAX + 1];
-    uint8_t *list = NULL, *value = NULL;
-    int rc = 0;
-    xattrs->length = 0;
-    /* by this way round, O_PATH descriptors of symlinks and devices serve too */
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    *call = "listxattr";
-    ssize_t length = grab(link, NULL, &list);
-    if (length < 0)
-        rc = length == -EOPNOTSUPP ? 0 : (int)length;
-    for (ssize_t at = 0; !rc && at < length; at += (ssize_t)strlen((char *)list + at) + 1) {
-        const char *name = (char *)list + at, *shown = exported(name, overlay, plain);
-        if (!shown)
-            continue;
-        *call = "getxattr";
-        ssize_t size = grab(link, name, &value);
-        if (size == -ENODATA)
-            continue;
-        rc = size < 0 ? (int)size : ls_xattr_add(xattrs, shown, strlen(shown), value, (size_t)portable_capability(name, value, size));
-    }
-    free(value);
-    free(list);
-    return rc ?: ls_xattr_canonical(xattrs);
-}
-
 uint64_t ls_xattrs_hash(const uint8_t *data, size_t length) {
     struct ls_reader reader = {data, data + length, false};
     struct ls_xattr xattr;
@@ -186,10 +112,10 @@ uint64_t ls_xattrs_hash(const uint8_t *data, size_t length) {
         uint8_t capability[24];
         const uint8_t *value = xattr.value;
         size_t size = xattr.value_length;
-        if (size == sizeof capability && xattr.name_length == strlen(CAPABILITY) && !memcmp(xattr.name, CAPABILITY, xattr.name_length)) {
+        if (size == sizeof capability && xattr.name_length == strlen(LS_CAPABILITY) && !memcmp(xattr.name, LS_CAPABILITY, xattr.name_length)) {
             memcpy(capability, value, size);
             value = capability;
-            size = (size_t)portable_capability(CAPABILITY, capability, (ssize_t)size);
+            size = (size_t)ls_xattr_portable(LS_CAPABILITY, capability, (ssize_t)size);
         }
         uint64_t lengths[2] = {xattr.name_length, size};
         ls_xxh64_add(&hash, lengths, sizeof lengths);
@@ -201,7 +127,7 @@ uint64_t ls_xattrs_hash(const uint8_t *data, size_t length) {
 
 int ls_disk_clear_xattrs(int fd, const char **call) {
     struct ls_bytes xattrs = {0};
-    int rc = ls_disk_xattrs(fd, false, &xattrs, call);
+    int rc = ls_xattrs_read(fd, false, &xattrs, call);
     struct ls_reader reader = {xattrs.data, xattrs.data + xattrs.length, false};
     struct ls_xattr xattr;
     char name[XATTR_NAME_MAX + 1];
@@ -219,7 +145,7 @@ int ls_disk_learn(int fd, struct ls_node *node, const char **call) {
     struct ls_bytes xattrs = {0};
     if (fstat(fd, &facts))
         return FAIL("fstat");
-    int rc = ls_disk_xattrs(fd, false, &xattrs, call);
+    int rc = ls_xattrs_read(fd, false, &xattrs, call);
     if (rc) {
         ls_bytes_free(&xattrs);
         return rc;
@@ -364,7 +290,7 @@ int ls_disk_whiteout(const struct ls_disk *disk, int folder, const char *name, c
 
 int ls_disk_opaque(const struct ls_disk *disk, int fd, const char **call) {
     if (disk->dialect == LS_DIALECT_OVERLAY)
-        return fsetxattr(fd, OVERLAY_PREFIX "opaque", "y", 1, 0) ? FAIL("fsetxattr") : 0;
+        return fsetxattr(fd, LS_OVERLAY_PREFIX "opaque", "y", 1, 0) ? FAIL("fsetxattr") : 0;
     if (disk->dialect == LS_DIALECT_AUFS)
         return mknodat(fd, ".wh..wh..opq", S_IFREG | 0444, 0) ? FAIL("mknodat") : 0;
     return 0;

@@ -6,6 +6,8 @@
 #define LS_DISK_H
 #include "model.h"
 
+#include "../kernel/files.h"
+
 struct ls_disk {
     int tree;
     int dialect;
@@ -19,7 +21,6 @@ struct ls_cursor {
     int fd;
 };
 
-int ls_open_beneath(int root, const char *path, int flags, uint32_t mode);
 int ls_disk_folder(const struct ls_disk *disk, struct ls_cursor *cursor, const struct ls_node *folder, unsigned generation, const char **call);
 void ls_cursor_close(struct ls_cursor *cursor);
 
@@ -40,6 +41,4 @@ int ls_disk_learn(int fd, struct ls_node *node, const char **call);
 int ls_disk_clear_xattrs(int fd, const char **call);
 /* The same for the same canonical xattrs, in a tar or on disk: a capability of version 3 counts as what it is exported as. */
 uint64_t ls_xattrs_hash(const uint8_t *data, size_t length);
-/* The xattrs that belong to a layer, canonical, by their names in the tar. `overlay`: as they lie in an overlay layer. */
-int ls_disk_xattrs(int fd, bool overlay, struct ls_bytes *xattrs, const char **call);
 #endif

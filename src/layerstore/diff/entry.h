@@ -4,7 +4,7 @@
  * 0.0, 0.1 and 1.0; GNU tar manual, "Tar Internals"), star's xattrs. Pure: no system call is made here. */
 #ifndef LS_ENTRY_H
 #define LS_ENTRY_H
-#include "bytes.h"
+#include "../kernel/xattrs.h"
 
 enum { LS_BLOCK = 512, LS_EXTENSION_MAX = 8 << 20 };
 
@@ -70,15 +70,4 @@ int ls_entry_more_extents(struct ls_entry *entry, const uint8_t *block, const ch
 int ls_entry_map(struct ls_entry *entry, const uint8_t *data, size_t length, size_t *used, const char **why);
 /* After the last extent: do they fit the file and the payload? */
 int ls_entry_check_sparse(struct ls_entry *entry, const char **why);
-
-/* xattrs are kept as one string: length of name and of value (LEB128), name, value; sorted by name, each name once. */
-struct ls_xattr {
-    const char *name;
-    size_t name_length;
-    const uint8_t *value;
-    size_t value_length;
-};
-int ls_xattr_add(struct ls_bytes *xattrs, const char *name, size_t name_length, const void *value, size_t value_length);
-bool ls_xattr_next(struct ls_reader *reader, struct ls_xattr *xattr);
-int ls_xattr_canonical(struct ls_bytes *xattrs);
 #endif

@@ -206,7 +206,7 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     if (node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE)
         node->major = major(facts.st_rdev), node->minor = minor(facts.st_rdev);
     node->size = node->type == LS_REGULAR || node->type == LS_SYMLINK ? facts.st_size : 0;
-    int rc = ls_disk_xattrs(fd, false, &pack->xattrs, &call);
+    int rc = ls_xattrs_read(fd, false, &pack->xattrs, &call);
     node->attributes = ls_xattrs_hash(pack->xattrs.data, pack->xattrs.length);
     if (!rc && node->type == LS_SYMLINK) {
         call = "readlinkat";

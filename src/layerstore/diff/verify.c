@@ -232,7 +232,7 @@ static const char *check_attributes(const struct ls_verify *verify, int fd, cons
     if ((node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE) && facts->st_rdev != makedev(node->major, node->minor))
         return "the device number has changed";
     struct ls_bytes xattrs = {0};
-    int rc = ls_disk_xattrs(fd, verify->dialect == LS_DIALECT_OVERLAY, &xattrs, &call);
+    int rc = ls_xattrs_read(fd, verify->dialect == LS_DIALECT_OVERLAY, &xattrs, &call);
     bool same = ls_xattrs_hash(xattrs.data, xattrs.length) == node->attributes;
     ls_bytes_free(&xattrs);
     if (rc)

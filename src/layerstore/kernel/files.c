@@ -37,6 +37,17 @@ int ls_open_in_root(int root, const char *path, int flags, unsigned int mode)
     return fd < 0 ? -errno : fd;
 }
 
+int ls_open_beneath(int root, const char *path, int flags, unsigned int mode)
+{
+    struct open_how how = {
+        .flags = (uint64_t)(unsigned int)flags | O_CLOEXEC,
+        .mode = mode,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+    int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+    return fd < 0 ? -errno : fd;
+}
+
 int ls_sync_filesystem(int fd)
 {
     return syncfs(fd) < 0 ? -errno : 0;

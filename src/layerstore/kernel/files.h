@@ -4,6 +4,9 @@
 /* Opens `path` as if `root` were the root directory: neither `..` nor a symlink nor /proc leads out of it. */
 int ls_open_in_root(int root, const char *path, int flags, unsigned int mode);
 
+/* Opens `path` beneath `root` through no symlink at all. */
+int ls_open_beneath(int root, const char *path, int flags, unsigned int mode);
+
 int ls_sync_filesystem(int fd);
 
 /* The filesystem's magic number. */

@@ -1,7 +1,8 @@
 """What differs between a tree and its parent.
 
 `Changes` is the answer to `layerstore diff`: sorted, exact, and the same whatever driver found it. Both ways to find
-them are here, and are C (changes.c): by the upper directory of an overlay, in O(changes), and by comparing two trees.
+them are here, and are C: by the upper directory of an overlay, in O(changes) (upper.c), and by comparing two trees
+(compare.c); changes.c puts what they find in order.
 """
 
 from __future__ import annotations

@@ -1,0 +1,78 @@
+/* What the parts of this folder share: the state of one comparison, and one name in hand. */
+#ifndef LS_CHANGES_INTERNAL_H
+#define LS_CHANGES_INTERNAL_H
+#include "../kernel/xattrs.h" /* before those that cffi reads, which include nothing */
+#include "../kernel/files.h"
+#include "changes.h"
+
+#include <sys/stat.h>
+
+enum how { GUIDED, COMPARED, ADDED };
+
+/* In the upper directory, but as the parents have it: copied up and never altered. No change, unless one is found in it. */
+#define UNCHANGED 'U'
+/* Other things that an upper directory may hold and no tar says: a whiteout of nothing, a directory that is opaque. */
+#define STALE 'W'
+#define OPAQUE 'O'
+
+struct folder {
+    struct folder *next;
+    enum how how;
+    bool deep; /* a lower directory of the same name is to be compared with */
+    char path[];
+};
+
+struct found {
+    char *path;
+    char kind;
+};
+
+/* A file with several names. When one of them changes, all are part of the change, or the link would be lost. */
+struct linked {
+    dev_t device;
+    ino_t inode;
+    char *path;
+    bool changed;
+};
+
+struct ls_changes {
+    int upper, merged, lower;
+    bool content;
+    bool needs_copy; /* metacopy or redirect: what is here cannot be read without the parents */
+    struct folder *todo;
+    struct found *found;
+    size_t count, room;
+    struct found *surplus; /* UNCHANGED, STALE and OPAQUE, by path */
+    size_t surplus_count, surplus_room;
+    struct linked *linked;
+    size_t linked_count, linked_room;
+    struct ls_bytes list;
+    int code;
+    const char *call;
+    char *failed;
+};
+
+struct place {
+    const struct folder *folder;
+    int upper, merged, lower; /* fds of this directory, or -1 */
+    struct ls_bytes path;     /* of the name in hand */
+};
+
+/* changes.c */
+int ls_changes_fail(struct ls_changes *changes, int code, const char *call, const char *path);
+int ls_changes_add(struct ls_changes *changes, char kind, const char *path);
+int ls_changes_add_surplus(struct ls_changes *changes, char kind, const char *path);
+int ls_changes_remember_link(struct ls_changes *changes, const struct stat *facts, const char *path, bool changed);
+int ls_changes_by_path(const void *a, const void *b);
+int ls_changes_finish(struct ls_changes *changes);
+
+/* compare.c */
+int ls_changes_open(int folder, const char *name, int flags);
+int ls_changes_open_folder(int root, const char *path);
+/* A name that the new tree has. `how` is how to go on below it, if it is a directory. `read_both`: compare bytes, too. */
+int ls_changes_present(struct ls_changes *changes, struct place *place, const char *name, const struct stat *now, enum how how, bool read_both);
+int ls_changes_run(struct ls_changes *changes, enum how how);
+
+/* upper.c: one name of an upper directory. */
+int ls_changes_visit_upper(struct ls_changes *changes, struct place *place, const char *name);
+#endif
