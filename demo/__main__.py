@@ -19,7 +19,7 @@ from pathlib import Path
 import layerstore
 from demo.packages import Fetched, fetch
 from demo.show import Shell, code, heading, output, say
-from support.trees import FACTS, differences, disk_usage, listing
+from layerstore.testing.trees import FACTS, differences, disk_usage, listing
 
 LAYERS = "demo:git"
 SLIM = "demo:slim"

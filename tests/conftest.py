@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from support.filesystems import (
+from layerstore.testing.filesystems import (
     FILESYSTEMS,
     Filesystems,
     enter_private_namespace,

@@ -16,8 +16,8 @@ from layerstore.digest import ChainID, DiffID
 from layerstore.errors import Damaged, DepthExceeded, DigestMismatch, InvalidArchive, LayerstoreError
 from layerstore.images import Image
 from layerstore.store import Store
+from layerstore.testing import trees
 from support import images as make
-from support import trees
 
 pytestmark = pytest.mark.root
 

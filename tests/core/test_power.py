@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import layerstore
+from layerstore.testing.filesystems import Filesystems
 from support import images as make
-from support.filesystems import Filesystems
 
 pytestmark = pytest.mark.root
 

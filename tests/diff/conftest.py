@@ -13,8 +13,8 @@ import pytest
 
 from diff.engine import Stack, assert_stacks_as_the_model
 from layerstore.driver import Dialect
-from support import trees
-from support.filesystems import Filesystems
+from layerstore.testing import trees
+from layerstore.testing.filesystems import Filesystems
 
 Scratch = Callable[[], AbstractContextManager[Path]]
 

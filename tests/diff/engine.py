@@ -16,14 +16,13 @@ from pathlib import Path
 
 from attrs import define, evolve, field
 
-from diff import strategies
-from diff.model import Tree
-from diff.tarbytes import Entry
 from layerstore.diff import Damage, Level, Unpacked, adopt_implied, export, implied_digest, unpack, verify
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect, Mount
 from layerstore.kernel.mount import detached
-from support import trees
+from layerstore.testing import strategies, trees
+from layerstore.testing.model import Tree
+from layerstore.testing.tars import Entry
 
 
 def diff_id(tar: bytes) -> DiffID:

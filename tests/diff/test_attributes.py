@@ -9,11 +9,24 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from diff.engine import Stack
-from diff.strategies import capability, posix_acl
-from diff.tarbytes import SECOND, Entry, Kind, archive, block, char, fifo, file, folder, hardlink, opaque, symlink
 from layerstore.driver import Dialect
 from layerstore.errors import LayerstoreError
-from support import trees
+from layerstore.testing import trees
+from layerstore.testing.strategies import capability, posix_acl
+from layerstore.testing.tars import (
+    SECOND,
+    Entry,
+    Kind,
+    archive,
+    block,
+    char,
+    fifo,
+    file,
+    folder,
+    hardlink,
+    opaque,
+    symlink,
+)
 
 Stacked = Callable[..., dict[str, trees.Entry]]
 
@@ -117,7 +130,7 @@ def test_what_has_no_user_xattrs_may_have_others(stacked: Stacked) -> None:
 
 
 def test_the_later_of_two_records_of_one_xattr_counts(stack: Stack) -> None:
-    from diff.tarbytes import pax
+    from layerstore.testing.tars import pax
 
     tar = archive(pax([(b"SCHILY.xattr.user.x", b"1"), (b"SCHILY.xattr.user.x", b"2")]), file(b"f"))
     stored = stack.push(tar)

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from diff import strategies
 from diff.engine import Stack, diff_id, exported
-from diff.tarbytes import (
+from layerstore.diff import Level, export, verify
+from layerstore.diff.skeleton import SkeletonReader, SkeletonWriter
+from layerstore.driver import Dialect
+from layerstore.errors import Damaged, LayerstoreError
+from layerstore.testing import strategies
+from layerstore.testing.tars import (
     Entry,
     Sparse,
     archive,
@@ -28,10 +32,6 @@ from diff.tarbytes import (
     symlink,
     whiteout,
 )
-from layerstore.diff import Level, export, verify
-from layerstore.diff.skeleton import SkeletonReader, SkeletonWriter
-from layerstore.driver import Dialect
-from layerstore.errors import Damaged, LayerstoreError
 
 pytestmark = pytest.mark.root
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from diff import tarbytes
 from diff.engine import Stack
-from diff.tarbytes import (
+from layerstore.driver import Dialect
+from layerstore.errors import InvalidArchive, LayerstoreError
+from layerstore.testing import tars, trees
+from layerstore.testing.tars import (
     EPOCH,
     GNU_MAGIC,
     SECOND,
@@ -32,9 +34,6 @@ from diff.tarbytes import (
     sparse,
     symlink,
 )
-from layerstore.driver import Dialect
-from layerstore.errors import InvalidArchive, LayerstoreError
-from support import trees
 
 Stacked = Callable[..., dict[str, trees.Entry]]
 
@@ -263,20 +262,20 @@ BAD_RECORDS: dict[str, bytes] = {
     "no key": b"5 =a\n",
     "no newline": b"9 path=ab",
     "only a length": b"10",
-    "NUL in a path": tarbytes.record(b"path", b"a\0b"),
-    "NUL in a link": tarbytes.record(b"linkpath", b"a\0b"),
-    "NUL in the name of an xattr": tarbytes.record(b"SCHILY.xattr.user.a\0b", b"x"),
-    "size of letters": tarbytes.record(b"size", b"abc"),
-    "negative size": tarbytes.record(b"size", b"-1"),
-    "size of 2**63": tarbytes.record(b"size", b"9223372036854775808"),
-    "size of 2**64": tarbytes.record(b"size", b"18446744073709551616"),
-    "size with a sign": tarbytes.record(b"size", b"+1"),
-    "owner of letters": tarbytes.record(b"uid", b"root"),
-    "negative owner": tarbytes.record(b"uid", b"-1"),
-    "owner of 2**32": tarbytes.record(b"gid", b"4294967296"),
-    "time of letters": tarbytes.record(b"mtime", b"now"),
-    "time with two points": tarbytes.record(b"mtime", b"1.5.5"),
-    "time beyond all": tarbytes.record(b"mtime", b"9" * 30),
+    "NUL in a path": tars.record(b"path", b"a\0b"),
+    "NUL in a link": tars.record(b"linkpath", b"a\0b"),
+    "NUL in the name of an xattr": tars.record(b"SCHILY.xattr.user.a\0b", b"x"),
+    "size of letters": tars.record(b"size", b"abc"),
+    "negative size": tars.record(b"size", b"-1"),
+    "size of 2**63": tars.record(b"size", b"9223372036854775808"),
+    "size of 2**64": tars.record(b"size", b"18446744073709551616"),
+    "size with a sign": tars.record(b"size", b"+1"),
+    "owner of letters": tars.record(b"uid", b"root"),
+    "negative owner": tars.record(b"uid", b"-1"),
+    "owner of 2**32": tars.record(b"gid", b"4294967296"),
+    "time of letters": tars.record(b"mtime", b"now"),
+    "time with two points": tars.record(b"mtime", b"1.5.5"),
+    "time beyond all": tars.record(b"mtime", b"9" * 30),
 }
 
 
@@ -374,7 +373,7 @@ def test_a_wrong_checksum_is_refused(field: bytes, stack: Stack) -> None:
 
 def checksum_as(form: str) -> bytes:
     right = header(b"f")
-    return right[:148] + form.format(tarbytes.checksum(right)).encode() + right[156:]
+    return right[:148] + form.format(tars.checksum(right)).encode() + right[156:]
 
 
 @pytest.mark.parametrize("form", ["{:06o}\0 ", "{:07o}\0", "{:6o}\0 ", "{:6o} \0", "{:08o}", "{:o}\0\0\0\0"])

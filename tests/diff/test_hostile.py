@@ -17,11 +17,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from diff import tarbytes
 from diff.bounds import Raised, bounded
 from diff.conftest import Scratch
 from diff.engine import Stack, diff_id, exported
-from diff.tarbytes import (
+from layerstore.diff import Level, unpack, verify
+from layerstore.driver import Dialect
+from layerstore.errors import InvalidArchive, LayerstoreError
+from layerstore.testing import tars, trees
+from layerstore.testing.tars import (
     BLOCK,
     END,
     Entry,
@@ -41,10 +44,6 @@ from diff.tarbytes import (
     symlink,
     whiteout,
 )
-from layerstore.diff import Level, unpack, verify
-from layerstore.driver import Dialect
-from layerstore.errors import InvalidArchive, LayerstoreError
-from support import trees
 
 pytestmark = pytest.mark.root
 
@@ -128,7 +127,7 @@ def escapes(canary: bytes) -> dict[str, list[Entry]]:
         "chmod through a link": [symlink(b"f", canary + b"/file", mode=0o777, uid=5, mtime=1)],
         "xattr through a link": [symlink(b"f", canary + b"/file", xattrs={b"trusted.x": b"y"})],
         "fifo through a link": [symlink(b"l", canary), fifo(b"l/pipe")],
-        "device through a link": [symlink(b"l", canary), tarbytes.char(b"l/null", 1, 3)],
+        "device through a link": [symlink(b"l", canary), tars.char(b"l/null", 1, 3)],
         "directory through a link": [symlink(b"l", canary), folder(b"l/new"), folder(b"l/sub", mode=0o700)],
         "implied directory through a link": [symlink(b"l", canary), file(b"l/a/b/c")],
         "whiteout through a link": [symlink(b"l", canary), whiteout(b"l/file")],
@@ -154,7 +153,7 @@ def escapes(canary: bytes) -> dict[str, list[Entry]]:
 def test_nothing_leads_out_of_the_tree(case: str, dialect: Dialect, scratch: Scratch) -> None:
     with scratch() as place, guarded(place) as work:
         entries = escapes(os.fsencode(place / "canary"))[case]
-        for number, tar in enumerate([archive(*entries), archive(*(tarbytes.file(b"f"), *entries, *entries))]):
+        for number, tar in enumerate([archive(*entries), archive(*(tars.file(b"f"), *entries, *entries))]):
             stack = Stack(work / str(number), dialect)
             try:
                 stored = stack.push(tar)
@@ -189,7 +188,7 @@ SMALL = [
     folder(b"d", mtime=5),
     file(b"d/f", b"x" * 600, xattrs={b"user.x": b"y"}),
     hardlink(b"d/h", b"d/f"),
-    symlink(b"l", b"t" * 120, style=tarbytes.Style.GNU),
+    symlink(b"l", b"t" * 120, style=tars.Style.GNU),
     sparse(b"s", 9000, (0, b"a" * 100), (5000, b"b" * 100), form=Sparse.PAX_1_0),
     sparse(b"g", 90_000, *((at * 9000, b"z") for at in range(6)), form=Sparse.GNU),
     whiteout(b"w"),
@@ -232,13 +231,13 @@ def test_a_tar_that_is_cut_short_is_refused_wherever_it_is_cut(scratch: Scratch)
 
 FLIPPED = [
     file(b"d/f", b"x" * 10, xattrs={b"user.x": b"y"}, uid=3, mtime=10**18 + 1),
-    symlink(b"l", b"d/f", style=tarbytes.Style.USTAR),
+    symlink(b"l", b"d/f", style=tars.Style.USTAR),
     hardlink(b"h", b"d/f"),
     sparse(b"s", 9000, (0, b"a" * 10), (5000, b"b" * 10), form=Sparse.PAX_1_0),
     sparse(b"g", 90_000, *((at * 9000, b"z") for at in range(6)), form=Sparse.GNU),
-    tarbytes.char(b"c", 1, 3, style=tarbytes.Style.STAR),
-    file(b"n" * 120, b"y", style=tarbytes.Style.GNU),
-    folder(b"d", style=tarbytes.Style.V7),
+    tars.char(b"c", 1, 3, style=tars.Style.STAR),
+    file(b"n" * 120, b"y", style=tars.Style.GNU),
+    folder(b"d", style=tars.Style.V7),
     whiteout(b"w"),
 ]
 
@@ -321,13 +320,13 @@ def test_garbage_is_no_tar(seed: int, count: int, scratch: Scratch) -> None:
 # --- bombs -----------------------------------------------------------------------------------------------------------
 
 
-def headers_of(typeflag: bytes, size: tarbytes.Field) -> bytes:
+def headers_of(typeflag: bytes, size: tars.Field) -> bytes:
     return header(b"././@LongLink", typeflag=typeflag, size=size)
 
 
 @pytest.mark.parametrize("typeflag", [b"x", b"g", b"L", b"K"])
 @pytest.mark.parametrize("size", [1 << 30, 8**11 - 1, base256(1 << 40, 12), base256(2**62, 12), base256(-512, 12)])
-def test_an_extension_of_any_size_takes_no_memory(typeflag: bytes, size: tarbytes.Field, scratch: Scratch) -> None:
+def test_an_extension_of_any_size_takes_no_memory(typeflag: bytes, size: tars.Field, scratch: Scratch) -> None:
     def attack(work: Path) -> None:
         with pytest.raises(InvalidArchive):
             unpack_in(work, chain([headers_of(typeflag, size)], repeat(bytes(1 << 20), 512)))
@@ -337,7 +336,7 @@ def test_an_extension_of_any_size_takes_no_memory(typeflag: bytes, size: tarbyte
 
 
 @pytest.mark.parametrize("size", [8**11 - 1, base256(1 << 50, 12), base256(2**62, 12)])
-def test_a_file_that_says_it_is_huge_is_only_cut_short(size: tarbytes.Field, scratch: Scratch) -> None:
+def test_a_file_that_says_it_is_huge_is_only_cut_short(size: tars.Field, scratch: Scratch) -> None:
     def attack(work: Path) -> None:
         with pytest.raises(LayerstoreError):
             unpack_in(work, iter([header(b"f", size=size), b"x" * 100_000]))
@@ -363,9 +362,9 @@ def test_endless_extensions_before_an_entry_take_no_memory(scratch: Scratch) -> 
 def test_a_sparse_map_of_many_pieces_takes_its_time_once(scratch: Scratch) -> None:
     count = 400_000
     text = b"%d\n" % count + b"".join(b"%d\n1\n" % (at * 2) for at in range(count))
-    body = tarbytes.padded(text) + b"x" * count
+    body = tars.padded(text) + b"x" * count
     records = [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"%d" % (2 * count))]
-    tar = archive(pax(records), header(b"f", size=len(body)), tarbytes.padded(body))
+    tar = archive(pax(records), header(b"f", size=len(body)), tars.padded(body))
 
     def attack(work: Path) -> None:
         try:
@@ -412,7 +411,7 @@ def test_links_to_a_name_that_is_replaced_again_and_again(scratch: Scratch) -> N
 @DIALECTS
 def test_a_name_of_many_levels(depth: int, dialect: Dialect, scratch: Scratch) -> None:
     """Far beyond PATH_MAX: stored and exported again, or refused; and soon."""
-    tar = archive(pax([(b"path", b"d/" * depth + b"f")]), header(b"-", size=1), tarbytes.padded(b"x"))
+    tar = archive(pax([(b"path", b"d/" * depth + b"f")]), header(b"-", size=1), tars.padded(b"x"))
 
     def attack(work: Path) -> bool:
         try:

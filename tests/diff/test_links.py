@@ -8,11 +8,11 @@ from itertools import permutations
 import pytest
 
 from diff.engine import Stack
-from diff.strategies import capability
-from diff.tarbytes import Entry, archive, char, fifo, file, folder, hardlink, opaque, symlink, whiteout
 from layerstore.driver import Dialect
 from layerstore.errors import InvalidArchive
-from support import trees
+from layerstore.testing import trees
+from layerstore.testing.strategies import capability
+from layerstore.testing.tars import Entry, archive, char, fifo, file, folder, hardlink, opaque, symlink, whiteout
 
 Stacked = Callable[..., dict[str, trees.Entry]]
 

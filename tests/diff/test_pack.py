@@ -20,17 +20,16 @@ from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diff import strategies, tarbytes
 from diff.conftest import Scratch
 from diff.engine import Stack, diff_id, exported, overlay
-from diff.strategies import capability, posix_acl
-from diff.tarbytes import archive, file, folder, hardlink, symlink
 from layerstore.changes import Change, Changes, Kind, compare_trees, make_exact, overlay_changes
 from layerstore.diff import Packed, pack, pack_tree
 from layerstore.driver import Dialect, Mount
 from layerstore.errors import CannotRepresent, LayerstoreError
 from layerstore.kernel.mount import detached
-from support import trees
+from layerstore.testing import strategies, tars, trees
+from layerstore.testing.strategies import capability, posix_acl
+from layerstore.testing.tars import archive, file, folder, hardlink, symlink
 
 pytestmark = pytest.mark.root
 
@@ -107,8 +106,8 @@ LOWER = [
     hardlink(b"two", b"one"),
     symlink(b"l", b"d/f", uid=3),
     file(b"big", b"0123456789" * 2000),
-    tarbytes.fifo(b"pipe"),
-    tarbytes.char(b"null", 1, 3, mode=0o666),
+    tars.fifo(b"pipe"),
+    tars.char(b"null", 1, 3, mode=0o666),
 ]
 
 
@@ -540,7 +539,7 @@ def test_an_empty_change_is_an_empty_tar(container: Container) -> None:
 
 def test_a_removed_file_of_the_longest_name(folder: Path) -> None:
     stack = Stack(folder / "stack", Dialect.OVERLAY)
-    stack.push(archive(tarbytes.file(b"n" * 255), tarbytes.file(b"m")))
+    stack.push(archive(tars.file(b"n" * 255), tars.file(b"m")))
     container = Container(stack)
     with container.writable() as root:
         (root / ("n" * 255)).unlink()

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from diff import tarbytes
 from diff.bounds import bounded
 from diff.engine import Stack
-from diff.tarbytes import Entry, Sparse, archive, file, gnu_sparse, hardlink, header, padded, pax, sparse
 from layerstore.driver import Dialect
 from layerstore.errors import InvalidArchive, LayerstoreError
-from support import trees
+from layerstore.testing import tars, trees
+from layerstore.testing.tars import Entry, Sparse, archive, file, gnu_sparse, hardlink, header, padded, pax, sparse
 
 Stacked = Callable[..., dict[str, trees.Entry]]
 
@@ -114,7 +113,7 @@ BAD_MAPS: dict[str, tuple[int, list[tuple[int, int]], int]] = {
 
 def with_map(form: Sparse, size: int, pieces: list[tuple[int, int]], stored: int) -> bytes:
     body = b"x" * stored
-    entry = Entry(b"f", size=size, style=tarbytes.Style.GNU if form is Sparse.GNU else tarbytes.Style.PAX)
+    entry = Entry(b"f", size=size, style=tars.Style.GNU if form is Sparse.GNU else tars.Style.PAX)
     if form is Sparse.GNU:
         return gnu_sparse(entry, pieces, body)
     if form is Sparse.PAX_1_0:

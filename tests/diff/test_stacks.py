@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from diff import strategies
 from diff.conftest import Scratch, scratch_on
 from diff.engine import Stack, assert_stacks_as_the_model
 from layerstore.driver import Dialect
-from support.filesystems import FILESYSTEMS, Filesystems
+from layerstore.testing import strategies
+from layerstore.testing.filesystems import FILESYSTEMS, Filesystems
 
 pytestmark = pytest.mark.root
 

@@ -12,10 +12,10 @@ import pytest
 from attrs import evolve
 
 from diff.engine import Stack, assert_stacks_as_the_model
-from diff.tarbytes import Entry, archive, file, folder, hardlink, opaque, symlink, whiteout
 from layerstore.driver import Dialect
 from layerstore.errors import InvalidArchive, LayerstoreError
-from support import trees
+from layerstore.testing import trees
+from layerstore.testing.tars import Entry, archive, file, folder, hardlink, opaque, symlink, whiteout
 
 Stacked = Callable[..., dict[str, trees.Entry]]
 

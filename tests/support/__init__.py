@@ -1,1 +1,1 @@
-"""What tests of every part share: loop filesystems, exact listings of trees, small images. No test is in here."""
+"""What tests of every part share: small images, the sanitizers. No test is in here."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pytest
 
-from support import images, trees
+from layerstore.testing import trees
+from support import images
 
 if TYPE_CHECKING:
     from layerstore import Image, Store

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 
 from attrs import define, evolve, field
 
-from diff.tarbytes import Entry, Kind
-from support import trees
+from layerstore.testing import trees
+from layerstore.testing.tars import Entry, Kind
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"

@@ -9,9 +9,9 @@ import tarfile
 import pytest
 from hypothesis import given
 
-from diff import strategies, tarbytes
-from diff.model import split
-from diff.tarbytes import SECOND, Entry, Kind, Sparse, Style
+from layerstore.testing import strategies, tars
+from layerstore.testing.model import split
+from layerstore.testing.tars import SECOND, Entry, Kind, Sparse, Style
 
 TYPES = {
     Kind.FILE: tarfile.TarInfo.isreg,
@@ -59,8 +59,8 @@ def test_what_is_drawn_is_a_tar(layers: list[strategies.Layer]) -> None:
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 25, 26, 60])
 def test_sparse_files_are_written_as_gnu_tar_writes_them(form: Sparse, count: int) -> None:
     pieces = tuple((at * 8192, bytes([at + 1]) * 512) for at in range(count))
-    entry = tarbytes.sparse(b"folder/holes", count * 8192 + 100, *pieces, form=form)
-    with read(tarbytes.archive(entry, tarbytes.file(b"next", b"x"))) as archive:
+    entry = tars.sparse(b"folder/holes", count * 8192 + 100, *pieces, form=form)
+    with read(tars.archive(entry, tars.file(b"next", b"x"))) as archive:
         first, second = archive.getmembers()
         assert_read_as(entry, first, archive)
         assert second.name == "next"
@@ -68,12 +68,12 @@ def test_sparse_files_are_written_as_gnu_tar_writes_them(form: Sparse, count: in
 
 @pytest.mark.parametrize("style", Style)
 def test_each_dialect_says_it_in_its_own_way(style: Style) -> None:
-    entry = tarbytes.file(b"some/file", b"content", uid=7, style=style)
-    with read(tarbytes.archive(entry)) as archive:
+    entry = tars.file(b"some/file", b"content", uid=7, style=style)
+    with read(tars.archive(entry)) as archive:
         assert_read_as(entry, archive.getmembers()[0], archive)
 
 
 @pytest.mark.parametrize("length", range(85, 110))
 def test_a_record_counts_its_own_length(length: int) -> None:
-    record = tarbytes.record(b"path", b"x" * length)
+    record = tars.record(b"path", b"x" * length)
     assert int(record.partition(b" ")[0]) == len(record)

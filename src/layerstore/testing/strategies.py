@@ -14,9 +14,9 @@ from typing import Any
 from attrs import evolve, frozen
 from hypothesis import strategies as st
 
-from diff import tarbytes
-from diff.model import Inode, Tree
-from diff.tarbytes import EPOCH, SECOND, Entry, Kind, Sparse, Style
+from layerstore.testing import tars
+from layerstore.testing.model import Inode, Tree
+from layerstore.testing.tars import EPOCH, SECOND, Entry, Kind, Sparse, Style
 
 NAMES = [
     b"a",
@@ -91,7 +91,7 @@ class Layer:
     """What was drawn of one layer, and its bytes."""
 
     entries: tuple[Entry, ...]
-    end: bytes = tarbytes.END
+    end: bytes = tars.END
 
     def __repr__(self) -> str:
         return "\n".join(["Layer:", *(f"  {entry}" for entry in self.entries), f"  {len(self.end)} bytes behind"])
@@ -102,7 +102,7 @@ class Layer:
 
     @property
     def tar(self) -> bytes:
-        return tarbytes.archive(*self.entries, end=self.end)
+        return tars.archive(*self.entries, end=self.end)
 
 
 def _xattrs(draw: st.DrawFn, kind: Kind) -> dict[bytes, bytes]:
@@ -222,14 +222,14 @@ class _Drawing:
         """Something is hidden that is there: of a lower layer, or of this one (which is then not hidden)."""
         paths = sorted(path for path, _ in self.tree.walk() if path and not self.tied(path))
         if paths:
-            self.put(self.spelt(tarbytes.whiteout(self.draw(st.sampled_from(paths)))))
+            self.put(self.spelt(tars.whiteout(self.draw(st.sampled_from(paths)))))
 
     def opaque(self) -> None:
         folders = sorted(
             path for path, inode in self.tree.walk() if inode.kind is Kind.FOLDER and not self.tied_below(path)
         )
         if folders:
-            self.put(self.spelt(tarbytes.opaque(self.draw(st.sampled_from(folders)))))
+            self.put(self.spelt(tars.opaque(self.draw(st.sampled_from(folders)))))
 
     def hardlink(self) -> None:
         """A link to what is there: listed before, or of a lower layer."""
@@ -247,7 +247,7 @@ class _Drawing:
         """A link to what this layer lists only later."""
         target, path = b"late%d" % len(self.entries), self.name()
         if self.free(path, Kind.HARDLINK) and self.tree.look_up([target]) is None:
-            self.put(self.spelt(tarbytes.hardlink(path, target)))
+            self.put(self.spelt(tars.hardlink(path, target)))
             self.own.add(path)
             self.promised.append(target)
             self.pending.add(path)
@@ -344,7 +344,7 @@ class _Drawing:
     def link(self, path: bytes, target: bytes, inode: Inode) -> Entry:
         """An entry that says of the file what is true of it, as any tar does."""
         self.own.add(path)
-        entry = tarbytes.hardlink(
+        entry = tars.hardlink(
             path,
             self.draw(st.sampled_from([b"", b"", b"./", b"/"])) + target,
             mode=inode.mode,
@@ -375,7 +375,7 @@ def stacks(draw: st.DrawFn, *, min_layers: int = 1, max_layers: int = 4) -> list
             root = evolve(root, style=Style.PAX)
             tree.add(root)
             entries.insert(draw(st.sampled_from([0, len(entries)])), root)
-        ends = [tarbytes.END, bytes(10240), bytes(512), tarbytes.END + b"garbage", b"" if entries else tarbytes.END]
+        ends = [tars.END, bytes(10240), bytes(512), tars.END + b"garbage", b"" if entries else tars.END]
         end = draw(st.sampled_from(ends))
         layers.append(Layer(tuple(entries), end))
     return layers
