@@ -1,8 +1,8 @@
 """What differs between a tree and its parent.
 
-`Changes` is the answer to `layerstore diff`: sorted, exact, and the same whatever driver found it. Both ways to find
-them are here, and are C: by the upper directory of an overlay, in O(changes) (upper.c), and by comparing two trees
-(compare.c); changes.c puts what they find in order.
+`Changes` is the answer to `layerstore diff`: sorted, exact, and the same whatever driver found it. All ways to find
+them are here, and are C: by the upper directory of an overlay, in O(changes) (upper.c), by the generation of a btrfs snapshot,
+in O(changes) (snapshot.c), and by comparing two trees (compare.c); changes.c puts what they find in order.
 """
 
 from __future__ import annotations
@@ -123,6 +123,15 @@ def compare_trees(new: int, old: int | None, *, content: bool = False) -> Change
     `content` also reads files whose attributes, size and time are all equal. Raises `KernelError`.
     """
     return _run(lambda changes: lib.ls_changes_of_trees(changes, new, -1 if old is None else old, content))
+
+
+def snapshot_changes(new: int, old: int, since: int) -> Changes:
+    """What a btrfs snapshot changes: what `compare_trees` finds with `content`, in O(changes).
+
+    Root directories of subvolumes, as fds: `new` was made as a snapshot of `old` in the transaction `since`, and `old`
+    has not changed after it. It is not sealable while there are other subvolumes in it. Raises `KernelError`.
+    """
+    return _run(lambda changes: lib.ls_changes_of_snapshot(changes, new, old, since))
 
 
 def _change(record: bytes) -> Change:

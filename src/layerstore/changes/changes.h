@@ -19,6 +19,10 @@ int ls_changes_of_overlay(struct ls_changes *changes, int upper, int merged, int
 /* Compares all of `merged` with all of `lower` (-1: with nothing). `content`: read files whose attributes are equal. */
 int ls_changes_of_trees(struct ls_changes *changes, int merged, int lower, int content);
 
+/* The same result as of the trees, with their bytes, where `merged` is a btrfs snapshot of `lower` that was made in the
+ * transaction `since`; looking only where something has changed since then. */
+int ls_changes_of_snapshot(struct ls_changes *changes, int merged, int lower, uint64_t since);
+
 /* The result: for each change a letter (A, C, D) and the path without leading slash ("" is the root), ended by NUL; sorted. */
 size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data);
 size_t ls_changes_count(struct ls_changes *changes);

@@ -186,7 +186,7 @@ static int visit_folder(struct ls_changes *changes, const struct folder *folder)
         ls_changes_fail(changes, rc, "openat2", folder->path);
     else if (folder->how == GUIDED)
         rc = each_name(changes, &place, place.upper, ls_changes_visit_upper);
-    else {
+    else if (folder->how != GENERATION || (rc = ls_changes_visit_snapshot(changes, &place)) == 1) {
         rc = each_name(changes, &place, place.merged, visit_merged);
         if (!rc && folder->deep)
             rc = each_name(changes, &place, place.lower, visit_lower);
@@ -213,6 +213,18 @@ static int compare_roots(struct ls_changes *changes) {
     return equal ? 0 : ls_changes_add(changes, 'C', "");
 }
 
+/* --- by name, for those who know where to look ---------------------------------------------------------------------- */
+
+int ls_changes_visit_there(struct ls_changes *changes, struct place *place, const char *name) {
+    int rc = name_path(place, name);
+    return rc ? ls_changes_fail(changes, rc, "malloc", name) : visit_merged(changes, place, name);
+}
+
+int ls_changes_visit_gone(struct ls_changes *changes, struct place *place, const char *name) {
+    int rc = name_path(place, name);
+    return rc ? ls_changes_fail(changes, rc, "malloc", name) : visit_lower(changes, place, name);
+}
+
 int ls_changes_run(struct ls_changes *changes, enum how how) {
     int rc = compare_roots(changes) ?: later(changes, "", changes->lower < 0 && how == COMPARED ? ADDED : how, changes->lower >= 0);
     while (!rc && changes->todo) {
@@ -221,6 +233,8 @@ int ls_changes_run(struct ls_changes *changes, enum how how) {
         rc = visit_folder(changes, folder);
         free(folder);
     }
+    if (!rc && changes->snapshot)
+        rc = ls_changes_complete_snapshot(changes);
     return rc ?: ls_changes_finish(changes);
 }
 

@@ -7,7 +7,8 @@
 
 #include <sys/stat.h>
 
-enum how { GUIDED, COMPARED, ADDED };
+/* GUIDED: by an upper directory. GENERATION: by what a btrfs snapshot says of its inodes. */
+enum how { GUIDED, COMPARED, ADDED, GENERATION };
 
 /* In the upper directory, but as the parents have it: copied up and never altered. No change, unless one is found in it. */
 #define UNCHANGED 'U'
@@ -38,7 +39,8 @@ struct linked {
 struct ls_changes {
     int upper, merged, lower;
     bool content;
-    bool needs_copy; /* metacopy or redirect: what is here cannot be read without the parents */
+    bool needs_copy; /* metacopy, redirect, a subvolume inside: what is here alone is not all of it */
+    struct ls_snapshot *snapshot; /* of snapshot.c */
     struct folder *todo;
     struct found *found;
     size_t count, room;
@@ -71,8 +73,16 @@ int ls_changes_open(int folder, const char *name, int flags);
 int ls_changes_open_folder(int root, const char *path);
 /* A name that the new tree has. `how` is how to go on below it, if it is a directory. `read_both`: compare bytes, too. */
 int ls_changes_present(struct ls_changes *changes, struct place *place, const char *name, const struct stat *now, enum how how, bool read_both);
+/* One name of a directory: one that the new tree has, one that the old tree has. */
+int ls_changes_visit_there(struct ls_changes *changes, struct place *place, const char *name);
+int ls_changes_visit_gone(struct ls_changes *changes, struct place *place, const char *name);
 int ls_changes_run(struct ls_changes *changes, enum how how);
 
 /* upper.c: one name of an upper directory. */
 int ls_changes_visit_upper(struct ls_changes *changes, struct place *place, const char *name);
+
+/* snapshot.c: the names of one directory; 1 if it is not the old tree's, so that all have to be looked at. And, in the end,
+ * the other names of linked files. */
+int ls_changes_visit_snapshot(struct ls_changes *changes, struct place *place);
+int ls_changes_complete_snapshot(struct ls_changes *changes);
 #endif

@@ -17,6 +17,7 @@ PARTS = (
     "kernel/files",
     "kernel/remove",
     "kernel/quota",
+    "kernel/btrfs",
     "changes/changes",
     "diff/unpack",
     "diff/pack",
@@ -26,8 +27,10 @@ PARTS = (
 )
 SHARED = (
     "kernel/xattrs",
+    "kernel/btrfs_tree",
     "changes/compare",
     "changes/upper",
+    "changes/snapshot",
     "diff/xxh64",
     "diff/entry",
     "diff/model",

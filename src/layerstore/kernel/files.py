@@ -25,6 +25,7 @@ __all__ = [
     "filesystem_type",
     "fsync_folder",
     "lists_types",
+    "make_plain",
     "make_plain_folder",
     "open_beneath",
     "open_tree_root",
@@ -213,6 +214,11 @@ def can_reflink(folder: Path) -> bool:
 def make_plain_folder(path: Path | str) -> None:
     """Make a folder of mode 0755, whatever the umask is, and whatever ACLs and group its parent gives on."""
     os.mkdir(path)
+    make_plain(path)
+
+
+def make_plain(path: Path | str) -> None:
+    """Give a new folder mode 0755, no ACLs, and this process's group."""
     for name in _ACLS:
         try:
             os.removexattr(path, name)
