@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from layerstore.kernel.files import remove_tree
 from layerstore.testing.filesystems import (
     FILESYSTEMS,
     Filesystems,
@@ -142,7 +143,7 @@ def backing(filesystems: Filesystems) -> Iterator[Callable[[str], Path]]:
         _refuse_mounts(left)
     finally:
         for path in made:
-            shutil.rmtree(path)
+            remove_tree(path)
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ class Btrfs(StorageDriver):
             self._sweep(_AT_ONCE)
 
     def layers(self) -> Iterator[LayerKey]:
-        found = set()
+        found: set[str] = set()
         with named("open", self.home):
             for name in (SUBVOLUMES, _MOUNTPOINTS):
                 found.update(filter(_KEY.fullmatch, os.listdir(self.home / name)))

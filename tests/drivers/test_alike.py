@@ -111,6 +111,7 @@ def settle(root: Path, changes: layerstore.Changes) -> None:
     for change in reversed(changes):
         if change.kind is not layerstore.Kind.DELETED:
             os.utime(str(root) + change.path, ns=(WHEN, WHEN), follow_symlinks=False)
+    os.utime(root, ns=(WHEN, WHEN))  # its time alone is no change
 
 
 @frozen

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from kernel.stacks import as_nobody
 from layerstore.errors import KernelError
+from layerstore.kernel import btrfs
 from layerstore.kernel.files import remove_tree
 from layerstore.kernel.mount import Mount, unmount
 
@@ -328,3 +329,20 @@ def test_any_tree_goes_and_what_is_beside_it_stays(tree: object, threads: int) -
         remove_tree(Path(folder) / "tree", threads=threads)
 
         assert os.listdir(folder) == ["beside"]
+
+
+def test_subvolumes_go_read_only_nested_and_all(backing: Callable[[str], Path]) -> None:
+    folder = backing("btrfs") / "tree"
+    folder.mkdir()
+    btrfs.create(folder / "outer")
+    btrfs.create(folder / "outer/inner")
+    (folder / "outer/inner/file").write_text("x")
+    btrfs.snapshot(folder / "outer/inner", folder / "outer/shot", read_only=True)
+    (folder / "outer/file").write_text("x")
+    btrfs.set_read_only(folder / "outer")
+    remove_tree(folder)
+    assert not folder.exists()
+    btrfs.create(folder)
+    btrfs.set_read_only(folder)
+    remove_tree(folder)
+    assert not folder.exists()

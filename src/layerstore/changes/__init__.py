@@ -1,8 +1,8 @@
 """What differs between a tree and its parent.
 
 `Changes` is the answer to `layerstore diff`: sorted, exact, and the same whatever driver found it. All ways to find
-them are here, and are C: by the upper directory of an overlay, in O(changes) (upper.c), by the generation of a btrfs snapshot,
-in O(changes) (snapshot.c), and by comparing two trees (compare.c); changes.c puts what they find in order.
+them are here, and are C: by the upper directory of an overlay (upper.c) and by the generation of a btrfs snapshot
+(snapshot.c), both in O(changes), and by comparing two trees (compare.c); changes.c puts what they find in order.
 """
 
 from __future__ import annotations

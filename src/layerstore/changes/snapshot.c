@@ -334,8 +334,10 @@ static int learn(struct ls_snapshot *snapshot, int merged, int lower, uint64_t s
         return -errno;
     snapshot->device = now.st_dev;
     snapshot->lower_device = before.st_dev;
-    *call = "ioctl(BTRFS_IOC_WAIT_SYNC)";
-    int rc = ls_btrfs_commit(merged); /* inodes reach the tree no sooner */
+    /* Inodes reach the tree with a commit, and the time of one that is written to with its data: a commit alone, without
+     * the data that is dirty, does not do. */
+    *call = "syncfs";
+    int rc = ls_sync_filesystem(merged);
     if (rc)
         return rc;
     *call = "ioctl(BTRFS_IOC_GET_SUBVOL_INFO)";

@@ -105,13 +105,6 @@ int ls_btrfs_subvolume(int fd, struct ls_btrfs_subvolume *facts)
     return failed;
 }
 
-int ls_btrfs_commit(int fd)
-{
-    __u64 transaction = 0;
-    int failed = called(ioctl(fd, BTRFS_IOC_START_SYNC, &transaction));
-    return failed ? failed : called(ioctl(fd, BTRFS_IOC_WAIT_SYNC, &transaction));
-}
-
 int ls_btrfs_quota_enable(int fd, int simple)
 {
     struct btrfs_ioctl_quota_ctl_args args = {.cmd = simple ? BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA : BTRFS_QUOTA_CTL_ENABLE};

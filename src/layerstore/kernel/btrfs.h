@@ -29,9 +29,6 @@ struct ls_btrfs_subvolume {
 };
 int ls_btrfs_subvolume(int fd, struct ls_btrfs_subvolume *facts);
 
-/* Commits the running transaction, and waits for it. Dirty data of files is not waited for. */
-int ls_btrfs_commit(int fd);
-
 /* The subvolumes that lie in the subvolume `id`, as many as there is room for. Returns how many there are. */
 int64_t ls_btrfs_nested(int fd, uint64_t id, uint64_t *ids, size_t room);
 

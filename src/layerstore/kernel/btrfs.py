@@ -21,7 +21,6 @@ from layerstore.kernel.descriptors import FOLDER, opened
 __all__ = [
     "QuotaState",
     "Subvolume",
-    "commit",
     "create",
     "destroy",
     "enable_quota",
@@ -127,11 +126,6 @@ def is_read_only(subvolume: Path | str) -> bool:
 def set_read_only(subvolume: Path | str) -> None:
     """Forbid to write in a subvolume; who has a file open writes on. Commits, but without data that is dirty."""
     _ask("ioctl(BTRFS_IOC_SUBVOL_SETFLAGS)", lib.ls_btrfs_set_read_only, subvolume, 1)
-
-
-def commit(folder: Path | str | int) -> None:
-    """Bring all that was done on the filesystem into its trees and on disk, but not data of files that is dirty."""
-    _ask("ioctl(BTRFS_IOC_WAIT_SYNC)", lib.ls_btrfs_commit, folder)
 
 
 def nested(folder: Path | str | int, subvolume: int | None = None) -> list[int]:

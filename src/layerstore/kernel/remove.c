@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -20,8 +21,10 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include "btrfs.h"
 #include "remove.h"
 
 enum {
@@ -272,6 +275,27 @@ static struct folder *clear(struct removal *job, struct folder *folder, char *li
     }
 }
 
+/* A subvolume of btrfs goes at once, whatever is in it, unless it holds another one; and a read-only one goes only so, or
+   when it is made writable. 1: it is gone. */
+static int remove_subvolume(const struct folder *folder, int fd)
+{
+    enum { ROOT_INODE = 256 };
+    struct stat facts;
+    struct statfs filesystem;
+    if (fstat(fd, &facts) < 0 || facts.st_ino != ROOT_INODE || fstatfs(fd, &filesystem) < 0 || filesystem.f_type != BTRFS_SUPER_MAGIC)
+        return 0;
+    const char *slash = folder->above == NULL ? strrchr(folder->name, '/') : NULL;
+    const char *name = slash == NULL ? folder->name : slash + 1;
+    int parent = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent < 0)
+        return 0;
+    int failure = ls_btrfs_destroy(parent, name);
+    close(parent);
+    if (failure < 0 && ls_btrfs_is_read_only(fd) == 1)
+        ls_btrfs_set_read_only(fd, 0);
+    return failure == 0;
+}
+
 static void take(struct removal *job, struct folder *folder, char *listing)
 {
     folder->left = 1;
@@ -285,6 +309,10 @@ static void take(struct removal *job, struct folder *folder, char *listing)
         return;
     }
     folder->fd = fd;
+    if (remove_subvolume(folder, fd)) {
+        release(job, folder);
+        return;
+    }
     struct folder *found = clear(job, folder, listing);
     pthread_mutex_lock(&job->lock);
     while (found != NULL) {

@@ -1,6 +1,6 @@
 /* Removing a tree. Read by cffi too, so: no preprocessor. */
 
 /* Removes what `path` names, with everything in it, by up to `threads` threads. Follows no symlink, enters no mount, and
-   copes with any depth, with modes that forbid it and with immutable files, as far as this process may. What is not there is
+   copes with any depth, with modes that forbid it, immutable files and read-only subvolumes, as far as this process may. What is not there is
    removed. Returns 0, or the first failure as -errno, its place relative to `path` in `where`; the rest is then gone. */
 int ls_remove_tree(const char *path, int threads, char *where, size_t room);
