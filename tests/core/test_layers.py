@@ -63,12 +63,20 @@ def test_layer_that_is_there_is_not_read_again(
     assert trees.disk_usage(data_root / "overlay2") - used < 32 << 10
 
 
-def test_same_diff_twice_in_one_image_is_kept_once(store: Store, add: Adder, base: bytes, data_root: Path) -> None:
-    twice = make.layer(make.folder("x/"), make.file("x/y", "y"))
-    image = add(base, twice, twice)
+def test_same_diff_twice_in_one_image_is_kept_once(
+    store: Store, add: Adder, base: bytes, data_root: Path, read_back: Content
+) -> None:
+    twice = make.layer(make.folder("x/"), make.file("x/y", "y"), make.whiteout("etc/group"))
+    between = make.layer(make.file("x/y", "between"), make.file("etc/group", "again"))
+    image = add(base, twice, between, twice)
     assert add.read.count(make.digest(twice)) == 1
-    assert diffs(store, data_root) == 2
-    assert len(set(image.chain_ids)) == 3
+    assert diffs(store, data_root) == 3
+    assert len(set(image.chain_ids)) == 4
+    assert read_back(image) == {"etc/passwd": "root:x:0:0\n", "usr/tool": "#!/bin/sh\n", "x/y": "y"}
+    with store.create_container(image) as box:
+        with box.mount() as root:
+            (root / "x/y").unlink()
+        assert [str(change) for change in box.changes()] == ["C /x", "D /x/y"]
 
 
 def test_same_diff_on_other_parents_is_shared(
@@ -120,11 +128,14 @@ def test_hard_link_to_nothing_is_refused(store: Store, add: Adder, base: bytes, 
 
 
 def test_opaque_root_hides_everything_below(store: Store, add: Adder, base: bytes, read_back: Content) -> None:
-    image = add(base, make.layer(make.opaque(""), make.file("new", "n")), make.layer(make.file("more", "m")))
+    root_of = make.layer(make.folder("./", mode=0o711, uid=9), make.file("old", "o"))
+    image = add(base, root_of, make.layer(make.opaque(""), make.file("new", "n")), make.layer(make.file("more", "m")))
     assert read_back(image) == {"new": "n", "more": "m"}
     with store.create_container(image) as box:
         with box.mount() as root:
             assert sorted(os.listdir(root)) == ["more", "new"]
+            # What is hidden is what is in it: the directory itself stays as it was.
+            assert (root.stat().st_mode & 0o7777, root.stat().st_uid) == (0o711, 9)
         assert list(box.changes()) == []
 
 

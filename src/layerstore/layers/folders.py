@@ -172,7 +172,6 @@ class Folders:
         """
         if self.dialect is Dialect.MERGED:
             return staged
-        parents = () if staged.diff.root_opaque else parents
         if staged.needs_parents:
             again = self.rebuild(staged.diff, parents, dependent=True, staged=True)
             self.drop([staged.diff.key])
@@ -191,7 +190,7 @@ class Folders:
             return False
         if not stored.implied:
             return True
-        with self._merged(() if stored.root_opaque else parents) as below:
+        with self._merged(parents) as below:
             facts = tar.implied_digest(stored.implied, below)
         return not facts.symlinked and facts.digest == stored.implied_digest
 

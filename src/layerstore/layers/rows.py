@@ -56,12 +56,27 @@ _UP = f"{_ABOVE} SELECT {_DIFF}, up.chain_id FROM up JOIN diffs d ON d.key = up.
 _KEYS_UP = f"{_ABOVE} SELECT d.key, d.root_opaque FROM up JOIN diffs d ON d.key = up.key ORDER BY height"
 
 
+_UPWARDS = """
+WITH RECURSIVE up (chain_id) AS (
+    SELECT chain_id FROM layers WHERE chain_id = ?
+    UNION SELECT l.chain_id FROM up JOIN layers l ON l.parent = up.chain_id
+)
+SELECT chain_id FROM up
+"""
+
+
 def visible(diffs: Iterable[Diff]) -> tuple[LayerKey, ...]:
     """The keys of `diffs`, nearest first, down to the first that hides everything below it."""
-    keys: list[LayerKey] = []
-    for stored in diffs:
-        keys.append(stored.key)
-        if stored.root_opaque:
+    return _visible((stored.key, stored.root_opaque) for stored in diffs)
+
+
+def _visible(diffs: Iterable[tuple[str, bool]]) -> tuple[LayerKey, ...]:
+    # A diff that is there twice counts once: whatever it makes or removes, it does so again further up. Overlay
+    # refuses a directory that it is given twice.
+    keys: dict[LayerKey, None] = {}
+    for key, root_opaque in diffs:
+        keys.setdefault(LayerKey(key))
+        if root_opaque:
             break
     return tuple(keys)
 
@@ -78,15 +93,12 @@ def stack(tx: Transaction, chain_id: ChainID | None) -> Stack:
 
 def keys_of(tx: Transaction, chain_id: ChainID | None) -> tuple[LayerKey, ...]:
     """The keys of a stack, and nothing else: for what is done often."""
-    keys: list[LayerKey] = []
-    if chain_id is not None:
-        for key, root_opaque in tx.execute(_KEYS_UP, (chain_id,)).fetchall():
-            keys.append(LayerKey(key))
-            if root_opaque:
-                break
-        if not keys:
-            raise NotFound(f"no layer {chain_id}")
-    return tuple(keys)
+    if chain_id is None:
+        return ()
+    keys = _visible(tx.execute(_KEYS_UP, (chain_id,)))
+    if not keys:
+        raise NotFound(f"no layer {chain_id}")
+    return keys
 
 
 def find(tx: Transaction, chain_ids: Iterable[ChainID]) -> dict[ChainID, Diff]:
