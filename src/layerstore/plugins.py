@@ -8,6 +8,7 @@ driver that cannot be imported is a reason to give, never a crash.
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,7 @@ from layerstore.config import Config, driver_options
 from layerstore.driver import Backing, StorageDriver
 from layerstore.errors import DriverMismatch, DriverNotFound, DriverNotSupported, LayerstoreError
 
-__all__ = ["GROUP", "PREFERRED", "Choice", "Refusal", "choose", "entry_of", "find", "load", "names"]
+__all__ = ["GROUP", "PREFERRED", "Choice", "Refusal", "broken", "choose", "entry_of", "find", "load", "names"]
 
 GROUP = "layerstore.drivers"
 
@@ -49,6 +50,17 @@ def names() -> list[str]:
     return sorted(_entries())
 
 
+def broken() -> list[Refusal]:
+    """The drivers that are installed and can never work: they cannot be imported, or are none. Imports all of them."""
+    found = []
+    for name in names():
+        try:
+            find(name)
+        except DriverNotFound as error:
+            found.append(Refusal(name, error.message))
+    return found
+
+
 def find(name: str) -> type[StorageDriver]:
     """The driver that is installed as `name`."""
     entries = _entries()
@@ -72,7 +84,7 @@ def load(entry: str) -> type[StorageDriver]:
     module, _, attribute = entry.partition(":")
     try:
         driver = getattr(import_module(module), attribute)
-    except Exception as error:  # whatever a third party's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a third party's module does when it is imported
         raise DriverNotFound(
             f"the storage driver {entry} cannot be imported: {type(error).__name__}: {error}",
             remedy="Install the package that it is in, or mend it.",
@@ -100,7 +112,7 @@ def choose(config: Config, home_of: Callable[[str], Path], remembered: str | Non
         if config.storage_driver not in (None, driver.name):
             raise DriverMismatch(
                 f"this store keeps its layers with {driver.name}, but storage-driver is {config.storage_driver}",
-                remedy=f"Set storage-driver to {driver.name} or leave it out. Another driver needs another data-root.",
+                remedy=f"Set storage-driver to {driver.name} or leave it out. {_conversion(config)}",
             )
         return _choice(driver, config, home_of, [])
     if config.storage_driver is not None:
@@ -120,6 +132,15 @@ def choose(config: Config, home_of: Callable[[str], Path], remembered: str | Non
         + "; ".join(f"{refusal.name}: {_line(refusal.reason)}" for refusal in refusals),
         remedy="Put the data-root on ext4, xfs or btrfs, and run as root.",
     )
+
+
+def _conversion(config: Config) -> str:
+    """How the store becomes one of the driver that the configuration names."""
+    wanted = config.storage_driver or ""
+    if wanted not in names():
+        return f"(No driver {wanted!r} is installed.)"
+    root = [] if config.data_root == Config().data_root else ["--root", str(config.data_root)]
+    return f"To convert the store: {shlex.join(['layerstore', *root, 'migrate', wanted])}"
 
 
 def _choice(

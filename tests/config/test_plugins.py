@@ -160,6 +160,28 @@ def test_a_driver_under_a_wrong_name_is_refused(install: Callable[..., None]) ->
         plugins.find("btrfs")
 
 
+def test_broken_drivers_are_named_a_line_each(install: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    install(
+        a="no.such.module:Driver", btrfs="Working", c="Unfinished", overlay2="Working", vfs="Vfs", z="leaves:Driver"
+    )
+    monkeypatch.setattr(plugins, "import_module", _leaving)
+
+    broken = {driver.name: driver.reason for driver in plugins.broken()}
+
+    assert list(broken) == ["a", "btrfs", "c", "z"]
+    assert "cannot be imported: ModuleNotFoundError" in broken["a"]
+    assert broken["btrfs"] == "the storage driver installed as 'btrfs' calls itself 'overlay2'"
+    assert "is no storage driver" in broken["c"]
+    assert "cannot be imported: SystemExit: 3" in broken["z"]
+
+
+def _leaving(name: str) -> ModuleType:
+    """A module that ends the process when it is imported, and all others as they are."""
+    if name == "leaves":
+        raise SystemExit(3)
+    return importlib.import_module(name)
+
+
 def test_a_driver_is_found_again_by_its_entry() -> None:
     from layerstore_overlay2 import Overlay2
 
@@ -236,7 +258,21 @@ def test_a_store_keeps_its_driver(install: Callable[..., None], remembered: str)
     assert choose(Config(storage_driver="vfs"), remembered).driver is Vfs
     with pytest.raises(DriverMismatch) as caught:
         choose(Config(storage_driver="overlay2"), remembered)
-    assert "keeps its layers with vfs, but storage-driver is overlay2" in str(caught.value)
+    assert str(caught.value) == (
+        "this store keeps its layers with vfs, but storage-driver is overlay2\n"
+        "Set storage-driver to vfs or leave it out. To convert the store: layerstore migrate overlay2"
+    )
+
+
+def test_a_mismatch_names_the_command_for_this_very_store(install: Callable[..., None]) -> None:
+    install(overlay2="Working", vfs="Vfs")
+
+    with pytest.raises(DriverMismatch) as caught:
+        choose(Config(data_root=Path("/my store"), storage_driver="overlay2"), "vfs")
+    assert str(caught.value).endswith("To convert the store: layerstore --root '/my store' migrate overlay2")
+    with pytest.raises(DriverMismatch) as caught:
+        choose(Config(storage_driver="overlai2"), "vfs")
+    assert str(caught.value).endswith("(No driver 'overlai2' is installed.)")
 
 
 def test_a_wrong_option_is_no_reason_to_take_another_driver(install: Callable[..., None]) -> None:

@@ -1,16 +1,23 @@
 """What lies in the home or in `skeletons/` without a row, and belongs to nobody alive.
 
 A session makes files first and rows after, and strikes out rows first and removes files after; between the two it is
-the owner, and the names of its keys say so. What a dead one left there is garbage.
+the owner, and the names of its keys say so. What a dead one left there is garbage. What does not have a name as this
+library gives them is not ours, whatever it is, and is never touched.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
 
 from attrs import frozen
 
 from layerstore import session
 from layerstore.driver import LayerKey
 from layerstore.layers.layers import Layers
+
+_KEY = re.compile(r"[0-9a-f]{32}[a-z]{0,8}")
+"""What a session calls its layers, and what a driver may add to it. docker's folders have 64 digits."""
 
 
 @frozen
@@ -27,8 +34,8 @@ def find(layers: Layers) -> Garbage:
     The order decides: files are listed first, then it is asked who is alive, and the rows are read last. So what is
     listed, whose maker is dead, and which has no row by then, never gets one.
     """
-    home = set(layers.driver.layers())
-    skeletons = {LayerKey(path.name.partition(".")[0]) for path in layers.skeletons.iterdir()}
+    home = set(own_keys(layers.driver.layers()))
+    skeletons = set(own_keys(path.name.partition(".")[0] for path in layers.skeletons.iterdir()))
     makers = {_maker(key) for key in home | skeletons}
     alive = {maker for maker in makers if session.is_alive(layers.session.staging, maker)}
     with layers.database.read() as tx:
@@ -44,6 +51,11 @@ def find(layers: Layers) -> Garbage:
         tuple(sorted(key for key in home if is_garbage(key, diffs | containers))),
         tuple(sorted(key for key in skeletons if is_garbage(key, diffs))),
     )
+
+
+def own_keys(names: Iterable[str]) -> list[LayerKey]:
+    """Those of the names that are keys of layers as this library makes them."""
+    return [LayerKey(name) for name in names if _KEY.fullmatch(name)]
 
 
 def sweep(layers: Layers) -> None:
