@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     )
     from layerstore.images import History, Image, Removal
     from layerstore.layers import LayerSource
-    from layerstore.store import Info, Pruned, Store
+    from layerstore.store import Info, Migrated, Pruned, Store
+    from layerstore.store import migrate_store as migrate
     from layerstore.store import open_store as open
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "Kind",
     "LayerSource",
     "LayerstoreError",
+    "Migrated",
     "Mounted",
     "NameInUse",
     "NotFound",
@@ -78,6 +80,7 @@ __all__ = [
     "StoreClosed",
     "UnsupportedMediaType",
     "__version__",
+    "migrate",
     "open",
 ]
 
@@ -88,7 +91,7 @@ _HOMES = {
     "containers": ("Container", "Mounted"),
     "images": ("History", "Image", "Removal"),
     "layers": ("LayerSource",),
-    "store": ("Info", "Pruned", "Store"),
+    "store": ("Info", "Migrated", "Pruned", "Store"),
 }
 
 
@@ -98,8 +101,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     home = next((module for module, names in _HOMES.items() if name in names), "errors")
-    if name == "open":
-        value = import_module("layerstore.store").open_store
+    if name in ("migrate", "open"):
+        value = getattr(import_module("layerstore.store"), f"{name}_store")
     else:
         value = getattr(import_module(f"layerstore.{home}"), name)
     globals()[name] = value

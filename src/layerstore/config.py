@@ -16,7 +16,7 @@ from attrs import evolve, field, fields_dict, frozen
 
 from layerstore.errors import ConfigError
 
-__all__ = ["DEFAULT_FILE", "Config", "driver_options", "load", "with_overrides"]
+__all__ = ["DEFAULT_FILE", "Config", "driver_options", "load", "owner_of", "with_overrides"]
 
 DEFAULT_FILE = Path("/etc/layerstore/daemon.json")
 
@@ -92,6 +92,11 @@ def with_overrides(
         storage_driver=storage_driver or config.storage_driver,
         storage_opts=(*opts, *storage_opts),
     )
+
+
+def owner_of(opt: str) -> str:
+    """The driver whose option `overlay2.size=10G` is."""
+    return opt.partition("=")[0].strip().lower().partition(".")[0]
 
 
 def driver_options(config: Config, driver: str, options: type[Options]) -> Options:

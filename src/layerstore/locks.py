@@ -21,8 +21,16 @@ from layerstore.errors import named
 _FLOCK = struct.Struct("hhqqi4x")
 """`struct flock` with 64-bit offsets: type, whence, start, length, pid (0 for OFD locks)."""
 
+USE = 1 << 61
+"""The lock of all who have the store open, shared; and of whoever converts it, alone."""
+
+FORMER = USE + 1
+"""The lock of whoever removes what a conversion has left."""
+
 _DIFFS = 1 << 62
 _held: set[int] = set()
+_generation = 0
+"""Goes up in the child of a fork: what was locked before is the parent's."""
 
 
 def of_container(container: str) -> int:
@@ -43,11 +51,11 @@ class Locks:
 
     def one(self, slot: int, *, shared: bool = False) -> AbstractContextManager[bool]:
         """Hold the lock `slot`; waits for it. Not re-entrant."""
-        return _Held(self._path, fcntl.F_OFD_SETLKW, _flock(slot, shared=shared))
+        return Held(self._path, fcntl.F_OFD_SETLKW, _flock(slot, shared=shared))
 
-    def at_once(self, slot: int) -> AbstractContextManager[bool]:
-        """Hold the lock `slot` if nobody has it; tells whether it does."""
-        return _Held(self._path, fcntl.F_OFD_SETLK, _flock(slot, shared=False))
+    def at_once(self, slot: int, *, shared: bool = False) -> Held:
+        """Hold the lock `slot` if nobody is in the way; tells whether it does."""
+        return Held(self._path, fcntl.F_OFD_SETLK, _flock(slot, shared=shared))
 
     @contextmanager
     def several(self, slots: Iterable[int]) -> Iterator[None]:
@@ -58,39 +66,53 @@ class Locks:
             yield
 
 
-class _Held:
+class Held:
     """A lock while it is held. A class, for it is on the way of everything that is done to a container."""
 
-    __slots__ = ("_command", "_fd", "_lock", "_path")
+    __slots__ = ("_command", "_fd", "_generation", "_lock", "_path")
 
     def __init__(self, path: Path, command: int, lock: bytes) -> None:
         self._path, self._command, self._lock = path, command, lock
         self._fd = -1
+        self._generation = _generation
 
     def __enter__(self) -> bool:
         with named("open", self._path):
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _held.add(self._fd)
+        self._generation = _generation
         try:
-            fcntl.fcntl(self._fd, self._command, self._lock)
+            return self._take(self._command, self._lock)
+        except BaseException:
+            self.release()
+            raise
+
+    def upgrade(self, slot: int) -> bool:
+        """Turn the shared lock `slot` that is held here into one that is held alone; False if somebody shares it."""
+        return self._take(fcntl.F_OFD_SETLK, _flock(slot, shared=False))
+
+    def _take(self, command: int, lock: bytes) -> bool:
+        try:
+            fcntl.fcntl(self._fd, command, lock)
         except (BlockingIOError, PermissionError):  # POSIX allows either for a lock that somebody has
             return False
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
         return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give it back. A second time is no error."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd >= 0 and self._generation == _generation:
             _held.discard(fd)
             os.close(fd)
 
     def __del__(self) -> None:
         # An interrupt may come between the lock and the `with` that would give it back.
-        self.__exit__(None, None, None)
+        self.release()
 
 
 def _flock(slot: int, *, shared: bool) -> bytes:
@@ -99,6 +121,8 @@ def _flock(slot: int, *, shared: bool) -> bytes:
 
 def _release_in_child() -> None:
     # A lock belongs to the open file, which a fork shares: the child must not keep what the parent lets go.
+    global _generation
+    _generation += 1
     for fd in _held:
         os.close(fd)
     _held.clear()

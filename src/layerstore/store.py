@@ -2,45 +2,51 @@
 
 Opening one is cheap: two folders are looked at and one database is opened. The driver, this process's staging folder
 and everything that writes come into being when they are first needed. What a dead process or a power cut left behind is
-put in order before anything else happens.
+put in order before anything else happens. Whoever has a store open shares one lock, which a migration wants for itself.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from layerstore import config as configuration
-from layerstore import plugins, reference, session
+from layerstore import migration, plugins, reference, session
 from layerstore.check import Problem, problems
 from layerstore.config import Config
 from layerstore.containers import Container, Containers, Mounted
 from layerstore.database import Database
 from layerstore.digest import ChainID
 from layerstore.driver import StorageDriver
-from layerstore.errors import KernelError, named
+from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
 from layerstore.images import Image, Images, Removal, instructions
 from layerstore.images import config as image_config
-from layerstore.kernel.mount import boot_id
+from layerstore.kernel.mount import boot_id, processes_with
 from layerstore.layers import Layers, garbage
 from layerstore.layers import rows as layer_rows
-from layerstore.locks import Locks
+from layerstore.locks import USE, Held, Locks
+from layerstore.migration import Migrated, Migration
 from layerstore.session import Session
 
 if TYPE_CHECKING:
     from layerstore.check import Told
     from layerstore.layers import Progress
 
-__all__ = ["Info", "Problem", "Pruned", "Store", "open_store"]
+__all__ = ["Info", "Migrated", "Problem", "Pruned", "Store", "migrate_store", "open_store"]
+
+PATIENCE = 2.0
+"""Seconds for which an open waits for a migration to end."""
 
 
 @frozen
@@ -55,7 +61,12 @@ class Pruned:
 
 @frozen
 class Info:
-    """What `info` tells of a store and of its host."""
+    """What `info` tells of a store and of its host.
+
+    `refusals` are the drivers that were not taken when the store was made, and why; `broken` those that are installed
+    and can never work. `migration`: to which driver an unfinished one leads. `former`: the driver whose home is still
+    to be removed.
+    """
 
     id: str
     version: str
@@ -66,6 +77,9 @@ class Info:
     driver: str
     driver_status: tuple[tuple[str, str], ...]
     refusals: tuple[tuple[str, str], ...]
+    broken: tuple[tuple[str, str], ...]
+    migration: str | None
+    former: str | None
     data_root: Path
     exec_root: Path
     kernel: str
@@ -101,6 +115,45 @@ def open_store(
     )
 
 
+def migrate_store(
+    to: str,
+    data_root: str | Path | None = None,
+    *,
+    config: Config | str | Path | None = None,
+    storage_opts: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Migrated:
+    """Convert the store in `data_root` to the driver `to`, in place: images, containers and what was written in them.
+
+    Nobody else may have it open, and nothing of it may be mounted: `InUse`. What is not given comes from `config`, as
+    with `open`; its storage-driver does not matter, and its storage-opts count for the driver that they are of.
+
+    It can be killed, and goes on when it is called again; until its end the store is the old one, whole. Called with
+    the driver that the store has, it gives up a migration that was not finished. Raises `DriverNotFound`,
+    `DriverNotSupported`, `Damaged` (a layer that is not what it was), `DepthExceeded`, `ConfigError`.
+    """
+    if not isinstance(config, Config):
+        config = configuration.load(None if config is None else Path(config))
+    config = configuration.with_overrides(
+        config, data_root=None if data_root is None else Path(data_root).absolute(), storage_opts=storage_opts
+    )
+    mine = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) == to)
+    others = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) != to)
+    if not (config.data_root / "layerstore.db").exists():
+        raise NotFound(f"there is no store in {config.data_root}", remedy="Name its data-root.")
+    old = evolve(config, storage_driver=None, storage_opts=others)
+    new = evolve(config, storage_driver=to, storage_opts=mine)
+    with Store(old) as store:
+        done = store._migrate(new, progress)
+    if done.given_up is not None:
+        return done
+    with Store(new) as store:  # which removes the former home, as any open would now
+        if migration.former_of(store._facts() or {}) is not None:
+            notice = f"the home of {done.origin} could not be removed yet: the next command tries again"
+            done = evolve(done, notices=(*done.notices, notice))
+    return done
+
+
 class Store:
     """An open store. A context manager; any number of threads may use it, and any number of processes open it."""
 
@@ -109,27 +162,30 @@ class Store:
         self.data_root = config.data_root
         self._lock = threading.Lock()
         self._driver: StorageDriver | None = None
-        self._refusals: tuple[tuple[str, str], ...] = ()
+        choice = self._choose() if self._is_new() else None
         _make_folders(self.data_root)
         with ExitStack() as undo:
+            locks = Locks(self.data_root / "locks")
+            self._use = self._shared_use(locks)
+            undo.callback(self._use.release)
             self._database = Database(self.data_root / "layerstore.db")
             undo.callback(self._database.close)
             self._session = Session(self.data_root / "staging")
             undo.callback(self._session.close)
-            facts = self._facts() or self._found()
+            facts = self._facts() or self._found(choice or self._choose())
             self.id, self.driver_name, self._entry = facts["id"], facts["driver"], facts["entry"]
             if config.storage_opts or config.storage_driver not in (None, self.driver_name):
                 self._check_config()
             self.layers = Layers(
                 self._database,
-                Locks(self.data_root / "locks"),
+                locks,
                 self._session,
                 self.data_root / "skeletons",
                 self._open_driver,
             )
             self._images = Images(self.layers, config.exec_root)
             self._containers = Containers(self._images)
-            if facts.get("boot") != boot_id() or self._has_dead():
+            if facts.get("boot") != boot_id() or "former" in facts or self._has_dead():
                 self._recover()
             undo.pop_all()
 
@@ -288,6 +344,7 @@ class Store:
                 int(tx.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
                 for table in ("containers", "images", "layers")
             ]
+        facts = self._facts() or {}
         return Info(
             id=self.id,
             version=__version__,
@@ -297,7 +354,10 @@ class Store:
             layers=counts[2],
             driver=self.driver_name,
             driver_status=tuple(self.layers.driver.status()),
-            refusals=self._refusals,
+            refusals=tuple((name, reason) for name, reason in json.loads(facts.get("refusals", "[]"))),
+            broken=tuple((driver.name, driver.reason) for driver in plugins.broken()),
+            migration=migration.target_of(facts),
+            former=migration.former_of(facts),
             data_root=self.data_root,
             exec_root=self.config.exec_root,
             kernel=host.release,
@@ -314,6 +374,7 @@ class Store:
         if self._session.closed:
             return
         with ExitStack() as parts:
+            parts.callback(self._use.release)
             parts.callback(self._database.close)
             parts.callback(self._session.close)
             if self._driver is not None:
@@ -344,16 +405,100 @@ class Store:
             facts = dict(tx.execute("SELECT key, value FROM meta").fetchall())
         return facts or None
 
-    def _found(self) -> dict[str, str]:
-        """Found the store: choose its driver, and write it down."""
-        choice = plugins.choose(self.config, self._home, None)
-        self._refusals = tuple((refusal.name, refusal.reason) for refusal in choice.refusals)
-        facts = {"id": os.urandom(16).hex(), "driver": choice.driver.name, "entry": plugins.entry_of(choice.driver)}
+    def _is_new(self) -> bool:
+        return not os.path.lexists(self.data_root / "layerstore.db")
+
+    def _choose(self) -> plugins.Choice:
+        """Choose the driver of a new store. A refusal leaves nothing behind."""
+        with named("mkdir", self.data_root):
+            made = [folder for folder in (self.data_root, *self.data_root.parents) if not folder.exists()]
+            self.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        try:
+            choice = plugins.choose(self.config, self._home, None)
+            self._require_free_home(choice.driver.name)
+        except BaseException:
+            with suppress(OSError):  # another process has put something there
+                for folder in made:
+                    folder.rmdir()
+            raise
+        return choice
+
+    def _require_free_home(self, driver: str) -> None:
+        """Raise `ConfigError` if a new store's home belongs to another program, as docker's does."""
+        found = migration.first_in(self._home(driver))
+        # A store that was founded this moment by another process has its home already.
+        if found is not None and self._is_new():
+            raise ConfigError(
+                f"{self._home(driver)} is not empty (it holds {found}), and {self.data_root} is no store of layerstore",
+                remedy="Choose another data-root: what another program keeps there is never taken over.",
+                path=self._home(driver),
+            )
+
+    def _found(self, choice: plugins.Choice) -> dict[str, str]:
+        """Found the store: write down its driver, and why it is no other."""
+        facts = {
+            "id": os.urandom(16).hex(),
+            "driver": choice.driver.name,
+            "entry": plugins.entry_of(choice.driver),
+            "refusals": json.dumps([(refusal.name, refusal.reason) for refusal in choice.refusals]),
+        }
         with self._database.write() as tx:
             # Another process may have been faster: then its choice stands.
             if tx.execute("SELECT 1 FROM meta").fetchone() is None:
                 tx.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts.items())
             return dict(tx.execute("SELECT key, value FROM meta").fetchall())
+
+    def _shared_use(self, locks: Locks) -> Held:
+        """Take part in the store. Raises `InUse` while it is being converted."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            held = locks.at_once(USE, shared=True)
+            if held.__enter__():
+                return held
+            held.release()
+            if time.monotonic() > deadline:
+                raise self._being_migrated()
+            time.sleep(0.02)
+
+    def _being_migrated(self) -> InUse:
+        database = Database(self.data_root / "layerstore.db")
+        try:
+            with database.read() as tx:
+                facts = dict(tx.execute("SELECT key, value FROM meta").fetchall())
+        finally:
+            database.close()
+        to, process = migration.target_of(facts), migration.process_of(facts)
+        who = "another process" if process is None else f"process {process}"
+        return InUse(
+            f"the store in {self.data_root} is being converted{f' to {to}' if to else ''} by {who}",
+            holders=[who],
+            remedy="Wait until it has ended. Killed, it leaves the store as it was.",
+        )
+
+    # --- becoming one of another driver ---
+
+    def _migrate(self, config: Config, progress: Progress | None) -> Migrated:
+        """`migrate_store`, of this store, which nobody else has open by then."""
+        assert config.storage_driver is not None
+        self._require_alone()
+        parts = migration.Parts(self.data_root, self.layers, self._containers)
+        if config.storage_driver == self.driver_name:
+            return migration.give_up(parts)
+        choice = plugins.choose(config, self._home, None)
+        return Migration(parts, self._entry, choice, progress).run()
+
+    def _require_alone(self) -> None:
+        for _ in range(20):  # a process that is just being started has for a moment what its parent has open
+            if self._use.upgrade(USE):
+                return
+            time.sleep(0.01)
+        others = [f"process {number}" for number in processes_with(self.data_root / "locks") if number != os.getpid()]
+        who = ", ".join(others) or "this process itself"
+        raise InUse(
+            f"the store in {self.data_root} is open: by {who}",
+            holders=others,
+            remedy="A migration needs it alone: end them first.",
+        )
 
     def _check_config(self) -> None:
         """Does the configuration fit this store? Raises `DriverMismatch`, `ConfigError`."""
@@ -394,6 +539,8 @@ class Store:
             self.layers.recover()
             garbage.sweep(self.layers)
             session.remove(self._session.staging, dead)
+        with suppress(LayerstoreError):  # it is tried again by the next `open`, and `info` tells of it
+            migration.remove_former(self.layers, self.data_root)
         with self._database.write(durable=False) as tx:
             tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?)", (boot_id(),))
 

@@ -6,6 +6,7 @@ unpacked one after another, each on the last, and a layer that was staged before
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from attrs import frozen
 
 from layerstore.changes import Changes, compare_trees
 from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
+from layerstore.errors import KernelError
 from layerstore.kernel.files import fsync_folder
 
 
@@ -97,4 +99,8 @@ class Plain(StorageDriver):
 
 
 def _copy(source: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", source, target], check=True)
+    try:
+        subprocess.run(["cp", "-a", source, target], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        full = b"No space left" in error.stderr
+        raise KernelError("cp", errno.ENOSPC if full else errno.ENOENT, path=source) from error

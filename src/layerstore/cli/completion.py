@@ -53,6 +53,15 @@ def images(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Comp
     return _offered(ctx, incomplete, _image_names)
 
 
+def drivers(_ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Names of the storage drivers that are installed."""
+    from click.shell_completion import CompletionItem
+
+    from layerstore import plugins
+
+    return [CompletionItem(name) for name in plugins.names() if name.startswith(incomplete)]
+
+
 def containers(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Names of containers, and IDs."""
     return _offered(ctx, incomplete, _container_names)

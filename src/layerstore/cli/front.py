@@ -21,6 +21,7 @@ from layerstore.cli import output
 from layerstore.errors import LayerstoreError
 
 if TYPE_CHECKING:
+    from layerstore.config import Config
     from layerstore.store import Store
 
 PROGRAM: Final = "layerstore"
@@ -46,6 +47,7 @@ _COMMANDS: Final = (
     ("export", "archives", "Write a container's filesystem as a tar"),
     ("info", "storage", "Show facts about the store and its driver"),
     ("check", "storage", "Find what is missing, damaged or left over in the store"),
+    ("migrate", "migrate", "Convert the store to another storage driver"),
     ("prune", "storage", "Remove unmounted containers and unused images"),
     ("completion", "completion", "Print the shell's completion script"),
     ("version", "storage", "Show the version"),
@@ -62,6 +64,14 @@ class Arguments:
         self.config = config
         self.driver = driver
         self.options = options
+
+    def read_config(self) -> Config:
+        """What daemon.json says, or the file in its place; without what the command line says instead."""
+        from pathlib import Path
+
+        from layerstore import config
+
+        return config.load(None if self.config is None else Path(self.config))
 
     def open(self) -> Store:
         """The store: a context manager that closes it."""

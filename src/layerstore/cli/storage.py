@@ -53,6 +53,9 @@ def _info_facts(info: Info) -> dict[str, object]:
         "Driver": info.driver,
         "DriverStatus": [list(pair) for pair in info.driver_status],
         "DriverRefusals": [list(pair) for pair in info.refusals],
+        "BrokenDrivers": [list(pair) for pair in info.broken],
+        "Migration": info.migration,
+        "FormerDriver": info.former,
         "KernelVersion": info.kernel,
         "OperatingSystem": info.operating_system,
         "OSType": info.os,
@@ -76,10 +79,15 @@ def _info_lines(info: Info) -> Iterator[str]:
     yield f"Storage Driver: {info.driver}"
     for name, value in info.driver_status:
         yield f" {name}: {value}"
-    if info.refusals:
-        yield "Other Drivers:"
-        for name, reason in info.refusals:
-            yield f" {name}: {units.one_line(reason)}"
+    for name, reason in info.refusals:
+        yield f"Not chosen: {name}: {units.one_line(reason)}"
+    for name, reason in info.broken:
+        yield f"Broken driver: {name}: {units.one_line(reason)}"
+    if info.migration is not None:
+        goes_on = f"layerstore migrate {info.migration} goes on, layerstore migrate {info.driver} gives it up"
+        yield f"Unfinished Migration: to {info.migration} ({goes_on})"
+    if info.former is not None:
+        yield f"Former Driver: {info.former} (its home could not be removed yet)"
     yield f"Kernel Version: {info.kernel}"
     yield f"Operating System: {info.operating_system}"
     yield f"OSType: {info.os}"

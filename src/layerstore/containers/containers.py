@@ -143,7 +143,7 @@ class Containers:
                 self.mounts.end(row)
             self.mounts.require_unmounted(row)
             with self._database.write() as tx:
-                tx.execute("DELETE FROM containers WHERE id = ?", (container,))
+                rows.delete(tx, container)
                 _, keys = layer_rows.release(tx, row.chain_id)
             self.layers.folders.drop_writable(row.key)
             self.layers.folders.drop(keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,23 @@ def to_row(columns: Sequence[object]) -> Row:
         boot=str(boot),
         touched=bool(touched),
     )
+
+
+def every(tx: Transaction) -> list[Row]:
+    """The rows of all containers, the oldest first."""
+    return [to_row(row) for row in tx.execute(f"SELECT {COLUMNS} FROM containers c ORDER BY c.created, c.id")]
+
+
+def delete(tx: Transaction, container: str) -> None:
+    """Delete a container's row."""
+    tx.execute("DELETE FROM containers WHERE id = ?", (container,))
+
+
+def exchange(tx: Transaction, keys: Mapping[str, LayerKey]) -> None:
+    """Give containers, none of which is mounted, other writable layers."""
+    tx.execute("DELETE FROM mounts")
+    tx.execute("DELETE FROM holds")
+    tx.executemany("UPDATE containers SET key = ? WHERE id = ?", [(key, container) for container, key in keys.items()])
 
 
 def stand_on(

@@ -63,7 +63,7 @@ class Unpacked:
 
 def unpack(
     stream: Readable,
-    tree: Path,
+    tree: Path | int,
     *,
     dialect: Dialect,
     skeleton: Path,
@@ -75,6 +75,9 @@ def unpack(
 ) -> Unpacked:
     """Unpack the tar that `stream` gives into `tree`, and write its skeleton to the new file `skeleton`.
 
+    `tree` is a folder, or a directory fd: with `MERGED`, that of a writable mount, which then changes as if a program
+    had changed it.
+
     `below` is a directory fd of the parents' merged tree. It may be left out for drivers with independent layers; for
     `MERGED` it is the tree itself (and left out for a bottom layer). `bottom` says that there are no parents. Files
     that the tar replaces by later entries of the same name go to `<skeleton>.shadowed/`. `progress` is told the bytes
@@ -83,7 +86,7 @@ def unpack(
     Raises `InvalidArchive` (malformed, cut short, leads outside), `DigestMismatch` (not `expected`), `KernelError` (no
     space, no permission). What was made until then is left for the caller to discard.
     """
-    tree_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    tree_fd = os.dup(tree) if isinstance(tree, int) else os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     unpacker = ffi.NULL
     writers: list[threading.Thread] = []
     try:

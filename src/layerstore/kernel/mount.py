@@ -19,7 +19,15 @@ from attrs import frozen
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import lib
 from layerstore.kernel.descriptors import FOLDER, HANDLE, MORE_DESCRIPTORS, NO_DESCRIPTORS, open_path, opened
-from layerstore.kernel.mounttable import boot_id, id_of, mount_id, mount_namespace, mounts_below, namespace_holds
+from layerstore.kernel.mounttable import (
+    boot_id,
+    id_of,
+    mount_id,
+    mount_namespace,
+    mounts_below,
+    namespace_holds,
+    processes_with,
+)
 
 __all__ = [
     "Mount",
@@ -30,6 +38,7 @@ __all__ = [
     "mount_namespace",
     "mounts_below",
     "namespace_holds",
+    "processes_with",
     "unmount",
 ]
 

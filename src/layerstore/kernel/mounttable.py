@@ -28,6 +28,7 @@ __all__ = [
     "mounts_below",
     "namespace_holds",
     "processes",
+    "processes_with",
 ]
 
 _HERE = -100  # AT_FDCWD
@@ -82,6 +83,18 @@ def namespace_holds(namespace: int, mountpoint: Path) -> int | None:
 def processes() -> Iterator[int]:
     """All processes that can be seen."""
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def processes_with(file: Path) -> list[int]:
+    """The processes that have a file open, of those that can be looked into."""
+    wanted = os.path.realpath(file)
+    found = []
+    for process in processes():
+        with suppress(OSError):
+            folder = f"/proc/{process}/fd"
+            if any(os.readlink(f"{folder}/{number}") == wanted for number in os.listdir(folder)):
+                found.append(process)
+    return found
 
 
 def mountinfo(process: int | str = "self") -> Iterator[tuple[int, bytes, bytes]]:

@@ -116,7 +116,7 @@ class Folders:
                     expected=expected,
                     below=below,
                     bottom=parents is not None and not parents,
-                    progress=_counting(progress),
+                    progress=counting(progress),
                 )
             if found.needs_parents and parents is not None and self.independent:
                 raise InvalidArchive("it links to a file that no layer below has", layer=found.diff_id)
@@ -348,7 +348,7 @@ class Folders:
             os.rename(source, target)
 
 
-def _counting(told: Told | None) -> Told | None:
+def counting(told: Told | None) -> Told | None:
     """What `unpack` may be given: it tells the bytes that came, often; `told` wants their sum, and not too often."""
     if told is None:
         return None

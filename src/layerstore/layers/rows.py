@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -122,6 +122,11 @@ def all_diffs(tx: Transaction) -> list[Diff]:
     return [_diff(row) for row in tx.execute(f"SELECT {_DIFF} FROM diffs d ORDER BY d.key")]
 
 
+def keys_by_chain(tx: Transaction) -> dict[ChainID, LayerKey]:
+    """Every layer, and the key of its diff."""
+    return {ChainID(chain): LayerKey(key) for chain, key in tx.execute("SELECT chain_id, key FROM layers")}
+
+
 def insert_diff(tx: Transaction, stored: Diff) -> None:
     """Write the row of a diff whose files are in place."""
     tx.execute(
@@ -176,6 +181,24 @@ def release_unreachable(tx: Transaction) -> tuple[list[ChainID], list[LayerKey]]
     tx.executemany("UPDATE layers SET parent = NULL WHERE chain_id = ?", [(chain,) for chain in gone])
     tx.executemany("DELETE FROM layers WHERE chain_id = ?", [(chain,) for chain in gone])
     return gone, forget_orphans(tx)
+
+
+def delete_up(tx: Transaction, chain_ids: Iterable[ChainID]) -> None:
+    """Delete the rows of layers, of all that are above them, and of the containers on these."""
+    for chain in chain_ids:
+        doomed = tx.execute(_UPWARDS, (chain,)).fetchall()
+        tx.executemany("DELETE FROM containers WHERE chain_id = ?", doomed)
+        tx.executemany("UPDATE layers SET parent = NULL WHERE chain_id = ?", doomed)
+        tx.executemany("DELETE FROM layers WHERE chain_id = ?", doomed)
+
+
+def exchange(tx: Transaction, diffs: Iterable[Diff], keys: Mapping[ChainID, LayerKey]) -> None:
+    """Let every layer have another diff; the old ones' rows go, and all leases."""
+    tx.execute("DELETE FROM leases")
+    for stored in diffs:
+        insert_diff(tx, stored)
+    tx.executemany("UPDATE layers SET key = ? WHERE chain_id = ?", [(key, chain) for chain, key in keys.items()])
+    forget_orphans(tx)
 
 
 def forget_orphans(tx: Transaction) -> list[LayerKey]:
