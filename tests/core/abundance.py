@@ -16,8 +16,8 @@ from typing import Any
 
 import layerstore
 from layerstore import plugins
+from layerstore.testing.trees import listing
 from support import images as make
-from support.trees import listing
 
 PLAIN = "core.plain:Plain"
 

@@ -19,6 +19,7 @@ import layerstore
 from core import abundance
 from core.abundance import settings
 from core.plain import Plain
+from core.test_power import power_cut
 from layerstore import plugins, store
 from layerstore.driver import Capabilities, CopyOnWrite, Dialect
 from layerstore.errors import (
@@ -82,6 +83,10 @@ def look(data_root: Path, driver: str, *, trees: bool = True) -> Facts:
         facts = abundance.seen(opened, trees=trees)
     assert facts["check"] == []
     return facts
+
+
+def without_trees(facts: Facts) -> Facts:
+    return {name: value for name, value in facts.items() if not name.startswith("tree of")}
 
 
 def migrate(data_root: Path, to: str) -> layerstore.Migrated:
@@ -431,12 +436,13 @@ def test_former_home_waits_for_its_driver(filled: Path, monkeypatch: pytest.Monk
 @pytest.mark.tools("strace")
 @pytest.mark.parametrize(
     ("call", "step"),
-    [("rename", 9), ("mkdir", 11), ("fdatasync", 7), ("fsync", 7), ("syncfs", 7), ("linkat", 4), ("unlink", 3)],
+    [("rename", 17), ("mkdir", 19), ("fdatasync", 13), ("fsync", 9), ("syncfs", 9), ("linkat", 8), ("unlink", 5)],
 )
 def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None:
     """To plain and back, each time killed a little later; `step` leaves some calls out, for time."""
+    step = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else step
     before = look(filled, "overlay2")
-    small = {name: value for name, value in before.items() if not name.startswith("tree of")}
+    small = without_trees(before)
     names, kills = ("overlay2", "plain"), 0
     for count in range(1, 10_000, step):
         command = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}"]
@@ -459,3 +465,33 @@ def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None
             break
     assert kills > 1
     assert look(filled, names[0]) == before
+
+
+# --- the power cut
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("last", ["_link_skeletons", "_switch", "the end"])
+def test_power_is_cut(kind: str, last: str, own_filesystem: Callable[..., Path], tmp_path: Path) -> None:
+    """After the last layer, before the switch, or as soon as the migration is said to be done."""
+    disk = own_filesystem(kind)
+    data_root = disk / "store"
+    fill(data_root, tmp_path)
+    before = look(data_root, "overlay2")
+    program = (
+        "import os, sys, layerstore\n"
+        "from core import abundance\n"
+        "from layerstore.migration import Migration\n"
+        "abundance.plugins._entries = abundance.entries\n"
+        "if hasattr(Migration, sys.argv[2]): setattr(Migration, sys.argv[2], lambda *_: os._exit(0))\n"
+        "layerstore.migrate('plain', sys.argv[1])\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, data_root, last], env=ENVIRONMENT, check=True)
+    with power_cut(disk):
+        if last != "the end":
+            assert look(data_root, "overlay2", trees=False) == without_trees(before)
+            assert unfinished(data_root) == "plain"
+            migrate(data_root, "plain")
+        assert look(data_root, "plain") == before
+        assert_nothing_is_left(data_root, "plain")

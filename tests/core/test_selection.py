@@ -18,8 +18,8 @@ from layerstore import plugins
 from layerstore.driver import Backing
 from layerstore.errors import ConfigError, Damaged, DriverMismatch, DriverNotSupported
 from layerstore.store import Store
+from layerstore.testing.trees import assert_same, listing
 from support import images as make
-from support.trees import assert_same, listing
 
 pytestmark = pytest.mark.root
 
