@@ -26,8 +26,8 @@ enum ls_state { LS_AT_HEADER, LS_IN_EXTENSION, LS_IN_EXTENTS, LS_IN_MAP, LS_IN_P
 
 struct ls_unpack {
     struct ls_disk disk;
-    int below, shadow;
-    char *shadow_path;
+    int below, shadow, shadow_apart; /* apart: the shadow folder's place, while it is within the tree; else -1 */
+    char *shadow_path, shadow_inside[32];
     struct ls_queue queue;
     struct ls_model model;
 
@@ -70,6 +70,7 @@ int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct l
 /* Makes the directory and those above it, where they are not on disk yet. */
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder);
 int ls_shadow_folder(struct ls_unpack *unpack);
+int ls_shadow_settle(struct ls_unpack *unpack);
 /* What the parents have under this name; 0 when they have nothing, else a LS_ type. For a directory or symlink the node knows it then. */
 int ls_look_below(struct ls_unpack *unpack, struct ls_node *node);
 /* All jobs are done and all links made that can be. */

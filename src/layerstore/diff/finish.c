@@ -306,7 +306,7 @@ int ls_unpack_finish(struct ls_unpack *unpack) {
     struct ls_node *root = unpack->model.root;
     int rc = ls_finish_links(unpack);
     ls_queue_close(&unpack->queue);
-    if (rc)
+    if (rc || ls_shadow_settle(unpack))
         return -1;
     find_hidden(unpack);
     for (struct ls_node *node = ls_node_deepest(root); node; node = ls_node_postorder(node, root))

@@ -38,7 +38,7 @@ struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *sh
         return NULL;
     unpack->disk = (struct ls_disk){.tree = tree, .dialect = dialect, .plain_owner = dialect != LS_DIALECT_MERGED && geteuid() == 0 && getegid() == 0};
     unpack->below = below;
-    unpack->shadow = -1;
+    unpack->shadow = unpack->shadow_apart = -1;
     unpack->here.fd = unpack->there.fd = -1;
     unpack->shadow_path = strdup(shadow);
     ls_queue_begin(&unpack->queue);
@@ -76,6 +76,8 @@ void ls_unpack_free(struct ls_unpack *unpack) {
     ls_cursor_close(&unpack->there);
     if (unpack->shadow >= 0)
         close(unpack->shadow);
+    if (unpack->shadow_apart >= 0)
+        close(unpack->shadow_apart);
     ls_model_end(&unpack->model);
     ls_entry_free(&unpack->entry);
     for (size_t i = 0; i < unpack->payload_count; i++)
@@ -201,15 +203,6 @@ int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder) {
 void ls_mark_filled(struct ls_node *folder) {
     for (; folder && !(folder->flags & LS_FILLED); folder = folder->parent)
         folder->flags |= LS_FILLED;
-}
-
-int ls_shadow_folder(struct ls_unpack *unpack) {
-    if (unpack->shadow >= 0)
-        return 0;
-    if (mkdir(unpack->shadow_path, 0700) && errno != EEXIST)
-        return ls_fail_system(unpack, -errno, "mkdir", NULL);
-    unpack->shadow = open(unpack->shadow_path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return unpack->shadow >= 0 ? 0 : ls_fail_system(unpack, -errno, "open", NULL);
 }
 
 /* --- what the parents have ---------------------------------------------------------------------------------------- */

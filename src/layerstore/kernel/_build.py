@@ -36,6 +36,7 @@ SHARED = (
     "diff/model",
     "diff/disk",
     "diff/queue",
+    "diff/shadow",
     "diff/write",
     "diff/finish",
     "diff/header",
