@@ -32,6 +32,7 @@ from layerstore.driver import StorageDriver
 from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
 from layerstore.images import Image, Images, Removal, instructions
 from layerstore.images import config as image_config
+from layerstore.kernel.files import remove_tree
 from layerstore.kernel.mount import boot_id, processes_with
 from layerstore.layers import Layers, garbage
 from layerstore.layers import rows as layer_rows
@@ -481,6 +482,9 @@ class Store:
         """`migrate_store`, of this store, which nobody else has open by then."""
         assert config.storage_driver is not None
         self._require_alone()
+        for folder in (self.data_root, self._home(self.driver_name)):
+            for left in folder.glob(".layerstore-probe-*"):  # by whoever died while it probed: nobody else does so now
+                remove_tree(left)
         parts = migration.Parts(self.data_root, self.layers, self._containers)
         if config.storage_driver == self.driver_name:
             return migration.give_up(parts)

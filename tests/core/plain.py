@@ -19,7 +19,7 @@ from attrs import frozen
 from layerstore.changes import Changes, compare_trees
 from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
 from layerstore.errors import KernelError
-from layerstore.kernel.files import fsync_folder
+from layerstore.kernel.files import fsync_folder, remove_tree
 
 
 @frozen
@@ -49,10 +49,14 @@ class Plain(StorageDriver):
     ) -> None:
         folder = self.staging / layer
         (folder / "merged").mkdir(parents=True)
-        if parents:
-            _copy(self.tree(parents[0]), folder / "tree")
-        else:
-            (folder / "tree").mkdir()
+        try:
+            if parents:
+                _copy(self.tree(parents[0]), folder / "tree")
+            else:
+                (folder / "tree").mkdir()
+        except KernelError:
+            remove_tree(folder)
+            raise
         if not staged:
             folder.rename(self.home / layer)
 

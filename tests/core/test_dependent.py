@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import layerstore
 from core.adding import Adder
 from layerstore.images import Image
 from layerstore.store import Store
+from layerstore.testing.trees import listing
 from support import images as make
 
 pytestmark = pytest.mark.root
@@ -145,3 +147,32 @@ def test_bad_layer_leaves_no_trace(store: Store, add: Adder, base: bytes, data_r
     assert store.images() == []
     store.close()
     assert kept(data_root) == 0
+
+
+def test_container_that_never_reached_the_disk_is_made_again(
+    store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path
+) -> None:
+    image = add(base, upper)
+    box = store.create_container(image, name="web")
+    shutil.rmtree(data_root / "plain" / box._row.key)
+    with pytest.raises(layerstore.Damaged, match="the files of container web are missing"):
+        box.mount()
+    with store.layers.database.write() as tx:
+        tx.execute("UPDATE containers SET boot = 'former'")
+    with box.mount() as root, image.mount() as seen:
+        assert listing(root) == listing(seen)
+
+
+def test_container_on_a_layer_that_is_gone_is_not_made_again(
+    store: Store, add: Adder, base: bytes, data_root: Path
+) -> None:
+    box = store.create_container(add(base), name="web")
+    for folder in (data_root / "plain").iterdir():
+        shutil.rmtree(folder)
+    with store.layers.database.write() as tx:
+        tx.execute("UPDATE containers SET boot = 'former'")
+    with pytest.raises(layerstore.Damaged, match=r"the files of layer .* are missing"):
+        box.mount()
+    add(base)
+    with box.mount() as root:
+        assert (root / "etc/passwd").exists()

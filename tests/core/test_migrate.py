@@ -93,6 +93,24 @@ def migrate(data_root: Path, to: str) -> layerstore.Migrated:
     return layerstore.migrate(to, config=settings(data_root))
 
 
+def killed(data_root: Path, to: str, call: str, count: int) -> bool:
+    """Let a process of its own do it, which is killed before it makes this system call so many times; was it?"""
+    command = [
+        "strace",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={call}",
+        "-e",
+        f"inject={call}:signal=KILL:when={count}",
+    ]
+    command += [sys.executable, abundance.__file__, str(data_root), to]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -signal.SIGKILL, 128 + signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
 def assert_nothing_is_left(data_root: Path, driver: str) -> None:
     """Neither of another driver, nor of the migration."""
     assert set(os.listdir(data_root)) == {"layerstore.db", "locks", driver, "skeletons", "staging"}
@@ -115,9 +133,10 @@ def test_there_and_back(filled: Path) -> None:
         assert look(filled, to) == before
 
 
+@pytest.mark.tools("strace")
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_through_every_driver_that_works_there(kind: str, backing: Callable[[str], Path], tmp_path: Path) -> None:
-    """One after the other, beginning and ending with the first, and the one of these tests last."""
+    """One after the other, killed in the middle of each, and back to the first; the one of these tests is last."""
     data_root = backing(kind) / "store"
     working = []
     for name in ("overlay2", "btrfs", "aufs", "vfs"):
@@ -130,10 +149,15 @@ def test_through_every_driver_that_works_there(kind: str, backing: Callable[[str
     first, *others = working
     fill(data_root, tmp_path, first)
     before = look(data_root, first)
-    for to in (*others, "plain", first):
+    now = first
+    for number, to in enumerate((*others, "plain", first)):
+        assert killed(data_root, to, "fdatasync", 10 + 3 * number)
+        assert look(data_root, now, trees=False) == without_trees(before)
+        assert unfinished(data_root) == to
         migrate(data_root, to)
         assert_nothing_is_left(data_root, to)
         assert look(data_root, to) == before
+        now = to
 
 
 def test_containers_stay_what_they_were(filled: Path) -> None:
@@ -445,13 +469,8 @@ def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None
     small = without_trees(before)
     names, kills = ("overlay2", "plain"), 0
     for count in range(1, 10_000, step):
-        command = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}"]
-        command += ["-e", f"inject={call}:signal=KILL:when={count}", sys.executable, abundance.__file__]
-        done = subprocess.run(
-            [*command, filled, names[1]], env=ENVIRONMENT, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), done.stderr
+        died = killed(filled, names[1], call, count)
+        if died:
             kills += 1
             with layerstore.open(config=settings(filled)) as opened:
                 is_old = opened.driver_name == names[0]
@@ -461,7 +480,7 @@ def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None
         assert_nothing_is_left(filled, names[1])
         assert look(filled, names[1], trees=False) == small
         names = (names[1], names[0])
-        if done.returncode == 0:
+        if not died:
             break
     assert kills > 1
     assert look(filled, names[0]) == before

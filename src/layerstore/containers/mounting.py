@@ -154,7 +154,11 @@ class Mounts:
                 remedy=f"What was written in it is lost. Remove it: layerstore rm {row.name}",
                 path=self._layers.driver.tree(row.key),
             )
-        self._layers.driver.create(row.key, parents, size=row.size)
+        try:
+            self._layers.driver.create(row.key, parents, size=row.size)
+        except KernelError:
+            self._layers.folders.require(parents)
+            raise
 
     def place_of(self, container: str) -> Path | None:
         """Where it is mounted now, if it is."""
