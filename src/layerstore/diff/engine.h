@@ -1,4 +1,5 @@
-/* What the reader (unpack.c), the writers (write.c) and the end (finish.c) of unpacking share. */
+/* What the parts of unpacking share: the reader (stream.c, place.c and what place.c calls), the writers (write.c), the end
+ * (finish.c). Each part's functions stand below its name. */
 #ifndef LS_ENGINE_H
 #define LS_ENGINE_H
 #include "disk.h"
@@ -59,9 +60,13 @@ struct ls_unpack {
     struct ls_bytes failed_path;
 };
 
+/* --- unpack.c */
+
 /* The first failure counts; the queue ends with it. Each returns -1. */
 int ls_fail_archive(struct ls_unpack *unpack, const char *sentence, const void *path, size_t length);
 int ls_fail_system(struct ls_unpack *unpack, int code, const char *call, const struct ls_node *node);
+/* At the entry in hand: -EBADMSG with a sentence, else there is no memory. */
+int ls_fail_here(struct ls_unpack *unpack, int rc, const char *sentence);
 int ls_notice(struct ls_unpack *unpack, const char *kind, const struct ls_node *node);
 
 void ls_default_folder(struct ls_node *node);
@@ -71,12 +76,45 @@ int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct l
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder);
 int ls_shadow_folder(struct ls_unpack *unpack);
 int ls_shadow_settle(struct ls_unpack *unpack);
+
+/* --- resolve.c */
+
+enum ls_purpose { LS_FOR_FILE, LS_FOR_OPAQUE, LS_FOR_WHITEOUT, LS_TO_LOOK };
+
+/* An O_PATH descriptor of what the parents have under this name. -ENOENT: they have nothing, or nothing that shows here. */
+int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name);
 /* What the parents have under this name; 0 when they have nothing, else a LS_ type. For a directory or symlink the node knows it then. */
 int ls_look_below(struct ls_unpack *unpack, struct ls_node *node);
-/* All jobs are done and all links made that can be. */
-int ls_settle_jobs(struct ls_unpack *unpack);
+/* The name as part of the layer. NULL after a failure. */
+struct ls_node *ls_child(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name);
+/* The directory that these components lead to. NULL without a failure: nothing is there, and nothing has to be. */
+struct ls_node *ls_walk(struct ls_unpack *unpack, struct ls_node *from, const struct ls_part *part, size_t count, enum ls_purpose purpose);
 /* The node that a hard link's words mean (itself a link, perhaps), or NULL. `wrong`: they can mean no file. */
 struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool *wrong);
-int ls_copy_from_below(struct ls_unpack *unpack, struct ls_node *node, int fd);
+
+/* --- replace.c */
+
+/* Has this layer made something of the name? */
+static inline bool ls_is_own(const struct ls_node *node) { return node->type && node->flags & (LS_LISTED | LS_IMPLIED | LS_OPAQUE | LS_FILLED); }
+/* Removes what earlier entries made, in the model and on disk. */
+int ls_clear(struct ls_unpack *unpack, struct ls_node *top);
+/* Makes the name free: of what an earlier entry made, and of all that was said of names below it. */
+int ls_make_way(struct ls_unpack *unpack, struct ls_node *top);
+int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name);
+int ls_place_opaque(struct ls_unpack *unpack, struct ls_node *folder);
+
+/* --- link.c */
+
+int ls_place_link(struct ls_unpack *unpack, struct ls_node *node);
+/* All jobs are done and all links made that can be. */
+int ls_settle_jobs(struct ls_unpack *unpack);
 int ls_finish_links(struct ls_unpack *unpack);
+
+/* --- place.c */
+
+#define LS_MARK_PREFIX ".wh."
+#define LS_LINK_STORE ".wh..wh.plnk"
+
+/* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the skeleton. */
+int ls_place(struct ls_unpack *unpack);
 #endif

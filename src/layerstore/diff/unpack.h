@@ -1,4 +1,4 @@
-/* A layer's tar becomes files. Python feeds chunks and lends threads; all that is done per file is done in unpack.c. */
+/* A layer's tar becomes files. Python feeds chunks and lends threads; all that is done per file is done in C. */
 
 #define LS_CHUNK 262144
 

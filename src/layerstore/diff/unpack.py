@@ -1,7 +1,7 @@
 """A layer's tar becomes files, its DiffID and its skeleton, in one pass.
 
 The stream is hashed and parsed in the calling thread and files are written in others; all that is done per entry is C
-(unpack.c). Nothing is synced here, and nothing of the tar can act outside `tree`.
+(engine.h). Nothing is synced here, and nothing of the tar can act outside `tree`.
 """
 
 from __future__ import annotations
