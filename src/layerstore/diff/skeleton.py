@@ -20,13 +20,27 @@ _LEVEL = 1
 _PIECE = 1 << 18
 
 
-class SkeletonWriter:
+class _Skeleton:
+    """A file that is closed at the end of a `with` block."""
+
+    _file: BinaryIO
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class SkeletonWriter(_Skeleton):
     """Writes a skeleton: the stream in pieces, then the index. Without `close` the file is not a skeleton."""
 
     def __init__(self, path: Path) -> None:
         import zstandard  # here and below: most commands read no skeleton, and it takes 15 ms
 
-        self._file: BinaryIO = path.open("xb", buffering=0)
+        self._file = path.open("xb", buffering=0)
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._frame = self._compressor.compressobj()
         self._file.write(_MAGIC)
@@ -44,22 +58,14 @@ class SkeletonWriter:
         self._file.write(_TRAILER.pack(stream_end - len(_MAGIC), index_end - stream_end, _MAGIC))
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-
-class SkeletonReader:
+class SkeletonReader(_Skeleton):
     """Reads a skeleton. Raises `Damaged` when the file is none, or is cut short."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file: BinaryIO = path.open("rb", buffering=0)
+            self._file = path.open("rb", buffering=0)
         except FileNotFoundError:
             raise Damaged(f"the skeleton {path.name} is missing", path=path) from None
         try:
@@ -109,11 +115,3 @@ class SkeletonReader:
                 yield frame.decompress(piece)
         except zstandard.ZstdError:
             raise self._damaged() from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
