@@ -111,7 +111,7 @@ class Results:
         """Those that are drivers."""
         return tuple(subject for subject in self.subjects if subject.driver is not None)
 
-    def keys(self) -> list[Key]:
+    def measured(self) -> list[Key]:
         """All that was measured, in the order of measuring."""
         return list(dict.fromkeys(figure.key for figure in self.figures))
 

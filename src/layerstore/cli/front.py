@@ -49,6 +49,7 @@ _COMMANDS: Final = (
     ("check", "storage", "Find what is missing, damaged or left over in the store"),
     ("migrate", "migrate", "Convert the store to another storage driver"),
     ("prune", "storage", "Remove unmounted containers and unused images"),
+    ("bench", "bench", "Measure the storage drivers against each other on your disk"),
     ("completion", "completion", "Print the shell's completion script"),
     ("version", "storage", "Show the version"),
 )
