@@ -15,7 +15,7 @@ from layerstore.bench.page import page
 from layerstore.bench.results import Results
 from layerstore.bench.workloads import WORKLOADS
 
-VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"))
 LOADING = frozenset(("script", "link", "iframe", "img", "object", "embed", "audio", "video", "base", "form", "image"))
 
 

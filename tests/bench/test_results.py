@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,8 @@ def test_a_damaged_file_is_an_error_of_ours_or_still_results(results: Results, d
             target[key] = data.draw(st.none() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({}))
             break
         target = target[key]
-    try:
-        parse(json.dumps(content))
-    except ConfigError as error:
-        assert error.remedy
+    with suppress(ConfigError):
+        assert parse(json.dumps(content)).subjects is not None
 
 
 @pytest.mark.parametrize(
