@@ -52,7 +52,7 @@ class Settings:
     options: tuple[str, ...] = ()
     image: Path | None = None
     scale: float = 1.0
-    rounds: int = 7
+    rounds: int = 5
     depths: tuple[int, ...] = DEPTHS
     only: tuple[str, ...] = ()
     caches: tuple[str, ...] = CACHES
