@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from attrs import evolve
@@ -14,6 +15,7 @@ from layerstore.bench.comparison import compare
 from layerstore.bench.page import page
 from layerstore.bench.results import Results
 from layerstore.bench.workloads import WORKLOADS
+from layerstore.cli.bench import bench_command
 
 VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"))
 LOADING = frozenset(("script", "link", "iframe", "img", "object", "embed", "audio", "video", "base", "form", "image"))
@@ -126,3 +128,14 @@ def test_plots_are_drawn_only_when_they_are_wanted() -> None:
         "print(*{'matplotlib', 'jinja2', 'numpy'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_the_docs_name_every_workload_and_option() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "bench.md").read_text()
+    for workload in WORKLOADS:
+        assert f"| `{workload.name}` |" in text
+        for variant in workload.variants:
+            assert f"`{variant}`" in text
+    for option in bench_command.params:
+        for name in option.opts:
+            assert name in text or name in ("folder", "-q", "--quiet")

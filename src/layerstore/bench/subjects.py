@@ -7,6 +7,7 @@ library alone, in a data-root of its own. What the bare filesystem does for each
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -29,6 +30,8 @@ from layerstore.errors import ConfigError, LayerstoreError
 from layerstore.kernel.files import remove_tree, syncfs
 
 __all__ = ["Bare", "Box", "Contestant", "Driven", "Unavailable", "Wanted", "clean_stores", "parse_wanted", "probed"]
+
+_ENGLISH: Final = {**os.environ, "LC_ALL": "C"}
 
 _DRAIN: Final = 120.0
 """Seconds to wait for what a store deletes in the background."""
@@ -425,12 +428,10 @@ def _listing(root: Path) -> set[bytes]:
 def run(*command: str, stdin: bytes = b"") -> bytes:
     """What a command writes. What it says when it fails becomes the error."""
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+        done = subprocess.run(command, input=stdin, capture_output=True, check=False, env=_ENGLISH)
     except FileNotFoundError:
         raise Unavailable(f"{command[0]} is not installed") from None
-    if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise OSError(0, f"{command[0]}: {words[-1] if words else f'exit code {done.returncode}'}")
+    _require_success(command[0], done)
     return done.stdout
 
 
@@ -440,16 +441,21 @@ def _untar(archive: Path, offset: int, size: int, target: Path) -> None:
     with archive.open("rb") as file:
         os.lseek(file.fileno(), offset, os.SEEK_SET)
         try:
-            cut = subprocess.Popen(["head", "-c", str(size)], stdin=file, stdout=subprocess.PIPE)
-            with cut:
+            with subprocess.Popen(["head", "-c", str(size)], stdin=file, stdout=subprocess.PIPE) as cut:
                 assert cut.stdout is not None
-                done = subprocess.run(command, stdin=cut.stdout, stderr=subprocess.PIPE, check=False)
-                cut.stdout.close()
+                done = subprocess.run(command, stdin=cut.stdout, capture_output=True, check=False, env=_ENGLISH)
         except FileNotFoundError as error:
             raise Unavailable(f"{error.filename} is not installed") from None
+    _require_success("tar", done)
+
+
+def _require_success(name: str, done: subprocess.CompletedProcess[bytes]) -> None:
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise OSError(0, f"tar: {words[-1] if words else f'exit code {done.returncode}'}")
+        reason = words[-1] if words else f"{name}: exit code {done.returncode}"
+        # A full disk is told from all else: it ends the run.
+        is_full = any(os.strerror(errno.ENOSPC) in line for line in words)
+        raise OSError(errno.ENOSPC if is_full else errno.EIO, reason)
 
 
 # ---- stores, opened and emptied
