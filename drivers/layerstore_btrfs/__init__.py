@@ -53,7 +53,7 @@ class Btrfs(StorageDriver):
 
     def __init__(self, home: Path, staging: Path, options: Settings) -> None:
         super().__init__(home, staging, options)
-        self._subvolumes = f"{home}/{SUBVOLUMES}"
+        self._subvolumes, self._mountpoints = f"{home}/{SUBVOLUMES}", f"{home}/{_MOUNTPOINTS}"
         # Layers that this process has not sealed yet: they may already be the parents of others that are staged.
         self._staged: set[LayerKey] = set()
         self._turn = 0
@@ -72,10 +72,6 @@ class Btrfs(StorageDriver):
     ) -> None:
         path = f"{self.staging if staged else self._subvolumes}/{layer}"
         limit = None if staged else self._limit(size)
-        if not staged:
-            with named("mkdir", self.mountpoint(layer)):
-                # Before the layer: the snapshot takes it to the disk.
-                self.mountpoint(layer).mkdir(mode=0o700, exist_ok=True)
         if parents:
             btrfs.snapshot(self._path(parents[0]), path)
         else:
@@ -126,11 +122,12 @@ class Btrfs(StorageDriver):
                 return LayerKey(sealed)
 
     def remove(self, layer: LayerKey) -> None:
-        with named("rmdir", self.mountpoint(layer)):
+        mountpoint = f"{self._mountpoints}/{layer}"
+        with named("rmdir", mountpoint):
             try:
-                os.rmdir(self.mountpoint(layer))  # EBUSY while something is mounted there
+                os.rmdir(mountpoint)  # EBUSY while something is mounted there
             except FileNotFoundError:
-                pass
+                pass  # it was never mounted
         path = self._path(layer)
         is_counted = self._note_group(path)
         try:
@@ -154,6 +151,10 @@ class Btrfs(StorageDriver):
     # ---- stacks
 
     def mounts(self, layer: LayerKey, parents: Sequence[LayerKey], *, read_only: bool) -> Sequence[Mount]:
+        if not read_only:
+            # Not before: to make and remove this folder is most of what a layer's life costs beside its snapshots.
+            with named("mkdir", self.mountpoint(layer)):
+                self.mountpoint(layer).mkdir(mode=0o700, exist_ok=True)
         # Each access time that is written makes an inode look changed.
         return (Mount("bind", self._path(layer), (("noatime", None),), read_only=read_only),)
 
