@@ -16,6 +16,7 @@ PARTS = (
     "kernel/mount",
     "kernel/files",
     "kernel/remove",
+    "kernel/copy",
     "kernel/quota",
     "kernel/btrfs",
     "changes/changes",

@@ -86,7 +86,7 @@ int ls_clone_file(int from, int to)
 
 static int64_t copy_by_hand(int from, int to, off_t at, off_t end)
 {
-    char *block = malloc(BLOCK);
+    char *block = malloc(end - at < BLOCK ? (size_t)(end - at) : BLOCK);
     if (block == NULL)
         return -ENOMEM;
     int64_t failure = 0;
@@ -131,29 +131,35 @@ static int64_t copy_span(int from, int to, off_t at, off_t end)
     return 0;
 }
 
+int64_t ls_copy_extents(int from, int to, int64_t size, int dense, int by_hand)
+{
+    for (off_t at = 0; at < size;) {
+        off_t end = size;
+        if (!dense) {
+            off_t data = lseek(from, at, SEEK_DATA);
+            if (data < 0 && errno == ENXIO)
+                break;
+            if (data >= 0)
+                at = data;
+            off_t hole = data < 0 ? -1 : lseek(from, at, SEEK_HOLE);
+            if (hole > at && hole < end)
+                end = hole;
+            if (at >= end)
+                break;
+        }
+        int64_t failure = by_hand ? copy_by_hand(from, to, at, end) : copy_span(from, to, at, end);
+        if (failure < 0)
+            return failure;
+        at = end;
+    }
+    return !dense && ftruncate(to, size) < 0 ? -errno : 0;
+}
+
 int64_t ls_copy_data(int from, int to)
 {
     struct stat facts;
     if (fstat(from, &facts) < 0)
         return -errno;
-    if (ls_clone_file(from, to) == 0)
-        return facts.st_size;
-    for (off_t at = 0; at < facts.st_size;) {
-        off_t end = facts.st_size;
-        off_t data = lseek(from, at, SEEK_DATA);
-        if (data < 0 && errno == ENXIO)
-            break;
-        if (data >= 0)
-            at = data;
-        off_t hole = data < 0 ? -1 : lseek(from, at, SEEK_HOLE);
-        if (hole > at && hole < end)
-            end = hole;
-        if (at >= end)
-            break;
-        int64_t failure = copy_span(from, to, at, end);
-        if (failure < 0)
-            return failure;
-        at = end;
-    }
-    return ftruncate(to, facts.st_size) < 0 ? -errno : facts.st_size;
+    int64_t failure = ls_clone_file(from, to) == 0 ? 0 : ls_copy_extents(from, to, facts.st_size, 0, 0);
+    return failure < 0 ? failure : facts.st_size;
 }

@@ -18,3 +18,6 @@ int ls_lists_types(int folder);
 int ls_clone_file(int from, int to);
 /* Copies all data into the empty file `to`, by sharing blocks where that is possible; holes stay holes. Returns the size. */
 int64_t ls_copy_data(int from, int to);
+/* The same without sharing all blocks at once. `dense`: there is no hole to look for; `by_hand`: by reading and writing, so
+   that nothing is shared at all. Returns 0. */
+int64_t ls_copy_extents(int from, int to, int64_t size, int dense, int by_hand);

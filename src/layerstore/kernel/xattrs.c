@@ -24,9 +24,13 @@ static ssize_t grab(const char *path, const char *name, uint8_t **data) {
     }
 }
 
+bool ls_xattr_travels(const char *name) {
+    return strcmp(name, "security.selinux") && strcmp(name, "system.nfs4_acl") && !begins(name, strlen(name), "trusted.SGI_ACL_");
+}
+
 /* The name in a tar of a name on disk; NULL for what is the host's or the kernel's and no part of a layer. */
 static const char *exported(const char *name, bool overlay, char plain[XATTR_NAME_MAX + 1]) {
-    if (!strcmp(name, "security.selinux") || !strcmp(name, "system.nfs4_acl") || begins(name, strlen(name), "trusted.SGI_ACL_"))
+    if (!ls_xattr_travels(name))
         return NULL;
     if (!overlay || !begins(name, strlen(name), LS_OVERLAY_PREFIX))
         return name;

@@ -19,6 +19,8 @@ int ls_xattr_add(struct ls_bytes *xattrs, const char *name, size_t name_length, 
 bool ls_xattr_next(struct ls_reader *reader, struct ls_xattr *xattr);
 int ls_xattr_canonical(struct ls_bytes *xattrs);
 
+/* False for what is the host's or the kernel's and no part of a tree: the SELinux label, and ACLs under a second name. */
+bool ls_xattr_travels(const char *name);
 /* The xattrs that belong to a layer, canonical, by their names in the tar. `overlay`: as they lie in an overlay layer. */
 int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, const char **call);
 /* A file capability of version 3 names the root of one host's user namespace: it travels as version 2, without it. Alters
