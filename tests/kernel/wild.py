@@ -153,7 +153,10 @@ class Wild:
     # --- choices
 
     def _any(self) -> bytes:
-        return self.dice.choice(below(self.root) or [self.root])
+        names = below(self.root)
+        if not names:
+            raise FileNotFoundError
+        return self.dice.choice(names)
 
     def _folder(self) -> bytes:
         folders = [path for path in below(self.root) if stat.S_ISDIR(os.lstat(path).st_mode)]

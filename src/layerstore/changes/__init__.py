@@ -2,7 +2,8 @@
 
 `Changes` is the answer to `layerstore diff`: sorted, exact, and the same whatever driver found it. All ways to find
 them are here, and are C: by the upper directory of an overlay (upper.c) and by the generation of a btrfs snapshot
-(snapshot.c), both in O(changes), and by comparing two trees (compare.c); changes.c puts what they find in order.
+(snapshot.c), both in O(changes), and by comparing two trees (compare.c), of which one may have begun as a copy of the
+other (copied.c); changes.c puts what they find in order.
 """
 
 from __future__ import annotations
@@ -132,6 +133,17 @@ def snapshot_changes(new: int, old: int, since: int) -> Changes:
     has not changed after it. It is not sealable while there are other subvolumes in it. Raises `KernelError`.
     """
     return _run(lambda changes: lib.ls_changes_of_snapshot(changes, new, old, since))
+
+
+def compare_copied(new: int, old: int, raw: bytes) -> Changes:
+    """What differs between the tree `old` and `new`, which began as a copy of it; both directory fds.
+
+    The answer is that of `compare_trees(new, old, content=True)`, always. `raw` is `kernel.copy.Copied.raw` of that
+    copy: what was not altered since is told by its time of change, and neither it nor its original is read. The less
+    the list fits, the more is read. Raises `KernelError`.
+    """
+    data = ffi.from_buffer("uint8_t[]", raw)
+    return _run(lambda changes: lib.ls_changes_of_copy(changes, new, old, data, len(raw)))
 
 
 def _change(record: bytes) -> Change:

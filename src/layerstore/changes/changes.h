@@ -22,6 +22,9 @@ int ls_changes_of_trees(struct ls_changes *changes, int merged, int lower, int c
 /* The same result as of the trees, with their bytes, where `merged` is a btrfs snapshot of `lower` that was made in the
  * transaction `since`; looking only where something has changed since then. */
 int ls_changes_of_snapshot(struct ls_changes *changes, int merged, int lower, uint64_t since);
+/* The same as ls_changes_of_trees with `content`, where `merged` began as a copy of `lower`: what has not been altered since, by
+ * the list that kernel/copy.c made then, is not read. A list that cannot be read counts for nothing. */
+int ls_changes_of_copy(struct ls_changes *changes, int merged, int lower, const uint8_t *list, size_t length);
 
 /* The result: for each change a letter (A, C, D) and the path without leading slash ("" is the root), ended by NUL; sorted. */
 size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data);

@@ -13,12 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int later(struct ls_changes *changes, const char *path, enum how how, bool deep) {
+static int later(struct ls_changes *changes, const char *path, enum how how, bool deep, bool unaltered) {
     struct folder *folder = malloc(sizeof *folder + strlen(path) + 1);
     if (!folder)
         return ls_changes_fail(changes, -ENOMEM, "malloc", path);
     folder->how = how;
     folder->deep = deep;
+    folder->unaltered = unaltered;
     strcpy(folder->path, path);
     folder->next = changes->todo;
     changes->todo = folder;
@@ -123,7 +124,8 @@ int ls_changes_present(struct ls_changes *changes, struct place *place, const ch
     const char *path = (const char *)place->path.data;
     struct stat before;
     bool had = place->lower >= 0 && fstatat(place->lower, name, &before, AT_SYMLINK_NOFOLLOW) == 0;
-    int equal = had ? same(place->merged, place->lower, name, now, &before, read_both) : 0;
+    bool unaltered = had && ls_changes_is_unaltered(changes, now, &before);
+    int equal = unaltered ? 1 : had ? same(place->merged, place->lower, name, now, &before, read_both) : 0;
     if (equal == -ENOENT || equal == -ELOOP || equal == -ENOTDIR)
         equal = 0; /* it changes while we look: the next look will see what it became */
     if (equal < 0)
@@ -137,7 +139,7 @@ int ls_changes_present(struct ls_changes *changes, struct place *place, const ch
     if (!rc && !S_ISDIR(now->st_mode) && now->st_nlink > 1)
         rc = ls_changes_remember_link(changes, now, path, !equal);
     if (!rc && S_ISDIR(now->st_mode))
-        rc = later(changes, path, both_folders ? how : ADDED, both_folders);
+        rc = later(changes, path, both_folders ? how : ADDED, both_folders, unaltered);
     return rc;
 }
 
@@ -188,7 +190,7 @@ static int visit_folder(struct ls_changes *changes, const struct folder *folder)
         rc = each_name(changes, &place, place.upper, ls_changes_visit_upper);
     else if (folder->how != GENERATION || (rc = ls_changes_visit_snapshot(changes, &place)) == 1) {
         rc = each_name(changes, &place, place.merged, visit_merged);
-        if (!rc && folder->deep)
+        if (!rc && folder->deep && !folder->unaltered)
             rc = each_name(changes, &place, place.lower, visit_lower);
     }
     int fds[] = {place.upper, place.merged, place.lower};
@@ -226,7 +228,7 @@ int ls_changes_visit_gone(struct ls_changes *changes, struct place *place, const
 }
 
 int ls_changes_run(struct ls_changes *changes, enum how how) {
-    int rc = compare_roots(changes) ?: later(changes, "", changes->lower < 0 && how == COMPARED ? ADDED : how, changes->lower >= 0);
+    int rc = compare_roots(changes) ?: later(changes, "", changes->lower < 0 && how == COMPARED ? ADDED : how, changes->lower >= 0, false);
     while (!rc && changes->todo) {
         struct folder *folder = changes->todo;
         changes->todo = folder->next;

@@ -20,6 +20,7 @@ struct folder {
     struct folder *next;
     enum how how;
     bool deep; /* a lower directory of the same name is to be compared with */
+    bool unaltered; /* since it was copied from that one: it has the same names */
     char path[];
 };
 
@@ -39,6 +40,7 @@ struct linked {
 struct ls_changes {
     int upper, merged, lower;
     bool content;
+    const struct ls_known *known; /* what is told of the copy that `merged` began as, or NULL */
     bool needs_copy; /* metacopy, redirect, a subvolume inside: what is here alone is not all of it */
     struct ls_snapshot *snapshot; /* of snapshot.c */
     struct folder *todo;
@@ -77,6 +79,9 @@ int ls_changes_present(struct ls_changes *changes, struct place *place, const ch
 int ls_changes_visit_there(struct ls_changes *changes, struct place *place, const char *name);
 int ls_changes_visit_gone(struct ls_changes *changes, struct place *place, const char *name);
 int ls_changes_run(struct ls_changes *changes, enum how how);
+
+/* copied.c: is `now` what the copy of `before` was when it was made? */
+bool ls_changes_is_unaltered(const struct ls_changes *changes, const struct stat *now, const struct stat *before);
 
 /* upper.c: one name of an upper directory. */
 int ls_changes_visit_upper(struct ls_changes *changes, struct place *place, const char *name);

@@ -32,6 +32,7 @@ SHARED = (
     "changes/compare",
     "changes/upper",
     "changes/snapshot",
+    "changes/copied",
     "diff/xxh64",
     "diff/entry",
     "diff/model",
