@@ -1,0 +1,178 @@
+"""The `vfs` driver: a layer is a directory with the whole tree, and a child begins as a copy of its parent.
+
+`home/dir/<key>` is the tree, and nothing else is needed to read it. A container has two things more: `home/mnt/<key>`,
+where it is mounted, and `home/copied/<key>`, what the copier told of its copy, by which changes are found without
+reading everything. That file is believed only as far as it fits what is there; without it everything is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from layerstore.changes import Changes, compare_copied, compare_trees
+from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
+from layerstore.errors import DriverNotSupported, named
+from layerstore.kernel import files
+from layerstore.kernel.copy import copy_tree
+from layerstore.kernel.descriptors import FOLDER, opened
+from layerstore.kernel.mount import boot_id
+from layerstore_vfs import probing
+from layerstore_vfs.settings import Copy, Settings
+
+__all__ = ["Copy", "Settings", "Vfs"]
+
+_DIR, _MNT, _COPIED = "dir", "mnt", "copied"
+
+_KEY = re.compile("[0-9a-f]{32}")
+
+_HEADER = "layerstore copied 1 {boot} {parent}\n"
+"""What a list begins with. After a power cut a file may have its new bytes and its old times: what was told in another
+boot is not believed. Nor is what was told of a copy of another parent."""
+
+
+class Vfs(StorageDriver):
+    """Layers as whole trees."""
+
+    name: ClassVar[str] = "vfs"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        dialect=Dialect.MERGED,
+        independent_layers=False,
+        copy_on_write=CopyOnWrite.NONE,  # BLOCK where the filesystem can reflink: `Backing` says so
+        quota=False,
+        max_depth=None,
+    )
+    options: ClassVar[type] = Settings
+    settings: Settings
+
+    def __init__(self, home: Path, staging: Path, options: Settings) -> None:
+        super().__init__(home, staging, options)
+        for name in (_DIR, _MNT, _COPIED):
+            with named("mkdir", home / name):
+                (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @classmethod
+    def probe(cls, home: Path, options: Settings) -> Backing:
+        return probing.probe(home, options)
+
+    # ---- layers
+
+    def create(
+        self, layer: LayerKey, parents: Sequence[LayerKey], *, staged: bool = False, size: int | None = None
+    ) -> None:
+        if size is not None:
+            raise DriverNotSupported(
+                "vfs cannot limit the size of a container",
+                remedy="Leave the size out, or use overlay2 on xfs or ext4 with project quotas, or btrfs.",
+            )
+        tree = self.staging / layer
+        try:
+            told = self._make(tree, parents)
+            if not staged:
+                self._keep(layer, told)
+        except BaseException:
+            self._clear_away(layer)
+            files.remove_tree(tree)
+            raise
+
+    def tree(self, layer: LayerKey) -> Path:
+        kept = self.home / _DIR / layer
+        staged = self.staging / layer
+        return staged if not kept.exists() and staged.exists() else kept
+
+    def seal(self, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
+        # A container's tree is already what the layer is to be, where it is to be.
+        with named("rename", self.home / _DIR / layer):
+            try:
+                (self.staging / layer).rename(self.home / _DIR / layer)
+            except FileNotFoundError:
+                pass
+        files.fsync_folder(self.home / _DIR)
+        return layer
+
+    def remove(self, layer: LayerKey) -> None:
+        self._clear_away(layer)
+        with named("rename", self.home / _DIR / layer):
+            try:
+                (self.home / _DIR / layer).rename(self.staging / layer)
+            except FileNotFoundError:
+                pass
+
+    def layers(self) -> Iterator[LayerKey]:
+        found: set[str] = set()
+        for name in (_DIR, _MNT, _COPIED):
+            with named("listdir", self.home / name):
+                found.update(filter(_KEY.fullmatch, os.listdir(self.home / name)))
+        return map(LayerKey, sorted(found))
+
+    # ---- stacks
+
+    def mounts(self, layer: LayerKey, parents: Sequence[LayerKey], *, read_only: bool) -> Sequence[Mount]:
+        return (Mount("bind", os.fspath(self.tree(layer)), read_only=read_only),)
+
+    def mountpoint(self, layer: LayerKey) -> Path:
+        return self.home / _MNT / layer
+
+    def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
+        with opened(self.tree(layer), FOLDER) as new:
+            if not parents:
+                return compare_trees(new, None, content=True)
+            with opened(self.tree(parents[0]), FOLDER) as old:
+                return compare_copied(new, old, self._told(layer, parents[0]))
+
+    def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
+        tree = os.fspath(self.home / _DIR / layer)
+        place = self.mountpoint(layer)
+        return {"MergedDir": os.fspath(place) if place.exists() else tree, "SourceDir": tree, "UpperDir": tree}
+
+    def status(self) -> Sequence[tuple[str, str]]:
+        return self.probe(self.home, self.settings).notes
+
+    # ---- private
+
+    def _make(self, tree: Path, parents: Sequence[LayerKey]) -> bytes:
+        """A tree as that of the nearest parent. Returns what is told of the copy, durable by then."""
+        if not parents:
+            with named("mkdir", tree):
+                files.make_plain_folder(tree)
+            return b""
+        share = self.settings.copy is not Copy.COPY
+        copied = copy_tree(self.tree(parents[0]), tree, threads=self.settings.threads, share=share)
+        return _header(parents[0]) + copied.raw
+
+    def _keep(self, layer: LayerKey, told: bytes) -> None:
+        """Put a container's tree into the home, whole and durable, with what belongs to it first."""
+        with named("mkdir", self.mountpoint(layer)):
+            self.mountpoint(layer).mkdir(mode=0o700, exist_ok=True)
+        files.syncfs(self.home)
+        if told:
+            with named("write", self.home / _COPIED / layer):
+                (self.home / _COPIED / layer).write_bytes(told)
+        with named("rename", self.home / _DIR / layer):
+            (self.staging / layer).rename(self.home / _DIR / layer)
+        files.fsync_folder(self.home / _DIR)
+
+    def _told(self, layer: LayerKey, parent: LayerKey) -> bytes:
+        try:
+            told = (self.home / _COPIED / layer).read_bytes()
+        except OSError:
+            return b""
+        header = _header(parent)
+        return told[len(header) :] if told.startswith(header) else b""
+
+    def _clear_away(self, layer: LayerKey) -> None:
+        """What a layer has beside its tree. The mountpoint first: while something is mounted there, all stays."""
+        with named("rmdir", self.mountpoint(layer)):
+            try:
+                self.mountpoint(layer).rmdir()
+            except FileNotFoundError:
+                pass
+        with named("unlink", self.home / _COPIED / layer):
+            (self.home / _COPIED / layer).unlink(missing_ok=True)
+
+
+def _header(parent: LayerKey) -> bytes:
+    return _HEADER.format(boot=boot_id(), parent=parent).encode()
