@@ -13,7 +13,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 import zstandard
@@ -28,6 +28,7 @@ from layerstore.errors import (
     LayerstoreError,
     UnsupportedMediaType,
 )
+from layerstore.layers.folders import Folders, Staged
 from support import images
 
 from .archives import OCI_CONFIG, OCI_LAYER, Layout, Link, Members, encoded, manifest, platform, staying, tar
@@ -273,6 +274,58 @@ with layerstore.open(config=settings) as store:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [IMAGE]
     is_loaded(store)
+
+
+def piped(store: Store, data: bytes) -> list[str]:
+    with Piped(data) as pipe:
+        return [image.id for image in store.load(pipe)]
+
+
+@pytest.mark.parametrize("name", ["blobs/sha256/{}", "{}.tar"], ids=["docker", "skopeo"])
+def test_a_pipe_passes_over_the_layers_that_are_there(
+    store: Store, content: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """docker names each layer of an archive by its DiffID since version 25."""
+    layers = [images.layer(images.folder("etc/"), images.file("etc/a", str(number) * 5000)) for number in range(3)]
+    digests = [images.digest(layer)[7:] for layer in layers]
+    names = [name.format(digest) for digest in digests]
+    config = images.config(layers[:2]), images.config(layers)
+    archives = [
+        tar(
+            [
+                *zip(names[:count], layers[:count], strict=True),
+                ("c.json", each),
+                ("manifest.json", manifest("c.json", names[:count])),
+            ]
+        )
+        for count, each in zip((2, 3), config, strict=True)
+    ]
+    unpacked: list[str] = []
+    take_in = Folders.take_in
+
+    def noted(self: Folders, *args: Any, **more: Any) -> Staged:
+        taken = take_in(self, *args, **more)
+        unpacked.append(taken.diff_id)
+        return taken
+
+    monkeypatch.setattr(Folders, "take_in", noted)
+    piped(store, archives[0])
+    piped(store, archives[1])
+    assert unpacked == [f"sha256:{digest}" for digest in digests]
+    before = content()
+    piped(store, archives[1])
+    assert content() == before
+
+    os.truncate(next(store.data_root.glob("overlay2/*/diff/etc/a")), 1)
+    piped(store, archives[1])
+    assert len(unpacked) == 4
+    assert store.check(content=True) == []
+
+    before = content()
+    wrong = archives[1].replace(b"1" * 5000, b"x" * 5000)
+    with pytest.raises(DigestMismatch, match=digests[1]):
+        piped(store, wrong)
+    assert content() == before
 
 
 def test_a_named_pipe(store: Store, tmp_path: Path) -> None:

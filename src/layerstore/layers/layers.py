@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore.database import Database
-from layerstore.diff import Readable
+from layerstore.diff import Level, Readable
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import LayerKey, StorageDriver
 from layerstore.errors import Damaged, DepthExceeded, KernelError, NotFound
@@ -106,6 +106,19 @@ class Layers:
     def consume(self, staged: Staged) -> bool:
         """From here on `staged` belongs to an assembly. False if it was used or discarded already."""
         return self._unused.pop(staged.diff.key, None) is not None
+
+    def hold(self, diff_id: DiffID, purpose: str) -> list[int] | None:
+        """See whether this content is in the store, whole, so that it need not be taken in once more.
+
+        None if it is not; else the numbers of leases, which keep it until `end_leases`.
+        """
+        with self.database.write(durable=False) as tx:
+            found = rows.find_diffs(tx, diff_id)
+            leases = rows.add_leases(tx, self.session.name, [("diff", diff.key) for diff in found], purpose)
+        if any(next(iter(self.folders.damages(diff, Level.SIZES)), None) is None for diff in found):
+            return leases
+        self.end_leases(leases)
+        return None
 
     def writeback(self) -> AbstractContextManager[object]:
         """While inside, what is unpacked is written to disk early."""

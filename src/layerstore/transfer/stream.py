@@ -1,11 +1,14 @@
 """An archive that can be read once, from beginning to end: standard input, or a compressed tar.
 
 What it is for is known only at its end, so everything that may be a layer is staged as it passes, small members are
-kept in memory, and nothing is spooled. Once the manifest has told which layers are wanted, the others are discarded.
+kept in memory, and nothing is spooled. Once the manifest has told which layers are wanted, the others are discarded. A
+layer whose name is its DiffID, as docker has it since version 25 and skopeo always, is only hashed if the store has it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
@@ -15,7 +18,7 @@ from layerstore.digest import DiffID, Digest
 from layerstore.errors import DigestMismatch, InvalidArchive
 from layerstore.transfer.archive import follow
 from layerstore.transfer.compression import Stream, open_stream, sniff
-from layerstore.transfer.documents import BLOB, DOCUMENT_LIMIT
+from layerstore.transfer.documents import BLOB, BLOBS, DOCUMENT_LIMIT
 from layerstore.transfer.incoming import Incoming
 from layerstore.transfer.tarball import BLOCK, Member, is_header, members
 
@@ -26,6 +29,9 @@ _KEPT_LIMIT: Final = 64 << 20
 """Bytes of documents in all."""
 
 _SKIP: Final = 256 << 10
+
+_DIGEST: Final = re.compile(f"(?:{re.escape(BLOBS)})?([0-9a-f]{{64}})(?:\\.tar)?")
+"""A name that is the digest of what it names: docker's, and skopeo's."""
 
 
 @contextmanager
@@ -49,6 +55,8 @@ class StreamArchive:
         self._members: dict[str, Member] = {}
         self._documents: dict[str, bytes] = {}
         self._staged: dict[str, Staged] = {}
+        self._held: dict[str, DiffID] = {}
+        self._leases: list[int] = []
         self._failures: dict[str, InvalidArchive] = {}
         self._all: list[Staged] = []
         self._kept = 0
@@ -68,15 +76,15 @@ class StreamArchive:
         return None if member is None else member.size
 
     def layers_of(self, image: Incoming) -> Mapping[DiffID, Staged]:
-        """The staged layers of an image, or why there is one that cannot be."""
+        """The staged layers of an image, or why there is one that cannot be. Those that the store has are left out."""
         found = {}
         for blob in image.layers:
             staged = self._layer(blob.member, blob.diff_id)
-            if staged.diff_id != blob.diff_id:
-                raise DigestMismatch(
-                    f"layer {blob.member}", expected=blob.diff_id, actual=staged.diff_id, layer=blob.diff_id
-                )
-            found[blob.diff_id] = staged
+            actual = staged if isinstance(staged, str) else staged.diff_id
+            if actual != blob.diff_id:
+                raise DigestMismatch(f"layer {blob.member}", expected=blob.diff_id, actual=actual, layer=blob.diff_id)
+            if not isinstance(staged, str):
+                found[blob.diff_id] = staged
         return found
 
     def read(self, stream: Stream) -> None:
@@ -93,18 +101,20 @@ class StreamArchive:
         """Give up what was staged. What has become part of an image is not touched by it."""
         for staged in self._all:
             self._layers.discard(staged)
+        self._layers.end_leases(self._leases)
 
     # --- one member ---
 
     def _take(self, member: Member, content: _MemberContent) -> None:
         """Stage what looks like a layer, keep what looks like a document, and leave the rest to be skipped."""
         name = member.name
-        for earlier in (self._documents, self._staged, self._failures):
+        for earlier in (self._documents, self._staged, self._held, self._failures):
             earlier.pop(name, None)  # the last member of a name counts
         head = content.look(BLOCK)
         if sniff(head) is not None or is_header(head) or (len(head) == BLOCK and not any(head)):
             try:
-                self._staged[name] = self._stage(name, content, plain=sniff(head) is None)
+                if sniff(head) is not None or not self._hold(name, content):
+                    self._staged[name] = self._stage(name, content, plain=sniff(head) is None)
             except InvalidArchive as error:
                 self._failures[name] = error  # it matters only if it turns out to be a layer
         elif member.size <= BLOCK or (member.size <= DOCUMENT_LIMIT and head.lstrip()[:1] in (b"{", b"[")):
@@ -112,6 +122,20 @@ class StreamArchive:
             if self._kept > _KEPT_LIMIT:
                 raise InvalidArchive(f"more than {_KEPT_LIMIT} bytes of JSON: this is no archive of images")
             self._documents[name] = content.rest()
+
+    def _hold(self, name: str, content: _MemberContent) -> bool:
+        """Pass over a layer that the store has, if its bytes are what its name says."""
+        words = _DIGEST.fullmatch(name)
+        diff_id = None if words is None else DiffID(Digest(f"sha256:{words[1]}"))
+        leases = None if diff_id is None else self._layers.hold(diff_id, "it is being loaded")
+        if diff_id is None or leases is None:
+            return False
+        self._leases += leases
+        found = content.digest()
+        if found != diff_id:
+            raise DigestMismatch(f"layer {name}", expected=diff_id, actual=found, layer=diff_id)
+        self._held[name] = diff_id
+        return True
 
     def _stage(self, name: str, content: _MemberContent, *, plain: bool) -> Staged:
         blob = BLOB.fullmatch(name)
@@ -131,7 +155,8 @@ class StreamArchive:
         self._all.append(staged)
         return staged
 
-    def _layer(self, name: str, diff_id: DiffID) -> Staged:
+    def _layer(self, name: str, diff_id: DiffID) -> Staged | DiffID:
+        """A layer that was staged; the DiffID of one that was passed over."""
         member = follow(self._members, name)
         if member is None:
             raise InvalidArchive(f"layer {diff_id} ({name}) is not in the archive", layer=diff_id, path=name)
@@ -140,6 +165,8 @@ class StreamArchive:
                 failure.layer = diff_id
                 failure.message = f"layer {diff_id}: {failure.message}"
             raise failure
+        if member.name in self._held:
+            return self._held[member.name]
         if member.name not in self._staged:
             # Too small to be told from a document, or no tar at all: then the unpacker says so.
             data = self._documents.get(member.name)
@@ -221,6 +248,14 @@ class _MemberContent:
         """All of it."""
         head, self._head = self._head, b""
         return head + self._tar.read(self._left)
+
+    def digest(self) -> str:
+        """The digest of all of it."""
+        found = hashlib.sha256()
+        buffer = memoryview(bytearray(_SKIP))
+        while count := self.readinto(buffer):
+            found.update(buffer[:count])
+        return f"sha256:{found.hexdigest()}"
 
     def readinto(self, buffer: memoryview, /) -> int:
         if self._head:
