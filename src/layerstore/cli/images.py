@@ -193,15 +193,10 @@ def history_command(
 
 
 def _with_folders(image: Image) -> Iterator[tuple[History, str]]:
-    """The steps of an image, newest first, and the folder of each one's layer, as the driver tells them."""
-    data = image.inspect()["GraphDriver"]["Data"] or {}
-    folders = [data.get("UpperDir", ""), *data.get("LowerDir", "").split(":")]
+    """The steps of an image, newest first, and the folder of each one's layer."""
+    folders = image.folders
     for entry in reversed(image.history):
-        if entry.diff_id is None:
-            yield entry, _NO_LAYER
-        else:
-            # A stack that is cut at a layer which hides all below it has fewer folders than the image has layers.
-            yield entry, folders.pop(0) if folders else ""
+        yield entry, _NO_LAYER if entry.chain_id is None else str(folders[entry.chain_id])
 
 
 @click.command(cls=Command)

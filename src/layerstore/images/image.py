@@ -105,6 +105,11 @@ class Image:
         return self._images.history(self)
 
     @property
+    def folders(self) -> Mapping[ChainID, Path]:
+        """Where the driver keeps each layer, in the driver's own form. Not to be written to."""
+        return self._images.folders_of(self)
+
+    @property
     def containers(self) -> tuple[str, ...]:
         """The names of the containers on it."""
         return self._images.containers_of(self.id)

@@ -17,7 +17,7 @@ from attrs import evolve
 
 from layerstore import reference
 from layerstore.database import Transaction
-from layerstore.digest import DiffID, ImageID
+from layerstore.digest import ChainID, DiffID, ImageID
 from layerstore.driver import LayerKey
 from layerstore.errors import InUse, InvalidArchive, KernelError, NotFound, named
 from layerstore.images import config as config_of
@@ -158,6 +158,12 @@ class Images:
                     tags = tuple(reference.familiar(tag) for tag in rows.tags_of(tx, name))
                     steps[number - 1] = evolve(steps[number - 1], image=name, tags=tags)
         return tuple(evolve(step, size=sizes.get(step.chain_id, 0) if step.chain_id else 0) for step in steps)
+
+    def folders_of(self, image: Image) -> dict[ChainID, Path]:
+        """Where each layer of an image is kept."""
+        with self._database.read() as tx:
+            stack = layer_rows.stack(tx, image.chain_id)
+        return {chain: self.layers.driver.tree(diff.key) for chain, diff in zip(stack.chain, stack.diffs, strict=True)}
 
     def containers_of(self, image: ImageID) -> tuple[str, ...]:
         """The names of the containers on an image."""
