@@ -179,3 +179,38 @@ def test_a_link_to_a_directory_that_only_lower_layers_have(stacked: Stacked) -> 
     seen = stacked([folder(b"d", mode=0o700, uid=5)], [symlink(b"l", b"d"), file(b"l/a")])
     assert seen["d/a"].type == "file"
     assert (seen["d"].mode, seen["d"].uid) == (0o700, 5)
+
+
+@pytest.mark.parametrize("first", [hardlink(b"b", b"late"), symlink(b"b", b"late")], ids=["waiting", "symlink"])
+def test_a_link_means_the_entry_of_its_own_layer_and_not_the_parents(first: Entry, stacked: Stacked) -> None:
+    # `b` is of this layer from the first entry on, even while nobody knows yet what that leads to.
+    seen = stacked([file(b"b", b"lower")], [first, hardlink(b"c", b"b", mode=first.mode), file(b"late", b"x")])
+    assert seen["c"].names == seen["b"].names
+    assert seen["c"].size != 5
+
+
+def test_a_link_that_waits_goes_with_its_directory(stacked: Stacked) -> None:
+    seen = stacked([hardlink(b"d/b", b"nowhere"), file(b"d", b"now a file")])
+    assert set(seen) == {"", "d"}
+
+
+def test_nothing_lies_below_a_link_that_waits(stack: Stack) -> None:
+    with pytest.raises(InvalidArchive, match="no directory"):
+        stack.push(archive(hardlink(b"b", b"late"), file(b"b/x"), file(b"late")))
+
+
+@pytest.mark.parametrize("way", [[], [symlink(b"l", b"d")]], ids=["directly", "by a symlink"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_hard_link_cannot_replace_the_directory_it_leads_into(layers: int, way: list[Entry], stack: Stack) -> None:
+    entries = [folder(b"d"), file(b"d/f", b"x"), *way]
+    if layers == 2:
+        stack.push(archive(*entries))
+        entries = []
+    with pytest.raises(InvalidArchive, match="replaces the directory"):
+        stack.push(archive(*entries, hardlink(b"d", b"l/f" if way else b"d/f")))
+
+
+def test_a_link_below_the_name_of_a_lower_link_replaces_the_latter(stacked: Stacked) -> None:
+    # `l/f` is `e/f`, so `l` may become another name of it: nothing of it lies below `l` itself.
+    seen = stacked([folder(b"e"), symlink(b"l", b"e")], [file(b"l/f", b"x"), hardlink(b"l", b"l/f")])
+    assert seen["l"].names == ("e/f", "l")

@@ -91,6 +91,12 @@ MIXTURES: dict[str, Sequence[Entry]] = {
     "whiteouts at three depths": [whiteout(b"dir/sub/older"), whiteout(b"dir/old"), whiteout(b"file")],
     "twice the same whiteout": [whiteout(b"file"), whiteout(b"file")],
     "twice the opaque mark": [opaque(b"dir"), opaque(b"dir"), file(b"dir/new")],
+    "a whiteout, and an opaque mark in what it hides": [whiteout(b"dir"), opaque(b"dir"), file(b"new")],
+    "a whiteout, and an opaque mark deeper in what it hides": [whiteout(b"dir"), opaque(b"dir/sub/deep"), folder(b"x")],
+    "a whiteout and an opaque mark of what nobody has": [whiteout(b"no/a"), opaque(b"no/a"), folder(b"dir/own")],
+    "whiteouts and an opaque mark below a file": [whiteout(b"file/a"), opaque(b"file/a"), whiteout(b"file/b")],
+    "an opaque mark below a file of its own layer": [file(b"dir", b"now a file"), opaque(b"dir/sub")],
+    "opaque below a file, and its whiteout": [opaque(b"file"), whiteout(b"file"), file(b"dir/new")],
 }
 
 
@@ -122,6 +128,44 @@ def test_a_directory_in_the_place_of_a_removed_one_is_empty_below(layer: list[En
 @pytest.mark.parametrize("order", list(permutations([whiteout(b"dir"), whiteout(b"dir/old")])))
 def test_a_whiteout_inside_a_removed_directory_is_dropped(order: tuple[Entry, ...], stacked: Stacked) -> None:
     assert names(stacked(LOWER, list(order))) == {"file", "link"}
+
+
+@pytest.mark.parametrize("path", [b"file", b"dir/old", b"file/deep/er"])
+def test_an_opaque_mark_implies_its_directory_as_a_file_in_it_would(path: bytes, stacked: Stacked) -> None:
+    seen = stacked(LOWER, [opaque(path)])
+    assert seen[os.fsdecode(path)].type == "folder"
+
+
+@pytest.mark.parametrize("mark", [whiteout(b"link/new"), opaque(b"link")], ids=["whiteout", "opaque"])
+def test_a_mark_below_links_in_a_ring_hides_nothing(mark: Entry, stack: Stack, stacked: Stacked) -> None:
+    ring = [symlink(b"link", b"other"), symlink(b"other", b"link")]
+    if mark.name.endswith(b".wh..wh..opq"):
+        stack.push(archive(*ring))
+        with pytest.raises(InvalidArchive, match="too many symlinks"):
+            stack.push(archive(mark))
+    else:
+        assert names(stacked(ring, [mark])) == {"link", "other"}
+
+
+THROUGH = [
+    [file(b"link/new"), folder(b"link")],
+    [file(b"link/new"), symlink(b"link", b"elsewhere")],
+    [file(b"link/new"), file(b"link", b"now a file")],
+    [file(b"link/new"), whiteout(b"link")],
+    [file(b"link/new"), opaque(b"")],
+    [opaque(b"link"), whiteout(b"link")],
+    [whiteout(b"link/old"), file(b"link", b"now a file")],
+    [file(b"link/new"), opaque(b""), file(b"link/newer")],
+    [opaque(b"link"), opaque(b""), opaque(b"link")],
+]
+
+
+@pytest.mark.parametrize("layer", THROUGH, ids=lambda layer: ", ".join(os.fsdecode(entry.name) for entry in layer))
+def test_a_lower_link_is_followed_until_it_is_replaced(layer: list[Entry], stacked: Stacked) -> None:
+    """A layer that is unpacked without its parents has to find out afterwards that there was a link."""
+    seen = stacked(LOWER, layer)
+    assert "link/new" not in seen
+    assert ("dir/old" in seen) == (layer[0].name == b"link/new" and not any(e.name == b".wh..wh..opq" for e in layer))
 
 
 def test_a_whiteout_hides_nothing_of_later_layers(stacked: Stacked) -> None:

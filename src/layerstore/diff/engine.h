@@ -96,6 +96,7 @@ struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool 
 
 /* Has this layer made something of the name? */
 static inline bool ls_is_own(const struct ls_node *node) { return node->type && node->flags & (LS_LISTED | LS_IMPLIED | LS_OPAQUE | LS_FILLED); }
+bool ls_lies_within(const struct ls_node *node, const struct ls_node *top);
 /* Removes what earlier entries made, in the model and on disk. */
 int ls_clear(struct ls_unpack *unpack, struct ls_node *top);
 /* Makes the name free: of what an earlier entry made, and of all that was said of names below it. */

@@ -139,7 +139,10 @@ static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
         count += is_indexed(node);
     int rc = ls_bytes_number(out, count);
     for (struct ls_node *node = root; !rc && node; node = ls_node_preorder(node, root)) {
-        if (!is_indexed(node))
+        bool implied = is_indexed(node) && node->flags & LS_IMPLIED;
+        if (node->guessed && !implied) /* what it became has not told the parents' symlink, if there is one, from a directory */
+            rc = ls_node_path(node, &path) ?: ls_bytes_add(&unpack->implied, path.data, path.length) ?: ls_bytes_add(&unpack->implied, "//", 3);
+        if (rc || !is_indexed(node))
             continue;
         bool link = node->type == LS_HARD_LINK;
         bool stored_apart = link && node->target->parent == unpack->model.aside;
@@ -154,7 +157,7 @@ static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
             .major = facts->major, .minor = facts->minor, .size = facts->size, .content = facts->content, .attributes = facts->attributes,
         };
         rc = rc ?: ls_index_put_node(out, &entry);
-        if (!rc && node->flags & LS_IMPLIED)
+        if (!rc && implied)
             rc = ls_bytes_add(&unpack->implied, path.data, path.length) ?: (node->flags & LS_HOLLOW ? ls_bytes_add(&unpack->implied, "/", 2) : ls_bytes_add(&unpack->implied, "", 1));
     }
     ls_bytes_free(&path);

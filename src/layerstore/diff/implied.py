@@ -2,6 +2,9 @@
 
 They look as they do in the layers below: mode, owner, times and xattrs. A stored layer can be shared by several stacks
 as long as these come out alike, which `ImpliedFacts.digest` tells.
+
+Each is a path as `Unpacked.implied` has them: "" is the root; a slash at the end is one that is needed for whiteouts
+alone; two slashes, one that a later entry has made something else: it matters only if the parents have a symlink there.
 """
 
 from __future__ import annotations
@@ -40,11 +43,13 @@ def implied_digest(implied: Sequence[str], below: int | None) -> ImpliedFacts:
     symlinked = False
     value = ffi.new("uint64_t *")
     for path in implied:
-        encoded = os.fsencode(path.removesuffix("/"))
+        encoded = os.fsencode(path.rstrip("/"))
         found = lib.ls_implied_look(-1 if below is None else below, encoded, value)
         if found < 0:
             raise KernelError("openat2", -found, path=path)
         symlinked |= found == _SYMLINK
+        if path.endswith("//"):
+            continue
         gone = path.endswith("/") and found != _FOLDER
         digest.update(b"%d:%b%d%b;" % (len(encoded), encoded, value[0], b"-" if gone else b""))
     return ImpliedFacts(digest.hexdigest(), symlinked)
@@ -62,6 +67,8 @@ def adopt_implied(tree: Path, implied: Sequence[str], below: int | None, dialect
     tree_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         for path in implied:
+            if path.endswith("//"):
+                continue
             failed = lib.ls_implied_adopt(
                 tree_fd,
                 -1 if below is None else below,

@@ -134,7 +134,7 @@ static int link_below(struct ls_unpack *unpack, struct ls_node *node) {
     struct ls_node *folder = unpack->link_folder;
     struct ls_part name = unpack->link_name;
     const struct ls_node *own = folder ? ls_model_find(&unpack->model, folder, name.name, name.length) : NULL;
-    if (!folder || (own && (own->type == LS_DIRECTORY || own->flags & LS_WHITEOUT)))
+    if (!folder || (own && (own->type == LS_DIRECTORY || own->flags & LS_WHITEOUT || ls_is_own(own))))
         return 0;
     int fd = ls_open_below(unpack, folder, name);
     if (fd == -ENOENT)
@@ -156,6 +156,9 @@ int ls_place_link(struct ls_unpack *unpack, struct ls_node *node) {
         target = target->target;
     if (wrong)
         return ls_fail_here(unpack, -EBADMSG, "a hard link leads to a directory or outside the layer");
+    bool known = node->type == LS_DIRECTORY && !(node->flags & LS_IMPLIED && unpack->below == LS_BELOW_UNKNOWN);
+    if (known && unpack->link_folder && ls_lies_within(unpack->link_folder, node))
+        return ls_fail_here(unpack, -EBADMSG, "a hard link replaces the directory that it leads into");
     if (target && (target == node || (node->type == LS_HARD_LINK && node->target == target)))
         return 0; /* to itself, or the same link again */
     if (ls_make_way(unpack, node))

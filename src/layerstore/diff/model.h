@@ -14,7 +14,7 @@ enum {
     LS_WHITEOUT = 16, /* hides the name in the layers below; alone, with type 0 */
     LS_BELOW = 32,   /* the layers below have a directory (or symlink) of this name */
     LS_MARKED = 64,  /* a directory that holds whiteouts */
-    LS_FILLED = 128, /* a directory that holds, at any depth, something other than whiteouts */
+    LS_FILLED = 128, /* a directory that holds, at any depth, something other than whiteouts: a file, a listed directory, an opaque mark */
     LS_HIDDEN = 256, /* below a directory that is opaque: nothing of the layers below shows here */
     LS_HOLLOW = 1024, /* a directory that is there for whiteouts alone, or one of these: not there where the parents have none */
     LS_SPARSE = 512, /* a file whose payload is only part of it: `content` is of the payload, not of the holes */
@@ -25,6 +25,7 @@ struct ls_node {
     struct ls_node *target; /* of a hard link: the node that owns the file */
     uint64_t hash;
     uint8_t type; /* enum ls_type, or 0: nothing of this layer has the name now */
+    bool guessed; /* taken for a directory without knowing if the parents have a symlink there; stays, whatever it becomes */
     uint16_t flags;
     uint32_t links; /* how many hard links have it as target */
     uint32_t mode, uid, gid, major, minor, mtime_ns;

@@ -8,7 +8,7 @@
 
 /* --- replacing what an earlier entry made -------------------------------------------------------------------------- */
 
-static bool lies_within(const struct ls_node *node, const struct ls_node *top) {
+bool ls_lies_within(const struct ls_node *node, const struct ls_node *top) {
     for (; node; node = node->parent)
         if (node == top)
             return true;
@@ -20,7 +20,7 @@ static struct ls_node *heir_of(struct ls_unpack *unpack, struct ls_node *node, c
     struct ls_node *heir = NULL;
     for (size_t i = 0; node->links && i < unpack->link_count; i++) {
         struct ls_node *link = unpack->links[i].node;
-        if (!unpack->links[i].made || link->type != LS_HARD_LINK || link->target != node || lies_within(link, top))
+        if (!unpack->links[i].made || link->type != LS_HARD_LINK || link->target != node || ls_lies_within(link, top))
             continue;
         if (!heir) {
             uint16_t flags = link->flags;
@@ -123,6 +123,7 @@ int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct l
 
 int ls_place_opaque(struct ls_unpack *unpack, struct ls_node *folder) {
     folder->flags |= LS_OPAQUE;
+    ls_mark_filled(folder); /* it implies its directory as a file in it would, whatever else hides that */
     if (folder == unpack->model.root)
         unpack->result.root_opaque = 1;
     return 0;

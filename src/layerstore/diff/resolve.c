@@ -13,8 +13,16 @@ enum { SYMLINKS_MAX = 40, LONGEST_PATH = 4095 };
 
 /* --- what the parents have ----------------------------------------------------------------------------------------- */
 
+/* Has this layer hidden what the layers below have in the directory? */
+static bool is_hidden(const struct ls_node *folder) {
+    for (; folder; folder = folder->parent)
+        if (folder->flags & LS_OPAQUE)
+            return true;
+    return false;
+}
+
 static bool may_look_below(const struct ls_unpack *unpack, const struct ls_node *folder) {
-    return unpack->below >= 0 && folder->flags & LS_BELOW && !(folder->flags & LS_OPAQUE);
+    return unpack->below >= 0 && folder->flags & LS_BELOW && !is_hidden(folder);
 }
 
 int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name) {
@@ -60,8 +68,11 @@ int ls_look_below(struct ls_unpack *unpack, struct ls_node *node) {
 /* The directory that a symlink leads to, within the root as chroot(2) would have it. */
 static struct ls_node *follow(struct ls_unpack *unpack, struct ls_node *link, enum ls_purpose purpose) {
     struct ls_node *at = link->link[0] == '/' ? unpack->model.root : link->parent;
-    if (unpack->symlinks++ == SYMLINKS_MAX) /* for the whole name, as the kernel counts them */
-        return ls_fail_here(unpack, -EBADMSG, "too many symlinks lead to this name"), NULL;
+    if (unpack->symlinks++ >= SYMLINKS_MAX) { /* for the whole name, as the kernel counts them */
+        if (purpose == LS_FOR_FILE || purpose == LS_FOR_OPAQUE)
+            ls_fail_here(unpack, -EBADMSG, "too many symlinks lead to this name");
+        return NULL; /* a ring: nothing can be there to hide or to link to */
+    }
     for (const char *name = link->link; at && *name;) {
         size_t length = strcspn(name, "/");
         if (length == 2 && !memcmp(name, "..", 2))
@@ -97,12 +108,14 @@ static struct ls_node *step(struct ls_unpack *unpack, struct ls_node *folder, st
         node = ls_child(unpack, folder, part);
     if (!node)
         return NULL;
+    if (node->type == LS_SYMLINK && !ls_is_own(node) && is_hidden(folder))
+        ls_node_forget(node); /* of the parents, and hidden since it was looked at */
     if (!node->type && !(node->flags & LS_WHITEOUT)) {
         int below = ls_look_below(unpack, node);
         if (below < 0)
             return NULL;
-        if (below && !node->type && purpose != LS_FOR_FILE)
-            return NULL; /* a file of the parents: whatever is said to be under it is not there */
+        if (below && !node->type && (purpose == LS_FOR_WHITEOUT || purpose == LS_TO_LOOK))
+            return NULL; /* a file of the parents: they have nothing under it */
     }
     struct ls_node *real = node->type == LS_HARD_LINK && node->target ? node->target : node;
     if (real->type == LS_DIRECTORY)
@@ -121,11 +134,12 @@ static struct ls_node *step(struct ls_unpack *unpack, struct ls_node *folder, st
     }
     if (purpose == LS_TO_LOOK)
         return NULL;
-    if (purpose != LS_FOR_FILE && node->flags & LS_WHITEOUT)
+    if (purpose == LS_FOR_WHITEOUT && node->flags & LS_WHITEOUT)
         return NULL; /* hidden already, and all below it */
     if (purpose == LS_FOR_WHITEOUT && (unpack->below != LS_BELOW_UNKNOWN || unpack->disk.dialect == LS_DIALECT_MERGED))
         return NULL; /* a whiteout of what is not there does nothing; an opaque mark implies its directory, as a file does */
     ls_default_folder(node);
+    node->guessed |= unpack->below == LS_BELOW_UNKNOWN && !(node->flags & LS_WHITEOUT) && !is_hidden(folder);
     node->flags = node->flags & LS_WHITEOUT ? LS_OPAQUE : LS_IMPLIED;
     return node;
 }

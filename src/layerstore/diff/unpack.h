@@ -49,8 +49,8 @@ void ls_unpack_stop(struct ls_unpack *unpack);
 /* What the skeleton holds so far; taken by copying it and calling ls_unpack_taken. */
 size_t ls_unpack_skeleton(struct ls_unpack *unpack, const uint8_t **data);
 void ls_unpack_taken(struct ls_unpack *unpack);
-/* After finish: the index, the implied directories (each ends with NUL; with a slash before it when it
- * holds nothing but whiteouts) and the notices (kind, path, each ends with NUL). */
+/* After finish: the index, the implied directories (each ends with NUL; with a slash before it when it holds nothing
+ * but whiteouts, with two when a later entry made it something else) and the notices (kind, path, each ends with NUL). */
 size_t ls_unpack_index(struct ls_unpack *unpack, const uint8_t **data);
 size_t ls_unpack_implied(struct ls_unpack *unpack, const uint8_t **data);
 size_t ls_unpack_notices(struct ls_unpack *unpack, const uint8_t **data);

@@ -46,8 +46,8 @@ class Readable(Protocol):
 class Unpacked:
     """What unpacking a layer's tar found out.
 
-    `implied` are the directories that the tar needs but does not list ("" is the root; with a slash at its end, one
-    that is needed for whiteouts alone): their mode, owner and times are those of the layers below, see `adopt_implied`.
+    `implied` are the directories that the tar needs but does not list: their mode, owner and times are those of the
+    layers below. See implied.py.
     `needs_parents`: a hard link leads to what no earlier entry has made, so this has to be unpacked again with `below`,
     or as `bottom`. `notices` are things of the tar that no filesystem can hold.
     """

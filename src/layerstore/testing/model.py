@@ -78,8 +78,6 @@ class Tree:
         self.copied: set[bytes] = set()
         """Paths of the lower files that hard links of this layer were copied from."""
         self._stored: dict[bytes, Inode] = {}
-        self._waiting: list[Entry] = []
-        self._whited: set[tuple[int, bytes]] = set()
 
     def apply(self, entries: Iterable[Entry]) -> None:
         """Put one layer on top."""
@@ -91,7 +89,7 @@ class Tree:
     def begin(self) -> None:
         self.layer += 1
         self.followed, self.copied = set(), set()
-        self._stored, self._waiting, self._whited = {}, [], set()
+        self._stored = {}
 
     def add(self, entry: Entry) -> None:
         """Put one entry of the topmost layer into the tree."""
@@ -111,13 +109,25 @@ class Tree:
 
     def finish(self) -> None:
         """The end of the layer: hard links to entries that came later are made now."""
-        waiting: list[Entry] = []
-        while len(self._waiting) != len(waiting):
-            waiting, self._waiting = self._waiting, []
-            for entry in waiting:
-                self.add(entry)
-        if waiting:
-            raise Refused(waiting[0].target)
+        waiting = self._waiting()
+        while waiting:
+            for parent, name in waiting:
+                inode = self._link_target(parent.children[name].target)
+                if inode is not None:
+                    parent.children[name] = inode
+            left = self._waiting()
+            if len(left) == len(waiting):
+                raise Refused(left[0][1])
+            waiting = left
+
+    def _waiting(self) -> list[tuple[Inode, bytes]]:
+        """The hard links whose targets are still to come, each in its directory."""
+        return [
+            (folder, name)
+            for _, folder in self.walk()
+            for name, child in folder.children.items()
+            if child.kind is Kind.HARDLINK
+        ]
 
     # --- one entry ---------------------------------------------------------------------------------------------------
 
@@ -127,13 +137,12 @@ class Tree:
         return inode
 
     def _place(self, parts: list[bytes], entry: Entry) -> None:
-        self._waiting = [other for other in self._waiting if split(other.name) != parts]
-        inode = self._link_target(entry) if entry.kind is Kind.HARDLINK else self._new(entry)
         parent = self._folder(parts[:-1])
+        inode: Inode | None = None
+        if entry.kind is Kind.HARDLINK:
+            inode = self._link_target(entry.target, instead_of=parent.children.get(parts[-1]))
         if inode is None:
-            parent.children.pop(parts[-1], None)
-            self._waiting.append(entry)
-            return
+            inode = self._new(entry)  # of a hard link: a place that is kept until its target comes
         old = parent.children.get(parts[-1])
         if old is not None and old.kind is Kind.FOLDER and inode.kind is Kind.FOLDER:
             old.describe(entry)
@@ -141,16 +150,21 @@ class Tree:
         else:
             parent.children[parts[-1]] = inode
 
-    def _link_target(self, entry: Entry) -> Inode | None:
-        parts = split(entry.target)
+    def _link_target(self, target: bytes, *, instead_of: Inode | None = None) -> Inode | None:
+        """What a hard link means, or None: that is still to come. `instead_of`: what the link replaces, in which it
+        cannot have its target."""
+        parts = split(target)
         stored = self._stored.get(b"/".join(parts))
         if stored is not None:
             return stored
-        found = self.look_up(parts)
-        if found is None:
+        folders = self._trail(parts[:-1], make=False, note=False) if parts else [self.root]
+        found = (folders[-1].children.get(parts[-1]) if parts else self.root) if folders else None
+        if instead_of in folders:
+            raise Refused(target)
+        if found is None or found.kind is Kind.HARDLINK:
             return None
         if found.kind is Kind.FOLDER:
-            raise Refused(entry.target)
+            raise Refused(target)
         if found.layer == self.layer:
             return found
         self.copied.add(b"/".join(parts))
@@ -169,7 +183,6 @@ class Tree:
         name = parts[-1].removeprefix(WHITEOUT)
         if name in {b"", b".", b".."}:
             raise Refused(b"/".join(parts))
-        self._whited.add((id(parent), name))
         child = parent.children.get(name)
         if child is None or (child.layer == self.layer and child.kind is not Kind.FOLDER):
             return
@@ -187,22 +200,16 @@ class Tree:
             if child.kind is not Kind.FOLDER:
                 if not own:
                     del folder.children[name]
-            elif own or self._is_marked(child) or self._holds_own(child):
+            elif own or self._holds_own(child):
                 self._strip(child)
                 if not own:
                     child.forget()
             else:
                 del folder.children[name]
 
-    def _is_marked(self, folder: Inode) -> bool:
-        """Did this layer make it opaque, or anything in it?"""
-        return folder.opaque_in == self.layer or any(
-            child.kind is Kind.FOLDER and self._is_marked(child) for child in folder.children.values()
-        )
-
     def _holds_own(self, folder: Inode) -> bool:
-        """Is there, at any depth, something that this layer has listed?"""
-        return any(
+        """Is there, at any depth, something that this layer has listed, or an opaque mark of it?"""
+        return folder.opaque_in == self.layer or any(
             child.layer == self.layer or (child.kind is Kind.FOLDER and self._holds_own(child))
             for child in folder.children.values()
         )
@@ -223,9 +230,16 @@ class Tree:
         return folder
 
     def _walk(self, parts: list[bytes], *, make: bool, note: bool = True, mark: bool = False) -> Inode | None:
-        """The directory at `parts`, through symbolic links (of which a note is taken); made when `make` says so.
+        """The directory at `parts`: the last of its trail."""
+        trail = self._trail(parts, make=make, note=note, mark=mark)
+        return trail[-1] if trail else None
 
-        `mark`: it is for a mark, and a mark in a directory that this very layer removes is dropped.
+    def _trail(self, parts: list[bytes], *, make: bool, note: bool = True, mark: bool = False) -> list[Inode]:
+        """The directories from the root to `parts`, through symbolic links, of which a note is taken.
+
+        Empty when that is no directory; with `make`, one is made.
+
+        `mark`: it is for a mark, and a mark below a file of this very layer is dropped, not refused.
         """
         trail: list[tuple[bytes, Inode]] = [(b"", self.root)]
         left = list(reversed(parts))
@@ -244,7 +258,7 @@ class Tree:
                 if links > MAX_SYMLINKS:
                     if make:
                         raise Refused(b"/".join(parts))
-                    return None
+                    return []
                 if note:
                     self.followed.add(b"/".join([*(part for part, _ in trail[1:]), name]))
                 if child.target.startswith(b"/"):
@@ -252,14 +266,15 @@ class Tree:
                 left += reversed(child.target.split(b"/"))
                 continue
             if child is None or child.kind is not Kind.FOLDER:
-                if not make or (mark and (id(here), name) in self._whited):
-                    return None
-                if child is not None and child.layer == self.layer:
+                own = child is not None and child.layer == self.layer
+                if not make or (own and mark):
+                    return []
+                if own:
                     raise Refused(b"/".join(parts))
                 # Not listed by anybody, so the layer counter stays below that of a listed directory.
                 child = here.children[name] = Inode(Kind.FOLDER, layer=-1)
             trail.append((name, child))
-        return trail[-1][1]
+        return [folder for _, folder in trail]
 
     # --- looking at it -----------------------------------------------------------------------------------------------
 
