@@ -59,6 +59,7 @@ __all__ = [
     "Mount",
     "StorageDriver",
     "Usage",
+    "usage_of",
 ]
 
 LayerKey = NewType("LayerKey", str)
@@ -202,20 +203,7 @@ class StorageDriver(ABC):
 
     def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
         """What the layer occupies by itself. The default walks `tree()`."""
-        size = inodes = 0
-        seen: set[tuple[int, int]] = set()
-        folders = [os.fsencode(self.tree(layer))]
-        while folders:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    facts = entry.stat(follow_symlinks=False)
-                    if (facts.st_dev, facts.st_ino) not in seen:
-                        seen.add((facts.st_dev, facts.st_ino))
-                        size += facts.st_blocks * 512
-                        inodes += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-        return Usage(size, inodes)
+        return usage_of(self.tree(layer))
 
     def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
         """`GraphDriver.Data` of `inspect`, with docker's keys."""
@@ -231,3 +219,21 @@ class StorageDriver(ABC):
 
     def close(self) -> None:
         """Give back what the driver holds open. Most hold nothing."""
+
+
+def usage_of(tree: Path) -> Usage:
+    """What a directory and all in it occupy; a file of several names counts once."""
+    size = inodes = 0
+    seen: set[tuple[int, int]] = set()
+    folders = [os.fsencode(tree)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                facts = entry.stat(follow_symlinks=False)
+                if (facts.st_dev, facts.st_ino) not in seen:
+                    seen.add((facts.st_dev, facts.st_ino))
+                    size += facts.st_blocks * 512
+                    inodes += 1
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+    return Usage(size, inodes)
