@@ -394,7 +394,7 @@ def test_a_kernel_that_takes_no_descriptors_gets_names(
     ):
         monkeypatch.setattr(mounting, "_by_descriptor", True)
         monkeypatch.setattr(mounting, "lib", OldOverlay(lib))
-        monkeypatch.setattr(mounting, "_words", lambda context, words=words: words)
+        monkeypatch.setattr(mounting, "words_of", lambda context, words=words: words)
         mounted(stack.writable(), stack.merged)
         assert (stack.merged / "same").read_text() == "0"
         assert not mounting._by_descriptor

@@ -142,6 +142,11 @@ int ls_mount(const char *source, const char *target, const char *type, unsigned 
     return result(syscall(SYS_mount, source, target, type, old_attributes(attributes), data));
 }
 
+int ls_remount(const char *target, const char *type, unsigned int attributes, const char *data)
+{
+    return result(syscall(SYS_mount, type, target, type, old_attributes(attributes) | MS_REMOUNT, data));
+}
+
 struct mount_by_fds {
     const char *target, *type, *data;
     unsigned int attributes;

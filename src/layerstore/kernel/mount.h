@@ -26,6 +26,7 @@ int ls_attach(int tree, const char *target);
 
 /* The old interface. By descriptors: `data` may name directories as plain fd numbers of this process. */
 int ls_mount(const char *source, const char *target, const char *type, unsigned int attributes, const char *data);
+int ls_remount(const char *target, const char *type, unsigned int attributes, const char *data);
 int ls_mount_by_fds(const char *target, const char *type, unsigned int attributes, const char *data);
 int ls_mount_bind(const char *source, const char *target, unsigned int attributes);
 

@@ -3,7 +3,7 @@
 A driver says what to mount with `Mount` values and never mounts; the core does, here. The kernel's new mount interface
 is used where it can be (directories by descriptor: no limit of length, no escaping, the kernel's own words on failure),
 else mount(2). Whatever fails leaves nothing mounted. Why something failed is found out in `kernel.refusals`,
-afterwards: what succeeds pays for no check.
+afterwards: what succeeds pays for no check. Two types have a file each for what is theirs alone: `fuse` and `aufs`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from layerstore.kernel.mounttable import (
 )
 
 __all__ = [
+    "AUFS",
+    "FUSE_OVERLAYFS",
     "Mount",
+    "OldKernel",
     "attach",
     "boot_id",
     "detached",
@@ -40,7 +43,11 @@ __all__ = [
     "namespace_holds",
     "processes_with",
     "unmount",
+    "words_of",
 ]
+
+FUSE_OVERLAYFS = "fuse.fuse-overlayfs"
+AUFS = "aufs"
 
 _STRING_LIMIT = 255  # of fsconfig(2)
 _PAGE = 4096  # of options, for mount(2), its last byte a NUL
@@ -63,7 +70,8 @@ class Mount:
     """One filesystem to mount: `type`, `source`, and options in the kernel's words, in order.
 
     `lowerdir+` is given once a layer, topmost first, as in the kernel's new mount interface. The type `bind` shows the
-    directory `source` a second time. The options `noatime`, `nodev`, `nosuid`, `noexec` and `nodiratime` are those of
+    directory `source` a second time; `fuse.fuse-overlayfs` and `aufs` take their layers as overlay does (`upperdir`
+    being aufs' writable branch). The options `noatime`, `nodev`, `nosuid`, `noexec` and `nodiratime` are those of
     the mount, for every type. `target` is None for the mount that becomes the tree itself; an absolute path for one
     that another mount of the same recipe stands on.
     """
@@ -120,7 +128,7 @@ def _attach_one(mount: Mount, target: Path) -> int:
     if _by_descriptor:
         try:
             tree = _new_tree(mount)
-        except _OldKernel:
+        except OldKernel:
             pass
         else:
             try:
@@ -142,7 +150,7 @@ def _attach_one(mount: Mount, target: Path) -> int:
 
 def _detached_one(mount: Mount) -> int:
     if _by_descriptor:
-        with suppress(_OldKernel):
+        with suppress(OldKernel):
             return _new_tree(mount)
     import tempfile
 
@@ -155,6 +163,46 @@ def _detached_one(mount: Mount) -> int:
             _undo(place)
     finally:
         place.rmdir()
+    return _writable(mount, tree)
+
+
+class OldKernel(Exception):
+    """The new mount interface cannot do it on this kernel."""
+
+
+def _new_tree(mount: Mount) -> int:
+    """A detached mount: its descriptor."""
+    attributes = _attributes(mount)
+    if mount.type == AUFS:
+        raise OldKernel  # and so is any other
+    if mount.type == FUSE_OVERLAYFS:
+        from layerstore.kernel import fuse
+
+        return _writable(mount, fuse.new_tree(mount, attributes))
+    if mount.type == "bind":
+        tree = lib.ls_clone_tree(os.fsencode(mount.source), attributes)
+        if tree == -errno.ENOSYS:
+            raise OldKernel
+        if tree < 0:
+            raise _refused("open_tree", mount, -tree, mount.source)
+        return int(tree)
+    context = lib.ls_fsopen(mount.type.encode())
+    if context == -errno.ENOSYS:
+        raise OldKernel
+    if context < 0:
+        raise _refused("fsopen", mount, -context, None)
+    try:
+        _configure(mount, context)
+        tree = lib.ls_fsmount(context, attributes)
+        if tree < 0:
+            raise _refused("fsmount", mount, -tree, None, words_of(context))
+    finally:
+        os.close(context)
+    return _writable(mount, int(tree))
+
+
+def _writable(mount: Mount, tree: int) -> int:
+    """`tree` itself, if it is as writable as it should be; else it is closed."""
     try:
         _ensure_writable(mount, tree, None)
     except BaseException:
@@ -163,47 +211,13 @@ def _detached_one(mount: Mount) -> int:
     return tree
 
 
-class _OldKernel(Exception):
-    """The new mount interface cannot do it on this kernel."""
-
-
-def _new_tree(mount: Mount) -> int:
-    """A detached mount: its descriptor."""
-    attributes = _attributes(mount)
-    if mount.type == "bind":
-        tree = lib.ls_clone_tree(os.fsencode(mount.source), attributes)
-        if tree == -errno.ENOSYS:
-            raise _OldKernel
-        if tree < 0:
-            raise _refused("open_tree", mount, -tree, mount.source)
-        return int(tree)
-    context = lib.ls_fsopen(mount.type.encode())
-    if context == -errno.ENOSYS:
-        raise _OldKernel
-    if context < 0:
-        raise _refused("fsopen", mount, -context, None)
-    try:
-        _configure(mount, context)
-        tree = lib.ls_fsmount(context, attributes)
-        if tree < 0:
-            raise _refused("fsmount", mount, -tree, None, _words(context))
-    finally:
-        os.close(context)
-    try:
-        _ensure_writable(mount, tree, None)
-    except BaseException:
-        os.close(tree)
-        raise
-    return int(tree)
-
-
 def _configure(mount: Mount, context: int) -> None:
     with _short_name(mount.source) as source:
         answer = lib.ls_fsconfig_string(context, b"source", source)
         if answer >= 0 and mount.read_only:
             answer = lib.ls_fsconfig_flag(context, b"ro")
         if answer < 0:
-            raise _refused("fsconfig", mount, -answer, None, _words(context))
+            raise _refused("fsconfig", mount, -answer, None, words_of(context))
         for key, value in mount.options:
             if value is None:
                 answer = 0 if key in _ATTRIBUTES else lib.ls_fsconfig_flag(context, key.encode())
@@ -212,14 +226,14 @@ def _configure(mount: Mount, context: int) -> None:
             else:
                 answer = lib.ls_fsconfig_string(context, key.encode(), os.fsencode(value))
             if answer < 0:
-                words = _words(context)
+                words = words_of(context)
                 if key in _FOLDERS and answer == -errno.EINVAL and _unable(words):
                     _go_without_descriptors()
-                    raise _OldKernel
+                    raise OldKernel
                 raise _refused("fsconfig", mount, -answer, value if key in _FOLDERS else None, words)
         answer = lib.ls_fsconfig_create(context)
         if answer < 0:
-            raise _refused("fsconfig", mount, -answer, None, _words(context))
+            raise _refused("fsconfig", mount, -answer, None, words_of(context))
 
 
 def _unable(words: str) -> bool:
@@ -239,6 +253,18 @@ def _mount_old(mount: Mount, target: Path) -> None:
         answer = lib.ls_mount_bind(os.fsencode(mount.source), place, attributes)
         if answer < 0:
             raise _refused("mount", mount, -answer, mount.source)
+        return
+    if mount.type == FUSE_OVERLAYFS:
+        from layerstore.kernel import fuse
+
+        fuse.serve(mount, os.path.abspath(target))
+        return
+    if mount.type == AUFS:
+        from layerstore.kernel import aufs
+
+        answer = aufs.mount_branches(mount, place, attributes)
+        if answer < 0:
+            raise _refused("mount", mount, -answer, target)
         return
     names = [os.fsencode(value) for key, value in mount.options if key in _FOLDERS and value is not None]
     data = _old_data(mount, names)
@@ -321,7 +347,7 @@ def _short_name(source: str) -> Iterator[bytes]:
         yield b"/proc/self/fd/%d" % fd
 
 
-def _words(context: int) -> str:
+def words_of(context: int) -> str:
     """What the kernel wrote into the context's log: lines with a letter for their level in front."""
     lines = []
     with suppress(OSError):  # ENODATA: no more lines
