@@ -1,9 +1,10 @@
 """What differs between a tree and its parent.
 
 `Changes` is the answer to `layerstore diff`: sorted, exact, and the same whatever driver found it. All ways to find
-them are here, and are C: by the upper directory of an overlay (upper.c) and by the generation of a btrfs snapshot
-(snapshot.c), both in O(changes), and by comparing two trees (compare.c), of which one may have begun as a copy of the
-other (copied.c); changes.c puts what they find in order.
+them are here, and are C: by an upper directory (upper.c; branch.c for marks that are not overlay's) and by the
+generation of a btrfs snapshot (snapshot.c), both in O(changes), and by comparing two trees (compare.c), of which one
+may have begun as a copy of the other (copied.c); changes.c puts what they find in order. written.c makes a layer of
+them, where no upper directory is one.
 """
 
 from __future__ import annotations
@@ -88,27 +89,39 @@ class Changes(Sequence[Change]):
         return f"<Changes: {len(self)}>"
 
 
-def overlay_changes(upper: int, merged: int, lower: int | None) -> Changes:
-    """What an overlay's upper directory changes, in O(what it holds).
+class Marks(Enum):
+    """Who wrote an upper directory, and so how it says what is removed and what hides all that is below."""
+
+    OVERLAY = lib.LS_MARKS_OVERLAY
+    AUFS = lib.LS_MARKS_AUFS
+    FUSE = lib.LS_MARKS_FUSE
+    """fuse-overlayfs as root: devices as overlay, files as aufs, and xattrs of its own."""
+
+
+def overlay_changes(upper: int, merged: int, lower: int | None, *, marks: Marks = Marks.OVERLAY) -> Changes:
+    """What an upper directory changes, in O(what it holds).
 
     All three are directory fds: `upper` the directory itself, `merged` the whole stack and `lower` the stack below it
-    (None: there is none), both mounted read-only. Raises `KernelError`.
+    (None: there is none), both mounted, to be read. Raises `KernelError`.
     """
-    return _run(lambda changes: lib.ls_changes_of_overlay(changes, upper, merged, -1 if lower is None else lower))
+    below = -1 if lower is None else lower
+    return _run(lambda changes: lib.ls_changes_of_upper(changes, upper, merged, below, marks.value))
 
 
-def make_exact(upper: int, merged: int, lower: int | None) -> bool:
-    """Make an overlay's upper directory hold its changes and nothing else, so that it means the same on any parents.
+def make_exact(upper: int, merged: int, lower: int | None, *, marks: Marks = Marks.OVERLAY) -> bool:
+    """Make an upper directory hold its changes and nothing else, so that it means the same on any parents.
 
-    Files that were copied up and never altered go; opaque directories become whiteouts of each name. What the stack
-    shows stays the same at every moment. Takes what `overlay_changes` takes; nothing may be mounted that writes to
-    `upper`. Returns whether there was anything to do; it is not synced.
+    Files that were copied up and never altered go; opaque directories become whiteouts of each name. Marks of
+    fuse-overlayfs become those of aufs. What the stack shows stays the same at every moment. Takes what
+    `overlay_changes` takes; nothing may be mounted that writes to `upper`. Returns whether there was anything to do; it
+    is not synced.
     """
     altered = False
 
     def find(changes: Any) -> int:
         nonlocal altered
-        failed: int = lib.ls_changes_of_overlay(changes, upper, merged, -1 if lower is None else lower)
+        below = -1 if lower is None else lower
+        failed: int = lib.ls_changes_of_upper(changes, upper, merged, below, marks.value)
         if not failed:
             failed = lib.ls_changes_make_exact(changes)
             altered = failed > 0
@@ -116,6 +129,20 @@ def make_exact(upper: int, merged: int, lower: int | None) -> bool:
 
     _run(find)
     return altered
+
+
+def write_changes(changes: Changes, tree: int, target: int) -> None:
+    """Make a layer in aufs's form of `changes`, in the empty directory `target`: copies of what `tree` has, and marks.
+
+    Blocks are shared where the filesystem can. Sockets are left out, as they are in a tar. It is not synced. Raises
+    `KernelError`: EBADMSG for a file that would be a mark there, ENAMETOOLONG for a mark whose name is too long.
+    """
+    call = ffi.new("const char **")
+    place = ffi.new("char[]", 4096)
+    raw = ffi.from_buffer(changes.raw)
+    answer = lib.ls_changes_write(raw, len(changes.raw), tree, target, call, place, len(place))
+    if answer < 0:
+        raise KernelError(ffi.string(call[0]).decode(), -answer, path=b"/" + ffi.string(place))
 
 
 def compare_trees(new: int, old: int | None, *, content: bool = False) -> Changes:

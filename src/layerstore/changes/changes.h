@@ -13,9 +13,12 @@ struct ls_changes_failure {
 struct ls_changes *ls_changes_new(void);
 void ls_changes_free(struct ls_changes *changes);
 
-/* Compares the tree `merged` with the tree `lower` (-1: with nothing), looking only where the overlay upper directory
- * `upper` has something. Root directories, all three. 0, or -errno. */
-int ls_changes_of_overlay(struct ls_changes *changes, int upper, int merged, int lower);
+/* Whose marks an upper directory holds: overlay's, those of aufs, or what fuse-overlayfs writes, which is some of both. */
+enum { LS_MARKS_OVERLAY = 1, LS_MARKS_AUFS = 2, LS_MARKS_FUSE = 3 };
+
+/* Compares the tree `merged` with the tree `lower` (-1: with nothing), looking only where the upper directory `upper` has
+ * something. Root directories, all three. 0, or -errno. */
+int ls_changes_of_upper(struct ls_changes *changes, int upper, int merged, int lower, int marks);
 /* Compares all of `merged` with all of `lower` (-1: with nothing). `content`: read files whose attributes are equal. */
 int ls_changes_of_trees(struct ls_changes *changes, int merged, int lower, int content);
 
@@ -31,7 +34,11 @@ size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data);
 size_t ls_changes_count(struct ls_changes *changes);
 /* 1: the upper directory can be made to hold exactly these changes, and to mean the same on any parents. */
 int ls_changes_can_be_exact(struct ls_changes *changes);
-/* After ls_changes_of_overlay, with the same descriptors and nothing mounted that writes: makes it so. The tree that the
- * stack shows stays the same all the while. 1: something was altered; 0 or -errno. */
+/* After ls_changes_of_upper, with the same descriptors and nothing mounted that writes: makes it so; marks of fuse-overlayfs
+ * become those of aufs. The tree that the stack shows stays the same all the while. 1: something was altered; 0 or -errno. */
 int ls_changes_make_exact(struct ls_changes *changes);
 void ls_changes_failed(struct ls_changes *changes, struct ls_changes_failure *failure);
+
+/* Writes a list of changes as a layer in aufs's form: what `tree` has of it is copied into the empty directory `target`, what
+ * is removed becomes a mark. Blocks are shared where the filesystem can. 0; or -errno with the call, and the place in `where`. */
+int ls_changes_write(const uint8_t *list, size_t length, int tree, int target, const char **call, char *where, size_t room);

@@ -143,8 +143,20 @@ int ls_changes_present(struct ls_changes *changes, struct place *place, const ch
     return rc;
 }
 
+/* Below what hides the parents, an upper directory holds all that there is. It is believed, where it has been opened, more
+ * than the stack: fuse-overlayfs 1.10 shows names of a directory that was replaced, to who asks for one, until it is mounted
+ * anew. */
+static int is_there(const struct place *place, const char *name, struct stat *now) {
+    if (place->upper < 0)
+        return fstatat(place->merged, name, now, AT_SYMLINK_NOFOLLOW) == 0;
+    return fstatat(place->upper, name, now, AT_SYMLINK_NOFOLLOW) == 0 && !(S_ISCHR(now->st_mode) && now->st_rdev == 0);
+}
+
 static int visit_merged(struct ls_changes *changes, struct place *place, const char *name) {
     struct stat now;
+    errno = ENOENT;
+    if (place->upper >= 0 && !is_there(place, name, &now))
+        return errno == ENOENT ? 0 : ls_changes_fail(changes, -errno, "fstatat", (char *)place->path.data);
     if (fstatat(place->merged, name, &now, AT_SYMLINK_NOFOLLOW))
         return errno == ENOENT ? 0 : ls_changes_fail(changes, -errno, "fstatat", (char *)place->path.data);
     return ls_changes_present(changes, place, name, &now, place->folder->how, changes->content);
@@ -152,7 +164,8 @@ static int visit_merged(struct ls_changes *changes, struct place *place, const c
 
 static int visit_lower(struct ls_changes *changes, struct place *place, const char *name) {
     struct stat now;
-    if (fstatat(place->merged, name, &now, AT_SYMLINK_NOFOLLOW) == 0)
+    errno = ENOENT;
+    if (is_there(place, name, &now))
         return 0;
     return errno == ENOENT ? ls_changes_add(changes, 'D', (char *)place->path.data) : ls_changes_fail(changes, -errno, "fstatat", (char *)place->path.data);
 }
@@ -180,7 +193,7 @@ static int visit_folder(struct ls_changes *changes, const struct folder *folder)
     int rc = place.merged;
     if (rc >= 0 && folder->deep)
         rc = place.lower = ls_changes_open_folder(changes->lower, folder->path);
-    if (rc >= 0 && folder->how == GUIDED)
+    if (rc >= 0 && (folder->how == GUIDED || changes->marks > LS_MARKS_OVERLAY))
         rc = place.upper = ls_changes_open_folder(changes->upper, folder->path);
     if (rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP)
         rc = 0; /* gone meanwhile */

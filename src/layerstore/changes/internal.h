@@ -39,6 +39,7 @@ struct linked {
 
 struct ls_changes {
     int upper, merged, lower;
+    int marks; /* of `upper` */
     bool content;
     const struct ls_known *known; /* what is told of the copy that `merged` began as, or NULL */
     bool needs_copy; /* metacopy, redirect, a subvolume inside: what is here alone is not all of it */
@@ -90,4 +91,16 @@ int ls_changes_visit_upper(struct ls_changes *changes, struct place *place, cons
  * the other names of linked files. */
 int ls_changes_visit_snapshot(struct ls_changes *changes, struct place *place);
 int ls_changes_complete_snapshot(struct ls_changes *changes);
+/* Opens the directory that holds `path`, and leaves what its times are now in `times`. */
+int ls_changes_open_holder(int root, const char *path, const char **name, struct timespec times[2]);
+/* Takes away what was copied up and never altered: the parents' file shows through again, which is the same. */
+int ls_changes_drop_surplus(struct ls_changes *changes, const char *path);
+
+/* branch.c */
+#define LS_WHITEOUT_PREFIX ".wh."
+#define LS_META_PREFIX ".wh..wh."
+#define LS_OPAQUE_NAME ".wh..wh..opq"
+bool ls_branch_is_opaque(int folder, int marks);
+int ls_branch_make_exact(struct ls_changes *changes);
+static inline bool ls_begins(const char *name, const char *prefix) { return !strncmp(name, prefix, strlen(prefix)); }
 #endif

@@ -1,0 +1,6 @@
+/* The tree that a stack of layers in aufs's form shows, made of hard links. Read by cffi too, so: no preprocessor. */
+
+/* Makes it in the empty directory `target`. `layers` are directory descriptors, the topmost first. Files are linked, so that
+   they are those of the layers, with every attribute; directories and what cannot be linked any more are made anew. The
+   layers must not change meanwhile. Returns 0, or -errno, with the call in `call` and the place in both trees in `where`. */
+int ls_link_stack(const int *layers, size_t count, int target, const char **call, char *where, size_t room);
