@@ -1,0 +1,158 @@
+"""Stacks without a mount that stacks: what the mode `copy` keeps.
+
+A stack that is only read is a tree of hard links to its layers' files, `copies/<boot>/<top>.<digest>/tree`, made once
+in a boot and never synced: what another boot left may be half on disk, and is thrown away. A container is a tree of its
+own, `trees/<key>`, copied from that, synced before it is seen; what came of which file is noted in `copied/<key>`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from layerstore.changes import Changes, compare_copied, compare_trees
+from layerstore.driver import LayerKey
+from layerstore.kernel import files
+from layerstore.kernel.copy import copy_tree
+from layerstore.kernel.descriptors import FOLDER, open_path
+from layerstore.kernel.linked import link_stack
+from layerstore.kernel.mount import boot_id
+
+TREES, LISTS, _CACHE = "trees", "copied", "copies"
+
+_STACK = "stack"
+"""Beside a tree of links: the layers that it shows."""
+
+
+class Copies:
+    """The copies of one home. `own` says where a layer's own files lie."""
+
+    def __init__(self, home: Path, staging: Path, own: Callable[[LayerKey], Path]) -> None:
+        self._home = home
+        self._staging = staging
+        self._own = own
+        self._swept = False
+
+    def tree(self, layer: LayerKey) -> Path:
+        """Where the tree of a container lies, if it was made by copying."""
+        return self._home / TREES / layer
+
+    def has(self, layer: LayerKey) -> bool:
+        """Is it a container that was made by copying?"""
+        return self.tree(layer).is_dir()
+
+    def look(self, stack: Sequence[LayerKey]) -> Path:
+        """The tree that a stack shows, its topmost layer first; to read only."""
+        digest = hashlib.sha256("\n".join(stack).encode()).hexdigest()[:16]
+        folder = self._home / _CACHE / boot_id() / f"{stack[0]}.{digest}"
+        if not folder.is_dir():
+            self._sweep()
+            fresh = self._staging / f"{stack[0]}.{digest}-{os.urandom(4).hex()}"
+            fresh.mkdir(mode=0o700)
+            try:
+                (fresh / _STACK).write_text("\n".join(stack) + "\n")
+                files.make_plain_folder(fresh / "tree")
+                link_stack([self._own(layer) for layer in stack], fresh / "tree")
+                folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _rename_unless_there(fresh, folder)
+            finally:
+                files.remove_tree(fresh)
+        return folder / "tree"
+
+    def make(self, layer: LayerKey, stack: Sequence[LayerKey], *, listed: bool) -> None:
+        """Make the tree of a container that shows `stack`; durable when this returns.
+
+        `listed`: the stack is what the container is compared with later.
+        """
+        fresh, note = self._staging / f"{layer}.tree", self._staging / f"{layer}.copied"
+        for kind in (TREES, LISTS):  # left by a death or a power cut
+            remove_all(self.move(self._home / kind / layer, f"{layer}.{kind}"))
+        try:
+            raw = b""
+            if stack:
+                raw = copy_tree(self.look(stack), fresh).raw
+            else:
+                files.make_plain_folder(fresh)
+            if listed:
+                note.write_bytes(raw)
+            files.syncfs(fresh)
+            if listed:
+                note.rename(self._home / LISTS / layer)
+            fresh.rename(self.tree(layer))
+            files.fsync_folder(self._home / TREES)
+        finally:
+            files.remove_tree(fresh)
+            note.unlink(missing_ok=True)
+
+    def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
+        """What a container that was made by copying changes."""
+        with ExitStack() as opened:
+            fds = []
+            for tree in (self.tree(layer), *([self.look(parents)] if parents else [])):
+                fds.append(open_path(tree, FOLDER))
+                opened.callback(os.close, fds[-1])
+            try:
+                raw = (self._home / LISTS / layer).read_bytes()
+            except FileNotFoundError:
+                raw = b""
+            if not parents:
+                return compare_trees(fds[0], None)
+            return compare_copied(fds[0], fds[1], raw)
+
+    def forget(self, layer: LayerKey) -> list[Path]:
+        """Move every tree of links that shows `layer` into staging, under names that begin with its key."""
+        moved: list[Path] = []
+        cache = self._home / _CACHE / boot_id()
+        try:
+            names = os.listdir(cache)
+        except FileNotFoundError:
+            return moved
+        for name in names:
+            try:
+                shown = (cache / name / _STACK).read_text().split()
+            except OSError:
+                continue  # somebody else does
+            if layer in shown:
+                moved += self.move(cache / name, f"{layer}.{name}")
+        return moved
+
+    def move(self, path: Path, name: str) -> list[Path]:
+        """Move something out of the home into staging: where it is now, if it was there."""
+        target = self._staging / f"{name}-{os.urandom(4).hex()}"
+        try:
+            path.rename(target)
+        except FileNotFoundError:
+            return []
+        return [target]
+
+    def _sweep(self) -> None:
+        """Throw away what other boots left."""
+        if self._swept:
+            return
+        self._swept = True
+        try:
+            boots = os.listdir(self._home / _CACHE)
+        except FileNotFoundError:
+            return
+        for boot in boots:
+            if boot != boot_id():
+                remove_all(self.move(self._home / _CACHE / boot, f"boot-{boot}"))
+
+
+def remove_all(paths: Sequence[Path]) -> None:
+    """Delete what was moved."""
+    for path in paths:
+        files.remove_tree(path)
+
+
+def _rename_unless_there(source: Path, target: Path) -> None:
+    """Another process may have been quicker, with the same."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
