@@ -76,9 +76,8 @@ def edit(root: Path) -> None:
     os.chmod(root / "etc/shadow", 0o600)
     os.chown(root / "etc/group", 7, 8)
     os.setxattr(root / "etc", "user.mark", b"\0set")
+    os.unlink(root / "lib/alias")  # before the other name is written to: a copy-up of overlay parts the two
     os.truncate(root / "lib/long", 10)
-    os.truncate(root / "lib/alias", 10)  # a copy-up of overlay parts the two names
-    os.unlink(root / "lib/alias")
     os.link(root / "lib/long", root / "lib/again")
     os.unlink(root / "lib/link")
     os.symlink("/nowhere", root / "lib/link")

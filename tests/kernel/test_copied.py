@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel.wild import Wild, below
+from kernel.wild import Wild
 from layerstore.changes import Changes, compare_copied, compare_trees
 from layerstore.kernel.copy import copy_tree
 from layerstore.kernel.files import remove_tree

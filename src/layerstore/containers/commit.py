@@ -8,9 +8,8 @@ one transaction: before it nothing has changed, after it everything has.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 from layerstore import diff as tar
@@ -71,7 +70,7 @@ class Commit:
             return self._add(None)
         self._layers.check_depth(len(below.chain) + 1)
         if mounted or not changes.sealable:
-            return self._copied(changes, below, mounted=mounted)
+            return self._copied(changes, below)
         return self._sealed(changes, below)
 
     def _config(self, new_layer: DiffID | None) -> bytes:
@@ -89,10 +88,10 @@ class Commit:
         config = self._config(new_layer)
         return self._images.add_staged(config, {}, self._tags, parent=self._row.image_id, trust=True)
 
-    def _copied(self, changes: Changes, below: Stack, *, mounted: bool) -> Image:
+    def _copied(self, changes: Changes, below: Stack) -> Image:
         """Commit what may change meanwhile, or what the layer has only attributes or directions of."""
         with (
-            self._tree(below, mounted=mounted) as root,
+            self._tree(below) as root,
             relay(lambda write: tar.pack(changes, root, write=write)) as stream,
         ):
             staged = self._layers.stage(stream)
@@ -103,19 +102,9 @@ class Commit:
         finally:
             self._layers.discard(staged)
 
-    @contextmanager
-    def _tree(self, below: Stack, *, mounted: bool) -> Iterator[int]:
+    def _tree(self, below: Stack) -> AbstractContextManager[int]:
         """A directory descriptor of the container's tree."""
-        driver, key = self._layers.driver, self._row.key
-        if not mounted:
-            with detached(driver.mounts(key, below.keys, read_only=True)) as root:
-                yield root
-            return
-        root = os.open(driver.mountpoint(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield root
-        finally:
-            os.close(root)
+        return detached(self._layers.driver.mounts(self._row.key, below.keys, read_only=True))
 
     def _sealed(self, changes: Changes, below: Stack) -> Image:
         """Commit the writable layer itself, and give the container a new one on top of it."""
@@ -123,7 +112,7 @@ class Commit:
         skeleton = folders.staged_skeleton(row.key)
         with ExitStack() as after:
             after.callback(partial(skeleton.unlink, missing_ok=True))
-            with self._tree(below, mounted=False) as root:
+            with self._tree(below) as root:
                 packed = tar.pack(changes, root, skeleton=skeleton)
             after.enter_context(layers.locks.one(of_diff(packed.diff_id)))
             chain = chain_id(row.chain_id, packed.diff_id)
