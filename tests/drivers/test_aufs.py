@@ -578,6 +578,58 @@ def test_what_a_sealed_layer_hides_it_hides_by_name(aufs: Bench, mode: str) -> N
         assert os.listdir(tree / "dir/sub") == ["c"]
 
 
+SEAL = """
+import sys
+from pathlib import Path
+from layerstore_aufs import Aufs, Settings
+home, staging, layer, parent = sys.argv[1:]
+Aufs(Path(home), Path(staging), Settings(mode="fuse")).seal(layer, [parent])
+"""
+
+
+@pytest.mark.tools("strace")
+@pytest.mark.parametrize(("call", "number"), [("mknodat", 2), ("unlinkat", 2), ("unlinkat", 6), ("removexattr", 2)])
+def test_a_death_while_sealing_leaves_a_container(aufs: Bench, call: str, number: int) -> None:
+    bench = aufs(mode="fuse")
+    bottom = bench.layer(gone="1", opened="1")
+    for name in ("dir/x", "rep/old", "rep/in/old"):
+        path = bench.driver.tree(bottom) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    layer = bench.container([bottom])
+    with bench.mount(layer, [bottom]) as tree:
+        (tree / "gone").unlink()
+        shutil.rmtree(tree / "dir")
+        shutil.rmtree(tree / "rep")
+        (tree / "rep/in/new").mkdir(parents=True)
+        with (tree / "opened").open("r+b"):
+            pass
+    with bench.look(layer, [bottom]) as tree:
+        before = listing(f"{tree}/.")
+    changes = bench.driver.changes(layer, [bottom])
+
+    done = subprocess.run(
+        [
+            *("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"),
+            *("-e", f"inject={call}:signal=KILL:when={number}"),
+            *(sys.executable, "-c", SEAL, bench.driver.home, bench.driver.staging, layer, bottom),
+        ],
+        check=False,
+    )
+
+    assert done.returncode != 0
+    again = aufs(folder=bench.driver.home.parent, mode="fuse")
+    with again.look(layer, [bottom]) as tree:
+        # The time of the directory in hand is put back after each change in it.
+        assert_same(before, listing(f"{tree}/."), ignoring=["mtime_ns"])
+    assert again.driver.changes(layer, [bottom]) == changes
+    again.driver.seal(layer, [bottom])
+    tree = again.driver.tree(layer)
+    assert sorted(str(path.relative_to(tree)) for path in tree.rglob("*")) == [
+        *(".wh.dir", ".wh.gone", "rep", "rep/.wh.old", "rep/in", "rep/in/.wh.old", "rep/in/new"),
+    ]
+
+
 @pytest.mark.parametrize(("mode", "length"), [("fuse", 251), ("copy", 251)])
 def test_the_removal_of_a_name_of_251_bytes_is_kept(aufs: Bench, mode: str, length: int) -> None:
     bench = aufs(mode=mode)
