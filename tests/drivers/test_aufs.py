@@ -18,6 +18,7 @@ import pytest
 
 import layerstore
 from drivers.conftest import Workbench, key
+from kernel.stacks import servers, wait_until
 from layerstore import plugins
 from layerstore.driver import LayerKey, StorageDriver
 from layerstore.errors import CannotRepresent, ConfigError, DepthExceeded, DriverNotSupported, KernelError
@@ -59,26 +60,6 @@ def aufs(backing: Backing) -> Iterator[Bench]:
         for place in bench.mounted:
             mounting.unmount(place, lazy=True)
         files.remove_tree(bench.driver.home)
-
-
-def servers() -> set[int]:
-    """The running fuse-overlayfs processes; one that only waits for its parent to hear of its end runs no more."""
-    found = set()
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError):
-            status = Path(f"/proc/{name}/stat").read_text()
-            if "(fuse-overlayfs)" in status and status.rpartition(")")[2].split()[0] != "Z":
-                found.add(int(name))
-    return found
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    limit = threading.Event()
-    for _ in range(500):
-        if condition():
-            return
-        limit.wait(0.01)
-    pytest.fail("it never came true")
 
 
 def names_in(home: Path) -> set[str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
+import pytest
 from attrs import frozen
 
 from layerstore.kernel.mount import Mount
@@ -53,6 +56,32 @@ def make_stack(folder: Path, depth: int) -> Stack:
     for made in (stack.upper, stack.work, stack.merged):
         made.mkdir()
     return stack
+
+
+def servers() -> set[int]:
+    """The fuse-overlayfs processes of this test session, which has a mount namespace of its own.
+
+    One that only waits for its parent to hear of its end runs no more.
+    """
+    found = set()
+    namespace = os.readlink("/proc/self/ns/mnt")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            status = Path(f"/proc/{name}/stat").read_text()
+            running = status.rpartition(")")[2].split()[0] != "Z"
+            if "(fuse-overlayfs)" in status and running and os.readlink(f"/proc/{name}/ns/mnt") == namespace:
+                found.add(int(name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Fail if it does not come true in a few seconds."""
+    tick = Event()
+    for _ in range(1000):
+        if condition():
+            return
+        tick.wait(0.01)
+    pytest.fail("it never came true")
 
 
 def as_nobody(action: Callable[[], object], *, within: Path = Path("/")) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from threading import Event
 
 import pytest
 
-from kernel.stacks import Stack, make_stack
+from kernel.stacks import Stack, make_stack, servers, wait_until
 from layerstore.errors import KernelError
 from layerstore.kernel import aufs, fuse
 from layerstore.kernel.mount import AUFS, FUSE_OVERLAYFS, Mount, attach, detached, mount_id, unmount
@@ -33,26 +31,6 @@ def line_of(mountpoint: Path) -> list[str]:
     shown = str(mountpoint).replace("\\", "\\134").replace(" ", "\\040")
     with open("/proc/self/mountinfo") as table:
         return next(line.split() for line in table if line.split()[4] == shown)
-
-
-def processes() -> set[int]:
-    found = set()
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError):
-            status = Path(f"/proc/{name}/stat").read_text()
-            if "(fuse-overlayfs)" in status and status.rpartition(")")[2].split()[0] != "Z":
-                found.add(int(name))
-    return found
-
-
-def ends(before: set[int]) -> bool:
-    """Do the processes that were not there `before` end?"""
-    tick = Event()
-    for _ in range(500):
-        if processes() <= before:
-            return True
-        tick.wait(0.01)
-    return False
 
 
 class TestFuse:
@@ -92,16 +70,16 @@ class TestFuse:
             (stack.merged / "new").touch()
 
     def test_the_program_ends_with_the_mount(self, stack: Stack, interface: str) -> None:
-        before = processes()
+        before = servers()
         attach(recipe(stack), stack.merged)
-        assert len(processes() - before) == 1
+        assert len(servers() - before) == 1
         unmount(stack.merged)
-        assert ends(before)
+        wait_until(lambda: servers() <= before)
 
         with detached(recipe(stack)) as tree:
             assert "same" in os.listdir(tree)
-            assert len(processes() - before) == 1
-        assert ends(before)
+            assert len(servers() - before) == 1
+        wait_until(lambda: servers() <= before)
 
     def test_names_with_a_comma_and_a_backslash(self, backing: Backing, interface: str, mounted: Mounter) -> None:
         folder = backing("ext4") / "a,b\\c d" / ("x" * 200)
@@ -139,7 +117,7 @@ class TestFuse:
         assert (stack.merged / "same").read_text() == "0"
 
     def test_what_fails_leaves_nothing_and_says_why(self, stack: Stack, interface: str) -> None:
-        before = processes()
+        before = servers()
         missing = stack.folder / "missing"
 
         with pytest.raises(KernelError, match="No such file") as caught:
@@ -150,7 +128,7 @@ class TestFuse:
             attach([no_work], stack.merged)
 
         assert mount_id(stack.merged) is None
-        assert ends(before)
+        wait_until(lambda: servers() <= before)
 
     def test_the_program_may_be_missing(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(stack.folder))
