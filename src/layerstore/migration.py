@@ -310,7 +310,8 @@ class Migration:
         with new.database.read() as tx:
             note, made = _noted(tx).get(row.id), [one.key for one in container_rows.every(tx) if one.id == row.id]
         if note is not None and made:
-            if note.digest == _digest(self._old.driver, row.key, old_below):
+            there = [_digest(self._old.driver, row.key, old_below), _digest(new.driver, made[0], below)]
+            if there == [note.digest] * 2:
                 return
             with new.database.write() as tx:
                 container_rows.delete(tx, row.id)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -387,9 +388,15 @@ def test_unfinished_one_is_given_up(filled: Path, stopped: Callable[[str], None]
 def test_what_was_lost_between_two_tries_is_made_again(filled: Path, stopped: Callable[[str], None]) -> None:
     before = look(filled, "overlay2")
     stopped("_link_skeletons")
-    made = sorted((filled / "plain").iterdir())
-    shutil.rmtree(made[0])
-    os.truncate(next(path for path in made[1].rglob("*") if path.is_file() and path.stat().st_size), 0)
+    with layerstore.open(config=settings(filled)) as opened:
+        image, box = opened.image("two:1"), opened.container("edited")
+    database = sqlite3.connect(filled / "migration/layerstore.db")
+    with closing(database):
+        [layer] = database.execute("SELECT key FROM layers WHERE chain_id = ?", (image.chain_ids[0],)).fetchone()
+        keys = dict(database.execute("SELECT name, key FROM containers").fetchall())
+    shutil.rmtree(filled / "plain" / keys["nothing"])
+    os.truncate(filled / "plain" / layer / "tree/etc/group", 0)
+    os.truncate(filled / "plain" / keys[box.name] / "tree/large", 0)
     migrate(filled, "plain")
     assert look(filled, "plain") == before
 
