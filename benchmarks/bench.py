@@ -1,7 +1,8 @@
 """What every benchmark here needs: a filesystem worth timing on, facts about the machine, and a results file.
 
-Times mean something only on a filesystem made for the run. It is ext4 with a journal in a loop image with direct I/O,
-so that the image's own page cache plays no part; inputs lie elsewhere and are read once before each measurement.
+Times mean something only on a filesystem made for the run. It is ext4 with a journal, where nothing else is said, in a
+loop image with direct I/O, so that the image's own page cache plays no part; inputs lie elsewhere and are read once
+before each measurement.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from attrs import asdict, frozen
+
+_MKFS: dict[str, tuple[str, ...]] = {
+    "ext4": ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+}
 
 _CLONE_NEWNS = 0x00020000
 _MS_REC_PRIVATE = 0x4000 | 1 << 18
@@ -46,8 +53,8 @@ class Measured:
 
 
 @contextmanager
-def filesystem(folder: Path, *, size: int) -> Iterator[Path]:
-    """A fresh ext4 in `folder`, in a mount namespace of this process's own: should it be killed, nothing is left."""
+def filesystem(folder: Path, *, size: int, kind: str = "ext4") -> Iterator[Path]:
+    """A fresh one in `folder`, in a mount namespace of this process's own: should it be killed, nothing is left."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0 or libc.mount(None, b"/", None, _MS_REC_PRIVATE, None) != 0:
         raise OSError(ctypes.get_errno(), "no mount namespace: benchmarks need root")
@@ -56,10 +63,10 @@ def filesystem(folder: Path, *, size: int) -> Iterator[Path]:
         with image.open("wb") as file:
             file.truncate(size)
         mountpoint.mkdir()
-        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+        run(*_MKFS[kind], image)
         loop = run("losetup", "--find", "--show", "--direct-io=on", image).strip()
         try:
-            run("mount", "-t", "ext4", loop, mountpoint)
+            run("mount", "-t", kind, loop, mountpoint)
         finally:
             # The kernel lets go of both when it is unmounted, whoever does that.
             run("losetup", "--detach", loop)
