@@ -149,7 +149,10 @@ class Damaged(LayerstoreError):
 
 
 class CannotRepresent(LayerstoreError):
-    """A file of a container cannot be put into a layer's tar (a socket, a name beginning with `.wh.`)."""
+    """A file of a container cannot be put into a layer's tar (a socket, a name beginning with `.wh.`).
+
+    Or an entry of a tar cannot be kept in the driver's form (in aufs', the whiteout of a name of more than 251 bytes).
+    """
 
 
 class StoreClosed(LayerstoreError):

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from diff.engine import Stack, assert_stacks_as_the_model
 from layerstore.driver import Dialect
-from layerstore.errors import InvalidArchive, LayerstoreError
+from layerstore.errors import CannotRepresent, InvalidArchive
 from layerstore.testing import trees
 from layerstore.testing.tars import Entry, archive, file, folder, hardlink, opaque, symlink, whiteout
 
@@ -197,15 +197,30 @@ def test_a_whiteout_may_be_an_entry_of_any_type(kind: bytes, stacked: Stacked) -
 
 
 @pytest.mark.parametrize("length", [251, 252, 255])
-def test_a_whiteout_of_the_longest_name(length: int, stack: Stack, stacked: Stacked) -> None:
-    # The mark has four bytes more than a name can have, and is no name.
+@pytest.mark.parametrize("layer", ["at the root", "deeper", "in an implied directory"])
+def test_a_whiteout_of_the_longest_name(length: int, layer: str, stack: Stack, stacked: Stacked) -> None:
+    # The mark has four bytes more than a name can have, and is no name, but where marks are files.
     name = b"n" * length
-    layers = [[file(name), folder(b"d"), file(b"d/" + name)], [whiteout(name), whiteout(b"d/" + name)]]
+    lower = [file(name), folder(b"d"), file(b"d/" + name)]
+    path = {"at the root": name, "deeper": b"d/" + name, "in an implied directory": b"d/e/" + name}[layer]
     if stack.dialect is Dialect.AUFS and length > 251:
-        with pytest.raises(LayerstoreError):
-            stacked(*layers)
+        stack.push(archive(*lower))
+        before = trees.listing(stack.folder)
+        with pytest.raises(CannotRepresent, match="251 bytes") as caught:
+            stack.push(archive(file(b"new"), whiteout(path)))
+        assert caught.value.path == "/" + os.fsdecode(path)
+        assert caught.value.remedy is not None
+        trees.assert_same(before, trees.listing(stack.folder), ignoring=["mtime_ns"])
     else:
-        assert names(stacked(*layers)) == {"d"}
+        seen = stacked(lower, [file(b"new"), whiteout(path)])
+        assert os.fsdecode(path) not in seen
+
+
+def test_a_whiteout_of_the_longest_name_that_hides_nothing_needs_no_mark(stack: Stack, stacked: Stacked) -> None:
+    name = b"n" * 255
+    assert names(stacked(LOWER, [file(name), whiteout(name), opaque(b"dir"), whiteout(b"dir/" + name)])) == {
+        "dir", "file", "link", os.fsdecode(name),
+    }  # fmt: skip
 
 
 def test_a_whiteout_goes_through_a_link(stacked: Stacked) -> None:

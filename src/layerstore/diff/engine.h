@@ -64,6 +64,7 @@ struct ls_unpack {
 
 /* The first failure counts; the queue ends with it. Each returns -1. */
 int ls_fail_archive(struct ls_unpack *unpack, const char *sentence, const void *path, size_t length);
+int ls_fail_dialect(struct ls_unpack *unpack, const char *sentence, const struct ls_node *node);
 int ls_fail_system(struct ls_unpack *unpack, int code, const char *call, const struct ls_node *node);
 /* At the entry in hand: -EBADMSG with a sentence, else there is no memory. */
 int ls_fail_here(struct ls_unpack *unpack, int rc, const char *sentence);

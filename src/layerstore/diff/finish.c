@@ -93,6 +93,8 @@ static int finish_node(struct ls_unpack *unpack, struct ls_node *node) {
         return -1;
     int fd = ls_folder(unpack, &unpack->here, node->parent, &call);
     int rc = fd < 0 ? fd : ls_disk_whiteout(&unpack->disk, fd, node->name, &call);
+    if (rc == -ENAMETOOLONG && unpack->disk.dialect == LS_DIALECT_AUFS)
+        return ls_fail_dialect(unpack, "a name of more than 251 bytes cannot be hidden in layers of aufs' form, where the mark is a name, too", node);
     return rc ? ls_fail_system(unpack, rc, call, node) : 0;
 }
 

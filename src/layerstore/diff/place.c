@@ -122,16 +122,21 @@ static int begin_job(struct ls_unpack *unpack, struct ls_node *node, int64_t sha
     return 0;
 }
 
+/* On overlay this device is a whiteout, and no driver may differ from another in what a tar means: it is nothing. */
+static int pass_over(struct ls_unpack *unpack) {
+    static const char KIND[] = "character device 0/0";
+    const struct ls_parts *parts = &unpack->parts;
+    struct ls_bytes *notices = &unpack->notices;
+    int rc = ls_bytes_add(notices, KIND, sizeof KIND);
+    for (size_t i = 0; !rc && i < parts->count; i++)
+        rc = (i ? ls_bytes_add(notices, "/", 1) : 0) ?: ls_bytes_add(notices, parts->part[i].name, parts->part[i].length);
+    rc = rc ?: ls_bytes_add(notices, "", 1);
+    return rc ? ls_fail_here(unpack, rc, NULL) : 0;
+}
+
 static int place_file(struct ls_unpack *unpack, struct ls_node *node) {
     if (unpack->entry.type == LS_HARD_LINK)
         return ls_place_link(unpack, node);
-    if (ls_is_own(node) && ls_clear(unpack, node))
-        return -1;
-    if (unpack->entry.type == LS_CHARACTER && !unpack->entry.major && !unpack->entry.minor) {
-        /* on overlay this device is a whiteout; no driver may differ from another in what a tar means */
-        int rc = ls_notice(unpack, "character device 0/0", node);
-        return rc ? ls_fail_here(unpack, rc, NULL) : 0;
-    }
     if (ls_make_way(unpack, node))
         return -1;
     node->flags = LS_LISTED;
@@ -188,6 +193,8 @@ int ls_place(struct ls_unpack *unpack) {
         else if (has_prefix(parts->part[i], LS_MARK_PREFIX) && i + 1 < parts->count)
             return ls_fail_here(unpack, -EBADMSG, "a directory's name begins with .wh.");
     bool whiteout = has_prefix(last, LS_MARK_PREFIX);
+    if (!whiteout && entry->type == LS_CHARACTER && !entry->major && !entry->minor)
+        return pass_over(unpack);
     unpack->symlinks = 0;
     struct ls_node *folder = ls_walk(unpack, unpack->model.root, parts->part, parts->count - 1, !whiteout ? LS_FOR_FILE : equals(last, OPAQUE) ? LS_FOR_OPAQUE : LS_FOR_WHITEOUT);
     if (!folder)

@@ -101,14 +101,17 @@ static int fail(struct ls_unpack *unpack, int kind, int code, const char *what, 
 
 int ls_fail_archive(struct ls_unpack *unpack, const char *sentence, const void *path, size_t length) { return fail(unpack, LS_FAIL_ARCHIVE, EBADMSG, sentence, path, length); }
 
-int ls_fail_system(struct ls_unpack *unpack, int code, const char *call, const struct ls_node *node) {
+static int fail_at(struct ls_unpack *unpack, int kind, int code, const char *what, const struct ls_node *node) {
     struct ls_bytes path = {0};
     if (node)
         ls_node_path(node, &path);
-    fail(unpack, LS_FAIL_SYSTEM, -code, call, path.data ? path.data : (uint8_t *)"", path.length);
+    fail(unpack, kind, code, what, path.data ? path.data : (uint8_t *)"", path.length);
     ls_bytes_free(&path);
     return -1;
 }
+
+int ls_fail_system(struct ls_unpack *unpack, int code, const char *call, const struct ls_node *node) { return fail_at(unpack, LS_FAIL_SYSTEM, -code, call, node); }
+int ls_fail_dialect(struct ls_unpack *unpack, const char *sentence, const struct ls_node *node) { return fail_at(unpack, LS_FAIL_DIALECT, ENAMETOOLONG, sentence, node); }
 
 int ls_fail_here(struct ls_unpack *unpack, int rc, const char *sentence) {
     if (rc == -EBADMSG)

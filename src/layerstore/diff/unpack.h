@@ -11,6 +11,7 @@
 
 #define LS_FAIL_ARCHIVE 1
 #define LS_FAIL_SYSTEM 2
+#define LS_FAIL_DIALECT 4
 
 struct ls_unpack;
 

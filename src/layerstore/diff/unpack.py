@@ -19,7 +19,7 @@ from attrs import frozen
 from layerstore.diff.skeleton import SkeletonWriter
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect
-from layerstore.errors import DigestMismatch, InvalidArchive, KernelError, LayerstoreError
+from layerstore.errors import CannotRepresent, DigestMismatch, InvalidArchive, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
 
 DIALECTS = {
@@ -34,6 +34,13 @@ _REMEDIES = {
     errno.EPERM: "Run as root: files of other owners and devices cannot be made otherwise.",
     errno.EOPNOTSUPP: "The filesystem of the data-root cannot keep extended attributes: use ext4, xfs or btrfs.",
 }
+
+# ext4 says that there is no space when the xattrs of one file do not fit into its block.
+_TOO_LARGE = (errno.ENOSPC, errno.E2BIG, errno.ERANGE)
+_LARGE_XATTR = (
+    "Unless the disk is full: the extended attributes of this file are larger than the filesystem of the data-root "
+    "keeps (ext4: 4 KiB a file). Use xfs or btrfs."
+)
 
 
 class Readable(Protocol):
@@ -83,8 +90,9 @@ def unpack(
     that the tar replaces by later entries of the same name go to `<skeleton>.shadowed/`. `progress` is told the bytes
     of the tar as they come.
 
-    Raises `InvalidArchive` (malformed, cut short, leads outside), `DigestMismatch` (not `expected`), `KernelError` (no
-    space, no permission). What was made until then is left for the caller to discard.
+    Raises `InvalidArchive` (malformed, cut short, leads outside), `DigestMismatch` (not `expected`), `CannotRepresent`
+    (a mark that the dialect has no room for), `KernelError` (no space, no permission). What was made until then is
+    left for the caller to discard.
     """
     tree_fd = os.dup(tree) if isinstance(tree, int) else os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     unpacker = ffi.NULL
@@ -190,4 +198,11 @@ def _failure(unpacker: Any) -> LayerstoreError:
         return InvalidArchive(
             f"{where}{what}", remedy="The archive is damaged or malicious: get it from its source again.", path=path
         )
-    return KernelError(what, failure.code, path=b"/" + path, remedy=_REMEDIES.get(failure.code))
+    if failure.kind == lib.LS_FAIL_DIALECT:
+        return CannotRepresent(
+            f"/{os.fsdecode(path)}: {what}", remedy="Use a store with another storage driver.", path=b"/" + path
+        )
+    too_large = what == "setxattr" and failure.code in _TOO_LARGE
+    return KernelError(
+        what, failure.code, path=b"/" + path, remedy=_LARGE_XATTR if too_large else _REMEDIES.get(failure.code)
+    )

@@ -15,10 +15,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-/* Times beyond these are clamped by one filesystem or another (ext4 ends soonest): there is nothing to compare then. */
-#define TIME_FIRST INT64_C(-2147483648)
-#define TIME_LAST INT64_C(15032385535)
-
 /* Where the payload of a sparse file lies in it. */
 struct sparse {
     uint64_t path;
@@ -256,6 +252,21 @@ static const char *check_opaque(const struct ls_verify *verify, int fd, const st
     return right ? NULL : "the directory is not opaque any more";
 }
 
+/* A time beyond what a filesystem keeps lies on it as the last that it keeps, without a fraction (vfs: timestamp_truncate). */
+static bool is_kept(const struct stat *facts, const struct ls_index_node *node) {
+    /* ext4 with small inodes and xfs without bigtime end in 2038; ext4 in 2446; xfs in 2486. All begin in 1901. */
+    static const int64_t LAST[] = {INT32_MAX, INT64_C(15032385535), INT64_C(16299260424)};
+    int64_t seconds = facts->st_mtim.tv_sec;
+    if (seconds == node->mtime && (uint32_t)facts->st_mtim.tv_nsec == node->mtime_ns)
+        return true;
+    if (facts->st_mtim.tv_nsec)
+        return false;
+    for (size_t i = 0; i < sizeof LAST / sizeof *LAST; i++)
+        if (seconds == LAST[i] && node->mtime >= LAST[i])
+            return true;
+    return seconds == INT32_MIN && node->mtime < INT32_MIN;
+}
+
 static const char *check(const struct ls_verify *verify, int fd, const struct ls_index_node *node, int *code) {
     struct stat facts = {0};
     if (fd >= 0 && fstat(fd, &facts))
@@ -274,8 +285,7 @@ static const char *check(const struct ls_verify *verify, int fd, const struct ls
     const char *what = check_opaque(verify, fd, node);
     if (what || node->flags & LS_IMPLIED) /* its attributes come from the parents */
         return what;
-    bool comparable = node->mtime >= TIME_FIRST && node->mtime <= TIME_LAST;
-    if (comparable && (facts.st_mtim.tv_sec != node->mtime || (uint32_t)facts.st_mtim.tv_nsec != node->mtime_ns))
+    if (!is_kept(&facts, node))
         return "the time has changed";
     if (verify->level < LS_VERIFY_ATTRIBUTES)
         return NULL;

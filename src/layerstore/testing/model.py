@@ -8,7 +8,8 @@ this project where the spec is silent:
 - a directory that is only implied by the names in it keeps what the layers below say about it;
 - of two entries of one name the later counts; a directory on a directory keeps the children;
 - a parent that is a symbolic link is followed, within the tree;
-- a hard link to a file of a layer below is a copy of it.
+- a hard link to a file of a layer below is a copy of it;
+- a character device 0/0 is nothing.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Tree:
                 self._stored[b"/".join(parts)] = self._new(entry)
         elif parts[-1].startswith(WHITEOUT):
             self._hide(parts)
-        else:
+        elif entry.kind is not Kind.CHAR or entry.device != (0, 0):
             self._place(parts, entry)
 
     def finish(self) -> None:
