@@ -321,6 +321,7 @@ def test_a_root_gets_the_attributes_of_another(backing: Backing, filesystem: str
     os.setxattr(source, "security.thing", b"")
     for mark in ("opaque", "origin", "impure"):
         os.setxattr(source, f"trusted.overlay.{mark}", b"y")
+    os.setxattr(source, "trusted.overlay.overlay.opaque", b"of a program")
     os.chown(source, 1, 70_000)
     source.chmod(0o3751)
     os.utime(source, ns=(1, 1_234_567_890_123_456_789))
@@ -330,7 +331,7 @@ def test_a_root_gets_the_attributes_of_another(backing: Backing, filesystem: str
     facts = target.stat()
     assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (1, 70_000, 0o3751)
     assert facts.st_mtime_ns == 1_234_567_890_123_456_789
-    assert sorted(os.listxattr(target)) == ["security.thing", "trusted.thing"]
+    assert sorted(os.listxattr(target)) == ["security.thing", "trusted.overlay.overlay.opaque", "trusted.thing"]
     assert os.getxattr(target, "trusted.thing") == b"\0value"
 
 

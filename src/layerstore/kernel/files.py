@@ -66,6 +66,7 @@ _FILESYSTEMS = {
 }
 
 _PRIVATE_XATTRS = ("trusted.overlay.", "trusted.SGI_ACL_", "security.selinux")
+_ESCAPED_XATTRS = "trusted.overlay.overlay."  # a program's own `trusted.overlay.`, as overlay stores it
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -251,7 +252,9 @@ def _copy_attributes(old: int, new: int) -> None:
         made = os.fstat(new)  # which has cleared setuid and setgid
     if facts.st_mode != made.st_mode:
         os.fchmod(new, stat.S_IMODE(facts.st_mode))
-    wanted = [name for name in os.listxattr(old) if not name.startswith(_PRIVATE_XATTRS)]
+    wanted = [
+        name for name in os.listxattr(old) if name.startswith(_ESCAPED_XATTRS) or not name.startswith(_PRIVATE_XATTRS)
+    ]
     for name in os.listxattr(new):
         if name in _ACLS and name not in wanted:
             os.removexattr(new, name)
