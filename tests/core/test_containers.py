@@ -422,6 +422,17 @@ def test_equal_commits_share_their_layer(store: Store, image: Image, data_root: 
     assert store.check(content=True) == []
 
 
+def test_the_root_of_a_container_on_nothing_is_committed_as_it_is(store: Store) -> None:
+    box = store.create_container()
+    with box.mount() as root:
+        root.chmod(0o1750)
+        (root / "file").touch()
+
+    assert list(map(str, box.changes())) == ["C /", "A /file"]
+    with box.commit("made").mount() as root:
+        assert root.stat().st_mode & 0o7777 == 0o1750
+
+
 def test_commits_from_nothing_build_an_image_layer_by_layer(store: Store) -> None:
     with store.create_container(name="scratch") as box:
         for number in range(3):

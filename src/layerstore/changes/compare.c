@@ -214,15 +214,28 @@ static int visit_folder(struct ls_changes *changes, const struct folder *folder)
     return rc < 0 ? rc : 0;
 }
 
+/* As the root of a layer is that says nothing about it: mode 0755, root's, without xattrs. */
+static int is_plain(int folder, const struct stat *facts) {
+    struct ls_bytes xattrs = {0};
+    const char *call;
+    int rc = ls_xattrs_read(folder, false, &xattrs, &call);
+    bool plain = facts->st_mode == (S_IFDIR | 0755) && !facts->st_uid && !facts->st_gid && !xattrs.length;
+    ls_bytes_free(&xattrs);
+    return rc ? rc : plain;
+}
+
 /* The root is reported for its own sake only: its time changes with every name in it. */
 static int compare_roots(struct ls_changes *changes) {
     struct stat now, before;
-    if (changes->lower < 0)
-        return 0;
-    if (fstat(changes->merged, &now) || fstat(changes->lower, &before))
+    if (fstat(changes->merged, &now) || (changes->lower >= 0 && fstat(changes->lower, &before)))
         return ls_changes_fail(changes, -errno, "fstat", "");
-    now.st_mtim = before.st_mtim;
-    int equal = same_facts(&now, &before) ? same_xattrs(changes->merged, changes->lower) : 0;
+    int equal;
+    if (changes->lower < 0)
+        equal = is_plain(changes->merged, &now);
+    else {
+        now.st_mtim = before.st_mtim;
+        equal = same_facts(&now, &before) ? same_xattrs(changes->merged, changes->lower) : 0;
+    }
     if (equal < 0)
         return ls_changes_fail(changes, equal, "getxattr", "");
     return equal ? 0 : ls_changes_add(changes, 'C', "");
