@@ -50,6 +50,10 @@ class Inode:
     children: dict[bytes, Inode] = field(factory=dict)
     opaque_in: int = 0
     """The last layer that made this directory opaque."""
+    own: bool = False
+    """It lies in the container's own layer: made there, or copied up. For `layerstore.testing.editing`."""
+    touched: bool = False
+    """An edit has let the clock set its time, which is not known yet."""
 
     def forget(self) -> None:
         """Be as a directory that nobody described."""

@@ -1,8 +1,8 @@
-"""Random layers that are odd but valid, for Hypothesis.
+"""Random layers that are odd but valid, for Hypothesis: `stacks`, `layers`, `layer_tars`, `trees`, `edits`.
 
 A stack is drawn entry by entry while the model applies it, so that what is drawn always has one right answer: a hard
 link has something to point to, a whiteout is not asked to hide a link that the same layer has already gone through.
-What the specifications leave open is left to examples in the tests.
+What the specifications leave open is left to examples in the tests. `edits`, of a tree, is from `edit_strategies`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from attrs import evolve, frozen
 from hypothesis import strategies as st
 
 from layerstore.testing import tars
+from layerstore.testing.edit_strategies import edits
+from layerstore.testing.editing import ModelTree
 from layerstore.testing.model import Inode, Tree
 from layerstore.testing.tars import EPOCH, SECOND, Entry, Kind, Sparse, Style
+
+__all__ = ["NAMES", "Layer", "capability", "edits", "layer_tars", "layers", "posix_acl", "stacks", "trees"]
 
 NAMES = [
     b"a",
@@ -105,7 +109,7 @@ class Layer:
         return tars.archive(*self.entries, end=self.end)
 
 
-def _xattrs(draw: st.DrawFn, kind: Kind) -> dict[bytes, bytes]:
+def _xattrs(draw: st.DrawFn, kind: Kind, *, acls: bool) -> dict[bytes, bytes]:
     if draw(st.integers(0, 3)) != 3:
         return {}
     pool = list(ANY_XATTRS)
@@ -113,7 +117,7 @@ def _xattrs(draw: st.DrawFn, kind: Kind) -> dict[bytes, bytes]:
         pool += USER_XATTRS
     if kind is Kind.FILE:
         pool += FILE_XATTRS
-    if kind is Kind.FOLDER:
+    if kind is Kind.FOLDER and acls:
         pool += FOLDER_XATTRS
     return dict(draw(st.lists(st.sampled_from(pool), max_size=3)))
 
@@ -166,9 +170,10 @@ def _style(draw: st.DrawFn, entry: Entry) -> Entry:
 class _Drawing:
     """One layer being drawn on top of `tree`, which is changed with it."""
 
-    def __init__(self, draw: st.DrawFn, tree: Tree) -> None:
+    def __init__(self, draw: st.DrawFn, tree: Tree, *, acls: bool) -> None:
         self.draw = draw
         self.tree = tree
+        self.acls = acls
         self.entries: list[Entry] = []
         self.own: set[bytes] = set()
         """Canonical paths this layer has listed."""
@@ -320,7 +325,7 @@ class _Drawing:
             uid=draw(st.sampled_from(OWNERS)),
             gid=draw(st.sampled_from(OWNERS)),
             mtime=draw(st.sampled_from(TIMES)),
-            xattrs=_xattrs(draw, kind),
+            xattrs=_xattrs(draw, kind, acls=self.acls),
         )
         if kind is Kind.FILE and draw(st.integers(0, 5)) == 5:
             form = draw(st.sampled_from(Sparse))
@@ -362,20 +367,70 @@ class _Drawing:
         self.entries.append(entry)
 
 
+def _layer(draw: st.DrawFn, tree: Tree, *, acls: bool) -> Layer:
+    """One layer on what `tree` is; it is put on it."""
+    drawing = _Drawing(draw, tree, acls=acls)
+    entries = drawing.run()
+    if draw(st.booleans()):
+        root = evolve(drawing.described(b"", Kind.FOLDER), name=draw(st.sampled_from([b"./", b".", b"/"])))
+        root = evolve(root, style=Style.PAX)
+        tree.add(root)
+        entries.insert(draw(st.sampled_from([0, len(entries)])), root)
+    ends = [tars.END, bytes(10240), bytes(512), tars.END + b"garbage", b"" if entries else tars.END]
+    return Layer(tuple(entries), draw(st.sampled_from(ends)))
+
+
 @st.composite
-def stacks(draw: st.DrawFn, *, min_layers: int = 1, max_layers: int = 4) -> list[Layer]:
-    """Layers, bottom to top."""
+def stacks(draw: st.DrawFn, *, min_layers: int = 1, max_layers: int = 4, acls: bool = True) -> list[Layer]:
+    """Layers, bottom to top, each drawn with those below it in mind: it hides, replaces and links what they have.
+
+    `acls=False` draws no default ACLs, which new files inherit: for trees that are going to be edited.
+
+    >>> @given(stacks(max_layers=3))
+    ... def test_a_stack_is_what_the_model_says(stack):
+    ...     model = ModelTree()
+    ...     for layer in stack:
+    ...         model.apply(layer.entries)
+    ...     assert tree_of(layer.tar for layer in stack) == dict(model.walk()).keys()
+    """
     tree = Tree()
-    layers = []
-    for _ in range(draw(st.integers(min_layers, max_layers))):
-        drawing = _Drawing(draw, tree)
-        entries = drawing.run()
-        if draw(st.booleans()):
-            root = evolve(drawing.described(b"", Kind.FOLDER), name=draw(st.sampled_from([b"./", b".", b"/"])))
-            root = evolve(root, style=Style.PAX)
-            tree.add(root)
-            entries.insert(draw(st.sampled_from([0, len(entries)])), root)
-        ends = [tars.END, bytes(10240), bytes(512), tars.END + b"garbage", b"" if entries else tars.END]
-        end = draw(st.sampled_from(ends))
-        layers.append(Layer(tuple(entries), end))
-    return layers
+    return [_layer(draw, tree, acls=acls) for _ in range(draw(st.integers(min_layers, max_layers)))]
+
+
+def layers(*, acls: bool = True) -> st.SearchStrategy[Layer]:
+    """One layer by itself, on nothing: its `entries`, and its `tar`.
+
+    >>> @given(layers())
+    ... def test_whatever_is_imported_is_saved_again(layer_store, layer):
+    ...     image = layer_store.import_tar(io.BytesIO(layer.tar))
+    ...     assert image.layers == (diff_id(layer.tar),)
+    """
+    return stacks(min_layers=1, max_layers=1, acls=acls).map(lambda drawn: drawn[0])
+
+
+def layer_tars(*, acls: bool = True) -> st.SearchStrategy[bytes]:
+    """The tar of one layer: odd, but valid.
+
+    Entries in any order and twice, parents that are only implied, whiteouts mixed with what they hide, links before
+    their targets, names that are long or no UTF-8, all four kinds of sparse files, times in nanoseconds and before
+    1970, in each dialect of tar that can say it, with or without a proper end.
+
+    >>> @given(layer_tars())
+    ... def test_our_scanner_reads_every_layer(tar):
+    ...     assert scan(tar) is not None
+    """
+    return layers(acls=acls).map(lambda layer: layer.tar)
+
+
+@st.composite
+def trees(draw: st.DrawFn, *, max_layers: int = 2, breaks_links: bool = False) -> ModelTree:
+    """A tree to begin with, as a `ModelTree`: what a few layers on each other make.
+
+    >>> @given(trees())
+    ... def test_a_branch_has_no_changes(tree):
+    ...     assert len(tree.branch().changes(tree)) == 0
+    """
+    tree = ModelTree(breaks_links=breaks_links)
+    for layer in draw(stacks(max_layers=max_layers, acls=False)):
+        tree.apply(layer.entries)
+    return tree

@@ -8,7 +8,9 @@ the engine: what both agree on is the format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -500,3 +502,21 @@ _ENCODE_SPARSE = {
 def archive(*entries: Entry | bytes, end: bytes = END) -> bytes:
     """A tar of `entries`; bytes are taken as they are."""
     return b"".join(entry if isinstance(entry, bytes) else encode(entry) for entry in entries) + end
+
+
+def docker_archive(layers: Sequence[bytes], tag: str = "test:latest") -> bytes:
+    """An archive as `docker save` writes it, of one image with these layers. Its config is the tag's own."""
+    names = [hashlib.sha256(layer).hexdigest() for layer in layers]
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Labels": {"name": tag}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{name}" for name in names]},
+        "history": [{"created_by": f"layer {number}"} for number in range(len(layers))],
+    }
+    text = json.dumps(config).encode()
+    config_name = hashlib.sha256(text).hexdigest() + ".json"
+    manifest = [{"Config": config_name, "RepoTags": [tag], "Layers": [f"{name}.tar" for name in names]}]
+    files = {f"{name}.tar": layer for name, layer in zip(names, layers, strict=True)}
+    files |= {config_name: text, "manifest.json": json.dumps(manifest).encode()}
+    return archive(*(file(name.encode(), data) for name, data in files.items()))

@@ -56,7 +56,7 @@ FACTS = tuple(fields_dict(Entry))
 
 def listing(root: str | os.PathLike[str], *, content: bool = True) -> dict[str, Entry]:
     """Everything below `root`, and `root` itself. Mounts below it are part of it. `content=False` reads no file."""
-    base = os.fspath(root)
+    base = os.path.join(root, ".")  # of a symlink, as /proc/self/fd/N is one, what it leads to
     entries: dict[str, Entry] = {}
     names: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
     digests: dict[tuple[int, int], str] = {}
