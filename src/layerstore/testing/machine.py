@@ -1,0 +1,430 @@
+"""`StackMachine`: random lives of a store, compared with the model after every step, for Hypothesis.
+
+It works through the public interface of a store: images are loaded, containers made, mounted, edited, committed and
+removed, the store closed and opened again. After each step every mounted tree is what the model says, `changes()` of
+the container that was touched gives the very list, and one image more is read out, which verifies its DiffIDs. At the
+end all images are looked at, and after all is removed nothing is left in the driver's home.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from attrs import define, frozen
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import layerstore
+from layerstore import Config, Container, InUse, Mounted, Store
+from layerstore.kernel.files import remove_tree
+from layerstore.testing import tars, trees
+from layerstore.testing.edit_strategies import CHANGING, DESCRIBING, MAKING, REMOVING, one_edit
+from layerstore.testing.editing import ModelTree
+from layerstore.testing.edits import Edit, MountedTree
+from layerstore.testing.strategies import Layer, stacks
+
+__all__ = ["StackMachine", "machine_for"]
+
+_MOST_BOXES, _MOST_IMAGES = 3, 6
+
+
+@define
+class Picture:
+    """An image as it has to be. `parent`: the image that it was committed on, by name."""
+
+    tree: ModelTree
+    layers: tuple[str, ...]
+    parent: str | None
+
+
+@define
+class Box:
+    """A container as it has to be. `below`: the tree that its changes are against."""
+
+    handle: Container
+    image: str | None
+    below: ModelTree | None
+    tree: ModelTree
+    mounted: Mounted | None = None
+    hand: MountedTree | None = None
+
+
+@frozen(repr=False)
+class Step:
+    """One edit in one container."""
+
+    box: str
+    edit: Edit
+
+    def __repr__(self) -> str:
+        return f"{self.box}: {self.edit!r}"
+
+    def _repr_pretty_(self, printer: Any, cycle: object) -> None:
+        """The same for Hypothesis."""
+        printer.text(repr(self))
+
+
+Names = Callable[["StackMachine"], Sequence[str]]
+
+
+def _one_of(names: Names) -> st.SearchStrategy[str]:
+    """One of what there is at that moment."""
+
+    def choose(machine: object) -> st.SearchStrategy[str]:
+        assert isinstance(machine, StackMachine)
+        return st.sampled_from(names(machine))
+
+    return st.runner().flatmap(choose)
+
+
+def _step(*calls: str) -> st.SearchStrategy[Step]:
+    @st.composite
+    def drawn(draw: st.DrawFn) -> Step:
+        machine = draw(st.runner())
+        assert isinstance(machine, StackMachine)
+        name = draw(st.sampled_from(_mounted(machine)))
+        return Step(name, one_edit(draw, machine.boxes[name].tree, calls))
+
+    return drawn()
+
+
+def _images(machine: StackMachine) -> list[str]:
+    return sorted(machine.pictures)
+
+
+def _boxes(machine: StackMachine) -> list[str]:
+    return sorted(machine.boxes)
+
+
+def _mounted(machine: StackMachine) -> list[str]:
+    return [name for name in _boxes(machine) if machine.boxes[name].mounted is not None]
+
+
+def _unmounted(machine: StackMachine) -> list[str]:
+    return [name for name in _boxes(machine) if machine.boxes[name].mounted is None]
+
+
+def _some(names: Callable[[StackMachine], Sequence[str]]) -> Callable[[StackMachine], bool]:
+    return lambda machine: bool(names(machine))
+
+
+class StackMachine(RuleBasedStateMachine):
+    """A store of one driver, in one folder, against the model. Make one for a driver with `machine_for`.
+
+    A failure shrinks to the steps that are needed::
+
+        state = StackMachine()
+        state.begin(layers=None)
+        state.make(step=c1: write(b'a', b''))
+        state.commit(box='c1')
+        ...
+    """
+
+    driver: ClassVar[str] = "overlay2"
+    """Its name, as in `storage-driver`."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """Its storage-opts, as in daemon.json."""
+    folder: ClassVar[Path | None] = None
+    """Where each example makes its store, and removes it; on the filesystem that is to be tested."""
+    breaks_links: ClassVar[bool | None] = None
+    """Does the first write through one name of a lower file separate it from its other names? None: find out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Path(tempfile.mkdtemp(prefix="machine-", dir=self.folder))
+        self.boxes: dict[str, Box] = {}
+        self.pictures: dict[str, Picture] = {}
+        self._touched: str | None = None
+        self._counter = 0
+        self._turn = 0
+        self._store = self._open()
+        if type(self).breaks_links is None:
+            type(self).breaks_links = _breaks_links(self._store)
+
+    def _open(self) -> Store:
+        return layerstore.open(
+            config=Config(
+                data_root=self.place / "store",
+                exec_root=self.place / "run",
+                storage_driver=self.driver,
+                storage_opts=self.options,
+            )
+        )
+
+    def _name(self, letter: str) -> str:
+        self._counter += 1
+        return f"{letter}{self._counter}"
+
+    # --- images and containers come and go ---------------------------------------------------------------------------
+
+    @initialize(layers=st.none() | stacks(max_layers=2, acls=False))
+    def begin(self, layers: list[Layer] | None) -> None:
+        """One container to begin with, on an image or on nothing."""
+        if layers is not None:
+            self.load(layers)
+        self.create(next(iter(self.pictures), None))
+
+    @precondition(lambda self: len(self.pictures) < _MOST_IMAGES)
+    @rule(layers=stacks(max_layers=2, acls=False))
+    def load(self, layers: list[Layer]) -> None:
+        """An image comes from an archive."""
+        name = self._name("i")
+        tree = ModelTree(breaks_links=bool(self.breaks_links))
+        for layer in layers:
+            tree.apply(layer.entries)
+        archive = tars.docker_archive([layer.tar for layer in layers], f"{name}:latest")
+        [image] = self._store.load(io.BytesIO(archive))
+        same = next((other for other in self.pictures if self._store.image(other).id == image.id), None)
+        assert same is None or same == name, "each image has a config of its own"
+        self.pictures[name] = Picture(tree, image.layers, None)
+
+    @precondition(lambda self: len(self.boxes) < _MOST_BOXES)
+    @rule(image=st.none() | _one_of(lambda machine: _images(machine) or [""]))
+    def create(self, image: str | None) -> None:
+        """A container, on any image or on nothing: so histories branch. It is mounted."""
+        name = self._name("c")
+        picture = self.pictures.get(image or "")
+        handle = self._store.create_container(image if picture else None, name=f"box-{name}")
+        below = picture.tree if picture is not None and picture.layers else None
+        tree = ModelTree(breaks_links=bool(self.breaks_links)) if below is None else below.branch()
+        self.boxes[name] = Box(handle, image if picture else None, below, tree)
+        self.mount(name)
+
+    @precondition(_some(_unmounted))
+    @rule(box=_one_of(_unmounted))
+    def mount(self, box: str) -> None:
+        """A container is mounted, perhaps again."""
+        state = self.boxes[box]
+        state.mounted = state.handle.mount()
+        state.hand = MountedTree(state.mounted.path)
+        self._touched = box
+
+    @precondition(_some(_mounted))
+    @rule(box=_one_of(_mounted))
+    def unmount(self, box: str) -> None:
+        """What was written is on the disk now."""
+        self._let_go(self.boxes[box])
+        self._touched = box
+
+    @precondition(lambda self: bool(self.boxes) and len(self.pictures) < _MOST_IMAGES)
+    @rule(box=_one_of(_boxes))
+    def commit(self, box: str) -> None:
+        """An image of a container, mounted or not. Unmounted, the container goes on with a new layer."""
+        state, name = self.boxes[box], self._name("i")
+        changed = len(state.tree.changes(state.below)) > 0
+        image = state.handle.commit(name)
+        old = () if state.image is None else self.pictures[state.image].layers
+        assert image.layers[: len(old)] == old, "the layers below are those of the image that it was on"
+        assert len(image.layers) - len(old) == changed, "a layer more if, and only if, something changed"
+        if changed:
+            tree = state.tree.commit(state.below)
+        else:
+            tree = ModelTree(breaks_links=bool(self.breaks_links)) if state.below is None else state.below
+        self.pictures[name] = Picture(tree, image.layers, state.image)
+        if changed and state.mounted is None:
+            state.image, state.below, state.tree = name, tree, tree.branch()
+            state.handle = self._store.container(f"box-{box}")
+        self._touched = box
+
+    @precondition(_some(_boxes))
+    @rule(box=_one_of(_boxes))
+    def remove_container(self, box: str) -> None:
+        """A container goes, with what was written in it."""
+        state = self.boxes.pop(box)
+        self._let_go(state)
+        state.handle.remove()
+
+    @precondition(_some(_images))
+    @rule(image=_one_of(_images))
+    def remove_image(self, image: str) -> None:
+        """An image goes, unless a container or another image needs it."""
+        needed = any(box.image == image for box in self.boxes.values()) or any(
+            other.parent == image for other in self.pictures.values()
+        )
+        try:
+            self._store.remove_image(image)
+        except InUse:
+            assert needed, "nothing needs it"
+        else:
+            assert not needed, "it was in use"
+            del self.pictures[image]
+
+    @precondition(_some(_images))
+    @rule(image=_one_of(_images))
+    def save_and_load(self, image: str) -> None:
+        """What is saved is loaded again as the same image."""
+        archive = io.BytesIO()
+        self._store.save(image, archive)
+        archive.seek(0)
+        before = self._store.image(image).id
+        [loaded] = self._store.load(archive)
+        assert loaded.id == before
+
+    @rule()
+    def reopen(self) -> None:
+        """Another process takes over."""
+        again = _mounted(self)
+        for box in self.boxes.values():
+            self._let_go(box, unmount=False)
+        self._store.close()
+        self._store = self._open()
+        for name, box in self.boxes.items():
+            box.handle = self._store.container(f"box-{name}")
+            assert box.handle.mountpoint is None, "a store that is closed leaves nothing mounted"
+        for name in again:
+            self.mount(name)
+
+    # --- programs edit -----------------------------------------------------------------------------------------------
+
+    @precondition(_some(_mounted))
+    @rule(step=_step(*MAKING))
+    def make(self, step: Step) -> None:
+        """Something new: a file, a directory, a link."""
+        self._edit(step)
+
+    @precondition(_some(_mounted))
+    @rule(step=_step(*CHANGING))
+    def change(self, step: Step) -> None:
+        """Other bytes in a file."""
+        self._edit(step)
+
+    @precondition(_some(_mounted))
+    @rule(step=_step(*REMOVING))
+    def take_away(self, step: Step) -> None:
+        """Something is removed or renamed."""
+        self._edit(step)
+
+    @precondition(_some(_mounted))
+    @rule(step=_step(*DESCRIBING))
+    def describe(self, step: Step) -> None:
+        """Another mode, owner, time or attribute."""
+        self._edit(step)
+
+    def _edit(self, step: Step) -> None:
+        box = self.boxes[step.box]
+        assert box.hand is not None
+        step.edit.apply(box.tree)
+        step.edit.apply(box.hand)
+        self._touched = step.box
+
+    # --- what has to be so after each step ---------------------------------------------------------------------------
+
+    @invariant()
+    def all_is_what_the_model_says(self) -> None:
+        """The trees of all mounted containers, the changes of the one that was touched, and one layer of one image."""
+        for name in _mounted(self):
+            self._look(name)
+        touched = self.boxes.get(self._touched or "")
+        if touched is not None:
+            self._compare_changes(touched)
+        self._touched = None
+        self._read_one_layer()
+
+    def _read_one_layer(self) -> None:
+        """In turn, so that each is read now and then; reading a layer out verifies its DiffID."""
+        every = [(name, number) for name in _images(self) for number in range(len(self.pictures[name].layers))]
+        if every:
+            self._turn += 1
+            name, number = every[self._turn % len(every)]
+            image = self._store.image(name)
+            assert image.layers == self.pictures[name].layers, f"image {name} has other layers now"
+            self._store.layers.give_out(image.chain_ids[number], _nowhere)
+
+    def _look(self, name: str) -> None:
+        box = self.boxes[name]
+        assert box.mounted is not None
+        seen = trees.listing(box.mounted.path)
+        if box.below is not None and len(box.tree.changes(box.below)) == 0:
+            box.below.learn(seen)
+        box.tree.learn(seen)
+        trees.assert_same(box.tree.listing(seen), seen)
+
+    def _compare_changes(self, box: Box) -> None:
+        expected, found = box.tree.changes(box.below), box.handle.changes()
+        if found != expected:
+            given, wanted = list(map(str, found)), list(map(str, expected))
+            extra, missing = sorted({*given} - {*wanted}), sorted({*wanted} - {*given})
+            raise AssertionError(f"changes() gives too much: {extra}, and not: {missing}; in all {given}")
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        try:
+            if self.boxes or self.pictures:
+                self._finish()
+        finally:
+            self._clean_up()
+
+    def _finish(self) -> None:
+        for name in _unmounted(self):
+            self.mount(name)
+            self._look(name)
+            self._compare_changes(self.boxes[name])
+        for name in _boxes(self):
+            self.remove_container(name)
+        for name, picture in self.pictures.items():
+            with self._store.image(name).mount() as root:
+                seen = trees.listing(root)
+            if picture.layers:
+                picture.tree.root.mtime = None
+                trees.assert_same(picture.tree.listing(seen), seen)
+        if self.pictures:
+            self._store.save(list(self.pictures), io.BytesIO())
+        while self.pictures:
+            for name in _images(self):
+                self.remove_image(name)
+        assert list(self._store.layers.driver.layers()) == [], "all is removed"
+
+    def _let_go(self, box: Box, *, unmount: bool = True) -> None:
+        if box.hand is not None:
+            box.hand.close()
+        if box.mounted is not None and unmount:
+            box.mounted.unmount()
+        box.mounted = box.hand = None
+
+    def _clean_up(self) -> None:
+        """Whatever state a failure has left."""
+        for box in self.boxes.values():
+            if box.hand is not None:
+                box.hand.close()
+        try:
+            for container in self._store.containers():
+                container.remove(force=True)
+            self._store.prune(all_images=True)
+            self._store.close()
+        finally:
+            remove_tree(self.place)
+
+
+def machine_for(
+    driver: str, folder: Path, *, options: Sequence[str] = (), breaks_links: bool | None = None
+) -> type[StackMachine]:
+    """The machine for one driver, which makes its stores in `folder`.
+
+    >>> def test_any_life_of_a_store(backing):
+    ...     run_state_machine_as_test(machine_for("mydriver", backing("xfs"), options=["mydriver.fast=yes"]))
+    """
+    facts = {"driver": driver, "options": tuple(options), "folder": folder, "breaks_links": breaks_links}
+    return type("StackMachine", (StackMachine,), facts)
+
+
+def _nowhere(data: object) -> None:
+    """Reading is all that is wanted."""
+
+
+def _breaks_links(store: Store) -> bool:
+    """Try it once."""
+    tar = tars.archive(tars.file(b"a", b"x"), tars.hardlink(b"b", b"a"))
+    image = store.import_tar(io.BytesIO(tar), "links")
+    with store.create_container(image) as box:
+        with box.mount() as root:
+            with MountedTree(root) as hand:
+                hand.append(b"a", b"y")
+            broken = (root / "b").read_bytes() == b"x"
+        box.remove()
+    store.remove_image("links")
+    return broken
