@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: filesystems, a data-root on one, a store.
+"""Fixtures that every test may use: filesystems, a data-root on one, a store. `backing` is that of our own plugin.
 
 And the guard: a test that leaves something mounted fails, and so does a run that leaves a loop device.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from layerstore.kernel.files import remove_tree
+from layerstore.testing import plugin
 from layerstore.testing.filesystems import (
     FILESYSTEMS,
     Filesystems,
     enter_private_namespace,
-    loop_devices,
     mountpoints,
+    refusal,
     unmount,
 )
 
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 IS_ROOT = os.geteuid() == 0
 SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-
-_filesystems = pytest.StashKey[Filesystems]()
-
 
 # The same examples every time, so that a change is judged by itself; `nightly` looks for new ones.
 settings.register_profile("steady", derandomize=True, database=None, deadline=None)
@@ -44,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: mounts or makes devices, and is skipped for an ordinary user")
     config.addinivalue_line("markers", "tools(*commands): needs these programs; skipped without, in CI an error")
     os.environ["PATH"] = SEARCH
+    if not config.pluginmanager.hasplugin("layerstore"):
+        # As where the sources are only on the path, and not installed.
+        config.pluginmanager.register(plugin, "layerstore")
+    missing = [reason for kind in FILESYSTEMS if (reason := refusal(kind)) is not None]
+    if missing and os.environ.get("CI"):
+        raise pytest.UsageError(f"`tools/prepare test` should have seen to this: {'; '.join(missing)}")
     if IS_ROOT:
         enter_private_namespace()
 
@@ -78,35 +80,12 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Give back all filesystems, and fail the run if anything of it is left."""
-    filesystems = session.config.stash.get(_filesystems, None)
-    if filesystems is None:
-        return
-    filesystems.close()
-    left = [name for name in mountpoints() if Path(name).is_relative_to(filesystems.folder)]
-    left += loop_devices(filesystems.folder)
-    if left:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(f"left behind by the tests: {', '.join(left)}", red=True)
-
-
-@pytest.fixture(scope="session")
-def filesystems(request: pytest.FixtureRequest) -> Filesystems:
-    """The session's filesystems. Most tests want `backing` instead."""
-    if not IS_ROOT:
-        pytest.skip("mounting needs root")
-    return request.config.stash.setdefault(_filesystems, Filesystems())
-
-
 @pytest.fixture(autouse=True)
 def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the test that leaves a mount behind or changes this machine's root directory; mend it for the next."""
     before, root = set(mountpoints()), os.stat("/")
     yield
-    filesystems = request.config.stash.get(_filesystems, None)
+    filesystems = plugin.filesystems_of(request.config)
     expected = before | (filesystems.mounted if filesystems else frozenset())
     _refuse_mounts([name for name in mountpoints() if name not in expected])
     after = os.stat("/")
@@ -124,26 +103,6 @@ def _refuse_mounts(left: list[str]) -> None:
 
 def _mounted_in(folder: Path) -> list[str]:
     return [name for name in mountpoints() if folder in Path(name).parents]
-
-
-@pytest.fixture
-def backing(filesystems: Filesystems) -> Iterator[Callable[[str], Path]]:
-    """`backing("xfs")`: an empty folder on a filesystem of this kind (ext4, xfs, btrfs, tmpfs), deleted afterwards."""
-    made: list[Path] = []
-
-    def folder(kind: str) -> Path:
-        path = Path(tempfile.mkdtemp(prefix="t-", dir=filesystems.shared(kind)))
-        path.chmod(0o755)
-        made.append(path)
-        return path
-
-    yield folder
-    left = [name for path in made for name in mountpoints() if Path(name).is_relative_to(path)]
-    try:
-        _refuse_mounts(left)
-    finally:
-        for path in made:
-            remove_tree(path)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Filesystems for tests: ext4, xfs and btrfs in loop images, and tmpfs, each made when the first test asks for it.
 
-The whole test session lives in a mount namespace of its own. So nothing that it mounts is seen outside, and should it
-be killed, the kernel unmounts everything and lets go of the loop devices and of their images.
+A test session that calls `enter_private_namespace` lives in a mount namespace of its own: nothing that it mounts is
+seen outside, and should it be killed, the kernel unmounts everything and lets go of the loop devices and of their
+images. Without that, `close` has to be reached.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _MKFS = {
 }
 # The least that each mkfs accepts without asking for another layout.
 _LEAST = {"ext4": 8 << 20, "xfs": 300 << 20, "btrfs": 128 << 20, "tmpfs": 1 << 20}
+
+_SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+"""mkfs is where only root's PATH leads."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,6 +68,12 @@ def loop_devices(below: Path) -> list[str]:
     return found
 
 
+def refusal(kind: str) -> str | None:
+    """Why there can be no filesystem of this kind here; None if there can be one."""
+    tool = _MKFS.get(kind, ["mount"])[0]
+    return None if shutil.which(tool, path=_SEARCH) else f"needs {tool}, which is not installed"
+
+
 class Filesystems:
     """The filesystems of one test session. `close` unmounts each."""
 
@@ -71,6 +81,12 @@ class Filesystems:
         self.folder = Path(tempfile.mkdtemp(prefix="layerstore-test-"))
         self._shared: dict[str, Path] = {}
         self._mounted: list[Path] = []
+
+    def folder_on(self, kind: str) -> Path:
+        """An empty folder on the session's one filesystem of this kind."""
+        path = Path(tempfile.mkdtemp(prefix="t-", dir=self.shared(kind)))
+        path.chmod(0o755)
+        return path
 
     def shared(self, kind: str) -> Path:
         """The root of the session's one filesystem of this kind. Roomy: 8 GiB, if anybody should fill it."""
@@ -89,7 +105,9 @@ class Filesystems:
             image = mountpoint.with_name(mountpoint.name + ".img")
             with image.open("wb") as file:
                 file.truncate(size)
-            subprocess.run([*_MKFS[kind], *mkfs, str(image)], check=True, stdout=subprocess.DEVNULL)
+            tool, *arguments = _MKFS[kind]
+            command = [shutil.which(tool, path=_SEARCH) or tool, *arguments, *mkfs, str(image)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             source, choices = str(image), ["loop"]
         if options:
             choices.append(options)
@@ -111,8 +129,12 @@ class Filesystems:
         """What is mounted on purpose."""
         return frozenset(map(str, self._mounted))
 
-    def close(self) -> None:
-        """Unmount all."""
+    def close(self) -> list[str]:
+        """Unmount all, and return what could not be taken away: mountpoints, and loop devices."""
         for mountpoint in reversed(self._mounted.copy()):
             self.drop(mountpoint)
-        shutil.rmtree(self.folder)
+        left = [name for name in mountpoints() if Path(name).is_relative_to(self.folder)]
+        left += loop_devices(self.folder)
+        if not left:
+            shutil.rmtree(self.folder)
+        return left
