@@ -134,6 +134,23 @@ def test_the_driver_of_the_guide_for_drivers_works(place: Path, monkeypatch: pyt
         assert loaded.tags == ("debian:motd",)
 
 
+def test_the_examples_of_the_page_on_tests_pass(tmp_path: Path) -> None:
+    for block in blocks("docs/testing.md"):
+        if block.file:
+            (tmp_path / block.file).write_text(block.text)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 passed" in done.stdout
+
+
 def test_links_between_the_pages_lead_somewhere() -> None:
     pages = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("benchmarks/*.md")]
     for page in pages:
