@@ -284,6 +284,8 @@ def _turn(run: _Run, inputs: Inputs, contestant: Contestant, workload: Workload,
             if image != "deep":
                 contestant.require(image)
         workload.run(contestant, turn)
+        # What it still deletes must not fall into the next one's turn.
+        contestant.drain()
     except Unavailable as lack:
         failed("", str(lack))
     except (LayerstoreError, OSError) as problem:

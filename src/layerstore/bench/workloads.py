@@ -64,11 +64,11 @@ class Turn:
     """Variants that the subject cannot do, and why."""
     _deletions: Callable[[], None] = field(default=lambda: None, alias="deletions")
 
-    def settle(self, *, forget: bool = True) -> None:
+    def settle(self) -> None:
         """Let nothing of what was before be felt: all is on disk; and in a cold turn, nothing is in the caches."""
         self._deletions()
         syncfs(self.place.work)
-        if self.cold and forget:
+        if self.cold:
             drop_caches()
         gc.collect()
 
@@ -84,7 +84,8 @@ class Turn:
             gc.enable()
 
     def used(self) -> int:
-        """Bytes in use on the filesystem now."""
+        """Bytes in use on the filesystem now, and none of them on their way out."""
+        self._deletions()
         return self.place.used()
 
     def took(self, variant: str, before: int) -> None:
@@ -123,7 +124,6 @@ class Workload:
 
 def _load(subject: Contestant, turn: Turn) -> None:
     subject.remove()
-    turn.settle(forget=False)
     before = turn.used()
     turn.settle()
     with turn.time():
@@ -143,7 +143,6 @@ def _save(subject: Contestant, turn: Turn) -> None:
 
 def _remove(subject: Contestant, turn: Turn) -> None:
     subject.remove()
-    turn.settle(forget=False)
     before = turn.used()
     subject.load(turn.inputs.archive)
     turn.settle()
@@ -213,14 +212,11 @@ def _at_once(subject: Contestant, turn: Turn) -> None:
 
 
 def _write(subject: Contestant, turn: Turn) -> None:
-    before = turn.used()
     with subject.start("big") as box:
         turn.settle()
         with turn.time("small", count=len(images.SMALL_FILES)):
             for name in images.SMALL_FILES:
                 _touch(box.root / name)
-    subject.drain()
-    turn.settle(forget=False)
     before = turn.used()
     with subject.start("big") as box:
         turn.settle()
