@@ -68,23 +68,26 @@ def _dots(groups: Sequence[Group], *, description: str, words: Any, label: str) 
     figure_of, ticker = _matplotlib()
     rows = sum(len(group.bars) for group in groups) + 0.9 * len(groups)
     figure = figure_of(figsize=(_WIDE, rows * _ROW + 0.55))
-    axes = figure.add_axes((0.2, 0.45 / (rows * _ROW + 0.55), 0.77, 1 - 0.5 / (rows * _ROW + 0.55)))
+    # Names of drivers have options in them. Eight hundredths of an inch are a character.
+    left = max(max(len(_short(bar.label)) for group in groups for bar in group.bars) * 0.08 + 0.15, 1.2) / _WIDE
+    axes = figure.add_axes((left, 0.45 / (rows * _ROW + 0.55), 0.97 - left, 1 - 0.5 / (rows * _ROW + 0.55)))
     place = 0.0
     labels: list[tuple[float, str]] = []
     for group in groups:
         place += 0.75
-        axes.text(0, place, group.title, transform=_at_left(axes), color=_INK, fontsize=9.5, weight="bold", va="center")
+        axes.text(
+            0, place, group.title, transform=_at_left(axes, left), color=_INK, fontsize=9.5, weight="bold", va="center"
+        )
         for bar in group.bars:
             place += 1
             colour = _STAND_INS[bar.colour % COLOURS]
             axes.plot([bar.low, bar.high], [place, place], color=colour, linewidth=5, alpha=0.4, solid_capstyle="butt")
             axes.plot([bar.least], [place], color=colour, marker="|", markersize=9, markeredgewidth=1.4)
             axes.plot([bar.median], [place], color=colour, marker="o", markersize=6.5)
-            axes.annotate(
-                words(bar.median), (bar.median, place), xytext=(9, 0), textcoords="offset points", color=_INK,
-                fontsize=9, va="center",
-            )  # fmt: skip
-            labels.append((place, bar.label))
+            end = (max(bar.high, bar.median), place)
+            style = {"color": _INK, "fontsize": 9, "va": "center", "textcoords": "offset points"}
+            axes.annotate(words(bar.median), end, xytext=(9, 0), **style)
+            labels.append((place, _short(bar.label)))
         place += 0.15
     _set_axis(axes, [bar for group in groups for bar in group.bars], ticker, words)
     axes.set_ylim(place + 0.7, 0.1)
@@ -114,12 +117,16 @@ def _set_axis(axes: Any, bars: Sequence[Bar], ticker: Any, words: Any) -> None:
         side.set_visible(False)
 
 
-def _at_left(axes: Any) -> Any:
+def _short(label: str) -> str:
+    return label if len(label) <= 26 else f"{label[:25]}…"
+
+
+def _at_left(axes: Any, left: float) -> Any:
     """Titles of groups begin where the names of the subjects do, whatever the axis shows."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     figure = axes.get_figure()
-    moved = ScaledTranslation(-1.55, 0, figure.dpi_scale_trans)
+    moved = ScaledTranslation(0.1 - left * _WIDE, 0, figure.dpi_scale_trans)
     return blended_transform_factory(axes.transAxes, axes.transData) + moved
 
 
