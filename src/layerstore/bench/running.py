@@ -67,7 +67,7 @@ class Settings:
         return [workload for workload in WORKLOADS if not self.only or workload.name in self.only]
 
 
-QUICK: Final[Mapping[str, Any]] = {"scale": 0.2, "rounds": 3, "depths": (1, 20, 100), "caches": (WARM,)}
+QUICK: Final[Mapping[str, Any]] = {"scale": 0.1, "rounds": 3, "depths": (1, 20, 100), "caches": (WARM,)}
 """What `--quick` sets."""
 
 
