@@ -119,6 +119,18 @@ def test_a_driver_that_fails_at_one_thing_is_told_and_the_rest_goes_on(
     assert os.listdir(place) == []
 
 
+def test_all_drivers_beside_each_other(run: Run, backing: Callable[[str], Path]) -> None:
+    place = backing("btrfs")
+    args = ("--drivers", "overlay2,btrfs,vfs,aufs:mode=copy", *TINY[2:], "--only", "container", "--only", "commit")
+    results = parse(run(place, *args, "--format", "json").stdout)
+    assert results.refused == ()
+    assert results.failures == ()
+    for key in results.measured():
+        assert list(results.at(key)) == [BARE, "overlay2", "btrfs", "vfs", "aufs:mode=copy"]
+    assert next(one for one in results.subjects if one.name.startswith("aufs")).options == ("aufs.mode=copy",)
+    assert os.listdir(place) == []
+
+
 # ---- refusals
 
 
@@ -221,11 +233,12 @@ sys.exit(main())
 """
 
 
-def signalled(place: Path, name: str, where: str) -> int:
+def signalled(place: Path, name: str, where: str, driver: str = "overlay2") -> int:
     """A run that gets a signal while a container is mounted, or while an image is loaded."""
     code = _SIGNALLED.format(name=name, where=where)
+    args = ("--drivers", driver, *TINY[2:], "--only", "load", "--only", "commit")
     done = subprocess.run(
-        [sys.executable, "-c", code, "bench", str(place), *TINY, "--only", "load", "--only", "commit"],
+        [sys.executable, "-c", code, "bench", str(place), *args],
         capture_output=True,
         check=False,
     )
@@ -246,9 +259,12 @@ def test_an_interrupted_run_leaves_nothing(place: Path, name: str, where: str) -
     assert os.listdir(place) == []
 
 
-def test_a_killed_run_is_cleaned_up_by_the_next(run: Run, place: Path) -> None:
-    folder = place / "bench"
-    assert signalled(folder, "SIGKILL", "workloads._edit") == -signal.SIGKILL
+@pytest.mark.parametrize(("driver", "kind"), [("overlay2", "ext4"), ("btrfs", "btrfs"), ("vfs", "btrfs")])
+def test_a_killed_run_is_cleaned_up_by_the_next(
+    run: Run, backing: Callable[[str], Path], driver: str, kind: str
+) -> None:
+    folder = backing(kind) / "bench"
+    assert signalled(folder, "SIGKILL", "workloads._edit", driver) == -signal.SIGKILL
     assert any(Path(name).is_relative_to(folder) for name in mountpoints())
     assert sorted(os.listdir(folder)) == ["layerstore-bench.json", "work"]
     results = parse(run(folder, *TINY, "--only", "readdir", "--format", "json").stdout)
