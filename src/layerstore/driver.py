@@ -214,7 +214,7 @@ class StorageDriver(ABC):
         return ()
 
     def mountpoint(self, layer: LayerKey) -> Path:
-        """Where the core attaches the layer when a path is asked for. Exists."""
+        """Where the core attaches the layer when a path is asked for. Exists once the writable recipe is asked for."""
         return self.home / layer / "merged"
 
     def close(self) -> None:

@@ -365,6 +365,7 @@ class DriverConformance:
         box = bench.container(image)
 
         assert sorted(bench.driver.layers()) == sorted([*image, box])
+        bench.driver.mounts(box, image, read_only=False)
         assert bench.driver.mountpoint(box).is_dir()
         other = bench.again()
         with other.mount(box, image) as root:
