@@ -22,6 +22,11 @@ class Case:
     options: tuple[str, ...]
     filesystem: str
 
+    @property
+    def is_fuse(self) -> bool:
+        """Are its trees made by a program, fuse-overlayfs, which does some things otherwise than the kernel?"""
+        return "aufs.mode=fuse" in self.options
+
     def __str__(self) -> str:
         return "-".join([self.driver, *(option.partition("=")[2] for option in self.options), self.filesystem])
 

@@ -154,6 +154,11 @@ class ModelTree(Tree):
             if inode.mtime is None and entry is not None:
                 inode.mtime, inode.touched = entry.mtime_ns, False
 
+    def forget_times(self) -> None:
+        """Take all times from the next `learn`: for what does not keep them."""
+        for _, inode in self.walk():
+            inode.mtime = None
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, path: bytes) -> bytes:
