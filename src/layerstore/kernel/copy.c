@@ -81,7 +81,7 @@ struct worker {
     size_t count, room;
     uint64_t files, bytes;
     int reflinked;
-    char listing[LISTING];
+    _Alignas(uint64_t) char listing[LISTING];
     char names[XATTR_LIST_MAX], others[XATTR_LIST_MAX];
     char value[XATTR_SIZE_MAX];
 };
