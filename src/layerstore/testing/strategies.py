@@ -237,8 +237,9 @@ class _Drawing:
             self.put(self.spelt(tars.opaque(self.draw(st.sampled_from(folders)))))
 
     def hardlink(self) -> None:
-        """A link to what is there: listed before, or of a lower layer."""
-        files = [path for path, inode in self.tree.walk() if inode.kind is not Kind.FOLDER and not self.through(path)]
+        """A link to what is there: listed before, or of a lower layer, and no link that waits itself."""
+        no_file = {Kind.FOLDER, Kind.HARDLINK}
+        files = [path for path, inode in self.tree.walk() if inode.kind not in no_file and not self.through(path)]
         if not files:
             return
         target = self.draw(st.sampled_from(sorted(files)))
