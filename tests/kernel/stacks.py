@@ -84,19 +84,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
     pytest.fail("it never came true")
 
 
-def as_nobody(action: Callable[[], object], *, within: Path = Path("/")) -> str:
-    """What `action` answers, or the text of its exception, in a child process without any privilege.
-
-    `within` is its current directory: what lies in a folder of root's can only be named from there.
-    """
+def in_child(action: Callable[[], object]) -> str:
+    """What `action` answers, or the text of its exception, in a child process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.chdir(within)
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
             answer = str(action())
         except BaseException as error:
             answer = f"{type(error).__name__}: {error}"
@@ -107,3 +100,19 @@ def as_nobody(action: Callable[[], object], *, within: Path = Path("/")) -> str:
         text = answers.read().decode()
     os.waitpid(child, 0)
     return text
+
+
+def as_nobody(action: Callable[[], object], *, within: Path = Path("/")) -> str:
+    """The same, without any privilege.
+
+    `within` is its current directory: what lies in a folder of root's can only be named from there.
+    """
+
+    def unprivileged() -> object:
+        os.chdir(within)
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        return action()
+
+    return in_child(unprivileged)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from kernel.stacks import Stack, as_nobody, make_stack
+from kernel.stacks import Stack, as_nobody, in_child, make_stack
 from layerstore.errors import KernelError
 from layerstore.kernel import mount as mounting
 from layerstore.kernel._shim import lib
 from layerstore.kernel.mount import Mount, attach, detached, mount_id, mounts_below, unmount
+from layerstore.testing.filesystems import enter_private_namespace
 
 pytestmark = pytest.mark.root
 
@@ -132,6 +133,30 @@ def test_a_read_only_bind_refuses_writing_and_leaves_the_source_writable(
     with pytest.raises(OSError, match="Read-only"):
         (stack.merged / "new").touch()
     (stack.lowers[1] / "new").touch()
+
+
+@pytest.mark.parametrize("options", [(), (("noatime", None),)], ids=["plain", "noatime"])
+def test_what_is_mounted_in_a_bind_is_not_seen_at_its_source(
+    stack: Stack, interface: str, options: tuple[tuple[str, None], ...]
+) -> None:
+    """Even where mounts are shared, as systemd has them: a layer must not get the mounts of its container."""
+    recipe = [Mount("bind", str(stack.lowers[1]), options)]
+    for name in ("in container", "in layer"):
+        (stack.lowers[1] / name).mkdir()
+
+    def action() -> object:
+        enter_private_namespace()
+        subprocess.run(["mount", "--make-rshared", "/"], check=True)
+        attach(recipe, stack.merged)
+        with detached(recipe) as tree:
+            for place in (stack.merged / "in container", stack.lowers[1] / "in layer"):
+                subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+            apart = os.stat("in layer", dir_fd=tree).st_dev == stack.folder.stat().st_dev
+        below = [str(path.relative_to(stack.folder)) for _, path in mounts_below(stack.folder)]
+        return sorted(below), apart
+
+    expected = ["lower1/in layer", "merged", "merged/in container"]
+    assert in_child(action) == str((expected, True))
 
 
 def test_a_recipe_of_several_mounts_stands_on_the_first_ones(stack: Stack, interface: str, mounted: Mounter) -> None:

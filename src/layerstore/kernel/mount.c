@@ -118,9 +118,10 @@ int ls_fsmount(int context, unsigned int attributes)
 int ls_clone_tree(const char *folder, unsigned int attributes)
 {
     int tree = result(syscall(SYS_open_tree, AT_FDCWD, folder, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
-    if (tree < 0 || attributes == 0)
+    if (tree < 0)
         return tree;
-    struct mount_attr change = {.attr_set = new_attributes(attributes)};
+    /* Private: the clone of a shared mount is its peer, and what is mounted in one would be seen in the other. */
+    struct mount_attr change = {.attr_set = new_attributes(attributes), .propagation = MS_PRIVATE};
     /* The kinds of atime are one field of several bits: it has to be cleared to be set. */
     if (attributes & LS_MOUNT_NOATIME)
         change.attr_clr = MOUNT_ATTR__ATIME;
@@ -179,9 +180,11 @@ int ls_mount_by_fds(const char *target, const char *type, unsigned int attribute
 int ls_mount_bind(const char *source, const char *target, unsigned int attributes)
 {
     int answer = result(syscall(SYS_mount, source, target, NULL, (unsigned long)(MS_BIND | MS_REC), NULL));
-    if (answer < 0 || attributes == 0)
+    if (answer < 0)
         return answer;
-    answer = result(syscall(SYS_mount, NULL, target, NULL, MS_REMOUNT | MS_BIND | old_attributes(attributes), NULL));
+    answer = result(syscall(SYS_mount, NULL, target, NULL, (unsigned long)(MS_PRIVATE | MS_REC), NULL));
+    if (answer >= 0 && attributes != 0)
+        answer = result(syscall(SYS_mount, NULL, target, NULL, MS_REMOUNT | MS_BIND | old_attributes(attributes), NULL));
     if (answer < 0)
         syscall(SYS_umount2, target, DETACH | NO_FOLLOW);
     return answer;
