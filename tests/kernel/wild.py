@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,8 +38,9 @@ class Wild:
         self.dice = dice
 
     def grow(self, size: int) -> None:
-        """Make the tree, with about so many names."""
-        os.mkdir(self.root)
+        """Make the tree, with about so many names. Its root may be there."""
+        with suppress(FileExistsError):
+            os.mkdir(self.root)
         for _ in range(size):
             self.add()
         for path in below(self.root):
@@ -48,11 +50,16 @@ class Wild:
     def edit(self, times: int) -> None:
         """Do something to it, so often."""
         for _ in range(times):
-            deed = self.dice.choice(
-                (self.add, self.remove, self.rename, self.swap, self.write, self.touch_up, self.there_and_back)
-            )
+            deed = self.dice.choice(self.deeds())
             with suppress(OSError):  # as a folder moved into itself
                 deed()
+
+    def deeds(self) -> tuple[Callable[[], None], ...]:
+        return (self.add, self.remove, self.rename, self.swap, self.write, self.touch_up, self.there_and_back)
+
+    def aside(self) -> bytes:
+        """A name that is free, on the same filesystem."""
+        return self.root + b".aside"
 
     # --- deeds
 
@@ -91,7 +98,7 @@ class Wild:
     def swap(self) -> None:
         """Two names change places."""
         one, other = self._any(), self._any()
-        aside = self.root + b".aside"
+        aside = self.aside()
         os.rename(one, aside)
         try:
             os.rename(other, one)
@@ -123,8 +130,9 @@ class Wild:
         """Attributes and names changed and put back: nothing differs, and the times of change do."""
         path = self._any()
         facts = os.lstat(path)
-        os.rename(path, self.root + b".aside")
-        os.rename(self.root + b".aside", path)
+        aside = self.aside()
+        os.rename(path, aside)
+        os.rename(aside, path)
         if stat.S_ISLNK(facts.st_mode):
             return
         os.chmod(path, 0o700)

@@ -7,6 +7,7 @@ initial user namespace.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -191,8 +192,8 @@ def remove_group(folder: Path | str, group: int) -> bool:
 
 
 def _split(path: Path | str) -> tuple[str, str]:
-    folder, _, name = str(path).rpartition("/")
-    return folder or "/", name
+    folder, name = os.path.split(path)
+    return folder or ".", name
 
 
 def _destroy_inner(fd: int, subvolume: int, path: Path | str) -> None:
