@@ -16,7 +16,7 @@ from layerstore import session
 from layerstore.driver import LayerKey
 from layerstore.layers.layers import Layers
 
-_KEY = re.compile(r"[0-9a-f]{32}[a-z]{0,8}")
+_KEY = re.compile(r"[0-9a-f]{32}(?:[a-z][0-9a-z]{0,23})?")
 """What a session calls its layers, and what a driver may add to it. docker's folders have 64 digits."""
 
 
