@@ -121,7 +121,10 @@ def driver_options(config: Config, driver: str, options: type[Options]) -> Optio
             values[name] = text if converter is None else converter(text.strip())
         except ValueError as error:
             raise _bad(config, f"storage-opts: {driver}.{name}: {text!r} is not {error}") from None
-    return options(**values)
+    try:
+        return options(**values)
+    except ValueError as error:  # each may be good, and all together not
+        raise _bad(config, f"storage-opts: {driver} wants {error}") from None
 
 
 # ---- the file
