@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from attrs import define, field
@@ -242,7 +243,7 @@ class Container(Wild):
     path: Path
     ground: Ground
     dice: random.Random
-    maps: list[mmap.mmap] = field(factory=list)
+    maps: list[tuple[BinaryIO, mmap.mmap]] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         super().__init__(self.path, self.dice)
@@ -266,10 +267,12 @@ class Container(Wild):
         path = self._any()
         facts = os.lstat(path)
         if stat.S_ISREG(facts.st_mode) and facts.st_size:
-            with open(path, "r+b") as file:
-                self.maps.append(mmap.mmap(file.fileno(), 0))
-        for memory in self.maps[-5:]:
-            memory[self.dice.randrange(len(memory))] = self.dice.randrange(256)
+            file = open(path, "r+b")  # noqa: SIM115  held as long as the map is
+            self.maps.append((file, mmap.mmap(file.fileno(), 0)))
+        for file, memory in self.maps[-5:]:
+            size = min(len(memory), os.fstat(file.fileno()).st_size)  # beyond the end is SIGBUS
+            if size:
+                memory[self.dice.randrange(size)] = self.dice.randrange(256)
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns), follow_symlinks=False)
 
     def clone(self) -> None:
@@ -304,8 +307,9 @@ class Container(Wild):
             btrfs.create(os.fsdecode(path))
 
     def close(self) -> None:
-        for memory in self.maps:
+        for file, memory in self.maps:
             memory.close()
+            file.close()
 
 
 def both_ways(new: Path, old: Path) -> tuple[Changes, Changes]:
@@ -340,6 +344,8 @@ def test_answer_is_that_of_the_full_comparison(ground: Ground, seed: int, edits:
                 assert quick == full
                 assert quick.sealable == (not btrfs.nested(new))
             container.close()
+            if btrfs.nested(new):
+                break  # the driver seals no such one: it would have a stub there, of no lasting attributes
             # What was a container's becomes the parent of the next.
             old = folder / f"sealed{generation}"
             btrfs.snapshot(new, old, read_only=True)

@@ -157,7 +157,8 @@ def snapshot_changes(new: int, old: int, since: int) -> Changes:
     """What a btrfs snapshot changes: what `compare_trees` finds with `content`, in O(changes).
 
     Root directories of subvolumes, as fds: `new` was made as a snapshot of `old` in the transaction `since`, and `old`
-    has not changed after it. It is not sealable while there are other subvolumes in it. Raises `KernelError`.
+    has not changed after it, nor was there another subvolume in it. `new` is not sealable while there is one in it.
+    Raises `KernelError`.
     """
     return _run(lambda changes: lib.ls_changes_of_snapshot(changes, new, old, since))
 
