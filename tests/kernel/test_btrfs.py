@@ -249,10 +249,31 @@ class Container(Wild):
         super().__init__(self.path, self.dice)
 
     def deeds(self) -> tuple[Callable[[], None], ...]:
-        return (*super().deeds(), *super().deeds(), self.look, self.map, self.clone, self.replace, self.nest)
+        return (
+            *super().deeds(),
+            *super().deeds(),
+            self.look,
+            self.map,
+            self.clone,
+            self.replace,
+            self.nest,
+            self.swap_twins,
+        )
 
     def aside(self) -> bytes:
         return os.path.join(self._folder(), b".aside")
+
+    def swap_twins(self) -> None:
+        """Two folders of the same names, of which none but their own two has changed then."""
+        twins = [path for path in below(self.root) if os.path.basename(path).startswith(b"twin")]
+        if len(twins) < 2:
+            return
+        part = self.dice.choice((b"", b"/a"))
+        one, other = (twin + part for twin in self.dice.sample(twins, 2))
+        aside = os.path.join(self.root, b".aside")
+        os.rename(one, aside)
+        os.rename(other, one)
+        os.rename(aside, other)
 
     def look(self) -> None:
         """Read files and folders: their access times are all that changes."""
@@ -312,6 +333,17 @@ class Container(Wild):
             file.close()
 
 
+def add_twins(root: Path, dice: random.Random) -> None:
+    """Folders that are named alike and hold the same names, of files that differ."""
+    for number in range(3):
+        outer = root / f"twin{number}"
+        for inner in ("", "a", "a/b"):
+            (outer / inner).mkdir()
+            for name in ("f", "g"):
+                (outer / inner / name).write_bytes(dice.randbytes(dice.choice((3, 3, 6000))))
+                os.utime(outer / inner / name, ns=(0, dice.randrange(2)))
+
+
 def both_ways(new: Path, old: Path) -> tuple[Changes, Changes]:
     with ExitStack() as opened:
         fds = []
@@ -331,6 +363,7 @@ def test_answer_is_that_of_the_full_comparison(ground: Ground, seed: int, edits:
     btrfs.create(old)
     try:
         Wild(old, dice).grow(dice.randrange(5, 50))
+        add_twins(old, dice)
         syncfs(folder)
         btrfs.set_read_only(old)
         for generation in range(2):
