@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import pytest
 from attrs import define, field
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.stacks import as_nobody
@@ -26,6 +26,7 @@ from layerstore.kernel import btrfs
 from layerstore.kernel.btrfs import QuotaState
 from layerstore.kernel.files import clone_file, remove_tree, syncfs
 from layerstore.testing.filesystems import Filesystems
+from support.properties import by_day
 
 pytestmark = pytest.mark.root
 
@@ -355,7 +356,7 @@ def both_ways(new: Path, old: Path) -> tuple[Changes, Changes]:
 
 
 @given(seed=st.integers(0, 2**32), edits=st.integers(0, 8))
-@settings(max_examples=25)
+@by_day(25)
 def test_answer_is_that_of_the_full_comparison(ground: Ground, seed: int, edits: int) -> None:
     folder = ground.place()
     dice = random.Random(seed)

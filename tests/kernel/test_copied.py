@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.wild import Wild
@@ -17,6 +17,7 @@ from layerstore.changes import Changes, compare_copied, compare_trees
 from layerstore.kernel.copy import copy_tree
 from layerstore.kernel.files import remove_tree
 from layerstore.testing.filesystems import Filesystems
+from support.properties import by_day
 
 pytestmark = pytest.mark.root
 
@@ -48,7 +49,7 @@ def places(filesystems: Filesystems) -> Callable[[int], Path]:
 
 
 @given(seed=st.integers(0, 2**32), edits=st.integers(0, 12))
-@settings(max_examples=80)
+@by_day(80)
 def test_answer_is_that_of_the_full_comparison(places: Callable[[int], Path], seed: int, edits: int) -> None:
     folder = places(seed)
     try:
@@ -69,7 +70,7 @@ def test_answer_is_that_of_the_full_comparison(places: Callable[[int], Path], se
 
 
 @given(seed=st.integers(0, 2**32), damage=st.sampled_from(["empty", "cut", "flipped", "noise", "of another", "twice"]))
-@settings(max_examples=30)
+@by_day(30)
 def test_list_that_is_damaged_or_of_another_copy(places: Callable[[int], Path], seed: int, damage: str) -> None:
     folder = places(seed)
     try:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.wild import CAPABILITY, Wild, acl, below
@@ -22,6 +22,7 @@ from layerstore.kernel.copy import copy_tree
 from layerstore.kernel.files import can_reflink, remove_tree
 from layerstore.kernel.mount import Mount
 from layerstore.testing import trees
+from support.properties import by_day
 
 pytestmark = pytest.mark.root
 
@@ -91,7 +92,7 @@ def test_everything_is_kept(backing: Backing, filesystem: str) -> None:
 
 
 @given(seed=st.integers(0, 2**32), threads=st.integers(1, 4), share=st.booleans())
-@settings(max_examples=30)
+@by_day(30)
 def test_any_tree_is_kept(filesystems_in_turn: Iterator[Path], seed: int, threads: int, share: bool) -> None:  # noqa: FBT001 - drawn
     folder = next(filesystems_in_turn)
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from layerstore.errors import KernelError
@@ -32,6 +32,7 @@ from layerstore.kernel.files import (
     open_tree_root,
     syncfs,
 )
+from support.properties import by_day
 
 Backing = Callable[[str], Path]
 
@@ -290,7 +291,7 @@ def test_no_space_for_a_copy_is_an_error(own_filesystem: Callable[..., Path], ba
     assert caught.value.errno == errno.ENOSPC
 
 
-@settings(max_examples=80, deadline=None)
+@by_day(80, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 300_000), st.binary(min_size=1, max_size=5_000)), max_size=6),
     st.integers(0, 400_000),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.stacks import as_nobody
@@ -21,6 +21,7 @@ from layerstore.errors import KernelError
 from layerstore.kernel import btrfs
 from layerstore.kernel.files import remove_tree
 from layerstore.kernel.mount import Mount, unmount
+from support.properties import by_day
 
 Backing = Callable[[str], Path]
 Mounter = Callable[[list[Mount], Path], int]
@@ -319,7 +320,7 @@ def build(place: bytes, tree: object) -> None:
                 build(place + b"/" + name, inner)
 
 
-@settings(max_examples=60, deadline=None)
+@by_day(60, deadline=None)
 @given(trees, st.integers(1, 3))
 def test_any_tree_goes_and_what_is_beside_it_stays(tree: object, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from layerstore.errors import (
@@ -30,6 +30,7 @@ from layerstore.errors import (
 )
 from layerstore.layers.folders import Folders, Staged
 from support import images
+from support.properties import by_day
 
 from .archives import OCI_CONFIG, OCI_LAYER, Layout, Link, Members, encoded, manifest, platform, staying, tar
 
@@ -715,7 +716,7 @@ def test_no_space(own_filesystem: Callable[..., Path], tmp_path: Path) -> None:
         assert store.check() == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@by_day(60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     at=st.integers(0, 1 << 20), flip=st.integers(1, 255), form=st.sampled_from(["docker-24", "oci-gzip", "oci-plain"])
 )

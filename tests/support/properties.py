@@ -1,0 +1,16 @@
+"""How many examples of a property: few by day, as many as the profile says by night."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+
+_USUAL = 100
+"""What a profile has that says nothing of it."""
+
+
+def by_day(examples: int, **more: Any) -> settings:
+    """Settings for a property whose examples are dear: no more than so many, unless the profile asks for more than usual."""
+    loaded = settings().max_examples
+    return settings(max_examples=loaded if loaded > _USUAL else min(loaded, examples), **more)
