@@ -11,6 +11,6 @@ _USUAL = 100
 
 
 def by_day(examples: int, **more: Any) -> settings:
-    """Settings for a property whose examples are dear: no more than so many, unless the profile asks for more than usual."""
+    """Settings for a property whose examples are dear: no more than so many, unless a profile asks for more."""
     loaded = settings().max_examples
     return settings(max_examples=loaded if loaded > _USUAL else min(loaded, examples), **more)
