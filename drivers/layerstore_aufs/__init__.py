@@ -168,7 +168,7 @@ class Aufs(StorageDriver):
                 if mode is not Mode.COPY:
                     return self._writable(layer, parents, mode)
                 # Made in another mode, and never mounted in it: what there is of it are the parents' attributes.
-                self._copies.make(layer, (layer, *parents), listed=False)
+                self._copies.make(layer, (layer, *parents), compared=False)
             return (self._bind(self._copies.tree(layer), read_only=read_only),)
 
     def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
@@ -203,7 +203,7 @@ class Aufs(StorageDriver):
             files.copy_root_attributes(self.tree(parents[0]), folder)
         self._name(layer, parents)
         if self.mode is Mode.COPY:
-            self._copies.make(layer, parents, listed=True)
+            self._copies.make(layer, parents, compared=True)
         folder.rename(self.home / _DIFF / layer)
         if self.mode is Mode.COPY:
             files.fsync_folder(self.home / _DIFF)

@@ -17,7 +17,7 @@ from pathlib import Path
 from layerstore.changes import Changes, compare_copied, compare_trees
 from layerstore.driver import LayerKey
 from layerstore.kernel import files
-from layerstore.kernel.copy import copy_tree
+from layerstore.kernel.copy import copy_tree, listed
 from layerstore.kernel.descriptors import FOLDER, open_path
 from layerstore.kernel.linked import link_stack
 from layerstore.kernel.mount import boot_id
@@ -47,11 +47,11 @@ class Copies:
 
     def look(self, stack: Sequence[LayerKey]) -> Path:
         """The tree that a stack shows, its topmost layer first; to read only."""
-        digest = hashlib.sha256("\n".join(stack).encode()).hexdigest()[:16]
-        folder = self._home / _CACHE / boot_id() / f"{stack[0]}.{digest}"
+        name = _name_of(stack)
+        folder = self._home / _CACHE / boot_id() / name
         if not folder.is_dir():
             self._sweep()
-            fresh = self._staging / f"{stack[0]}.{digest}-{os.urandom(4).hex()}"
+            fresh = self._staging / f"{name}-{os.urandom(4).hex()}"
             fresh.mkdir(mode=0o700)
             try:
                 (fresh / _STACK).write_text("\n".join(stack) + "\n")
@@ -63,24 +63,24 @@ class Copies:
                 files.remove_tree(fresh)
         return folder / "tree"
 
-    def make(self, layer: LayerKey, stack: Sequence[LayerKey], *, listed: bool) -> None:
+    def make(self, layer: LayerKey, stack: Sequence[LayerKey], *, compared: bool) -> None:
         """Make the tree of a container that shows `stack`; durable when this returns.
 
-        `listed`: the stack is what the container is compared with later.
+        `compared`: the stack is what the container is compared with later.
         """
         fresh, note = self._staging / f"{layer}.tree", self._staging / f"{layer}.copied"
         for kind in (TREES, LISTS):  # left by a death or a power cut
             remove_all(self.move(self._home / kind / layer, f"{layer}.{kind}"))
         try:
-            raw = b""
+            copied = None
             if stack:
-                raw = copy_tree(self.look(stack), fresh).raw
+                copied = copy_tree(self.look(stack), fresh)
             else:
                 files.make_plain_folder(fresh)
-            if listed:
-                note.write_bytes(raw)
             files.syncfs(fresh)
-            if listed:
+            if compared:
+                # Not synced: after a power cut it is not believed anyway.
+                note.write_bytes(b"" if copied is None else copied.note(fresh, _name_of(stack)))
                 note.rename(self._home / LISTS / layer)
             fresh.rename(self.tree(layer))
             files.fsync_folder(self._home / TREES)
@@ -95,13 +95,10 @@ class Copies:
             for tree in (self.tree(layer), *([self.look(parents)] if parents else [])):
                 fds.append(open_path(tree, FOLDER))
                 opened.callback(os.close, fds[-1])
-            try:
-                raw = (self._home / LISTS / layer).read_bytes()
-            except FileNotFoundError:
-                raw = b""
             if not parents:
                 return compare_trees(fds[0], None)
-            return compare_copied(fds[0], fds[1], raw)
+            told = listed(self._home / LISTS / layer, self.tree(layer), _name_of(parents))
+            return compare_copied(fds[0], fds[1], told)
 
     def forget(self, layer: LayerKey) -> list[Path]:
         """Move every tree of links that shows `layer` into staging, under names that begin with its key."""
@@ -141,6 +138,11 @@ class Copies:
         for boot in boots:
             if boot != boot_id():
                 remove_all(self.move(self._home / _CACHE / boot, f"boot-{boot}"))
+
+
+def _name_of(stack: Sequence[LayerKey]) -> str:
+    digest = hashlib.sha256("\n".join(stack).encode()).hexdigest()[:16]
+    return f"{stack[0]}.{digest}"
 
 
 def remove_all(paths: Sequence[Path]) -> None:

@@ -17,9 +17,8 @@ from layerstore.changes import Changes, compare_copied, compare_trees
 from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
 from layerstore.errors import DriverNotSupported, named
 from layerstore.kernel import files
-from layerstore.kernel.copy import copy_tree
+from layerstore.kernel.copy import Copied, copy_tree, listed
 from layerstore.kernel.descriptors import FOLDER, opened
-from layerstore.kernel.mount import boot_id
 from layerstore_vfs import probing
 from layerstore_vfs.settings import Copy, Settings
 
@@ -28,10 +27,6 @@ __all__ = ["Copy", "Settings", "Vfs"]
 _DIR, _MNT, _COPIED = "dir", "mnt", "copied"
 
 _KEY = re.compile("[0-9a-f]{32}")
-
-_HEADER = "layerstore copied 1 {boot} {parent}\n"
-"""What a list begins with. After a power cut a file may have its new bytes and its old times: what was told in another
-boot is not believed. Nor is what was told of a copy of another parent."""
 
 
 class Vfs(StorageDriver):
@@ -70,9 +65,9 @@ class Vfs(StorageDriver):
             )
         tree = self.staging / layer
         try:
-            told = self._make(tree, parents)
+            copied = self._make(tree, parents)
             if not staged:
-                self._keep(layer, told)
+                self._keep(layer, parents, copied)
         except BaseException:
             self._clear_away(layer)
             files.remove_tree(tree)
@@ -133,35 +128,31 @@ class Vfs(StorageDriver):
 
     # ---- private
 
-    def _make(self, tree: Path, parents: Sequence[LayerKey]) -> bytes:
-        """A tree as that of the nearest parent. Returns what is told of the copy, durable by then."""
+    def _make(self, tree: Path, parents: Sequence[LayerKey]) -> Copied | None:
+        """A tree as that of the nearest parent, and what is told of the copy, if it is one. Not synced."""
         if not parents:
             with named("mkdir", tree):
                 files.make_plain_folder(tree)
-            return b""
+            return None
         share = self.settings.copy is not Copy.COPY
-        copied = copy_tree(self.tree(parents[0]), tree, threads=self.settings.threads, share=share)
-        return _header(parents[0]) + copied.raw
+        return copy_tree(self.tree(parents[0]), tree, threads=self.settings.threads, share=share)
 
-    def _keep(self, layer: LayerKey, told: bytes) -> None:
+    def _keep(self, layer: LayerKey, parents: Sequence[LayerKey], copied: Copied | None) -> None:
         """Put a container's tree into the home, whole and durable, with what belongs to it first."""
         with named("mkdir", self.mountpoint(layer)):
             self.mountpoint(layer).mkdir(mode=0o700, exist_ok=True)
         files.syncfs(self.home)
-        if told:
+        # Now: by the end of a sync, the clock has most likely moved on since the copy, for which this would wait.
+        note = b"" if copied is None else copied.note(self.staging / layer, parents[0])
+        if note:
             with named("write", self.home / _COPIED / layer):
-                (self.home / _COPIED / layer).write_bytes(told)
+                (self.home / _COPIED / layer).write_bytes(note)
         with named("rename", self.home / _DIR / layer):
             (self.staging / layer).rename(self.home / _DIR / layer)
         files.fsync_folder(self.home / _DIR)
 
     def _told(self, layer: LayerKey, parent: LayerKey) -> bytes:
-        try:
-            told = (self.home / _COPIED / layer).read_bytes()
-        except OSError:
-            return b""
-        header = _header(parent)
-        return told[len(header) :] if told.startswith(header) else b""
+        return listed(self.home / _COPIED / layer, self.tree(layer), parent)
 
     def _clear_away(self, layer: LayerKey) -> None:
         """What a layer has beside its tree. The mountpoint first: while something is mounted there, all stays."""
@@ -172,7 +163,3 @@ class Vfs(StorageDriver):
                 pass
         with named("unlink", self.home / _COPIED / layer):
             (self.home / _COPIED / layer).unlink(missing_ok=True)
-
-
-def _header(parent: LayerKey) -> bytes:
-    return _HEADER.format(boot=boot_id(), parent=parent).encode()

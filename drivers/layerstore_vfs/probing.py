@@ -70,7 +70,7 @@ def _try_attributes(folder: Path, filesystem: str) -> None:
             remedy = "Storing layers needs root (CAP_SYS_ADMIN): use sudo, or a privileged container."
         elif number == errno.EOPNOTSUPP:
             reason = f"{filesystem} ({folder}) keeps no extended attributes of root's"
-            remedy = "Put the data-root on ext4, xfs, btrfs or tmpfs."
+            remedy = "Put the data-root on ext4, xfs or btrfs."
         else:
             reason = f"cannot write to {folder}: {os.strerror(number)}"
             remedy = "Free some space there." if number in (errno.ENOSPC, errno.EDQUOT) else None

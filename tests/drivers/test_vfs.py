@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
+import mmap
 import os
 import random
 import shutil
@@ -16,16 +18,18 @@ from typing import Any
 import pytest
 
 import layerstore
-import layerstore_vfs
 from core.adding import Adder
+from core.test_power import Disk
 from kernel.wild import Wild
 from layerstore import plugins
 from layerstore.changes import Changes, compare_trees
 from layerstore.driver import CopyOnWrite, LayerKey
 from layerstore.errors import ConfigError, DriverNotSupported, KernelError, LayerstoreError
+from layerstore.kernel import epoch
 from layerstore.kernel import mount as mounting
 from layerstore.store import Store
 from layerstore.testing import trees
+from layerstore.testing.filesystems import Filesystems
 from layerstore_vfs import Settings, Vfs
 from support import images as make
 
@@ -83,6 +87,13 @@ def in_full(driver: Vfs, layer: LayerKey, parent: LayerKey) -> Changes:
     finally:
         os.close(new)
         os.close(old)
+
+
+def sync_range(fd: int) -> None:
+    """Write a file's dirty pages to the disk, and nothing that is known of the file."""
+    whole = 7  # SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
+    answer = ctypes.CDLL(None, use_errno=True).sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), whole)
+    assert answer == 0, os.strerror(ctypes.get_errno())
 
 
 def everything(folder: Path) -> list[str]:
@@ -175,7 +186,7 @@ def test_list_that_cannot_be_believed(driver: Maker, harm: str, monkeypatch: pyt
         if harm == "a folder":
             told.mkdir()
     elif harm == "other boot":
-        monkeypatch.setattr(layerstore_vfs, "boot_id", lambda: "another")
+        monkeypatch.setattr(epoch, "boot_id", lambda: "another")
         # What a power cut can do: new bytes, old times. Nothing that was told before it is believed.
         assert vfs._told(box, base) == b""
     elif harm == "other parent":
@@ -187,6 +198,45 @@ def test_list_that_cannot_be_believed(driver: Maker, harm: str, monkeypatch: pyt
     assert vfs.changes(box, [parent]) == in_full(vfs, box, parent)
     if harm == "a folder":
         told.rmdir()
+
+
+def test_write_through_memory_is_found(driver: Maker, filesystem: str) -> None:
+    """A page that was read before it is written to: tmpfs gives the file no new time for that."""
+    vfs = driver(filesystem)
+    base = committed(vfs, file="old", other="o")
+    facts = (vfs.tree(base) / "file").stat()
+    box = container(vfs, [base])
+    with mounted(vfs, box) as root:
+        with open(root / "file", "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+            assert view[0] == ord("o")
+            view[0] = ord("O")
+        os.utime(root / "other", ns=(0, 0))
+        if (root / "file").stat().st_mtime_ns != facts.st_mtime_ns:
+            os.utime(root / "file", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        assert list(map(str, vfs.changes(box, [base]))) == ["C /file", "C /other"]
+    assert list(map(str, vfs.changes(box, [base]))) == ["C /file", "C /other"]
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_bytes_that_reached_the_disk_before_their_time(filesystems: Filesystems, driver: Maker, kind: str) -> None:
+    """A power cut, or what is the same: the filesystem is shut down and mounted again, in one boot."""
+    disk = filesystems.make(kind, size=512 << 20)
+    vfs = driver(folder=disk, copy="copy")  # shared blocks would be written elsewhere
+    base = committed(vfs, **dict.fromkeys(("file", "same"), "old" * 2000))
+    box = container(vfs, [base])
+    os.sync()
+    path = vfs.tree(box) / "file"
+    before = path.stat()
+    with open(path, "r+b") as file:
+        file.write(b"new")
+        file.flush()
+        sync_range(file.fileno())
+    Disk(disk).cut()
+    after = path.stat()
+    assert path.read_bytes().startswith(b"new")
+    assert (after.st_ctime_ns, after.st_mtime_ns) == (before.st_ctime_ns, before.st_mtime_ns)
+    assert list(map(str, vfs.changes(box, [base]))) == ["C /file"]
+    filesystems.drop(disk)
 
 
 def test_container_on_nothing(driver: Maker) -> None:

@@ -18,8 +18,9 @@ from attrs import field, frozen
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.descriptors import FOLDER, MORE_DESCRIPTORS, NO_DESCRIPTORS, open_path
+from layerstore.kernel.epoch import epoch_of
 
-__all__ = ["Copied", "copy_tree"]
+__all__ = ["Copied", "copy_tree", "listed"]
 
 _COARSE = 5  # CLOCK_REALTIME_COARSE, which file times are taken from
 _PATIENCE = 100
@@ -51,6 +52,32 @@ class Copied:
                 return self._list
             time.sleep(_TICK)
         return b""  # the clock was set back
+
+    def note(self, copy: Path, source: str) -> builtins.bytes:
+        """`raw` as it may be kept in a file, for `listed`. Empty where the times of files tell nothing."""
+        header = _header(copy, source)
+        raw = self.raw if header is not None else b""
+        return header + raw if header is not None and raw else b""
+
+
+def listed(note: Path, copy: Path, source: str) -> bytes:
+    """The `raw` that a file holds of `copy`, made of `source`. Empty, which is always right, if it cannot be believed.
+
+    After a power cut a file may have its new bytes and its old times: what was noted in another epoch says nothing.
+    """
+    header = _header(copy, source)
+    if header is None:
+        return b""
+    try:
+        told = note.read_bytes()
+    except OSError:
+        return b""
+    return told[len(header) :] if told.startswith(header) else b""
+
+
+def _header(copy: Path, source: str) -> bytes | None:
+    epoch = epoch_of(copy)
+    return None if epoch is None else f"layerstore copied 2 {epoch} {source}\n".encode()
 
 
 def copy_tree(source: Path | int, target: Path, *, threads: int = 2, aufs: bool = False, share: bool = True) -> Copied:
