@@ -120,11 +120,7 @@ class Copies:
     def move(self, path: Path, name: str) -> list[Path]:
         """Move something out of the home into staging: where it is now, if it was there."""
         target = self._staging / f"{name}-{os.urandom(4).hex()}"
-        try:
-            path.rename(target)
-        except FileNotFoundError:
-            return []
-        return [target]
+        return [target] if files.move_away(path, target) else []
 
     def _sweep(self) -> None:
         """Throw away what other boots left."""

@@ -124,19 +124,18 @@ class Btrfs(StorageDriver):
     def remove(self, layer: LayerKey) -> None:
         mountpoint = f"{self._mountpoints}/{layer}"
         with named("rmdir", mountpoint):
-            try:
-                os.rmdir(mountpoint)  # EBUSY while something is mounted there
-            except FileNotFoundError:
-                pass  # it was never mounted
+            files.clear_mountpoint(mountpoint, self.staging / f"{layer}.{_MOUNTPOINTS}")
         path = self._path(layer)
         is_counted = self._note_group(path)
         try:
             btrfs.destroy(path)
         except KernelError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno == errno.EPERM:  # `chattr +i`, on its root or that of a subvolume in it
+                btrfs.set_read_only(path, to=False)
+            elif error.errno != errno.EINVAL:  # a plain folder: somebody has copied the home by its files
                 raise
-            with named("rename", path):  # a plain folder: somebody has copied the home by its files
-                os.rename(path, self.staging / layer)
+            with named("rename", path):
+                files.move_away(path, self.staging / layer)
         self._staged.discard(layer)
         if is_counted:
             self._sweep(_AT_ONCE)

@@ -91,10 +91,7 @@ class Vfs(StorageDriver):
     def remove(self, layer: LayerKey) -> None:
         self._clear_away(layer)
         with named("rename", self.home / _DIR / layer):
-            try:
-                (self.home / _DIR / layer).rename(self.staging / layer)
-            except FileNotFoundError:
-                pass
+            files.move_away(self.home / _DIR / layer, self.staging / layer)
 
     def layers(self) -> Iterator[LayerKey]:
         found: set[str] = set()
@@ -157,9 +154,6 @@ class Vfs(StorageDriver):
     def _clear_away(self, layer: LayerKey) -> None:
         """What a layer has beside its tree. The mountpoint first: while something is mounted there, all stays."""
         with named("rmdir", self.mountpoint(layer)):
-            try:
-                self.mountpoint(layer).rmdir()
-            except FileNotFoundError:
-                pass
+            files.clear_mountpoint(self.mountpoint(layer), self.staging / f"{layer}.{_MNT}")
         with named("unlink", self.home / _COPIED / layer):
             (self.home / _COPIED / layer).unlink(missing_ok=True)

@@ -124,9 +124,12 @@ def is_read_only(subvolume: Path | str) -> bool:
     return bool(_ask("ioctl(BTRFS_IOC_SUBVOL_GETFLAGS)", lib.ls_btrfs_is_read_only, subvolume))
 
 
-def set_read_only(subvolume: Path | str) -> None:
-    """Forbid to write in a subvolume; who has a file open writes on. Commits, but without data that is dirty."""
-    _ask("ioctl(BTRFS_IOC_SUBVOL_SETFLAGS)", lib.ls_btrfs_set_read_only, subvolume, 1)
+def set_read_only(subvolume: Path | str, *, to: bool = True) -> None:
+    """Forbid to write in a subvolume; who has a file open writes on. Commits, but without data that is dirty.
+
+    `to=False`: allow it.
+    """
+    _ask("ioctl(BTRFS_IOC_SUBVOL_SETFLAGS)", lib.ls_btrfs_set_read_only, subvolume, to)
 
 
 def nested(folder: Path | str | int, subvolume: int | None = None) -> list[int]:

@@ -19,6 +19,7 @@ from layerstore.kernel.descriptors import FOLDER, HANDLE, open_path, opened
 __all__ = [
     "Writeback",
     "can_reflink",
+    "clear_mountpoint",
     "clone_file",
     "copy_data",
     "copy_root_attributes",
@@ -27,6 +28,7 @@ __all__ = [
     "lists_types",
     "make_plain",
     "make_plain_folder",
+    "move_away",
     "open_beneath",
     "open_tree_root",
     "remove_tree",
@@ -65,6 +67,7 @@ _FILESYSTEMS = {
     0x3153464A: "jfs",
 }
 
+_HERE = -100  # AT_FDCWD
 _PRIVATE_XATTRS = ("trusted.overlay.", "trusted.SGI_ACL_", "security.selinux")
 _ESCAPED_XATTRS = "trusted.overlay.overlay."  # a program's own `trusted.overlay.`, as overlay stores it
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
@@ -166,6 +169,34 @@ def remove_tree(path: Path, *, threads: int = 2) -> None:
     elif answer in (-errno.EPERM, -errno.EACCES) and os.geteuid() != 0:
         remedy = "Removing what others own needs root."
     raise KernelError("unlinkat", -answer, path=where, detail=detail, remedy=remedy)
+
+
+def move_away(path: Path | str, target: Path | str) -> bool:
+    """Rename a folder that is to go, whatever flags (`chattr +i`) a program has given it. False if it is not there."""
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        if not lib.ls_free_of_flags(_HERE, os.fsencode(path)):
+            raise
+        os.rename(path, target)
+    return True
+
+
+def clear_mountpoint(path: Path | str, target: Path | str) -> None:
+    """Remove the folder that something was mounted on; what was written there while nothing was becomes `target`.
+
+    EBUSY while something is mounted. It may not be there.
+    """
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EPERM):
+            raise
+        move_away(path, target)
 
 
 def filesystem_type(path: Path) -> str:

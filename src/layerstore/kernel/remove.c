@@ -116,8 +116,7 @@ static void fail(struct removal *job, struct folder *folder, const char *name, i
     pthread_mutex_unlock(&job->lock);
 }
 
-/* Takes the flags off that forbid removal, of a folder or a file. Returns whether there were any. */
-static int free_of_flags(int parent, const char *name)
+int ls_free_of_flags(int parent, const char *name)
 {
     struct stat facts;
     if (fstatat(parent, name, &facts, AT_SYMLINK_NOFOLLOW) < 0 || !(S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode)))
@@ -143,9 +142,9 @@ static int unlink_entry(const struct folder *folder, int parent, const char *nam
     if (failure == -EACCES && folder != NULL && fchmod(parent, 0700) == 0)
         return unlinkat(parent, name, flag) == 0 ? 0 : -errno;
     if (failure == -EPERM) {
-        int changed = free_of_flags(parent, name);
+        int changed = ls_free_of_flags(parent, name);
         if (folder != NULL)
-            changed |= free_of_flags(parent, ".");
+            changed |= ls_free_of_flags(parent, ".");
         if (changed)
             return unlinkat(parent, name, flag) == 0 ? 0 : -errno;
     }
