@@ -9,8 +9,8 @@ import errno
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import files, fuse
 from layerstore.kernel.linked import link_stack
 from layerstore.kernel.mount import AUFS, FUSE_OVERLAYFS, boot_id, detached
+from layerstore.kernel.trial import trial_folder
 from layerstore_aufs.settings import ATTRIBUTES, Mode, Settings
 
 ANSWER = ".backing"
@@ -129,18 +130,16 @@ def _tried(folder: Path, options: Settings) -> Found:
             f"aufs cannot keep layers on {filesystem} ({folder})",
             remedy="Put the data-root on ext4, xfs, btrfs or tmpfs.",
         )
-    try:
-        place = Path(tempfile.mkdtemp(prefix=".layerstore-probe-", dir=folder))
-    except OSError as error:
-        raise DriverNotSupported(
-            f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}",
-            remedy=_PRIVILEGE if os.geteuid() != 0 else None,
-        ) from None
-    try:
+    with ExitStack() as after:
+        try:
+            place = after.enter_context(trial_folder(folder))
+        except OSError as error:
+            raise DriverNotSupported(
+                f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}",
+                remedy=_PRIVILEGE if os.geteuid() != 0 else None,
+            ) from None
         mode, refusals = _first_that_works(place, folder, options)
         shared = files.can_reflink(place)
-    finally:
-        files.remove_tree(place)
     whole = CopyOnWrite.NONE if mode is Mode.COPY else CopyOnWrite.FILE
     block = shared and mode is not Mode.KERNEL
     notes = [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from layerstore.driver import Backing, CopyOnWrite
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import btrfs, files
+from layerstore.kernel.trial import trial_folder
 from layerstore_btrfs.settings import Settings
 
 SUBVOLUMES = "subvolumes"
@@ -38,21 +38,19 @@ def probe(home: Path, options: Settings) -> Backing:
         # There are layers: what is left to be found out is whether this process may ask.
         with _explained(home):
             return _backing(btrfs.quota_state(home))
-    try:
-        place = Path(tempfile.mkdtemp(prefix=".layerstore-probe-", dir=folder))
-    except OSError as error:
-        raise DriverNotSupported(
-            f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}",
-            remedy=_PRIVILEGE if os.geteuid() != 0 else None,
-            errno=error.errno,
-        ) from None
-    try:
+    with ExitStack() as after:
+        try:
+            place = after.enter_context(trial_folder(folder))
+        except OSError as error:
+            raise DriverNotSupported(
+                f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}",
+                remedy=_PRIVILEGE if os.geteuid() != 0 else None,
+                errno=error.errno,
+            ) from None
         with _explained(folder):
             btrfs.create(place / "made")
             state = btrfs.quota_state(place)
             btrfs.snapshot(place / "made", place / "shot", read_only=True)
-    finally:
-        _clear(place)
     return _backing(state)
 
 
@@ -81,13 +79,3 @@ def _explained(folder: Path) -> Iterator[None]:
             remedy=_PRIVILEGE if denied else error.remedy,
             errno=error.errno,
         ) from None
-
-
-def _clear(place: Path) -> None:
-    """Who may not destroy a subvolume may yet remove an empty one, as if it were a folder."""
-    for name in os.listdir(place):
-        try:
-            btrfs.destroy(place / name)
-        except KernelError:
-            (place / name).rmdir()
-    place.rmdir()

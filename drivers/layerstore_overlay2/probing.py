@@ -9,8 +9,8 @@ import errno
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from layerstore.driver import Backing, CopyOnWrite, Mount
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import files, quota
 from layerstore.kernel.mount import boot_id, detached
+from layerstore.kernel.trial import trial_folder
 from layerstore_overlay2.settings import MAX_DEPTH, Settings
 
 ANSWER = ".backing"
@@ -83,19 +84,17 @@ def _tried(folder: Path, options: Settings) -> Backing:
         if refusal is not None:
             raise DriverNotSupported(f"overlay2.size: {refusal[0]} ({folder})", remedy=refusal[1])
         limited = True
-    try:
-        place = Path(tempfile.mkdtemp(prefix=".layerstore-probe-", dir=folder))
-    except OSError as error:
-        raise DriverNotSupported(
-            f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}",
-            remedy=_PRIVILEGE if os.geteuid() != 0 else None,
-        ) from None
-    try:
+    with ExitStack() as after:
+        try:
+            place = after.enter_context(trial_folder(folder))
+        except OSError as error:
+            raise DriverNotSupported(
+                f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}",
+                remedy=_PRIVILEGE if os.geteuid() != 0 else None,
+            ) from None
         _try_overlay(place, options)
         types = files.lists_types(place)
         shared = files.can_reflink(place)
-    finally:
-        files.remove_tree(place)
     if not types:
         raise DriverNotSupported(
             f"{filesystem} ({folder}) does not list the types of its entries (d_type)",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from pathlib import Path
 
 from layerstore.driver import Backing, CopyOnWrite
 from layerstore.errors import DriverNotSupported
 from layerstore.kernel import files
+from layerstore.kernel.trial import trial_folder
 from layerstore_vfs.settings import Copy, Settings
 
 _DOCKER_NAMES = {"ext4": "extfs", "fuse": "fuseblk"}
@@ -83,6 +83,5 @@ def _nameless(folder: Path) -> int:
     except OSError as error:
         if error.errno not in _NO_NAMELESS:
             raise
-    fd, name = tempfile.mkstemp(prefix=".layerstore-probe-", dir=folder)
-    os.unlink(name)
-    return fd
+    with trial_folder(folder) as place:
+        return os.open(place / "file", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -32,7 +32,7 @@ from layerstore.driver import StorageDriver
 from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
 from layerstore.images import Image, Images, Removal, instructions
 from layerstore.images import config as image_config
-from layerstore.kernel.files import remove_tree
+from layerstore.kernel import trial
 from layerstore.kernel.mount import boot_id, processes_with
 from layerstore.layers import Layers, garbage
 from layerstore.layers import rows as layer_rows
@@ -482,9 +482,7 @@ class Store:
         """`migrate_store`, of this store, which nobody else has open by then."""
         assert config.storage_driver is not None
         self._require_alone()
-        for folder in (self.data_root, self._home(self.driver_name)):
-            for left in folder.glob(".layerstore-probe-*"):  # by whoever died while it probed: nobody else does so now
-                remove_tree(left)
+        self._sweep_trials()
         parts = migration.Parts(self.data_root, self.layers, self._containers)
         if config.storage_driver == self.driver_name:
             return migration.give_up(parts)
@@ -542,11 +540,17 @@ class Store:
             self._images.recover()
             self.layers.recover()
             garbage.sweep(self.layers)
+            self._sweep_trials()
             session.remove(self._session.staging, dead)
         with suppress(LayerstoreError):  # it is tried again by the next `open`, and `info` tells of it
             migration.remove_former(self.layers, self.data_root)
         with self._database.write(durable=False) as tx:
             tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?)", (boot_id(),))
+
+    def _sweep_trials(self) -> None:
+        """Remove what was left by those who died while they tried what works here."""
+        for folder in (self.data_root, self._home(self.driver_name)):
+            trial.sweep(folder)
 
 
 def _make_folders(data_root: Path) -> None:

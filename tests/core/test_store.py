@@ -219,6 +219,19 @@ def test_staged_layers_of_the_dead_are_swept(
 
 
 @pytest.mark.root
+def test_trials_of_the_dead_are_swept(
+    store: Store, killed: Callable[[str], None], settings: layerstore.Config, data_root: Path
+) -> None:
+    left = [folder / ".layerstore-probe-x" for folder in (data_root, store.layers.driver.home)]
+    for folder in left:
+        folder.mkdir(mode=0o700)
+        (folder / "lower").mkdir()
+    killed("store.layers.session.folder; die()")
+    layerstore.open(config=settings).close()
+    assert not any(folder.exists() for folder in left)
+
+
+@pytest.mark.root
 @pytest.mark.parametrize("moment", ["insert_diff", "put_layer"])
 def test_sealed_layers_without_a_row_are_swept(
     store: Store, add: Adder, base: bytes, killed: Callable[[str], None], settings: layerstore.Config, moment: str
