@@ -916,7 +916,7 @@ def test_an_old_home_of_docker_can_be_read(aufs: Bench, mode: str) -> None:
 
 
 def test_a_probe_says_which_mode_and_why_not_the_better_one(backing: Backing, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = backing("ext4")
+    folder, other = backing("ext4"), backing("xfs")
     notes = dict(Aufs.probe(folder / "aufs", Settings()).notes)
     assert notes["Mode"] == "fuse (fuse-overlayfs)"
     assert "/proc/filesystems" in notes["Not kernel"]
@@ -928,7 +928,7 @@ def test_a_probe_says_which_mode_and_why_not_the_better_one(backing: Backing, mo
     assert notes["Mode"] == "copy (a copy of each container's files)"
     assert notes["Not fuse"] == "fuse-overlayfs is not installed"
     assert found.copy_on_write.value == "none"
-    assert Aufs.probe(backing("xfs"), Settings()).copy_on_write.value == "block"
+    assert Aufs.probe(other, Settings()).copy_on_write.value == "block"
     with pytest.raises(DriverNotSupported, match=r"aufs does not work with aufs\.mode=fuse") as caught:
         Aufs.probe(folder / "aufs", Settings(mode=Mode.FUSE))
     assert "aufs.mode=copy" in str(caught.value)
