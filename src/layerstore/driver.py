@@ -37,10 +37,12 @@ A driver raises `KernelError` for what a system call refused, and lets it pass w
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, NewType
@@ -222,18 +224,28 @@ class StorageDriver(ABC):
 
 
 def usage_of(tree: Path) -> Usage:
-    """What a directory and all in it occupy; a file of several names counts once."""
+    """What a directory and all in it occupy; a file of several names counts once.
+
+    What goes away meanwhile, and what lies deeper than any path leads, is left out.
+    """
     size = inodes = 0
     seen: set[tuple[int, int]] = set()
     folders = [os.fsencode(tree)]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
             for entry in entries:
-                facts = entry.stat(follow_symlinks=False)
+                try:
+                    facts = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    if error.errno != errno.ENAMETOOLONG:
+                        raise
+                    continue
                 if (facts.st_dev, facts.st_ino) not in seen:
                     seen.add((facts.st_dev, facts.st_ino))
                     size += facts.st_blocks * 512
                     inodes += 1
-                if entry.is_dir(follow_symlinks=False):
+                if stat.S_ISDIR(facts.st_mode):
                     folders.append(entry.path)
     return Usage(size, inodes)

@@ -16,8 +16,11 @@ from typing import Any, Self, overload
 
 from attrs import frozen
 
-from layerstore.errors import KernelError
+from layerstore.errors import CannotRepresent, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
+
+_TOO_LONG = "path"
+"""What compare.c calls a failure that is no call's: a path that is too long for every one."""
 
 
 class Kind(Enum):
@@ -102,7 +105,8 @@ def overlay_changes(upper: int, merged: int, lower: int | None, *, marks: Marks 
     """What an upper directory changes, in O(what it holds).
 
     All three are directory fds: `upper` the directory itself, `merged` the whole stack and `lower` the stack below it
-    (None: there is none), both mounted, to be read. Raises `KernelError`.
+    (None: there is none), both mounted, to be read. Raises `KernelError`; and `CannotRepresent`, as all that compare,
+    for a path that is longer than any layer can have.
     """
     below = -1 if lower is None else lower
     return _run(lambda changes: lib.ls_changes_of_upper(changes, upper, merged, below, marks.value))
@@ -178,6 +182,16 @@ def _change(record: bytes) -> Change:
     return Change(Kind(chr(record[0])), "/" + os.fsdecode(record[1:]))
 
 
+def _failed(call: str, number: int, path: bytes) -> LayerstoreError:
+    if call != _TOO_LONG:
+        return KernelError(call, number, path=path)
+    return CannotRepresent(
+        f"{os.fsdecode(path[:60])}…: a path of more than 4,095 bytes cannot be kept in a layer",
+        remedy="Rename or remove one of the folders on the way to it, in the container.",
+        path=path,
+    )
+
+
 def _run(find: Callable[[Any], int]) -> Changes:
     changes = lib.ls_changes_new()
     if changes == ffi.NULL:
@@ -186,7 +200,7 @@ def _run(find: Callable[[Any], int]) -> Changes:
         if find(changes):
             failure = ffi.new("struct ls_changes_failure *")
             lib.ls_changes_failed(changes, failure)
-            raise KernelError(ffi.string(failure.call).decode(), failure.code, path=b"/" + ffi.string(failure.path))
+            raise _failed(ffi.string(failure.call).decode(), failure.code, b"/" + ffi.string(failure.path))
         data = ffi.new("uint8_t **")
         length = lib.ls_changes_list(changes, data)
         raw = bytes(ffi.buffer(data[0], length)) if length else b""

@@ -113,10 +113,15 @@ static int same(int folder_a, int folder_b, const char *name, const struct stat 
 
 /* --- the walk ----------------------------------------------------------------------------------------------------- */
 
-static int name_path(struct place *place, const char *name) {
+/* A path that no call takes is no layer's. A program can make one, step by step, and ever longer ones: not to go on is also
+ * what keeps this list from taking all memory. */
+static int name_path(struct ls_changes *changes, struct place *place, const char *name) {
     size_t length = strlen(place->folder->path);
     int rc = ls_bytes_set(&place->path, place->folder->path, length);
-    return rc ?: (length ? ls_bytes_add(&place->path, "/", 1) : 0) ?: ls_bytes_add(&place->path, name, strlen(name));
+    rc = rc ?: (length ? ls_bytes_add(&place->path, "/", 1) : 0) ?: ls_bytes_add(&place->path, name, strlen(name));
+    if (rc)
+        return ls_changes_fail(changes, rc, "malloc", name);
+    return place->path.length < PATH_MAX ? 0 : ls_changes_fail(changes, -ENAMETOOLONG, LS_CHANGES_TOO_LONG, (char *)place->path.data);
 }
 
 /* A name that the new tree has. `how` is how to go on below it, if it is a directory. */
@@ -179,8 +184,7 @@ static int each_name(struct ls_changes *changes, struct place *place, int fd, in
     errno = 0;
     for (struct dirent *one; !rc && (one = readdir(listing)); errno = 0)
         if (strcmp(one->d_name, ".") && strcmp(one->d_name, "..")) {
-            rc = name_path(place, one->d_name);
-            rc = rc ? ls_changes_fail(changes, rc, "malloc", one->d_name) : visit(changes, place, one->d_name);
+            rc = name_path(changes, place, one->d_name) ?: visit(changes, place, one->d_name);
         }
     if (!rc && errno)
         rc = ls_changes_fail(changes, -errno, "readdir", place->folder->path);
@@ -244,13 +248,11 @@ static int compare_roots(struct ls_changes *changes) {
 /* --- by name, for those who know where to look ---------------------------------------------------------------------- */
 
 int ls_changes_visit_there(struct ls_changes *changes, struct place *place, const char *name) {
-    int rc = name_path(place, name);
-    return rc ? ls_changes_fail(changes, rc, "malloc", name) : visit_merged(changes, place, name);
+    return name_path(changes, place, name) ?: visit_merged(changes, place, name);
 }
 
 int ls_changes_visit_gone(struct ls_changes *changes, struct place *place, const char *name) {
-    int rc = name_path(place, name);
-    return rc ? ls_changes_fail(changes, rc, "malloc", name) : visit_lower(changes, place, name);
+    return name_path(changes, place, name) ?: visit_lower(changes, place, name);
 }
 
 int ls_changes_run(struct ls_changes *changes, enum how how) {

@@ -72,6 +72,7 @@ int ls_changes_by_path(const void *a, const void *b);
 int ls_changes_finish(struct ls_changes *changes);
 
 /* compare.c */
+#define LS_CHANGES_TOO_LONG "path" /* the call that "failed", for a name that no layer can have */
 int ls_changes_open(int folder, const char *name, int flags);
 int ls_changes_open_folder(int root, const char *path);
 /* A name that the new tree has. `how` is how to go on below it, if it is a directory. `read_both`: compare bytes, too. */
