@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ import layerstore
 from core.adding import Adder
 from drivers.test_alike import FORMS
 from layerstore.containers import Container
+from layerstore.errors import CannotRepresent
 from layerstore.kernel import btrfs
 from support import images as make
 
@@ -141,3 +144,77 @@ def test_subvolume_with_an_immutable_root_in_a_container(store: layerstore.Store
     assert keys(store) == before
     store.close()
     assert list((folder / "store" / "staging").iterdir()) == []
+
+
+def deepen(root: Path, *, within: str = "folder") -> bool:
+    """Make folders in one another until no path leads to the last, as a program does: mkdir, chdir."""
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        for name in (within, *("d" * 200 for _ in range(25))):
+            os.mkdir(name, dir_fd=fd)
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        os.close(os.open("file", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=fd))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False  # not on fuse-overlayfs, which is a program that needs paths itself
+    finally:
+        os.close(fd)
+    return True
+
+
+def test_path_that_is_too_long_for_a_layer(store: layerstore.Store, folder: Path, box: Container, form: str) -> None:
+    before = keys(store) - {box._row.key}
+
+    def refuse_all() -> None:
+        for act in (box.changes, box.commit, lambda: box.diff(sink.write)):
+            with pytest.raises(CannotRepresent, match=r"4,095 bytes") as caught:
+                act()
+            assert caught.value.path is not None
+            assert caught.value.path.startswith("/folder/ddd")
+            assert caught.value.remedy
+        with pytest.raises(CannotRepresent, match=r"4,095 bytes"):
+            box.export(sink.write)
+        assert box.usage().inodes >= 20
+
+    sink = io.BytesIO()
+    with box.mount() as root:
+        if not deepen(root):
+            assert form == "aufs"
+            return
+        refuse_all()
+    refuse_all()
+    with box.mount() as root:
+        (root / "folder").rename(root / "f")
+        (root / "file").write_text("new")
+    with pytest.raises(CannotRepresent):
+        box.changes()
+    box.remove()
+    assert keys(store) == before
+    store.close()
+    assert list((folder / "store" / "staging").iterdir()) == []
+
+
+def test_device_that_means_a_removal(box: Container, form: str) -> None:
+    """overlay lets nobody make one, and takes it for a whiteout."""
+    with box.mount() as root:
+        try:
+            os.mknod(root / "null", stat.S_IFCHR | 0o600, os.makedev(0, 0))
+        except OSError:
+            assert form in ("overlay2", "aufs")
+            return
+        for act in (box.commit, lambda: box.diff(io.BytesIO().write), lambda: box.export(io.BytesIO().write)):
+            with pytest.raises(CannotRepresent, match=r"/null: .*0/0") as caught:
+                act()
+            assert caught.value.remedy
+    with pytest.raises(CannotRepresent, match=r"/null: .*0/0"):
+        box.commit()
+    with box.mount() as root:
+        (root / "null").unlink()
+        os.mknod(root / "zero-block", stat.S_IFBLK | 0o600, os.makedev(0, 0))
+    assert list(map(str, box.changes())) == ["A /zero-block"]
+    image = box.commit("made")
+    with image.mount() as root:
+        assert stat.S_ISBLK((root / "zero-block").lstat().st_mode)

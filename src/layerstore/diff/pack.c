@@ -199,6 +199,8 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
         int rc = ls_bytes_add(&pack->notices, "socket", 7) ?: ls_bytes_add(&pack->notices, node->path, node->path_length) ?: ls_bytes_add(&pack->notices, "", 1);
         return rc ? fail_system(pack, rc, "malloc", node) : 0;
     }
+    if (node->type == LS_CHARACTER && facts.st_rdev == 0)
+        return fail(pack, LS_FAIL_ARCHIVE, EBADMSG, "a character device 0/0 means a removal to overlay and cannot be kept in a layer", node->path, node->path_length);
     node->flags = LS_LISTED;
     node->mode = facts.st_mode & 07777;
     node->uid = facts.st_uid, node->gid = facts.st_gid;

@@ -63,8 +63,8 @@ def pack(changes: Changes, root: int, *, skeleton: Path | None = None, write: Wr
     """Make the tar of `changes`, read through `root`, a directory fd of the merged tree.
 
     Deterministic PAX: sorted, times in nanoseconds, all xattrs but the host's own. `skeleton` is written when the tree
-    that is read is to be kept as the layer. Raises `CannotRepresent` for a name that begins with `.wh.`, `KernelError`
-    when a file cannot be read or becomes shorter meanwhile.
+    that is read is to be kept as the layer. Raises `CannotRepresent` for a name that begins with `.wh.` and for a
+    device 0/0, `KernelError` when a file cannot be read or becomes shorter meanwhile.
     """
     raw = ffi.from_buffer(changes.raw)
     packer = lib.ls_pack_new(root, raw, len(changes.raw))
