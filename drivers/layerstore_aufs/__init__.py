@@ -178,7 +178,7 @@ class Aufs(StorageDriver):
             return overlay_changes(upper, merged, lower, marks=marks)
 
     def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
-        return usage_of(self._copies.tree(layer) if self._copies.has(layer) else self.tree(layer))
+        return self._copies.usage(layer, parents) if self._copies.has(layer) else usage_of(self.tree(layer))
 
     def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
         data = {"MergedDir": str(self.mountpoint(layer))}

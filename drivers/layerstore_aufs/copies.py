@@ -10,15 +10,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.changes import Changes, compare_copied, compare_trees
-from layerstore.driver import LayerKey
+from layerstore.driver import LayerKey, Usage, usage_of, usage_of_changes
+from layerstore.errors import CannotRepresent
 from layerstore.kernel import files
 from layerstore.kernel.copy import copy_tree, listed
-from layerstore.kernel.descriptors import FOLDER, open_path
+from layerstore.kernel.descriptors import FOLDER, opened
 from layerstore.kernel.linked import link_stack
 from layerstore.kernel.mount import boot_id
 
@@ -90,15 +91,33 @@ class Copies:
 
     def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
         """What a container that was made by copying changes."""
-        with ExitStack() as opened:
-            fds = []
-            for tree in (self.tree(layer), *([self.look(parents)] if parents else [])):
-                fds.append(open_path(tree, FOLDER))
-                opened.callback(os.close, fds[-1])
+        with self._views(layer, parents) as (new, old):
+            if old is None:
+                return compare_trees(new, None)
+            return compare_copied(new, old, self._told(layer, parents))
+
+    def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
+        """What these changes occupy. Without a list, what has its old size and time is not read, but unaltered."""
+        with self._views(layer, parents) as (new, old):
+            told = self._told(layer, parents) if parents else b""
+            try:
+                found = compare_trees(new, old) if old is None or not told else compare_copied(new, old, told)
+            except CannotRepresent:
+                return usage_of(self.tree(layer))
+            return usage_of_changes(new, found)
+
+    @contextmanager
+    def _views(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Iterator[tuple[int, int | None]]:
+        """Directory descriptors of a container's tree, and of the stack that it began as."""
+        with opened(self.tree(layer), FOLDER) as new:
             if not parents:
-                return compare_trees(fds[0], None)
-            told = listed(self._home / LISTS / layer, self.tree(layer), _name_of(parents))
-            return compare_copied(fds[0], fds[1], told)
+                yield new, None
+                return
+            with opened(self.look(parents), FOLDER) as old:
+                yield new, old
+
+    def _told(self, layer: LayerKey, parents: Sequence[LayerKey]) -> bytes:
+        return listed(self._home / LISTS / layer, self.tree(layer), _name_of(parents))
 
     def forget(self, layer: LayerKey) -> list[Path]:
         """Move every tree of links that shows `layer` into staging, under names that begin with its key."""

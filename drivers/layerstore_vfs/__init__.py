@@ -14,8 +14,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from layerstore.changes import Changes, compare_copied, compare_trees
-from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
-from layerstore.errors import DriverNotSupported, named
+from layerstore.driver import (
+    Backing,
+    Capabilities,
+    CopyOnWrite,
+    Dialect,
+    LayerKey,
+    Mount,
+    StorageDriver,
+    Usage,
+    usage_of,
+    usage_of_changes,
+)
+from layerstore.errors import CannotRepresent, DriverNotSupported, named
 from layerstore.kernel import files
 from layerstore.kernel.copy import Copied, copy_tree, listed
 from layerstore.kernel.descriptors import FOLDER, opened
@@ -114,6 +125,21 @@ class Vfs(StorageDriver):
                 return compare_trees(new, None, content=True)
             with opened(self.tree(parents[0]), FOLDER) as old:
                 return compare_copied(new, old, self._told(layer, parents[0]))
+
+    def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
+        """What it has otherwise than its parent, as docker counts it. No file is read for that without need.
+
+        So of a container that cannot be told by its list, what has its old size and time counts as unaltered.
+        """
+        if not parents:
+            return usage_of(self.tree(layer))
+        with opened(self.tree(layer), FOLDER) as new, opened(self.tree(parents[0]), FOLDER) as old:
+            told = self._told(layer, parents[0])
+            try:
+                found = compare_copied(new, old, told) if told else compare_trees(new, old)
+            except CannotRepresent:
+                return usage_of(self.tree(layer))
+            return usage_of_changes(new, found)
 
     def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
         tree = os.fspath(self.home / _DIR / layer)

@@ -49,7 +49,9 @@ from typing import Any, ClassVar, NewType
 
 from attrs import frozen
 
-from layerstore.changes import Changes, compare_trees
+from layerstore.changes import Changes, Kind, compare_trees
+from layerstore.errors import KernelError
+from layerstore.kernel import files
 from layerstore.kernel.mount import Mount, detached
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "StorageDriver",
     "Usage",
     "usage_of",
+    "usage_of_changes",
 ]
 
 LayerKey = NewType("LayerKey", str)
@@ -248,4 +251,33 @@ def usage_of(tree: Path) -> Usage:
                     inodes += 1
                 if stat.S_ISDIR(facts.st_mode):
                     folders.append(entry.path)
+    return Usage(size, inodes)
+
+
+def usage_of_changes(tree: int, changes: Changes) -> Usage:
+    """What of a tree, a directory fd, is in a list of changes; for a layer that is kept as a whole tree.
+
+    As the layer would occupy by itself: its directories count, too, and blocks that files share count for each.
+    """
+    size = inodes = 0
+    seen: set[tuple[int, int]] = set()
+    with ExitStack() as last:
+        folder, fd = "", tree
+        for change in changes:
+            if change.kind is Kind.DELETED:
+                continue
+            above, _, name = change.path.rpartition("/")
+            try:
+                if above != folder:
+                    last.close()
+                    folder, fd = above, files.open_beneath(tree, above, os.O_PATH | os.O_DIRECTORY)
+                    last.callback(os.close, fd)
+                facts = os.stat(name or ".", dir_fd=fd, follow_symlinks=False)
+            except (FileNotFoundError, KernelError):  # gone meanwhile
+                folder, fd = "", tree
+                continue
+            if (facts.st_dev, facts.st_ino) not in seen:
+                seen.add((facts.st_dev, facts.st_ino))
+                size += facts.st_blocks * 512
+                inodes += 1
     return Usage(size, inodes)

@@ -23,7 +23,7 @@ from core.test_power import Disk
 from kernel.wild import Wild
 from layerstore import plugins
 from layerstore.changes import Changes, compare_trees
-from layerstore.driver import CopyOnWrite, LayerKey
+from layerstore.driver import CopyOnWrite, LayerKey, Usage
 from layerstore.errors import ConfigError, DriverNotSupported, KernelError, LayerstoreError
 from layerstore.kernel import epoch
 from layerstore.kernel import mount as mounting
@@ -336,6 +336,35 @@ def test_size_is_refused(driver: Maker) -> None:
         vfs.create(key(), [], size=1 << 20)
     assert caught.value.remedy
     assert everything(vfs.home) == ["copied", "dir", "mnt"]
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["with its list", "without"])
+@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
+def test_usage_is_what_a_layer_changes(driver: Maker, kind: str, *, listed: bool) -> None:
+    vfs = driver(kind)
+    base = committed(vfs, big="x" * 300_000, gone="g" * 50_000, file="f")
+    (vfs.tree(base) / "folder").mkdir()
+    whole = vfs.usage(base, [])
+    assert whole.size >= 350_000
+    assert whole.inodes == 4
+
+    box = container(vfs, [base])
+    if not listed:
+        (vfs.home / "copied" / box).write_bytes(b"")
+    assert vfs.usage(box, [base]) == Usage(0, 0)
+    with mounted(vfs, box) as root:
+        (root / "new").write_bytes(os.urandom(100_000))
+        os.link(root / "new", root / "folder" / "again")
+        (root / "gone").unlink()
+    os.sync()
+    tree = vfs.tree(box)
+    blocks = sum((tree / name).stat().st_blocks for name in ("new", "folder"))
+    assert vfs.usage(box, [base]) == Usage(blocks * 512, 2)
+    assert vfs.seal(box, [base]) == box
+    assert vfs.usage(box, [base]) == Usage(blocks * 512, 2)
+    (tree / "folder").chmod(0o700)
+    os.chown(tree, 1, 1)
+    assert vfs.usage(box, [base]).inodes == 3
 
 
 def test_paths_for_inspect(driver: Maker) -> None:
