@@ -20,7 +20,7 @@ import layerstore
 from core import abundance
 from core.abundance import settings
 from core.plain import Plain
-from core.test_power import power_cut
+from core.test_power import Disk
 from layerstore import plugins, store
 from layerstore.driver import Capabilities, CopyOnWrite, Dialect
 from layerstore.errors import (
@@ -514,10 +514,10 @@ def test_power_is_cut(kind: str, last: str, own_filesystem: Callable[..., Path],
         "os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", program, data_root, last], env=ENVIRONMENT, check=True)
-    with power_cut(disk):
-        if last != "the end":
-            assert look(data_root, "overlay2", trees=False) == without_trees(before)
-            assert unfinished(data_root) == "plain"
-            migrate(data_root, "plain")
-        assert look(data_root, "plain") == before
-        assert_nothing_is_left(data_root, "plain")
+    Disk(disk).cut()
+    if last != "the end":
+        assert look(data_root, "overlay2", trees=False) == without_trees(before)
+        assert unfinished(data_root) == "plain"
+        migrate(data_root, "plain")
+    assert look(data_root, "plain") == before
+    assert_nothing_is_left(data_root, "plain")
