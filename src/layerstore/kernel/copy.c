@@ -12,7 +12,6 @@
 
 #include "copy.h"
 #include "files.h"
-#include "remove.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -39,9 +38,6 @@ enum {
     TARGET = 1,
 };
 
-#define WHITEOUT ".wh."
-#define OPAQUE ".wh..wh..opq"
-
 static const char *const acls[] = {"system.posix_acl_default", "system.posix_acl_access"};
 
 struct folder {
@@ -49,7 +45,6 @@ struct folder {
     struct folder *next;
     unsigned int depth;
     unsigned int left; /* folders in it that are not done, one for the listing, and one for each thread that has it in hand */
-    int merged;        /* the target had it before */
     int fds[2];
     char name[];
 };
@@ -82,7 +77,7 @@ struct worker {
     uint64_t files, bytes;
     int reflinked;
     _Alignas(uint64_t) char listing[LISTING];
-    char names[XATTR_LIST_MAX], others[XATTR_LIST_MAX];
+    char names[XATTR_LIST_MAX];
     char value[XATTR_SIZE_MAX];
 };
 
@@ -93,7 +88,7 @@ struct job {
     int finished;
     int failure;
     const char *call;
-    int aufs, unshared;
+    int unshared;
     int cannot_share;
     uid_t uid;
     gid_t gid;
@@ -325,15 +320,7 @@ static ssize_t list_xattrs(const struct end *end, const char *path, char *names)
     return length < 0 && errno == EOPNOTSUPP ? 0 : length;
 }
 
-static int is_among(const char *name, const char *names, ssize_t length)
-{
-    for (ssize_t at = 0; at < length; at += (ssize_t)strlen(names + at) + 1)
-        if (strcmp(name, names + at) == 0)
-            return 1;
-    return 0;
-}
-
-static int copy_xattrs(struct worker *worker, const struct end *from, const struct end *to, int merged, const char **call)
+static int copy_xattrs(struct worker *worker, const struct end *from, const struct end *to, const char **call)
 {
     char source[NAME_MAX + 40], target[NAME_MAX + 40];
     if (from->fd < 0) {
@@ -344,17 +331,6 @@ static int copy_xattrs(struct worker *worker, const struct end *from, const stru
     ssize_t length = list_xattrs(from, source, worker->names);
     if (length < 0)
         return -errno;
-    if (merged) {
-        ssize_t had = list_xattrs(to, target, worker->others);
-        if (had < 0)
-            return -errno;
-        *call = "removexattr";
-        for (ssize_t at = 0; at < had; at += (ssize_t)strlen(worker->others + at) + 1) {
-            const char *name = worker->others + at;
-            if (ls_xattr_travels(name) && !is_among(name, worker->names, length) && fremovexattr(to->fd, name) < 0 && errno != ENODATA)
-                return -errno;
-        }
-    }
     for (ssize_t at = 0; at < length; at += (ssize_t)strlen(worker->names + at) + 1) {
         const char *name = worker->names + at;
         if (!ls_xattr_travels(name))
@@ -380,7 +356,7 @@ static int stat_end(const struct end *end, struct stat *facts)
 }
 
 /* Owner, mode, xattrs, times, in this order: the owner clears setuid and capabilities. `made` is what came of it. */
-static int give_attributes(struct worker *worker, const struct end *from, const struct end *to, const struct stat *facts, int merged, struct stat *made, const char **call)
+static int give_attributes(struct worker *worker, const struct end *from, const struct end *to, const struct stat *facts, struct stat *made, const char **call)
 {
     struct job *job = worker->job;
     mode_t mode = facts->st_mode & 07777;
@@ -393,7 +369,7 @@ static int give_attributes(struct worker *worker, const struct end *from, const 
         *call = "fchmod";
         if (chmod && !S_ISLNK(facts->st_mode) && (to->fd >= 0 ? fchmod(to->fd, mode) : fchmodat(to->folder, to->name, mode, 0)) < 0)
             return -errno;
-        int rc = copy_xattrs(worker, from, to, merged, call);
+        int rc = copy_xattrs(worker, from, to, call);
         if (rc < 0)
             return rc;
         *call = "utimensat";
@@ -427,53 +403,6 @@ static int note(struct worker *worker, const struct stat *made, const struct sta
     }
     worker->records[worker->count++] = (struct record){made->st_ino, facts->st_ino, made->st_ctim.tv_sec, made->st_ctim.tv_nsec};
     return 0;
-}
-
-/* ---- what the target had before */
-
-/* Removes a name with all that is below it. */
-static int take_away(int folder, const char *name)
-{
-    if (unlinkat(folder, name, 0) == 0 || errno == ENOENT)
-        return 0;
-    if (errno != EISDIR && errno != EPERM)
-        return -errno;
-    char path[NAME_MAX + 40], where[1];
-    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", folder, name);
-    return ls_remove_tree(path, 1, where, sizeof where);
-}
-
-static int take_away_all(int folder)
-{
-    int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *listing = own < 0 ? NULL : fdopendir(own);
-    if (listing == NULL)
-        return -errno;
-    int rc = 0;
-    struct dirent *one;
-    while (rc == 0 && (one = readdir(listing)) != NULL)
-        if (strcmp(one->d_name, ".") && strcmp(one->d_name, ".."))
-            rc = take_away(folder, one->d_name);
-    closedir(listing);
-    return rc;
-}
-
-static int is_mark(const char *name)
-{
-    return strncmp(name, WHITEOUT, strlen(WHITEOUT)) == 0;
-}
-
-/* aufs(5): `.wh.NAME` hides NAME, `.wh..wh..opq` all that is below; other names that begin with `.wh..wh.` are its own. */
-static int obey(struct worker *worker, struct folder *folder, const int fds[2], const char *name)
-{
-    struct job *job = worker->job;
-    const char *hidden = name + strlen(WHITEOUT);
-    int rc = 0;
-    if (strcmp(name, OPAQUE) == 0)
-        rc = take_away_all(fds[TARGET]);
-    else if (!is_mark(hidden) && *hidden != 0 && strcmp(hidden, ".") && strcmp(hidden, ".."))
-        rc = take_away(fds[TARGET], hidden);
-    return rc < 0 ? fail(job, folder, name, "unlinkat", rc) : 0;
 }
 
 /* What is made in the folder from now on must inherit nothing from it. */
@@ -560,8 +489,6 @@ static int make_link(struct worker *worker, struct folder *folder, const int fds
     struct job *job = worker->job;
     struct stat made;
     int rc = link_from(job, link->path, fds[TARGET], name);
-    if (rc == -EEXIST && job->aufs)
-        rc = take_away(fds[TARGET], name) ?: link_from(job, link->path, fds[TARGET], name);
     if (rc < 0)
         return fail(job, folder, name, "linkat", rc);
     if (fstatat(fds[TARGET], name, &made, AT_SYMLINK_NOFOLLOW) < 0)
@@ -601,30 +528,16 @@ static int64_t copy_content(struct worker *worker, int from, int to, const struc
     return ls_copy_extents(from, to, facts->st_size, dense, job->unshared);
 }
 
-/* Creates a regular file, in place of what aufs's layer replaces. */
-static int create(struct worker *worker, int folder, const char *name, mode_t mode)
-{
-    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-    int fd = openat(folder, name, flags, mode & 0777);
-    if (fd < 0 && errno == EEXIST && worker->job->aufs) {
-        int rc = take_away(folder, name);
-        if (rc < 0)
-            return rc;
-        fd = openat(folder, name, flags, mode & 0777);
-    }
-    return fd < 0 ? -errno : fd;
-}
-
 static int fill(struct worker *worker, int source, const int fds[2], const char *name, const struct stat *facts, struct stat *made, const char **call)
 {
     *call = "openat";
-    int target = create(worker, fds[TARGET], name, facts->st_mode);
+    int target = openat(fds[TARGET], name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, facts->st_mode & 0777);
     if (target < 0)
-        return target;
+        return -errno;
     int rc = (int)copy_content(worker, source, target, facts, call);
     struct end from = {.fd = source}, to = {.fd = target};
     if (rc == 0)
-        rc = give_attributes(worker, &from, &to, facts, 0, made, call);
+        rc = give_attributes(worker, &from, &to, facts, made, call);
     close(target);
     return rc;
 }
@@ -640,19 +553,12 @@ static int make_special(struct worker *worker, const int fds[2], const char *nam
             return errno == ENOENT ? 1 : -errno;
         target[length] = 0;
     }
-    for (int tries = 0;; tries++) {
-        *call = S_ISLNK(facts->st_mode) ? "symlinkat" : "mknodat";
-        int rc = S_ISLNK(facts->st_mode) ? symlinkat(target, fds[TARGET], name) : mknodat(fds[TARGET], name, facts->st_mode, facts->st_rdev);
-        if (rc == 0)
-            break;
-        if (errno != EEXIST || !worker->job->aufs || tries > 0)
-            return -errno;
-        rc = take_away(fds[TARGET], name);
-        if (rc < 0)
-            return rc;
-    }
+    *call = S_ISLNK(facts->st_mode) ? "symlinkat" : "mknodat";
+    int rc = S_ISLNK(facts->st_mode) ? symlinkat(target, fds[TARGET], name) : mknodat(fds[TARGET], name, facts->st_mode, facts->st_rdev);
+    if (rc < 0)
+        return -errno;
     struct end from = {.fd = -1, .folder = fds[SOURCE], .name = name}, to = {.fd = -1, .folder = fds[TARGET], .name = name};
-    return give_attributes(worker, &from, &to, facts, 0, made, call);
+    return give_attributes(worker, &from, &to, facts, made, call);
 }
 
 /* 0 also when the name has vanished from a tree that is in use; -EISDIR: it is a folder. */
@@ -710,19 +616,11 @@ static int copy_file(struct worker *worker, struct folder *folder, const int fds
 static int make_folder(struct worker *worker, struct folder *folder, const int fds[2], const char *name, struct folder **found)
 {
     struct job *job = worker->job;
-    int merged = 0;
-    if (mkdirat(fds[TARGET], name, 0700) < 0) {
-        struct stat there;
-        if (errno != EEXIST || !job->aufs || fstatat(fds[TARGET], name, &there, AT_SYMLINK_NOFOLLOW) < 0)
-            return fail(job, folder, name, "mkdirat", -errno);
-        merged = S_ISDIR(there.st_mode);
-        if (!merged && (unlinkat(fds[TARGET], name, 0) < 0 || mkdirat(fds[TARGET], name, 0700) < 0))
-            return fail(job, folder, name, "mkdirat", -errno);
-    }
+    if (mkdirat(fds[TARGET], name, 0700) < 0)
+        return fail(job, folder, name, "mkdirat", -errno);
     struct folder *inner = new_folder(folder, name);
     if (inner == NULL)
         return fail(job, folder, name, "malloc", -ENOMEM);
-    inner->merged = merged;
     inner->next = *found;
     *found = inner;
     return 0;
@@ -736,8 +634,7 @@ static int copy_entry(struct worker *worker, struct folder *folder, const int fd
     return rc == -EISDIR ? make_folder(worker, folder, fds, entry->name, found) : rc;
 }
 
-/* Goes over all names: the marks if `marks`, else all but those. */
-static int each_name(struct worker *worker, struct folder *folder, const int fds[2], int marks, struct folder **found)
+static int each_name(struct worker *worker, struct folder *folder, const int fds[2], struct folder **found)
 {
     struct job *job = worker->job;
     for (;;) {
@@ -755,11 +652,7 @@ static int each_name(struct worker *worker, struct folder *folder, const int fds
             if (has_failed(job))
                 return job->failure;
             entries++;
-            int rc = 0;
-            if (marks)
-                rc = is_mark(entry->name) ? obey(worker, folder, fds, entry->name) : 0;
-            else if (!job->aufs || !is_mark(entry->name))
-                rc = copy_entry(worker, folder, fds, entry, found);
+            int rc = copy_entry(worker, folder, fds, entry, found);
             if (rc < 0)
                 return rc;
         }
@@ -777,22 +670,12 @@ static int copy_folder(struct worker *worker, struct folder *folder, const int f
         return fail(job, folder, "", "fstat", -errno);
     if (facts.st_dev == job->target.st_dev && facts.st_ino == job->target.st_ino)
         return fail(job, folder, "", "a copy into itself", -ELOOP);
-    if (folder->merged) {
-        int rc = make_plain(job, fds[TARGET]);
-        if (rc < 0)
-            return fail(job, folder, "", "fchmod", rc);
-        rc = each_name(worker, folder, fds, 1, NULL);
-        if (rc < 0)
-            return rc;
-        if (lseek(fds[SOURCE], 0, SEEK_SET) < 0)
-            return fail(job, folder, "", "lseek", -errno);
-    }
-    int rc = each_name(worker, folder, fds, 0, found);
+    int rc = each_name(worker, folder, fds, found);
     if (rc < 0)
         return rc;
     const char *call = "";
     struct end from = {.fd = fds[SOURCE]}, to = {.fd = fds[TARGET]};
-    rc = give_attributes(worker, &from, &to, &facts, folder->merged, &made, &call);
+    rc = give_attributes(worker, &from, &to, &facts, &made, &call);
     if (rc == 0)
         rc = note(worker, &made, &facts);
     return rc < 0 ? fail(job, folder, "", call, rc) : 0;
@@ -948,7 +831,7 @@ static int copy_all(struct job *job, struct folder *root)
     return job->failure;
 }
 
-int ls_copy_tree(int source, const char *target, int threads, int how, struct ls_copied *copied, char *where, size_t room)
+int ls_copy_tree(int source, const char *target, int threads, int share, struct ls_copied *copied, char *where, size_t room)
 {
     struct job *job = calloc(1, sizeof *job);
     struct folder *root = new_folder(NULL, "");
@@ -960,18 +843,15 @@ int ls_copy_tree(int source, const char *target, int threads, int how, struct ls
     pthread_mutex_init(&job->lock, NULL);
     pthread_cond_init(&job->changed, NULL);
     job->threads = threads < 1 ? 1 : threads < MOST_THREADS ? threads : MOST_THREADS;
-    job->aufs = how & LS_COPY_AUFS;
-    job->unshared = how & LS_COPY_UNSHARED;
+    job->unshared = !share;
     job->uid = geteuid();
     job->gid = getegid();
     job->where = where;
     job->room = room;
     root->left = 1;
     copied->call = "mkdir";
-    if (mkdir(target, 0700) < 0) {
-        rc = errno == EEXIST && job->aufs ? 0 : -errno;
-        root->merged = rc == 0;
-    }
+    if (mkdir(target, 0700) < 0)
+        rc = -errno;
     if (rc == 0) {
         copied->call = "openat";
         root->fds[SOURCE] = openat(source, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -1,7 +1,5 @@
 /* Copying a tree. Read by cffi too, so: no preprocessor. */
 
-enum { LS_COPY_AUFS = 1, LS_COPY_UNSHARED = 2 };
-
 /* `list`: for each file and folder that was made, its inode, that of its source, and its time of change (ctime) as it is
    when all is done; as numbers, each the difference to the one before (bytes.h). `newest`: the latest of these times, in ns.
    `files`: names that are no folders; `bytes`: what the files among them hold, each counted once. */
@@ -19,8 +17,6 @@ struct ls_copied {
    symlink and enters no mount; copes with any depth, any names. Returns 0, or the first failure as -errno, with its place
    relative to both roots in `where` and the call in `copied->call`; what was made by then is the caller's to remove.
 
-   LS_COPY_UNSHARED: blocks are not shared, even where the filesystem could.
-   LS_COPY_AUFS: `source` is one layer in aufs's form, and is put on top of `target`, which may be there: its marks take away
-   what `target` had before, and are not copied. */
-int ls_copy_tree(int source, const char *target, int threads, int how, struct ls_copied *copied, char *where, size_t room);
+   `share`: files share blocks with their sources where the filesystem can. */
+int ls_copy_tree(int source, const char *target, int threads, int share, struct ls_copied *copied, char *where, size_t room);
 void ls_copied_free(struct ls_copied *copied);

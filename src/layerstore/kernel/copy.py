@@ -80,18 +80,14 @@ def _header(copy: Path, source: str) -> bytes | None:
     return None if epoch is None else f"layerstore copied 2 {epoch} {source}\n".encode()
 
 
-def copy_tree(source: Path | int, target: Path, *, threads: int = 2, aufs: bool = False, share: bool = True) -> Copied:
+def copy_tree(source: Path | int, target: Path, *, threads: int = 2, share: bool = True) -> Copied:
     """Copy the directory `source`, with all that is in it, to `target`, which is made.
 
     Kept are content, holes, types, owners, modes, times, xattrs (but the SELinux label, which the host's policy gives)
     and which names are one file. No symlink is followed and no mount entered; what vanishes from `source` meanwhile is
     left out. `share`: files share blocks with their sources where the filesystem can. Nothing is synced. On an error
     the caller removes what there is of `target`.
-
-    `aufs`: `source` is one layer with aufs's marks, and is put on top of `target`, which may be there: its `.wh.` names
-    take away what `target` had before, and are not copied.
     """
-    how = (lib.LS_COPY_AUFS if aufs else 0) | (0 if share else lib.LS_COPY_UNSHARED)
     copied = ffi.new("struct ls_copied *")
     place = ffi.new("char[]", 4096)
     with ExitStack() as after:
@@ -101,7 +97,7 @@ def copy_tree(source: Path | int, target: Path, *, threads: int = 2, aufs: bool 
         else:
             root = source
         after.callback(lib.ls_copied_free, copied)
-        answer = lib.ls_copy_tree(root, os.fsencode(target), threads, how, copied, place, len(place))
+        answer = lib.ls_copy_tree(root, os.fsencode(target), threads, share, copied, place, len(place))
         if answer < 0:
             raise _refused(ffi.string(copied.call).decode(), -answer, target, ffi.string(place))
         raw = bytes(ffi.buffer(copied.list, copied.length)) if copied.length else b""
