@@ -102,14 +102,6 @@ struct job {
     size_t room;
 };
 
-struct listed {
-    uint64_t inode;
-    int64_t offset;
-    uint16_t length;
-    uint8_t type;
-    char name[];
-};
-
 /* One end of a copy: an open file, or a name in a folder for what cannot be opened. */
 struct end {
     int fd;
@@ -626,28 +618,28 @@ static int make_folder(struct worker *worker, struct folder *folder, const int f
     return 0;
 }
 
-static int copy_entry(struct worker *worker, struct folder *folder, const int fds[2], const struct listed *entry, struct folder **found)
+static int copy_entry(struct worker *worker, struct folder *folder, const int fds[2], const struct dirent64 *entry, struct folder **found)
 {
     int rc = -EISDIR;
-    if (entry->type != DT_DIR)
-        rc = copy_file(worker, folder, fds, entry->name, entry->type);
-    return rc == -EISDIR ? make_folder(worker, folder, fds, entry->name, found) : rc;
+    if (entry->d_type != DT_DIR)
+        rc = copy_file(worker, folder, fds, entry->d_name, entry->d_type);
+    return rc == -EISDIR ? make_folder(worker, folder, fds, entry->d_name, found) : rc;
 }
 
 static int each_name(struct worker *worker, struct folder *folder, const int fds[2], struct folder **found)
 {
     struct job *job = worker->job;
     for (;;) {
-        long length = syscall(SYS_getdents64, fds[SOURCE], worker->listing, LISTING);
+        ssize_t length = getdents64(fds[SOURCE], worker->listing, LISTING);
         if (length < 0 && errno != ENOENT) /* removed meanwhile */
             return fail(job, folder, "", "getdents64", -errno);
         if (length <= 0)
             return 0;
         unsigned int entries = 0;
-        for (long at = 0; at < length;) {
-            const struct listed *entry = (const struct listed *)(worker->listing + at);
-            at += entry->length;
-            if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+        for (ssize_t at = 0; at < length;) {
+            const struct dirent64 *entry = (const struct dirent64 *)(worker->listing + at);
+            at += entry->d_reclen;
+            if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                 continue;
             if (has_failed(job))
                 return job->failure;

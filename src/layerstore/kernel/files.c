@@ -1,6 +1,7 @@
 /* See files.h. */
 
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -17,14 +18,6 @@
 #include "files.h"
 
 enum { BLOCK = 256 * 1024, LISTING = 4096 };
-
-struct listed {
-    uint64_t inode;
-    int64_t offset;
-    uint16_t length;
-    uint8_t type;
-    char name[];
-};
 
 int ls_open_in_root(int root, const char *path, int flags, unsigned int mode)
 {
@@ -63,18 +56,18 @@ int64_t ls_filesystem_magic(int fd)
 
 int ls_lists_types(int folder)
 {
-    _Alignas(struct listed) char listing[LISTING];
+    _Alignas(struct dirent64) char listing[LISTING];
     for (;;) {
-        long length = syscall(SYS_getdents64, folder, listing, sizeof listing);
+        ssize_t length = getdents64(folder, listing, sizeof listing);
         if (length < 0)
             return -errno;
         if (length == 0)
             return 1;
-        for (long at = 0; at < length;) {
-            const struct listed *entry = (const struct listed *)(listing + at);
-            if (entry->type == 0)
+        for (ssize_t at = 0; at < length;) {
+            const struct dirent64 *entry = (const struct dirent64 *)(listing + at);
+            if (entry->d_type == DT_UNKNOWN)
                 return 0;
-            at += entry->length;
+            at += entry->d_reclen;
         }
     }
 }

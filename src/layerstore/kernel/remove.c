@@ -65,14 +65,6 @@ struct removal {
     size_t room;
 };
 
-struct listed {
-    uint64_t inode;
-    int64_t offset;
-    uint16_t length;
-    uint8_t type;
-    char name[];
-};
-
 static void *work(void *argument);
 
 static int parent_fd(const struct folder *folder)
@@ -237,35 +229,35 @@ static struct folder *clear(struct removal *job, struct folder *folder, char *li
 {
     struct folder *found = NULL;
     for (;;) {
-        long length = syscall(SYS_getdents64, folder->fd, listing, LISTING);
+        ssize_t length = getdents64(folder->fd, listing, LISTING);
         if (length < 0 && errno != ENOENT) /* removed by somebody else */
             fail(job, folder, "", -errno);
         if (length <= 0)
             return found;
         unsigned int entries = 0;
-        for (long at = 0; at < length;) {
-            struct listed *entry = (struct listed *)(listing + at);
-            at += entry->length;
-            if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+        for (ssize_t at = 0; at < length;) {
+            struct dirent64 *entry = (struct dirent64 *)(listing + at);
+            at += entry->d_reclen;
+            if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                 continue;
             entries++;
             int failure = -EISDIR;
-            if (entry->type != DT_DIR)
-                failure = unlink_entry(folder, folder->fd, entry->name, 0);
+            if (entry->d_type != DT_DIR)
+                failure = unlink_entry(folder, folder->fd, entry->d_name, 0);
             if (failure == -EISDIR) {
                 struct folder *inner = NULL;
                 if (folder->depth >= DEEPEST)
-                    inner = move_up(job, folder, entry->name);
+                    inner = move_up(job, folder, entry->d_name);
                 if (inner == NULL)
-                    inner = new_folder(folder, entry->name);
+                    inner = new_folder(folder, entry->d_name);
                 if (inner == NULL) {
-                    fail(job, folder, entry->name, -ENOMEM);
+                    fail(job, folder, entry->d_name, -ENOMEM);
                     continue;
                 }
                 inner->next = found;
                 found = inner;
             } else if (failure < 0) {
-                fail(job, folder, entry->name, failure);
+                fail(job, folder, entry->d_name, failure);
             }
         }
         pthread_mutex_lock(&job->lock);
