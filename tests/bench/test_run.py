@@ -225,6 +225,7 @@ def test_without_its_packages_the_command_says_how_to_get_them() -> None:
 _SIGNALLED = """
 import os, signal, sys
 from layerstore.bench import subjects, workloads
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in a shell's background
 def signalled(*_):
     os.kill(os.getpid(), signal.{name})
 {where} = signalled

@@ -5,6 +5,9 @@ from __future__ import annotations
 from attrs import frozen
 
 from layerstore import plugins
+from layerstore.testing import Limits
+from layerstore.testing.limits import NO_LIMITS
+from layerstore.testing.tars import Kind
 
 _ALL = {
     "overlay2": [((), ("ext4", "xfs", "btrfs"))],
@@ -12,6 +15,26 @@ _ALL = {
     "btrfs": [((), ("btrfs",))],
     "aufs": [(("aufs.mode=fuse",), ("ext4", "xfs")), (("aufs.mode=copy",), ("ext4", "btrfs"))],
 }
+
+FUSE_OVERLAYFS = Limits(
+    # A copy-up loses setuid and setgid.
+    mode_bits=0o1777,
+    # These it keeps to itself.
+    hidden_xattrs=(b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs."),
+    # It opens a device to remove it, and cannot if there is none such (ENXIO).
+    devices=False,
+    # It cannot copy devices and FIFOs (EIO), and loses the owner and the time of a symbolic link.
+    copied_up=frozenset({Kind.FILE, Kind.FOLDER}),
+    # A copy-up alters the directory.
+    keeps_folder_times=False,
+    # The kernel tells the time of the writing, the program keeps that of its own write.
+    keeps_written_times=False,
+    # Of several names, one of which was written to, all show the bytes of one, whichever is asked for first.
+    links_copied_up=False,
+    # What was in a directory that was removed and made again can be found in it, until the next mount.
+    sees_at_once=False,
+)
+"""What fuse-overlayfs 1.10 does otherwise than overlay. Nothing that a driver could mend; see docs/format.md."""
 
 
 @frozen
@@ -26,6 +49,11 @@ class Case:
     def is_fuse(self) -> bool:
         """Are its trees made by a program, fuse-overlayfs, which does some things otherwise than the kernel?"""
         return "aufs.mode=fuse" in self.options
+
+    @property
+    def limits(self) -> Limits:
+        """What is not asked of it."""
+        return FUSE_OVERLAYFS if self.is_fuse else NO_LIMITS
 
     def __str__(self) -> str:
         return "-".join([self.driver, *(option.partition("=")[2] for option in self.options), self.filesystem])

@@ -1,10 +1,11 @@
-"""The machine finds what a driver does wrong: overlay2, broken on purpose."""
+"""The machine finds what a driver does wrong: overlay2 and aufs, broken on purpose."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -12,18 +13,23 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from layerstore.changes import Changes
 from layerstore.driver import LayerKey
-from layerstore.testing import machine_for
+from layerstore.testing import StackMachine, machine_for
+from layerstore_aufs import Aufs
 from layerstore_overlay2 import Overlay2
+from testing.drivers import FUSE_OVERLAYFS
 
 pytestmark = pytest.mark.root
 
-REAL_CHANGES, REAL_CREATE, REAL_SEAL = Overlay2.changes, Overlay2.create, Overlay2.seal
+REAL_CREATE, REAL_SEAL, REAL_AUFS_SEAL = Overlay2.create, Overlay2.seal, Aufs.seal
 
 
-def forgets_what_is_removed(driver: Overlay2, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
-    found = REAL_CHANGES(driver, layer, parents)
-    kept = [record + b"\0" for record in found.raw.split(b"\0")[:-1] if not record.startswith(b"D")]
-    return Changes(b"".join(kept), sealable=found.sealable)
+def forgets_what_is_removed(real: Callable[..., Changes]) -> Callable[..., Changes]:
+    def changes(*arguments: Any) -> Changes:
+        found = real(*arguments)
+        kept = [record + b"\0" for record in found.raw.split(b"\0")[:-1] if not record.startswith(b"D")]
+        return Changes(b"".join(kept), sealable=found.sealable)
+
+    return changes
 
 
 def root_of_another_mode(driver: Overlay2, layer: LayerKey, parents: Sequence[LayerKey], **more: bool) -> None:
@@ -39,7 +45,21 @@ def loses_an_xattr(driver: Overlay2, layer: LayerKey, parents: Sequence[LayerKey
     return REAL_SEAL(driver, layer, parents)
 
 
-MUTANTS = {"changes": forgets_what_is_removed, "create": root_of_another_mode, "seal": loses_an_xattr}
+def loses_a_whiteout(driver: Aufs, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
+    sealed = REAL_AUFS_SEAL(driver, layer, parents)
+    for mark in driver.tree(sealed).rglob(".wh.*"):
+        mark.unlink()
+    return sealed
+
+
+def machine_finds(machine: type[StackMachine]) -> None:
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        run_state_machine_as_test(
+            machine, settings=settings(max_examples=60, stateful_step_count=25, phases=[Phase.generate])
+        )
+
+
+MUTANTS = {"changes": forgets_what_is_removed(Overlay2.changes), "create": root_of_another_mode, "seal": loses_an_xattr}
 
 
 @pytest.mark.parametrize("method", MUTANTS)
@@ -47,9 +67,20 @@ def test_a_driver_that_is_broken_is_found_out(
     method: str, backing: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Overlay2, method, MUTANTS[method])
-    machine = machine_for("overlay2", backing("ext4"), breaks_links=True)
 
-    with pytest.raises((AssertionError, ExceptionGroup)):
-        run_state_machine_as_test(
-            machine, settings=settings(max_examples=60, stateful_step_count=25, phases=[Phase.generate])
-        )
+    machine_finds(machine_for("overlay2", backing("ext4"), breaks_links=True))
+
+
+AUFS_MUTANTS = {"changes": forgets_what_is_removed(Aufs.changes), "seal": loses_a_whiteout}
+
+
+@pytest.mark.tools("fuse-overlayfs")
+@pytest.mark.parametrize("method", AUFS_MUTANTS)
+def test_a_driver_is_found_out_within_the_limits_of_another_program(
+    method: str, backing: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Aufs, method, AUFS_MUTANTS[method])
+
+    machine_finds(
+        machine_for("aufs", backing("ext4"), options=["aufs.mode=fuse"], breaks_links=True, limits=FUSE_OVERLAYFS)
+    )

@@ -19,14 +19,10 @@ EXAMPLES = 15 if os.environ.get("HYPOTHESIS_PROFILE", "steady") == "steady" else
 """Of each driver, in all its modes and on all its filesystems together."""
 
 
-EXACT = [case for case in CASES if not case.is_fuse]
-"""fuse-overlayfs sets times on its own: what it does is in `test_conformance`."""
-
-
-@pytest.mark.parametrize("case", EXACT, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_any_life_of_a_store(case: Case, backing: Callable[[str], Path]) -> None:
-    share = sum(other.driver == case.driver for other in EXACT)
-    machine = machine_for(case.driver, backing(case.filesystem), options=case.options)
+    share = sum(other.driver == case.driver for other in CASES)
+    machine = machine_for(case.driver, backing(case.filesystem), options=case.options, limits=case.limits)
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from layerstore.testing.conformance import DriverConformance
     from layerstore.testing.editing import ModelTree
     from layerstore.testing.edits import MountedTree
+    from layerstore.testing.limits import Limits
     from layerstore.testing.machine import StackMachine, machine_for
     from layerstore.testing.workbench import Workbench
 
 __all__ = [
     "DriverConformance",
+    "Limits",
     "ModelTree",
     "MountedTree",
     "StackMachine",
@@ -32,6 +34,7 @@ _HOMES = {
     "conformance": ("DriverConformance",),
     "editing": ("ModelTree",),
     "edits": ("MountedTree",),
+    "limits": ("Limits",),
     "machine": ("StackMachine", "machine_for"),
     "workbench": ("Workbench",),
 }

@@ -6,6 +6,7 @@ what different filesystems do differently (the size of a directory, the order of
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from layerstore.testing import edits as make
 from layerstore.testing.editing import ModelTree
 from layerstore.testing.edits import Edit
+from layerstore.testing.limits import NO_LIMITS, Limits
 from layerstore.testing.model import Inode
 from layerstore.testing.tars import SECOND, Kind
 
@@ -39,15 +41,15 @@ _MOST = 40
 class _Tree:
     """What there is to choose from."""
 
-    def __init__(self, draw: st.DrawFn, tree: ModelTree) -> None:
+    def __init__(self, draw: st.DrawFn, tree: ModelTree, limits: Limits) -> None:
         self.draw = draw
+        self.limits = limits
         self.all = dict(sorted(tree.walk()))
-        self.folders = self.of(Kind.FOLDER)
-        self.files = self.of(Kind.FILE)
-        self.others = [path for path, inode in self.all.items() if inode.kind is not Kind.FOLDER]
-
-    def of(self, kind: Kind) -> list[bytes]:
-        return [path for path, inode in self.all.items() if inode.kind is kind]
+        names = Counter(map(id, self.all.values()))
+        self.alterable = {path: inode for path, inode in self.all.items() if limits.may_alter(inode, names[id(inode)])}
+        self.folders = [path for path, inode in self.all.items() if inode.kind is Kind.FOLDER]
+        self.files = [path for path, inode in self.alterable.items() if inode.kind is Kind.FILE]
+        self.others = [path for path, inode in self.alterable.items() if inode.kind is not Kind.FOLDER]
 
     def one(self, paths: Sequence[bytes]) -> bytes:
         return self.draw(st.sampled_from(paths))
@@ -116,7 +118,8 @@ class _Tree:
         return there.kind is not Kind.FOLDER
 
     def unlink(self) -> Edit | None:
-        return make.unlink(self.one(self.others)) if self.others else None
+        removable = [path for path, inode in self.all.items() if inode.kind is not Kind.FOLDER]
+        return make.unlink(self.one(removable)) if removable else None
 
     def rmdir(self) -> Edit | None:
         empty = [path for path in self.folders if path and not self.all[path].children]
@@ -127,31 +130,32 @@ class _Tree:
         return make.rmtree(self.one(folders)) if folders else None
 
     def chmod(self) -> Edit | None:
-        path = self.one([path for path, inode in self.all.items() if inode.kind is not Kind.SYMLINK])
-        return make.chmod(path, self.number(MODES))
+        path = self.one([path for path, inode in self.alterable.items() if inode.kind is not Kind.SYMLINK])
+        return make.chmod(path, self.limits.mode(self.number(MODES)))
 
     def chown(self) -> Edit | None:
-        return make.chown(self.one(list(self.all)), self.number(OWNERS), self.number(OWNERS))
+        return make.chown(self.one(list(self.alterable)), self.number(OWNERS), self.number(OWNERS))
 
     def setxattr(self) -> Edit | None:
-        path = self.one(list(self.all))
+        path = self.one(list(self.alterable))
         names = XATTRS if self.all[path].kind in {Kind.FILE, Kind.FOLDER} else LINK_XATTRS
+        names = [name for name in names if self.limits.shows(name)]
         return make.setxattr(path, self.one(names), self.draw(st.sampled_from([b"", b"y", b"\0\xff"])))
 
     def removexattr(self) -> Edit | None:
-        having = [path for path, inode in self.all.items() if inode.xattrs]
+        having = [path for path, inode in self.alterable.items() if inode.xattrs]
         if not having:
             return None
         path = self.one(having)
         return make.removexattr(path, self.one(sorted(self.all[path].xattrs)))
 
     def utimes(self) -> Edit | None:
-        return make.utimes(self.one(list(self.all)), self.number(TIMES))
+        return make.utimes(self.one(list(self.alterable)), self.number(TIMES))
 
 
-def one_edit(draw: st.DrawFn, tree: ModelTree, calls: Collection[str] = CALLS) -> Edit:
+def one_edit(draw: st.DrawFn, tree: ModelTree, calls: Collection[str] = CALLS, limits: Limits = NO_LIMITS) -> Edit:
     """One edit that can be made to `tree`, one of `calls` if any of them can be; the tree is not changed."""
-    chooser = _Tree(draw, tree)
+    chooser = _Tree(draw, tree, limits)
     drawn: Callable[[], Edit | None] = getattr(chooser, draw(st.sampled_from(list(calls))))
     return drawn() or make.chmod(b"", draw(st.sampled_from(FOLDER_MODES)))
 

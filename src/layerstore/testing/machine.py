@@ -14,17 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from attrs import define, frozen
+from attrs import define, evolve, field, frozen
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import layerstore
-from layerstore import Config, Container, InUse, Mounted, Store
+from layerstore import Config, Container, Image, InUse, Mounted, Store
 from layerstore.kernel.files import remove_tree
 from layerstore.testing import tars, trees
 from layerstore.testing.edit_strategies import CHANGING, DESCRIBING, MAKING, REMOVING, one_edit
 from layerstore.testing.editing import ModelTree
 from layerstore.testing.edits import Edit, MountedTree
+from layerstore.testing.limits import NO_LIMITS, Limits
+from layerstore.testing.model import Inode
 from layerstore.testing.strategies import Layer, stacks
 
 __all__ = ["StackMachine", "machine_for"]
@@ -51,6 +53,8 @@ class Box:
     tree: ModelTree
     mounted: Mounted | None = None
     hand: MountedTree | None = None
+    loose: list[Inode] = field(factory=list)
+    """Directories of which the time is not compared."""
 
 
 @frozen(repr=False)
@@ -87,7 +91,7 @@ def _step(*calls: str) -> st.SearchStrategy[Step]:
         machine = draw(st.runner())
         assert isinstance(machine, StackMachine)
         name = draw(st.sampled_from(_mounted(machine)))
-        return Step(name, one_edit(draw, machine.boxes[name].tree, calls))
+        return Step(name, one_edit(draw, machine.boxes[name].tree, calls, machine.limits))
 
     return drawn()
 
@@ -133,6 +137,9 @@ class StackMachine(RuleBasedStateMachine):
     breaks_links: ClassVar[bool | None] = None
     """Does the first write through one name of a lower file separate it from its other names? None: find out."""
 
+    limits: ClassVar[Limits] = NO_LIMITS
+    """What a program that the driver uses does otherwise, and is left out for that."""
+
     def __init__(self) -> None:
         super().__init__()
         self.place = Path(tempfile.mkdtemp(prefix="machine-", dir=self.folder))
@@ -140,7 +147,7 @@ class StackMachine(RuleBasedStateMachine):
         self.pictures: dict[str, Picture] = {}
         self._touched: str | None = None
         self._counter = 0
-        self._turn = 0
+        self._turn = self._edits = 0
         self._store = self._open()
         if type(self).breaks_links is None:
             type(self).breaks_links = _breaks_links(self._store)
@@ -174,6 +181,7 @@ class StackMachine(RuleBasedStateMachine):
         """An image comes from an archive."""
         name = self._name("i")
         tree = ModelTree(breaks_links=bool(self.breaks_links))
+        layers = [evolve(layer, entries=self.limits.entries(layer.entries)) for layer in layers]
         for layer in layers:
             tree.apply(layer.entries)
         archive = tars.docker_archive([layer.tar for layer in layers], f"{name}:latest")
@@ -222,13 +230,25 @@ class StackMachine(RuleBasedStateMachine):
         assert len(image.layers) - len(old) == changed, "a layer more if, and only if, something changed"
         if changed:
             tree = state.tree.commit(state.below)
+            if state.loose:
+                self._learn_anew(tree, image, state)
         else:
             tree = ModelTree(breaks_links=bool(self.breaks_links)) if state.below is None else state.below
         self.pictures[name] = Picture(tree, image.layers, state.image)
         if changed and state.mounted is None:
-            state.image, state.below, state.tree = name, tree, tree.branch()
+            state.image, state.below, state.tree, state.loose = name, tree, tree.branch(), []
             state.handle = self._store.container(f"box-{box}")
         self._touched = box
+
+    def _learn_anew(self, tree: ModelTree, image: Image, box: Box) -> None:
+        """The times of directories that nobody promised are those that the image has got."""
+        loose = {id(inode) for inode in box.loose}
+        for path, inode in box.tree.walk():
+            made = tree.find(path)
+            if id(inode) in loose and made is not None:
+                made.mtime = None
+        with image.mount() as root:
+            tree.learn(trees.listing(root, content=False))
 
     @precondition(_some(_boxes))
     @rule(box=_one_of(_boxes))
@@ -307,9 +327,16 @@ class StackMachine(RuleBasedStateMachine):
     def _edit(self, step: Step) -> None:
         box = self.boxes[step.box]
         assert box.hand is not None
-        step.edit.apply(box.tree)
-        step.edit.apply(box.hand)
+        anew = self.limits.needs_remount(step.edit, box.tree, box.below)
+        self._edits += 1
+        for edit in self.limits.completed(step.edit, self._edits):
+            edit.apply(box.tree)
+            edit.apply(box.hand)
+        box.loose += self.limits.loosened(step.edit, box.tree)
         self._touched = step.box
+        if anew:
+            self._let_go(box)
+            self.mount(step.box)
 
     # --- what has to be so after each step ---------------------------------------------------------------------------
 
@@ -338,6 +365,8 @@ class StackMachine(RuleBasedStateMachine):
         box = self.boxes[name]
         assert box.mounted is not None
         seen = trees.listing(box.mounted.path)
+        for folder in box.loose:
+            folder.mtime = None
         if box.below is not None and len(box.tree.changes(box.below)) == 0:
             box.below.learn(seen)
         box.tree.learn(seen)
@@ -401,14 +430,27 @@ class StackMachine(RuleBasedStateMachine):
 
 
 def machine_for(
-    driver: str, folder: Path, *, options: Sequence[str] = (), breaks_links: bool | None = None
+    driver: str,
+    folder: Path,
+    *,
+    options: Sequence[str] = (),
+    breaks_links: bool | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> type[StackMachine]:
     """The machine for one driver, which makes its stores in `folder`.
+
+    `limits`: what a program that the driver leaves the mounting to is known to do otherwise.
 
     >>> def test_any_life_of_a_store(backing):
     ...     run_state_machine_as_test(machine_for("mydriver", backing("xfs"), options=["mydriver.fast=yes"]))
     """
-    facts = {"driver": driver, "options": tuple(options), "folder": folder, "breaks_links": breaks_links}
+    facts = {
+        "driver": driver,
+        "options": tuple(options),
+        "folder": folder,
+        "breaks_links": breaks_links,
+        "limits": limits,
+    }
     return type("StackMachine", (StackMachine,), facts)
 
 
