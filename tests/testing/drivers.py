@@ -29,7 +29,7 @@ FUSE_OVERLAYFS = Limits(
     keeps_folder_times=False,
     # The kernel tells the time of the writing, the program keeps that of its own write.
     keeps_written_times=False,
-    # Of several names, one of which was written to, all show the bytes of one, whichever is asked for first.
+    # What is written to one of several names may land in another.
     links_copied_up=False,
     # What was in a directory that was removed and made again can be found in it, until the next mount.
     sees_at_once=False,
