@@ -13,6 +13,8 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 INSTRUMENT = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
 TESTS = ("tests/diff", "tests/kernel")
+# Thousands of stacks of two entries: random stacks take the same ways through the C parts.
+LEFT_OUT = () if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else ("-k", "not every_pair")
 
 
 def runtime(name: str) -> str:
@@ -46,7 +48,7 @@ def test_the_c_parts_touch_no_memory_but_their_own(instrumented: Path) -> None:
     reports = instrumented / "reports"
     reports.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "support.sanitized", *TESTS],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "support.sanitized", *LEFT_OUT, *TESTS],
         cwd=instrumented,
         env={
             **os.environ,

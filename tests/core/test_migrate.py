@@ -467,7 +467,7 @@ def test_former_home_waits_for_its_driver(filled: Path, monkeypatch: pytest.Monk
 @pytest.mark.tools("strace")
 @pytest.mark.parametrize(
     ("call", "step"),
-    [("rename", 29), ("mkdir", 19), ("fdatasync", 13), ("fsync", 9), ("syncfs", 9), ("linkat", 13), ("unlink", 5)],
+    [("rename", 41), ("mkdir", 29), ("fdatasync", 23), ("fsync", 14), ("syncfs", 14), ("linkat", 13), ("unlink", 5)],
 )
 def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None:
     """To plain and back, each time killed a little later; `step` leaves some calls out, for time."""

@@ -75,14 +75,20 @@ def test_discarded_is_gone_after_close(tmp_path: Path) -> None:
 def test_fork_leaves_the_session_to_the_parent(tmp_path: Path) -> None:
     mine = Session(tmp_path)
     name = mine.name
+    closed, over = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
         mine.close()
-        time.sleep(0.3)
+        os.write(closed[1], b"x")
+        os.read(over[0], 1)
         os._exit(0 if mine.closed else 1)
+    os.read(closed[0], 1)
     assert session.is_alive(tmp_path, name)
     mine.close()
-    assert not session.is_alive(tmp_path, name)
+    assert not session.is_alive(tmp_path, name), "though the child lives"
+    os.write(over[1], b"x")
+    for end in (*closed, *over):
+        os.close(end)
     assert os.waitpid(child, 0)[1] == 0
 
 

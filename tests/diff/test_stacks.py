@@ -61,7 +61,7 @@ def test_every_pair_of_entries_is_what_the_model_says(lower: str, dialect: Diale
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FILESYSTEMS if kind != "ext4"])
-@settings(deadline=None)
+@settings(deadline=None, max_examples=settings().max_examples * 2 // 5)  # each; ext4 has all of them, above
 @given(layers=strategies.stacks(min_layers=2))
 def test_a_stack_is_the_same_on_every_filesystem(
     layers: list[strategies.Layer], kind: str, filesystems: Filesystems
