@@ -109,10 +109,13 @@ def driver_options(config: Config, driver: str, options: type[Options]) -> Optio
         if not has_value or not has_name:
             raise _bad(config, f"storage-opts: {opt!r} is not of the form {driver}.OPTION=VALUE")
         if owner != driver:
+            from difflib import get_close_matches
+
+            remedy = f"Leave it out, or set storage-driver to {owner}."
+            if name in fields and get_close_matches(owner, [driver], cutoff=0.8):  # overlay.size
+                remedy = f"Did you mean '{driver}.{name}'?"
             raise _bad(
-                config,
-                f"storage-opts: {opt!r} is an option of {owner}, but the storage driver is {driver}",
-                f"Leave it out, or set storage-driver to {owner}.",
+                config, f"storage-opts: {opt!r} is an option of {owner}, but the storage driver is {driver}", remedy
             )
         if name not in fields:
             raise _bad(config, f"storage-opts: {driver} has no option {name!r}", _nearest(name, list(fields), "option"))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from attrs import frozen
 
-from layerstore.config import Config, driver_options
+from layerstore.config import DEFAULT_FILE, Config, driver_options
 from layerstore.driver import Backing, StorageDriver
 from layerstore.errors import DriverMismatch, DriverNotFound, DriverNotSupported, LayerstoreError
 
@@ -67,7 +67,7 @@ def find(name: str) -> type[StorageDriver]:
     if name not in entries:
         from difflib import get_close_matches
 
-        near = get_close_matches(name, entries, n=1)
+        near = get_close_matches(name.lower(), entries, n=1, cutoff=0.7)  # zfs is no misspelt vfs
         installed = ", ".join(sorted(entries)) or "none"
         raise DriverNotFound(
             f"no storage driver {name!r} is installed",
@@ -129,7 +129,7 @@ def choose(config: Config, home_of: Callable[[str], Path], remembered: str | Non
             refusals.append(Refusal(name, str(error)))
     raise DriverNotSupported(
         "no storage driver works here: "
-        + "; ".join(f"{refusal.name}: {_line(refusal.reason)}" for refusal in refusals),
+        + "; ".join(f"{refusal.name}: {refusal.reason.partition(chr(10))[0]}" for refusal in refusals),
         remedy="Put the data-root on ext4, xfs or btrfs, and run as root.",
     )
 
@@ -139,8 +139,10 @@ def _conversion(config: Config) -> str:
     wanted = config.storage_driver or ""
     if wanted not in names():
         return f"(No driver {wanted!r} is installed.)"
-    root = [] if config.data_root == Config().data_root else ["--root", str(config.data_root)]
-    return f"To convert the store: {shlex.join(['layerstore', *root, 'migrate', wanted])}"
+    place = [] if config.source in (None, DEFAULT_FILE) else ["--config", str(config.source)]
+    if config.data_root != Config().data_root:
+        place += ["--root", str(config.data_root)]
+    return f"To convert the store: {shlex.join(['layerstore', *place, 'migrate', wanted])}"
 
 
 def _choice(
@@ -160,7 +162,3 @@ def _entries() -> dict[str, str]:
     from importlib.metadata import entry_points
 
     return {entry.name: entry.value for entry in entry_points(group=GROUP)}
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())

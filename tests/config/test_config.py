@@ -247,6 +247,7 @@ def test_options_become_the_drivers_own_class() -> None:
         ("overlay2.size=big", "overlay2.size: 'big' is not a size such as 10G"),
         ("overlay2.fast=perhaps", "overlay2.fast: 'perhaps' is not true or false"),
         ("btrfs.size=1G", "is an option of btrfs, but the storage driver is overlay2"),
+        ("overlay.size=1G", "Did you mean 'overlay2.size'?"),
         ("size=1G", "is not of the form overlay2.OPTION=VALUE"),
         ("overlay2.size", "is not of the form overlay2.OPTION=VALUE"),
         ("", "is not of the form"),

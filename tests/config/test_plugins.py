@@ -242,12 +242,20 @@ def test_a_driver_that_was_named_and_does_not_work_is_an_error(install: Callable
         choose(Config(storage_driver="btrfs"))
 
 
+def test_another_driver_is_no_misspelt_one(install: Callable[..., None]) -> None:
+    install(vfs="Vfs")
+
+    with pytest.raises(DriverNotFound) as caught:
+        plugins.find("zfs")
+    assert str(caught.value).endswith("\nInstalled are: vfs.")
+
+
 def test_none_that_works_is_an_error_with_all_reasons(install: Callable[..., None]) -> None:
     install(btrfs="Refusing")
 
     with pytest.raises(DriverNotSupported) as caught:
         choose()
-    assert "overlay2: not installed; btrfs: not on this filesystem Use another one.; aufs" in str(caught.value)
+    assert "overlay2: not installed; btrfs: not on this filesystem; aufs" in str(caught.value)
 
 
 @pytest.mark.parametrize("remembered", ["vfs", f"{MODULE}:Vfs"])
@@ -270,6 +278,9 @@ def test_a_mismatch_names_the_command_for_this_very_store(install: Callable[...,
     with pytest.raises(DriverMismatch) as caught:
         choose(Config(data_root=Path("/my store"), storage_driver="overlay2"), "vfs")
     assert str(caught.value).endswith("To convert the store: layerstore --root '/my store' migrate overlay2")
+    with pytest.raises(DriverMismatch) as caught:
+        choose(Config(data_root=Path("/a"), storage_driver="overlay2", source=Path("/b.json")), "vfs")
+    assert str(caught.value).endswith("layerstore --config /b.json --root /a migrate overlay2")
     with pytest.raises(DriverMismatch) as caught:
         choose(Config(storage_driver="overlai2"), "vfs")
     assert str(caught.value).endswith("(No driver 'overlai2' is installed.)")
