@@ -64,7 +64,7 @@ def test_unfinished_migration_is_shown_and_given_up(filled: Run, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(Folders, "_keep_skeleton", interrupted)
-        filled("migrate", "plain", code=130)
+        assert "The same command goes on" in filled("migrate", "plain", code=130).stderr
     line = "Unfinished Migration: to plain (layerstore migrate plain goes on, layerstore migrate overlay2 gives it up)"
     assert line in filled("info").stdout.splitlines()
     assert filled("info", "-f", "{{.Migration}}").stdout == "plain\n"

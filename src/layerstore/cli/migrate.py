@@ -31,10 +31,14 @@ def migrate_command(arguments: Arguments, *, driver: str, quiet: bool) -> None:
     import layerstore
 
     config = arguments.read_config()
-    with bars("Converting", quiet=quiet) as report:
-        done = layerstore.migrate(
-            driver, arguments.root, config=config, storage_opts=arguments.options, progress=report
-        )
+    try:
+        with bars("Converting", quiet=quiet) as report:
+            done = layerstore.migrate(
+                driver, arguments.root, config=config, storage_opts=arguments.options, progress=report
+            )
+    except KeyboardInterrupt:
+        output.warn("Interrupted: the store is whole. The same command goes on; layerstore info says where it stands.")
+        raise
     output.lines(_lines(done))
     output.warn(*done.notices, *_advice(done, config))
 
