@@ -34,6 +34,7 @@ def test_rootfs_of_a_tar(rootfs, tmp_path):
     with tarfile.open(tmp_path / "root.tar", "w") as tar:
         tar.add(__file__, "here.py")
     assert (rootfs(tmp_path / "root.tar") / "here.py").exists()
+    assert (rootfs(str(tmp_path / "root.tar")) / "here.py").exists()
     assert (rootfs((tmp_path / "root.tar").read_bytes()) / "here.py").exists()
 """
 

@@ -133,7 +133,7 @@ def layer_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
 
 
 @pytest.fixture
-def rootfs(layer_store: Store) -> Callable[[Image | Files | bytes | Path], Path]:
+def rootfs(layer_store: Store) -> Callable[[Image | Files | bytes | str | Path], Path]:
     """`rootfs(...)`: a root filesystem to do anything with, mounted for the time of the test.
 
     From an image of `layer_store`, from files (`{"etc/motd": "hello", "run": None}`; None is a folder), or from a tar,
@@ -141,16 +141,16 @@ def rootfs(layer_store: Store) -> Callable[[Image | Files | bytes | Path], Path]
     """
     from pathlib import Path
 
-    def mounted(source: Image | Files | bytes | Path) -> Path:
+    def mounted(source: Image | Files | bytes | str | Path) -> Path:
         from layerstore import Image
 
         image = source if isinstance(source, Image) else _imported(layer_store, source)
         return layer_store.create_container(image).mount().path
 
-    def _imported(store: Store, source: Files | bytes | Path) -> Image:
+    def _imported(store: Store, source: Files | bytes | str | Path) -> Image:
         import io
 
-        if isinstance(source, Path):
+        if isinstance(source, str | Path):
             return store.import_tar(source)
         return store.import_tar(io.BytesIO(source if isinstance(source, bytes) else _tar(source)))
 
