@@ -64,7 +64,7 @@ def quota_refusal(folder: Path) -> tuple[str, str] | None:
         state = quota.state(folder)
     except KernelError as error:
         if error.errno == errno.ENOSYS:
-            return "this kernel has no project quotas for it, or is older than Linux 5.14", remedy
+            return f"this kernel has no project quotas for {filesystem}, or is older than Linux 5.14", remedy
         return f"{filesystem} is mounted without project quotas", remedy
     if state is not quota.QuotaState.ENFORCED:
         return f"{filesystem} has its project quotas {state.value}", remedy
@@ -142,7 +142,7 @@ def _try_overlay(place: Path, options: Settings) -> None:
     except OSError as error:
         denied = error.errno in (errno.EPERM, errno.EACCES)
         raise DriverNotSupported(
-            f"the filesystem of {place.parent} refuses overlay's marks: {error}",
+            f"the filesystem of {place.parent} refuses overlay's marks: {error.strerror}",
             remedy=_PRIVILEGE if denied else None,
             errno=error.errno,
         ) from None
