@@ -69,6 +69,17 @@ class TestFuse:
         with pytest.raises(OSError, match="Read-only"):
             (stack.merged / "new").touch()
 
+    def test_nothing_of_a_layer_is_loaded_into_the_program(
+        self, stack: Stack, interface: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (lower, *_) = stack.lowers
+        for name in ("libfuse3.so.3", "libc.so.6"):
+            (lower / name).write_text("no library")
+        # As `LD_LIBRARY_PATH=/opt/lib:$LD_LIBRARY_PATH` leaves it: the empty part is the working directory.
+        monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere:")
+        with detached([Mount(FUSE_OVERLAYFS, "x", (("lowerdir+", str(lower)),), read_only=True)]) as tree:
+            assert "libc.so.6" in os.listdir(tree)
+
     def test_the_program_ends_with_the_mount(self, stack: Stack, interface: str) -> None:
         before = servers()
         attach(recipe(stack), stack.merged)
@@ -157,6 +168,16 @@ def test_layers_are_named_from_the_folder_that_holds_them() -> None:
         Path("/data/aufs"),
         "lowerdir=diff/b:diff/a\\,1,upperdir=diff/c,workdir=work/c,fsync=0",
     )
+
+
+def test_a_program_that_path_has_relative_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fuse-overlayfs").touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    for relative in ("", "."):
+        monkeypatch.setenv("PATH", f"{relative}:/nowhere")
+        assert fuse.program() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert fuse.program() == str(tmp_path / "fuse-overlayfs")
 
 
 def test_more_layers_than_an_argument_holds_are_refused() -> None:

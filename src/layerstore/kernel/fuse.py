@@ -31,10 +31,10 @@ _SPLITTING = ":"
 
 
 def program() -> str | None:
-    """Where fuse-overlayfs is installed."""
+    """Where fuse-overlayfs is installed. It runs in another folder than this, so what PATH has relative is left out."""
     for folder in os.get_exec_path():
         path = os.path.join(folder, PROGRAM)
-        if os.access(path, os.X_OK):
+        if os.path.isabs(path) and os.access(path, os.X_OK):
             return path
     return None
 
@@ -117,13 +117,16 @@ def serve(mount: Mount, place: str, *, device: int | None = None) -> None:
 def option_text(mount: Mount, *, own_mount: bool = False) -> tuple[Path, str]:
     """The folder to run the program in, and its options there.
 
-    Layers are named relative to the folder that holds them all: 500 of them would be too long an argument else.
+    Layers are named relative to the folder that holds them all: 500 of them would be too long an argument else. That is
+    never a layer itself: a LD_LIBRARY_PATH with an empty part makes the loader look for libraries where the program runs.
     `own_mount`: the program has to know the mount's attributes, too.
     """
     named = [os.path.abspath(value) for key, value in mount.options if key in _FOLDERS and value is not None]
     if not named:
         raise KernelError(PROGRAM, errno.EINVAL, detail="there is no directory to mount")
     folder = os.path.commonpath(named)
+    if folder in named:
+        folder = os.path.dirname(folder)
     parts: list[str] = []
     lowers: list[str] = []
     for key, value in mount.options:
