@@ -130,7 +130,9 @@ class Btrfs(StorageDriver):
         try:
             btrfs.destroy(path)
         except KernelError as error:
-            if error.errno == errno.EPERM:  # `chattr +i`, on its root or that of a subvolume in it
+            # `chattr +i`, on its root or that of a subvolume in it; or those in it are nested too deep for the kernel
+            # to name the innermost: they go one by one, from inside, as folders do.
+            if error.errno in (errno.EPERM, errno.ENAMETOOLONG):
                 btrfs.set_read_only(path, to=False)
             elif error.errno != errno.EINVAL:  # a plain folder: somebody has copied the home by its files
                 raise
@@ -220,7 +222,8 @@ class Btrfs(StorageDriver):
     def _note_group(self, path: str) -> bool:
         """Note the quota group of a subvolume that is about to go. It outlives it, by the data counted for it."""
         try:
-            if btrfs.quota_state(self.home) is QuotaState.OFF:
+            # A plain folder belongs to the group of the subvolume that the home is in, which is not ours.
+            if btrfs.quota_state(self.home) is QuotaState.OFF or not btrfs.is_subvolume(path):
                 return False
             group = btrfs.info(path).id
         except KernelError as error:

@@ -26,7 +26,7 @@ from layerstore.errors import ConfigError, Damaged, DriverNotSupported, InUse, K
 from layerstore.kernel import btrfs
 from layerstore.kernel import mount as mounting
 from layerstore.kernel.btrfs import QuotaState
-from layerstore.kernel.files import syncfs
+from layerstore.kernel.files import remove_tree, syncfs
 from layerstore.store import Store
 from layerstore.testing import trees
 from layerstore_btrfs import Btrfs, Settings
@@ -273,6 +273,35 @@ def test_layer_that_is_a_plain_folder_is_removed_too(driver: Maker) -> None:
     home.remove(layer)
     assert everything(home.home) == EMPTY
     assert os.listdir(home.staging) == [layer]
+
+
+def test_plain_folder_has_no_quota_group_of_its_own(driver: Maker, disk: Path) -> None:
+    home = driver(disk)
+    btrfs.enable_quota(disk)
+    (home.home / "subvolumes" / key()).mkdir()
+    for layer in list(home.layers()):
+        home.remove(layer)
+    assert os.listdir(home.home / "quotas") == [], "the group of the whole filesystem is not to be removed"
+
+
+@pytest.mark.parametrize(("name", "depth"), [("n", sys.getrecursionlimit() + 100), ("n" * 250, 20)])
+def test_subvolumes_nested_deep_are_removed(driver: Maker, disk: Path, name: str, depth: int) -> None:
+    """What any program in a container can make, without a privilege."""
+    home = driver(disk)
+    box = container(home)
+    before = os.getcwd()
+    try:
+        os.chdir(home.tree(box))
+        for _ in range(depth):
+            btrfs.create(name)
+            os.chdir(name)
+    finally:
+        os.chdir(before)
+    home.remove(box)
+    assert list(home.layers()) == []
+    for left in home.staging.iterdir():  # as the core does
+        remove_tree(left)
+    assert btrfs.nested(disk) == []
 
 
 def test_what_a_death_in_the_middle_leaves_is_found(driver: Maker) -> None:

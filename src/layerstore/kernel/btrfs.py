@@ -28,6 +28,7 @@ __all__ = [
     "groups",
     "info",
     "is_read_only",
+    "is_subvolume",
     "limit",
     "nested",
     "quota_state",
@@ -36,6 +37,9 @@ __all__ = [
     "snapshot",
     "written",
 ]
+
+_ROOT_INODE = 256
+"""Of every subvolume (BTRFS_FIRST_FREE_OBJECTID)."""
 
 _TRIES = 8
 """How often a subvolume is found to hold others, when those are destroyed, before somebody must be making them."""
@@ -102,8 +106,7 @@ def destroy(path: Path | str) -> bool:
             if answer != -errno.ENOTEMPTY:
                 break
             with opened(path, FOLDER) as own:
-                for inner in nested(own):
-                    _destroy_inner(own, inner, path)
+                _destroy_inner(own, path)
             answer = lib.ls_btrfs_destroy(fd, name.encode())
     if answer == -errno.ENOENT:
         return False
@@ -122,6 +125,12 @@ def info(folder: Path | str | int) -> Subvolume:
 def is_read_only(subvolume: Path | str) -> bool:
     """Does the flag of a subvolume forbid to write in it?"""
     return bool(_ask("ioctl(BTRFS_IOC_SUBVOL_GETFLAGS)", lib.ls_btrfs_is_read_only, subvolume))
+
+
+def is_subvolume(folder: Path | str) -> bool:
+    """Is a folder of a btrfs a subvolume itself?"""
+    with opened(folder, FOLDER) as fd:
+        return os.fstat(fd).st_ino == _ROOT_INODE
 
 
 def set_read_only(subvolume: Path | str, *, to: bool = True) -> None:
@@ -199,12 +208,15 @@ def _split(path: Path | str) -> tuple[str, str]:
     return folder or ".", name
 
 
-def _destroy_inner(fd: int, subvolume: int, path: Path | str) -> None:
-    for inner in nested(fd, subvolume):
-        _destroy_inner(fd, inner, path)
-    answer = lib.ls_btrfs_destroy_id(fd, subvolume)
-    if answer not in (-errno.ENOENT, -errno.ENOTEMPTY):  # gone meanwhile; more came meanwhile: it is tried again
-        _checked("ioctl(BTRFS_IOC_SNAP_DESTROY_V2)", answer, path)
+def _destroy_inner(fd: int, path: Path | str) -> None:
+    """Those in the subvolume `fd`, which programs in a container may have put into each other as deep as they liked."""
+    found = nested(fd)
+    for subvolume in found:
+        found += nested(fd, subvolume)
+    for subvolume in reversed(found):
+        answer = lib.ls_btrfs_destroy_id(fd, subvolume)
+        if answer not in (-errno.ENOENT, -errno.ENOTEMPTY):  # gone meanwhile; more came meanwhile: it is tried again
+            _checked("ioctl(BTRFS_IOC_SNAP_DESTROY_V2)", answer, path)
 
 
 def _ask(call: str, function: Callable[..., int], folder: Path | str | int, *arguments: Any) -> int:
