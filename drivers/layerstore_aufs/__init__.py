@@ -44,7 +44,7 @@ _DIFF, _LAYERS, _MNT, _WORK = "diff", "layers", "mnt", "work"
 _BESIDE = (TREES, LISTS, _WORK, _MNT, _LAYERS)
 """Where else in the home there is something with a layer's key for a name."""
 
-_KEY = re.compile("[0-9a-f]{32}s?")
+_KEY = re.compile("[0-9a-f]{32}s*")
 
 _EMPTY = ".empty"
 """In the home: the lower directory of a stack that has no other."""
@@ -241,6 +241,8 @@ class Aufs(StorageDriver):
     def _seal_copied(self, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
         """Beside: what was altered is copied out of the tree, with blocks shared where that is possible."""
         sealed = LayerKey(f"{layer}s")
+        while (self.home / _DIFF / sealed).exists():
+            sealed = LayerKey(f"{sealed}s")  # of a commit that died before its row: garbage, and not ours to remove
         folder = self.staging / sealed
         files.remove_tree(folder)
         files.make_plain_folder(folder)

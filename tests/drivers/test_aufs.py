@@ -540,6 +540,23 @@ def test_a_sealed_layer_is_in_aufs_form_and_the_container_goes_on(aufs: Bench, m
         assert sorted(os.listdir(merged)) == ["dir", "more", "opened", "pipe", "pipe2"]
 
 
+def test_a_commit_after_one_that_died_before_its_row(aufs: Bench, mode: str) -> None:
+    bench = aufs(mode=mode)
+    layer = bench.container()
+    with bench.mount(layer) as tree:
+        (tree / "first").touch()
+    bench.driver.seal(layer, [])
+    with bench.mount(layer) as tree:
+        (tree / "second").touch()
+
+    sealed = bench.driver.seal(layer, [])
+
+    assert sorted(os.listdir(bench.driver.tree(sealed))) == ["first", "second"]
+    for one in bench.driver.layers():
+        bench.driver.remove(one)
+    assert names_in(bench.driver.home) == set()
+
+
 def test_what_a_sealed_layer_hides_it_hides_by_name(aufs: Bench, mode: str) -> None:
     """So it means the same on other parents: an opaque directory would hide more there."""
     bench = aufs(mode=mode)
