@@ -54,6 +54,13 @@ class InvalidReference(LayerstoreError):
     """A string that should name an image (`[host/]name[:tag]`) does not."""
 
 
+_FULL = {
+    numbers.ENOSPC: "Free some space on the filesystem of the data-root.",
+    numbers.EDQUOT: "A quota of the data-root's filesystem is used up: raise it or free some space.",
+}
+"""What to do where whoever builds the error knows nothing better: any call that writes may end so."""
+
+
 class KernelError(LayerstoreError):
     """A system call failed. `call` is its name, `errno` its number; the message has path and the kernel's words."""
 
@@ -69,6 +76,7 @@ class KernelError(LayerstoreError):
     ) -> None:
         where = "" if path is None else f" {os.fsdecode(path)}"
         words = os.strerror(errno) if detail is None else f"{os.strerror(errno)} ({detail})"
+        remedy = _FULL.get(errno) if remedy is None else remedy
         super().__init__(f"{call}{where}: {words}", remedy=remedy, layer=layer, path=path, errno=errno)
         self.call = call
 
@@ -81,9 +89,7 @@ def named(call: str, path: str | os.PathLike[str] | None = None) -> Iterator[Non
     except OSError as error:
         number = error.errno or numbers.EIO
         remedy = None
-        if number == numbers.ENOSPC:
-            remedy = "Free some space on the filesystem of the data-root."
-        elif number in (numbers.EACCES, numbers.EPERM) and os.geteuid() != 0:
+        if number in (numbers.EACCES, numbers.EPERM) and os.geteuid() != 0:
             remedy = "A data-root belongs to whoever made it, usually root: run as that user."
         raise KernelError(call, number, path=error.filename or path, remedy=remedy) from error
 

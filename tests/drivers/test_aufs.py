@@ -557,6 +557,28 @@ def test_a_commit_after_one_that_died_before_its_row(aufs: Bench, mode: str) -> 
     assert names_in(bench.driver.home) == set()
 
 
+def test_a_full_filesystem_in_the_middle_of_a_commit(own_filesystem: Callable[..., Path], aufs: Bench) -> None:
+    disk = own_filesystem("ext4", size=32 << 20)
+    bench = aufs(folder=disk, mode="copy")
+    layer = bench.container()
+    with bench.mount(layer) as tree:
+        for number in range(12):
+            (tree / f"{number}").write_bytes(os.urandom(1 << 20))
+    before = names_in(bench.driver.home)
+    with (disk / "full").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            pass
+
+    with pytest.raises(KernelError, match="No space left") as caught:
+        bench.driver.seal(layer, [])
+
+    assert "Free some space" in (caught.value.remedy or "")
+    assert names_in(bench.driver.home) == before
+    assert os.listdir(bench.driver.staging) == []
+    (disk / "full").unlink()
+    assert len(os.listdir(bench.driver.tree(bench.driver.seal(layer, [])))) == 12
+
+
 def test_what_a_sealed_layer_hides_it_hides_by_name(aufs: Bench, mode: str) -> None:
     """So it means the same on other parents: an opaque directory would hide more there."""
     bench = aufs(mode=mode)

@@ -109,8 +109,6 @@ def _refused(call: str, number: int, target: Path, inner: bytes) -> KernelError:
     detail = remedy = None
     if number == errno.EBUSY:
         detail, remedy = "something is mounted there", "Unmount it first."
-    elif number in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "Free some space on the filesystem of the data-root."
     elif number in NO_DESCRIPTORS:
         remedy = MORE_DESCRIPTORS
     elif number in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
