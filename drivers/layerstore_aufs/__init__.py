@@ -41,8 +41,9 @@ __all__ = ["Aufs", "Mode", "Settings", "ancestors"]
 
 _DIFF, _LAYERS, _MNT, _WORK = "diff", "layers", "mnt", "work"
 
-_BESIDE = (TREES, LISTS, _WORK, _MNT, _LAYERS)
-"""Where else in the home there is something with a layer's key for a name."""
+_BESIDE = (_MNT, TREES, LISTS, _WORK, _LAYERS)
+"""Where else in the home there is something with a layer's key for a name. The mountpoint first: it does not go while
+something is mounted there, and then all stays."""
 
 _KEY = re.compile("[0-9a-f]{32}s*")
 
@@ -148,9 +149,9 @@ class Aufs(StorageDriver):
 
     def remove(self, layer: LayerKey) -> None:
         with _named("rename", self.home / _DIFF / layer):
-            self._copies.move(self.home / _DIFF / layer, layer)
+            self._copies.forget(layer)  # no name in the home leads to these: a death must leave one that does
             self._remove_beside(layer)
-            self._copies.forget(layer)
+            self._copies.move(self.home / _DIFF / layer, layer)
 
     def layers(self) -> Iterator[LayerKey]:
         # Nothing else that may lie here is garbage: not docker's own layers, which have longer names.

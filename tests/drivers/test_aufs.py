@@ -378,6 +378,52 @@ def test_what_a_death_left_is_found_and_removed(aufs: Bench, mode: str) -> None:
     assert names_in(bench.driver.home) == {"diff/lost+found", "diff/" + "ab" * 32}
 
 
+def test_what_is_mounted_is_not_removed(aufs: Bench, mode: str) -> None:
+    bench = aufs(mode=mode)
+    layer = bench.container()
+    with bench.mount(layer) as tree:
+        (tree / "file").write_text("x")
+        with pytest.raises(KernelError, match="busy"):
+            bench.driver.remove(layer)
+        assert (tree / "file").read_text() == "x"
+    with bench.look(layer) as tree:
+        assert (tree / "file").read_text() == "x"
+
+
+REMOVE = """
+import sys
+from pathlib import Path
+from layerstore_aufs import Aufs, Settings
+home, staging, mode, layer = sys.argv[1:]
+Aufs(Path(home), Path(staging), Settings(mode=mode)).remove(layer)
+"""
+
+
+@pytest.mark.tools("strace")
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_death_while_removing_leaves_what_is_found(aufs: Bench, number: int) -> None:
+    bench = aufs(mode="copy")
+    layer = bench.layer(file="x")
+    with bench.look(layer):
+        pass
+    cache = next((bench.driver.home / "copies").iterdir())
+
+    killed = subprocess.run(
+        [
+            *("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=rename"),
+            *("-e", f"inject=rename:signal=KILL:when={number}"),
+            *(sys.executable, "-c", REMOVE, bench.driver.home, bench.driver.staging, "copy", layer),
+        ],
+        check=False,
+    )
+
+    assert killed.returncode != 0
+    for left in bench.driver.layers():
+        bench.driver.remove(left)
+    assert names_in(bench.driver.home) == set()
+    assert os.listdir(cache) == []
+
+
 def test_a_layer_that_could_not_be_made_leaves_nothing(aufs: Bench, mode: str) -> None:
     bench = aufs(mode=mode)
 
