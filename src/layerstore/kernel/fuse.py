@@ -118,7 +118,7 @@ def option_text(mount: Mount, *, own_mount: bool = False) -> tuple[Path, str]:
     """The folder to run the program in, and its options there.
 
     Layers are named relative to the folder that holds them all: 500 of them would be too long an argument else. That is
-    never a layer itself: a LD_LIBRARY_PATH with an empty part makes the loader look for libraries where the program runs.
+    never a layer itself: with an empty part in LD_LIBRARY_PATH the loader looks for libraries where the program runs.
     `own_mount`: the program has to know the mount's attributes, too.
     """
     named = [os.path.abspath(value) for key, value in mount.options if key in _FOLDERS and value is not None]

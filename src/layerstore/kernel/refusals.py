@@ -35,6 +35,8 @@ def of_mount(call: str, mount: Mount, number: int, path: Path | str | None, word
             detail, remedy = f"the kernel has no {mount.type}", _MODULE.format(mount.type)
         case errno.ENOENT | errno.ENOTDIR:
             where = _missing(mount) or path
+        case errno.ENOSPC if call in ("open_tree", "fsmount", "move_mount"):  # which write to no disk
+            detail, remedy = "too many mounts", "Unmount some, or raise the limit: sysctl fs.mount-max."
     if mount.type == "overlay":
         explained = _of_overlay(mount, number, detail)
         if explained is not None:
