@@ -13,6 +13,7 @@ import pytest
 import layerstore
 from core.adding import Adder
 from layerstore.images import Image
+from layerstore.layers import garbage
 from layerstore.store import Store
 from layerstore.testing.trees import listing
 from support import images as make
@@ -63,6 +64,26 @@ def test_diff_on_other_parents_is_made_from_the_one_that_is_there(
     assert add.read == [make.digest(other)]
     assert read_back(image)["only"] == "here"
     assert store.check(content=True) == []
+
+
+def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store: Store) -> None:
+    box = store.create_container()
+    with box.mount() as root:
+        (root / "file").write_text("x")
+    driver = store.layers.driver
+    [key] = driver.layers()
+    sealed = driver.seal(key, [])  # by another process, which died before it wrote the row
+
+    with store.layers.lease([("diff", key)], "it is being committed"):
+        assert garbage.find(store.layers).home == ()
+    store.layers.note_garbage()
+    with layerstore.open(config=store.config):
+        assert list(driver.layers()) == [key]
+    assert sealed != key
+
+    image = box.commit()
+    with image.mount() as root:
+        assert (root / "file").read_text() == "x"
 
 
 def test_staged_layers_wait_for_their_parents(

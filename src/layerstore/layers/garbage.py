@@ -19,6 +19,9 @@ from layerstore.layers.layers import Layers
 _KEY = re.compile(r"[0-9a-f]{32}(?:[a-z][0-9a-z]{0,23})?")
 """What a session calls its layers, and what a driver may add to it. docker's folders have 64 digits."""
 
+_LENGTH = 32
+"""Of a key without what a driver added."""
+
 
 @frozen
 class Garbage:
@@ -44,8 +47,10 @@ def find(layers: Layers) -> Garbage:
         leased = tuple(row[0] for row in tx.execute("SELECT value FROM leases WHERE kind = 'diff'"))
 
     def is_garbage(key: LayerKey, rows: set[str]) -> bool:
-        # A driver may seal a container's layer into a new one, with a suffix to its key: leased by the beginning.
-        return key not in rows and _maker(key) not in alive and not key.startswith(leased)
+        # A driver may seal a container's layer into a new one, with a suffix to its key: leased by the beginning, and
+        # made by whoever has the lease, not by the maker of the container.
+        is_owned = _maker(key) in alive and key[:_LENGTH] not in containers
+        return key not in rows and not is_owned and not key.startswith(leased)
 
     return Garbage(
         tuple(sorted(key for key in home if is_garbage(key, diffs | containers))),
