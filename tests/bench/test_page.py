@@ -74,6 +74,20 @@ def html(results: Results, drawn: dict[str, str]) -> str:
     return drawn["page"]
 
 
+@pytest.mark.parametrize(
+    ("rounds", "before", "words"),
+    [(3, 0, "Too few rounds to tell of any change"), (7, 1, "No figure is in both.")],
+)
+def test_a_comparison_that_can_tell_nothing_says_so(results: Results, rounds: int, before: int, words: str) -> None:
+    one, *_ = cut = [evolve(figure, seconds=figure.seconds[:rounds]) for figure in results.figures[:2]]
+    now, then = evolve(results, figures=(one,)), evolve(results, figures=(cut[before],))
+
+    shown = page(now, compare(then, now))
+
+    assert words in shown
+    assert "Nothing changed by more than noise" not in shown
+
+
 def test_it_is_well_formed_and_names_nothing_twice(html: str) -> None:
     found = Checked(html)
     assert html.startswith("<!DOCTYPE html>\n")

@@ -73,6 +73,10 @@ def test_a_whole_run_gives_every_workload_and_leaves_nothing(run: Run, place: Pa
     earlier.write_text(result.stdout)
     shown = run("--from", earlier, "--compare", earlier).stdout
     assert "too few rounds to tell" in shown
+    rest = json.loads(result.stdout)
+    rest["figures"] = []
+    (tmp_path / "rest.json").write_text(json.dumps(rest))
+    assert "No figure is in both" in run("--from", earlier, "--compare", tmp_path / "rest.json").stdout
     assert "overlay2" in shown
     assert "Look up files below many layers: 100 layers" in shown
 

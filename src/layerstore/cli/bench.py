@@ -226,6 +226,8 @@ def _changes(compared: Comparison) -> Iterator[str]:
             f"{ratio_in_words(factor)}, {seconds_in_words(change.old.median)} -> {seconds_in_words(change.new.median)} "
             f"(chance {change.chance:.1g})"
         )
+    if not compared.changes:
+        yield "  No figure is in both: name the same workloads, caches and drivers"
     counts: Sequence[tuple[Verdict, str]] = (
         (Verdict.NOISE, f"did not change beyond noise (Mann-Whitney, {CHANCE:.0%}; medians {LEAST_SHIFT:.0%} apart)"),
         (Verdict.TOO_FEW, "have too few rounds to tell: five on each side are enough"),
