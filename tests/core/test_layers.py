@@ -245,6 +245,17 @@ def test_damaged_layer_is_found_and_unpacked_anew(
     assert read_back(image) == whole
 
 
+def test_what_cannot_be_saved_names_the_layer_whose_folder_is_gone(
+    store: Store, add: Adder, base: bytes, data_root: Path, tmp_path: Path
+) -> None:
+    image = add(base)
+    damage(data_root, store, image, "usr/tool").parents[2].rename(data_root.with_name("elsewhere"))
+
+    with pytest.raises(layerstore.Damaged, match=f"layer {make.digest(base)}: the layer's folder is missing"):
+        store.save([image], tmp_path / "out.tar")
+    assert not (tmp_path / "out.tar").exists()
+
+
 def test_damage_that_only_reading_finds(store: Store, add: Adder, base: bytes, data_root: Path) -> None:
     image = add(base)
     file = damage(data_root, store, image, "usr/tool")

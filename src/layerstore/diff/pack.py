@@ -160,6 +160,8 @@ def export(skeleton: Path, tree: Path | int, write: Write, *, expected: DiffID) 
                 if lib.ls_export_feed(exporter, ffi.from_buffer(piece), len(piece)):
                     raise MemoryError
                 while got := lib.ls_export_read(exporter, buffer, _PIECE):
+                    if got < 0 and tree_fd < 0:
+                        raise Damaged(f"layer {expected}: the layer's folder is missing", remedy=_MEND, layer=expected)
                     if got < 0:
                         raise _export_failure(exporter, expected)
                     digest.update(view[:got])
