@@ -82,9 +82,11 @@ def _printable(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail the test that leaves a mount behind or changes this machine's root directory; mend it for the next."""
-    before, root = set(mountpoints()), os.stat("/")
+    """Fail the test that leaves a mount, another umask or another root directory behind; mend it for the next."""
+    before, root, mask = set(mountpoints()), os.stat("/"), os.umask(0o022)
+    os.umask(mask)
     yield
+    left = os.umask(mask)
     filesystems = plugin.filesystems_of(request.config)
     expected = before | (filesystems.mounted if filesystems else frozenset())
     _refuse_mounts([name for name in mountpoints() if name not in expected])
@@ -93,6 +95,7 @@ def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
         os.chown("/", root.st_uid, root.st_gid)
         os.chmod("/", root.st_mode & 0o7777)
         pytest.fail(f"the root directory of this machine was changed: mode {after.st_mode & 0o7777:o}")
+    assert left == mask, f"the umask of the tests is {left:03o} now"
 
 
 def _refuse_mounts(left: list[str]) -> None:

@@ -18,6 +18,7 @@ from layerstore.testing.filesystems import unmount
 DIES = """
 import os, sys
 from pathlib import Path
+from layerstore.kernel import btrfs
 from layerstore.kernel.trial import trial_folder
 with trial_folder(Path(sys.argv[1])) as place:
     (place / "deep" / "er").mkdir(parents=True)
