@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -333,10 +334,15 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+_umask = threading.Lock()
+
+
 @contextmanager
 def _no_umask() -> Iterator[None]:
-    old = os.umask(0)
-    try:
-        yield
-    finally:
-        os.umask(old)
+    """A umask belongs to the whole process: one thread at a time, or one keeps what another has cleared."""
+    with _umask:
+        old = os.umask(0)
+        try:
+            yield
+        finally:
+            os.umask(old)
