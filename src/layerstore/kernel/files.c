@@ -19,6 +19,16 @@
 
 enum { BLOCK = 256 * 1024, LISTING = 4096 };
 
+/* Where a path must not lead out, the kernel gives up with EAGAIN when somebody renames or mounts anything meanwhile. */
+static int open_again(int root, const char *path, const struct open_how *how)
+{
+    int fd, tries = 1000;
+    do
+        fd = (int)syscall(SYS_openat2, root, path, how, sizeof *how);
+    while (fd < 0 && errno == EAGAIN && --tries > 0);
+    return fd < 0 ? -errno : fd;
+}
+
 int ls_open_in_root(int root, const char *path, int flags, unsigned int mode)
 {
     struct open_how how = {
@@ -26,8 +36,7 @@ int ls_open_in_root(int root, const char *path, int flags, unsigned int mode)
         .mode = mode,
         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     };
-    int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-    return fd < 0 ? -errno : fd;
+    return open_again(root, path, &how);
 }
 
 int ls_open_beneath(int root, const char *path, int flags, unsigned int mode)
@@ -37,8 +46,7 @@ int ls_open_beneath(int root, const char *path, int flags, unsigned int mode)
         .mode = mode,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
-    int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-    return fd < 0 ? -errno : fd;
+    return open_again(root, path, &how);
 }
 
 int ls_sync_filesystem(int fd)
