@@ -36,10 +36,11 @@ SMALL_FILES: Final = tuple(f"data/small-{number:02}" for number in range(20))
 _BOTTOM: Final = 100
 _WIDE_LAYERS: Final = 4
 
-_WORDS: Final = tuple(
-    "bin lib share doc include cache data core net http json yaml test unit locale en de fr icons fonts certs parser "  # noqa: SIM905 - a list of words is read more easily than one of strings
-    "codec driver plugin theme tools scripts config schema models views static images modules common internal".split()
-)
+_SAID: Final = """
+bin lib share doc include cache data core net http json yaml test unit locale en de fr icons fonts certs parser codec
+driver plugin theme tools scripts config schema models views static images modules common internal
+"""
+_WORDS: Final = tuple(_SAID.split())
 _ENDINGS: Final = (".py", ".so", ".txt", ".h", ".json", ".mo", ".pyc", ".conf", ".html", "", ".js", ".gz")
 
 

@@ -93,7 +93,6 @@ def probed(wanted: Sequence[Wanted], folder: Path) -> tuple[list[Probed], list[R
     able: list[Probed] = []
     refused: list[Refused] = []
     for one in wanted:
-        home = folder / one.driver
         config = Config(data_root=folder, storage_driver=one.driver, storage_opts=one.options)
         # An option that is wrong is the user's mistake; a driver that cannot work is a fact about the disk.
         try:
@@ -103,7 +102,7 @@ def probed(wanted: Sequence[Wanted], folder: Path) -> tuple[list[Probed], list[R
             continue
         driver_options(config, driver.name, driver.options)
         try:
-            choice = plugins.choose(config, lambda _, home=home: home, None)  # type: ignore[misc]
+            choice = plugins.choose(config, folder.joinpath, None)
         except LayerstoreError as error:
             refused.append(Refused(one.name, error.message, error.remedy or ""))
             continue

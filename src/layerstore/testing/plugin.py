@@ -15,11 +15,18 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+    from typing import Protocol
 
     from layerstore import Image, Store
     from layerstore.testing.filesystems import Filesystems
 
     Files = Mapping[str, str | bytes | None]
+
+    class _Worker(Protocol):
+        """A worker of pytest-xdist, which has no types."""
+
+        config: pytest.Config
+
 
 _filesystems: pytest.StashKey[Filesystems] = pytest.StashKey()
 _leftovers: pytest.StashKey[list[str]] = pytest.StashKey()
@@ -48,11 +55,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: object) -> None:
+def pytest_testnodedown(node: _Worker) -> None:
     """Take over what a worker of pytest-xdist could not take away."""
     left = getattr(node, "workeroutput", {}).get("layerstore_leftovers", [])
-    config: pytest.Config = node.config  # type: ignore[attr-defined]
-    config.stash.setdefault(_leftovers, []).extend(left)
+    node.config.stash.setdefault(_leftovers, []).extend(left)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
