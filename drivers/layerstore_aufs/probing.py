@@ -21,7 +21,7 @@ from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import files, fuse
 from layerstore.kernel.linked import link_stack
 from layerstore.kernel.mount import AUFS, FUSE_OVERLAYFS, boot_id, detached
-from layerstore.kernel.trial import trial_folder
+from layerstore.kernel.trial import nearest_folder, trial_folder
 from layerstore_aufs.settings import ATTRIBUTES, Mode, Settings
 
 ANSWER = ".backing"
@@ -57,11 +57,7 @@ class Found:
 
 def find(home: Path, options: Settings) -> Found:
     """The best mode that works in `home` (or will: it need not exist yet). Raises `DriverNotSupported`."""
-    folder = home
-    while not folder.is_dir():
-        if folder == folder.parent:
-            raise DriverNotSupported(f"{home}: no such directory, nor any above it")
-        folder = folder.parent
+    folder = nearest_folder(home)
     question = json.dumps(
         [boot_id(), os.stat(folder).st_dev, str(folder), _plain(options), _has_aufs(), fuse.program()]
     )

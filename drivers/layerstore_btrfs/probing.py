@@ -11,7 +11,7 @@ from pathlib import Path
 from layerstore.driver import Backing, CopyOnWrite
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import btrfs, files
-from layerstore.kernel.trial import trial_folder
+from layerstore.kernel.trial import nearest_folder, trial_folder
 from layerstore_btrfs.settings import Settings
 
 SUBVOLUMES = "subvolumes"
@@ -26,11 +26,7 @@ _PRIVILEGE = "Reading the trees of a btrfs needs root (CAP_SYS_ADMIN), not that 
 
 def probe(home: Path, options: Settings) -> Backing:
     """See `StorageDriver.probe`."""
-    folder = home
-    while not folder.is_dir():
-        if folder == folder.parent:
-            raise DriverNotSupported(f"{home}: no such directory, nor any above it")
-        folder = folder.parent
+    folder = nearest_folder(home)
     filesystem = files.filesystem_type(folder)
     if filesystem != "btrfs":
         raise DriverNotSupported(f"{folder} is on {filesystem}, not on a btrfs", remedy=_HOW)

@@ -20,7 +20,7 @@ from layerstore.driver import Backing, CopyOnWrite, Mount
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import files, quota
 from layerstore.kernel.mount import boot_id, detached
-from layerstore.kernel.trial import trial_folder
+from layerstore.kernel.trial import nearest_folder, trial_folder
 from layerstore_overlay2.settings import MAX_DEPTH, Settings
 
 ANSWER = ".backing"
@@ -35,11 +35,7 @@ _PRIVILEGE = "Storing layers needs root (CAP_SYS_ADMIN): use sudo, or a privileg
 
 def probe(home: Path, options: Settings) -> Backing:
     """See `StorageDriver.probe`."""
-    folder = home
-    while not folder.is_dir():
-        if folder == folder.parent:
-            raise DriverNotSupported(f"{home}: no such directory, nor any above it")
-        folder = folder.parent
+    folder = nearest_folder(home)
     question = json.dumps([boot_id(), os.stat(folder).st_dev, asdict(options)])
     known = _known(home, question)
     if known is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from layerstore.driver import Backing, CopyOnWrite
 from layerstore.errors import DriverNotSupported
 from layerstore.kernel import files
-from layerstore.kernel.trial import trial_folder
+from layerstore.kernel.trial import nearest_folder, trial_folder
 from layerstore_vfs.settings import Copy, Settings
 
 _DOCKER_NAMES = {"ext4": "extfs", "fuse": "fuseblk"}
@@ -26,11 +26,7 @@ _APART = "read and write, as vfs.copy says: each layer and container occupies as
 
 def probe(home: Path, options: Settings) -> Backing:
     """See `StorageDriver.probe`."""
-    folder = home
-    while not os.path.isdir(folder):  # which is false, too, where one may not look
-        if folder == folder.parent:
-            raise DriverNotSupported(f"{home}: no such directory, nor any above it")
-        folder = folder.parent
+    folder = nearest_folder(home)
     filesystem = files.filesystem_type(folder)
     _try_attributes(folder, filesystem)
     shared = files.can_reflink(folder)

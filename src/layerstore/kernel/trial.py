@@ -14,13 +14,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from layerstore.errors import KernelError
+from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel.files import remove_tree
 from layerstore.kernel.mount import mounts_below, unmount
 
-__all__ = ["sweep", "trial_folder"]
+__all__ = ["nearest_folder", "sweep", "trial_folder"]
 
 _PREFIX = ".layerstore-probe-"
+
+
+def nearest_folder(home: Path) -> Path:
+    """`home`, or the nearest folder above it that there is: where what goes for it is tried."""
+    for folder in (home, *home.parents):
+        if os.path.isdir(folder):  # which is false, too, where one may not look
+            return folder
+    raise DriverNotSupported(f"{home}: no such directory, nor any above it")
 
 
 @contextmanager
