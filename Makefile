@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 help:
 	@echo 'make demo     builds an image of real Debian packages, layer by layer, and shows what layers are'
 	@echo 'make test     runs the tests (PYTEST_ARGS="tests/core -k mount" chooses some)'
-	@echo 'make lint     ruff, mypy, import-linter'
+	@echo 'make lint     ruff, clang-format, mypy, import-linter'
 	@echo 'make bench    measures against the peers: BENCH_ARGS="--images FOLDER" (see benchmarks/README.md)'
 	@echo 'make venv     only the virtual environment, with the extension built'
 	@echo 'make clean    removes what these made'
@@ -30,6 +30,7 @@ lint:
 	@tools/prepare lint
 	.venv/bin/python -m ruff check
 	.venv/bin/python -m ruff format --check
+	find src benchmarks -name '*.[ch]' ! -name _shim.c -exec .venv/bin/clang-format --dry-run --Werror {} +
 	.venv/bin/python -m mypy
 	.venv/bin/lint-imports --no-cache
 

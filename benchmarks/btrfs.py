@@ -21,8 +21,8 @@ from pathlib import Path
 from benchmarks.bench import Measured, machine, run, table, write_results
 from layerstore.changes import compare_trees
 from layerstore.driver import LayerKey, StorageDriver
-from layerstore.kernel import mount as mounting
 from layerstore.kernel.files import syncfs
+from layerstore.kernel.mounts import mounting
 from layerstore.testing.filesystems import Filesystems, enter_private_namespace
 from layerstore_btrfs import Btrfs, Settings
 

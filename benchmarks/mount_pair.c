@@ -6,15 +6,13 @@
 #include <sys/mount.h>
 #include <time.h>
 
-static long long now(void)
-{
+static long long now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-int main(int count, char **arguments)
-{
+int main(int count, char **arguments) {
     if (count != 4)
         return 2;
     for (int round = atoi(arguments[1]); round > 0; round--) {

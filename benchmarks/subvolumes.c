@@ -11,15 +11,13 @@
 #include <time.h>
 #include <unistd.h>
 
-static long long now(void)
-{
+static long long now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-static void call(int folder, unsigned long request, int source, const char *name, unsigned long long flags)
-{
+static void call(int folder, unsigned long request, int source, const char *name, unsigned long long flags) {
     struct btrfs_ioctl_vol_args_v2 args = {.fd = source, .flags = flags};
     strncpy(args.name, name, sizeof args.name - 1);
     if (ioctl(folder, request, &args) != 0) {
@@ -28,8 +26,7 @@ static void call(int folder, unsigned long request, int source, const char *name
     }
 }
 
-int main(int count, char **arguments)
-{
+int main(int count, char **arguments) {
     if (count != 3)
         return 2;
     int source = open(arguments[1], O_RDONLY | O_DIRECTORY), folder = open(arguments[2], O_RDONLY | O_DIRECTORY);

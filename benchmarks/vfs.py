@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.bench import Measured, filesystem, machine, run, table, write_results
 from layerstore.changes import compare_copied, compare_trees
 from layerstore.driver import LayerKey
-from layerstore.kernel.copy import copy_tree
+from layerstore.kernel.copying import copy_tree
 from layerstore.kernel.files import remove_tree, syncfs
 from layerstore_vfs import Settings, Vfs
 

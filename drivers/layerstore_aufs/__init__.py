@@ -31,8 +31,8 @@ from layerstore.driver import (
 )
 from layerstore.errors import CannotRepresent, DepthExceeded, DriverNotSupported, KernelError
 from layerstore.kernel import files
-from layerstore.kernel.descriptors import FOLDER, open_path
-from layerstore.kernel.mount import detached, mount_id
+from layerstore.kernel.files.descriptors import FOLDER, open_path
+from layerstore.kernel.mounts import detached, mount_id
 from layerstore_aufs import probing
 from layerstore_aufs.copies import LISTS, TREES, Copies, remove_all
 from layerstore_aufs.settings import MAX_BRANCHES, Mode, Settings

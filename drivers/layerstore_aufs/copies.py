@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.changes import Changes, compare_copied, compare_trees
+from layerstore.changes.linked import link_stack
 from layerstore.driver import LayerKey, Usage, usage_of, usage_of_changes
 from layerstore.errors import CannotRepresent
 from layerstore.kernel import files
-from layerstore.kernel.copy import copy_tree, listed
-from layerstore.kernel.descriptors import FOLDER, opened
-from layerstore.kernel.linked import link_stack
-from layerstore.kernel.mount import boot_id
+from layerstore.kernel.copying import copy_tree, listed
+from layerstore.kernel.files.descriptors import FOLDER, opened
+from layerstore.kernel.mounts import boot_id
 
 TREES, LISTS, _CACHE = "trees", "copied", "copies"
 

@@ -16,12 +16,12 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from layerstore.changes.linked import link_stack
 from layerstore.driver import Backing, CopyOnWrite, Mount
 from layerstore.errors import DriverNotSupported, KernelError
-from layerstore.kernel import files, fuse
-from layerstore.kernel.linked import link_stack
-from layerstore.kernel.mount import AUFS, FUSE_OVERLAYFS, boot_id, detached
-from layerstore.kernel.trial import nearest_folder, trial_folder
+from layerstore.kernel import files
+from layerstore.kernel.mounts import AUFS, FUSE_OVERLAYFS, boot_id, detached, fuse
+from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
 from layerstore_aufs.settings import ATTRIBUTES, Mode, Settings
 
 ANSWER = ".backing"

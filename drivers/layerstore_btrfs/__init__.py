@@ -20,7 +20,7 @@ from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, Layer
 from layerstore.errors import ConfigError, InUse, KernelError, named
 from layerstore.kernel import btrfs, files
 from layerstore.kernel.btrfs import QuotaState
-from layerstore.kernel.mount import detached
+from layerstore.kernel.mounts import detached
 from layerstore_btrfs import probing
 from layerstore_btrfs.probing import SUBVOLUMES
 from layerstore_btrfs.settings import Settings

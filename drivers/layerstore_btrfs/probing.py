@@ -11,7 +11,7 @@ from pathlib import Path
 from layerstore.driver import Backing, CopyOnWrite
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import btrfs, files
-from layerstore.kernel.trial import nearest_folder, trial_folder
+from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
 from layerstore_btrfs.settings import Settings
 
 SUBVOLUMES = "subvolumes"

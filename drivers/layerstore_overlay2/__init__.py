@@ -17,8 +17,9 @@ from typing import ClassVar
 from layerstore.changes import Changes, make_exact, overlay_changes
 from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
 from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, KernelError
-from layerstore.kernel import files, quota
-from layerstore.kernel.mount import boot_id, detached
+from layerstore.kernel import files
+from layerstore.kernel.files import quota
+from layerstore.kernel.mounts import boot_id, detached
 from layerstore_overlay2 import probing
 from layerstore_overlay2.settings import MAX_DEPTH, Settings
 

@@ -18,9 +18,10 @@ from attrs import asdict
 
 from layerstore.driver import Backing, CopyOnWrite, Mount
 from layerstore.errors import DriverNotSupported, KernelError
-from layerstore.kernel import files, quota
-from layerstore.kernel.mount import boot_id, detached
-from layerstore.kernel.trial import nearest_folder, trial_folder
+from layerstore.kernel import files
+from layerstore.kernel.files import quota
+from layerstore.kernel.mounts import boot_id, detached
+from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
 from layerstore_overlay2.settings import MAX_DEPTH, Settings
 
 ANSWER = ".backing"

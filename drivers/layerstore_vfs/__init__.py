@@ -28,8 +28,8 @@ from layerstore.driver import (
 )
 from layerstore.errors import CannotRepresent, DriverNotSupported, named
 from layerstore.kernel import files
-from layerstore.kernel.copy import Copied, copy_tree, listed
-from layerstore.kernel.descriptors import FOLDER, opened
+from layerstore.kernel.copying import Copied, copy_tree, listed
+from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore_vfs import probing
 from layerstore_vfs.settings import Copy, Settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from layerstore.driver import Backing, CopyOnWrite
 from layerstore.errors import DriverNotSupported
 from layerstore.kernel import files
-from layerstore.kernel.trial import nearest_folder, trial_folder
+from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
 from layerstore_vfs.settings import Copy, Settings
 
 _DOCKER_NAMES = {"ext4": "extfs", "fuse": "fuseblk"}

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from attrs import frozen
 
-from layerstore.diff import Damage, Level
 from layerstore.driver import LayerKey
 from layerstore.errors import Damaged, KernelError
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
+from layerstore.tar import Damage, Level
 
 _SHOWN = 10
 

@@ -52,7 +52,7 @@ from attrs import frozen
 from layerstore.changes import Changes, Kind, compare_trees
 from layerstore.errors import KernelError
 from layerstore.kernel import files
-from layerstore.kernel.mount import Mount, detached
+from layerstore.kernel.mounts import Mount, detached
 
 __all__ = [
     "Backing",

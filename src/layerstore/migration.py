@@ -16,25 +16,24 @@ from pathlib import Path
 
 from attrs import asdict, evolve, frozen
 
-from layerstore import diff as tar
-from layerstore import plugins
+from layerstore import plugins, tar
 from layerstore.changes import Changes
 from layerstore.containers import Containers
 from layerstore.containers import rows as container_rows
 from layerstore.containers.rows import Row
 from layerstore.database import Database, Transaction
-from layerstore.diff import Level
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Dialect, LayerKey, StorageDriver
 from layerstore.errors import ConfigError, DepthExceeded, DriverNotSupported, InUse, LayerstoreError, named
 from layerstore.kernel.files import copy_root_attributes, fsync_folder, syncfs
-from layerstore.kernel.mount import detached
+from layerstore.kernel.mounts import detached
 from layerstore.layers import Layers, LayerSource, Progress, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import assembling
 from layerstore.layers.folders import Folders, counting
 from layerstore.layers.relay import Write, relay
 from layerstore.locks import FORMER
+from layerstore.tar import Level
 
 __all__ = [
     "Migrated",

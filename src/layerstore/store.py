@@ -32,8 +32,7 @@ from layerstore.driver import StorageDriver
 from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
 from layerstore.images import Image, Images, Removal, instructions
 from layerstore.images import config as image_config
-from layerstore.kernel import trial
-from layerstore.kernel.mount import boot_id, processes_with
+from layerstore.kernel.mounts import boot_id, processes_with, trial
 from layerstore.layers import Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.locks import USE, Held, Locks

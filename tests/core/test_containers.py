@@ -29,7 +29,7 @@ from layerstore.errors import (
     NotFound,
 )
 from layerstore.images import Image
-from layerstore.kernel.mount import mount_id
+from layerstore.kernel.mounts import mount_id
 from layerstore.store import Store
 from support import images as make
 

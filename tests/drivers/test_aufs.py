@@ -23,7 +23,7 @@ from layerstore import plugins
 from layerstore.driver import LayerKey, StorageDriver
 from layerstore.errors import CannotRepresent, ConfigError, DepthExceeded, DriverNotSupported, KernelError
 from layerstore.kernel import files
-from layerstore.kernel import mount as mounting
+from layerstore.kernel.mounts import mounting, mounts_below
 from layerstore.testing.trees import assert_same, listing
 from layerstore_aufs import Aufs, Mode, Settings, ancestors, probing
 from support import images
@@ -299,7 +299,7 @@ def test_the_whole_life_leaves_nothing(backing: Backing, mode: str) -> None:
     assert names_in(home) == set()
     assert list((home / "copies").glob("*/*")) == []
     wait_until(lambda: servers() <= before)
-    assert (mounting.mounts_below(folder), os.listdir(folder / "aufs" / "staging")) == ([], [])
+    assert (mounts_below(folder), os.listdir(folder / "aufs" / "staging")) == ([], [])
 
 
 # ---- layers
@@ -1061,7 +1061,7 @@ def test_a_home_in_use_keeps_the_answer_for_this_boot(aufs: Bench, monkeypatch: 
 def test_an_ordinary_user_is_told_that_it_takes_root(tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib; from layerstore_aufs import Aufs, Settings\n"
-        "import layerstore.kernel.copy, layerstore.kernel.refusals, subprocess, hashlib\n"
+        "import layerstore.kernel.copying, layerstore.kernel.mounts.refusals, subprocess, hashlib\n"
         "os.chdir(sys.argv[1]); os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)\n"
         "from layerstore.errors import DriverNotSupported\n"
         "try: Aufs.probe(pathlib.Path(), Settings())\n"

@@ -24,9 +24,9 @@ from layerstore.changes import Changes, compare_trees
 from layerstore.driver import CopyOnWrite, LayerKey, usage_of
 from layerstore.errors import ConfigError, Damaged, DriverNotSupported, InUse, KernelError
 from layerstore.kernel import btrfs
-from layerstore.kernel import mount as mounting
 from layerstore.kernel.btrfs import QuotaState
 from layerstore.kernel.files import remove_tree, syncfs
+from layerstore.kernel.mounts import mounting
 from layerstore.store import Store
 from layerstore.testing import trees
 from layerstore_btrfs import Btrfs, Settings
@@ -600,7 +600,7 @@ import os, sys, layerstore
 from core.adding import Adder
 from drivers import test_btrfs as test
 from layerstore_btrfs import Btrfs
-from layerstore import diff
+from layerstore import tar
 from layerstore.kernel import btrfs
 from pathlib import Path
 moment = sys.argv[2]
@@ -620,7 +620,7 @@ def dies(self, *arguments, **more):
         real(self, *arguments, **more)
     os._exit(9)
 if name == "unpack":
-    diff.unpack = lambda stream, tree, **more: ((tree / "half").touch(), os._exit(9))
+    tar.unpack = lambda stream, tree, **more: ((tree / "half").touch(), os._exit(9))
     Adder(store)(test.BASE, test.UPPER)
 setattr(Btrfs, name, dies)
 if name == "create":

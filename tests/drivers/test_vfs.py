@@ -25,8 +25,8 @@ from layerstore import plugins
 from layerstore.changes import Changes, compare_trees
 from layerstore.driver import CopyOnWrite, LayerKey, Usage
 from layerstore.errors import ConfigError, DriverNotSupported, KernelError, LayerstoreError
-from layerstore.kernel import epoch
-from layerstore.kernel import mount as mounting
+from layerstore.kernel.copying import epoch
+from layerstore.kernel.mounts import mounting
 from layerstore.store import Store
 from layerstore.testing import trees
 from layerstore.testing.filesystems import Filesystems

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel.stacks import Stack, make_stack
-from layerstore.kernel import mount as mounting
-from layerstore.kernel.mount import Mount
+from layerstore.kernel.mounts import Mount, mount_id, mounting
 
 
 @pytest.fixture
@@ -46,5 +45,5 @@ def mounted() -> Iterator[Callable[[list[Mount], Path], int]]:
 
     yield mount
     for place in reversed(places):
-        if mounting.mount_id(place) is not None:
+        if mount_id(place) is not None:
             mounting.unmount(place, lazy=True)

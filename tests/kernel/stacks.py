@@ -11,7 +11,7 @@ from threading import Event
 import pytest
 from attrs import frozen
 
-from layerstore.kernel.mount import Mount
+from layerstore.kernel.mounts import Mount
 
 NOBODY = 65534
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kernel.wild import Wild
 from layerstore.changes import Changes, compare_copied, compare_trees
-from layerstore.kernel.copy import copy_tree
+from layerstore.kernel.copying import copy_tree
 from layerstore.kernel.files import remove_tree
 from layerstore.testing.filesystems import Filesystems
 from support.properties import by_day

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from kernel.wild import CAPABILITY, Wild, acl, below
 from layerstore.errors import KernelError
-from layerstore.kernel.copy import copy_tree
+from layerstore.kernel.copying import copy_tree
 from layerstore.kernel.files import can_reflink, remove_tree
-from layerstore.kernel.mount import Mount
+from layerstore.kernel.mounts import Mount
 from layerstore.testing import trees
 from support.properties import by_day
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.kernel.epoch import epoch_of
-from layerstore.kernel.mounttable import boot_id
+from layerstore.kernel.copying.epoch import epoch_of
+from layerstore.kernel.mounts.table import boot_id
 from layerstore.testing.filesystems import Filesystems
 
 pytestmark = pytest.mark.root

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerstore.errors import KernelError
-from layerstore.kernel import files
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files import (
     Writeback,
@@ -31,6 +30,7 @@ from layerstore.kernel.files import (
     open_beneath,
     open_tree_root,
     syncfs,
+    syncing,
 )
 from support.properties import by_day
 
@@ -152,7 +152,7 @@ def test_writeback_syncs_while_it_is_entered(
         def __getattr__(self, name: str) -> object:
             return synced.append if name == "ls_sync_filesystem" else getattr(lib, name)
 
-    monkeypatch.setattr(files, "lib", Counting())
+    monkeypatch.setattr(syncing, "lib", Counting())
     before = os.listdir("/proc/self/fd")
 
     with Writeback(backing(filesystem)):

@@ -11,8 +11,7 @@ import pytest
 
 from kernel.stacks import Stack, make_stack, servers, wait_until
 from layerstore.errors import KernelError
-from layerstore.kernel import aufs, fuse
-from layerstore.kernel.mount import AUFS, FUSE_OVERLAYFS, Mount, attach, detached, mount_id, unmount
+from layerstore.kernel.mounts import AUFS, FUSE_OVERLAYFS, Mount, attach, aufs, detached, fuse, mount_id, unmount
 
 Mounter = Callable[[list[Mount], Path], int]
 Backing = Callable[[str], Path]

@@ -16,9 +16,8 @@ import pytest
 
 from kernel.stacks import Stack, as_nobody, in_child, make_stack
 from layerstore.errors import KernelError
-from layerstore.kernel import mount as mounting
 from layerstore.kernel._shim import lib
-from layerstore.kernel.mount import Mount, attach, detached, mount_id, mounts_below, unmount
+from layerstore.kernel.mounts import Mount, attach, detached, mount_id, mounting, mounts_below, unmount
 from layerstore.testing.filesystems import enter_private_namespace
 
 pytestmark = pytest.mark.root
@@ -439,10 +438,10 @@ class OldOverlay:
 
 
 def test_importing_mounts_loads_little() -> None:
-    code = "import sys; import layerstore.kernel.mount; print(*sys.modules)"
+    code = "import sys; import layerstore.kernel.mounts; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
-    assert "layerstore.kernel.refusals" not in loaded
+    assert "layerstore.kernel.mounts.refusals" not in loaded
     assert not {"tempfile", "subprocess", "difflib"} & set(loaded)
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from kernel.stacks import Stack, as_nobody
 from layerstore.errors import KernelError
-from layerstore.kernel import mounttable
-from layerstore.kernel.mount import Mount, boot_id, mount_id, mount_namespace, mounts_below, namespace_holds, unmount
+from layerstore.kernel.mounts import Mount, boot_id, mount_id, mount_namespace, mounts_below, namespace_holds, unmount
+from layerstore.kernel.mounts import table as mounttable
 
 pytestmark = pytest.mark.root
 
@@ -155,7 +155,7 @@ def test_a_holder_in_another_mount_namespace_is_named(stack: Stack, mounted: Mou
     apart = ("unshare", "--mount", "--propagation", "private")
 
     with process(HOLDS["the current directory"], stack.merged, prefix=apart):
-        from layerstore.kernel import refusals
+        from layerstore.kernel.mounts import refusals
 
         assert any(name.startswith("python") for name in refusals.holders(stack.merged))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from layerstore.errors import KernelError
-from layerstore.kernel import quota
-from layerstore.kernel.quota import QuotaState
+from layerstore.kernel.files import quota
+from layerstore.kernel.files.quota import QuotaState
 
 pytestmark = pytest.mark.root
 

@@ -6,8 +6,7 @@ import errno
 
 import pytest
 
-from layerstore.kernel import refusals
-from layerstore.kernel.mount import Mount
+from layerstore.kernel.mounts import Mount, refusals
 
 
 @pytest.mark.parametrize(("call", "remedy"), [("move_mount", "fs.mount-max"), ("fsconfig", "Free some space")])

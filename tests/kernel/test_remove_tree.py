@@ -20,7 +20,7 @@ from kernel.stacks import as_nobody
 from layerstore.errors import KernelError
 from layerstore.kernel import btrfs
 from layerstore.kernel.files import remove_tree
-from layerstore.kernel.mount import Mount, unmount
+from layerstore.kernel.mounts import Mount, unmount
 from support.properties import by_day
 
 Backing = Callable[[str], Path]

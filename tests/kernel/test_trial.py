@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.kernel.mount import mounts_below
-from layerstore.kernel.trial import sweep, trial_folder
+from layerstore.kernel.mounts import mounts_below
+from layerstore.kernel.mounts.trial import sweep, trial_folder
 from layerstore.testing.filesystems import unmount
 
 DIES = """
 import os, sys
 from pathlib import Path
 from layerstore.kernel import btrfs
-from layerstore.kernel.trial import trial_folder
+from layerstore.kernel.mounts.trial import trial_folder
 with trial_folder(Path(sys.argv[1])) as place:
     (place / "deep" / "er").mkdir(parents=True)
     if sys.argv[2] == "btrfs":

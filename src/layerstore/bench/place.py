@@ -19,7 +19,7 @@ from attrs import frozen
 
 from layerstore.errors import ConfigError, KernelError, LayerstoreError, named
 from layerstore.kernel.files import remove_tree, syncfs
-from layerstore.kernel.mount import mounts_below, unmount
+from layerstore.kernel.mounts import mounts_below, unmount
 
 __all__ = ["Place", "can_drop_caches", "claimed", "default_folder", "drop_caches", "require_room"]
 

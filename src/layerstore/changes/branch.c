@@ -61,7 +61,8 @@ static int make_whiteout(struct ls_changes *changes, const char *path) {
 
 static bool is_removed(const struct ls_changes *changes, const char *path) {
     struct found wanted = {(char *)path, 0};
-    const struct found *found = changes->count ? bsearch(&wanted, changes->found, changes->count, sizeof wanted, ls_changes_by_path) : NULL;
+    const struct found *found =
+        changes->count ? bsearch(&wanted, changes->found, changes->count, sizeof wanted, ls_changes_by_path) : NULL;
     return found && found->kind == 'D';
 }
 
@@ -140,7 +141,8 @@ static int clean_name(struct walk *walk, int folder, const char *name) {
         walk->altered = true;
     } else if (!rc) {
         rc = walk->changes->marks == LS_MARKS_FUSE ? strip(walk, folder, name) : 0;
-        if (!rc && S_ISDIR(facts.st_mode) && !(rc = ls_bytes_add(&walk->path, name, strlen(name)) ?: ls_bytes_add(&walk->path, "/", 1))) {
+        if (!rc && S_ISDIR(facts.st_mode) &&
+            !(rc = ls_bytes_add(&walk->path, name, strlen(name)) ?: ls_bytes_add(&walk->path, "/", 1))) {
             int inner = ls_changes_open(folder, name, O_RDONLY | O_DIRECTORY);
             rc = inner < 0 ? inner : clean_folder(walk, inner);
         }

@@ -2,7 +2,9 @@
 #define _GNU_SOURCE
 #include "internal.h"
 
-struct ls_changes *ls_changes_new(void) { return calloc(1, sizeof(struct ls_changes)); }
+struct ls_changes *ls_changes_new(void) {
+    return calloc(1, sizeof(struct ls_changes));
+}
 
 void ls_changes_free(struct ls_changes *changes) {
     if (!changes)
@@ -35,10 +37,12 @@ int ls_changes_fail(struct ls_changes *changes, int code, const char *call, cons
 }
 
 void ls_changes_failed(struct ls_changes *changes, struct ls_changes_failure *failure) {
-    *failure = (struct ls_changes_failure){-changes->code, changes->call ? changes->call : "", changes->failed ? changes->failed : ""};
+    *failure = (struct ls_changes_failure){-changes->code, changes->call ? changes->call : "",
+                                           changes->failed ? changes->failed : ""};
 }
 
-static int append(struct ls_changes *changes, struct found **list, size_t *count, size_t *room, char kind, const char *path) {
+static int append(struct ls_changes *changes, struct found **list, size_t *count, size_t *room, char kind,
+                  const char *path) {
     if (*count == *room) {
         size_t more = *room ? *room * 2 : 64;
         struct found *grown = realloc(*list, more * sizeof *grown);
@@ -54,7 +58,9 @@ static int append(struct ls_changes *changes, struct found **list, size_t *count
     return 0;
 }
 
-int ls_changes_add(struct ls_changes *changes, char kind, const char *path) { return append(changes, &changes->found, &changes->count, &changes->room, kind, path); }
+int ls_changes_add(struct ls_changes *changes, char kind, const char *path) {
+    return append(changes, &changes->found, &changes->count, &changes->room, kind, path);
+}
 
 int ls_changes_add_surplus(struct ls_changes *changes, char kind, const char *path) {
     return append(changes, &changes->surplus, &changes->surplus_count, &changes->surplus_room, kind, path);
@@ -90,7 +96,8 @@ static int complete_links(struct ls_changes *changes) {
         qsort(changes->linked, changes->linked_count, sizeof *changes->linked, by_inode);
     for (size_t begin = 0, end; begin < changes->linked_count; begin = end) {
         bool changed = false;
-        for (end = begin; end < changes->linked_count && !by_inode(&changes->linked[begin], &changes->linked[end]); end++)
+        for (end = begin; end < changes->linked_count && !by_inode(&changes->linked[begin], &changes->linked[end]);
+             end++)
             changed |= changes->linked[end].changed;
         for (size_t i = begin; changed && i < end; i++)
             if (!changes->linked[i].changed && ls_changes_add(changes, 'C', changes->linked[i].path))
@@ -99,7 +106,9 @@ static int complete_links(struct ls_changes *changes) {
     return 0;
 }
 
-int ls_changes_by_path(const void *a, const void *b) { return strcmp(((const struct found *)a)->path, ((const struct found *)b)->path); }
+int ls_changes_by_path(const void *a, const void *b) {
+    return strcmp(((const struct found *)a)->path, ((const struct found *)b)->path);
+}
 
 /* A directory that holds a change is a change. Paths are sorted, so a missing one shows by not being found. */
 static int complete_parents(struct ls_changes *changes) {
@@ -114,7 +123,8 @@ static int complete_parents(struct ls_changes *changes) {
             size_t length = strlen(path);
             if (!strncmp(known, path, length) && (known[length] == '/' || !known[length]))
                 break; /* it and those above it have been seen to */
-            struct found wanted = {path, 0}, *there = bsearch(&wanted, changes->found, sorted, sizeof wanted, ls_changes_by_path);
+            struct found wanted = {path, 0},
+                         *there = bsearch(&wanted, changes->found, sorted, sizeof wanted, ls_changes_by_path);
             if (there && there->kind == UNCHANGED)
                 there->kind = 'C';
             else if (!there && ls_changes_add(changes, 'C', path)) {
@@ -163,7 +173,8 @@ int ls_changes_finish(struct ls_changes *changes) {
     kept = listed;
     changes->count = kept;
     for (size_t i = 0; !rc && i < changes->count; i++) {
-        rc = ls_bytes_add(&changes->list, &changes->found[i].kind, 1) ?: ls_bytes_add(&changes->list, changes->found[i].path, strlen(changes->found[i].path) + 1);
+        rc = ls_bytes_add(&changes->list, &changes->found[i].kind, 1)
+                 ?: ls_bytes_add(&changes->list, changes->found[i].path, strlen(changes->found[i].path) + 1);
         if (rc)
             ls_changes_fail(changes, rc, "malloc", "");
     }
@@ -175,6 +186,9 @@ size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data) {
     return changes->list.length;
 }
 
-size_t ls_changes_count(struct ls_changes *changes) { return changes->count; }
-int ls_changes_can_be_exact(struct ls_changes *changes) { return !changes->needs_copy; }
-
+size_t ls_changes_count(struct ls_changes *changes) {
+    return changes->count;
+}
+int ls_changes_can_be_exact(struct ls_changes *changes) {
+    return !changes->needs_copy;
+}

@@ -41,4 +41,5 @@ void ls_changes_failed(struct ls_changes *changes, struct ls_changes_failure *fa
 
 /* Writes a list of changes as a layer in aufs's form: what `tree` has of it is copied into the empty directory `target`, what
  * is removed becomes a mark. Blocks are shared where the filesystem can. 0; or -errno with the call, and the place in `where`. */
-int ls_changes_write(const uint8_t *list, size_t length, int tree, int target, const char **call, char *where, size_t room);
+int ls_changes_write(const uint8_t *list, size_t length, int tree, int target, const char **call, char *where,
+                     size_t room);

@@ -26,7 +26,9 @@ static int later(struct ls_changes *changes, const char *path, enum how how, boo
     return 0;
 }
 
-int ls_changes_open_folder(int root, const char *path) { return ls_open_beneath(root, *path ? path : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0); }
+int ls_changes_open_folder(int root, const char *path) {
+    return ls_open_beneath(root, *path ? path : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
 
 /* --- does one name differ? ---------------------------------------------------------------------------------------- */
 
@@ -84,13 +86,15 @@ static int same_bytes(int a, int b) {
 }
 
 static bool same_facts(const struct stat *a, const struct stat *b) {
-    return a->st_mode == b->st_mode && a->st_uid == b->st_uid && a->st_gid == b->st_gid && a->st_mtim.tv_sec == b->st_mtim.tv_sec
-        && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && (S_ISDIR(a->st_mode) || a->st_size == b->st_size)
-        && ((!S_ISCHR(a->st_mode) && !S_ISBLK(a->st_mode)) || a->st_rdev == b->st_rdev);
+    return a->st_mode == b->st_mode && a->st_uid == b->st_uid && a->st_gid == b->st_gid &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+           (S_ISDIR(a->st_mode) || a->st_size == b->st_size) &&
+           ((!S_ISCHR(a->st_mode) && !S_ISBLK(a->st_mode)) || a->st_rdev == b->st_rdev);
 }
 
 /* 1 the same, 0 not, or -errno. `read`: compare the bytes of files that look alike. */
-static int same(int folder_a, int folder_b, const char *name, const struct stat *a, const struct stat *b, bool read_both) {
+static int same(int folder_a, int folder_b, const char *name, const struct stat *a, const struct stat *b,
+                bool read_both) {
     if (!same_facts(a, b))
         return 0;
     if (S_ISLNK(a->st_mode)) {
@@ -121,11 +125,14 @@ static int name_path(struct ls_changes *changes, struct place *place, const char
     rc = rc ?: (length ? ls_bytes_add(&place->path, "/", 1) : 0) ?: ls_bytes_add(&place->path, name, strlen(name));
     if (rc)
         return ls_changes_fail(changes, rc, "malloc", name);
-    return place->path.length < PATH_MAX ? 0 : ls_changes_fail(changes, -ENAMETOOLONG, LS_CHANGES_TOO_LONG, (char *)place->path.data);
+    return place->path.length < PATH_MAX
+               ? 0
+               : ls_changes_fail(changes, -ENAMETOOLONG, LS_CHANGES_TOO_LONG, (char *)place->path.data);
 }
 
 /* A name that the new tree has. `how` is how to go on below it, if it is a directory. */
-int ls_changes_present(struct ls_changes *changes, struct place *place, const char *name, const struct stat *now, enum how how, bool read_both) {
+int ls_changes_present(struct ls_changes *changes, struct place *place, const char *name, const struct stat *now,
+                       enum how how, bool read_both) {
     const char *path = (const char *)place->path.data;
     struct stat before;
     bool had = place->lower >= 0 && fstatat(place->lower, name, &before, AT_SYMLINK_NOFOLLOW) == 0;
@@ -172,10 +179,12 @@ static int visit_lower(struct ls_changes *changes, struct place *place, const ch
     errno = ENOENT;
     if (is_there(place, name, &now))
         return 0;
-    return errno == ENOENT ? ls_changes_add(changes, 'D', (char *)place->path.data) : ls_changes_fail(changes, -errno, "fstatat", (char *)place->path.data);
+    return errno == ENOENT ? ls_changes_add(changes, 'D', (char *)place->path.data)
+                           : ls_changes_fail(changes, -errno, "fstatat", (char *)place->path.data);
 }
 
-static int each_name(struct ls_changes *changes, struct place *place, int fd, int (*visit)(struct ls_changes *, struct place *, const char *)) {
+static int each_name(struct ls_changes *changes, struct place *place, int fd,
+                     int (*visit)(struct ls_changes *, struct place *, const char *)) {
     int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *listing = own < 0 ? NULL : fdopendir(own);
     if (!listing)
@@ -193,7 +202,8 @@ static int each_name(struct ls_changes *changes, struct place *place, int fd, in
 }
 
 static int visit_folder(struct ls_changes *changes, const struct folder *folder) {
-    struct place place = {.folder = folder, .upper = -1, .merged = ls_changes_open_folder(changes->merged, folder->path), .lower = -1};
+    struct place place = {
+        .folder = folder, .upper = -1, .merged = ls_changes_open_folder(changes->merged, folder->path), .lower = -1};
     int rc = place.merged;
     if (rc >= 0 && folder->deep)
         rc = place.lower = ls_changes_open_folder(changes->lower, folder->path);
@@ -256,7 +266,8 @@ int ls_changes_visit_gone(struct ls_changes *changes, struct place *place, const
 }
 
 int ls_changes_run(struct ls_changes *changes, enum how how) {
-    int rc = compare_roots(changes) ?: later(changes, "", changes->lower < 0 && how == COMPARED ? ADDED : how, changes->lower >= 0, false);
+    int rc = compare_roots(changes)
+                 ?: later(changes, "", changes->lower < 0 && how == COMPARED ? ADDED : how, changes->lower >= 0, false);
     while (!rc && changes->todo) {
         struct folder *folder = changes->todo;
         changes->todo = folder->next;
@@ -273,4 +284,3 @@ int ls_changes_of_trees(struct ls_changes *changes, int merged, int lower, int c
     changes->content = content;
     return ls_changes_run(changes, COMPARED);
 }
-

@@ -31,7 +31,8 @@ bool ls_changes_is_unaltered(const struct ls_changes *changes, const struct stat
     if (!known || now->st_dev != known->merged || before->st_dev != known->lower)
         return false;
     const struct known *slot = slot_of(known, now->st_ino);
-    return slot->used && !slot->doubtful && slot->source == before->st_ino && slot->seconds == now->st_ctim.tv_sec && slot->nanoseconds == now->st_ctim.tv_nsec;
+    return slot->used && !slot->doubtful && slot->source == before->st_ino && slot->seconds == now->st_ctim.tv_sec &&
+           slot->nanoseconds == now->st_ctim.tv_nsec;
 }
 
 static int read_list(struct ls_known *known, const uint8_t *list, size_t length) {

@@ -1,8 +1,8 @@
 /* What the parts of this folder share: the state of one comparison, and one name in hand. */
 #ifndef LS_CHANGES_INTERNAL_H
 #define LS_CHANGES_INTERNAL_H
-#include "../kernel/xattrs.h" /* before those that cffi reads, which include nothing */
-#include "../kernel/files.h"
+#include "../kernel/files/xattrs.h" /* before those that cffi reads, which include nothing */
+#include "../kernel/files/files.h"
 #include "changes.h"
 
 #include <sys/stat.h>
@@ -76,7 +76,8 @@ int ls_changes_finish(struct ls_changes *changes);
 int ls_changes_open(int folder, const char *name, int flags);
 int ls_changes_open_folder(int root, const char *path);
 /* A name that the new tree has. `how` is how to go on below it, if it is a directory. `read_both`: compare bytes, too. */
-int ls_changes_present(struct ls_changes *changes, struct place *place, const char *name, const struct stat *now, enum how how, bool read_both);
+int ls_changes_present(struct ls_changes *changes, struct place *place, const char *name, const struct stat *now,
+                       enum how how, bool read_both);
 /* One name of a directory: one that the new tree has, one that the old tree has. */
 int ls_changes_visit_there(struct ls_changes *changes, struct place *place, const char *name);
 int ls_changes_visit_gone(struct ls_changes *changes, struct place *place, const char *name);
@@ -103,5 +104,7 @@ int ls_changes_drop_surplus(struct ls_changes *changes, const char *path);
 #define LS_OPAQUE_NAME ".wh..wh..opq"
 bool ls_branch_is_opaque(int folder, int marks);
 int ls_branch_make_exact(struct ls_changes *changes);
-static inline bool ls_begins(const char *name, const char *prefix) { return !strncmp(name, prefix, strlen(prefix)); }
+static inline bool ls_begins(const char *name, const char *prefix) {
+    return !strncmp(name, prefix, strlen(prefix));
+}
 #endif

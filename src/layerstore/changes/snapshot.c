@@ -7,9 +7,9 @@
  * the directories above. A directory that is not the parent's of the same path is compared in full. Whatever is looked
  * at is compared as compare.c compares it: an inode that only seems changed costs time and is no change. */
 #define _GNU_SOURCE
-#include "../kernel/btrfs_tree.h"
+#include "../kernel/btrfs/tree.h"
 #include "internal.h"
-#include "../kernel/btrfs.h"
+#include "../kernel/btrfs/btrfs.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -32,7 +32,7 @@ struct node {
 struct ls_snapshot {
     struct ls_btrfs_search search;
     dev_t device, lower_device;
-    bool nested;         /* there are subvolumes in it, whose numbers say nothing about inodes */
+    bool nested; /* there are subvolumes in it, whose numbers say nothing about inodes */
     struct node **nodes; /* by inode: a hash table, half empty */
     size_t count, room;
     struct node *queue; /* whose names are not known yet */
@@ -47,7 +47,9 @@ static size_t slot_of(const struct ls_snapshot *snapshot, uint64_t inode) {
     return slot;
 }
 
-static struct node *find(const struct ls_snapshot *snapshot, uint64_t inode) { return snapshot->room ? snapshot->nodes[slot_of(snapshot, inode)] : NULL; }
+static struct node *find(const struct ls_snapshot *snapshot, uint64_t inode) {
+    return snapshot->room ? snapshot->nodes[slot_of(snapshot, inode)] : NULL;
+}
 
 static int grow(struct ls_snapshot *snapshot) {
     struct ls_snapshot larger = *snapshot;
@@ -146,7 +148,9 @@ static void entries_free(struct entries *entries) {
     free(entries->list);
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(((const struct entry *)a)->name, ((const struct entry *)b)->name); }
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const struct entry *)a)->name, ((const struct entry *)b)->name);
+}
 
 static int read_entries(int folder, struct entries *entries) {
     int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
@@ -316,7 +320,9 @@ int ls_changes_complete_snapshot(struct ls_changes *changes) {
         qsort(changes->linked, count, sizeof *changes->linked, by_inode_and_path);
     for (size_t begin = 0, end; !rc && begin < count; begin = end) {
         bool changed = false;
-        for (end = begin; end < count && changes->linked[end].inode == changes->linked[begin].inode && changes->linked[end].device == changes->linked[begin].device; end++)
+        for (end = begin; end < count && changes->linked[end].inode == changes->linked[begin].inode &&
+                          changes->linked[end].device == changes->linked[begin].device;
+             end++)
             changed |= changes->linked[end].changed;
         if (changed && changes->linked[begin].device == changes->snapshot->device)
             rc = remember_others(changes, begin, end);

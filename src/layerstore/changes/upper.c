@@ -12,7 +12,9 @@
 
 /* Of the kernel, and of nobody else: only root can set these names, while anyone may set `user.overlay.*`, which mean
  * nothing to a mount without `userxattr`. */
-static bool has_mark(int fd, const char *name) { return fgetxattr(fd, name, NULL, 0) >= 0; }
+static bool has_mark(int fd, const char *name) {
+    return fgetxattr(fd, name, NULL, 0) >= 0;
+}
 
 static bool is_whiteout(int folder, const char *name, const struct stat *facts, int marks) {
     if (S_ISCHR(facts->st_mode))
@@ -59,7 +61,8 @@ static bool is_metacopy(int folder, const char *name) {
 static int visit_whiteout(struct ls_changes *changes, struct place *place, const char *name, const struct stat *mark) {
     const char *hidden = name + strlen(LS_WHITEOUT_PREFIX);
     struct stat before;
-    if (ls_begins(name, LS_META_PREFIX) || !S_ISREG(mark->st_mode) || !*hidden || !strcmp(hidden, ".") || !strcmp(hidden, ".."))
+    if (ls_begins(name, LS_META_PREFIX) || !S_ISREG(mark->st_mode) || !*hidden || !strcmp(hidden, ".") ||
+        !strcmp(hidden, ".."))
         return 0;
     if (place->lower < 0 || fstatat(place->lower, hidden, &before, AT_SYMLINK_NOFOLLOW))
         return ls_changes_add_surplus(changes, STALE, (char *)place->path.data);
@@ -76,7 +79,8 @@ int ls_changes_visit_upper(struct ls_changes *changes, struct place *place, cons
         return visit_whiteout(changes, place, name, &mark);
     if (is_whiteout(place->upper, name, &mark, changes->marks)) {
         bool had = place->lower >= 0 && fstatat(place->lower, name, &before, AT_SYMLINK_NOFOLLOW) == 0;
-        return had ? ls_changes_add(changes, 'D', (char *)place->path.data) : ls_changes_add_surplus(changes, STALE, (char *)place->path.data);
+        return had ? ls_changes_add(changes, 'D', (char *)place->path.data)
+                   : ls_changes_add_surplus(changes, STALE, (char *)place->path.data);
     }
     if (fstatat(place->merged, name, &now, AT_SYMLINK_NOFOLLOW))
         return errno == ENOENT ? 0 : ls_changes_fail(changes, -errno, "fstatat", (char *)place->path.data);
@@ -147,9 +151,11 @@ static int hide_each(struct ls_changes *changes, const char *path, int upper, in
             continue;
         if (fstatat(upper, one->d_name, &above, AT_SYMLINK_NOFOLLOW)) {
             rc = errno == ENOENT && !mknodat(upper, one->d_name, S_IFCHR, 0) ? 0 : -errno;
-            if (!rc && fgetxattr(upper, "trusted.overlay.origin", NULL, 0) < 0 && fsetxattr(upper, "trusted.overlay.origin", "", 0, 0))
+            if (!rc && fgetxattr(upper, "trusted.overlay.origin", NULL, 0) < 0 &&
+                fsetxattr(upper, "trusted.overlay.origin", "", 0, 0))
                 rc = -errno; /* see finish.c: or the whiteouts show as ghosts where the directory is not merged */
-        } else if (S_ISDIR(above.st_mode) && !fstatat(lower, one->d_name, &below, AT_SYMLINK_NOFOLLOW) && S_ISDIR(below.st_mode)) {
+        } else if (S_ISDIR(above.st_mode) && !fstatat(lower, one->d_name, &below, AT_SYMLINK_NOFOLLOW) &&
+                   S_ISDIR(below.st_mode)) {
             rc = ls_bytes_set(&place.path, path, strlen(path)) ?: ls_bytes_add(&place.path, "/", 1) ?: ls_bytes_add(&place.path, one->d_name, strlen(one->d_name));
             rc = rc ?: make_opaque(upper, one->d_name) ?: ls_changes_add_surplus(changes, OPAQUE, (char *)place.path.data);
         }

@@ -1,7 +1,7 @@
 /* A list of changes written as a layer in aufs's form, for where the changed tree is a copy and no upper directory. */
 #define _GNU_SOURCE
 #include "internal.h"
-#include "../kernel/entry.h"
+#include "../kernel/files/entry.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -81,7 +81,9 @@ static int settle_folder(struct writing *writing, const char *path) {
     int rc = from < 0 ? from : fstat(from, &facts) ? -errno : 0;
     writing->call = "openat2";
     if (!rc && S_ISDIR(facts.st_mode))
-        rc = (to = ls_open_beneath(writing->target, name, O_PATH | O_DIRECTORY, 0)) < 0 ? to : ls_entry_settle(from, to, &facts, &writing->call);
+        rc = (to = ls_open_beneath(writing->target, name, O_PATH | O_DIRECTORY, 0)) < 0
+                 ? to
+                 : ls_entry_settle(from, to, &facts, &writing->call);
     if (from >= 0)
         close(from);
     if (to >= 0)
@@ -89,7 +91,8 @@ static int settle_folder(struct writing *writing, const char *path) {
     return rc;
 }
 
-int ls_changes_write(const uint8_t *list, size_t length, int tree, int target, const char **call, char *where, size_t room) {
+int ls_changes_write(const uint8_t *list, size_t length, int tree, int target, const char **call, char *where,
+                     size_t room) {
     struct writing writing = {.tree = tree, .target = target, .call = ""};
     const char *path = "";
     size_t at = 0;

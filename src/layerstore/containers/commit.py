@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
-from layerstore import diff as tar
-from layerstore import reference
+from layerstore import reference, tar
 from layerstore.changes import Changes
 from layerstore.containers import rows
 from layerstore.containers.mounting import Mounts
@@ -23,7 +22,7 @@ from layerstore.driver import LayerKey
 from layerstore.images import Image, Images, instructions
 from layerstore.images import config as config_of
 from layerstore.images import rows as image_rows
-from layerstore.kernel.mount import detached
+from layerstore.kernel.mounts import detached
 from layerstore.layers import Stack
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.folders import Diff

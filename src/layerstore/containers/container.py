@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from layerstore import diff as tar
-from layerstore import reference
+from layerstore import reference, tar
 from layerstore.changes import Changes
 from layerstore.containers.commit import Commit
 from layerstore.containers.rows import Row
@@ -25,7 +24,7 @@ from layerstore.errors import NotFound
 from layerstore.images import Image
 from layerstore.images import config as config_of
 from layerstore.images import rows as image_rows
-from layerstore.kernel.mount import detached
+from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from layerstore.driver import LayerKey
 from layerstore.errors import Ambiguous, ConfigError, Damaged, InUse, KernelError, NotFound
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
-from layerstore.kernel.mount import boot_id, mounts_below
+from layerstore.kernel.mounts import boot_id, mounts_below
 from layerstore.layers import Stack
 from layerstore.layers import rows as layer_rows
 from layerstore.locks import of_container

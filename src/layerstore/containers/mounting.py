@@ -18,7 +18,7 @@ from layerstore.containers.rows import Row
 from layerstore.driver import Dialect, LayerKey
 from layerstore.errors import Damaged, InUse, KernelError, LayerstoreError
 from layerstore.kernel.files import syncfs
-from layerstore.kernel.mount import attach, boot_id, mount_id, mount_namespace, namespace_holds, unmount
+from layerstore.kernel.mounts import attach, boot_id, mount_id, mount_namespace, namespace_holds, unmount
 from layerstore.layers import Layers
 from layerstore.layers import rows as layer_rows
 

@@ -17,7 +17,7 @@ from layerstore.digest import ChainID, ImageID
 from layerstore.driver import LayerKey
 from layerstore.errors import NameInUse, NotFound
 from layerstore.images import rows as image_rows
-from layerstore.kernel.mount import boot_id
+from layerstore.kernel.mounts import boot_id
 
 
 @frozen

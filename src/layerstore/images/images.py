@@ -25,7 +25,7 @@ from layerstore.images import removal, rows
 from layerstore.images.config import History
 from layerstore.images.image import Image
 from layerstore.images.removal import Removal
-from layerstore.kernel.mount import attach, mount_id, unmount
+from layerstore.kernel.mounts import attach, mount_id, unmount
 from layerstore.layers import Layers, LayerSource, Progress, Staged
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import Assembly, assembling

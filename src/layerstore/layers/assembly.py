@@ -17,7 +17,6 @@ from io import FileIO
 from attrs import define
 
 from layerstore.database import Transaction
-from layerstore.diff import Level, Readable
 from layerstore.digest import ChainID, DiffID, chain_ids
 from layerstore.driver import LayerKey
 from layerstore.errors import InvalidArchive, LayerstoreError
@@ -26,6 +25,7 @@ from layerstore.layers.folders import Diff, Staged
 from layerstore.layers.layers import Layers, LayerSource, Progress
 from layerstore.layers.relay import relay
 from layerstore.locks import of_diff
+from layerstore.tar import Level, Readable
 
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
 """Layers unpacked at once. Each has threads of its own writing files; more only wait for the disk."""

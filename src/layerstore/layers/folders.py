@@ -15,15 +15,15 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from layerstore import diff as tar
-from layerstore.diff import Damage, Level, Readable
+from layerstore import tar
 from layerstore.digest import DiffID, Digest
 from layerstore.driver import Dialect, LayerKey, StorageDriver
 from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, KernelError, LayerstoreError, named
 from layerstore.kernel.files import fsync_folder, syncfs
-from layerstore.kernel.mount import detached
+from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write, relay
 from layerstore.session import Session
+from layerstore.tar import Damage, Level, Readable
 
 _PIECE = 1 << 20
 

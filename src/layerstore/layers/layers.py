@@ -15,7 +15,6 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore.database import Database
-from layerstore.diff import Level, Readable
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import LayerKey, StorageDriver
 from layerstore.errors import Damaged, DepthExceeded, KernelError, NotFound
@@ -25,6 +24,7 @@ from layerstore.layers.folders import Diff, Folders, Staged
 from layerstore.layers.relay import Write
 from layerstore.locks import Locks
 from layerstore.session import Session
+from layerstore.tar import Level, Readable
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a label, the bytes of a layer's tar done so far, and the bytes in all if known; from any thread."""

@@ -15,8 +15,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from layerstore.changes import Changes
 from layerstore.driver import Dialect, LayerKey, StorageDriver
-from layerstore.kernel import mount as mounting
 from layerstore.kernel.files import copy_root_attributes, remove_tree, syncfs
+from layerstore.kernel.mounts import mounting
 from layerstore.testing import trees
 from layerstore.testing.edits import MountedTree, fill
 from layerstore.testing.tars import Entry, file

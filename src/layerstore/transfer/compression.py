@@ -21,7 +21,7 @@ from layerstore.errors import DigestMismatch, InvalidArchive
 from layerstore.transfer.frames import FRAME_MAGIC, SKIPPABLE_MAGIC, Frames
 
 if TYPE_CHECKING:
-    from layerstore.diff import Readable
+    from layerstore.tar import Readable
 
 _INPUT: Final = 128 << 10
 _PIECE: Final = 256 << 10

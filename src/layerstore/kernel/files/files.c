@@ -1,0 +1,155 @@
+/* See files.h. */
+
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "files.h"
+
+enum { BLOCK = 256 * 1024, LISTING = 4096 };
+
+/* Where a path must not lead out, the kernel gives up with EAGAIN when somebody renames or mounts anything meanwhile. */
+static int open_again(int root, const char *path, const struct open_how *how) {
+    int fd, tries = 1000;
+    do
+        fd = (int)syscall(SYS_openat2, root, path, how, sizeof *how);
+    while (fd < 0 && errno == EAGAIN && --tries > 0);
+    return fd < 0 ? -errno : fd;
+}
+
+int ls_open_in_root(int root, const char *path, int flags, unsigned int mode) {
+    struct open_how how = {
+        .flags = (uint64_t)(unsigned int)flags | O_CLOEXEC,
+        .mode = mode,
+        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    };
+    return open_again(root, path, &how);
+}
+
+int ls_open_beneath(int root, const char *path, int flags, unsigned int mode) {
+    struct open_how how = {
+        .flags = (uint64_t)(unsigned int)flags | O_CLOEXEC,
+        .mode = mode,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+    return open_again(root, path, &how);
+}
+
+int ls_sync_filesystem(int fd) {
+    return syncfs(fd) < 0 ? -errno : 0;
+}
+
+int64_t ls_filesystem_magic(int fd) {
+    struct statfs facts;
+    if (fstatfs(fd, &facts) < 0)
+        return -errno;
+    return (int64_t)(uint32_t)facts.f_type;
+}
+
+int ls_lists_types(int folder) {
+    _Alignas(struct dirent64) char listing[LISTING];
+    for (;;) {
+        ssize_t length = getdents64(folder, listing, sizeof listing);
+        if (length < 0)
+            return -errno;
+        if (length == 0)
+            return 1;
+        for (ssize_t at = 0; at < length;) {
+            const struct dirent64 *entry = (const struct dirent64 *)(listing + at);
+            if (entry->d_type == DT_UNKNOWN)
+                return 0;
+            at += entry->d_reclen;
+        }
+    }
+}
+
+int ls_clone_file(int from, int to) {
+    return ioctl(to, FICLONE, from) < 0 ? -errno : 0;
+}
+
+static int64_t copy_by_hand(int from, int to, off_t at, off_t end) {
+    char *block = malloc(end - at < BLOCK ? (size_t)(end - at) : BLOCK);
+    if (block == NULL)
+        return -ENOMEM;
+    int64_t failure = 0;
+    while (at < end && failure == 0) {
+        ssize_t got = pread(from, block, end - at < BLOCK ? (size_t)(end - at) : BLOCK, at);
+        if (got == 0)
+            break;
+        if (got < 0)
+            failure = errno == EINTR ? 0 : -errno;
+        for (ssize_t put = 0; put < got && failure == 0;) {
+            ssize_t part = pwrite(to, block + put, (size_t)(got - put), at);
+            if (part < 0) {
+                failure = errno == EINTR ? 0 : -errno;
+            } else {
+                put += part;
+                at += part;
+            }
+        }
+    }
+    free(block);
+    return failure;
+}
+
+/* Data from `at` to `end`. Stops early, without an error, where the file has become shorter. */
+static int64_t copy_span(int from, int to, off_t at, off_t end) {
+    while (at < end) {
+        loff_t in = at, out = at;
+        ssize_t part = copy_file_range(from, &in, to, &out, (size_t)(end - at), 0);
+        if (part == 0)
+            return 0;
+        if (part > 0) {
+            at += part;
+            continue;
+        }
+        if (errno == EINTR)
+            continue;
+        if (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)
+            return copy_by_hand(from, to, at, end);
+        return -errno;
+    }
+    return 0;
+}
+
+int64_t ls_copy_extents(int from, int to, int64_t size, int dense, int by_hand) {
+    for (off_t at = 0; at < size;) {
+        off_t end = size;
+        if (!dense) {
+            off_t data = lseek(from, at, SEEK_DATA);
+            if (data < 0 && errno == ENXIO)
+                break;
+            if (data >= 0)
+                at = data;
+            off_t hole = data < 0 ? -1 : lseek(from, at, SEEK_HOLE);
+            if (hole > at && hole < end)
+                end = hole;
+            if (at >= end)
+                break;
+        }
+        int64_t failure = by_hand ? copy_by_hand(from, to, at, end) : copy_span(from, to, at, end);
+        if (failure < 0)
+            return failure;
+        at = end;
+    }
+    return !dense && ftruncate(to, size) < 0 ? -errno : 0;
+}
+
+int64_t ls_copy_data(int from, int to) {
+    struct stat facts;
+    if (fstat(from, &facts) < 0)
+        return -errno;
+    int64_t failure = ls_clone_file(from, to) == 0 ? 0 : ls_copy_extents(from, to, facts.st_size, 0, 0);
+    return failure < 0 ? failure : facts.st_size;
+}

@@ -1,0 +1,144 @@
+/* See xattrs.h. */
+#define _GNU_SOURCE
+#include "xattrs.h"
+
+#include <limits.h>
+#include <linux/limits.h>
+#include <stdio.h>
+#include <sys/xattr.h>
+
+static bool begins(const char *name, size_t length, const char *prefix) {
+    return length >= strlen(prefix) && !memcmp(name, prefix, strlen(prefix));
+}
+
+/* The list of names (`name` NULL) or one value, whatever its size, in `*data`; both may change while they are read. */
+static ssize_t grab(const char *path, const char *name, uint8_t **data) {
+    for (;;) {
+        ssize_t size = name ? getxattr(path, name, NULL, 0) : listxattr(path, NULL, 0);
+        if (size < 0)
+            return -errno;
+        free(*data);
+        if (!(*data = malloc((size_t)size + 1)))
+            return -ENOMEM;
+        size = name ? getxattr(path, name, *data, (size_t)size + 1) : listxattr(path, (char *)*data, (size_t)size + 1);
+        if (size >= 0 || errno != ERANGE)
+            return size < 0 ? -errno : size;
+    }
+}
+
+bool ls_xattr_travels(const char *name) {
+    return strcmp(name, "security.selinux") && strcmp(name, "system.nfs4_acl") &&
+           !begins(name, strlen(name), "trusted.SGI_ACL_");
+}
+
+/* The name in a tar of a name on disk; NULL for what is the host's or the kernel's and no part of a layer. */
+static const char *exported(const char *name, bool overlay, char plain[XATTR_NAME_MAX + 1]) {
+    if (!ls_xattr_travels(name))
+        return NULL;
+    if (!overlay || !begins(name, strlen(name), LS_OVERLAY_PREFIX))
+        return name;
+    if (!begins(name, strlen(name), LS_OVERLAY_PREFIX "overlay."))
+        return NULL;
+    snprintf(plain, XATTR_NAME_MAX + 1, LS_OVERLAY_PREFIX "%s", name + strlen(LS_OVERLAY_PREFIX "overlay."));
+    return plain;
+}
+
+/* A file capability of version 3 names the root of one host's user namespace: it travels as version 2, without it. */
+ssize_t ls_xattr_portable(const char *name, uint8_t *value, ssize_t size) {
+    if (strcmp(name, LS_CAPABILITY) || size != 24 || value[3] != 3)
+        return size;
+    value[3] = 2;
+    return 20;
+}
+
+int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, const char **call) {
+    char link[64], plain[XATTR_NAME_MAX + 1];
+    uint8_t *list = NULL, *value = NULL;
+    int rc = 0;
+    xattrs->length = 0;
+    /* by this way round, O_PATH descriptors of symlinks and devices serve too */
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    *call = "listxattr";
+    ssize_t length = grab(link, NULL, &list);
+    if (length < 0)
+        rc = length == -EOPNOTSUPP ? 0 : (int)length;
+    for (ssize_t at = 0; !rc && at < length; at += (ssize_t)strlen((char *)list + at) + 1) {
+        const char *name = (char *)list + at, *shown = exported(name, overlay, plain);
+        if (!shown)
+            continue;
+        *call = "getxattr";
+        ssize_t size = grab(link, name, &value);
+        if (size == -ENODATA)
+            continue;
+        rc = size < 0 ? (int)size
+                      : ls_xattr_add(xattrs, shown, strlen(shown), value, (size_t)ls_xattr_portable(name, value, size));
+    }
+    free(value);
+    free(list);
+    return rc ?: ls_xattr_canonical(xattrs);
+}
+
+/* --- the list ----------------------------------------------------------------------------------------------------- */
+
+int ls_xattr_add(struct ls_bytes *xattrs, const char *name, size_t name_length, const void *value,
+                 size_t value_length) {
+    return ls_bytes_number(xattrs, name_length) ?: ls_bytes_number(xattrs, value_length) ?: ls_bytes_add(xattrs, name, name_length) ?: ls_bytes_add(xattrs, value, value_length);
+}
+
+bool ls_xattr_next(struct ls_reader *reader, struct ls_xattr *xattr) {
+    if (reader->at >= reader->end)
+        return false;
+    xattr->name_length = ls_read_number(reader);
+    xattr->value_length = ls_read_number(reader);
+    xattr->name = (const char *)ls_read_bytes(reader, xattr->name_length);
+    xattr->value = ls_read_bytes(reader, xattr->value_length);
+    return !reader->bad;
+}
+
+struct placed {
+    struct ls_xattr xattr;
+    size_t place;
+};
+
+static int by_name(const void *a, const void *b) {
+    const struct placed *x = a, *y = b;
+    size_t common = x->xattr.name_length < y->xattr.name_length ? x->xattr.name_length : y->xattr.name_length;
+    int order = memcmp(x->xattr.name, y->xattr.name, common);
+    if (order == 0 && x->xattr.name_length != y->xattr.name_length)
+        order = x->xattr.name_length < y->xattr.name_length ? -1 : 1;
+    return order ? order : x->place < y->place ? -1 : 1;
+}
+
+int ls_xattr_canonical(struct ls_bytes *xattrs) {
+    struct ls_reader reader = {xattrs->data, xattrs->data + xattrs->length, false};
+    struct ls_xattr xattr;
+    size_t count = 0;
+    while (ls_xattr_next(&reader, &xattr))
+        count++;
+    if (count < 2)
+        return 0;
+    struct placed *all = malloc(count * sizeof *all);
+    struct ls_bytes sorted = {0};
+    int rc = all ? 0 : -ENOMEM;
+    reader = (struct ls_reader){xattrs->data, xattrs->data + xattrs->length, false};
+    for (size_t i = 0; all && i < count; i++) {
+        ls_xattr_next(&reader, &all[i].xattr);
+        all[i].place = i;
+    }
+    if (all)
+        qsort(all, count, sizeof *all, by_name);
+    for (size_t i = 0; !rc && i < count; i++) {
+        struct ls_xattr *one = &all[i].xattr, *next = i + 1 < count ? &all[i + 1].xattr : NULL;
+        if (next && next->name_length == one->name_length && !memcmp(next->name, one->name, one->name_length))
+            continue; /* the later record of the same name counts */
+        rc = ls_xattr_add(&sorted, one->name, one->name_length, one->value, one->value_length);
+    }
+    free(all);
+    if (rc) {
+        ls_bytes_free(&sorted);
+        return rc;
+    }
+    ls_bytes_free(xattrs);
+    *xattrs = sorted;
+    return 0;
+}

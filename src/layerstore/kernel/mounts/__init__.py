@@ -1,0 +1,32 @@
+"""Mounts, as data and as deeds.
+
+A driver says what to mount with `Mount` values (`recipe`) and never mounts; the core does (`mounting`). What is mounted
+where is asked of the kernel (`table`); why it refused something is found out afterwards (`refusals`). What takes more
+than a mount call has a file of its own: `fuse`, `aufs`. `trial` has folders to try things out in.
+"""
+
+from layerstore.kernel.mounts.mounting import attach, detached, unmount
+from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, Mount
+from layerstore.kernel.mounts.table import (
+    boot_id,
+    mount_id,
+    mount_namespace,
+    mounts_below,
+    namespace_holds,
+    processes_with,
+)
+
+__all__ = [
+    "AUFS",
+    "FUSE_OVERLAYFS",
+    "Mount",
+    "attach",
+    "boot_id",
+    "detached",
+    "mount_id",
+    "mount_namespace",
+    "mounts_below",
+    "namespace_holds",
+    "processes_with",
+    "unmount",
+]

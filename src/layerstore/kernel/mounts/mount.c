@@ -1,0 +1,224 @@
+/* See mount.h. System calls are made by number: glibc has had wrappers for them since 2.36 only, and has none for
+   statmount and listmount, whose types are here for the same reason. */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "mount.h"
+
+/* Where umount2's flags are defined depends on the libc; their values do not. */
+enum { DETACH = 2, NO_FOLLOW = 8 };
+
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+#ifndef SYS_statmount
+#define SYS_statmount 457
+#define SYS_listmount 458
+#endif
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x00004000U
+#endif
+#ifndef STATMOUNT_MNT_POINT
+#define STATMOUNT_MNT_POINT 0x00000010U
+#endif
+
+/* struct mnt_id_req and struct statmount of linux/mount.h, Linux 6.8. */
+struct mount_request {
+    uint32_t size;
+    uint32_t spare;
+    uint64_t mount_id;
+    uint64_t parameter;
+};
+
+struct mount_answer {
+    uint32_t size;
+    uint32_t options;
+    uint64_t mask;
+    uint32_t device[2];
+    uint64_t magic;
+    uint32_t superblock_flags;
+    uint32_t type;
+    uint64_t id, parent_id;
+    uint32_t old_id, old_parent_id;
+    uint64_t attributes, propagation, peer_group, master, propagate_from;
+    uint32_t root;
+    uint32_t point;
+    uint64_t later[50];
+    char strings[];
+};
+_Static_assert(offsetof(struct mount_answer, strings) == 512, "struct statmount");
+
+static int result(long answer) {
+    return answer < 0 ? -errno : (int)answer;
+}
+
+static uint64_t new_attributes(unsigned int attributes) {
+    return (attributes & LS_MOUNT_READ_ONLY ? MOUNT_ATTR_RDONLY : 0) |
+           (attributes & LS_MOUNT_NOSUID ? MOUNT_ATTR_NOSUID : 0) |
+           (attributes & LS_MOUNT_NODEV ? MOUNT_ATTR_NODEV : 0) |
+           (attributes & LS_MOUNT_NOEXEC ? MOUNT_ATTR_NOEXEC : 0) |
+           (attributes & LS_MOUNT_NOATIME ? MOUNT_ATTR_NOATIME : 0) |
+           (attributes & LS_MOUNT_NODIRATIME ? MOUNT_ATTR_NODIRATIME : 0);
+}
+
+static unsigned long old_attributes(unsigned int attributes) {
+    return (attributes & LS_MOUNT_READ_ONLY ? MS_RDONLY : 0) | (attributes & LS_MOUNT_NOSUID ? MS_NOSUID : 0) |
+           (attributes & LS_MOUNT_NODEV ? MS_NODEV : 0) | (attributes & LS_MOUNT_NOEXEC ? MS_NOEXEC : 0) |
+           (attributes & LS_MOUNT_NOATIME ? MS_NOATIME : 0) | (attributes & LS_MOUNT_NODIRATIME ? MS_NODIRATIME : 0);
+}
+
+int ls_fsopen(const char *type) {
+    return result(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC));
+}
+
+int ls_fsconfig_flag(int context, const char *key) {
+    return result(syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, key, NULL, 0));
+}
+
+int ls_fsconfig_string(int context, const char *key, const char *value) {
+    return result(syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, key, value, 0));
+}
+
+int ls_fsconfig_folder(int context, const char *key, const char *folder) {
+    int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int answer = result(syscall(SYS_fsconfig, context, FSCONFIG_SET_FD, key, NULL, fd));
+    close(fd);
+    return answer;
+}
+
+int ls_fsconfig_create(int context) {
+    return result(syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+}
+
+int ls_fsmount(int context, unsigned int attributes) {
+    return result(syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, new_attributes(attributes)));
+}
+
+int ls_clone_tree(const char *folder, unsigned int attributes) {
+    int tree = result(syscall(SYS_open_tree, AT_FDCWD, folder, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
+    if (tree < 0)
+        return tree;
+    /* Private: the clone of a shared mount is its peer, and what is mounted in one would be seen in the other. */
+    struct mount_attr change = {.attr_set = new_attributes(attributes), .propagation = MS_PRIVATE};
+    /* The kinds of atime are one field of several bits: it has to be cleared to be set. */
+    if (attributes & LS_MOUNT_NOATIME)
+        change.attr_clr = MOUNT_ATTR__ATIME;
+    int answer = result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &change, sizeof change));
+    if (answer < 0) {
+        close(tree);
+        return answer;
+    }
+    return tree;
+}
+
+int ls_attach(int tree, const char *target) {
+    return result(syscall(SYS_move_mount, tree, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH));
+}
+
+int ls_mount(const char *source, const char *target, const char *type, unsigned int attributes, const char *data) {
+    return result(syscall(SYS_mount, source, target, type, old_attributes(attributes), data));
+}
+
+int ls_remount(const char *target, const char *type, unsigned int attributes, const char *data) {
+    return result(syscall(SYS_mount, type, target, type, old_attributes(attributes) | MS_REMOUNT, data));
+}
+
+struct mount_by_fds {
+    const char *target, *type, *data;
+    unsigned int attributes;
+    int answer;
+};
+
+static void *mount_from_fd_folder(void *argument) {
+    struct mount_by_fds *job = argument;
+    if (unshare(CLONE_FS) < 0 || chdir("/proc/self/fd") < 0)
+        job->answer = -errno;
+    else
+        job->answer = ls_mount(job->type, job->target, job->type, job->attributes, job->data);
+    return NULL;
+}
+
+/* mount(2) takes one page of options: too little for 500 times "/proc/self/fd/123", enough for 500 times "123". Those are
+   relative to the current directory, which a thread can have for itself: the process's own stays where it is. */
+int ls_mount_by_fds(const char *target, const char *type, unsigned int attributes, const char *data) {
+    struct mount_by_fds job = {.target = target, .type = type, .attributes = attributes, .data = data};
+    pthread_t thread;
+    int failure = pthread_create(&thread, NULL, mount_from_fd_folder, &job);
+    if (failure != 0)
+        return -failure;
+    pthread_join(thread, NULL);
+    return job.answer;
+}
+
+int ls_mount_bind(const char *source, const char *target, unsigned int attributes) {
+    int answer = result(syscall(SYS_mount, source, target, NULL, (unsigned long)(MS_BIND | MS_REC), NULL));
+    if (answer < 0)
+        return answer;
+    answer = result(syscall(SYS_mount, NULL, target, NULL, (unsigned long)(MS_PRIVATE | MS_REC), NULL));
+    if (answer >= 0 && attributes != 0)
+        answer =
+            result(syscall(SYS_mount, NULL, target, NULL, MS_REMOUNT | MS_BIND | old_attributes(attributes), NULL));
+    if (answer < 0)
+        syscall(SYS_umount2, target, DETACH | NO_FOLLOW);
+    return answer;
+}
+
+int ls_unmount(const char *target, int lazy) {
+    return result(syscall(SYS_umount2, target, NO_FOLLOW | (lazy ? DETACH : 0)));
+}
+
+int ls_mount_of(int at, const char *path, int flags, struct ls_mount_facts *facts) {
+    struct statx found = {0};
+    int how = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC | (flags & LS_FOLLOW ? 0 : AT_SYMLINK_NOFOLLOW);
+    if ((flags & LS_OLD_ID) == 0 && syscall(SYS_statx, at, path, how, STATX_MNT_ID_UNIQUE, &found) < 0)
+        return -errno;
+    facts->unique = (found.stx_mask & STATX_MNT_ID_UNIQUE) != 0;
+    if (!facts->unique) {
+        if (syscall(SYS_statx, at, path, how, STATX_MNT_ID, &found) < 0)
+            return -errno;
+        if ((found.stx_mask & STATX_MNT_ID) == 0)
+            return -EOPNOTSUPP;
+    }
+    facts->id = found.stx_mnt_id;
+    facts->is_root = (found.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+    return 0;
+}
+
+int ls_mounts_under(uint64_t under, uint64_t after, uint64_t *ids, size_t room) {
+    struct mount_request request = {.size = sizeof request, .mount_id = under, .parameter = after};
+    return result(syscall(SYS_listmount, &request, ids, room, 0));
+}
+
+int ls_mountpoint(uint64_t id, char *path, size_t room) {
+    struct mount_request request = {.size = sizeof request, .mount_id = id, .parameter = STATMOUNT_MNT_POINT};
+    size_t size = sizeof(struct mount_answer) + room;
+    struct mount_answer *answer = malloc(size);
+    if (answer == NULL)
+        return -ENOMEM;
+    int length = result(syscall(SYS_statmount, &request, answer, size, 0));
+    if (length >= 0) {
+        /* A mount that this process cannot reach has no mountpoint. */
+        const char *point = answer->mask & STATMOUNT_MNT_POINT ? answer->strings + answer->point : "";
+        length = (int)strlen(point);
+        if ((size_t)length >= room)
+            length = -EOVERFLOW;
+        else
+            memcpy(path, point, (size_t)length + 1);
+    }
+    free(answer);
+    return length;
+}

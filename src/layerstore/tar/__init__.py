@@ -1,0 +1,25 @@
+"""A layer's tar form: taken apart into files and a skeleton, and put together again bit for bit.
+
+Nothing else in layerstore knows what a tar is.
+"""
+
+from layerstore.tar.implied import ImpliedFacts, adopt_implied, implied_digest
+from layerstore.tar.pack import Damage, Level, Packed, export, pack, pack_tree, shadow_of, verify
+from layerstore.tar.unpack import Readable, Unpacked, unpack
+
+__all__ = [
+    "Damage",
+    "ImpliedFacts",
+    "Level",
+    "Packed",
+    "Readable",
+    "Unpacked",
+    "adopt_implied",
+    "export",
+    "implied_digest",
+    "pack",
+    "pack_tree",
+    "shadow_of",
+    "unpack",
+    "verify",
+]

@@ -1,0 +1,125 @@
+/* What the parts of unpacking share: the reader (stream.c, place.c and what place.c calls), the writers (write.c), the end
+ * (finish.c). Each part's functions stand below its name. */
+#ifndef LS_ENGINE_H
+#define LS_ENGINE_H
+#include "disk.h"
+#include "index.h"
+#include "queue.h"
+#include "unpack.h"
+
+struct ls_payload {
+    int64_t size;
+    struct ls_node *node; /* where it lies in the tree; NULL when it lies in the shadow folder */
+    int64_t shadow;
+    uint64_t content;
+    struct ls_extent *extents;
+    size_t extents_count;
+};
+
+struct ls_link {
+    struct ls_node *node, *target; /* target NULL: not found yet */
+    char *wanted;
+    bool made, waiting;
+    int64_t before; /* the link that waits for this one, or -1 */
+};
+
+enum ls_state { LS_AT_HEADER, LS_IN_EXTENSION, LS_IN_EXTENTS, LS_IN_MAP, LS_IN_PAYLOAD, LS_IN_RAW, LS_AT_END };
+
+struct ls_unpack {
+    struct ls_disk disk;
+    int below, shadow, shadow_apart; /* apart: the shadow folder's place, while it is within the tree; else -1 */
+    char *shadow_path, shadow_inside[32];
+    struct ls_queue queue;
+    struct ls_model model;
+
+    /* the reader's place in the tar */
+    enum ls_state state;
+    struct ls_entry entry;
+    struct ls_bytes body; /* of an extension header or a sparse map */
+    int extension;
+    int64_t body_size, remaining, padding;
+    bool zero_block, in_entry;
+    struct ls_chunk *chunk;
+    struct ls_job *job;
+    struct ls_parts parts, link_parts;
+    int symlinks; /* followed for the name in hand */
+    struct ls_node *link_folder; /* where the last hard link's words lead, NULL: nowhere */
+    struct ls_part link_name;
+
+    struct ls_cursor here, there;
+    unsigned generation; /* counts removals: what a cursor holds may be gone */
+    struct ls_payload *payloads;
+    size_t payload_count, payload_room;
+    struct ls_link *links;
+    size_t link_count, link_room, links_made;
+    int64_t shadow_count;
+
+    struct ls_bytes raw, stream, index, implied, notices;
+    struct ls_unpack_result result;
+    struct ls_failure failure;
+    struct ls_bytes failed_path;
+};
+
+/* --- unpack.c */
+
+/* The first failure counts; the queue ends with it. Each returns -1. */
+int ls_fail_archive(struct ls_unpack *unpack, const char *sentence, const void *path, size_t length);
+int ls_fail_dialect(struct ls_unpack *unpack, const char *sentence, const struct ls_node *node);
+int ls_fail_system(struct ls_unpack *unpack, int code, const char *call, const struct ls_node *node);
+/* At the entry in hand: -EBADMSG with a sentence, else there is no memory. */
+int ls_fail_here(struct ls_unpack *unpack, int rc, const char *sentence);
+int ls_notice(struct ls_unpack *unpack, const char *kind, const struct ls_node *node);
+
+void ls_default_folder(struct ls_node *node);
+void ls_mark_filled(struct ls_node *folder);
+int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_node *folder, const char **call);
+/* Makes the directory and those above it, where they are not on disk yet. */
+int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder);
+int ls_shadow_folder(struct ls_unpack *unpack);
+int ls_shadow_settle(struct ls_unpack *unpack);
+
+/* --- resolve.c */
+
+enum ls_purpose { LS_FOR_FILE, LS_FOR_OPAQUE, LS_FOR_WHITEOUT, LS_TO_LOOK };
+
+/* An O_PATH descriptor of what the parents have under this name. -ENOENT: they have nothing, or nothing that shows here. */
+int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name);
+/* What the parents have under this name; 0 when they have nothing, else a LS_ type. For a directory or symlink the node knows it then. */
+int ls_look_below(struct ls_unpack *unpack, struct ls_node *node);
+/* The name as part of the layer. NULL after a failure. */
+struct ls_node *ls_child(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name);
+/* The directory that these components lead to. NULL without a failure: nothing is there, and nothing has to be. */
+struct ls_node *ls_walk(struct ls_unpack *unpack, struct ls_node *from, const struct ls_part *part, size_t count,
+                        enum ls_purpose purpose);
+/* The node that a hard link's words mean (itself a link, perhaps), or NULL. `wrong`: they can mean no file. */
+struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool *wrong);
+
+/* --- replace.c */
+
+/* Has this layer made something of the name? */
+static inline bool ls_is_own(const struct ls_node *node) {
+    return node->type && node->flags & (LS_LISTED | LS_IMPLIED | LS_OPAQUE | LS_FILLED);
+}
+bool ls_lies_within(const struct ls_node *node, const struct ls_node *top);
+/* Removes what earlier entries made, in the model and on disk. */
+int ls_clear(struct ls_unpack *unpack, struct ls_node *top);
+/* Makes the name free: of what an earlier entry made, and of all that was said of names below it. */
+int ls_make_way(struct ls_unpack *unpack, struct ls_node *top);
+int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name);
+int ls_place_opaque(struct ls_unpack *unpack, struct ls_node *folder);
+
+/* --- link.c */
+
+int ls_place_link(struct ls_unpack *unpack, struct ls_node *node);
+/* All jobs are done and all links made that can be. */
+int ls_settle_jobs(struct ls_unpack *unpack);
+int ls_finish_links(struct ls_unpack *unpack);
+
+/* --- place.c */
+
+#define LS_MARK_PREFIX ".wh."
+#define LS_LINK_STORE ".wh..wh.plnk"
+
+/* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the skeleton. */
+int ls_place(struct ls_unpack *unpack);
+#endif

@@ -1,0 +1,206 @@
+/* The end of unpacking: whiteouts, directories bottom-up, and the index of it all.
+ *
+ * Directories come last because each name made in one changes its time, and because a mode or an ACL set early would be
+ * inherited or would bar the way. */
+#define _GNU_SOURCE
+#include "engine.h"
+#include "xxh64.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+/* --- directories --------------------------------------------------------------------------------------------------- */
+
+/* What lies under something opaque hides nothing and is hidden by nothing: whiteouts there are ghosts, and are dropped. */
+static void find_hidden(struct ls_unpack *unpack) {
+    struct ls_node *root = unpack->model.root;
+    for (struct ls_node *node = root; node; node = ls_node_preorder(node, root))
+        if (node->flags & LS_OPAQUE && node->parent)
+            ls_mark_filled(node->parent);
+    for (struct ls_node *node = root; node; node = ls_node_preorder(node, root)) {
+        bool folder = node->type == LS_DIRECTORY;
+        if (node->parent && node->parent->flags & (LS_OPAQUE | LS_HIDDEN))
+            node->flags |= LS_HIDDEN;
+        if (node->flags & LS_HIDDEN && node->flags & LS_WHITEOUT)
+            node->flags = LS_HIDDEN;
+        if (node->flags & LS_HIDDEN && folder && !(node->flags & LS_LISTED)) {
+            ls_default_folder(node); /* whatever the parents have here does not show */
+            node->flags &= ~LS_IMPLIED;
+        }
+        if (node->flags & LS_HIDDEN && !(node->flags & (LS_LISTED | LS_FILLED | LS_OPAQUE)))
+            node->flags = LS_HIDDEN; /* needed for whiteouts alone */
+        if (folder && node->flags & LS_IMPLIED && !(node->flags & (LS_FILLED | LS_OPAQUE)) && node != root)
+            node->flags |= LS_HOLLOW;
+        if (node->flags & LS_WHITEOUT)
+            node->parent->flags |= LS_MARKED, node->flags |= node->parent->flags & LS_HOLLOW;
+    }
+}
+
+static int purge(struct ls_unpack *unpack, int fd, const struct ls_node *folder) {
+    const char *call = "fdopendir";
+    DIR *listing = fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    int rc = listing ? 0 : -errno;
+    for (struct dirent *one; !rc && (one = readdir(listing));) {
+        struct ls_node *node = ls_model_find(&unpack->model, folder, one->d_name, strlen(one->d_name));
+        bool own = node && ls_is_own(node);
+        if (!own && strcmp(one->d_name, ".") && strcmp(one->d_name, ".."))
+            rc = ls_disk_remove(fd, one->d_name, &call);
+    }
+    if (listing)
+        closedir(listing);
+    return rc ? ls_fail_system(unpack, rc, call, folder) : 0;
+}
+
+static int finish_folder(struct ls_unpack *unpack, struct ls_node *node) {
+    const char *call = "fsetxattr";
+    bool merged = unpack->disk.dialect == LS_DIALECT_MERGED;
+    if (node->flags & (LS_MARKED | LS_OPAQUE) && ls_make_folders(unpack, node))
+        return -1;
+    if (!(node->flags & LS_MADE))
+        return 0;
+    int fd = ls_folder(unpack, &unpack->here, node, &call);
+    if (fd < 0)
+        return ls_fail_system(unpack, fd, call, node);
+    if (node->flags & (LS_OPAQUE | LS_HIDDEN) && merged && purge(unpack, fd, node))
+        return -1;
+    bool untouched = merged && !(node->flags & (LS_LISTED | LS_IMPLIED | LS_HIDDEN)) && node->flags & LS_BELOW;
+    if (untouched) { /* a directory of the parents: only its time has been disturbed */
+        struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = node->mtime, .tv_nsec = node->mtime_ns}};
+        return futimens(fd, times) ? ls_fail_system(unpack, -errno, "futimens", node) : 0;
+    }
+    /* an origin, even an empty one, makes overlay filter the whiteouts of a directory that it does not merge */
+    bool origin = unpack->disk.dialect == LS_DIALECT_OVERLAY && node->flags & LS_MARKED;
+    if (origin && fsetxattr(fd, "trusted.overlay.origin", "", 0, 0))
+        return ls_fail_system(unpack, -errno, call, node);
+    int rc = node->flags & LS_OPAQUE ? ls_disk_opaque(&unpack->disk, fd, &call) : 0;
+    if (!rc && merged)
+        rc = ls_disk_clear_xattrs(fd, &call); /* those of the parents' directory of this name */
+    rc = rc ?: ls_disk_settle(&unpack->disk, fd, node, false, &call);
+    return rc ? ls_fail_system(unpack, rc, call, node) : 0;
+}
+
+static int finish_node(struct ls_unpack *unpack, struct ls_node *node) {
+    const char *call;
+    if (node->type == LS_DIRECTORY)
+        return finish_folder(unpack, node);
+    if (!(node->flags & LS_WHITEOUT) || node->type)
+        return 0;
+    if (ls_make_folders(unpack, node->parent))
+        return -1;
+    int fd = ls_folder(unpack, &unpack->here, node->parent, &call);
+    int rc = fd < 0 ? fd : ls_disk_whiteout(&unpack->disk, fd, node->name, &call);
+    if (rc == -ENAMETOOLONG && unpack->disk.dialect == LS_DIALECT_AUFS)
+        return ls_fail_dialect(
+            unpack,
+            "a name of more than 251 bytes cannot be hidden in layers of aufs' form, where the mark is a name, too",
+            node);
+    return rc ? ls_fail_system(unpack, rc, call, node) : 0;
+}
+
+/* --- the index ----------------------------------------------------------------------------------------------------- */
+
+static int index_payloads(struct ls_unpack *unpack, struct ls_bytes *out) {
+    struct ls_bytes path = {0};
+    int rc = ls_bytes_add(out, LS_INDEX_MAGIC, strlen(LS_INDEX_MAGIC)) ?: ls_bytes_number(out, unpack->payload_count);
+    for (size_t i = 0; !rc && i < unpack->payload_count; i++) {
+        const struct ls_payload *payload = &unpack->payloads[i];
+        bool shadowed = payload->shadow >= 0;
+        if (!shadowed)
+            rc = ls_node_path(payload->node, &path);
+        struct ls_index_payload entry = {
+            .size = payload->size,
+            .content = payload->node ? payload->node->content : payload->content,
+            .shadowed = shadowed,
+            .path = path.data,
+            .path_length = path.length,
+            .shadow = (uint64_t)payload->shadow,
+            .extents_count = payload->extents_count,
+        };
+        rc = rc ?: ls_index_put_payload(out, &entry);
+        for (size_t n = 0; !rc && n < payload->extents_count; n++)
+            rc = ls_bytes_number(out, (uint64_t)payload->extents[n].offset)
+                     ?: ls_bytes_number(out, (uint64_t)payload->extents[n].length);
+    }
+    ls_bytes_free(&path);
+    return rc;
+}
+
+static bool is_indexed(const struct ls_node *node) {
+    if (node->flags & LS_WHITEOUT)
+        return true;
+    if (node->type == LS_DIRECTORY)
+        return node->flags & LS_MADE &&
+               (node->flags & (LS_LISTED | LS_IMPLIED | LS_OPAQUE | LS_HIDDEN) || !(node->flags & LS_BELOW));
+    return node->type && node->flags & LS_LISTED;
+}
+
+static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
+    struct ls_node *root = unpack->model.root;
+    struct ls_bytes path = {0}, target = {0};
+    uint64_t count = 0;
+    for (struct ls_node *node = root; node; node = ls_node_preorder(node, root))
+        count += is_indexed(node);
+    int rc = ls_bytes_number(out, count);
+    for (struct ls_node *node = root; !rc && node; node = ls_node_preorder(node, root)) {
+        bool implied = is_indexed(node) && node->flags & LS_IMPLIED;
+        if (node->guessed &&
+            !implied) /* what it became has not told the parents' symlink, if there is one, from a directory */
+            rc = ls_node_path(node, &path) ?: ls_bytes_add(&unpack->implied, path.data, path.length) ?: ls_bytes_add(&unpack->implied, "//", 3);
+        if (rc || !is_indexed(node))
+            continue;
+        bool link = node->type == LS_HARD_LINK;
+        bool stored_apart = link && node->target->parent == unpack->model.aside;
+        const struct ls_node *facts = link ? node->target : node;
+        rc = ls_node_path(node, &path);
+        if (!rc && link && !stored_apart)
+            rc = ls_node_path(node->target, &target);
+        struct ls_index_node entry = {
+            .path = path.data,
+            .path_length = path.length,
+            .type = stored_apart ? node->target->type : node->type,
+            .flags = node->flags,
+            .target = target.data,
+            .target_length = target.length,
+            .mode = facts->mode,
+            .uid = facts->uid,
+            .gid = facts->gid,
+            .mtime_ns = facts->mtime_ns,
+            .mtime = facts->mtime,
+            .major = facts->major,
+            .minor = facts->minor,
+            .size = facts->size,
+            .content = facts->content,
+            .attributes = facts->attributes,
+        };
+        rc = rc ?: ls_index_put_node(out, &entry);
+        if (!rc && implied)
+            rc = ls_bytes_add(&unpack->implied, path.data, path.length)
+                     ?: (node->flags & LS_HOLLOW ? ls_bytes_add(&unpack->implied, "/", 2)
+                                                 : ls_bytes_add(&unpack->implied, "", 1));
+    }
+    ls_bytes_free(&path);
+    ls_bytes_free(&target);
+    return rc;
+}
+
+/* --- all together -------------------------------------------------------------------------------------------------- */
+
+int ls_unpack_finish(struct ls_unpack *unpack) {
+    struct ls_node *root = unpack->model.root;
+    int rc = ls_finish_links(unpack);
+    ls_queue_close(&unpack->queue);
+    if (rc || ls_shadow_settle(unpack))
+        return -1;
+    find_hidden(unpack);
+    for (struct ls_node *node = ls_node_deepest(root); node; node = ls_node_postorder(node, root))
+        if (finish_node(unpack, node))
+            return -1;
+    if ((rc = ls_skeleton_raw(&unpack->stream, unpack->raw.data, unpack->raw.length) ?: index_payloads(unpack, &unpack->index) ?: index_nodes(unpack, &unpack->index)))
+        return ls_fail_system(unpack, rc, "malloc", NULL);
+    unpack->raw.length = 0;
+    return 0;
+}

@@ -1,0 +1,399 @@
+/* The packer: for each change an entry, read through the merged tree. See pack.h.
+ *
+ * An error is an error: a file that cannot be read, or changes while it is read, ends the pack. Nothing is left out but
+ * sockets, which no tar can hold; they are named in the notices. */
+#define _GNU_SOURCE
+#include "disk.h"
+#include "header.h"
+#include "unpack.h"
+#include "pack.h"
+#include "xxh64.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/* The first path of a file with several names. */
+struct known {
+    dev_t device;
+    ino_t inode;
+    char *path;
+};
+
+struct ls_pack {
+    int root;
+    const uint8_t *at, *end;
+    bool any, ended;
+    struct ls_bytes head, raw, stream, payloads, nodes, index, xattrs, notices, link;
+    size_t head_sent;
+    uint64_t payload_count, node_count;
+    int fd;
+    int64_t remaining, padding;
+    struct ls_xxh64 hash;
+    struct ls_index_node file; /* being read: its strings point into the list of changes */
+    struct known *known;
+    size_t known_count, known_room;
+    struct ls_pack_result result;
+    struct ls_failure failure;
+    struct ls_bytes failed_path;
+};
+
+struct ls_pack *ls_pack_new(int root, const uint8_t *changes, size_t length) {
+    struct ls_pack *pack = calloc(1, sizeof *pack);
+    if (!pack)
+        return NULL;
+    pack->root = root;
+    pack->at = changes, pack->end = changes + length;
+    pack->fd = -1;
+    return pack;
+}
+
+void ls_pack_free(struct ls_pack *pack) {
+    if (!pack)
+        return;
+    if (pack->fd >= 0)
+        close(pack->fd);
+    for (size_t i = 0; i < pack->known_room; i++)
+        free(pack->known[i].path);
+    free(pack->known);
+    struct ls_bytes *owned[] = {&pack->head,  &pack->raw,    &pack->stream,  &pack->payloads, &pack->nodes,
+                                &pack->index, &pack->xattrs, &pack->notices, &pack->link,     &pack->failed_path};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+        ls_bytes_free(owned[i]);
+    free(pack);
+}
+
+static int fail(struct ls_pack *pack, int kind, int code, const char *what, const void *path, size_t length) {
+    ls_bytes_set(&pack->failed_path, path, length);
+    pack->failure = (struct ls_failure){kind, code, what, (const char *)pack->failed_path.data};
+    return -1;
+}
+
+static int fail_system(struct ls_pack *pack, int rc, const char *call, const struct ls_index_node *node) {
+    return fail(pack, LS_FAIL_SYSTEM, -rc, call, node->path, node->path_length);
+}
+
+void ls_pack_failure(struct ls_pack *pack, struct ls_failure *failure) {
+    *failure = pack->failure;
+}
+void ls_pack_facts(struct ls_pack *pack, struct ls_pack_result *result) {
+    *result = pack->result;
+}
+
+/* --- files with several names ------------------------------------------------------------------------------------- */
+
+static size_t slot_of(const struct ls_pack *pack, dev_t device, ino_t inode) {
+    uint64_t key[2] = {device, inode};
+    size_t slot = ls_xxh64_of(key, sizeof key, 0) & (pack->known_room - 1);
+    while (pack->known[slot].path && (pack->known[slot].device != device || pack->known[slot].inode != inode))
+        slot = (slot + 1) & (pack->known_room - 1);
+    return slot;
+}
+
+static int grow_known(struct ls_pack *pack) {
+    struct known *old = pack->known;
+    size_t room = pack->known_room;
+    pack->known_room = room ? room * 2 : 64;
+    if (!(pack->known = calloc(pack->known_room, sizeof *pack->known))) {
+        pack->known = old, pack->known_room = room;
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < room; i++)
+        if (old[i].path)
+            pack->known[slot_of(pack, old[i].device, old[i].inode)] = old[i];
+    free(old);
+    return 0;
+}
+
+/* The path under which the file is in the tar already, or NULL: then it is remembered. */
+static int first_name(struct ls_pack *pack, const struct stat *facts, const struct ls_index_node *node,
+                      const char **first) {
+    if (pack->known_count * 2 >= pack->known_room && grow_known(pack))
+        return -ENOMEM;
+    struct known *known = &pack->known[slot_of(pack, facts->st_dev, facts->st_ino)];
+    *first = known->path;
+    if (known->path)
+        return 0;
+    *known = (struct known){facts->st_dev, facts->st_ino, strndup((const char *)node->path, node->path_length)};
+    pack->known_count++;
+    return known->path ? 0 : -ENOMEM;
+}
+
+/* --- entries ------------------------------------------------------------------------------------------------------ */
+
+static int put_entry(struct ls_pack *pack, const struct ls_index_node *node, const char *link) {
+    int rc = ls_header_put(&pack->head, node, &pack->xattrs, link);
+    pack->result.entries++;
+    return rc ? fail_system(pack, rc, "malloc", node) : 0;
+}
+
+static int put_node(struct ls_pack *pack, const struct ls_index_node *node) {
+    pack->node_count++;
+    int rc = ls_index_put_node(&pack->nodes, node);
+    return rc ? fail_system(pack, rc, "malloc", node) : 0;
+}
+
+static int put_whiteout(struct ls_pack *pack, const struct ls_index_node *node) {
+    const uint8_t *slash = memrchr(node->path, '/', node->path_length);
+    size_t folder = slash ? (size_t)(slash - node->path) + 1 : 0;
+    struct ls_bytes name = {0};
+    int rc = ls_bytes_add(&name, node->path, folder) ?: ls_bytes_add(&name, ".wh.", 4) ?: ls_bytes_add(&name, node->path + folder, node->path_length - folder);
+    struct ls_index_node marker = {.path = name.data, .path_length = name.length, .type = LS_REGULAR};
+    pack->xattrs.length = 0;
+    rc = rc ? fail_system(pack, rc, "malloc", node) : put_entry(pack, &marker, "");
+    ls_bytes_free(&name);
+    struct ls_index_node hidden = {.path = node->path, .path_length = node->path_length, .flags = LS_WHITEOUT};
+    return rc ?: put_node(pack, &hidden);
+}
+
+static int read_link(struct ls_pack *pack, int fd, int64_t size) {
+    ssize_t got;
+    pack->link.length = 0;
+    int rc = ls_bytes_reserve(&pack->link, (size_t)size + 2);
+    if (rc)
+        return rc;
+    if ((got = readlinkat(fd, "", (char *)pack->link.data, (size_t)size + 1)) < 0)
+        return -errno;
+    pack->link.length = (size_t)got;
+    pack->link.data[got] = 0;
+    return 0;
+}
+
+static unsigned type_of(mode_t mode) {
+    switch (mode & S_IFMT) {
+    case S_IFREG:
+        return LS_REGULAR;
+    case S_IFDIR:
+        return LS_DIRECTORY;
+    case S_IFLNK:
+        return LS_SYMLINK;
+    case S_IFCHR:
+        return LS_CHARACTER;
+    case S_IFBLK:
+        return LS_BLOCK_DEVICE;
+    case S_IFIFO:
+        return LS_FIFO;
+    default:
+        return 0;
+    }
+}
+
+/* The data follows in pieces; what is known of the file is written to the index when its hash is complete. */
+static int open_file(struct ls_pack *pack, int fd, const struct ls_index_node *node) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    pack->fd = open(link, O_RDONLY | O_CLOEXEC | O_NOATIME);
+    if (pack->fd < 0 && errno == EPERM)
+        pack->fd = open(link, O_RDONLY | O_CLOEXEC);
+    if (pack->fd < 0)
+        return fail_system(pack, -errno, "open", node);
+    posix_fadvise(pack->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    pack->file = *node;
+    pack->remaining = node->size;
+    pack->padding = (LS_BLOCK - node->size % LS_BLOCK) % LS_BLOCK;
+    ls_xxh64_begin(&pack->hash, 0);
+    return 0;
+}
+
+static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
+    struct stat facts;
+    const char *call = "fstat", *first = NULL;
+    if (fstat(fd, &facts))
+        return fail_system(pack, -errno, call, node);
+    if (!(node->type = type_of(facts.st_mode))) {
+        int rc = ls_bytes_add(&pack->notices, "socket", 7) ?: ls_bytes_add(&pack->notices, node->path, node->path_length) ?: ls_bytes_add(&pack->notices, "", 1);
+        return rc ? fail_system(pack, rc, "malloc", node) : 0;
+    }
+    if (node->type == LS_CHARACTER && facts.st_rdev == 0)
+        return fail(pack, LS_FAIL_ARCHIVE, EBADMSG,
+                    "a character device 0/0 means a removal to overlay and cannot be kept in a layer", node->path,
+                    node->path_length);
+    node->flags = LS_LISTED;
+    node->mode = facts.st_mode & 07777;
+    node->uid = facts.st_uid, node->gid = facts.st_gid;
+    node->mtime = facts.st_mtim.tv_sec, node->mtime_ns = (uint32_t)facts.st_mtim.tv_nsec;
+    if (node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE)
+        node->major = major(facts.st_rdev), node->minor = minor(facts.st_rdev);
+    node->size = node->type == LS_REGULAR || node->type == LS_SYMLINK ? facts.st_size : 0;
+    int rc = ls_xattrs_read(fd, false, &pack->xattrs, &call);
+    node->attributes = ls_xattrs_hash(pack->xattrs.data, pack->xattrs.length);
+    if (!rc && node->type == LS_SYMLINK) {
+        call = "readlinkat";
+        rc = read_link(pack, fd, facts.st_size);
+        node->content = rc ? 0 : ls_xxh64_of(pack->link.data, pack->link.length, 0);
+    }
+    if (!rc && node->type != LS_DIRECTORY && facts.st_nlink > 1)
+        rc = first_name(pack, &facts, node, &first);
+    if (rc)
+        return fail_system(pack, rc, call, node);
+    if (first) {
+        struct ls_index_node link = *node;
+        link.type = LS_HARD_LINK;
+        link.target = (const uint8_t *)first, link.target_length = strlen(first);
+        pack->xattrs.length = 0;
+        return put_entry(pack, &link, first) ?: put_node(pack, &link);
+    }
+    pack->result.files++;
+    pack->result.bytes += node->type == LS_REGULAR ? node->size : 0;
+    if ((rc = put_entry(pack, node, node->type == LS_SYMLINK ? (char *)pack->link.data : "")))
+        return rc;
+    if (node->type == LS_REGULAR && node->size)
+        return open_file(pack, fd, node);
+    if (node->type == LS_REGULAR)
+        node->content = ls_xxh64_of("", 0, 0);
+    return put_node(pack, node);
+}
+
+static bool is_reserved(const struct ls_index_node *node) {
+    for (size_t at = 0; at < node->path_length;) {
+        const uint8_t *slash = memchr(node->path + at, '/', node->path_length - at);
+        size_t length = (slash ? (size_t)(slash - node->path) : node->path_length) - at;
+        if (length >= 4 && !memcmp(node->path + at, ".wh.", 4))
+            return true;
+        at += length + 1;
+    }
+    return false;
+}
+
+static int put_path(struct ls_pack *pack, const uint8_t *path, size_t length, char kind) {
+    struct ls_index_node node = {.path = path, .path_length = length};
+    if (is_reserved(&node))
+        return fail(pack, LS_FAIL_ARCHIVE, EBADMSG,
+                    "names that begin with .wh. mean removals in a layer's tar and cannot be kept in it", path, length);
+    if (kind == 'D')
+        return put_whiteout(pack, &node);
+    int fd = ls_open_beneath(pack->root, length ? (const char *)path : ".", O_PATH | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return fail_system(pack, fd, "openat2", &node);
+    int rc = put_file(pack, fd, &node);
+    close(fd);
+    return rc;
+}
+
+static int next_entry(struct ls_pack *pack) {
+    if (pack->at < pack->end && !pack->any) {
+        pack->any = true;
+        if (pack->at
+                [1]) /* the root comes first whenever anything changed, for its attributes show through every stack */
+            return put_path(pack, (const uint8_t *)"", 0, 'C');
+    }
+    if (pack->at == pack->end) {
+        static const uint8_t zeros[2 * LS_BLOCK];
+        pack->ended = true;
+        int rc = ls_bytes_add(&pack->head, zeros, sizeof zeros);
+        return rc ? fail(pack, LS_FAIL_SYSTEM, -rc, "malloc", "", 0) : 0;
+    }
+    const uint8_t *path = pack->at + 1;
+    size_t length = strlen((const char *)path);
+    char kind = (char)pack->at[0];
+    pack->at = path + length + 1;
+    return put_path(pack, path, length, kind);
+}
+
+/* --- the stream --------------------------------------------------------------------------------------------------- */
+
+static int keep_raw(struct ls_pack *pack, const void *data, size_t length) {
+    return ls_bytes_add(&pack->raw, data, length);
+}
+
+static int begin_payload(struct ls_pack *pack) {
+    int rc = ls_skeleton_raw(&pack->stream, pack->raw.data, pack->raw.length)
+                 ?: ls_skeleton_payload(&pack->stream, pack->file.size);
+    pack->raw.length = 0;
+    return rc ? fail_system(pack, rc, "malloc", &pack->file) : 0;
+}
+
+static int end_payload(struct ls_pack *pack) {
+    close(pack->fd);
+    pack->fd = -1;
+    pack->file.content = ls_xxh64_end(&pack->hash);
+    struct ls_index_payload payload = {.size = pack->file.size,
+                                       .content = pack->file.content,
+                                       .path = pack->file.path,
+                                       .path_length = pack->file.path_length};
+    pack->payload_count++;
+    int rc = ls_index_put_payload(&pack->payloads, &payload);
+    return rc ? fail_system(pack, rc, "malloc", &pack->file) : put_node(pack, &pack->file);
+}
+
+static int64_t read_file(struct ls_pack *pack, uint8_t *buffer, size_t room) {
+    size_t want = pack->remaining < (int64_t)room ? (size_t)pack->remaining : room;
+    ssize_t got = read(pack->fd, buffer, want);
+    if (got < 0)
+        return errno == EINTR ? 0 : fail_system(pack, -errno, "read", &pack->file);
+    if (got == 0)
+        return fail(pack, LS_FAIL_SYSTEM, EBUSY, "read (the file became shorter while it was read)", pack->file.path,
+                    pack->file.path_length);
+    ls_xxh64_add(&pack->hash, buffer, (size_t)got);
+    pack->remaining -= got;
+    if (!pack->remaining && end_payload(pack))
+        return -1;
+    return got;
+}
+
+int64_t ls_pack_read(struct ls_pack *pack, uint8_t *buffer, size_t room) {
+    static const uint8_t zeros[LS_BLOCK];
+    size_t done = 0;
+    while (done < room) {
+        size_t have = pack->head.length - pack->head_sent;
+        if (have) {
+            size_t part = have < room - done ? have : room - done;
+            memcpy(buffer + done, pack->head.data + pack->head_sent, part);
+            if (keep_raw(pack, pack->head.data + pack->head_sent, part))
+                return fail(pack, LS_FAIL_SYSTEM, ENOMEM, "malloc", "", 0);
+            pack->head_sent += part;
+            done += part;
+            if (part == have) {
+                pack->head.length = pack->head_sent = 0;
+                if (pack->fd >= 0 && begin_payload(pack))
+                    return -1;
+            }
+        } else if (pack->fd >= 0) {
+            int64_t got = read_file(pack, buffer + done, room - done);
+            if (got < 0)
+                return -1;
+            done += (size_t)got;
+        } else if (pack->padding) {
+            size_t part = (size_t)pack->padding < room - done ? (size_t)pack->padding : room - done;
+            memset(buffer + done, 0, part);
+            if (keep_raw(pack, zeros, part))
+                return fail(pack, LS_FAIL_SYSTEM, ENOMEM, "malloc", "", 0);
+            pack->padding -= (int64_t)part;
+            done += part;
+        } else if (pack->ended)
+            break;
+        else if (next_entry(pack))
+            return -1;
+    }
+    return (int64_t)done;
+}
+
+size_t ls_pack_skeleton(struct ls_pack *pack, const uint8_t **data) {
+    if (pack->ended && !pack->head.length) {
+        ls_skeleton_raw(&pack->stream, pack->raw.data, pack->raw.length);
+        pack->raw.length = 0;
+    }
+    *data = pack->stream.data;
+    return pack->stream.length;
+}
+
+void ls_pack_taken(struct ls_pack *pack) {
+    pack->stream.length = 0;
+}
+
+size_t ls_pack_index(struct ls_pack *pack, const uint8_t **data) {
+    pack->index.length = 0;
+    int rc = ls_bytes_add(&pack->index, LS_INDEX_MAGIC, strlen(LS_INDEX_MAGIC)) ?: ls_bytes_number(&pack->index, pack->payload_count)
+        ?: ls_bytes_add(&pack->index, pack->payloads.data, pack->payloads.length) ?: ls_bytes_number(&pack->index, pack->node_count)
+        ?: ls_bytes_add(&pack->index, pack->nodes.data, pack->nodes.length);
+    *data = pack->index.data;
+    return rc ? 0 : pack->index.length;
+}
+
+size_t ls_pack_notices(struct ls_pack *pack, const uint8_t **data) {
+    *data = pack->notices.data;
+    return pack->notices.length;
+}

@@ -1,0 +1,219 @@
+/* One entry, its headers complete: what it means for the layer, and the job for a writer if it has one.
+ *
+ * Rules followed where the OCI image spec (layer.md) is silent: of several entries of one name the last counts; what no
+ * filesystem can hold is dropped alike for every driver, and said. */
+#define _GNU_SOURCE
+#include "engine.h"
+#include "xxh64.h"
+
+#define META ".wh..wh."
+#define OPAQUE ".wh..wh..opq"
+
+static int64_t new_payload(struct ls_unpack *unpack, struct ls_node *node, int64_t shadow) {
+    if (unpack->payload_count == unpack->payload_room) {
+        size_t room = unpack->payload_room ? unpack->payload_room * 2 : 1024;
+        struct ls_payload *grown = realloc(unpack->payloads, room * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        unpack->payloads = grown;
+        unpack->payload_room = room;
+    }
+    struct ls_payload *payload = &unpack->payloads[unpack->payload_count];
+    *payload = (struct ls_payload){.size = unpack->entry.payload, .node = node, .shadow = shadow};
+    if (unpack->entry.sparse && unpack->entry.extents_count) {
+        size_t bytes = unpack->entry.extents_count * sizeof *payload->extents;
+        if (!(payload->extents = malloc(bytes)))
+            return -ENOMEM;
+        memcpy(payload->extents, unpack->entry.extents, bytes);
+        payload->extents_count = unpack->entry.extents_count;
+    }
+    return (int64_t)unpack->payload_count++;
+}
+
+/* What cannot lie on a filesystem is dropped here, alike for every driver, and said. */
+static int take_xattrs(struct ls_unpack *unpack, struct ls_node *node) {
+    struct ls_reader reader = {unpack->entry.xattrs.data, unpack->entry.xattrs.data + unpack->entry.xattrs.length,
+                               false};
+    struct ls_xattr xattr;
+    struct ls_bytes kept = {0};
+    bool user_allowed = node->type == LS_REGULAR || node->type == LS_DIRECTORY;
+    int rc = 0;
+    while (!rc && unpack->entry.xattrs.length && ls_xattr_next(&reader, &xattr)) {
+        if (xattr.name_length == 16 && !memcmp(xattr.name, "security.selinux", 16))
+            continue; /* a label belongs to one host's policy */
+        if (!user_allowed && xattr.name_length > 5 && !memcmp(xattr.name, "user.", 5))
+            rc = ls_notice(unpack, "user xattr on a special file", node); /* xattr(7): not permitted there */
+        else
+            rc = ls_xattr_add(&kept, xattr.name, xattr.name_length, xattr.value, xattr.value_length);
+    }
+    free(node->xattrs);
+    node->xattrs = kept.data;
+    node->xattrs_length = (uint32_t)kept.length;
+    node->attributes = ls_xattrs_hash(kept.data, kept.length);
+    return rc;
+}
+
+static int describe(struct ls_unpack *unpack, struct ls_node *node) {
+    const struct ls_entry *entry = &unpack->entry;
+    node->type = entry->type;
+    node->mode = entry->mode, node->uid = entry->uid, node->gid = entry->gid;
+    node->mtime = entry->mtime, node->mtime_ns = entry->mtime_ns;
+    node->major = entry->major, node->minor = entry->minor;
+    node->size = entry->type == LS_REGULAR ? entry->real_size : 0;
+    if (entry->sparse)
+        node->flags |= LS_SPARSE;
+    if (entry->type == LS_SYMLINK) {
+        free(node->link);
+        if (!(node->link = strdup((char *)entry->link.data)))
+            return ls_fail_here(unpack, -ENOMEM, NULL);
+        node->link_length = (uint32_t)entry->link.length;
+        node->size = node->link_length;
+        node->content = ls_xxh64_of(node->link, node->link_length, 0);
+        if (!node->link_length)
+            return ls_fail_here(unpack, -EBADMSG, "a symlink leads nowhere");
+    }
+    int rc = take_xattrs(unpack, node);
+    return rc ? ls_fail_here(unpack, rc, NULL) : 0;
+}
+
+static int place_folder(struct ls_unpack *unpack, struct ls_node *node) {
+    if (node->type != LS_DIRECTORY) {
+        /* a whiteout or a file that stood here hid what the parents have, and a directory instead does not bring it back */
+        uint16_t flags = node->flags & LS_WHITEOUT || ls_is_own(node) ? LS_OPAQUE : 0;
+        if (ls_make_way(unpack, node))
+            return -1;
+        node->flags = flags;
+        if (!flags && unpack->below >= 0 && ls_look_below(unpack, node) < 0)
+            return -1;
+        if (node->type == LS_SYMLINK) /* of the parents: this directory replaces it */
+            ls_node_forget(node);
+    }
+    node->flags = (node->flags & ~LS_IMPLIED) | LS_LISTED;
+    ls_mark_filled(node);
+    return describe(unpack, node) ?: ls_make_folders(unpack, node);
+}
+
+static int begin_job(struct ls_unpack *unpack, struct ls_node *node, int64_t shadow) {
+    struct ls_entry *entry = &unpack->entry;
+    struct ls_job *job = ls_job_new(node);
+    if (!job)
+        return ls_fail_here(unpack, -ENOMEM, NULL);
+    job->shadow = shadow;
+    job->sparse = entry->sparse;
+    if (entry->type == LS_REGULAR && entry->payload) {
+        int64_t number = new_payload(unpack, node, shadow);
+        if (number < 0) {
+            ls_job_drop(&unpack->queue, job);
+            return ls_fail_here(unpack, -ENOMEM, NULL);
+        }
+        node->payload = number;
+        if (entry->sparse) { /* the writer gets a copy: the payload table may move meanwhile */
+            job->extents = malloc(entry->extents_count * sizeof *job->extents);
+            if (!job->extents) {
+                ls_job_drop(&unpack->queue, job);
+                return ls_fail_here(unpack, -ENOMEM, NULL);
+            }
+            memcpy(job->extents, entry->extents, entry->extents_count * sizeof *job->extents);
+            job->extents_count = entry->extents_count;
+        }
+        unpack->job = job;
+        return 0;
+    }
+    ls_queue_put(&unpack->queue, job, true);
+    return 0;
+}
+
+/* On overlay this device is a whiteout, and no driver may differ from another in what a tar means: it is nothing. */
+static int pass_over(struct ls_unpack *unpack) {
+    static const char KIND[] = "character device 0/0";
+    const struct ls_parts *parts = &unpack->parts;
+    struct ls_bytes *notices = &unpack->notices;
+    int rc = ls_bytes_add(notices, KIND, sizeof KIND);
+    for (size_t i = 0; !rc && i < parts->count; i++)
+        rc = (i ? ls_bytes_add(notices, "/", 1) : 0)
+                 ?: ls_bytes_add(notices, parts->part[i].name, parts->part[i].length);
+    rc = rc ?: ls_bytes_add(notices, "", 1);
+    return rc ? ls_fail_here(unpack, rc, NULL) : 0;
+}
+
+static int place_file(struct ls_unpack *unpack, struct ls_node *node) {
+    if (unpack->entry.type == LS_HARD_LINK)
+        return ls_place_link(unpack, node);
+    if (ls_make_way(unpack, node))
+        return -1;
+    node->flags = LS_LISTED;
+    ls_mark_filled(node->parent);
+    unpack->result.files++;
+    unpack->result.bytes += unpack->entry.type == LS_REGULAR ? unpack->entry.real_size : 0;
+    return describe(unpack, node) ?: ls_make_folders(unpack, node->parent) ?: begin_job(unpack, node, -1);
+}
+
+/* aufs keeps the files that have several names in a folder of its own, and exports it as if it were part of the layer. */
+static int place_in_link_store(struct ls_unpack *unpack) {
+    struct ls_part name = unpack->parts.part[unpack->parts.count - 1];
+    if (unpack->parts.count != 2 || unpack->entry.type != LS_REGULAR)
+        return 0;
+    struct ls_node *node = ls_model_child(&unpack->model, unpack->model.aside, name.name, name.length);
+    if (!node)
+        return ls_fail_here(unpack, -ENOMEM, NULL);
+    if (node->type)
+        return ls_fail_here(unpack, -EBADMSG, "a name appears twice in the store of hard links");
+    if (ls_shadow_folder(unpack))
+        return -1;
+    node->flags = LS_LISTED;
+    return describe(unpack, node) ?: begin_job(unpack, node, unpack->shadow_count++);
+}
+
+static bool has_prefix(struct ls_part part, const char *prefix) {
+    return part.length >= strlen(prefix) && !memcmp(part.name, prefix, strlen(prefix));
+}
+static bool equals(struct ls_part part, const char *word) {
+    return part.length == strlen(word) && has_prefix(part, word);
+}
+
+/* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the skeleton. */
+int ls_place(struct ls_unpack *unpack) {
+    struct ls_entry *entry = &unpack->entry;
+    struct ls_parts *parts = &unpack->parts;
+    const char *why = NULL;
+    int rc = ls_parts_split(parts, (char *)entry->name.data, entry->name.length, &why);
+    if (!rc && entry->sparse)
+        rc = ls_entry_check_sparse(entry, &why);
+    if (rc)
+        return ls_fail_here(unpack, rc, why);
+    unpack->result.entries++;
+    if (entry->type == LS_IGNORED)
+        return 0;
+    if (parts->count == 0) {
+        if (entry->type != LS_DIRECTORY)
+            return ls_fail_here(unpack, -EBADMSG, "the root of a layer is no directory");
+        unpack->model.root->flags = (unpack->model.root->flags & ~LS_IMPLIED) | LS_LISTED;
+        return describe(unpack, unpack->model.root);
+    }
+    struct ls_part last = parts->part[parts->count - 1];
+    if (equals(parts->part[0], LS_LINK_STORE))
+        return place_in_link_store(unpack);
+    for (size_t i = 0; i < parts->count; i++)
+        if (has_prefix(parts->part[i], META) && !(i + 1 == parts->count && equals(last, OPAQUE)))
+            return 0; /* aufs' own: .wh..wh.aufs, .wh..wh.orph */
+        else if (has_prefix(parts->part[i], LS_MARK_PREFIX) && i + 1 < parts->count)
+            return ls_fail_here(unpack, -EBADMSG, "a directory's name begins with .wh.");
+    bool whiteout = has_prefix(last, LS_MARK_PREFIX);
+    if (!whiteout && entry->type == LS_CHARACTER && !entry->major && !entry->minor)
+        return pass_over(unpack);
+    unpack->symlinks = 0;
+    struct ls_node *folder = ls_walk(unpack, unpack->model.root, parts->part, parts->count - 1,
+                                     !whiteout              ? LS_FOR_FILE
+                                     : equals(last, OPAQUE) ? LS_FOR_OPAQUE
+                                                            : LS_FOR_WHITEOUT);
+    if (!folder)
+        return ls_queue_failed(&unpack->queue) ? -1 : 0;
+    if (equals(last, OPAQUE))
+        return ls_place_opaque(unpack, folder);
+    if (whiteout)
+        return ls_place_whiteout(unpack, folder, (struct ls_part){last.name + 4, last.length - 4});
+    struct ls_node *node = ls_child(unpack, folder, last);
+    if (!node)
+        return -1;
+    return entry->type == LS_DIRECTORY ? place_folder(unpack, node) : place_file(unpack, node);
+}
