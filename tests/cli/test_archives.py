@@ -43,6 +43,14 @@ def test_load_takes_a_file_an_option_a_stream_and_a_folder(run: Run, archive: Pa
     assert run("load", str(layout)).stdout == "Loaded image: base:oci\n"
 
 
+def test_files_and_formats_are_given_with_an_equals_sign_too(run: Run, archive: Path, tmp_path: Path) -> None:
+    assert run("-s=overlay2", "load", "-q=true", f"-i={archive}").stdout == LOADED
+    run("save", f"-o={tmp_path / 'out.tar'}", "base:1")
+    assert tarfile.is_tarfile(tmp_path / "out.tar")
+    assert run("inspect", "-f={{.Os}}", "base:1").stdout == "linux\n"
+    assert len(run("images", "-qf=dangling=false").stdout.splitlines()) == 2
+
+
 def test_load_of_an_image_without_a_name_tells_its_id(run: Run, tmp_path: Path) -> None:
     nameless = made.docker_archive(tmp_path / "nameless.tar", [TOP], [])
     assert run("load", str(nameless)).stdout == f"Loaded image ID: {made.digest(made.config([TOP]))}\n"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import click
 import pytest
@@ -74,7 +75,9 @@ def test_version_in_other_forms(bare: Run, bare_shell: Shell) -> None:
     [
         (("nope",), "there is no command nope\nSee 'layerstore --help'."),
         (("imges",), "there is no command imges, did you mean images?\nSee 'layerstore --help'."),
-        (("--nope", "images"), "no such option '--nope'\nSee 'layerstore --help'."),
+        (("--nope", "images"), "unknown flag: --nope\nSee 'layerstore --help'."),
+        (("-x=1", "images"), "unknown shorthand flag: 'x' in -x=1\nSee 'layerstore --help'."),
+        (("images", "-qf"), "flag needs an argument: 'f' in -f\nSee 'layerstore images --help'."),
         (("images", "a", "b"), "got unexpected extra argument (b)\nSee 'layerstore images --help'."),
         (("history",), "missing argument 'IMAGE'\nSee 'layerstore history --help'."),
         (("rm",), "missing argument 'CONTAINER...'\nSee 'layerstore rm --help'."),
@@ -113,10 +116,24 @@ def test_no_command_at_all_is_wrong_usage_and_shows_the_help(bare: Run) -> None:
 
 
 def test_switches_take_docker_s_true_and_false(bare: Run) -> None:
-    for args in (("--human=false",), ("-H=true",), ("--no-trunc=false", "--quiet=0"), ("-q=1",)):
+    for args in (("--human=false",), ("-H=t",), ("--no-trunc=FALSE", "--quiet=0"), ("-q=1",), ("--help=false",)):
         assert "missing argument 'IMAGE'" in bare("history", *args).stderr
-    assert "no such option '--nope'" in bare("history", "--nope=false").stderr
-    assert "'--human' does not take a value" in bare("history", "--human=maybe", "x").stderr
+    assert "unknown flag: --nope" in bare("history", "--nope=false").stderr
+    assert (
+        bare("history", "--human=maybe", "x").stderr
+        == 'layerstore: invalid argument "maybe" for "-H, --human" flag: must be true or false\n'
+        "See 'layerstore history --help'.\n"
+    )
+
+
+def test_an_option_s_value_has_no_equals_sign_of_the_option(bare: Run, tmp_path: Path) -> None:
+    assert bare("version", "-f={{.Version}}").stdout == f"{layerstore.__version__}\n"
+    assert bare("version", "-f", "={{.Version}}").stdout == f"={layerstore.__version__}\n"
+    store = ("--root", str(tmp_path))
+    assert "no storage driver 'nothing' is installed" in bare(*store, "-s=nothing", "images").stderr
+    assert "there is no filter 'x'" in bare("images", "-qf=x=1").stderr
+    # The last word on a switch counts.
+    assert bare("version", "--help", "--help=f", "-f=x").stdout == "x\n"
 
 
 def _raises(problem: BaseException) -> Callable[[], object]:

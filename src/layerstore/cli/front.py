@@ -9,15 +9,15 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from layerstore.cli import output
+from layerstore.cli import flags, output
+from layerstore.cli.flags import Flag, FlagError
 from layerstore.errors import LayerstoreError
 
 if TYPE_CHECKING:
@@ -81,35 +81,43 @@ class Arguments:
         return layerstore.open(self.root, config=self.config, storage_driver=self.driver, storage_opts=self.options)
 
 
+def _parsed(command: click.Command, ctx: click.Context, args: list[str]) -> list[str]:
+    """The words of a command line as click reads them as docker would. Raises `click.UsageError`."""
+    options = {
+        Flag(tuple(sorted(option.opts, key=len)), option.is_flag, tuple(option.secondary_opts)): option
+        for option in command.get_params(ctx)
+        if isinstance(option, click.Option)
+    }
+    try:
+        given = flags.parse(args, tuple(options), interspersed=ctx.allow_interspersed_args)
+    except FlagError as wrong:
+        if ctx.resilient_parsing:
+            return args
+        raise click.UsageError(str(wrong), ctx) from None
+    words: list[str] = []
+    switches: dict[Flag, bool] = {}
+    for flag, value in given.values:
+        if isinstance(value, bool):
+            switches[flag] = value  # the last one counts, whatever was said before
+        else:
+            words.append(f"{flag.names[-1]}={value}")
+    for flag, value in switches.items():
+        words += [flag.names[-1]] if value else flag.off[:1]
+    return [*words, *(("--", *given.words) if given.words else ())]
+
+
 class Command(click.Command):
-    """A command that takes switches as docker's: `--quiet=false` and `-q=true` are right, too."""
+    """A command whose options are read as docker reads its own: `-f=x` is `-f x`, and `--quiet=false` is right, too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, list(self._switched(ctx, args)))
-
-    def _switched(self, ctx: click.Context, args: Sequence[str]) -> Iterator[str]:
-        switches = {
-            name: parameter
-            for parameter in self.get_params(ctx)
-            if isinstance(parameter, click.Option) and parameter.is_flag
-            for name in parameter.opts
-        }
-        rest = iter(args)
-        for arg in rest:
-            match = re.fullmatch(r"(--?[\w-]+)=(true|false|1|0)", arg)
-            if arg == "--":
-                yield arg
-                yield from rest
-            elif match is None or match[1] not in switches:
-                yield arg
-            elif match[2] in ("true", "1"):
-                yield match[1]
-            else:
-                yield from switches[match[1]].secondary_opts[:1]
+        return super().parse_args(ctx, _parsed(self, ctx, args))
 
 
 class _Front(click.Group):
     """The group of all commands: lazy, and the place where errors become exit codes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _parsed(self, ctx, args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, _, _ in _COMMANDS]
