@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from layerstore.changes import Changes
-from layerstore.driver import Dialect, LayerKey, StorageDriver
+from layerstore.driver import Dialect, LayerKey, StorageDriver, Usage
 from layerstore.kernel.files import copy_root_attributes, remove_tree, syncfs
 from layerstore.kernel.mounts import mounting
 from layerstore.testing import trees
@@ -69,8 +69,8 @@ class Workbench(Generic[Driver]):
                 parts.callback(remove_tree, folder)
             parts.callback(self.driver.close)
             if self.driver.home.exists():  # or another bench, in the same home, was closed before
-                for layer in list(self.driver.layers()):
-                    parts.callback(self.driver.remove, layer)
+                for layer in self.keys():
+                    parts.callback(self.remove, layer)
 
     # --- layers ------------------------------------------------------------------------------------------------------
 
@@ -82,18 +82,22 @@ class Workbench(Generic[Driver]):
         if parents and dialect is not Dialect.MERGED:
             # A root directory that the layer does not list looks as the parents': this is the core's to see to.
             with self.look(parents[0], parents[1:]) as below:
-                copy_root_attributes(below, self.driver.tree(made))
-        with MountedTree(self.driver.tree(made)) as tree:
+                copy_root_attributes(below, self.tree(made))
+        with MountedTree(self.tree(made)) as tree:
             _fill(tree, entries, dialect)
         return made
 
     def seal(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> LayerKey:
         """As the core does it: sync, seal, remove what the driver has replaced."""
-        syncfs(self.driver.home)
-        sealed = self.driver.seal(layer, parents)
+        sealed = self.seal_only(layer, parents)
         if sealed != layer:
-            self.driver.remove(layer)
+            self.remove(layer)
         return sealed
+
+    def seal_only(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> LayerKey:
+        """Sync and seal. What the driver has replaced is still there, as before the core has written its row."""
+        syncfs(self.driver.home)
+        return self.driver.seal(layer, parents)
 
     def layer(self, parents: Sequence[LayerKey] = (), *entries: Entry, **files: str) -> LayerKey:
         """A committed layer with these entries, or files with these texts."""
@@ -110,8 +114,20 @@ class Workbench(Generic[Driver]):
     def container(self, parents: Sequence[LayerKey] = (), **more: Any) -> LayerKey:
         """The writable layer of a container."""
         made = key()
-        self.driver.create(made, parents, **more)
+        self.create(made, parents, **more)
         return made
+
+    def create(self, layer: LayerKey, parents: Sequence[LayerKey] = (), **more: Any) -> None:
+        """The same, of a given name."""
+        self.driver.create(layer, parents, **more)
+
+    def remove(self, layer: LayerKey) -> None:
+        """Into the staging folder, where it stays for now."""
+        self.driver.remove(layer)
+
+    def keys(self) -> list[LayerKey]:
+        """All that the driver knows of in its home."""
+        return list(self.driver.layers())
 
     # --- trees -------------------------------------------------------------------------------------------------------
 
@@ -146,9 +162,21 @@ class Workbench(Generic[Driver]):
         with self.look(layer, parents) as place:
             return trees.listing(place)
 
+    def tree(self, layer: LayerKey) -> Path:
+        """The directory of its own files, in the driver's dialect."""
+        return self.driver.tree(layer)
+
     def changes(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Changes:
         """What the driver finds."""
         return self.driver.changes(layer, parents)
+
+    def usage(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Usage:
+        """What the driver says that it occupies."""
+        return self.driver.usage(layer, parents)
+
+    def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Mapping[str, str]:
+        """What the driver gives to `inspect`."""
+        return self.driver.graph_data(layer, parents)
 
 
 def _fill(tree: MountedTree, entries: Sequence[Entry], dialect: Dialect) -> None:
