@@ -43,13 +43,13 @@ bool ls_branch_is_opaque(int folder, int marks) {
 static int make_whiteout(struct ls_changes *changes, const char *path) {
     struct timespec times[2];
     const char *name;
-    char marker[NAME_MAX + 8];
+    char marker[NAME_MAX + 1];
     struct stat facts;
     int fd = ls_changes_open_holder(changes->upper, path, &name, times);
     if (fd < 0)
         return ls_changes_fail(changes, fd, "openat2", path);
     int rc = 1;
-    if (snprintf(marker, sizeof marker, LS_WHITEOUT_PREFIX "%s", name) > NAME_MAX)
+    if (ls_whiteout_of(name, marker))
         rc = -ENAMETOOLONG;
     else if (!fstatat(fd, marker, &facts, AT_SYMLINK_NOFOLLOW) && S_ISREG(facts.st_mode))
         rc = 0;

@@ -6,8 +6,8 @@
  * Directories are opened without following symlinks, so a container that runs cannot lead the comparison elsewhere. */
 #define _GNU_SOURCE
 #include "internal.h"
+#include "../kernel/files/listing.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
@@ -185,20 +185,12 @@ static int visit_lower(struct ls_changes *changes, struct place *place, const ch
 
 static int each_name(struct ls_changes *changes, struct place *place, int fd,
                      int (*visit)(struct ls_changes *, struct place *, const char *)) {
-    int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *listing = own < 0 ? NULL : fdopendir(own);
-    if (!listing)
-        return ls_changes_fail(changes, -errno, "openat", place->folder->path);
-    int rc = 0;
-    errno = 0;
-    for (struct dirent *one; !rc && (one = readdir(listing)); errno = 0)
-        if (strcmp(one->d_name, ".") && strcmp(one->d_name, "..")) {
-            rc = name_path(changes, place, one->d_name) ?: visit(changes, place, one->d_name);
-        }
-    if (!rc && errno)
-        rc = ls_changes_fail(changes, -errno, "readdir", place->folder->path);
-    closedir(listing);
-    return rc;
+    LS_LISTED struct ls_listing listing = {0};
+    struct ls_failure failure = {0};
+    int rc = ls_listing_begin(&listing, fd, &failure);
+    while (!rc && (rc = ls_listing_next(&listing)) > 0)
+        rc = name_path(changes, place, listing.name) ?: visit(changes, place, listing.name);
+    return rc ? ls_changes_fail(changes, rc, failure.what, place->folder->path) : 0;
 }
 
 static int visit_folder(struct ls_changes *changes, const struct folder *folder) {

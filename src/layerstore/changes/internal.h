@@ -3,6 +3,7 @@
 #define LS_CHANGES_INTERNAL_H
 #include "../kernel/files/xattrs.h" /* before those that cffi reads, which include nothing */
 #include "../kernel/files/files.h"
+#include "../kernel/files/marks.h"
 #include "changes.h"
 
 #include <sys/stat.h>
@@ -99,12 +100,6 @@ int ls_changes_open_holder(int root, const char *path, const char **name, struct
 int ls_changes_drop_surplus(struct ls_changes *changes, const char *path);
 
 /* branch.c */
-#define LS_WHITEOUT_PREFIX ".wh."
-#define LS_META_PREFIX ".wh..wh."
-#define LS_OPAQUE_NAME ".wh..wh..opq"
 bool ls_branch_is_opaque(int folder, int marks);
 int ls_branch_make_exact(struct ls_changes *changes);
-static inline bool ls_begins(const char *name, const char *prefix) {
-    return !strncmp(name, prefix, strlen(prefix));
-}
 #endif

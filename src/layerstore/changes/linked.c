@@ -4,6 +4,7 @@
 #include "../kernel/files/bytes.h"
 #include "../kernel/files/entry.h"
 #include "../kernel/files/files.h"
+#include "../kernel/files/marks.h"
 #include "linked.h"
 
 #include <dirent.h>
@@ -12,10 +13,6 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define WHITEOUT ".wh."
-#define META ".wh..wh."
-#define OPAQUE ".wh..wh..opq"
 
 /* A directory of the target, and the layers that it is made of, the topmost first. */
 struct folder {
@@ -92,10 +89,9 @@ static int has(int layer, const char *folder, const char *name, struct stat *fac
 }
 
 static int has_whiteout(int layer, const char *folder, const char *name) {
-    char marker[NAME_MAX + 8];
+    char marker[NAME_MAX + 1];
     struct stat facts;
-    snprintf(marker, sizeof marker, WHITEOUT "%s", name);
-    return has(layer, folder, marker, &facts);
+    return ls_whiteout_of(name, marker) ? 0 : has(layer, folder, marker, &facts); /* 0: no name could be that long */
 }
 
 /* The layers, of those that `above` is made of and from the one at `first` on, that the directory `name` in it is made of. */
@@ -114,7 +110,7 @@ static int add_folder(struct stack *stack, const struct folder *above, size_t fi
             break;
         if (there > 0) {
             folder->layers[folder->count++] = above->layers[i];
-            there = has(layer, path, OPAQUE, &facts);
+            there = has(layer, path, LS_OPAQUE_NAME, &facts);
         }
         int hidden = there != 0 ? there : has_whiteout(layer, above->path, name);
         if (hidden > 0)
@@ -153,9 +149,8 @@ static int make(struct stack *stack, const struct folder *above, size_t at, cons
 
 static int visit(struct stack *stack, const struct folder *folder, size_t at, const char *name, struct names *seen,
                  struct names *hidden) {
-    const char *whiteout = !strncmp(name, WHITEOUT, strlen(WHITEOUT)) ? name + strlen(WHITEOUT) : NULL;
-    if (!strcmp(name, ".") || !strcmp(name, "..") || !strncmp(name, META, strlen(META)) ||
-        (!whiteout && knows(seen, name)))
+    const char *whiteout = ls_hidden_by(name);
+    if (!strcmp(name, ".") || !strcmp(name, "..") || ls_is_meta(name, strlen(name)) || (!whiteout && knows(seen, name)))
         return 0;
     stack->path.length = 0;
     int rc = (*folder->path

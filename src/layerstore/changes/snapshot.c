@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "../kernel/btrfs/tree.h"
 #include "internal.h"
+#include "../kernel/files/array.h"
 #include "../kernel/btrfs/btrfs.h"
 
 #include <dirent.h>
@@ -231,28 +232,19 @@ int ls_changes_visit_snapshot(struct ls_changes *changes, struct place *place) {
 /* The names of one inode, and the path of one directory: lists that `ls_btrfs_names` fills. */
 struct names {
     struct ls_bytes text; /* each ended by NUL */
-    uint64_t *parents;
-    size_t count, room;
+    struct {
+        LS_ARRAY(uint64_t);
+    } parents;
 };
 
 static int collect_name(void *context, uint64_t parent, const char *name, size_t length) {
     struct names *names = context;
-    if (names->count == names->room) {
-        size_t room = names->room ? names->room * 2 : 8;
-        uint64_t *grown = realloc(names->parents, room * sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        names->parents = grown;
-        names->room = room;
-    }
-    names->parents[names->count++] = parent;
-    return ls_bytes_add(&names->text, name, length) ?: ls_bytes_add(&names->text, "", 1);
+    return ls_array_add(&names->parents, parent) ?: ls_bytes_add(&names->text, name, length) ?: ls_bytes_add(&names->text, "", 1);
 }
 
 static void names_free(struct names *names) {
     ls_bytes_free(&names->text);
-    free(names->parents);
-    *names = (struct names){0};
+    ls_array_free(&names->parents);
 }
 
 /* Puts the path of a directory before `name`. 1: it has none any more, or one that no call would take. */
@@ -264,14 +256,14 @@ static int path_of(struct ls_snapshot *snapshot, uint64_t folder, const char *na
     while (folder != LS_BTRFS_ROOT_INODE) {
         struct names up = {0};
         int rc = ls_btrfs_names(&snapshot->search, folder, collect_name, &up);
-        size_t length = up.count ? strlen((char *)up.text.data) : 0;
+        size_t length = up.parents.count ? strlen((char *)up.text.data) : 0;
         if (!rc && (!length || length + 1 > at))
             rc = 1;
         if (!rc) {
             text[--at] = '/';
             at -= length;
             memcpy(text + at, up.text.data, length);
-            folder = up.parents[0];
+            folder = up.parents.list[0];
         }
         names_free(&up);
         if (rc)
@@ -296,9 +288,10 @@ static int remember_others(struct ls_changes *changes, size_t begin, size_t end)
     struct names names = {0};
     int rc = ls_btrfs_names(&changes->snapshot->search, facts.st_ino, collect_name, &names);
     const char *name = (const char *)names.text.data;
-    for (size_t i = 0; !rc && names.count > end - begin && i < names.count; i++, name += strlen(name) + 1) {
+    for (size_t i = 0; !rc && names.parents.count > end - begin && i < names.parents.count;
+         i++, name += strlen(name) + 1) {
         char *path = NULL;
-        rc = path_of(changes->snapshot, names.parents[i], name, &path);
+        rc = path_of(changes->snapshot, names.parents.list[i], name, &path);
         if (rc == 1) {
             rc = 0;
             continue;

@@ -46,9 +46,8 @@ static int link_to_first(struct writing *writing, const struct stat *facts, cons
 }
 
 static int write_whiteout(struct writing *writing, const char *path) {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     struct ls_bytes marker = {0};
-    int rc = ls_bytes_add(&marker, path, (size_t)(name - path)) ?: ls_bytes_add(&marker, LS_WHITEOUT_PREFIX, strlen(LS_WHITEOUT_PREFIX)) ?: ls_bytes_add(&marker, name, strlen(name));
+    int rc = ls_whiteout_path(&marker, path, strlen(path));
     writing->call = "whiteout of";
     if (!rc)
         rc = mknodat(writing->target, (char *)marker.data, S_IFREG | 0444, 0) ? -errno : 0;

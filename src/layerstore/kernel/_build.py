@@ -7,12 +7,14 @@ is both declaration to Python and include to C, and the C itself. Run by setupto
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from cffi import FFI
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PARTS = (
+    "kernel/files/failure",
     "kernel/mounts/mount",
     "kernel/files/files",
     "kernel/files/remove",
@@ -28,6 +30,7 @@ PARTS = (
     "tar/implied",
 )
 SHARED = (
+    "kernel/files/listing",
     "kernel/files/xattrs",
     "kernel/btrfs/tree",
     "kernel/files/entry",
@@ -66,11 +69,17 @@ def relative(path: Path) -> str:
     return path.relative_to(PACKAGE.parent.parent).as_posix()
 
 
+def declarations(header: Path) -> str:
+    """What cffi reads of a header: all but the lines for the preprocessor, of which it knows plain numbers alone."""
+    text = header.read_text()
+    return re.sub(r"^#(?!define \w+ -?\d).*\n", "", text, flags=re.MULTILINE)
+
+
 def builder() -> FFI:
     """The extension's description."""
     ffi = FFI()
     for part in PARTS:
-        ffi.cdef((PACKAGE / f"{part}.h").read_text())
+        ffi.cdef(declarations(PACKAGE / f"{part}.h"))
     prelude = ["#ifndef _GNU_SOURCE", "#define _GNU_SOURCE", "#endif", "#include <stdint.h>", "#include <stddef.h>"]
     ffi.set_source(
         "layerstore.kernel._shim",

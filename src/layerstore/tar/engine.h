@@ -57,7 +57,6 @@ struct ls_unpack {
     struct ls_bytes raw, stream, index, implied, notices;
     struct ls_unpack_result result;
     struct ls_failure failure;
-    struct ls_bytes failed_path;
 };
 
 /* --- unpack.c */

@@ -23,13 +23,11 @@ struct ls_export {
     struct ls_bytes fed;
     size_t used;
     struct ls_failure failure;
-    struct ls_bytes failed_path;
 };
 
 static int fail(struct ls_export *export_, int kind, int code, const char *what) {
     const struct ls_index_payload *payload = &export_->payload;
-    ls_bytes_set(&export_->failed_path, payload->path ? payload->path : (const uint8_t *)"", payload->path_length);
-    export_->failure = (struct ls_failure){kind, code, what, (const char *)export_->failed_path.data};
+    ls_fail_as(&export_->failure, kind, code, what, payload->path, payload->path_length);
     return -1;
 }
 
@@ -56,7 +54,6 @@ void ls_export_free(struct ls_export *export_) {
     if (export_->fd >= 0)
         close(export_->fd);
     ls_bytes_free(&export_->fed);
-    ls_bytes_free(&export_->failed_path);
     free(export_);
 }
 

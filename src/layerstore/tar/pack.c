@@ -38,7 +38,6 @@ struct ls_pack {
     size_t known_count, known_room;
     struct ls_pack_result result;
     struct ls_failure failure;
-    struct ls_bytes failed_path;
 };
 
 struct ls_pack *ls_pack_new(int root, const uint8_t *changes, size_t length) {
@@ -60,15 +59,14 @@ void ls_pack_free(struct ls_pack *pack) {
         free(pack->known[i].path);
     free(pack->known);
     struct ls_bytes *owned[] = {&pack->head,  &pack->raw,    &pack->stream,  &pack->payloads, &pack->nodes,
-                                &pack->index, &pack->xattrs, &pack->notices, &pack->link,     &pack->failed_path};
+                                &pack->index, &pack->xattrs, &pack->notices, &pack->link};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         ls_bytes_free(owned[i]);
     free(pack);
 }
 
 static int fail(struct ls_pack *pack, int kind, int code, const char *what, const void *path, size_t length) {
-    ls_bytes_set(&pack->failed_path, path, length);
-    pack->failure = (struct ls_failure){kind, code, what, (const char *)pack->failed_path.data};
+    ls_fail_as(&pack->failure, kind, code, what, path, length);
     return -1;
 }
 

@@ -82,8 +82,8 @@ void ls_unpack_free(struct ls_unpack *unpack) {
     free(unpack->parts.part);
     free(unpack->link_parts.part);
     free(unpack->shadow_path);
-    struct ls_bytes *owned[] = {&unpack->body,    &unpack->raw,     &unpack->stream,     &unpack->index,
-                                &unpack->implied, &unpack->notices, &unpack->failed_path};
+    struct ls_bytes *owned[] = {&unpack->body,  &unpack->raw,     &unpack->stream,
+                                &unpack->index, &unpack->implied, &unpack->notices};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         ls_bytes_free(owned[i]);
     free(unpack);
@@ -94,8 +94,7 @@ void ls_unpack_free(struct ls_unpack *unpack) {
 static int fail(struct ls_unpack *unpack, int kind, int code, const char *what, const void *path, size_t length) {
     pthread_mutex_lock(&unpack->queue.lock);
     if (!unpack->failure.kind) {
-        ls_bytes_set(&unpack->failed_path, path, length);
-        unpack->failure = (struct ls_failure){kind, code, what, (const char *)unpack->failed_path.data};
+        ls_fail_as(&unpack->failure, kind, code, what, path, length);
     }
     pthread_mutex_unlock(&unpack->queue.lock);
     ls_queue_fail(&unpack->queue);

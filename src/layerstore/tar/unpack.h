@@ -1,4 +1,5 @@
 /* A layer's tar becomes files. Python feeds chunks and lends threads; all that is done per file is done in C. */
+#include "../kernel/files/failure.h"
 
 #define LS_CHUNK 262144
 
@@ -10,7 +11,6 @@
 #define LS_BELOW_NOTHING -2
 
 #define LS_FAIL_ARCHIVE 1
-#define LS_FAIL_SYSTEM 2
 #define LS_FAIL_DIALECT 4
 
 struct ls_unpack;
@@ -21,14 +21,6 @@ struct ls_unpack_result {
     int64_t bytes;
     int root_opaque;
     int needs_parents;
-};
-
-/* The strings of a failure live as long as the unpacker. `what` is a sentence, or the name of the system call. */
-struct ls_failure {
-    int kind;
-    int code;
-    const char *what;
-    const char *path;
 };
 
 /* `tree`: directory to fill. `below`: root of the parents' merged tree, or one of the above. `shadow`: path of a folder that is made

@@ -1,6 +1,6 @@
 /* One name of a tree made in another one, with all that belongs to it. */
-#ifndef LS_ENTRY_H
-#define LS_ENTRY_H
+#ifndef LS_FILES_ENTRY_H
+#define LS_FILES_ENTRY_H
 #include <sys/stat.h>
 
 /* Gives what `to` (any descriptor, O_PATH too, of the same type) names the owner, mode, xattrs and times of what `from` names.

@@ -1,7 +1,6 @@
 /* See files.h. */
 
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -17,7 +16,7 @@
 
 #include "files.h"
 
-enum { BLOCK = 256 * 1024, LISTING = 4096 };
+enum { BLOCK = 256 * 1024 };
 
 /* Where a path must not lead out, the kernel gives up with EAGAIN when somebody renames or mounts anything meanwhile. */
 static int open_again(int root, const char *path, const struct open_how *how) {
@@ -55,23 +54,6 @@ int64_t ls_filesystem_magic(int fd) {
     if (fstatfs(fd, &facts) < 0)
         return -errno;
     return (int64_t)(uint32_t)facts.f_type;
-}
-
-int ls_lists_types(int folder) {
-    _Alignas(struct dirent64) char listing[LISTING];
-    for (;;) {
-        ssize_t length = getdents64(folder, listing, sizeof listing);
-        if (length < 0)
-            return -errno;
-        if (length == 0)
-            return 1;
-        for (ssize_t at = 0; at < length;) {
-            const struct dirent64 *entry = (const struct dirent64 *)(listing + at);
-            if (entry->d_type == DT_UNKNOWN)
-                return 0;
-            at += entry->d_reclen;
-        }
-    }
 }
 
 int ls_clone_file(int from, int to) {

@@ -1,5 +1,8 @@
 /* Files: opening within a root, syncing, copying, what a filesystem is and can. A function for each job.
-   Every function returns >= 0, or -errno. Read by cffi too, so: no preprocessor. */
+   Every function returns >= 0, or -errno. Read by cffi too. */
+#ifndef LS_FILES_H
+#define LS_FILES_H
+#include <stdint.h>
 
 /* Opens `path` as if `root` were the root directory: neither `..` nor a symlink nor /proc leads out of it. */
 int ls_open_in_root(int root, const char *path, int flags, unsigned int mode);
@@ -11,7 +14,7 @@ int ls_sync_filesystem(int fd);
 
 /* The filesystem's magic number. */
 int64_t ls_filesystem_magic(int fd);
-/* Whether every entry of a folder (or `.` and `..`) is listed with its type. Reads from where the descriptor stands. */
+/* Whether every entry of a folder, `.` and `..` among them, is listed with its type. */
 int ls_lists_types(int folder);
 
 /* Shares all blocks. */
@@ -21,3 +24,4 @@ int64_t ls_copy_data(int from, int to);
 /* The same without sharing all blocks at once. `dense`: there is no hole to look for; `by_hand`: by reading and writing, so
    that nothing is shared at all. Returns 0. */
 int64_t ls_copy_extents(int from, int to, int64_t size, int dense, int by_hand);
+#endif
