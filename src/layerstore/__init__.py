@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         StoreClosed,
         UnsupportedMediaType,
     )
-    from layerstore.images import History, Image, Removal
+    from layerstore.images import History, Image, Loaded, Removal
     from layerstore.layers import LayerSource
     from layerstore.store import Info, Migrated, Pruned, Store
     from layerstore.store import migrate_store as migrate
@@ -69,6 +69,7 @@ __all__ = [
     "Kind",
     "LayerSource",
     "LayerstoreError",
+    "Loaded",
     "Migrated",
     "Mounted",
     "NameInUse",
@@ -89,7 +90,7 @@ _HOMES = {
     "check": ("Problem",),
     "config": ("Config",),
     "containers": ("Container", "Mounted"),
-    "images": ("History", "Image", "Removal"),
+    "images": ("History", "Image", "Loaded", "Removal"),
     "layers": ("LayerSource",),
     "store": ("Info", "Migrated", "Pruned", "Store"),
 }

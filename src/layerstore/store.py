@@ -30,7 +30,7 @@ from layerstore.database import Database
 from layerstore.digest import ChainID
 from layerstore.driver import StorageDriver
 from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
-from layerstore.images import Image, Images, Removal, instructions
+from layerstore.images import Image, Images, Loaded, Removal, instructions
 from layerstore.images import config as image_config
 from layerstore.kernel.mounts import boot_id, processes_with, trial
 from layerstore.layers import Layers, garbage
@@ -192,16 +192,36 @@ class Store:
     # --- images in and out ---
 
     def load(
-        self, source: str | Path | BinaryIO, *, platform: str | None = None, progress: Progress | None = None
-    ) -> list[Image]:
+        self,
+        source: str | Path | BinaryIO,
+        *,
+        only: Sequence[str] = (),
+        names: Sequence[str] = (),
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Loaded]:
         """Load the images of an archive: docker-archive or OCI layout; a tar, a folder, a stream, or "-".
 
-        "-" is standard input. `platform` (`linux/arm64`) chooses where an image is there for several. Raises
-        `InvalidArchive`, and leaves the store as it was.
+        "-" is standard input. Each image that is returned says which names the archive gave it (`names`), and which of
+        them were taken from another image (`taken`); an archive that names none leaves the tags as they are.
+
+        `only`: load these images of the archive, given by a name, an ID, or the beginning of one; one that is given by
+        a name comes under that name alone. `names`: call the image so, and not as the archive does; there must be one
+        image then, or `only` must choose one. `platform` (`linux/arm64`) chooses where an image is there for several.
+
+        Raises `InvalidArchive`, `NotFound` and `Ambiguous`, and leaves the store as it was.
         """
         from layerstore import transfer
 
-        return transfer.load(source, images=self._images, layers=self.layers, platform=platform, progress=progress)
+        return transfer.load(
+            source,
+            images=self._images,
+            layers=self.layers,
+            only=only,
+            names=names,
+            platform=platform,
+            progress=progress,
+        )
 
     def save(
         self,

@@ -56,6 +56,33 @@ def test_load_of_an_image_without_a_name_tells_its_id(run: Run, tmp_path: Path) 
     assert run("load", str(nameless)).stdout == f"Loaded image ID: {made.digest(made.config([TOP]))}\n"
 
 
+def test_load_tells_the_names_that_this_archive_gave(run: Run, archive: Path, tmp_path: Path) -> None:
+    run("load", str(archive))
+    run("tag", "base:1", "mine:3")
+    assert run("load", str(archive)).stdout == LOADED
+    nameless = made.docker_archive(tmp_path / "nameless.tar", [BASE, TOP], [])
+    assert run("load", str(nameless)).stdout == f"Loaded image ID: {made.digest(made.config([BASE, TOP]))}\n"
+
+
+def test_load_says_from_which_image_it_took_a_name(run: Run, archive: Path, tmp_path: Path) -> None:
+    run("load", str(archive))
+    other = made.docker_archive(tmp_path / "other.tar", [BASE], ["base:1"])
+    done = run("load", "-q", str(other))
+    old = made.digest(made.config([BASE, TOP]))
+    assert done.stdout == "Loaded image: base:1\n"
+    assert done.stderr == f"The image base:1 already exists, renaming the old one with ID {old} to empty string\n"
+
+
+def test_load_takes_some_images_and_names_one(run: Run, archive: Path) -> None:
+    assert run("load", str(archive), "other:2").stdout == "Loaded image: other:2\n"
+    assert run("load", "-i", str(archive), "base:1", "other:2").stdout == LOADED
+    assert run("load", "-", "base:1", "--name", "mine", stdin=archive.read_bytes()).stdout == (
+        "Loaded image: mine:latest\n"
+    )
+    done = run("load", str(archive), "base:9", code=1)
+    assert done.stderr == (f"layerstore: {archive}: the archive has no image base:9\nIt has base:1, other:2.\n")
+
+
 def test_load_shows_nothing_but_its_result_where_nobody_watches(shell: Shell, archive: Path) -> None:
     done = shell("load", str(archive))
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, LOADED, b"")

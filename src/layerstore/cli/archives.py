@@ -25,28 +25,37 @@ def _source(name: str | None) -> str | BinaryIO:
 
 
 @click.command(cls=Command)
-@click.argument("file", metavar="[FILE]", required=False, type=click.Path())
+@click.argument("given", metavar="[FILE] [IMAGE...]", nargs=-1)
 @click.option(
-    "-i", "--input", "input_file", metavar="FILE", type=click.Path(), help="Read FILE, as if it was the argument"
+    "-i", "--input", "input_file", metavar="FILE", type=click.Path(), help="Read FILE; then all arguments are images"
 )
+@click.option("--name", "names", metavar="NAME", multiple=True, help="Name the image so, and not as the archive does")
 @click.option("--platform", metavar="OS[/ARCH[/VARIANT]]", help="Platform to take from an index (default: the host's)")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress")
 @click.pass_obj
 def load_command(
-    arguments: Arguments, *, file: str | None, input_file: str | None, platform: str | None, quiet: bool
+    arguments: Arguments,
+    *,
+    given: tuple[str, ...],
+    input_file: str | None,
+    names: tuple[str, ...],
+    platform: str | None,
+    quiet: bool,
 ) -> None:
-    """Load images from an archive, a folder, or standard input.
+    """Load images from an archive, a folder, or standard input: all of them, or each IMAGE.
 
     FILE is a docker-archive or an OCI layout, as a tar, compressed or not, or as a folder; `-` is standard input.
+    IMAGE is a name or an ID that the archive has.
     """
-    if file is not None and input_file is not None:
-        raise click.UsageError("FILE and --input are the same: give one of them")
-    source = _source(input_file if file is None else file)
+    file, only = (input_file, given) if input_file is not None or not given else (given[0], given[1:])
+    source = _source(file)
     with arguments.open() as store, bars("Loading", quiet=quiet) as report:
-        images = store.load(source, platform=platform, progress=report)
+        images = store.load(source, only=only, names=names, platform=platform, progress=report)
     for image in images:
-        output.lines(f"Loaded image: {name}" for name in image.tags)
-        if not image.tags:
+        for name, other in image.taken.items():
+            output.warn(f"The image {name} already exists, renaming the old one with ID {other} to empty string")
+        output.lines(f"Loaded image: {name}" for name in image.names)
+        if not image.names:
             output.lines([f"Loaded image ID: {image.id}"])
 
 

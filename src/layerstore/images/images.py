@@ -17,13 +17,14 @@ from attrs import evolve
 
 from layerstore import reference
 from layerstore.database import Transaction
-from layerstore.digest import ChainID, DiffID, ImageID
+from layerstore.digest import ChainID, DiffID, ImageID, of_bytes
 from layerstore.driver import LayerKey
 from layerstore.errors import InUse, InvalidArchive, KernelError, NotFound, named
 from layerstore.images import config as config_of
 from layerstore.images import removal, rows
 from layerstore.images.config import History
 from layerstore.images.image import Image
+from layerstore.images.loaded import Loaded
 from layerstore.images.removal import Removal
 from layerstore.kernel.mounts import attach, mount_id, unmount
 from layerstore.layers import Layers, LayerSource, Progress, Staged
@@ -50,7 +51,7 @@ class Images:
         names: Sequence[str] = (),
         *,
         progress: Progress | None = None,
-    ) -> Image:
+    ) -> Loaded:
         """Store an image whose layers can be read when they are wanted: all of it, or nothing.
 
         There is one source for each of the config's DiffIDs, in order; those of layers that are there are not opened.
@@ -77,7 +78,7 @@ class Images:
         *,
         parent: ImageID | None = None,
         trust: bool = False,
-    ) -> Image:
+    ) -> Loaded:
         """Store an image whose layers were staged before, or are in the store. Those it does not use stay staged.
 
         `parent` is the image that it was built on. `trust`: what is in the store is not looked at.
@@ -88,11 +89,13 @@ class Images:
             assembly.adopt(staged)
             return self._store(config, assembly, tags, parent)
 
-    def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str], parent: ImageID | None = None) -> Image:
+    def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str], parent: ImageID | None = None) -> Loaded:
         assembly.place()
         with self._database.write() as tx:
             assembly.record(tx)
-            return self._get(tx, rows.insert(tx, config, assembly.top, parent, tags))
+            taken = rows.taken_by(tx, ImageID(of_bytes(config)), tags)
+            image = self._get(tx, rows.insert(tx, config, assembly.top, parent, tags))
+        return Loaded.of(image, tags, taken)
 
     def _tell_known(self, assembly: Assembly, sources: Mapping[DiffID, LayerSource], progress: Progress) -> None:
         for diff_id in assembly.known:

@@ -60,6 +60,13 @@ def set_tags(tx: Transaction, image: ImageID, tags: Sequence[str]) -> None:
     )
 
 
+def taken_by(tx: Transaction, image: ImageID, tags: Sequence[str]) -> dict[str, ImageID]:
+    """Those of the tags that mean another image than this one, and which."""
+    query = "SELECT image_id FROM tags WHERE name = ? AND image_id != ?"
+    found = ((tag, tx.execute(query, (tag, image)).fetchone()) for tag in tags)
+    return {tag: ImageID(row[0]) for tag, row in found if row is not None}
+
+
 def tags_of(tx: Transaction, image: ImageID) -> list[str]:
     """The tags of an image, in full."""
     return [row[0] for row in tx.execute("SELECT name FROM tags WHERE image_id = ? ORDER BY name", (image,))]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from layerstore.images import Image, Images
+    from layerstore.images import Image, Images, Loaded
     from layerstore.layers import Layers, Progress
 
 __all__ = ["load", "save"]
@@ -23,17 +23,23 @@ def load(
     *,
     images: Images,
     layers: Layers,
+    only: Sequence[str] = (),
+    names: Sequence[str] = (),
     platform: str | None = None,
     progress: Progress | None = None,
-) -> list[Image]:
+) -> list[Loaded]:
     """Put the images of an archive into the store: a tar, a folder, an open file, or "-" for standard input.
 
-    `platform` (`linux/arm64`) chooses where an image is there for several; the default is this machine's. All images
-    come in, or none. Raises `InvalidArchive`.
+    `platform` (`linux/arm64`) chooses where an image is there for several; the default is this machine's. `only` are
+    names or IDs of images that the archive has: the others stay out. `names` take the place of those that the archive
+    gives to its image, or to the one that `only` chooses. All images come in, or none. Raises `InvalidArchive`;
+    `NotFound` and `Ambiguous` where `only` or `names` do not fit the archive.
     """
     from layerstore.transfer.loading import load_images
 
-    return load_images(source, images=images, layers=layers, platform=platform, progress=progress)
+    return load_images(
+        source, images=images, layers=layers, only=only, names=names, platform=platform, progress=progress
+    )
 
 
 def save(

@@ -10,18 +10,22 @@ import fcntl
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedRandom, BufferedReader, FileIO, TextIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from layerstore.digest import DiffID
-from layerstore.errors import ConfigError, InvalidArchive, KernelError, LayerstoreError, NotFound, named
+from attrs import evolve
+
+from layerstore import reference
+from layerstore.digest import DiffID, Digest
+from layerstore.errors import Ambiguous, ConfigError, InvalidArchive, KernelError, LayerstoreError, NotFound, named
 from layerstore.layers import LayerSource
 from layerstore.transfer import docker_archive, oci, platforms
 from layerstore.transfer.archive import Archive, FolderArchive, TarArchive
+from layerstore.transfer.choosing import Offered, choose, titles
 from layerstore.transfer.compression import HEAD, sniff
 from layerstore.transfer.documents import Documents
 from layerstore.transfer.incoming import Blob, Incoming, merged, platform_of
@@ -29,7 +33,7 @@ from layerstore.transfer.platforms import Platform
 from layerstore.transfer.stream import reading
 
 if TYPE_CHECKING:
-    from layerstore.images import Image, Images
+    from layerstore.images import Images, Loaded
     from layerstore.layers import Layers, Progress
 
 _PIPE_SIZE: Final = 1 << 20
@@ -40,50 +44,89 @@ def load_images(
     *,
     images: Images,
     layers: Layers,
+    only: Sequence[str],
+    names: Sequence[str],
     platform: str | None,
     progress: Progress | None,
-) -> list[Image]:
+) -> list[Loaded]:
     """See `layerstore.transfer.load`."""
     wanted = None if platform is None else platforms.parse(platform)
+    tags = tuple(dict.fromkeys(reference.normalise(name) for name in names))
     with _opened(source) as (archive, origin):
         try:
             if isinstance(archive, Archive):
-                found = describe(archive, wanted)
+                found = describe(archive, wanted, only=only, names=tags)
                 return _add_all(found, images, partial(_add, images, archive, progress))
             with reading(archive, layers, progress) as passed:
-                found = describe(passed, wanted)
+                found = describe(passed, wanted, only=only, names=tags)
                 return _add_all(
                     found,
                     images,
                     lambda image, names: images.add_staged(image.config, passed.layers_of(image), names),
                 )
-        except InvalidArchive as error:
+        except (InvalidArchive, NotFound, Ambiguous) as error:
             error.message = f"{origin}: {error.message}"
             raise
 
 
-def describe(documents: Documents, platform: Platform | None) -> list[Incoming]:
+def describe(
+    documents: Documents, platform: Platform | None, *, only: Sequence[str] = (), names: Sequence[str] = ()
+) -> list[Incoming]:
     """The images that an archive holds for a platform, each once with all its names, and checked to be complete.
 
     Many archives say it twice, in manifest.json and in index.json. docker writes the first with more care (its index
-    leaves out images, and had layers in the wrong order), the second alone knows platforms.
+    leaves out images, and had layers in the wrong order), the second alone knows platforms. `only` and `names` (in
+    full) are those of `layerstore.transfer.load`.
     """
     listed = docker_archive.describe(documents)
+    chosen = choose(only, _offered(documents, listed)) if only else None
+    if chosen is not None:
+        listed = [image for image in listed if image.id in chosen]
     try:
-        layout = oci.describe(documents, platform)
+        layout = oci.describe(documents, platform, chosen)
     except InvalidArchive:
         if not listed or platform is not None:
             raise
         layout = oci.Layout()
-    chosen = {image.id for image in layout.images}
-    listed = [image for image in listed if image.id in chosen or image.id not in layout.configs]
+    fitting = {image.id for image in layout.images}
+    listed = [image for image in listed if image.id in fitting or image.id not in layout.configs]
     found = merged([*(image for image in listed if _fits(image, platform)), *layout.images])
     if not found:
         raise _nothing(documents, listed, platform)
     for image in found:
         for blob in image.layers:
             _check_member(documents, blob)
-    return found
+    return _renamed([_restricted(image, chosen) for image in found], names)
+
+
+def _offered(documents: Documents, listed: Sequence[Incoming]) -> list[Offered]:
+    """All images of an archive, in both of its lists."""
+    found = [Offered(image.id, image.names) for image in listed]
+    try:
+        return [*found, *oci.offered(documents)]
+    except InvalidArchive:
+        if not listed:
+            raise
+        return found
+
+
+def _restricted(image: Incoming, chosen: Mapping[Digest, tuple[str, ...] | None] | None) -> Incoming:
+    """The image under the names that it was asked for by."""
+    names = None if chosen is None else chosen.get(image.id)
+    return image if names is None else evolve(image, names=names)
+
+
+def _renamed(found: Sequence[Incoming], names: Sequence[str]) -> list[Incoming]:
+    """The images, a single one under other names than its own if there are such."""
+    if not names:
+        return list(found)
+    if len(found) > 1:
+        there = titles([Offered(image.id, image.names) for image in found])
+        raise Ambiguous(
+            f"there is a name for one image, but the archive has {len(found)}",
+            remedy=f"Say which of them to load: {there}.",
+        )
+    return [evolve(found[0], names=tuple(names))]
 
 
 def _fits(image: Incoming, platform: Platform | None) -> bool:
@@ -128,7 +171,7 @@ def _check_member(documents: Documents, blob: Blob) -> None:
 # --- into the store ---
 
 
-def _add(images: Images, archive: Archive, progress: Progress | None, image: Incoming, names: Sequence[str]) -> Image:
+def _add(images: Images, archive: Archive, progress: Progress | None, image: Incoming, names: Sequence[str]) -> Loaded:
     sources = [_source(archive, blob) for blob in image.layers]
     return images.add(image.config, sources, names, progress=progress)
 
@@ -141,7 +184,9 @@ def _source(archive: Archive, blob: Blob) -> LayerSource:
     )
 
 
-def _add_all(found: Sequence[Incoming], images: Images, add: Callable[[Incoming, Sequence[str]], Image]) -> list[Image]:
+def _add_all(
+    found: Sequence[Incoming], images: Images, add: Callable[[Incoming, Sequence[str]], Loaded]
+) -> list[Loaded]:
     """Add one image, or several of which the first goes again if the last fails: names move only when all are there."""
     if len(found) == 1:
         return [add(found[0], found[0].names)]

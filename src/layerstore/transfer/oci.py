@@ -6,7 +6,7 @@ artifacts beside images; what is chosen is an image for the platform asked for, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import frozen
@@ -15,6 +15,7 @@ from layerstore import reference
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, InvalidReference, UnsupportedMediaType
 from layerstore.transfer import platforms
+from layerstore.transfer.choosing import Offered
 from layerstore.transfer.documents import (
     Descriptor,
     Documents,
@@ -66,6 +67,8 @@ class _Leaf:
     descriptor: Descriptor
     names: tuple[str, ...]
     entry: int
+    word: str = ""
+    """What the index calls it, whether or not that is a name."""
 
 
 @frozen
@@ -86,22 +89,35 @@ class Layout:
     configs: frozenset[Digest] = frozenset()
 
 
-def describe(documents: Documents, platform: Platform | None) -> Layout:
-    """The images of a layout for `platform`, or for this machine. Raises `InvalidArchive`."""
-    data = documents.document(INDEX)
-    if data is None:
-        return Layout()
-    _check_layout(documents)
+def describe(documents: Documents, platform: Platform | None, only: Collection[Digest] | None = None) -> Layout:
+    """The images of a layout for `platform`, or for this machine; `only`: of those with these configs.
+
+    Raises `InvalidArchive`.
+    """
     artifacts: set[str] = set()
     images: list[Incoming] = []
     configs: set[Digest] = set()
-    for group in _groups(list(_leaves(documents, parse_object(data, INDEX)))):
-        if offers := _offers(documents, group, artifacts):
-            images.append(_image(documents, _chosen(offers, platform)))
-            configs.update(offer.config.digest for offer in offers)
-    if not images and artifacts:
+    for offers in _all_offers(documents, artifacts):
+        configs.update(offer.config.digest for offer in offers)
+        if wanted := [offer for offer in offers if only is None or offer.config.digest in only]:
+            images.append(_image(documents, _chosen(wanted, platform)))
+    if not configs and artifacts:
         raise UnsupportedMediaType(f"the archive has no image, but {', '.join(sorted(artifacts))}")
     return Layout(tuple(images), frozenset(configs))
+
+
+def offered(documents: Documents) -> list[Offered]:
+    """All images of a layout, for every platform, as somebody may ask for them."""
+    return [
+        Offered(
+            offer.config.digest,
+            offer.leaf.names,
+            digests=(offer.leaf.descriptor.digest,),
+            words=(offer.leaf.word,) if offer.leaf.word else (),
+        )
+        for offers in _all_offers(documents, set())
+        for offer in offers
+    ]
 
 
 def names_of(annotations: Mapping[str, str]) -> tuple[str, ...]:
@@ -113,6 +129,10 @@ def names_of(annotations: Mapping[str, str]) -> tuple[str, ...]:
             except InvalidReference:
                 pass  # an annotation is free text
     return ()
+
+
+def _word_of(annotations: Mapping[str, str]) -> str:
+    return annotations.get(REF_NAME) or annotations.get(IMAGE_NAME) or ""
 
 
 # --- the way to the manifests ---
@@ -129,7 +149,7 @@ def _leaves(documents: Documents, index: dict[str, Any]) -> Iterator[_Leaf]:
     """All that the indexes lead to, in their order, but for attestations. Nothing is visited twice for one name."""
     seen: set[tuple[str, tuple[str, ...]]] = set()
     waiting = [
-        (_Leaf(descriptor, names_of(descriptor.annotations), entry), 0)
+        (_Leaf(descriptor, names_of(descriptor.annotations), entry, _word_of(descriptor.annotations)), 0)
         for entry, descriptor in enumerate(_entries(index, INDEX))
     ][::-1]
     while waiting:
@@ -147,7 +167,13 @@ def _leaves(documents: Documents, index: dict[str, Any]) -> Iterator[_Leaf]:
             raise InvalidArchive(f"the indexes of the archive are nested more than {_DEPTH_LIMIT} deep")
         nested = _entries(_document(documents, descriptor, "index"), f"index {descriptor.digest}")
         waiting += [
-            (_Leaf(child, names or names_of(child.annotations), leaf.entry), depth + 1) for child in reversed(nested)
+            (
+                _Leaf(
+                    child, names or names_of(child.annotations), leaf.entry, leaf.word or _word_of(child.annotations)
+                ),
+                depth + 1,
+            )
+            for child in reversed(nested)
         ]
 
 
@@ -192,6 +218,17 @@ def _groups(leaves: Sequence[_Leaf]) -> list[list[_Leaf]]:
     if nameless and len(stated) == len(leaves) == len(set(stated)):
         return [list(leaves)]
     return list(groups.values())
+
+
+def _all_offers(documents: Documents, artifacts: set[str]) -> Iterator[list[_Offer]]:
+    """The image manifests of the whole layout, by group; what is no image is noted in `artifacts`."""
+    data = documents.document(INDEX)
+    if data is None:
+        return
+    _check_layout(documents)
+    for group in _groups(list(_leaves(documents, parse_object(data, INDEX)))):
+        if offers := _offers(documents, group, artifacts):
+            yield offers
 
 
 def _offers(documents: Documents, group: Sequence[_Leaf], artifacts: set[str]) -> list[_Offer]:
