@@ -1,0 +1,217 @@
+/* Loaded before the C library (LD_PRELOAD): makes the Nth call of a kind that layerstore's extension makes fail. Calls by
+ * others, Python among them, are none of its business. See faults.py, which drives it.
+ *
+ * It also knows what the extension has allocated and not freed yet. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <link.h>
+#include <pthread.h>
+#include <search.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum kind { NONE, MEMORY, LISTING, DATA, THREAD };
+enum { SLOTS = 1 << 16 };
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *block, size_t size);
+extern void __libc_free(void *block);
+
+static uintptr_t first, last; /* of the extension's code */
+static int armed, number;
+static long wanted, met;
+static bool lasting;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static void *blocks[SLOTS]; /* what the extension has: a hash table, in which GONE was something once */
+static long live;
+#define GONE ((void *)1)
+
+static bool is_ours(void *from) {
+    return armed && (uintptr_t)from >= first && (uintptr_t)from < last;
+}
+
+/* Is it this one's turn to fail? */
+static bool fails(enum kind kind, void *from) {
+    if (armed != (int)kind || !is_ours(from))
+        return false;
+    long now = __atomic_add_fetch(&met, 1, __ATOMIC_SEQ_CST);
+    if (now != wanted && !(lasting && wanted && now > wanted))
+        return false;
+    errno = number;
+    return true;
+}
+
+static size_t slot_of(const void *block) {
+    return ((uintptr_t)block >> 4) * 0x9E3779B97F4A7C15u >> 48;
+}
+
+static void *remember(void *block, void *from) {
+    if (!block || !is_ours(from))
+        return block;
+    pthread_mutex_lock(&lock);
+    size_t slot = slot_of(block);
+    while (blocks[slot] && blocks[slot] != GONE)
+        slot = (slot + 1) % SLOTS;
+    blocks[slot] = block;
+    live++;
+    pthread_mutex_unlock(&lock);
+    return block;
+}
+
+static void forget(const void *block) {
+    if (!armed || !block)
+        return;
+    pthread_mutex_lock(&lock);
+    for (size_t slot = slot_of(block); blocks[slot]; slot = (slot + 1) % SLOTS)
+        if (blocks[slot] == block) {
+            blocks[slot] = GONE;
+            live--;
+            break;
+        }
+    pthread_mutex_unlock(&lock);
+}
+
+/* --- for faults.py ------------------------------------------------------------------------------------------------- */
+
+static int look_at(struct dl_phdr_info *info, size_t size, void *context) {
+    (void)size, (void)context;
+    if (!strstr(info->dlpi_name, "/_shim.abi3.so"))
+        return 0;
+    for (int i = 0; i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_LOAD && info->dlpi_phdr[i].p_flags & PF_X) {
+            first = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+            last = first + info->dlpi_phdr[i].p_memsz;
+        }
+    return 1;
+}
+
+/* From now on: the call number `nth` of its kind fails with `code`, and `all` after it, too. 0: none does. */
+int faults_arm(int kind, long nth, int code, int all) {
+    if (!dl_iterate_phdr(look_at, NULL))
+        return -1;
+    memset(blocks, 0, sizeof blocks);
+    live = met = 0;
+    wanted = nth;
+    number = code;
+    lasting = all;
+    armed = kind;
+    return 0;
+}
+
+/* Returns how many calls of the kind there were. */
+long faults_disarm(void) {
+    armed = NONE;
+    return met;
+}
+
+/* How many blocks the extension has allocated since and not freed. */
+long faults_live(void) {
+    return live;
+}
+
+/* --- memory -------------------------------------------------------------------------------------------------------- */
+
+#define FROM __builtin_return_address(0)
+
+void *malloc(size_t size) {
+    return fails(MEMORY, FROM) ? NULL : remember(__libc_malloc(size), FROM);
+}
+
+void *calloc(size_t count, size_t size) {
+    return fails(MEMORY, FROM) ? NULL : remember(__libc_calloc(count, size), FROM);
+}
+
+void *realloc(void *block, size_t size) {
+    if (fails(MEMORY, FROM))
+        return NULL;
+    void *grown = __libc_realloc(block, size);
+    if (grown) {
+        forget(block);
+        remember(grown, FROM);
+    }
+    return grown;
+}
+
+void free(void *block) {
+    forget(block);
+    __libc_free(block);
+}
+
+static char *copy(const char *text, size_t length, void *from) {
+    char *made = fails(MEMORY, from) ? NULL : remember(__libc_malloc(length + 1), from);
+    if (made) {
+        memcpy(made, text, length);
+        made[length] = 0;
+    }
+    return made;
+}
+
+char *strdup(const char *text) {
+    return copy(text, strlen(text), FROM);
+}
+
+char *strndup(const char *text, size_t most) {
+    return copy(text, strnlen(text, most), FROM);
+}
+
+static void *real(const char *name) {
+    return dlsym(RTLD_NEXT, name);
+}
+
+void *tsearch(const void *key, void **root, int (*order)(const void *, const void *)) {
+    void *(*next)(const void *, void **, int (*)(const void *, const void *)) = real("tsearch");
+    return fails(MEMORY, FROM) ? NULL : next(key, root, order);
+}
+
+/* --- folders ------------------------------------------------------------------------------------------------------- */
+
+ssize_t getdents64(int folder, void *buffer, size_t room) {
+    return fails(LISTING, FROM) ? -1 : syscall(SYS_getdents64, folder, buffer, room);
+}
+
+struct dirent *readdir(DIR *listing) {
+    struct dirent *(*next)(DIR *) = real("readdir");
+    return fails(LISTING, FROM) ? NULL : next(listing);
+}
+
+DIR *fdopendir(int folder) {
+    DIR *(*next)(int) = real("fdopendir");
+    return fails(LISTING, FROM) ? NULL : next(folder);
+}
+
+/* --- data ---------------------------------------------------------------------------------------------------------- */
+
+ssize_t read(int fd, void *buffer, size_t room) {
+    return fails(DATA, FROM) ? -1 : syscall(SYS_read, fd, buffer, room);
+}
+
+ssize_t write(int fd, const void *data, size_t size) {
+    return fails(DATA, FROM) ? -1 : syscall(SYS_write, fd, data, size);
+}
+
+ssize_t pread(int fd, void *buffer, size_t room, off_t at) {
+    return fails(DATA, FROM) ? -1 : syscall(SYS_pread64, fd, buffer, room, at);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
+    return fails(DATA, FROM) ? -1 : syscall(SYS_pwrite64, fd, data, size, at);
+}
+
+ssize_t copy_file_range(int from, off64_t *in, int to, off64_t *out, size_t size, unsigned int flags) {
+    return fails(DATA, FROM) ? -1 : syscall(SYS_copy_file_range, from, in, to, out, size, flags);
+}
+
+/* --- threads ------------------------------------------------------------------------------------------------------- */
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
+    int (*next)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) = real("pthread_create");
+    return fails(THREAD, FROM) ? number : next(thread, attributes, run, argument);
+}
