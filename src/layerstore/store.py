@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from attrs import evolve, frozen
 
 from layerstore import config as configuration
-from layerstore import migration, plugins, reference, session
+from layerstore import migration, platforms, plugins, reference, session
 from layerstore.check import Problem, problems
 from layerstore.config import Config
 from layerstore.containers import Container, Containers, Mounted
@@ -276,7 +276,7 @@ class Store:
         from layerstore.transfer.compression import open_stream
 
         run_config = instructions.apply(None, changes)
-        chosen = image_config.parse_platform(platform)
+        chosen = None if platform is None else platforms.parse(platform)
         label = source if isinstance(source, str | Path) else getattr(source, "name", "-")
         with _opened(source) as raw, open_stream(raw) as stream:
             staged = self.layers.stage(stream, label=str(label), progress=progress)

@@ -93,7 +93,6 @@ def test_version_in_other_forms(bare: Run, bare_shell: Shell) -> None:
         (("ps", "-f", "x"), "invalid value for '-f' / '--filter': 'x' is no filter: it has to be NAME=VALUE\nSee"),
         (("ps", "-f", "status=dead"), "filter status is one of created, mounted, unmounted, not 'dead'\nSee"),
         (("create", "--storage-opt", "x=1"), "storage-opt of a container is size=BYTES, not x=1\nSee"),
-        (("load", "a", "-i", "b"), "FILE and --input are the same: give one of them\nSee"),
         (("import", "https://example.org/x.tar"), "import reads a file or standard input: "),
         (("umount",), "either containers or --all has to be given\nSee"),
         (("umount", "-a", "x"), "either containers or --all has to be given\nSee"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerstore.digest import DiffID
-from layerstore.errors import ConfigError, InvalidArchive
+from layerstore.errors import InvalidArchive
 from layerstore.images import config as image_config
 
 A, B, C = (DiffID("sha256:" + letter * 64) for letter in "abc")
@@ -104,9 +104,3 @@ def test_timestamp_reads_back(ns: int) -> None:
 @pytest.mark.parametrize("text", ["", "yesterday", "2024-13-01T00:00:00Z", "0000-01-01T00:00:00Z"])
 def test_what_is_no_time_is_none(text: str) -> None:
     assert image_config.moment(text) is None
-
-
-@pytest.mark.parametrize("text", ["linux", "linux/", "/amd64", "a/b/c/d"])
-def test_wrong_platform_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError):
-        image_config.parse_platform(text)

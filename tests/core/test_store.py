@@ -177,6 +177,9 @@ def test_imported_tar_is_an_image_of_one_layer(store: Store, base: bytes, tmp_pa
     assert (image.architecture, image.variant, image.tags) == ("arm64", "v8", ("fresh:latest",))
     assert image.config["config"]["Cmd"] == ["/bin/sh", "-c", "/tool"]
     assert "root.tar" in image.comment
+    for written, stated in [("arm64", ("arm64", "")), ("linux/x86_64", ("amd64", "")), ("armel", ("arm", "v6"))]:
+        other = store.import_tar(tmp_path / "root.tar", platform=written)
+        assert (other.os, other.architecture, other.variant) == ("linux", *stated)
     again = store.import_tar(io.BytesIO(base), message="mine")
     assert again.comment == "mine"
     with pytest.raises(KernelError, match="missing"):

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from layerstore.errors import DigestMismatch, InvalidArchive, UnsupportedMediaType
+from layerstore.platforms import make, parse
 from layerstore.transfer import docker_archive, oci
 from layerstore.transfer.loading import describe
-from layerstore.transfer.platforms import make, parse
 from support import images
 
 from .archives import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Held, Layout, encoded, manifest, platform
@@ -22,7 +22,7 @@ HOST = platform("amd64")
 @pytest.fixture(autouse=True)
 def on_amd64(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine of these tests."""
-    monkeypatch.setattr("layerstore.transfer.platforms.host", lambda: make("linux", "amd64"))
+    monkeypatch.setattr("layerstore.platforms.host", lambda: make("linux", "amd64"))
 
 
 def names(layout: Layout, wanted: str | None = None) -> list[tuple[str, ...]]:

@@ -6,15 +6,7 @@ import os
 import sys
 
 from layerstore import __version__
-
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "i686": "386",
-    "armv7l": "arm",
-    "ppc64": "ppc64",
-    "loongarch64": "loong64",
-}
+from layerstore.architectures import in_go
 
 
 def version() -> dict[str, str]:
@@ -24,7 +16,7 @@ def version() -> dict[str, str]:
         "Version": __version__,
         "PythonVersion": ".".join(map(str, sys.version_info[:3])),
         "Os": machine.sysname.lower(),
-        "Arch": _ARCHITECTURES.get(machine.machine, machine.machine),
+        "Arch": in_go(machine.machine)[0],
         "KernelVersion": machine.release,
     }
 

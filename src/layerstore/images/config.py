@@ -16,9 +16,11 @@ from typing import Any
 
 from attrs import frozen
 
+from layerstore import platforms
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
 from layerstore.digest import parse as parse_digest
-from layerstore.errors import ConfigError, InvalidArchive, InvalidDigest
+from layerstore.errors import InvalidArchive, InvalidDigest
+from layerstore.platforms import Platform
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _KEPT = ("architecture", "variant", "os", "os.version", "os.features")
@@ -112,13 +114,13 @@ def derive(
     author: str = "",
     comment: str = "",
     created_by: str = "",
-    platform: Mapping[str, str] | None = None,
+    platform: Platform | None = None,
 ) -> bytes:
     """The configuration of an image that adds a layer (or only metadata) to `base`, or to nothing.
 
     `platform` is that of an image from nothing; by default this machine's.
     """
-    config: dict[str, Any] = dict(platform or host_platform())
+    config: dict[str, Any] = dict((platforms.host() if platform is None else platform).fields)
     old_layers: Sequence[str] = ()
     old_history: Sequence[Mapping[str, Any]] = ()
     if base is not None:
@@ -135,24 +137,6 @@ def derive(
     config["rootfs"] = {"type": "layers", "diff_ids": [*old_layers, *([new_layer] if new_layer else [])]}
     config["history"] = [*old_history, step if new_layer else step | {"empty_layer": True}]
     return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
-
-
-def host_platform() -> Mapping[str, str]:
-    """Architecture and variant of this machine, in Go's words."""
-    machine = os.uname().machine
-    architecture, variant = _MACHINES.get(machine, (machine, ""))
-    found = {"architecture": architecture, "os": "linux"}
-    return found | {"variant": variant} if variant else found
-
-
-def parse_platform(text: str | None) -> Mapping[str, str] | None:
-    """`os/architecture[/variant]`, as people write a platform. Raises `ConfigError`."""
-    if text is None:
-        return None
-    parts = text.lower().split("/")
-    if not 2 <= len(parts) <= 3 or not all(parts):
-        raise ConfigError(f"{text!r} is not a platform", remedy="Write linux/amd64 or linux/arm64/v8.")
-    return dict(zip(("os", "architecture", "variant"), parts, strict=False))
 
 
 def now() -> str:
@@ -188,14 +172,3 @@ def _complete_history(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-_MACHINES = {
-    "x86_64": ("amd64", ""),
-    "aarch64": ("arm64", "v8"),
-    "armv7l": ("arm", "v7"),
-    "armv6l": ("arm", "v6"),
-    "i386": ("386", ""),
-    "i686": ("386", ""),
-    "loongarch64": ("loong64", ""),
-}

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
-from layerstore import digest
+from layerstore import digest, platforms
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import InvalidArchive
-from layerstore.transfer import platforms
+from layerstore.platforms import Platform
 from layerstore.transfer.documents import as_digest, as_list, as_object, parse_object
-from layerstore.transfer.platforms import Platform
 
 
 @frozen

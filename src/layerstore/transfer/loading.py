@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import evolve
 
-from layerstore import reference
+from layerstore import platforms, reference
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import Ambiguous, ConfigError, InvalidArchive, KernelError, LayerstoreError, NotFound, named
 from layerstore.layers import LayerSource
-from layerstore.transfer import docker_archive, oci, platforms
+from layerstore.platforms import Platform
+from layerstore.transfer import docker_archive, oci
 from layerstore.transfer.archive import Archive, FolderArchive, TarArchive
 from layerstore.transfer.choosing import Offered, choose, titles
 from layerstore.transfer.compression import HEAD, sniff
 from layerstore.transfer.documents import Documents
 from layerstore.transfer.incoming import Blob, Incoming, merged, platform_of
-from layerstore.transfer.platforms import Platform
 from layerstore.transfer.stream import reading
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from layerstore import reference
+from layerstore import platforms, reference
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, InvalidReference, UnsupportedMediaType
-from layerstore.transfer import platforms
+from layerstore.platforms import Platform
 from layerstore.transfer.choosing import Offered
 from layerstore.transfer.documents import (
     Descriptor,
@@ -25,7 +25,6 @@ from layerstore.transfer.documents import (
     read_blob,
 )
 from layerstore.transfer.incoming import Blob, Incoming, check_count, diff_ids_of, platform_of
-from layerstore.transfer.platforms import Platform
 
 INDEX: Final = "index.json"
 LAYOUT: Final = "oci-layout"
