@@ -1,4 +1,4 @@
-"""create, ps, mount, umount, diff, commit and rm, on a real store."""
+"""create, ps, mount, umount, diff, commit, rename and rm, on a real store."""
 
 from __future__ import annotations
 
@@ -178,6 +178,38 @@ def test_diff_in_other_forms_and_with_names_that_are_no_text(boxes: Run, shell: 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"A /caf\xe9\n", b"")
     assert json.loads(boxes("diff", "--format", "json", "web").stdout) == {"Kind": "A", "Path": "/caf\udce9"}
     assert lines(boxes("diff", "--format", "table {{.Kind}}", "web")) == ["KIND", "A"]
+
+
+def test_diff_of_images_and_of_one_with_another(boxes: Run) -> None:
+    boxes("create", "--name", "web", "base:1")
+    [root] = lines(boxes("mount", "web"))
+    (Path(root) / "etc/motd").write_text("hello\n")
+    boxes("umount", "web")
+    boxes("commit", "web", "hello:1")
+    assert lines(boxes("diff", "base:1")) == ["A /etc", "A /etc/hostname", "A /gone"]
+    assert lines(boxes("diff", "hello:1")) == ["C /etc", "A /etc/motd"]
+    assert lines(boxes("diff", "web")) == []
+    assert lines(boxes("diff", "web", "base:1")) == ["C /etc", "A /etc/motd"]
+    assert lines(boxes("diff", "base:1", "web")) == ["C /etc", "D /etc/motd"]
+    assert lines(boxes("diff", "web", "hello:1")) == []
+    boxes("create", "--name", "other", "base:1")
+    assert lines(boxes("diff", "web", "other")) == ["C /etc", "A /etc/motd"]
+    assert lines(boxes("diff", "web", "web")) == []
+    assert boxes("diff", "nobody", code=1).stderr.startswith("layerstore: no such object: nobody\n")
+    assert boxes("diff", "web", "Nobody", code=1).stderr.startswith("layerstore: no such object: Nobody\n")
+
+
+def test_a_container_is_renamed(boxes: Run) -> None:
+    [box] = lines(boxes("create", "--name", "web"))
+    boxes("create", "--name", "other")
+    assert boxes("rename", "web", "/site").output == ""
+    assert lines(boxes("ps", "-a", "--format", "{{.Names}}")) == ["other", "site"]
+    boxes("mount", "site")
+    assert boxes("rename", box[:12], "back").output == ""
+    assert "is in use by container" in boxes("rename", "back", "other", code=1).stderr
+    assert "cannot be the name" in boxes("rename", "back", "no/name", code=1).stderr
+    assert "no such container: web" in boxes("rename", "web", "x1", code=1).stderr
+    assert lines(boxes("ps", "-q", "--no-trunc", "--filter", "name=back")) == [box]
 
 
 def test_a_container_from_nothing_becomes_an_image(boxes: Run) -> None:

@@ -283,3 +283,26 @@ def test_prune_keeps_mounted_containers(store: Store, add: Adder, base: bytes) -
     with store.create_container("x") as box, box.mount() as root:
         assert store.prune(all_images=True, containers=True).containers == ()
         (root / "still").touch()
+
+
+# --- changes
+
+
+def test_changes_of_an_image_without_layers_or_with_one_that_hides_all(store: Store, add: Adder, base: bytes) -> None:
+    nothing, bottom = add(), add(base)
+    assert [str(change) for change in nothing.changes()] == []
+    gone = [str(change) for change in nothing.changes(bottom)]
+    assert [line for line in gone if line.startswith("D")] == ["D /etc", "D /usr"]
+    hidden = add(base, make.layer(make.opaque(""), make.file("only")))
+    assert [str(change) for change in hidden.changes() if change.path != "/"] == ["D /etc", "A /only", "D /usr"]
+    twice = add(base, base)
+    assert [str(change) for change in twice.changes()] == []
+
+
+def test_an_image_that_is_compared_is_not_removed_meanwhile(store: Store, add: Adder, base: bytes) -> None:
+    image = add(base, name="x")
+    with image.open_tree() as root:
+        assert sorted(os.listdir(root)) == ["etc", "usr"]
+        with pytest.raises(InUse, match="it is being read"):
+            image.remove()
+    image.remove()

@@ -120,6 +120,8 @@ class Outcome:
     image: dict[str, trees.Entry]
     mounted: dict[str, trees.Entry]
     changes: list[str]
+    backwards: list[str]
+    topmost: list[str]
     diff: str
     committed: tuple[str, ...]
     committed_live: tuple[str, ...]
@@ -144,8 +146,13 @@ def outcome(folder: Path, form: str) -> Outcome:
         diff = io.BytesIO()
         box.diff(diff.write)
         changes = [str(change) for change in box.changes()]
+        assert [str(change) for change in box.changes(image)] == changes
+        backwards = [str(change) for change in image.changes(box)]
+        topmost = [str(change) for change in image.changes()]
         made = box.commit("made")
         assert list(box.changes()) == []
+        assert [str(change) for change in made.changes()] == changes  # against its parent
+        assert [str(change) for change in live.changes(made)] == []
         with made.mount() as root:
             flattened = trees.listing(root)
         assert store.check(content=True) == []
@@ -153,6 +160,8 @@ def outcome(folder: Path, form: str) -> Outcome:
             image=seen,
             mounted=mounted,
             changes=changes,
+            backwards=backwards,
+            topmost=topmost,
             diff=hashlib.sha256(diff.getvalue()).hexdigest(),
             committed=tuple(made.chain_ids),
             committed_live=tuple(live.chain_ids),
@@ -169,6 +178,11 @@ def test_drivers_are_told_apart_by_nothing_but_their_name(backing: Callable[[str
     expected = outcomes["overlay2"]
     assert "C /etc/same" in expected.changes
     assert "C /etc/shadow" not in expected.changes  # its mode is what it was
+    turned = {"A": "D", "D": "A", "C": "C"}
+    top_down = {line for line in expected.changes if line[2:].rpartition("/")[0] in ("", "/etc", "/lib")}
+    assert {f"{turned[line[0]]}{line[1:]}" for line in top_down} <= set(expected.backwards)
+    assert "D /opt/tree/other" in expected.topmost
+    assert "C /etc/passwd" not in expected.topmost
     assert "C /opt/touched" not in expected.changes  # opened for writing, which copies it up on overlay
     for form, found in outcomes.items():
         for part in ("image", "mounted", "flattened"):

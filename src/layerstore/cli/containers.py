@@ -1,4 +1,4 @@
-"""Commands on containers: create, ps, mount, umount, diff, commit, rm.
+"""Commands on containers: create, ps, mount, umount, diff, commit, rename, rm.
 
 A container of layerstore runs nothing. What docker calls running is, here, mounted.
 """
@@ -16,6 +16,7 @@ from layerstore.cli.filters import filter_option
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.images import labels_of
 from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
+from layerstore.cli.objects import found
 from layerstore.errors import LayerstoreError
 
 if TYPE_CHECKING:
@@ -243,13 +244,18 @@ _CHANGE_COLUMNS: Final[Mapping[str, Column[Change]]] = {
 
 
 @click.command(cls=Command)
-@click.argument("container", shell_complete=completion.containers)
+@click.argument("subject", metavar="CONTAINER|IMAGE", shell_complete=completion.anything)
+@click.argument("base", metavar="[CONTAINER|IMAGE]", required=False, shell_complete=completion.anything)
 @format_option(rows=True)
 @click.pass_obj
-def diff_command(arguments: Arguments, *, container: str, form: Form) -> None:
-    """Show what a container added (A), changed (C) and deleted (D)."""
+def diff_command(arguments: Arguments, *, subject: str, base: str | None, form: Form) -> None:
+    """Show what a container or image added (A), changed (C) and deleted (D).
+
+    A container is compared with its image, and an image with the one that it was built on, or else with its layers but
+    the topmost. With two names, the first is compared with the second.
+    """
     with arguments.open() as store:
-        changes = store.container(container).changes()
+        changes = found(store, subject).changes(None if base is None else found(store, base))
         if form.template is None and not form.is_table:
             output.lines(map(str, changes))
         else:
@@ -270,6 +276,16 @@ def commit_command(
     with arguments.open() as store:
         image = store.container(container).commit(reference, message=message, author=author, changes=changes)
         output.lines([image.id])
+
+
+@click.command(cls=Command)
+@click.argument("container", shell_complete=completion.containers)
+@click.argument("name", metavar="NEW_NAME")
+@click.pass_obj
+def rename_command(arguments: Arguments, *, container: str, name: str) -> None:
+    """Rename a container."""
+    with arguments.open() as store:
+        store.container(container).rename(name)
 
 
 @click.command(cls=Command)

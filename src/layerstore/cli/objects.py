@@ -11,9 +11,11 @@ from layerstore.cli import completion, output
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Form, format_option
 from layerstore.cli.template import NIL_LIST, NIL_MAP, OpenMap, as_json
-from layerstore.errors import LayerstoreError, NotFound
+from layerstore.errors import InvalidReference, LayerstoreError, NotFound
 
 if TYPE_CHECKING:
+    from layerstore.containers import Container
+    from layerstore.images import Image
     from layerstore.store import Store
 
 # Maps whose keys are data, in the objects of docker's API: a template that asks for another key gets no error.
@@ -74,16 +76,23 @@ def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form,
 
 
 def _inspected(store: Store, name: str, kind: str | None, *, size: bool) -> Mapping[str, object]:
-    """A container of that name before an image, as docker looks."""
+    from layerstore.containers import Container
+
+    subject = found(store, name, kind)
+    return subject.inspect(size=size) if isinstance(subject, Container) else subject.inspect()
+
+
+def found(store: Store, name: str, kind: str | None = None) -> Container | Image:
+    """The container of that name before the image, as docker looks; `kind`: container or image only."""
     if kind != "image":
         try:
-            return store.container(name).inspect(size=size)
+            return store.container(name)
         except NotFound:
             if kind == "container":
                 raise
     try:
-        return store.image(name).inspect()
-    except NotFound:
+        return store.image(name)
+    except (NotFound, InvalidReference):
         if kind == "image":
             raise
         raise NotFound(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from layerstore.errors import NotFound
 from layerstore.images import Image
 from layerstore.images import config as config_of
 from layerstore.images import rows as image_rows
+from layerstore.images.trees import HasTree, changes_between, settled
 from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write
 
@@ -165,8 +166,19 @@ class Container:
         if mounted in self._held:
             self._held.remove(mounted)
 
-    def changes(self) -> Changes:
-        """What differs from the image."""
+    def open_tree(self) -> AbstractContextManager[int]:
+        """While inside: a directory descriptor of its tree, to be read, whether it is mounted or not."""
+        return self._open_tree()
+
+    @contextmanager
+    def _open_tree(self) -> Iterator[int]:
+        with self._containers.lock(self.id, shared=True), self._tree() as root:
+            yield settled(root)
+
+    def changes(self, since: HasTree | None = None) -> Changes:
+        """What differs from its image; or from `since`, an image or a container, of which both trees are read."""
+        if since is not None:
+            return changes_between(self, since)
         with self._containers.lock(self.id, shared=True):
             row, below = self._containers.seen(self.id)
             return self._containers.layers.driver.changes(row.key, below.keys)

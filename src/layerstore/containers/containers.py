@@ -48,11 +48,8 @@ class Containers:
         self, image: Image | str | None = None, *, name: str | None = None, size: int | str | None = None
     ) -> Container:
         """Make a container on an image, or on nothing. `size` limits what can be written in it (10 GiB: "10G")."""
-        if name is not None and not names.is_valid(name):
-            raise ConfigError(
-                f"{name!r} cannot be the name of a container",
-                remedy="Use letters, digits, '_', '.' and '-', two or more, and begin with a letter or digit.",
-            )
+        if name is not None:
+            name = _valid(name)
         try:
             limit = options.size(size)
         except ValueError as error:
@@ -126,8 +123,7 @@ class Containers:
 
     def rename(self, container: str, name: str) -> None:
         """`Container.rename`."""
-        if not names.is_valid(name):
-            raise ConfigError(f"{name!r} cannot be the name of a container")
+        name = _valid(name)
         with self._database.write() as tx:
             row = rows.find(tx, container)
             if row.name != name:
@@ -219,3 +215,14 @@ class Containers:
 
     def _container(self, row: Sequence[Any]) -> Container:
         return Container(self, rows.to_row(row[:-1]), row[-1])
+
+
+def _valid(name: str) -> str:
+    """The name of a container, with docker's slash before it or without. Raises `ConfigError`."""
+    bare = name.removeprefix("/")
+    if not names.is_valid(bare):
+        raise ConfigError(
+            f"{name!r} cannot be the name of a container",
+            remedy="Use letters, digits, '_', '.' and '-', two or more, and begin with a letter or digit.",
+        )
+    return bare

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from layerstore.changes import Changes
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
 from layerstore.images import config as config_of
-from layerstore.images import rows
+from layerstore.images import rows, trees
 from layerstore.images.config import History
 from layerstore.images.removal import Removal
+from layerstore.images.trees import HasTree
 
 if TYPE_CHECKING:
     from layerstore.images.images import Images
@@ -117,6 +119,21 @@ class Image:
     def mount(self) -> AbstractContextManager[Path]:
         """While inside, its tree is there to be read. Needs no container."""
         return self._images.mounted(self)
+
+    def open_tree(self) -> AbstractContextManager[int]:
+        """While inside: a directory descriptor of its tree, to be read; mounted where nobody else sees it."""
+        return trees.opened(self._images.layers, self, self.chain_id)
+
+    def changes(self, since: HasTree | None = None) -> Changes:
+        """What differs from `since`, an image or a container, to the last attribute and byte.
+
+        Without it: from the image that it was built on in this store; if there is none, what its topmost layer
+        changes. Both trees are read.
+        """
+        if since is not None:
+            return trees.changes_between(self, since)
+        base = None if self.parent is None else self._images.get(self.parent)
+        return trees.changes_of(self._images.layers, self, base)
 
     def tag(self, name: str) -> None:
         """Give it one more name; another image loses the name."""

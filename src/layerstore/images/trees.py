@@ -1,0 +1,83 @@
+"""The tree of an image, or of its lower layers, as a directory descriptor: to be compared, and to be copied from.
+
+It is mounted read-only and attached nowhere, so nobody else sees it; while it is open, nothing of it is removed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from layerstore.changes import Changes, compare_trees
+from layerstore.digest import ChainID
+from layerstore.errors import KernelError
+from layerstore.images import rows
+from layerstore.kernel.files.filesystems import type_of
+from layerstore.kernel.mounts import Mount, detached
+from layerstore.layers import Layers
+from layerstore.layers import rows as layer_rows
+
+if TYPE_CHECKING:
+    from layerstore.images.image import Image
+
+_EMPTY = Mount("tmpfs", "layerstore", (("mode", "0755"), ("nr_inodes", "16")), read_only=True)
+"""What an image without layers is."""
+
+
+class HasTree(Protocol):
+    """An image or a container: what has a tree to compare."""
+
+    def open_tree(self) -> AbstractContextManager[int]:
+        """While inside: a directory descriptor of the tree."""
+        ...
+
+
+@contextmanager
+def opened(layers: Layers, image: Image, top: ChainID | None) -> Iterator[int]:
+    """While inside: the tree of an image's layers up to `top`, and the image cannot be removed."""
+    with layers.database.write(durable=False) as tx:
+        rows.resolve(tx, image.id)
+        keys = layer_rows.stack(tx, top).keys
+        wanted = [("image", str(image.id)), *(("diff", str(key)) for key in keys)]
+        leases = layer_rows.add_leases(tx, layers.session.name, wanted, "it is being read")
+    try:
+        with ExitStack() as after:
+            try:
+                recipe = layers.driver.mounts(keys[0], keys[1:], read_only=True) if keys else [_EMPTY]
+                root = after.enter_context(detached(recipe))
+            except KernelError:
+                layers.folders.require(keys)
+                raise
+            yield settled(root)
+    finally:
+        layers.end_leases(leases)
+
+
+def settled(root: int) -> int:
+    """The same directory descriptor, of a tree that shows what it has to who asks for a name, too.
+
+    fuse-overlayfs 1.10 answers with names of a directory that was replaced, until it has listed the new one.
+    """
+    if type_of(root) == "fuse":
+        for _ in os.fwalk(".", dir_fd=root):
+            pass
+    return root
+
+
+def changes_of(layers: Layers, image: Image, base: Image | None) -> Changes:
+    """What an image changes against the one that it was built on, or else what its topmost layer changes."""
+    below = base.chain_id if base is not None else image.chain_ids[-2] if len(image.chain_ids) > 1 else None
+    if image.chain_id is None:
+        return Changes(b"", sealable=False)
+    with ExitStack() as trees:
+        new = trees.enter_context(opened(layers, image, image.chain_id))
+        old = None if below is None else trees.enter_context(opened(layers, image if base is None else base, below))
+        return compare_trees(new, old, content=True)
+
+
+def changes_between(new: HasTree, old: HasTree) -> Changes:
+    """What one tree changes against another: to the last attribute and byte."""
+    with old.open_tree() as below, new.open_tree() as above:
+        return compare_trees(above, below, content=True)
