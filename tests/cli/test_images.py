@@ -66,6 +66,52 @@ def test_an_empty_store_lists_heads_only(run: Run) -> None:
     assert run("mount").stdout == "CONTAINER ID   NAMES     MOUNTPOINT\n"
 
 
+ODD_TIMES = {
+    "never": "0001-01-01T00:00:00Z",
+    "first": "0001-01-01T00:00:01Z",
+    "old": "1900-01-01T00:00:00.123456789123Z",
+    "ahead": "2024-01-01T23:00:00+14:00",
+    "behind": "2024-01-01T09:30:00-00:30",
+    "leap": "2016-12-31t23:59:60z",
+    "last": "9999-12-31T23:59:60-12:00",
+    "nonsense": "yesterday",
+    "half": "\ud800",
+    "number": 1704067200,
+    "null": None,
+}
+OLDEST_FIRST = ["first", "old", "leap", "ahead", "behind", "last"]
+
+
+@pytest.mark.parametrize("where", ["UTC", "<-12>12", "<+14>-14"])
+def test_no_time_of_an_image_is_too_odd(run: Run, tmp_path: Path, where: str, zone: Callable[[str], None]) -> None:
+    zone(where)
+    for name, created in ODD_TIMES.items():
+        settings = made.config([TOP], created=created, author=name, history=[{"created": created}])
+        run("load", str(made.docker_archive(tmp_path / f"{name}.tar", [TOP], [name], image_config=settings)))
+    listed = run("images", "--format", "{{.Repository}}").stdout.split()
+    assert [name for name in reversed(listed) if name in OLDEST_FIRST] == OLDEST_FIRST
+    rows = [json.loads(line) for line in run("images", "--format", "json").stdout.splitlines()]
+    timeless = {row["Repository"] for row in rows if row["CreatedAt"] == row["CreatedSince"] == "N/A"}
+    assert timeless == set(ODD_TIMES) - set(OLDEST_FIRST) == {*listed[-len(timeless) :]}
+    run("images")
+    for name in ODD_TIMES:
+        for form in ("table", "json", "{{.CreatedAt}}{{.CreatedSince}}"):
+            run("history", "--format", form, name)
+        run("history", "--no-human", name)
+        assert run("inspect", "-f", "{{.Author}}", name).stdout == f"{name}\n"
+        json.loads(run("inspect", name).stdout)
+        run("images", "--filter", f"since={name}")
+    assert run("images", "--format", "{{.Repository}}", "-f", "since=leap").stdout.split() == [
+        "last",
+        "behind",
+        "ahead",
+    ]
+    early = run("images", "--format", "{{.Repository}}", "-f", "before=leap").stdout.split()
+    assert set(early) == {"first", "old", *timeless}
+    until = run("images", "--format", "{{.Repository}}", "-f", "until=1970-01-01T00:00:00Z").stdout.split()
+    assert set(until) == {"first", "old", *timeless}
+
+
 def test_images_in_other_forms(two: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     base = json.loads(two("images", "--format", "json", "base").stdout)

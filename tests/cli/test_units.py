@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from layerstore.cli import units
 from layerstore.cli.table import aligned
 
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
@@ -73,23 +76,27 @@ def test_what_has_no_time_has_no_age() -> None:
     assert (units.ago(None), units.local(None), units.rfc3339(None)) == ("N/A", "N/A", "N/A")
 
 
-@pytest.mark.parametrize(
-    "text", ["2026-11-24T11:10:37.121598406Z", "2026-11-24T11:10:37.121598Z", "2026-11-24T12:10:37.121598+01:00"]
-)
-def test_moment_takes_any_precision_and_zone(text: str) -> None:
-    assert units.moment(text) == datetime(2026, 11, 24, 11, 10, 37, 121598, tzinfo=UTC)
-
-
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01T00:00:00Z"])
-def test_moment_of_what_is_no_time(text: str) -> None:
-    assert units.moment(text) is None
-
-
-def test_times_are_printed_in_docker_s_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
+def test_times_are_printed_in_docker_s_form(zone: Callable[[str], None]) -> None:
     then = datetime(2026, 11, 24, 11, 10, 37, 5, tzinfo=UTC)
+    zone("UTC")
     assert units.local(then) == "2026-11-24 11:10:37 +0000 UTC"
     assert units.rfc3339(then) == "2026-11-24T11:10:37Z"
+    zone("NST3:30")
+    assert units.local(then) == "2026-11-24 07:40:37 -0330 NST"
+    assert units.rfc3339(then) == "2026-11-24T07:40:37-03:30"
+    zone("LMT-0:53:28")
+    assert units.local(then) == "2026-11-24 12:04:05 +0053 LMT"
+    assert units.rfc3339(then) == "2026-11-24T12:04:05+00:53"
+
+
+@pytest.mark.parametrize("name", ["UTC", "<-12>12", "<+14>-14", "EST5EDT"])
+def test_no_time_is_too_odd_to_be_printed(name: str, zone: Callable[[str], None]) -> None:
+    zone(name)
+    for then in (datetime.min, datetime.min + timedelta(days=1), datetime(987, 6, 5), datetime.max):
+        aware = then.replace(tzinfo=UTC)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} \S+", units.local(aware))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", units.rfc3339(aware))
+        assert units.ago(aware).endswith(" ago")
 
 
 @pytest.mark.parametrize(
@@ -100,14 +107,37 @@ def test_times_are_printed_in_docker_s_form(monkeypatch: pytest.MonkeyPatch) -> 
         ("1.5h", NOW - timedelta(minutes=90)),
         ("1790000000", datetime.fromtimestamp(1790000000, UTC)),
         ("2026-01-02", datetime(2026, 1, 2, tzinfo=UTC)),
+        ("2026-01-02T03:04", datetime(2026, 1, 2, 3, 4, tzinfo=UTC)),
         ("2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2026-01-02t03:04:05.1234567891z", datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)),
+        ("2026-01-02T03:04:05+01:00", datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC)),
+        ("0001-01-01T00:00:00+01:00", FIRST),
+        ("9999-12-31T23:59:59-01:00", LAST.replace(microsecond=0)),
         ("soon", None),
-        ("99999999999999h", None),
-        ("99999999999999999999", None),
+        ("", None),
+        ("2026-13-01", None),
+        ("99999999999999h", FIRST),
+        ("99999999999999999999", LAST),
+        ("9" * 400, LAST),
+        ("9" * 400 + "h", FIRST),
     ],
 )
-def test_until(text: str, then: datetime | None) -> None:
+def test_until(text: str, then: datetime | None, zone: Callable[[str], None]) -> None:
+    zone("UTC")
     assert units.until(text, now=NOW) == then
+
+
+def test_a_time_without_a_zone_is_the_machine_s(zone: Callable[[str], None]) -> None:
+    zone("EST5")
+    assert units.until("2026-01-02T03:04:05") == datetime(2026, 1, 2, 8, 4, 5, tzinfo=UTC)
+    assert units.until("0001-01-01") == FIRST
+    assert units.until("9999-12-31T23:00") is not None
+
+
+@given(st.text("0123456789-:.+TtZz hmsd") | st.text())
+def test_no_text_is_too_odd_for_a_filter(text: str) -> None:
+    then = units.until(text)
+    assert then is None or FIRST <= then <= LAST
 
 
 def test_short_names_and_cut_texts() -> None:

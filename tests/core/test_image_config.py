@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerstore.digest import DiffID
-from layerstore.errors import InvalidArchive
+from layerstore.errors import ConfigError, InvalidArchive
 from layerstore.images import config as image_config
 
 A, B, C = (DiffID("sha256:" + letter * 64) for letter in "abc")
@@ -36,7 +36,7 @@ def of(**facts: object) -> bytes:
         of(history={}),
         of(history=[1]),
         of(config=[]),
-        of(created=5),
+        of(author=5),
         b"[" * 100_000,
     ],
 )
@@ -93,6 +93,8 @@ def test_equal_facts_give_equal_bytes() -> None:
 def test_source_date_epoch_is_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     assert image_config.now() == "1970-01-02T00:00:00Z"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "-62135596800")
+    assert image_config.now() == "0001-01-01T00:00:00Z"
 
 
 @given(st.integers(min_value=0, max_value=4_000_000_000 * 10**9))
@@ -101,6 +103,64 @@ def test_timestamp_reads_back(ns: int) -> None:
     assert read == datetime.fromtimestamp(ns // 10**9, UTC).replace(microsecond=ns % 10**9 // 1000)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2024-13-01T00:00:00Z", "0000-01-01T00:00:00Z"])
-def test_what_is_no_time_is_none(text: str) -> None:
-    assert image_config.moment(text) is None
+@pytest.mark.parametrize(
+    ("text", "then"),
+    [
+        ("2026-11-24T11:10:37Z", datetime(2026, 11, 24, 11, 10, 37, tzinfo=UTC)),
+        ("2026-11-24t11:10:37z", datetime(2026, 11, 24, 11, 10, 37, tzinfo=UTC)),
+        ("2026-11-24T11:10:37.5Z", datetime(2026, 11, 24, 11, 10, 37, 500_000, tzinfo=UTC)),
+        ("2026-11-24T11:10:37.1234567891011Z", datetime(2026, 11, 24, 11, 10, 37, 123_456, tzinfo=UTC)),
+        ("2026-11-24T12:10:37+01:00", datetime(2026, 11, 24, 11, 10, 37, tzinfo=UTC)),
+        ("2026-11-24T07:40:37.000001-03:30", datetime(2026, 11, 24, 11, 10, 37, 1, tzinfo=UTC)),
+        ("2026-11-24T11:10:37-00:00", datetime(2026, 11, 24, 11, 10, 37, tzinfo=UTC)),
+        ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
+        ("2016-12-31T18:59:60.25-05:00", datetime(2017, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC)),
+        ("0001-01-01T00:00:01Z", datetime(1, 1, 1, 0, 0, 1, tzinfo=UTC)),
+        ("9999-12-31T23:59:59.999999999Z", datetime.max.replace(tzinfo=UTC)),
+        ("9999-12-31T23:59:60Z", datetime.max.replace(tzinfo=UTC)),
+        ("9999-12-31T23:00:00-05:00", datetime.max.replace(tzinfo=UTC)),
+        # What Go writes for a time that was never set, and what is before it.
+        ("0001-01-01T00:00:00Z", None),
+        ("0001-01-01T01:00:00+01:00", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("0000-01-01T00:00:00Z", None),
+        ("", None),
+        ("yesterday", None),
+        ("2024-13-01T00:00:00Z", None),
+        ("2024-02-30T00:00:00Z", None),
+        ("2024-01-01T24:00:01Z", None),
+        ("2024-01-01T00:00:61Z", None),
+        ("2024-01-01T00:00:00", None),
+        ("2024-01-01T00:00:00+24:00", None),
+        ("2024-01-01T00:00:00.Z", None),
+        ("2024-01-01 00:00:00Z", None),
+        ("２024-01-01T00:00:00Z", None),
+    ],
+)
+def test_a_time_is_what_rfc_3339_says(text: str, then: datetime | None) -> None:
+    assert image_config.moment(text) == then
+
+
+@given(st.text("0123456789-:.+TtZz") | st.text())
+def test_no_text_is_too_odd_for_a_time(text: str) -> None:
+    then = image_config.moment(text)
+    assert then is None or then.tzinfo is UTC
+
+
+@pytest.mark.parametrize("created", [None, 5, 1.5, True, {}, [], "", "yesterday", "\ud800", "0001-01-01T00:00:00Z"])
+def test_a_config_without_a_time_is_a_config(created: object) -> None:
+    config = image_config.read(of(created=created, history=[{"created": created}]))
+    assert image_config.moment(image_config.created_of(config)) is None
+    assert [step.created_at for step in image_config.history(config)] == [None, None]
+
+
+def test_halves_of_surrogate_pairs_are_read_as_go_reads_them() -> None:
+    config = image_config.read(of(author="\ud83d\ude00 \ud800", config={"Labels": {"\udc00": "\udfff"}}))
+    assert (config["author"], config["config"]) == ("\U0001f600 \ufffd", {"Labels": {"\ufffd": "\ufffd"}})
+
+
+@pytest.mark.parametrize("epoch", ["soon", "1.5", "253402300800", "9" * 40])
+def test_a_source_date_epoch_that_is_no_time_is_refused(epoch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    with pytest.raises(ConfigError, match="which is no time"):
+        image_config.now()

@@ -161,8 +161,8 @@ class Step:
 
 _HISTORY_COLUMNS: Final[Mapping[str, Column[Step]]] = {
     "ID": Column("IMAGE", lambda step: step.image),
-    "CreatedSince": Column("CREATED", lambda step: units.ago(units.moment(step.entry.created))),
-    "CreatedAt": Column("CREATED AT", lambda step: units.rfc3339(units.moment(step.entry.created))),
+    "CreatedSince": Column("CREATED", lambda step: units.ago(step.entry.created_at)),
+    "CreatedAt": Column("CREATED AT", lambda step: units.rfc3339(step.entry.created_at)),
     "CreatedBy": Column("CREATED BY", lambda step: step.created_by),
     "Size": Column("SIZE", lambda step: units.size(step.entry.size) if step.human else str(step.entry.size)),
     "Comment": Column("COMMENT", lambda step: units.one_line(step.entry.comment)),

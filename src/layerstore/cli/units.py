@@ -8,6 +8,7 @@ from typing import Final
 
 _SIZES: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _SHORT: Final = 12
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -64,40 +65,73 @@ def ago(then: datetime | None, *, now: datetime | None = None) -> str:
     return f"{duration((now or datetime.now(UTC)) - then)} ago"
 
 
-def moment(text: str) -> datetime | None:
-    """An RFC 3339 time, however many digits its seconds have; None if it is none."""
-    # fromisoformat wants at most six digits of a second.
-    try:
-        then = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.strip()))
-    except ValueError:
-        return None
-    return then if then.tzinfo is not None else then.replace(tzinfo=UTC)
-
-
 def until(text: str, *, now: datetime | None = None) -> datetime | None:
-    """The moment that a filter `until=…` means: RFC 3339, a date, seconds since 1970, or a span before now (`1h`)."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        try:
-            return datetime.fromtimestamp(float(text), UTC)
-        except (ValueError, OverflowError, OSError):
-            return None
+    """The moment that a filter `until=…` means: RFC 3339, a date, seconds since 1970, or a span before now (`1h`).
+
+    A time without a zone is one of the machine's. What lies beyond the years 1 and 9999 is their beginning or end.
+    """
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return _shifted(_EPOCH, float(text))
     if re.fullmatch(f"(?:{_DURATION.pattern})+", text):
         seconds = sum(float(number) * _DURATION_UNITS[unit] for number, unit in _DURATION.findall(text))
-        try:
-            return (now or datetime.now(UTC)) - timedelta(seconds=seconds)
-        except OverflowError:
-            return None
-    return moment(text)
+        return _shifted(now or datetime.now(UTC), -seconds)
+    return _written(text)
+
+
+def _written(text: str) -> datetime | None:
+    """A time as people write it: RFC 3339, or less of it; however many digits its seconds have."""
+    try:
+        # fromisoformat wants at most six digits of a second, and a capital Z.
+        then = datetime.fromisoformat(re.sub(r"([.,]\d{6})\d+", r"\1", text.strip().upper()))
+    except ValueError:
+        return None
+    try:
+        return then.astimezone() if then.tzinfo is None else then.astimezone(UTC)
+    except (OverflowError, ValueError):
+        return then.replace(tzinfo=UTC)
+
+
+def _shifted(then: datetime, seconds: float) -> datetime:
+    try:
+        return then + timedelta(seconds=seconds)
+    except OverflowError:
+        return (datetime.min if seconds < 0 else datetime.max).replace(tzinfo=UTC)
 
 
 def local(then: datetime | None) -> str:
     """`2026-11-24 11:10:37 +0000 UTC`, in the machine's time zone, as docker's CreatedAt of lists."""
-    return "N/A" if then is None else then.astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
+    if then is None:
+        return "N/A"
+    here = _here(then)
+    return f"{_date(here)} {here:%H:%M:%S} {_offset(here, '')} {here.tzname()}"
 
 
 def rfc3339(then: datetime | None) -> str:
     """`2026-11-24T11:10:37Z`, in the machine's time zone, as docker's CreatedAt of `history`."""
-    return "N/A" if then is None else then.astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
+    if then is None:
+        return "N/A"
+    here = _here(then)
+    return f"{_date(here)}T{here:%H:%M:%S}{_offset(here, ':') if here.utcoffset() else 'Z'}"
+
+
+def _here(then: datetime) -> datetime:
+    """`then` in the machine's time zone; in UTC where that would leave the years 1 to 9999."""
+    try:
+        return then.astimezone()
+    except (OverflowError, ValueError):
+        return then.astimezone(UTC)
+
+
+def _date(then: datetime) -> str:
+    # strftime writes the years before 1000 with less than four digits.
+    return f"{then.year:04}-{then:%m-%d}"
+
+
+def _offset(then: datetime, colon: str) -> str:
+    """The distance from UTC to the minute, as Go has it: local mean times have seconds, too."""
+    span = then.utcoffset() or timedelta()
+    minutes = int(abs(span).total_seconds()) // 60
+    return f"{'-' if span < timedelta() else '+'}{minutes // 60:02}{colon}{minutes % 60:02}"
 
 
 def short(identifier: str) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from attrs import frozen
@@ -19,10 +19,12 @@ from attrs import frozen
 from layerstore import platforms
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
 from layerstore.digest import parse as parse_digest
-from layerstore.errors import InvalidArchive, InvalidDigest
+from layerstore.errors import ConfigError, InvalidArchive, InvalidDigest
 from layerstore.platforms import Platform
 
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):(\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _KEPT = ("architecture", "variant", "os", "os.version", "os.features")
 
 
@@ -44,11 +46,18 @@ class History:
     image: ImageID | None = None
     tags: tuple[str, ...] = ()
 
+    @property
+    def created_at(self) -> datetime | None:
+        """`created`, to the microsecond; None if it is no time."""
+        return moment(self.created)
+
 
 def read(data: bytes) -> Mapping[str, Any]:
     """The configuration in `data`, with what the store relies on checked. Raises `InvalidArchive`."""
     try:
         config = json.loads(data)
+        if _SURROGATE.search(data):
+            config = _whole(config)
     except (ValueError, RecursionError) as error:
         raise InvalidArchive(f"the image's config is not JSON: {error}") from error
     if not isinstance(config, dict):
@@ -56,13 +65,18 @@ def read(data: bytes) -> Mapping[str, Any]:
     for key, kind in (("rootfs", dict), ("config", dict), ("history", list)):
         if config.get(key) is not None and not isinstance(config[key], kind):
             raise InvalidArchive(f"the image's config has a wrong value for {key!r}")
-    for key in ("created", "author", "architecture", "os", "variant", "comment"):
+    for key in ("author", "architecture", "os", "variant", "comment"):
         if config.get(key) is not None and not isinstance(config[key], str):
             raise InvalidArchive(f"the image's config has a wrong value for {key!r}")
     if any(not isinstance(line, dict) for line in config.get("history") or ()):
         raise InvalidArchive("the image's config has a wrong value for 'history'")
     layers(config)
     return config
+
+
+def created_of(config: Mapping[str, Any]) -> str:
+    """When the image was made, as its config says it; "" if it does not."""
+    return _text(config.get("created"))
 
 
 def layers(config: Mapping[str, Any]) -> tuple[DiffID, ...]:
@@ -142,25 +156,44 @@ def derive(
 def now() -> str:
     """The time for something made now: SOURCE_DATE_EPOCH where it is set, to make equal things equal."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return timestamp(int(epoch) * 10**9 if epoch.isdecimal() else time.time_ns())
+    if not epoch:
+        return timestamp(time.time_ns())
+    try:
+        return timestamp(int(epoch) * 10**9)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"SOURCE_DATE_EPOCH is {epoch!r}, which is no time",
+            remedy="Set it to seconds since 1970, up to the year 9999, or unset it.",
+        ) from None
 
 
 def timestamp(ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 writes them, without zeros at the end, as Go does."""
     seconds, fraction = divmod(ns, 10**9)
     digits = f".{fraction:09d}".rstrip("0") if fraction else ""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{digits}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}{digits}Z"
 
 
 def moment(text: str) -> datetime | None:
-    """The time that RFC 3339 text tells, to the microsecond; None if it tells none."""
+    """The time that RFC 3339 text tells, in UTC and to the microsecond; None if it tells none.
+
+    Go's zero time, 0001-01-01T00:00:00Z, tells none: it is how Go writes a time that was never set. A leap second is
+    the first of the next minute, and what falls out of the year 9999 by its zone is that year's end.
+    """
     if (match := _TIME.fullmatch(text)) is None:
         return None
-    stem, fraction, zone = match.groups()
+    day, minute, second, fraction, zone = match.groups()
+    is_leap = second == "60"
+    exact = f"{'59' if is_leap else second}.{(fraction or '0')[:6]:<06}"
     try:
-        return datetime.fromisoformat(f"{stem}.{(fraction or '0')[:6]:<06}{zone.replace('Z', '+00:00')}")
+        then = datetime.fromisoformat(f"{day}T{minute}:{exact}{zone.upper().replace('Z', '+00:00')}")
     except ValueError:
         return None
+    try:
+        then = then.astimezone(UTC) + timedelta(seconds=is_leap)
+    except OverflowError:
+        then = _FIRST if then.year == 1 else _LAST
+    return None if then == _FIRST else then
 
 
 def _complete_history(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -168,6 +201,17 @@ def _complete_history(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     lines = list(config.get("history") or [])
     count = sum(not line.get("empty_layer") for line in lines)
     return lines + [{} for _ in range(len(layers(config)) - count)]
+
+
+def _whole(value: Any) -> Any:
+    """JSON whose halves of surrogate pairs, which nothing can write as UTF-8, are U+FFFD, as Go reads them."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(element) for element in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(element) for key, element in value.items()}
+    return value
 
 
 def _text(value: object) -> str:

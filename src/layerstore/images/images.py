@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ class Images:
                 )
             }
         images = []
-        for row in sorted(found, key=lambda row: (row[4], row[5]), reverse=True):
+        for row in sorted(found, key=_age, reverse=True):
             size, chain = 0, row[2]
             while chain is not None:
                 chain, own = layers[chain]
@@ -335,3 +336,9 @@ class Images:
             config_bytes=config,
             images=self,
         )
+
+
+def _age(row: Sequence[Any]) -> tuple[bool, datetime | None, int]:
+    """By what images are sorted: the time that their config tells, if it does, then that of their coming."""
+    then = config_of.moment(row[4])
+    return then is not None, then, row[5]

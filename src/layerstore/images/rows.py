@@ -41,7 +41,7 @@ def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
 def insert(tx: Transaction, config: bytes, top: ChainID | None, parent: ImageID | None, tags: Sequence[str]) -> ImageID:
     """Write the row of an image, if it has none, and its tags. Its layers have their rows."""
     image = ImageID(of_bytes(config))
-    created = str(config_of.read(config).get("created") or "")
+    created = config_of.created_of(config_of.read(config))
     tx.execute(
         "INSERT INTO images (id, config, chain_id, parent, created, stored) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO NOTHING",
