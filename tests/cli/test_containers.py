@@ -58,6 +58,24 @@ def test_the_main_job(boxes: Run) -> None:
     assert lines(boxes("check")) == []
 
 
+def test_a_commit_empties_what_is_given_as_empty(boxes: Run, tmp_path: Path) -> None:
+    boxes("create", "--name", "web", "base:1")
+    boxes("commit", "-c", "ENTRYPOINT []", "-c", "CMD []", "web", "empty:1")
+    config = json.loads(boxes("inspect", "empty:1").stdout)[0]["Config"]
+    assert (config["Entrypoint"], config["Cmd"]) == (None, [])
+    assert boxes("inspect", "-f", "{{.Config.Entrypoint}}{{len .Config.Cmd}}", "empty:1").stdout == "[]0\n"
+    boxes("create", "--name", "idle", "empty:1")
+    assert boxes("ps", "-a", "-f", "name=idle", "--format", "{{.Command}}").stdout == '""\n'
+    (tmp_path / "root.tar").write_bytes(BASE)
+    boxes("import", "-c", "CMD x", "-c=CMD []", str(tmp_path / "root.tar"), "made:1")
+    assert json.loads(boxes("inspect", "made:1").stdout)[0]["Config"] == {"Cmd": []}
+    for change, words in [("VOLUME []", "VOLUME requires at least"), ("HEALTHCHECK CMD []", "Missing command after")]:
+        assert boxes("commit", "-c", change, "web", code=1).stderr.startswith(f"layerstore: {words}")
+        assert boxes("import", "-c", change, str(tmp_path / "root.tar"), code=1).stderr.startswith(
+            f"layerstore: {words}"
+        )
+
+
 def test_ps_shows_the_mounted_ones_and_with_all_every_one(boxes: Run) -> None:
     [first] = lines(boxes("create", "--name", "first", "base:1"))
     [second] = lines(boxes("create", "--name", "second"))

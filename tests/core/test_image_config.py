@@ -37,6 +37,7 @@ def of(**facts: object) -> bytes:
         of(history=[1]),
         of(config=[]),
         of(author=5),
+        *(of(rootfs={"type": "layers", "diff_ids": wrong}) for wrong in ("", 0, False, {})),
         b"[" * 100_000,
     ],
 )
@@ -82,6 +83,13 @@ def test_derived_config_without_a_layer_says_so() -> None:
 def test_derived_config_accounts_for_layers_without_a_step() -> None:
     made = image_config.read(image_config.derive(image_config.read(of()), new_layer=C, run_config={}, created="x"))
     assert [step.diff_id for step in image_config.history(made)] == [A, B, C]
+
+
+def test_what_is_empty_is_kept_as_it_is() -> None:
+    base = image_config.read(of(architecture="", author="she", **{"os.features": []}))
+    for author, kept in [(None, "she"), ("", None), ("he", "he")]:
+        made = json.loads(image_config.derive(base, new_layer=C, run_config={}, created="x", author=author))
+        assert (made["architecture"], made["os.features"], made.get("author")) == ("", [], kept)
 
 
 def test_equal_facts_give_equal_bytes() -> None:

@@ -265,12 +265,18 @@ def diff_command(arguments: Arguments, *, subject: str, base: str | None, form: 
 @click.command(cls=Command)
 @click.argument("container", shell_complete=completion.containers)
 @click.argument("reference", metavar="[REPOSITORY[:TAG]]", required=False)
-@click.option("-a", "--author", default="", help='Author, such as "Ada <ada@example.org>"')
+@click.option("-a", "--author", help='Author, such as "Ada <ada@example.org>"')
 @click.option("-c", "--change", "changes", multiple=True, help="A Dockerfile instruction for the image's config")
 @click.option("-m", "--message", default="", help="What this image is")
 @click.pass_obj
 def commit_command(
-    arguments: Arguments, *, container: str, reference: str | None, author: str, changes: tuple[str, ...], message: str
+    arguments: Arguments,
+    *,
+    container: str,
+    reference: str | None,
+    author: str | None,
+    changes: tuple[str, ...],
+    message: str,
 ) -> None:
     """Create an image from a container's changes, and print its ID."""
     with arguments.open() as store:

@@ -42,7 +42,7 @@ class Commit:
         *,
         tag: str | None,
         message: str,
-        author: str,
+        author: str | None,
         changes: Sequence[str],
     ) -> None:
         self._images = images

@@ -206,9 +206,11 @@ class Container:
             yield root
 
     def commit(
-        self, reference: str | None = None, *, message: str = "", author: str = "", changes: Sequence[str] = ()
+        self, reference: str | None = None, *, message: str = "", author: str | None = None, changes: Sequence[str] = ()
     ) -> Image:
         """Make an image of it. `changes` are Dockerfile instructions (`CMD`, `ENV`, ...) for its configuration.
+
+        `author`: None is the one of the image that it stands on.
 
         If it is not mounted, its layer becomes the image's without a copy, and it goes on with a new one on top: it
         then stands on the new image. Without changes to the tree, the image has the same layers.

@@ -86,8 +86,10 @@ def layers(config: Mapping[str, Any]) -> tuple[DiffID, ...]:
         raise InvalidArchive("the image's config has no rootfs: this is not the config of a container image")
     if rootfs.get("type") != "layers":
         raise InvalidArchive(f"the image's config has a rootfs of type {rootfs.get('type')!r}, not 'layers'")
-    diff_ids = rootfs.get("diff_ids") or []
+    diff_ids = rootfs.get("diff_ids")
     try:
+        if diff_ids is None:
+            return ()
         if not isinstance(diff_ids, list):
             raise InvalidDigest(diff_ids)
         return tuple(DiffID(parse_digest(diff_id)) for diff_id in diff_ids)
@@ -125,23 +127,23 @@ def derive(
     new_layer: DiffID | None,
     run_config: Mapping[str, Any],
     created: str,
-    author: str = "",
+    author: str | None = None,
     comment: str = "",
     created_by: str = "",
     platform: Platform | None = None,
 ) -> bytes:
     """The configuration of an image that adds a layer (or only metadata) to `base`, or to nothing.
 
-    `platform` is that of an image from nothing; by default this machine's.
+    `author`: None is that of `base`. `platform` is that of an image from nothing; by default this machine's.
     """
     config: dict[str, Any] = dict((platforms.host() if platform is None else platform).fields)
     old_layers: Sequence[str] = ()
     old_history: Sequence[Mapping[str, Any]] = ()
     if base is not None:
-        config = {key: base[key] for key in _KEPT if base.get(key)}
+        config = {key: base[key] for key in _KEPT if base.get(key) is not None}
         old_layers = layers(base)
         old_history = _complete_history(base)
-        author = author or _text(base.get("author"))
+        author = _text(base.get("author")) if author is None else author
     step = {"created": created, "created_by": created_by, "author": author, "comment": comment}
     step = {key: value for key, value in step.items() if value}
     config["created"] = created

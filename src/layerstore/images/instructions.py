@@ -28,8 +28,8 @@ def apply(config: Mapping[str, Any] | None, changes: Iterable[str]) -> RunConfig
     result: RunConfig = json.loads(json.dumps(config or {}))
     command_given = False
     for change in changes:
-        word, _, rest = change.strip().partition(" ")
-        name, text = word.upper(), rest.strip()
+        word, text = _first(change)
+        name = word.upper()
         if (handler := _HANDLERS.get(name)) is None:
             raise ConfigError(
                 f"{word!r} is not a change that can be made to an image's configuration",
@@ -49,12 +49,14 @@ def _cmd(config: RunConfig, text: str) -> None:
 
 
 def _entrypoint(config: RunConfig, text: str) -> None:
-    config["Entrypoint"] = _command(config, text)
+    # As docker writes it: of an empty one remains null, of an empty CMD [].
+    config["Entrypoint"] = _command(config, text) or None
 
 
 def _command(config: RunConfig, text: str) -> list[str]:
     """The two forms of a command: a JSON array as it is, anything else for the shell."""
-    return _array(text) or [*(config.get("Shell") or _SHELL), text]
+    words = _array(text)
+    return [*(config.get("Shell") or _SHELL), text] if words is None else words
 
 
 def _env(config: RunConfig, text: str) -> None:
@@ -82,7 +84,12 @@ def _expose(config: RunConfig, text: str) -> None:
 
 
 def _volume(config: RunConfig, text: str) -> None:
-    paths = _array(text) or _expanded(text, config).split()
+    words = _array(text)
+    paths = [_expanded(word, config).strip() for word in (text.split() if words is None else words)]
+    if not paths:
+        raise ConfigError("VOLUME requires at least one argument", remedy='Write VOLUME /data, or VOLUME ["/data"].')
+    if not all(paths):
+        raise ConfigError(f"VOLUME {text}: VOLUME specified can not be an empty string")
     config["Volumes"] = {**(config.get("Volumes") or {}), **{path: {} for path in paths}}
 
 
@@ -102,30 +109,40 @@ def _stopsignal(config: RunConfig, text: str) -> None:
 
 
 def _onbuild(config: RunConfig, text: str) -> None:
-    word = text.split()[0].upper()
-    if word in ("ONBUILD", "FROM", "MAINTAINER"):
-        raise ConfigError(f"ONBUILD {word} is not allowed")
+    word = _first(text)[0].upper()
+    if word == "ONBUILD":
+        raise ConfigError("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+    if word in ("FROM", "MAINTAINER"):
+        raise ConfigError(f"{word} isn't allowed as an ONBUILD trigger")
     config["OnBuild"] = [*(config.get("OnBuild") or ()), text]
 
 
 def _healthcheck(config: RunConfig, text: str) -> None:
     health: dict[str, Any] = {}
-    word, _, rest = text.partition(" ")
+    word, rest = _first(text)
     while word.startswith("--"):
         name, _, value = word[2:].partition("=")
         if name not in _HEALTH_OPTIONS:
             raise ConfigError(f"HEALTHCHECK has no option {word}", remedy=f"It has {', '.join(_HEALTH_OPTIONS)}.")
         health[_HEALTH_OPTIONS[name]] = _count(value) if name == "retries" else _duration(name, value)
-        word, _, rest = rest.strip().partition(" ")
-    if word.upper() == "NONE" and not rest:
+        word, rest = _first(rest)
+    kind = word.upper()
+    if not kind:
+        raise ConfigError("HEALTHCHECK requires at least one argument", remedy=_HEALTH_REMEDY)
+    if kind == "NONE":
+        if rest:
+            raise ConfigError("HEALTHCHECK NONE takes no arguments", remedy=_HEALTH_REMEDY)
         config["Healthcheck"] = {"Test": ["NONE"]}
         return
-    if word.upper() != "CMD" or not rest.strip():
-        raise ConfigError("HEALTHCHECK needs CMD and a command, or NONE")
-    command = _array(rest.strip())
-    config["Healthcheck"] = {"Test": ["CMD", *command] if command else ["CMD-SHELL", rest.strip()], **health}
+    if kind != "CMD":
+        raise ConfigError(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)', remedy=_HEALTH_REMEDY)
+    words = _array(rest)
+    if not rest or words == []:
+        raise ConfigError("Missing command after HEALTHCHECK CMD", remedy=_HEALTH_REMEDY)
+    config["Healthcheck"] = {"Test": ["CMD-SHELL", rest] if words is None else ["CMD", *words], **health}
 
 
+_HEALTH_REMEDY = "Write HEALTHCHECK CMD and a command, or HEALTHCHECK NONE."
 _HEALTH_OPTIONS = {
     "interval": "Interval",
     "timeout": "Timeout",
@@ -149,30 +166,42 @@ _HANDLERS: Mapping[str, Callable[[RunConfig, str], None]] = {
 }
 
 
+def _first(text: str) -> tuple[str, str]:
+    """The first word of a text, and what follows."""
+    word, *rest = text.split(None, 1) or ("",)
+    return word, rest[0].rstrip() if rest else ""
+
+
 def _array(text: str) -> list[str] | None:
+    """The words of a JSON array, which may be none; None if it is no JSON array, but text for the shell."""
     if not text.startswith("["):
         return None
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, list) and all(isinstance(word, str) for word in value) else None
+    if not all(isinstance(word, str) for word in value):
+        raise ConfigError(f"{text}: when using JSON array syntax, arrays must be comprised of strings only")
+    return list(value)
 
 
 def _pairs(instruction: str, text: str, config: RunConfig) -> Sequence[tuple[str, str]]:
     """`k=v k2="v 2"`, or the old form `k the rest`."""
     words = _words(instruction, text)
     if "=" not in words[0]:
-        key, _, value = text.partition(" ")
-        if not value.strip():
+        key, value = _first(text)
+        if not value:
             raise ConfigError(f"{instruction} {text}: no value", remedy=f"Write {instruction} {key}=value.")
-        return [(key, _expanded(value.strip(), config))]
+        return [(key, _expanded(value, config))]
     pairs = []
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals or not key:
+        if not equals:
             raise ConfigError(f"{instruction} {word}: not of the form key=value")
-        pairs.append((_unquoted(key, config), _unquoted(value, config)))
+        key = _unquoted(key, config)
+        if not key:
+            raise ConfigError(f"{instruction} {word}: {instruction} names can not be blank")
+        pairs.append((key, _unquoted(value, config)))
     return pairs
 
 
