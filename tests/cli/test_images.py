@@ -252,6 +252,18 @@ def test_a_bottom_layer_has_no_lower_directory(two: Run) -> None:
     assert two("inspect", "-f", "{{.GraphDriver.Data.LowerDir}}", "base:1").stdout == "<no value>\n"
 
 
+def test_a_field_that_only_docker_has_is_empty(two: Run) -> None:
+    text = "{{.Variant}}{{if .Config.Healthcheck}}x{{end}}{{json .Config.Healthcheck}} {{.Config.ExposedPorts}}"
+    assert two("inspect", "-f", text, "base:1").stdout == "null map[]\n"
+    assert two("images", "--format", "{{.SharedSize}} {{.UniqueSize}}", "base").stdout == "N/A N/A\n"
+    assert two("info", "-f", "{{.CgroupVersion}}{{.Swarm.LocalNodeState}}{{json .Warnings}}").stdout == "null\n"
+    two("create", "--name", "web", "base:1")
+    text = "{{json .State.Health}}{{.HostConfig.NetworkMode}} {{.NetworkSettings.IPAddress}}{{.Config.Tty}}"
+    assert two("inspect", "-f", text, "web").stdout == "null false\n"
+    text = "{{.Mounts}}{{.Networks}}{{.LocalVolumes}}{{.HealthStatus}} {{.Platform}}"
+    assert two("ps", "-a", "--format", text).stdout == "0 <nil>\n"
+
+
 def test_inspect_shows_what_it_found_beside_what_it_did_not(two: Run) -> None:
     result = two("inspect", "base:1", "nope", "-f", "{{.Os}}", code=1)
     assert result.stdout == "linux\n"
@@ -263,4 +275,6 @@ def test_inspect_shows_what_it_found_beside_what_it_did_not(two: Run) -> None:
 
 def test_a_template_that_asks_for_nothing_that_is_there_fails(two: Run) -> None:
     result = two("inspect", "-f", "{{.Nope}}", "base:1", code=1)
-    assert result.stderr.startswith("layerstore: template: .Nope: no field Nope; there are: Architecture, ")
+    assert result.stderr.startswith(
+        "layerstore: template: .Nope: can't evaluate field Nope in type image.InspectResponse; there are: Arch"
+    )

@@ -17,6 +17,7 @@ from layerstore.cli.front import Arguments, Command
 from layerstore.cli.images import labels_of
 from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
 from layerstore.cli.objects import found
+from layerstore.cli.template import NIL
 from layerstore.errors import LayerstoreError
 
 if TYPE_CHECKING:
@@ -106,6 +107,12 @@ _COLUMNS: Final[Mapping[str, Column[Listed]]] = {
     "Mountpoint": Column("MOUNTPOINT", lambda line: str(line.container.mountpoint or "")),
     "Labels": Column("LABELS", lambda line: ",".join(f"{key}={value}" for key, value in sorted(line.labels.items()))),
     "Label": Column(label_heading, lambda line: lambda name: line.labels.get(name, ""), listed=False),
+    # What docker's containers have and ours never do.
+    "Mounts": Column("MOUNTS", lambda _: "", listed=False),
+    "LocalVolumes": Column("LOCAL VOLUMES", lambda _: "0", listed=False),
+    "Networks": Column("NETWORKS", lambda _: "", listed=False),
+    "HealthStatus": Column("HEALTH STATUS", lambda _: "", listed=False),
+    "Platform": Column("PLATFORM", lambda _: NIL, listed=False),
     "Size": Column("SIZE", lambda line: line.size, listed=False),
 }
 _SIZED_COLUMNS: Final = {**_COLUMNS, "Size": Column("SIZE", _COLUMNS["Size"].value)}

@@ -43,6 +43,8 @@ _IMAGE_COLUMNS: Final[Mapping[str, Column[Listed]]] = {
     "Size": Column("SIZE", lambda line: units.size(line.image.size)),
     "VirtualSize": Column("SIZE", lambda line: units.size(line.image.size, digits=4), listed=False),
     "Containers": Column("CONTAINERS", lambda line: str(len(line.image.containers))),
+    "SharedSize": Column("SHARED SIZE", lambda _: "N/A", listed=False),
+    "UniqueSize": Column("UNIQUE SIZE", lambda _: "N/A", listed=False),
 }
 
 

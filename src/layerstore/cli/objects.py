@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from layerstore.cli import completion, output
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Form, format_option
-from layerstore.cli.template import NIL_LIST, NIL_MAP, OpenMap, as_json
+from layerstore.cli.shapes import inspected
+from layerstore.cli.template import as_json
 from layerstore.errors import InvalidReference, LayerstoreError, NotFound
 
 if TYPE_CHECKING:
     from layerstore.containers import Container
     from layerstore.images import Image
     from layerstore.store import Store
-
-# Maps whose keys are data, in the objects of docker's API: a template that asks for another key gets no error.
-_OPEN: Final = frozenset(("Annotations", "Data", "ExposedPorts", "Labels", "Volumes"))
-# What a config may leave out and a template may yet ask for.
-_CONFIG: Final[Mapping[str, object]] = {
-    "User": "",
-    "WorkingDir": "",
-    "StopSignal": "",
-    "Cmd": NIL_LIST,
-    "Entrypoint": NIL_LIST,
-    "Env": NIL_LIST,
-    "OnBuild": NIL_LIST,
-    "Shell": NIL_LIST,
-    "ExposedPorts": NIL_MAP,
-    "Labels": NIL_MAP,
-    "Volumes": NIL_MAP,
-}
-
-
-def templated(value: object, name: str = "") -> object:
-    """An object of docker's API as templates see it: with its open maps, and with what a config left out."""
-    if isinstance(value, Mapping):
-        content = {key: templated(element, key) for key, element in value.items()}
-        if name in _OPEN:
-            return OpenMap(content)
-        return {**_CONFIG, **content} if name == "Config" else content
-    if isinstance(value, list):
-        return [templated(element) for element in value]
-    if value is None:
-        return dict(_CONFIG) if name == "Config" else _CONFIG.get(name)
-    return value
 
 
 @click.command(cls=Command)
@@ -69,7 +39,7 @@ def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form,
     if form.template is None or form.is_json:
         output.lines([as_json(found, indent=None if form.is_json else 4)])
     else:
-        output.lines(form.template.render(templated(value)) for value in found)
+        output.lines(form.template.render(inspected(value)) for value in found)
     for failure in problems:
         output.error(failure)
     return 1 if problems else 0

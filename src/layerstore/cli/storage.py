@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 def version_command(*, form: Form) -> None:
     """Show the version."""
     from layerstore.cli.facts import version, version_text
+    from layerstore.cli.shapes import versions
 
     if form.template is None:
         output.lines([version_text()])
     else:
-        show_object(version(), form)
+        show_object(versions(version()), form)
 
 
 @click.command(cls=Command)
@@ -38,7 +39,9 @@ def info_command(arguments: Arguments, *, form: Form) -> None:
     if form.template is None:
         output.lines(_info_lines(info))
     else:
-        show_object(_info_facts(info), form)
+        from layerstore.cli.shapes import information
+
+        show_object(information(_info_facts(info)), form)
 
 
 def _info_facts(info: Info) -> dict[str, object]:

@@ -8,6 +8,30 @@ from __future__ import annotations
 
 from layerstore.cli.template.errors import TemplateError
 from layerstore.cli.template.run import Template
-from layerstore.cli.template.values import NIL_LIST, NIL_MAP, OpenMap, Record, as_json
+from layerstore.cli.template.values import (
+    NIL,
+    NIL_LIST,
+    NIL_MAP,
+    Duration,
+    OpenMap,
+    Record,
+    Shape,
+    Struct,
+    as_json,
+    shaped,
+)
 
-__all__ = ["NIL_LIST", "NIL_MAP", "OpenMap", "Record", "Template", "TemplateError", "as_json"]
+__all__ = [
+    "NIL",
+    "NIL_LIST",
+    "NIL_MAP",
+    "Duration",
+    "OpenMap",
+    "Record",
+    "Shape",
+    "Struct",
+    "Template",
+    "TemplateError",
+    "as_json",
+    "shaped",
+]

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote_plus
 
 from layerstore.cli.template.errors import TemplateError
-from layerstore.cli.template.values import Nil, OpenMap, as_json, is_list, is_true, shown
+from layerstore.cli.template.values import NIL, NIL_MAP, Nil, OpenMap, as_json, is_list, is_true, shown
 
 
 def _whole(value: object, what: str) -> int:
@@ -28,6 +28,8 @@ def _text(value: object, what: str) -> str:
 
 
 def _length(value: object) -> int:
+    if value is NIL:
+        raise TemplateError("len: nil pointer")
     if isinstance(value, Nil):
         return 0
     if isinstance(value, str):
@@ -43,7 +45,7 @@ def _index(value: object, *keys: object) -> object:
         if isinstance(value, Mapping):
             name = _text(key, "index")
             if name not in value and not isinstance(value, OpenMap):
-                raise TemplateError(f"index: no field {name}; there are: {', '.join(value)}")
+                raise TemplateError(f"index: can't evaluate field {name}; there are: {', '.join(value)}")
             value = value.get(name, "")
         elif isinstance(value, Sequence) and not isinstance(value, str):
             place = _whole(key, "index")
@@ -56,6 +58,8 @@ def _index(value: object, *keys: object) -> object:
             if not 0 <= place < len(data):
                 raise TemplateError(f"index: out of range: {place}, there are {len(data)}")
             value = data[place]
+        elif value is NIL_MAP:
+            value = ""
         elif isinstance(value, Nil):
             raise TemplateError(f"index: out of range: {shown(key)}, there are 0")
         else:

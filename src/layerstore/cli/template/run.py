@@ -24,7 +24,7 @@ from layerstore.cli.template.tree import (
     Text,
     Variable,
 )
-from layerstore.cli.template.values import Nil, OpenMap, is_list, is_true, shown
+from layerstore.cli.template.values import NIL, Nil, OpenMap, Struct, is_true, shown, type_of
 
 _LAZY: Final = frozenset(("and", "or"))
 _NAMES: Final = frozenset(FUNCTIONS) | _LAZY
@@ -202,15 +202,20 @@ def _field(value: object, name: str, *, last: bool, source: str) -> object:
             if last:
                 return None
             raise TemplateError(f"{source}: {name} has no value")
-        raise TemplateError(f"{source}: no field {name}; there are: {', '.join(sorted(value))}")
-    if value is None or isinstance(value, Nil):
-        raise TemplateError(f"{source}: no field {name}, for there is no value before it")
-    raise TemplateError(f"{source}: no field {name} in {'a list' if is_list(value) else repr(value)}")
+        kind = f" in type {value.shape.name}" if isinstance(value, Struct) else ""
+        raise TemplateError(f"{source}: can't evaluate field {name}{kind}; there are: {', '.join(sorted(value))}")
+    if value is NIL:
+        raise TemplateError(f"{source}: nil pointer evaluating {name}: there is no value before it")
+    if value is None:
+        raise TemplateError(f"{source}: nil data; no entry for key {name}: there is no value before it")
+    raise TemplateError(f"{source}: can't evaluate field {name} in type {type_of(value)}")
 
 
 def _pairs(value: object) -> Iterator[tuple[object, object]]:
     """What `range` goes over."""
     match value:
+        case Nil() if value is NIL:
+            raise TemplateError("range: cannot go over a nil pointer")
         case None | Nil():
             return
         case Mapping():
