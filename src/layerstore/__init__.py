@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from layerstore.check import Problem
     from layerstore.config import Config
     from layerstore.containers import Container, Mounted
+    from layerstore.copying import Copied
     from layerstore.errors import (
         Ambiguous,
+        CannotCopy,
         CannotRepresent,
         ConfigError,
         Damaged,
@@ -46,12 +48,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ambiguous",
+    "CannotCopy",
     "CannotRepresent",
     "Change",
     "Changes",
     "Config",
     "ConfigError",
     "Container",
+    "Copied",
     "Damaged",
     "DepthExceeded",
     "DigestMismatch",
@@ -90,6 +94,7 @@ _HOMES = {
     "check": ("Problem",),
     "config": ("Config",),
     "containers": ("Container", "Mounted"),
+    "copying": ("Copied",),
     "images": ("History", "Image", "Loaded", "Removal"),
     "layers": ("LayerSource",),
     "store": ("Info", "Migrated", "Pruned", "Store"),

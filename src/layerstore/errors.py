@@ -161,5 +161,9 @@ class CannotRepresent(LayerstoreError):
     """
 
 
+class CannotCopy(LayerstoreError):
+    """A copy cannot land where it should: a folder on a file, a file in a folder that is not there."""
+
+
 class StoreClosed(LayerstoreError):
     """The store was used after `close`."""

@@ -72,6 +72,16 @@ def anything(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Co
     return _offered(ctx, incomplete, lambda store: [*_image_names(store), *_container_names(store)])
 
 
+def places(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Names of containers and images before a colon; else paths, which the shell itself completes."""
+    from click.shell_completion import CompletionItem
+
+    names = _offered(
+        ctx, incomplete, lambda store: [f"{name}:" for name in (*_container_names(store), *_image_names(store))]
+    )
+    return [*names, CompletionItem(incomplete, type="file")]
+
+
 def _image_names(store: Store) -> Iterable[str]:
     for image in store.images():
         yield from image.tags or (image.short_id,)

@@ -40,6 +40,7 @@ _COMMANDS: Final = (
     ("ps", "containers", "List containers"),
     ("mount", "containers", "Mount containers, or list what is mounted"),
     ("umount", "containers", "Unmount containers"),
+    ("cp", "copying", "Copy files and folders between a container and this machine"),
     ("diff", "containers", "Show what a container or image changed in its filesystem"),
     ("commit", "containers", "Create an image from a container's changes"),
     ("rename", "containers", "Rename a container"),

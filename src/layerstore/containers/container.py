@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from layerstore import reference, tar
 from layerstore.changes import Changes
@@ -21,15 +21,17 @@ from layerstore.containers.rows import Row
 from layerstore.digest import ImageID
 from layerstore.driver import Usage
 from layerstore.errors import NotFound
-from layerstore.images import Image
+from layerstore.images import Image, copies
 from layerstore.images import config as config_of
 from layerstore.images import rows as image_rows
 from layerstore.images.trees import HasTree, changes_between, settled
+from layerstore.kernel.files.descriptors import HANDLE, opened
 from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write
 
 if TYPE_CHECKING:
     from layerstore.containers.containers import Containers
+    from layerstore.copying import Copied
 
 
 class Mounted:
@@ -204,6 +206,28 @@ class Container:
         row, below = self._containers.seen(self.id)
         with detached(self._containers.layers.driver.mounts(row.key, below.keys, read_only=True)) as root:
             yield root
+
+    def copy_out(
+        self, path: str, target: str | os.PathLike[str] | BinaryIO, *, archive: bool = False, follow: bool = False
+    ) -> Copied:
+        """Copy a file or folder of it to the host, or write it as a tar to an open file. See `Image.copy_out`."""
+        return copies.copy_out(self, f"container {self.name}", path, target, archive=archive, follow=follow)
+
+    def copy_in(
+        self, source: str | os.PathLike[str] | BinaryIO, path: str, *, archive: bool = False, follow: bool = False
+    ) -> Copied:
+        """Copy a file or folder of the host into it, or unpack a tar, read from an open file, in a folder of it.
+
+        The rules are docker's, as with `copy_out`. It may be mounted; else it is for the time of the copy. What is
+        copied belongs to root; `archive`: to whom it belongs on the host, with setuid bits, extended attributes and
+        devices, and folders that are there get the attributes of those copied onto them. A tar's entries keep what the
+        tar says of them. `follow`: what a symbolic link `source` leads to is copied, not the link. Nothing outside of
+        the container is written, whatever symbolic links it has.
+
+        Raises `NotFound`, `CannotCopy`, `InvalidArchive`, `KernelError`; what was copied until then stays.
+        """
+        with self.mount() as root, opened(root, HANDLE) as fd:
+            return copies.copy_in(fd, f"container {self.name}", source, path, archive=archive, follow=follow)
 
     def commit(
         self, reference: str | None = None, *, message: str = "", author: str | None = None, changes: Sequence[str] = ()

@@ -6,20 +6,22 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import field, frozen
 
 from layerstore.changes import Changes
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
 from layerstore.images import config as config_of
-from layerstore.images import rows, trees
+from layerstore.images import copies, rows, trees
 from layerstore.images.config import History
 from layerstore.images.removal import Removal
 from layerstore.images.trees import HasTree
 
 if TYPE_CHECKING:
+    from layerstore.copying import Copied
     from layerstore.images.images import Images
 
 
@@ -134,6 +136,24 @@ class Image:
             return trees.changes_between(self, since)
         base = None if self.parent is None else self._images.get(self.parent)
         return trees.changes_of(self._images.layers, self, base)
+
+    def copy_out(
+        self, path: str, target: str | PathLike[str] | BinaryIO, *, archive: bool = False, follow: bool = False
+    ) -> Copied:
+        """Copy a file or folder of it to the host, or write it as a tar to an open file.
+
+        The rules are docker's: a file lands at `target`, or in it if that is a folder; a folder lands in a folder that
+        is there under its own name, and else becomes `target`; `path/.` means what is in a folder. The folder that
+        `target` is in has to be there.
+
+        What is copied belongs to this process's user. `archive`: owners stay as they are, and so do setuid bits,
+        extended attributes and devices, which are left out otherwise; a tar has them all. `follow`: what a symbolic
+        link at `path` leads to is copied, not the link. Links lead to what the tree has, never to the host's files.
+
+        Raises `NotFound`, `CannotCopy`, `KernelError`; what was copied until then stays.
+        """
+        title = f"image {self.tags[0] if self.tags else self.short_id}"
+        return copies.copy_out(self, title, path, target, archive=archive, follow=follow)
 
     def tag(self, name: str) -> None:
         """Give it one more name; another image loses the name."""

@@ -1,0 +1,263 @@
+"""Entries put into a folder of a tree.
+
+A file comes into being under a name of its own and takes its place in one step, so nobody finds half of one, and what
+was there goes, a symbolic link like a file. A folder that is there stays, and nothing takes its place. Folders get
+their attributes at the end, for what is made in them changes their times.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from io import FileIO
+from typing import BinaryIO
+
+from attrs import define, field, frozen
+
+from layerstore.copying.entries import Entry, refused
+from layerstore.errors import CannotCopy, InvalidArchive, KernelError, named
+from layerstore.kernel.files import copy_data, open_beneath
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PIECE = 1 << 20
+
+
+@frozen
+class Manner:
+    """How things are written. `owner`: whose everything becomes; None: whose it was.
+
+    `exact`: with setuid bits, extended attributes and devices. `folders`: folders that are there already get the
+    attributes of those that are copied onto them.
+    """
+
+    owner: tuple[int, int] | None
+    exact: bool
+    folders: bool
+
+
+@define
+class Writer:
+    """Writes entries into `base`, the descriptor of a folder within the tree `root`, which has it at `place`.
+
+    `links`: folders on the way of an entry may be symbolic links that the tree has, and those that no entry names are
+    made.
+    """
+
+    base: int
+    manner: Manner
+    root: int = -1
+    place: str = ""
+    links: bool = False
+    size: int = 0
+    entries: int = 0
+    notices: list[str] = field(factory=list)
+    _folders: list[Entry] = field(factory=list, init=False)
+    _chain: list[tuple[str, int]] = field(factory=list, init=False)
+
+    def put(self, entry: Entry) -> None:
+        """Write one entry."""
+        if not entry.path:
+            if self.manner.folders:
+                self._folders.append(entry)
+            return
+        folder, name = self._opened(entry.path[:-1]), entry.path[-1]
+        if stat.S_ISDIR(entry.mode):
+            self._make_folder(folder, name, entry)
+        elif self._leaves_out(entry):
+            return
+        else:
+            self._make(folder, name, entry)
+        self.entries += 1
+
+    def finish(self) -> None:
+        """Give the folders what they are to have, the innermost first."""
+        for entry in reversed(self._folders):
+            folder = self._opened(entry.path)
+            with named("open", entry.title):
+                fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                self._settle(fd, entry)
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Close the folders that are open."""
+        self._leave(0)
+
+    # --- folders ---
+
+    def _opened(self, path: Sequence[str]) -> int:
+        """The folder at `path` within the base; those that were open before are used again."""
+        common = 0
+        for (known, _), name in zip(self._chain, path, strict=False):
+            if known != name:
+                break
+            common += 1
+        self._leave(common)
+        for at in range(common, len(path)):
+            self._chain.append((path[at], self._entered(path[: at + 1])))
+        return self._chain[-1][1] if self._chain else self.base
+
+    def _entered(self, path: Sequence[str]) -> int:
+        above = self._chain[-1][1] if self._chain else self.base
+        try:
+            return self._stepped(above, path[-1], path)
+        except FileNotFoundError:
+            with named("mkdir", "/".join(path)):
+                if not self.links:
+                    raise
+                os.mkdir(path[-1], 0o755, dir_fd=above)
+                made = os.open(path[-1], _FOLDER, dir_fd=above)
+                os.chmod(_handle(made), 0o755)  # whatever the umask is
+                return made
+
+    def _stepped(self, above: int, name: str, path: Sequence[str]) -> int:
+        """The folder `name` in the one above; `path` is what it is called within the base."""
+        try:
+            return os.open(name, _FOLDER, dir_fd=above)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP) or not self.links:
+                raise refused("open", error, path) from None
+        # A link of the tree's own, as /lib is one to /usr/lib: it leads to a place in the tree.
+        return open_beneath(self.root, "/".join([self.place, *path]), os.O_PATH | os.O_DIRECTORY)
+
+    def _leave(self, depth: int) -> None:
+        while len(self._chain) > depth:
+            os.close(self._chain.pop()[1])
+
+    def _make_folder(self, above: int, name: str, entry: Entry) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=above)
+        except FileExistsError:
+            if not self._is_folder(above, name):
+                raise CannotCopy(
+                    f"cannot overwrite non-directory {entry.title} with a directory", path=entry.title
+                ) from None
+            if not self.manner.folders:
+                return
+        except OSError as error:
+            raise refused("mkdir", error, entry.path) from None
+        self._folders.append(entry)
+
+    def _is_folder(self, above: int, name: str) -> bool:
+        with suppress(FileNotFoundError):
+            return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+        return False
+
+    # --- all else ---
+
+    def _leaves_out(self, entry: Entry) -> bool:
+        if stat.S_ISSOCK(entry.mode):
+            self.notices.append(f"left out, for it is a socket: {entry.title}")
+            return True
+        if (stat.S_ISCHR(entry.mode) or stat.S_ISBLK(entry.mode)) and not self.manner.exact:
+            self.notices.append(f"left out, for it is a device: {entry.title}")
+            return True
+        return False
+
+    def _make(self, folder: int, name: str, entry: Entry) -> None:
+        fresh = f".layerstore-{secrets.token_hex(8)}"
+        try:
+            with named("create", entry.title):
+                self._fill(folder, fresh, entry)
+                self._replace(folder, fresh, name, entry)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=folder)
+
+    def _replace(self, folder: int, fresh: str, name: str, entry: Entry) -> None:
+        try:
+            os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except (IsADirectoryError, FileExistsError):
+            raise CannotCopy(f"cannot overwrite directory {entry.title} with a file", path=entry.title) from None
+
+    def _fill(self, folder: int, name: str, entry: Entry) -> None:
+        """Make the entry under a name that is its own until it is whole."""
+        if entry.same_as is not None and self._link(folder, name, entry.same_as):
+            return
+        if stat.S_ISREG(entry.mode):
+            if entry.open is None:
+                raise InvalidArchive(f"{entry.title} is a link to {'/'.join(entry.same_as or ())}, which is not there")
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+            try:
+                with entry.open() as data:
+                    self.size += _copied(data, fd)
+                self._settle(fd, entry)
+            finally:
+                os.close(fd)
+            return
+        if stat.S_ISLNK(entry.mode):
+            os.symlink(entry.target, name, dir_fd=folder)
+        else:
+            os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, entry.device, dir_fd=folder)
+        self._settle_special(folder, name, entry)
+
+    def _link(self, folder: int, name: str, earlier: tuple[str, ...]) -> bool:
+        """Make one more name for an earlier entry. False if it is not there any more, or there can be no more names."""
+        above, opened = self.base, []
+        try:
+            for at, part in enumerate(earlier[:-1]):
+                above = self._stepped(above, part, earlier[: at + 1])
+                opened.append(above)
+            os.link(earlier[-1], name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
+        except (OSError, KernelError) as error:
+            if error.errno not in (errno.ENOENT, errno.EMLINK, errno.EXDEV):
+                raise
+            return False
+        finally:
+            for fd in opened:
+                os.close(fd)
+        return True
+
+    # --- attributes ---
+
+    def _settle(self, fd: int, entry: Entry) -> None:
+        """Owner, mode, xattrs, times: in this order, for a change of owner clears setuid bits and capabilities."""
+        with named("setting attributes of", entry.title):
+            os.fchown(fd, *self._owner(entry))
+            os.fchmod(fd, self._mode(entry))
+            if self.manner.exact:
+                for name, value in entry.xattrs.items():
+                    os.setxattr(fd, name, value)
+            os.utime(fd, ns=(entry.atime, entry.mtime))
+
+    def _settle_special(self, folder: int, name: str, entry: Entry) -> None:
+        """The same, of what cannot be opened. By a descriptor, for a name may be a link to elsewhere by now."""
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            os.chown(_handle(fd), *self._owner(entry))
+            if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                os.chmod(_handle(fd), self._mode(entry))
+            os.utime(_handle(fd), ns=(entry.atime, entry.mtime))
+        finally:
+            os.close(fd)
+
+    def _owner(self, entry: Entry) -> tuple[int, int]:
+        return (entry.uid, entry.gid) if self.manner.owner is None else self.manner.owner
+
+    def _mode(self, entry: Entry) -> int:
+        return entry.mode & (0o7777 if self.manner.exact else 0o1777)
+
+
+def _handle(fd: int) -> str:
+    """The name of what a descriptor is of, even where the descriptor can do nothing (O_PATH). It leads nowhere else."""
+    return f"/proc/self/fd/{fd}"
+
+
+def _copied(data: BinaryIO, target: int) -> int:
+    """All bytes of an entry, holes as holes where they come from a file."""
+    if isinstance(data, FileIO):
+        return copy_data(data.fileno(), target)
+    size = 0
+    while piece := data.read(_PIECE):
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(target, view) :]
+        size += len(piece)
+    return size
