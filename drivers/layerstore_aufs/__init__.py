@@ -12,7 +12,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -116,7 +116,7 @@ class Aufs(StorageDriver):
             except BaseException:
                 files.remove_tree(folder)
                 if not staged:
-                    self._remove_beside(layer)
+                    remove_all([*self._remove_beside(layer), *self._copies.move(self.home / _DIFF / layer, layer)])
                 raise
 
     def tree(self, layer: LayerKey) -> Path:
@@ -220,9 +220,9 @@ class Aufs(StorageDriver):
         (self.home / _LAYERS / layer).write_text("".join(f"{parent}\n" for parent in parents))
         (self.home / _MNT / layer).mkdir(mode=0o700, exist_ok=True)
 
-    def _remove_beside(self, layer: LayerKey) -> None:
-        for kind in _BESIDE:
-            self._copies.move(self.home / kind / layer, f"{layer}.{kind}")
+    def _remove_beside(self, layer: LayerKey) -> list[Path]:
+        """Returns where it is now, in staging."""
+        return [moved for kind in _BESIDE for moved in self._copies.move(self.home / kind / layer, f"{layer}.{kind}")]
 
     # ---- committing
 
@@ -236,8 +236,12 @@ class Aufs(StorageDriver):
         remove_all(self._copies.forget(layer))
         if work.exists():
             # From here on its marks are aufs's own. It has to be so after a power cut, too, once the row is written.
-            remove_all(self._copies.move(work, f"{layer}.{_WORK}"))
-            files.fsync_folder(self.home / _WORK)
+            moved = self._copies.move(work, f"{layer}.{_WORK}")
+            try:
+                files.fsync_folder(self.home / _WORK)
+            finally:
+                with suppress(KernelError):  # it goes with the staging folder at the latest
+                    remove_all(moved)
 
     def _seal_copied(self, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
         """Beside: what was altered is copied out of the tree, with blocks shared where that is possible."""
@@ -246,8 +250,8 @@ class Aufs(StorageDriver):
             sealed = LayerKey(f"{sealed}s")  # of a commit that died before its row: garbage, and not ours to remove
         folder = self.staging / sealed
         files.remove_tree(folder)
-        files.make_plain_folder(folder)
         try:
+            files.make_plain_folder(folder)
             changes = self._copies.changes(layer, parents)
             with ExitStack() as opened:
                 fds = []
@@ -259,7 +263,7 @@ class Aufs(StorageDriver):
             self._keep(sealed, parents)
         except BaseException:
             files.remove_tree(folder)
-            self._remove_beside(sealed)
+            remove_all([*self._remove_beside(sealed), *self._copies.move(self.home / _DIFF / sealed, sealed)])
             raise
         return sealed
 

@@ -80,7 +80,7 @@ class Vfs(StorageDriver):
             if not staged:
                 self._keep(layer, parents, copied)
         except BaseException:
-            self._clear_away(layer)
+            self.remove(layer)  # it may have come into the home before something failed
             files.remove_tree(tree)
             raise
 

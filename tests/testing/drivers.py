@@ -51,6 +51,11 @@ class Case:
         return "aufs.mode=fuse" in self.options
 
     @property
+    def is_first(self) -> bool:
+        """Is it the first of its driver and mode, and made by the kernel alone?"""
+        return not self.is_fuse and self.filesystem == dict(_ALL[self.driver])[self.options][0]
+
+    @property
     def limits(self) -> Limits:
         """What is not asked of it."""
         return FUSE_OVERLAYFS if self.is_fuse else NO_LIMITS

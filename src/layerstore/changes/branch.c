@@ -25,7 +25,7 @@ static bool is_private(const char *name) {
 }
 
 /* fuse-overlayfs takes the first of its xattrs that there is, whatever it says, and looks for the file only without any. */
-bool ls_branch_is_opaque(int folder, int marks) {
+int ls_branch_is_opaque(int folder, int marks) {
     static const char *const NAMES[] = {"trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"};
     char value[16];
     struct stat facts;
@@ -33,8 +33,10 @@ bool ls_branch_is_opaque(int folder, int marks) {
         ssize_t size = fgetxattr(folder, NAMES[i], value, sizeof value);
         if (size >= 0)
             return size > 0 && value[0] == 'y';
+        if (errno != ENODATA && errno != ERANGE && errno != EOPNOTSUPP)
+            return -errno;
     }
-    return fstatat(folder, LS_OPAQUE_NAME, &facts, AT_SYMLINK_NOFOLLOW) == 0;
+    return ls_changes_look(folder, LS_OPAQUE_NAME, &facts);
 }
 
 /* --- what is removed ---------------------------------------------------------------------------------------------- */
@@ -108,8 +110,12 @@ static int remove_all(int folder, const char *name) {
         return -errno;
     int fd = ls_changes_open(folder, name, O_RDONLY | O_DIRECTORY), rc = 0;
     DIR *listing = fd < 0 ? NULL : fdopendir(fd);
-    if (!listing)
-        return fd < 0 ? fd : -errno;
+    if (!listing) {
+        rc = fd < 0 ? fd : -errno;
+        if (fd >= 0)
+            close(fd);
+        return rc;
+    }
     for (struct dirent *one; !rc && (one = readdir(listing));)
         if (strcmp(one->d_name, ".") && strcmp(one->d_name, ".."))
             rc = remove_all(fd, one->d_name);

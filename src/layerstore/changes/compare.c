@@ -37,6 +37,14 @@ int ls_changes_open(int folder, const char *name, int flags) {
     return fd < 0 ? -errno : fd;
 }
 
+int ls_changes_look(int folder, const char *name, struct stat *facts) {
+    if (folder < 0)
+        return 0;
+    if (!fstatat(folder, name, facts, AT_SYMLINK_NOFOLLOW))
+        return 1;
+    return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+}
+
 static int same_xattrs(int a, int b) {
     struct ls_bytes of_a = {0}, of_b = {0};
     const char *call;
@@ -135,7 +143,9 @@ int ls_changes_present(struct ls_changes *changes, struct place *place, const ch
                        enum how how, bool read_both) {
     const char *path = (const char *)place->path.data;
     struct stat before;
-    bool had = place->lower >= 0 && fstatat(place->lower, name, &before, AT_SYMLINK_NOFOLLOW) == 0;
+    int had = ls_changes_look(place->lower, name, &before);
+    if (had < 0)
+        return ls_changes_fail(changes, had, "fstatat", path);
     bool unaltered = had && ls_changes_is_unaltered(changes, now, &before);
     int equal = unaltered ? 1 : had ? same(place->merged, place->lower, name, now, &before, read_both) : 0;
     if (equal == -ENOENT || equal == -ELOOP || equal == -ENOTDIR)

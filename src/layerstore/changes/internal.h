@@ -75,6 +75,8 @@ int ls_changes_finish(struct ls_changes *changes);
 /* compare.c */
 #define LS_CHANGES_TOO_LONG "path" /* the call that "failed", for a name that no layer can have */
 int ls_changes_open(int folder, const char *name, int flags);
+/* 1: `name` is in `folder`, and these are its facts; 0: it is not, or there is no such folder (-1); -errno: who knows? */
+int ls_changes_look(int folder, const char *name, struct stat *facts);
 int ls_changes_open_folder(int root, const char *path);
 /* A name that the new tree has. `how` is how to go on below it, if it is a directory. `read_both`: compare bytes, too. */
 int ls_changes_present(struct ls_changes *changes, struct place *place, const char *name, const struct stat *now,
@@ -100,6 +102,6 @@ int ls_changes_open_holder(int root, const char *path, const char **name, struct
 int ls_changes_drop_surplus(struct ls_changes *changes, const char *path);
 
 /* branch.c */
-bool ls_branch_is_opaque(int folder, int marks);
+int ls_branch_is_opaque(int folder, int marks); /* 1, 0, or -errno */
 int ls_branch_make_exact(struct ls_changes *changes);
 #endif

@@ -179,8 +179,11 @@ static int read_folder(struct stack *stack, const struct folder *folder) {
         int fd = ls_open_beneath(stack->layers[folder->layers[at]], *folder->path ? folder->path : ".",
                                  O_RDONLY | O_DIRECTORY, 0);
         DIR *listing = fd < 0 ? NULL : fdopendir(fd);
-        if (!listing)
+        if (!listing) {
             rc = fail(stack, fd < 0 ? fd : -errno, "openat2", folder->path);
+            if (fd >= 0)
+                close(fd);
+        }
         errno = 0;
         for (struct dirent *one; !rc && (one = readdir(listing)); errno = 0)
             rc = visit(stack, folder, at, one->d_name, &seen, &hidden);

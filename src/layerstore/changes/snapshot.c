@@ -156,8 +156,12 @@ static int by_name(const void *a, const void *b) {
 static int read_entries(int folder, struct entries *entries) {
     int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
     DIR *listing = own < 0 ? NULL : fdopendir(own);
-    if (!listing)
-        return -errno;
+    if (!listing) {
+        rc = -errno;
+        if (own >= 0)
+            close(own);
+        return rc;
+    }
     errno = 0;
     for (struct dirent *one; !rc && (one = readdir(listing)); errno = 0) {
         if (!strcmp(one->d_name, ".") || !strcmp(one->d_name, ".."))

@@ -97,7 +97,17 @@ class Workbench(Generic[Driver]):
     def seal_only(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> LayerKey:
         """Sync and seal. What the driver has replaced is still there, as before the core has written its row."""
         syncfs(self.driver.home)
+        return self.driver_seal(layer, parents)
+
+    def driver_seal(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> LayerKey:
+        """The driver's own part of that."""
         return self.driver.seal(layer, parents)
+
+    def empty_staging(self, *, keep: LayerKey | None = None) -> None:
+        """Delete what was removed, or left by a death, as the core does."""
+        for name in os.listdir(self.driver.staging):
+            if name != keep:
+                remove_tree(self.driver.staging / name)
 
     def layer(self, parents: Sequence[LayerKey] = (), *entries: Entry, **files: str) -> LayerKey:
         """A committed layer with these entries, or files with these texts."""
@@ -128,6 +138,10 @@ class Workbench(Generic[Driver]):
     def keys(self) -> list[LayerKey]:
         """All that the driver knows of in its home."""
         return list(self.driver.layers())
+
+    def has(self, layer: LayerKey) -> bool:
+        """Does the driver know of it?"""
+        return layer in list(self.driver.layers())
 
     # --- trees -------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ attribute. Only the interface is used: a driver is known by what it does.
 
 from __future__ import annotations
 
+from layerstore.testing.conformance.breaking import Breaking
 from layerstore.testing.conformance.containers import Containers
 from layerstore.testing.conformance.examples import BASE, EDITS, STACKS
 from layerstore.testing.conformance.layers import Layers
@@ -26,5 +27,5 @@ from layerstore.testing.conformance.telling import Telling
 __all__ = ["BASE", "EDITS", "STACKS", "DriverConformance"]
 
 
-class DriverConformance(Probing, Layers, Containers, Removal, Telling, Sharing):
+class DriverConformance(Probing, Layers, Containers, Removal, Telling, Sharing, Breaking):
     """The tests. A subclass has a fixture `driver`, the class to be tested; `home` and `options` if it wants."""

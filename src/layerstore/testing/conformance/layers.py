@@ -13,7 +13,8 @@ from layerstore.driver import LayerKey, StorageDriver
 from layerstore.errors import DepthExceeded
 from layerstore.testing import trees
 from layerstore.testing.conformance.examples import BASE, STACKS
-from layerstore.testing.conformance.subject import Subject, assert_tree, model_of, paths_below
+from layerstore.testing.conformance.subject import Subject, assert_tree, model_of
+from layerstore.testing.remains import paths_below
 from layerstore.testing.tars import file, whiteout
 from layerstore.testing.workbench import Workbench
 

@@ -11,7 +11,8 @@ import pytest
 
 from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, StorageDriver
 from layerstore.errors import DriverNotSupported
-from layerstore.testing.conformance.subject import Subject, paths_below
+from layerstore.testing.conformance.subject import Subject
+from layerstore.testing.remains import paths_below
 from layerstore.testing.workbench import Workbench
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from layerstore.driver import LayerKey, StorageDriver
 from layerstore.testing.conformance.examples import BASE
-from layerstore.testing.conformance.subject import Subject, assert_tree, model_of, paths_below
+from layerstore.testing.conformance.subject import Subject, assert_tree, model_of
+from layerstore.testing.remains import paths_below
 from layerstore.testing.tars import file, whiteout
 from layerstore.testing.workbench import Workbench, key
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,6 @@ def assert_tree(model: ModelTree, seen: trees.Tree) -> None:
     trees.assert_same(model.listing(seen), seen)
 
 
-def paths_below(folder: Path) -> list[str]:
-    """All paths in a folder, for what must not grow."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
 class Subject:
     """What the subclass says: a fixture `driver`, the class to be tested; `home` and `options` if it wants."""
 
@@ -45,6 +41,11 @@ class Subject:
         Times in a container are then taken from what is seen. Those of committed layers still have to stay.
         """
         return True
+
+    @pytest.fixture
+    def thorough(self) -> bool:
+        """By night every point of failure is tried, by day some of each kind."""
+        return os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
     @pytest.fixture
     def driver(self) -> type[StorageDriver]:
