@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layerstore.changes import Change, Changes, Kind
     from layerstore.check import Problem
     from layerstore.config import Config
-    from layerstore.containers import Container, Mounted
+    from layerstore.containers import Container, ContainerState, Mounted
     from layerstore.copying import Copied
     from layerstore.errors import (
         Ambiguous,
@@ -55,6 +55,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Container",
+    "ContainerState",
     "Copied",
     "Damaged",
     "DepthExceeded",
@@ -93,7 +94,7 @@ _HOMES = {
     "changes": ("Change", "Changes", "Kind"),
     "check": ("Problem",),
     "config": ("Config",),
-    "containers": ("Container", "Mounted"),
+    "containers": ("Container", "ContainerState", "Mounted"),
     "copying": ("Copied",),
     "images": ("History", "Image", "Loaded", "Removal"),
     "layers": ("LayerSource",),

@@ -364,12 +364,13 @@ class Store:
                 int(tx.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
                 for table in ("containers", "images", "layers")
             ]
+            mounted = self._containers.count_mounted(tx)
         facts = self._facts() or {}
         return Info(
             id=self.id,
             version=__version__,
             containers=counts[0],
-            mounted=len(self.mounted()),
+            mounted=mounted,
             images=counts[1],
             layers=counts[2],
             driver=self.driver_name,

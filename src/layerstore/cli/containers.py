@@ -6,6 +6,7 @@ A container of layerstore runs nothing. What docker calls running is, here, moun
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -18,7 +19,7 @@ from layerstore.cli.images import labels_of
 from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
 from layerstore.cli.objects import found
 from layerstore.cli.template import NIL
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, NotFound
 
 if TYPE_CHECKING:
     from layerstore.changes import Change
@@ -73,7 +74,7 @@ class Listed:
     @property
     def command(self) -> str:
         """What the image would run, quoted as docker does."""
-        image = self.container.image
+        image = self.container.state.image
         config = image.config.get("config") if image is not None else None
         words: list[str] = []
         for key in ("Entrypoint", "Cmd"):
@@ -85,13 +86,13 @@ class Listed:
 
     @property
     def size(self) -> str:
-        image = self.container.image
+        image = self.container.state.image
         own = self.container.usage().size
         return f"{units.size(own)} (virtual {units.size(own + (image.size if image is not None else 0))})"
 
     @property
     def labels(self) -> dict[str, str]:
-        return labels_of(self.container.image)
+        return labels_of(self.container.state.image)
 
 
 _COLUMNS: Final[Mapping[str, Column[Listed]]] = {
@@ -101,10 +102,10 @@ _COLUMNS: Final[Mapping[str, Column[Listed]]] = {
     "CreatedAt": Column("CREATED AT", lambda line: units.local(line.container.created_at)),
     "RunningFor": Column("CREATED", lambda line: units.ago(line.container.created_at)),
     "Ports": Column("PORTS", lambda _: ""),
-    "State": Column("STATE", lambda line: line.container.status),
-    "Status": Column("STATUS", lambda line: line.container.status.capitalize()),
+    "State": Column("STATE", lambda line: line.container.state.status),
+    "Status": Column("STATUS", lambda line: line.container.state.status.capitalize()),
     "Names": Column("NAMES", lambda line: line.container.name),
-    "Mountpoint": Column("MOUNTPOINT", lambda line: str(line.container.mountpoint or "")),
+    "Mountpoint": Column("MOUNTPOINT", lambda line: str(line.container.state.mountpoint or "")),
     "Labels": Column("LABELS", lambda line: ",".join(f"{key}={value}" for key, value in sorted(line.labels.items()))),
     "Label": Column(label_heading, lambda line: lambda name: line.labels.get(name, ""), listed=False),
     # What docker's containers have and ours never do.
@@ -154,7 +155,7 @@ def ps_command(
             containers = containers[:last]
         elif not all_containers and not states:
             states = {"mounted"}
-        chosen = (Listed(box, not no_trunc) for box in containers if not states or box.status in states)
+        chosen = (Listed(box, not no_trunc) for box in containers if not states or box.state.status in states)
         usual = f"{_USUAL}\t{{{{.Size}}}}" if size else _USUAL
         show_rows(chosen, _SIZED_COLUMNS if size else _COLUMNS, form, usual, "{{.ID}}" if quiet else None)
 
@@ -174,7 +175,7 @@ def _predicate(store: Store, wanted: Mapping[str, list[str]]) -> Callable[[Conta
     ancestors = [store.image(name) for name in wanted.get("ancestor", ())]
 
     def descends(container: Container) -> bool:
-        image = container.image
+        image = container.state.image
         if not ancestors or image is None:
             return not ancestors
         # As docker: from the image itself, or from one built upon it.
@@ -189,7 +190,7 @@ def _predicate(store: Store, wanted: Mapping[str, list[str]]) -> Callable[[Conta
             and all(container.created_at < bound for bound in (*before, *until))
             and all(container.created_at > bound for bound in since)
             and descends(container)
-            and ("label" not in wanted or filters.has_labels(labels_of(container.image), wanted["label"]))
+            and ("label" not in wanted or filters.has_labels(labels_of(container.state.image), wanted["label"]))
         )
 
     return fits
@@ -200,7 +201,7 @@ _MOUNT_COLUMNS: Final[Mapping[str, Column[Listed]]] = {
     "Names": _COLUMNS["Names"],
     "Image": _COLUMNS["Image"],
     "Mountpoint": _COLUMNS["Mountpoint"],
-    "Mounts": Column("MOUNTS", lambda line: str(line.container.mounts)),
+    "Mounts": Column("MOUNTS", lambda line: str(line.container.state.mounts)),
 }
 
 
@@ -240,8 +241,15 @@ def umount_command(arguments: Arguments, *, containers: tuple[str, ...], all_con
     if bool(containers) == all_containers:
         raise click.UsageError("either containers or --all has to be given")
     with arguments.open() as store:
-        names = [container.name for container, _ in store.mounted()] if all_containers else containers
-        return _each(names, lambda name: store.container(name).unmount(all=force or all_containers))
+        if all_containers:
+            return _each([box.name for box, _ in store.mounted()], lambda name: _unmounted(store, name))
+        return _each(containers, lambda name: store.container(name).unmount(all=force))
+
+
+def _unmounted(store: Store, name: str) -> None:
+    """Unmount one of all; one that was removed meanwhile is unmounted."""
+    with suppress(NotFound):
+        store.container(name).unmount(all=True)
 
 
 _CHANGE_COLUMNS: Final[Mapping[str, Column[Change]]] = {

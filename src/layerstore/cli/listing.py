@@ -6,6 +6,7 @@ A command says once which columns there are and which of them its table has; val
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import click
@@ -14,6 +15,7 @@ from attrs import frozen
 from layerstore.cli import output
 from layerstore.cli.table import aligned
 from layerstore.cli.template import Record, Template, TemplateError, as_json
+from layerstore.errors import NotFound
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -115,14 +117,19 @@ def rows(
     else:
         yield from aligned(_table(subjects, columns, form.template or Template(usual, escapes=True)))
         return
-    for subject in subjects:
-        yield template.render(Row(columns, subject))
+    yield from _rendered(subjects, columns, template)
 
 
 def _table(subjects: Iterable[T], columns: Mapping[str, Column[T]], template: Template) -> Iterator[str]:
     yield template.render_headings({name: column.heading for name, column in columns.items()})
+    yield from _rendered(subjects, columns, template)
+
+
+def _rendered(subjects: Iterable[T], columns: Mapping[str, Column[T]], template: Template) -> Iterator[str]:
     for subject in subjects:
-        yield template.render(Row(columns, subject))
+        # What a list shows came with it; what has to be asked for, as a size, may be gone since, and its row with it.
+        with suppress(NotFound):
+            yield template.render(Row(columns, subject))
 
 
 def label_heading(name: str) -> str:

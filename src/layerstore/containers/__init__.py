@@ -4,7 +4,7 @@
 `names` names those without a name.
 """
 
-from layerstore.containers.container import Container, Mounted
+from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.containers import Containers
 
-__all__ = ["Container", "Containers", "Mounted"]
+__all__ = ["Container", "ContainerState", "Containers", "Mounted"]

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from attrs import frozen
+
 from layerstore import reference, tar
 from layerstore.changes import Changes
 from layerstore.containers.commit import Commit
@@ -61,13 +63,28 @@ class Mounted:
         return os.fspath(self.path)
 
 
+@frozen
+class ContainerState:
+    """What is true of a container at one moment, all from one read: what a list of containers shows."""
+
+    status: str
+    """`mounted`, `unmounted`, or `created` if it never was mounted."""
+    mountpoint: Path | None
+    """Where it is mounted, in this mount namespace."""
+    mounts: int
+    """How many hold its mount."""
+    image: Image | None
+    """The image that it stands on."""
+
+
 class Container:
     """One container. Its facts are those of when it was looked up; what it does, it does to the store as it is now."""
 
-    def __init__(self, containers: Containers, row: Row, tag: str | None) -> None:
+    def __init__(self, containers: Containers, row: Row, tag: str | None, state: ContainerState | None = None) -> None:
         self._containers = containers
         self._row = row
         self._tag = tag
+        self._state = state
         self._held: list[Mounted] = []
 
     @property
@@ -129,13 +146,28 @@ class Container:
 
     @property
     def status(self) -> str:
-        """`mounted`, `unmounted`, or `created` if it never was mounted."""
+        """`mounted`, `unmounted`, or `created` if it never was mounted. Of one that was removed: what it was."""
         if self.mountpoint is not None:
             return "mounted"
-        return "unmounted" if self._refreshed().touched else "created"
+        try:
+            self._refreshed()
+        except NotFound:
+            pass
+        return "unmounted" if self._row.touched else "created"
+
+    @property
+    def state(self) -> ContainerState:
+        """All of that as it was when the list that this container is from was read, whatever happened since.
+
+        Of one that was looked up by its name, or has been used since: when it is asked for. Raises `NotFound` then.
+        """
+        if self._state is None:
+            self._row, self._tag, self._state = self._containers.state_of(self.id)
+        return self._state
 
     def mount(self, *, persistent: bool = False) -> Mounted:
         """Mount it, or share the mount that there is. `persistent`: it outlives this process, until `unmount`."""
+        self._state = None
         with self._containers.lock(self.id):
             path, hold = self._containers.mounts.mount(self.id, persistent=persistent)
         mounted = Mounted(self, path, hold, persistent=persistent)
@@ -146,6 +178,7 @@ class Container:
 
     def unmount(self, *, all: bool = False) -> bool:
         """Let go of one persistent mount; `all`: unmount, whoever holds it. True if it is unmounted now."""
+        self._state = None
         with self._containers.lock(self.id):
             row = self._refreshed()
             if not all:
@@ -159,6 +192,7 @@ class Container:
     def _release(self, mounted: Mounted, hold: int) -> None:
         if self._containers.layers.session.closed:
             return  # by `Store.close`, which has let go of it; or in the child of a fork, whose mount it is not
+        self._state = None
         try:
             with self._containers.lock(self.id):
                 self._containers.mounts.release(self.id, hold)
@@ -239,6 +273,7 @@ class Container:
         If it is not mounted, its layer becomes the image's without a copy, and it goes on with a new one on top: it
         then stands on the new image. Without changes to the tree, the image has the same layers.
         """
+        self._state = None
         with self._containers.lock(self.id):
             commit = Commit(
                 self._containers.images,

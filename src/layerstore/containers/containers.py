@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from layerstore import options, reference
 from layerstore.containers import names, rows
-from layerstore.containers.container import Container, Mounted
+from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.mounting import Mounts
 from layerstore.containers.rows import Row
+from layerstore.database import Transaction
+from layerstore.digest import ImageID
 from layerstore.driver import LayerKey
 from layerstore.errors import Ambiguous, ConfigError, Damaged, InUse, KernelError, NotFound
 from layerstore.images import Image, Images
@@ -109,17 +111,50 @@ class Containers:
         return self._container(found[0])
 
     def all(self) -> list[Container]:
-        """All containers, the newest first."""
-        with self._database.read() as tx:
-            found = tx.execute(f"{rows.QUERY} ORDER BY c.created DESC").fetchall()
-        return [self._container(row) for row in found]
+        """All containers, the newest first, each with its `state` of now."""
+        return self._listed("ORDER BY c.created DESC")
 
     def mounted(self) -> list[tuple[Container, Path]]:
         """The containers that are mounted, and where."""
+        found = self._listed("JOIN mounts m ON m.container = c.id ORDER BY c.created DESC")
+        return [(container, place) for container in found if (place := container.state.mountpoint) is not None]
+
+    def count_mounted(self, tx: Transaction) -> int:
+        """How many are mounted."""
+        return sum(self.mounts.mountpoint_of(place) is not None for place in rows.places(tx).values())
+
+    def _listed(self, condition: str) -> list[Container]:
+        """Containers with all that a list shows of them, from one read: any of them may go meanwhile."""
         with self._database.read() as tx:
-            found = tx.execute(f"{rows.QUERY} JOIN mounts m ON m.container = c.id ORDER BY c.created DESC").fetchall()
-        containers = [self._container(row) for row in found]
-        return [(container, place) for container in containers if (place := container.mountpoint) is not None]
+            found = tx.execute(f"{rows.QUERY} {condition}").fetchall()
+            places, owners = rows.places(tx), rows.owners(tx)
+            images = self.images.those(tx, {ImageID(row[2]) for row in found if row[2] is not None})
+        containers = []
+        for columns in found:
+            row = rows.to_row(columns[:-1])
+            state = self._state(row, places.get(row.id), owners.get(row.id, ()), images)
+            containers.append(Container(self, row, columns[-1], state))
+        return containers
+
+    def state_of(self, container: str) -> tuple[Row, str | None, ContainerState]:
+        """A container's row, the tag that it was made from, and its state. Raises `NotFound`."""
+        with self._database.read() as tx:
+            row, tag = rows.with_tag(tx, container)
+            place, owners = rows.place_of(tx, container), list(rows.holds_of(tx, container).values())
+            images = self.images.those(tx, () if row.image_id is None else (row.image_id,))
+        return row, tag, self._state(row, place, owners, images)
+
+    def _state(
+        self, row: Row, place: rows.Place | None, owners: Sequence[str | None], images: Mapping[ImageID, Image]
+    ) -> ContainerState:
+        mountpoint = self.mounts.mountpoint_of(place)
+        idle = "unmounted" if row.touched else "created"
+        return ContainerState(
+            status=idle if mountpoint is None else "mounted",
+            mountpoint=mountpoint,
+            mounts=self.mounts.alive(owners),
+            image=None if row.image_id is None else images[row.image_id],
+        )
 
     def rename(self, container: str, name: str) -> None:
         """`Container.rename`."""
@@ -148,7 +183,7 @@ class Containers:
         """Remove every container that is not mounted; their IDs."""
         gone = []
         for container in self.all():
-            if container.mountpoint is None and not container.mounts:
+            if container.state.mountpoint is None and not container.state.mounts:
                 try:
                     container.remove()
                 except (InUse, NotFound):
@@ -202,10 +237,7 @@ class Containers:
     def row(self, container: str) -> tuple[Row, str | None]:
         """A container's row, and the tag that it was made from, if that still means its image."""
         with self._database.read() as tx:
-            row = tx.execute(f"{rows.QUERY} WHERE c.id = ?", (container,)).fetchone()
-        if row is None:
-            raise NotFound(f"no such container: {container[:12]}")
-        return rows.to_row(row[:-1]), row[-1]
+            return rows.with_tag(tx, container)
 
     def seen(self, container: str) -> tuple[Row, Stack]:
         """A container's row and the stack that it stands on."""

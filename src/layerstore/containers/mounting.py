@@ -9,7 +9,7 @@ at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from layerstore import session
@@ -164,13 +164,21 @@ class Mounts:
         """Where it is mounted now, if it is."""
         with self._database.read() as tx:
             place = rows.place_of(tx, container)
+        return self.mountpoint_of(place)
+
+    def mountpoint_of(self, place: rows.Place | None) -> Path | None:
+        """Where the mount of this row is, if the kernel still has it."""
         return None if place is None or mount_id(place.mountpoint) is None else place.mountpoint
 
     def count(self, container: str) -> int:
         """How many holds there are on its mount, those of the dead not counted."""
         with self._database.read() as tx:
             holds = rows.holds_of(tx, container)
-        return sum(self._is_alive(owner) for owner in holds.values())
+        return self.alive(holds.values())
+
+    def alive(self, owners: Iterable[str | None]) -> int:
+        """How many of these owners of holds are alive."""
+        return sum(self._is_alive(owner) for owner in owners)
 
     def _require_free(self, row: Row, place: rows.Place | None) -> None:
         if place is None or (pid := _elsewhere(place)) is None:

@@ -62,6 +62,14 @@ def find(tx: Transaction, container: str) -> Row:
     return to_row(row)
 
 
+def with_tag(tx: Transaction, container: str) -> tuple[Row, str | None]:
+    """The same, and the tag that it was made from, if that still means its image."""
+    row = tx.execute(f"{QUERY} WHERE c.id = ?", (container,)).fetchone()
+    if row is None:
+        raise NotFound(f"no such container: {container[:12]}")
+    return to_row(row[:-1]), row[-1]
+
+
 def to_row(columns: Sequence[object]) -> Row:
     """A row from its columns."""
     number, name, image, image_name, chain, key, size, created, boot, touched = columns
@@ -148,6 +156,22 @@ def place_of(tx: Transaction, container: str) -> Place | None:
     query = "SELECT mountpoint, mount_id, boot, namespace FROM mounts WHERE container = ?"
     row = tx.execute(query, (container,)).fetchone()
     return None if row is None or row[2] != boot_id() else Place(Path(row[0]), *row[1:])
+
+
+def places(tx: Transaction) -> dict[str, Place]:
+    """The mounts that have a row, by container, but for those of another boot."""
+    found = tx.execute(
+        "SELECT container, mountpoint, mount_id, boot, namespace FROM mounts WHERE boot = ?", (boot_id(),)
+    )
+    return {row[0]: Place(Path(row[1]), *row[2:]) for row in found}
+
+
+def owners(tx: Transaction) -> dict[str, list[str | None]]:
+    """Whose the holds on each container's mount are."""
+    found: dict[str, list[str | None]] = {}
+    for container, owner in tx.execute("SELECT container, session FROM holds"):
+        found.setdefault(container, []).append(owner)
+    return found
 
 
 def add_hold(tx: Transaction, container: str, owner: str | None) -> int:

@@ -8,7 +8,7 @@ never guessed from their layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -115,6 +115,10 @@ class Images:
         with self._database.read() as tx:
             image, tag = rows.resolve(tx, ref)
             return self._get(tx, image), tag
+
+    def those(self, tx: Transaction, images: Collection[ImageID]) -> dict[ImageID, Image]:
+        """The images with these IDs, all of which there are."""
+        return {image: self._get(tx, image) for image in images}
 
     def _get(self, tx: Transaction, image: ImageID) -> Image:
         row = tx.execute(f"SELECT {_ROW} FROM images i WHERE i.id = ?", (image,)).fetchone()
