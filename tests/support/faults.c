@@ -11,12 +11,16 @@
 #include <search.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <fcntl.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
-enum kind { NONE, MEMORY, LISTING, DATA, THREAD };
+enum kind { NONE, MEMORY, LISTING, DATA, THREAD, CALL };
 enum { SLOTS = 1 << 16 };
 
 extern void *__libc_malloc(size_t size);
@@ -28,6 +32,7 @@ static uintptr_t first, last; /* of the extension's code */
 static int armed, number;
 static long wanted, met;
 static bool lasting;
+static const char *refused; /* the last call of the kind CALL that failed */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void *blocks[SLOTS]; /* what the extension has: a hash table, in which GONE was something once */
@@ -102,6 +107,7 @@ int faults_arm(int kind, long nth, int code, int all) {
     wanted = nth;
     number = code;
     lasting = all;
+    refused = NULL;
     armed = kind;
     return 0;
 }
@@ -110,6 +116,11 @@ int faults_arm(int kind, long nth, int code, int all) {
 long faults_disarm(void) {
     armed = NONE;
     return met;
+}
+
+/* The name of the last call that failed, if it was of the kind CALL. */
+const char *faults_refused(void) {
+    return refused;
 }
 
 /* How many blocks the extension has allocated since and not freed. */
@@ -214,4 +225,80 @@ ssize_t copy_file_range(int from, off64_t *in, int to, off64_t *out, size_t size
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
     int (*next)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) = real("pthread_create");
     return fails(THREAD, FROM) ? number : next(thread, attributes, run, argument);
+}
+
+/* --- all other calls that name, make and describe files ------------------------------------------------------------ */
+
+static bool refuses(const char *name, void *from) {
+    if (!fails(CALL, from))
+        return false;
+    refused = name;
+    return true;
+}
+
+#define CALLED(type, name, parameters, arguments)                                                                      \
+    type name parameters {                                                                                             \
+        type(*next) parameters = real(#name);                                                                          \
+        return refuses(#name, FROM) ? -1 : next arguments;                                                             \
+    }
+
+CALLED(int, fstat, (int fd, struct stat *facts), (fd, facts))
+CALLED(int, fstatat, (int at, const char *name, struct stat *facts, int flags), (at, name, facts, flags))
+CALLED(ssize_t, readlinkat, (int at, const char *name, char *words, size_t room), (at, name, words, room))
+CALLED(int, mkdir, (const char *name, mode_t mode), (name, mode))
+CALLED(int, mkdirat, (int at, const char *name, mode_t mode), (at, name, mode))
+CALLED(int, mknodat, (int at, const char *name, mode_t mode, dev_t device), (at, name, mode, device))
+CALLED(int, symlinkat, (const char *words, int at, const char *name), (words, at, name))
+CALLED(int, linkat, (int from, const char *old, int to, const char *name, int flags), (from, old, to, name, flags))
+CALLED(int, renameat, (int from, const char *old, int to, const char *name), (from, old, to, name))
+CALLED(int, unlinkat, (int at, const char *name, int flags), (at, name, flags))
+CALLED(int, ftruncate, (int fd, off_t size), (fd, size))
+CALLED(int, fchown, (int fd, uid_t uid, gid_t gid), (fd, uid, gid))
+CALLED(int, fchownat, (int at, const char *name, uid_t uid, gid_t gid, int flags), (at, name, uid, gid, flags))
+CALLED(int, fchmod, (int fd, mode_t mode), (fd, mode))
+CALLED(int, fchmodat, (int at, const char *name, mode_t mode, int flags), (at, name, mode, flags))
+CALLED(int, futimens, (int fd, const struct timespec times[2]), (fd, times))
+CALLED(int, utimensat, (int at, const char *name, const struct timespec times[2], int flags), (at, name, times, flags))
+CALLED(ssize_t, listxattr, (const char *path, char *list, size_t room), (path, list, room))
+CALLED(ssize_t, getxattr, (const char *path, const char *name, void *value, size_t room), (path, name, value, room))
+CALLED(int, fsetxattr, (int fd, const char *name, const void *value, size_t size, int flags),
+       (fd, name, value, size, flags))
+CALLED(int, lsetxattr, (const char *path, const char *name, const void *value, size_t size, int flags),
+       (path, name, value, size, flags))
+CALLED(int, fremovexattr, (int fd, const char *name), (fd, name))
+CALLED(int, lremovexattr, (const char *path, const char *name), (path, name))
+
+/* The mode is there only where a file may be made; else what is passed on is never looked at. */
+static mode_t mode_of(va_list arguments, int flags) {
+    return flags & (O_CREAT | O_TMPFILE) ? va_arg(arguments, mode_t) : 0;
+}
+
+int open(const char *name, int flags, ...) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = mode_of(arguments, flags);
+    va_end(arguments);
+    return refuses("open", FROM) ? -1 : (int)syscall(SYS_openat, AT_FDCWD, name, flags, mode);
+}
+
+int openat(int at, const char *name, int flags, ...) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = mode_of(arguments, flags);
+    va_end(arguments);
+    return refuses("openat", FROM) ? -1 : (int)syscall(SYS_openat, at, name, flags, mode);
+}
+
+/* Of the calls that go this way, openat2 is the one that has no function of its own. */
+long syscall(long which, ...) {
+    long (*next)(long, ...) = real("syscall");
+    va_list arguments;
+    va_start(arguments, which);
+    long given[6];
+    for (int i = 0; i < 6; i++)
+        given[i] = va_arg(arguments, long);
+    va_end(arguments);
+    if (which == SYS_openat2 && refuses("openat2", FROM))
+        return -1;
+    return next(which, given[0], given[1], given[2], given[3], given[4], given[5]);
 }

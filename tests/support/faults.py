@@ -36,6 +36,8 @@ class Kind(IntEnum):
     DATA = 3
     """Reading, writing and copying the bytes of files."""
     THREAD = 4
+    CALL = 5
+    """All other calls that name, make and describe files. `Outcome.call` is the name of the one that failed."""
 
 
 def build(folder: Path) -> Path:
@@ -68,6 +70,7 @@ class Outcome(Generic[Case]):
     nth: int
     result: object
     error: Exception | None
+    call: str | None = None
 
 
 class Faults:
@@ -78,6 +81,7 @@ class Faults:
         if not hasattr(self._library, "faults_arm"):
             raise RuntimeError("this test runs under support.faults.run alone")
         self._library.faults_arm.argtypes = (ctypes.c_int, ctypes.c_long, ctypes.c_int, ctypes.c_int)
+        self._library.faults_refused.restype = ctypes.c_char_p
         self._library.faults_disarm.restype = self._library.faults_live.restype = ctypes.c_long
 
     def outcomes(
@@ -114,7 +118,8 @@ class Faults:
             if met < nth:
                 assert error is None, place
                 return
-            yield Outcome(case, nth, result, error)
+            refused = self._library.faults_refused()
+            yield Outcome(case, nth, result, error, None if refused is None else refused.decode())
 
     def walk(
         self,

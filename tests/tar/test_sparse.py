@@ -151,6 +151,12 @@ BAD_RECORDS: dict[str, list[tuple[bytes, bytes]]] = {
     "negative length": [(b"GNU.sparse.size", b"3"), (b"GNU.sparse.map", b"0,-3")],
     "length without offset": [(b"GNU.sparse.size", b"3"), (b"GNU.sparse.numbytes", b"3")],
     "offset without length": [(b"GNU.sparse.size", b"3"), (b"GNU.sparse.offset", b"0")],
+    "a map between offset and length": [
+        (b"GNU.sparse.size", b"3"),
+        (b"GNU.sparse.offset", b"0"),
+        (b"GNU.sparse.map", b""),
+        (b"GNU.sparse.numbytes", b"3"),
+    ],
     "negative size": [(b"GNU.sparse.size", b"-3"), (b"GNU.sparse.map", b"0,3")],
     "an unknown version": [(b"GNU.sparse.major", b"2"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"3")],
     "1.0 without a size": [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0")],

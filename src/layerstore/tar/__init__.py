@@ -4,7 +4,8 @@ Nothing else in layerstore knows what a tar is.
 """
 
 from layerstore.tar.implied import ImpliedFacts, adopt_implied, implied_digest
-from layerstore.tar.pack import Damage, Level, Packed, export, pack, pack_tree, shadow_of, verify
+from layerstore.tar.pack import Damage, Level, Packed, export, pack, pack_tree, verify
+from layerstore.tar.skeleton import shadow_of
 from layerstore.tar.unpack import Readable, Unpacked, unpack
 
 __all__ = [

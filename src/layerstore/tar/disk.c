@@ -3,7 +3,9 @@
 #include "disk.h"
 #include "unpack.h"
 #include "../kernel/files/files.h"
+#include "../kernel/files/marks.h"
 #include "../kernel/files/remove.h"
+#include "../kernel/files/scope.h"
 #include "xxh64.h"
 
 #include <fcntl.h>
@@ -14,8 +16,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define FAIL(name) (*call = (name), -errno)
-
 void ls_cursor_close(struct ls_cursor *cursor) {
     if (cursor->folder && cursor->fd >= 0)
         close(cursor->fd);
@@ -24,43 +24,80 @@ void ls_cursor_close(struct ls_cursor *cursor) {
 }
 
 /* One component at a time: for paths longer than the kernel takes, and kernels without openat2. */
-static int open_stepwise(int root, char *path) {
-    int fd = fcntl(root, F_DUPFD_CLOEXEC, 0);
-    for (char *part = path, *slash; fd >= 0 && part; part = slash ? slash + 1 : NULL) {
+static int open_stepwise(int root, char *path, struct ls_failure *failure) {
+    LS_CLOSED int fd = fcntl(root, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return LS_FAIL(failure, "fcntl");
+    for (char *part = path, *slash; part; part = slash ? slash + 1 : NULL) {
         if ((slash = strchr(part, '/')))
             *slash = 0;
         int next = openat(fd, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        int error = errno;
+        if (next < 0)
+            return LS_FAIL(failure, "openat");
         close(fd);
-        errno = error;
         fd = next;
     }
-    return fd >= 0 ? fd : -errno;
+    return ls_take_fd(&fd);
+}
+
+static int open_folder(const struct ls_disk *disk, const struct ls_node *folder, struct ls_failure *failure) {
+    LS_BYTES_FREED struct ls_bytes path = {0};
+    int rc = ls_node_path(folder, &path);
+    if (rc)
+        return ls_fail(failure, "malloc", rc);
+    if (!path.length) {
+        int fd = fcntl(disk->tree, F_DUPFD_CLOEXEC, 0);
+        return fd < 0 ? LS_FAIL(failure, "fcntl") : fd;
+    }
+    int fd = path.length < PATH_MAX ? ls_open_beneath(disk->tree, (char *)path.data, O_RDONLY | O_DIRECTORY, 0)
+                                    : -ENAMETOOLONG;
+    if (fd == -ENAMETOOLONG || fd == -ENOSYS || fd == -EPERM)
+        return open_stepwise(disk->tree, (char *)path.data, failure);
+    return fd < 0 ? ls_fail(failure, "openat2", fd) : fd;
 }
 
 int ls_disk_folder(const struct ls_disk *disk, struct ls_cursor *cursor, const struct ls_node *folder,
-                   unsigned generation, const char **call) {
+                   unsigned generation, struct ls_failure *failure) {
     if (cursor->folder == folder && cursor->generation == generation)
         return cursor->fd;
     ls_cursor_close(cursor);
-    struct ls_bytes path = {0};
-    int fd = ls_node_path(folder, &path);
-    if (!fd && !path.length) {
-        if ((fd = fcntl(disk->tree, F_DUPFD_CLOEXEC, 0)) < 0)
-            fd = -errno;
-    } else if (!fd) {
-        fd = path.length < PATH_MAX ? ls_open_beneath(disk->tree, (char *)path.data, O_RDONLY | O_DIRECTORY, 0)
-                                    : -ENAMETOOLONG;
-        if (fd == -ENAMETOOLONG || fd == -ENOSYS || fd == -EPERM)
-            fd = open_stepwise(disk->tree, (char *)path.data);
-    }
-    ls_bytes_free(&path);
-    if (fd < 0) {
-        *call = "openat2";
-        return fd;
-    }
-    *cursor = (struct ls_cursor){folder, generation, fd};
+    int fd = open_folder(disk, folder, failure);
+    if (fd >= 0)
+        *cursor = (struct ls_cursor){folder, generation, fd};
     return fd;
+}
+
+/* --- data --------------------------------------------------------------------------------------------------------- */
+
+ssize_t ls_disk_read(int fd, uint8_t *buffer, size_t length, int64_t position, struct ls_failure *failure) {
+    size_t done = 0;
+    while (done < length) {
+        ssize_t got = pread(fd, buffer + done, length - done, position + (int64_t)done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return LS_FAIL(failure, "pread");
+        if (got == 0)
+            break;
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
+int ls_disk_write(int fd, const uint8_t *data, size_t length, int64_t position, struct ls_failure *failure) {
+    while (length) {
+        ssize_t wrote = pwrite(fd, data, length, position);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote < 0)
+            return LS_FAIL(failure, "pwrite");
+        data += wrote, position += wrote, length -= (size_t)wrote;
+    }
+    return 0;
+}
+
+int ls_disk_close(int *fd, struct ls_failure *failure) {
+    return close(ls_take_fd(fd)) ? LS_FAIL(failure, "close") : 0;
 }
 
 /* --- attributes --------------------------------------------------------------------------------------------------- */
@@ -71,7 +108,7 @@ static bool begins(const char *name, size_t length, const char *prefix) {
 
 /* `trusted.overlay.x` of a tar lies on disk as the kernel's own escape of it (overlayfs.rst, "Nested overlayfs mounts"). */
 static int set_xattrs(const struct ls_disk *disk, int fd, const char *path, const struct ls_node *node,
-                      const char **call) {
+                      struct ls_failure *failure) {
     struct ls_reader reader = {node->xattrs, node->xattrs + node->xattrs_length, false};
     struct ls_xattr xattr;
     char name[XATTR_NAME_MAX + 1];
@@ -81,12 +118,11 @@ static int set_xattrs(const struct ls_disk *disk, int fd, const char *path, cons
                                        (int)(xattr.name_length - strlen(LS_OVERLAY_PREFIX)),
                                        xattr.name + strlen(LS_OVERLAY_PREFIX))
                             : snprintf(name, sizeof name, "%.*s", (int)xattr.name_length, xattr.name);
-        *call = "setxattr";
         if (length < 0 || (size_t)length >= sizeof name)
-            return -ERANGE;
+            return ls_fail(failure, "setxattr", -ERANGE);
         if (path ? lsetxattr(path, name, xattr.value, xattr.value_length, 0)
                  : fsetxattr(fd, name, xattr.value, xattr.value_length, 0))
-            return -errno;
+            return LS_FAIL(failure, "setxattr");
     }
     return 0;
 }
@@ -100,18 +136,18 @@ static bool owner_is_right(const struct ls_disk *disk, const struct ls_node *nod
 }
 
 int ls_disk_settle(const struct ls_disk *disk, int fd, const struct ls_node *node, bool mode_is_set,
-                   const char **call) {
+                   struct ls_failure *failure) {
     struct timespec times[2];
-    int rc;
     if (!owner_is_right(disk, node) && fchown(fd, node->uid, node->gid))
-        return FAIL("fchown");
+        return LS_FAIL(failure, "fchown");
     /* chown clears the setuid bits, and setxattr of an access ACL writes the mode: the mode comes between the two */
     if ((!mode_is_set || node->mode & 07000) && fchmod(fd, node->mode))
-        return FAIL("fchmod");
-    if ((rc = set_xattrs(disk, fd, NULL, node, call)))
+        return LS_FAIL(failure, "fchmod");
+    int rc = set_xattrs(disk, fd, NULL, node, failure);
+    if (rc)
         return rc;
     times_of(node, times);
-    return futimens(fd, times) ? FAIL("futimens") : 0;
+    return futimens(fd, times) ? LS_FAIL(failure, "futimens") : 0;
 }
 
 uint64_t ls_xattrs_hash(const uint8_t *data, size_t length) {
@@ -137,35 +173,65 @@ uint64_t ls_xattrs_hash(const uint8_t *data, size_t length) {
     return ls_xxh64_end(&hash);
 }
 
-int ls_disk_clear_xattrs(int fd, const char **call) {
-    struct ls_bytes xattrs = {0};
-    int rc = ls_xattrs_read(fd, false, &xattrs, call);
+int ls_disk_read_xattrs(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_failure *failure) {
+    const char *call;
+    int rc = ls_xattrs_read(fd, overlay, xattrs, &call);
+    return rc ? ls_fail(failure, call, rc) : 0;
+}
+
+int ls_disk_clear_xattrs(int fd, struct ls_failure *failure) {
+    LS_BYTES_FREED struct ls_bytes xattrs = {0};
+    int rc = ls_disk_read_xattrs(fd, false, &xattrs, failure);
     struct ls_reader reader = {xattrs.data, xattrs.data + xattrs.length, false};
     struct ls_xattr xattr;
     char name[XATTR_NAME_MAX + 1];
     while (!rc && xattrs.length && ls_xattr_next(&reader, &xattr)) {
         snprintf(name, sizeof name, "%.*s", (int)xattr.name_length, xattr.name);
         if (fremovexattr(fd, name) && errno != ENODATA)
-            *call = "fremovexattr", rc = -errno;
+            rc = LS_FAIL(failure, "fremovexattr");
     }
-    ls_bytes_free(&xattrs);
     return rc;
 }
 
-int ls_disk_learn(int fd, struct ls_node *node, const char **call) {
+/* After an xattr could not be removed: it was not there, or this filesystem has none of its kind. */
+static bool had_none(void) {
+    return errno == ENODATA || errno == EOPNOTSUPP;
+}
+
+int ls_disk_drop_inherited(int fd, struct ls_failure *failure) {
+    static const char *const NAMES[] = {"system.posix_acl_access", "system.posix_acl_default"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (fremovexattr(fd, NAMES[i]) && !had_none())
+            return LS_FAIL(failure, "fremovexattr");
+    return 0;
+}
+
+int ls_disk_read_link(int fd, int64_t size, struct ls_node *node, struct ls_failure *failure) {
+    LS_FREED char *link = malloc((size_t)size + 1);
+    if (!link)
+        return ls_fail(failure, "malloc", -ENOMEM);
+    ssize_t got = readlinkat(fd, "", link, (size_t)size);
+    if (got < 0)
+        return LS_FAIL(failure, "readlinkat");
+    link[got] = 0;
+    free(node->link);
+    node->link = LS_TAKE(link);
+    node->link_length = (uint32_t)got;
+    return 0;
+}
+
+int ls_disk_learn(int fd, struct ls_node *node, struct ls_failure *failure) {
     struct stat facts;
-    struct ls_bytes xattrs = {0};
+    LS_BYTES_FREED struct ls_bytes xattrs = {0};
     if (fstat(fd, &facts))
-        return FAIL("fstat");
-    int rc = ls_xattrs_read(fd, false, &xattrs, call);
-    if (rc) {
-        ls_bytes_free(&xattrs);
+        return LS_FAIL(failure, "fstat");
+    int rc = ls_disk_read_xattrs(fd, false, &xattrs, failure);
+    if (rc)
         return rc;
-    }
-    free(node->xattrs);
-    node->xattrs = xattrs.data;
-    node->xattrs_length = (uint32_t)xattrs.length;
     node->attributes = ls_xattrs_hash(xattrs.data, xattrs.length);
+    node->xattrs_length = (uint32_t)xattrs.length;
+    free(node->xattrs);
+    node->xattrs = LS_TAKE(xattrs.data);
     node->mode = facts.st_mode & 07777;
     node->uid = facts.st_uid, node->gid = facts.st_gid;
     node->major = major(facts.st_rdev), node->minor = minor(facts.st_rdev);
@@ -175,139 +241,140 @@ int ls_disk_learn(int fd, struct ls_node *node, const char **call) {
 
 /* --- files -------------------------------------------------------------------------------------------------------- */
 
-/* In a merged tree a name of the layers below may stand in the way: it goes, unless both are directories. */
-static int clear_way(const struct ls_disk *disk, int folder, const struct ls_node *node, const char **call) {
-    return disk->dialect == LS_DIALECT_MERGED ? ls_disk_remove(folder, node->name, call) : -EEXIST;
+/* Only in a merged tree can a parent have a default ACL by then: the others settle their directories last. */
+static int drop_inherited(const struct ls_disk *disk, int fd, struct ls_failure *failure) {
+    return disk->dialect == LS_DIALECT_MERGED ? ls_disk_drop_inherited(fd, failure) : 0;
 }
 
-/* What a new file inherits from a parent with a default ACL is not the layer's. Other dialects have no such parent yet. */
-static void drop_inherited(const struct ls_disk *disk, int fd) {
-    if (disk->dialect == LS_DIALECT_MERGED) {
-        fremovexattr(fd, "system.posix_acl_access");
-        fremovexattr(fd, "system.posix_acl_default");
-    }
+/* After a name could not be made: does one of the layers below stand in its way, which it does in a merged tree alone? */
+static bool may_replace(const struct ls_disk *disk) {
+    return errno == EEXIST && disk->dialect == LS_DIALECT_MERGED;
 }
 
 int ls_disk_regular(const struct ls_disk *disk, int folder, const struct ls_node *node, bool exact_mode,
-                    const char **call) {
+                    struct ls_failure *failure) {
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     mode_t mode = exact_mode ? node->mode & 0777 : 0600;
-    int fd = openat(folder, node->name, flags, mode);
-    if (fd < 0 && errno == EEXIST) {
-        int rc = clear_way(disk, folder, node, call);
-        if (rc) {
-            *call = "openat";
+    LS_CLOSED int fd = openat(folder, node->name, flags, mode);
+    if (fd < 0 && may_replace(disk)) {
+        int rc = ls_disk_remove(folder, node->name, failure);
+        if (rc)
             return rc;
-        }
         fd = openat(folder, node->name, flags, mode);
     }
     if (fd < 0)
-        return FAIL("openat");
-    drop_inherited(disk, fd);
-    return fd;
+        return LS_FAIL(failure, "openat");
+    int rc = drop_inherited(disk, fd, failure);
+    return rc ? rc : ls_take_fd(&fd);
 }
 
-static int make_special(int folder, const struct ls_node *node, const char **call) {
+static int make_special(int folder, const struct ls_node *node, struct ls_failure *failure) {
     switch (node->type) {
     case LS_SYMLINK:
-        return symlinkat(node->link, folder, node->name) ? FAIL("symlinkat") : 0;
+        return symlinkat(node->link, folder, node->name) ? LS_FAIL(failure, "symlinkat") : 0;
     case LS_FIFO:
-        return mknodat(folder, node->name, S_IFIFO | 0600, 0) ? FAIL("mknodat") : 0;
+        return mknodat(folder, node->name, S_IFIFO | 0600, 0) ? LS_FAIL(failure, "mknodat") : 0;
     default:
         return mknodat(folder, node->name, (node->type == LS_CHARACTER ? S_IFCHR : S_IFBLK) | 0600,
                        makedev(node->major, node->minor))
-                   ? FAIL("mknodat")
+                   ? LS_FAIL(failure, "mknodat")
                    : 0;
     }
 }
 
-int ls_disk_special(const struct ls_disk *disk, int folder, const struct ls_node *node, const char **call) {
-    int rc = make_special(folder, node, call);
-    if (rc == -EEXIST && !(rc = clear_way(disk, folder, node, call)))
-        rc = make_special(folder, node, call);
+int ls_disk_special(const struct ls_disk *disk, int folder, const struct ls_node *node, struct ls_failure *failure) {
+    int rc = make_special(folder, node, failure);
+    if (rc && may_replace(disk) && !(rc = ls_disk_remove(folder, node->name, failure)))
+        rc = make_special(folder, node, failure);
     if (rc)
         return rc;
     if (!owner_is_right(disk, node) && fchownat(folder, node->name, node->uid, node->gid, AT_SYMLINK_NOFOLLOW))
-        return FAIL("fchownat");
+        return LS_FAIL(failure, "fchownat");
     if (node->type != LS_SYMLINK && fchmodat(folder, node->name, node->mode, 0))
-        return FAIL("fchmodat");
+        return LS_FAIL(failure, "fchmodat");
     char path[320]; /* the calls for xattrs know no directory fd: the last name is not followed, the fd's link is */
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", folder, node->name);
-    if (disk->dialect == LS_DIALECT_MERGED && node->type != LS_SYMLINK)
-        lremovexattr(path, "system.posix_acl_access"); /* as drop_inherited */
-    if ((rc = set_xattrs(disk, -1, path, node, call)))
+    bool may_inherit = disk->dialect == LS_DIALECT_MERGED && node->type != LS_SYMLINK;
+    if (may_inherit && lremovexattr(path, "system.posix_acl_access") && !had_none())
+        return LS_FAIL(failure, "lremovexattr");
+    if ((rc = set_xattrs(disk, -1, path, node, failure)))
         return rc;
     struct timespec times[2];
     times_of(node, times);
-    return utimensat(folder, node->name, times, AT_SYMLINK_NOFOLLOW) ? FAIL("utimensat") : 0;
+    return utimensat(folder, node->name, times, AT_SYMLINK_NOFOLLOW) ? LS_FAIL(failure, "utimensat") : 0;
 }
 
-int ls_disk_directory(const struct ls_disk *disk, int folder, const struct ls_node *node, const char **call) {
-    if (mkdirat(folder, node->name, 0700) == 0) {
-        if (disk->dialect == LS_DIALECT_MERGED) {
-            int fd = openat(folder, node->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (fd < 0)
-                return FAIL("openat");
-            drop_inherited(disk, fd);
-            close(fd);
-        }
+static int make_directory(const struct ls_disk *disk, int folder, const char *name, struct ls_failure *failure) {
+    if (mkdirat(folder, name, 0700))
+        return LS_FAIL(failure, "mkdirat");
+    if (disk->dialect != LS_DIALECT_MERGED)
         return 0;
-    }
-    if (errno != EEXIST || disk->dialect != LS_DIALECT_MERGED)
-        return FAIL("mkdirat");
+    LS_CLOSED int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? LS_FAIL(failure, "openat") : drop_inherited(disk, fd, failure);
+}
+
+int ls_disk_directory(const struct ls_disk *disk, int folder, const struct ls_node *node, struct ls_failure *failure) {
+    int rc = make_directory(disk, folder, node->name, failure);
+    if (rc != -EEXIST || disk->dialect != LS_DIALECT_MERGED)
+        return rc;
     struct stat facts;
     if (fstatat(folder, node->name, &facts, AT_SYMLINK_NOFOLLOW))
-        return FAIL("fstatat");
+        return LS_FAIL(failure, "fstatat");
     if (S_ISDIR(facts.st_mode))
         return 0;
-    int rc = ls_disk_remove(folder, node->name, call);
-    return rc ?: mkdirat(folder, node->name, 0700) ? FAIL("mkdirat") : 0;
+    rc = ls_disk_remove(folder, node->name, failure);
+    return rc ? rc : make_directory(disk, folder, node->name, failure);
 }
 
-int ls_disk_remove(int folder, const char *name, const char **call) {
+int ls_disk_remove(int folder, const char *name, struct ls_failure *failure) {
     char path[NAME_MAX + 64], where[1];
-    *call = "unlinkat";
     if (unlinkat(folder, name, 0) == 0 || errno == ENOENT)
         return 0;
     if (errno != EISDIR && errno != EPERM)
-        return -errno;
+        return LS_FAIL(failure, "unlinkat");
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", folder, name);
-    return ls_remove_tree(path, 1, where, sizeof where);
+    int rc = ls_remove_tree(path, 1, where, sizeof where);
+    return rc ? ls_fail(failure, "unlinkat", rc) : 0;
 }
 
-int ls_disk_remove_path(int tree, const char *path) {
-    const char *slash = strrchr(path, '/'), *call;
-    char *folder = slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
-    int fd = folder ? ls_open_beneath(tree, folder, O_RDONLY | O_DIRECTORY, 0) : -ENOMEM;
-    free(folder);
+int ls_disk_remove_path(int tree, const char *path, struct ls_failure *failure) {
+    const char *slash = strrchr(path, '/');
+    LS_FREED char *folder = slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
+    if (!folder)
+        return ls_fail(failure, "malloc", -ENOMEM);
+    LS_CLOSED int fd = ls_open_beneath(tree, folder, O_RDONLY | O_DIRECTORY, 0);
+    if (fd == -ENOENT)
+        return 0;
     if (fd < 0)
-        return fd == -ENOENT ? 0 : fd;
+        return ls_fail(failure, "openat2", fd);
     struct stat facts;
-    int rc = fstat(fd, &facts) ? -errno : ls_disk_remove(fd, slash ? slash + 1 : path, &call);
+    if (fstat(fd, &facts))
+        return LS_FAIL(failure, "fstat");
+    int rc = ls_disk_remove(fd, slash ? slash + 1 : path, failure);
+    if (rc)
+        return rc;
     struct timespec times[2] = {facts.st_atim, facts.st_mtim};
-    if (!rc && futimens(fd, times))
-        rc = -errno;
-    close(fd);
-    return rc;
+    return futimens(fd, times) ? LS_FAIL(failure, "futimens") : 0;
 }
 
 /* --- marks -------------------------------------------------------------------------------------------------------- */
 
-int ls_disk_whiteout(const struct ls_disk *disk, int folder, const char *name, const char **call) {
+int ls_disk_whiteout(const struct ls_disk *disk, int folder, const char *name, struct ls_failure *failure) {
+    char marker[NAME_MAX + 1];
     if (disk->dialect == LS_DIALECT_OVERLAY)
-        return mknodat(folder, name, S_IFCHR, makedev(0, 0)) ? FAIL("mknodat") : 0;
+        return mknodat(folder, name, S_IFCHR, makedev(0, 0)) ? LS_FAIL(failure, "mknodat") : 0;
     if (disk->dialect == LS_DIALECT_MERGED)
-        return ls_disk_remove(folder, name, call);
-    char marker[NAME_MAX + 8];
-    if (snprintf(marker, sizeof marker, ".wh.%s", name) > NAME_MAX)
-        return *call = "mknodat", -ENAMETOOLONG;
-    return mknodat(folder, marker, S_IFREG | 0444, 0) ? FAIL("mknodat") : 0;
+        return ls_disk_remove(folder, name, failure);
+    int rc = ls_whiteout_of(name, marker);
+    if (rc)
+        return ls_fail(failure, "mknodat", rc);
+    return mknodat(folder, marker, S_IFREG | 0444, 0) ? LS_FAIL(failure, "mknodat") : 0;
 }
 
-int ls_disk_opaque(const struct ls_disk *disk, int fd, const char **call) {
+int ls_disk_opaque(const struct ls_disk *disk, int fd, struct ls_failure *failure) {
     if (disk->dialect == LS_DIALECT_OVERLAY)
-        return fsetxattr(fd, LS_OVERLAY_PREFIX "opaque", "y", 1, 0) ? FAIL("fsetxattr") : 0;
+        return fsetxattr(fd, LS_OVERLAY_PREFIX "opaque", "y", 1, 0) ? LS_FAIL(failure, "fsetxattr") : 0;
     if (disk->dialect == LS_DIALECT_AUFS)
-        return mknodat(fd, ".wh..wh..opq", S_IFREG | 0444, 0) ? FAIL("mknodat") : 0;
+        return mknodat(fd, LS_OPAQUE_NAME, S_IFREG | 0444, 0) ? LS_FAIL(failure, "mknodat") : 0;
     return 0;
 }

@@ -1,11 +1,18 @@
 /* What the parts of unpacking share: the reader (stream.c, place.c and what place.c calls), the writers (write.c), the end
- * (finish.c). Each part's functions stand below its name. */
+ * (finish.c). Each part's functions stand below its name.
+ *
+ * Each returns 0 (or more) or -errno, as all C of layerstore does. A failure is told once, where its place in the tar or
+ * the layer is known: ls_fail_… and ls_failed_at note it as the failure of the whole, and end the queue with it. */
 #ifndef LS_ENGINE_H
 #define LS_ENGINE_H
 #include "disk.h"
 #include "index.h"
 #include "queue.h"
 #include "unpack.h"
+
+#include "../kernel/files/array.h"
+#include "../kernel/files/marks.h"
+#include "../kernel/files/scope.h"
 
 struct ls_payload {
     int64_t size;
@@ -48,30 +55,44 @@ struct ls_unpack {
 
     struct ls_cursor here, there;
     unsigned generation; /* counts removals: what a cursor holds may be gone */
-    struct ls_payload *payloads;
-    size_t payload_count, payload_room;
-    struct ls_link *links;
-    size_t link_count, link_room, links_made;
+    struct {
+        LS_ARRAY(struct ls_payload);
+    } payloads;
+    struct {
+        LS_ARRAY(struct ls_link);
+    } links;
+    size_t links_made;
     int64_t shadow_count;
 
     struct ls_bytes raw, stream, index, implied, notices;
     struct ls_unpack_result result;
-    struct ls_failure failure;
+    struct ls_failure said; /* what the reader's last call told that failed */
+    struct ls_failure failure; /* the first of all threads; under the queue's lock */
 };
 
 /* --- unpack.c */
 
-/* The first failure counts; the queue ends with it. Each returns -1. */
 int ls_fail_archive(struct ls_unpack *unpack, const char *sentence, const void *path, size_t length);
 int ls_fail_dialect(struct ls_unpack *unpack, const char *sentence, const struct ls_node *node);
 int ls_fail_system(struct ls_unpack *unpack, int code, const char *call, const struct ls_node *node);
-/* At the entry in hand: -EBADMSG with a sentence, else there is no memory. */
-int ls_fail_here(struct ls_unpack *unpack, int rc, const char *sentence);
+int ls_fail_memory(struct ls_unpack *unpack);
+/* At the entry in hand. */
+int ls_fail_entry(struct ls_unpack *unpack, const char *sentence);
+/* The same by what reading it returned: -EBADMSG with a sentence, or -ENOMEM. */
+int ls_fail_reading(struct ls_unpack *unpack, int rc, const char *sentence);
+/* What a call has told in `failure`, or the reader's last one in `said`, happened at this node. */
+int ls_note(struct ls_unpack *unpack, struct ls_failure *failure, const struct ls_node *node);
+int ls_failed_at(struct ls_unpack *unpack, const struct ls_node *node);
+/* The same at a path of the host, not of the layer. */
+int ls_failed_outside(struct ls_unpack *unpack, const char *path);
+/* 0, or the code of a failure that some thread has noted. */
+int ls_failed(struct ls_unpack *unpack);
 int ls_notice(struct ls_unpack *unpack, const char *kind, const struct ls_node *node);
 
 void ls_default_folder(struct ls_node *node);
 void ls_mark_filled(struct ls_node *folder);
-int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_node *folder, const char **call);
+/* A descriptor of the directory, which the cursor keeps; a failure is in `said`. */
+int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_node *folder);
 /* Makes the directory and those above it, where they are not on disk yet. */
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder);
 int ls_shadow_folder(struct ls_unpack *unpack);
@@ -97,7 +118,7 @@ struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool 
 
 /* Has this layer made something of the name? */
 static inline bool ls_is_own(const struct ls_node *node) {
-    return node->type && node->flags & (LS_LISTED | LS_IMPLIED | LS_OPAQUE | LS_FILLED);
+    return node->type && node->flags & (LS_STATED | LS_IMPLIED | LS_OPAQUE | LS_FILLED);
 }
 bool ls_lies_within(const struct ls_node *node, const struct ls_node *top);
 /* Removes what earlier entries made, in the model and on disk. */
@@ -115,9 +136,6 @@ int ls_settle_jobs(struct ls_unpack *unpack);
 int ls_finish_links(struct ls_unpack *unpack);
 
 /* --- place.c */
-
-#define LS_MARK_PREFIX ".wh."
-#define LS_LINK_STORE ".wh..wh.plnk"
 
 /* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the skeleton. */
 int ls_place(struct ls_unpack *unpack);

@@ -39,7 +39,8 @@ enum {
 void ls_entry_reset(struct ls_entry *entry) {
     struct ls_bytes *kept[] = {&entry->name,      &entry->link,     &entry->xattrs,   &entry->long_name,
                                &entry->long_link, &entry->pax_name, &entry->pax_link, &entry->sparse_name};
-    struct ls_entry next = {.extents = entry->extents, .extents_room = entry->extents_room};
+    struct ls_entry next = {.extents = entry->extents};
+    next.extents.count = 0;
     struct ls_bytes *into[] = {&next.name,      &next.link,     &next.xattrs,   &next.long_name,
                                &next.long_link, &next.pax_name, &next.pax_link, &next.sparse_name};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
@@ -52,7 +53,7 @@ void ls_entry_free(struct ls_entry *entry) {
                                 &entry->long_link, &entry->pax_name, &entry->pax_link, &entry->sparse_name};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         ls_bytes_free(owned[i]);
-    free(entry->extents);
+    ls_array_free(&entry->extents);
     *entry = (struct ls_entry){0};
 }
 
@@ -164,22 +165,15 @@ int64_t ls_block_size(const uint8_t *block, const char **why) {
 /* --- extension headers -------------------------------------------------------------------------------------------- */
 
 static int add_extent(struct ls_entry *entry, int64_t offset, int64_t length) {
-    if (entry->extents_count == entry->extents_room) {
-        size_t room = entry->extents_room ? entry->extents_room * 2 : 16;
-        struct ls_extent *extents = realloc(entry->extents, room * sizeof *extents);
-        if (!extents)
-            return -ENOMEM;
-        entry->extents = extents;
-        entry->extents_room = room;
-    }
-    entry->extents[entry->extents_count++] = (struct ls_extent){offset, length};
-    return 0;
+    return ls_array_add(&entry->extents, (struct ls_extent){offset, length});
 }
 
 static int extent_list(struct ls_entry *entry, const uint8_t *text, size_t length, const char **why) {
     int64_t pair[2];
     int half = 0;
-    entry->extents_count = 0;
+    if (entry->sparse_half) /* the record that would complete the piece would find it gone */
+        return BAD("a sparse map is malformed");
+    entry->extents.count = 0;
     entry->sparse_map_given = true;
     for (size_t at = 0; at < length;) {
         const uint8_t *comma = memchr(text + at, ',', length - at);
@@ -223,7 +217,7 @@ static int sparse_record(struct ls_entry *entry, const uint8_t *key, size_t key_
         if (!entry->sparse_half)
             return BAD("a sparse map is malformed");
         entry->sparse_half = false;
-        entry->extents[entry->extents_count - 1].length = n;
+        entry->extents.list[entry->extents.count - 1].length = n;
     }
     return 0;
 }
@@ -391,7 +385,7 @@ static int sparse_header(struct ls_entry *entry, const uint8_t *block, const cha
         if (!is_gnu(block))
             return BAD("a sparse entry is not in GNU format");
         entry->sparse = true;
-        entry->extents_count = 0;
+        entry->extents.count = 0;
         entry->extents_continue = block[GNU_CONTINUES];
         return number(block + GNU_REAL_SIZE, 12, &entry->real_size, why)
                    ?: gnu_extents(entry, block + GNU_EXTENTS, 4, why);
@@ -455,7 +449,7 @@ int ls_entry_more_extents(struct ls_entry *entry, const uint8_t *block, const ch
 
 /* The map of PAX 1.0: a count and that many pairs, a decimal number a line, padded to a block. */
 int ls_entry_map(struct ls_entry *entry, const uint8_t *data, size_t length, size_t *used, const char **why) {
-    while (!entry->map_counted || (int64_t)entry->extents_count < entry->map_count) {
+    while (!entry->map_counted || (int64_t)entry->extents.count < entry->map_count) {
         const uint8_t *line = memchr(data + entry->map_at, '\n', length - entry->map_at);
         if (!line)
             return length > LS_EXTENSION_MAX ? BAD("a sparse map is too long") : 1;
@@ -464,7 +458,7 @@ int ls_entry_map(struct ls_entry *entry, const uint8_t *data, size_t length, siz
             return BAD("a sparse map is malformed");
         entry->map_at = (size_t)(line - data) + 1;
         if (!entry->map_counted)
-            entry->map_counted = true, entry->map_count = value, entry->extents_count = 0;
+            entry->map_counted = true, entry->map_count = value, entry->extents.count = 0;
         else if (entry->map_half && add_extent(entry, entry->map_offset, value))
             return -ENOMEM;
         else {
@@ -480,8 +474,8 @@ int ls_entry_check_sparse(struct ls_entry *entry, const char **why) {
     int64_t end = 0, sum = 0;
     if (entry->real_size < 0 || entry->real_size > INT64_MAX / 4)
         return BAD("a sparse entry has an impossible size");
-    for (size_t i = 0; i < entry->extents_count; i++) {
-        struct ls_extent extent = entry->extents[i];
+    for (size_t i = 0; i < entry->extents.count; i++) {
+        struct ls_extent extent = entry->extents.list[i];
         if (extent.offset < end || extent.length < 0 || extent.length > entry->real_size ||
             extent.offset > entry->real_size - extent.length)
             return BAD("a sparse map does not fit its file");

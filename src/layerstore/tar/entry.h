@@ -4,6 +4,7 @@
  * 0.0, 0.1 and 1.0; GNU tar manual, "Tar Internals"), star's xattrs. Pure: no system call is made here. */
 #ifndef LS_ENTRY_H
 #define LS_ENTRY_H
+#include "../kernel/files/array.h"
 #include "../kernel/files/xattrs.h"
 
 enum { LS_BLOCK = 512, LS_EXTENSION_MAX = 8 << 20 };
@@ -33,8 +34,9 @@ struct ls_entry {
     int64_t real_size; /* of the file; differs from payload when it is sparse */
     struct ls_bytes xattrs;
     bool sparse;
-    struct ls_extent *extents;
-    size_t extents_count, extents_room;
+    struct {
+        LS_ARRAY(struct ls_extent);
+    } extents;
     bool extents_continue; /* old GNU: another block of extents follows */
     bool extents_in_body;  /* PAX 1.0: the payload begins with the map */
 

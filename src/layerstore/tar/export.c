@@ -6,6 +6,8 @@
 #include "export.h"
 #include "xxh64.h"
 
+#include "../kernel/files/scope.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -25,10 +27,19 @@ struct ls_export {
     struct ls_failure failure;
 };
 
-static int fail(struct ls_export *export_, int kind, int code, const char *what) {
+static int fail_damaged(struct ls_export *export_, const char *sentence) {
     const struct ls_index_payload *payload = &export_->payload;
-    ls_fail_as(&export_->failure, kind, code, what, payload->path, payload->path_length);
-    return -1;
+    return ls_fail_as(&export_->failure, LS_FAIL_DAMAGED, EBADMSG, sentence, payload->path, payload->path_length);
+}
+
+/* `call` failed on the payload in hand. */
+static int fail_system(struct ls_export *export_, const char *call, int code) {
+    const struct ls_index_payload *payload = &export_->payload;
+    return ls_fail_as(&export_->failure, LS_FAIL_SYSTEM, -code, call, payload->path, payload->path_length);
+}
+
+static int fail_skeleton(struct ls_export *export_) {
+    return ls_fail_as(&export_->failure, LS_FAIL_DAMAGED, EBADMSG, "the skeleton is damaged", "", 0);
 }
 
 void ls_export_failure(struct ls_export *export_, struct ls_failure *failure) {
@@ -63,43 +74,50 @@ int ls_export_feed(struct ls_export *export_, const uint8_t *data, size_t length
         memmove(export_->fed.data, export_->fed.data + export_->used, rest);
     export_->fed.length = rest;
     export_->used = 0;
-    return ls_bytes_add(&export_->fed, data, length);
+    return ls_bytes_add(&export_->fed, data, length) ? ls_fail(&export_->failure, "malloc", -ENOMEM) : 0;
 }
 
-int ls_export_complete(struct ls_export *export_) {
-    return export_->fd < 0 && !export_->raw_left && !export_->payloads_left && export_->used == export_->fed.length &&
-           !export_->payloads.bad;
+int ls_export_finish(struct ls_export *export_) {
+    bool whole = export_->fd < 0 && !export_->raw_left && !export_->payloads_left &&
+                 export_->used == export_->fed.length && !export_->payloads.bad;
+    return whole ? 0 : fail_skeleton(export_);
 }
 
-static int open_payload(struct ls_export *export_) {
-    struct ls_index_payload *payload = &export_->payload;
-    char name[32];
-    struct ls_bytes path = {0};
+static int open_payload(struct ls_export *export_, const char **call) {
+    const struct ls_index_payload *payload = &export_->payload;
+    LS_BYTES_FREED struct ls_bytes path = {0};
+    *call = payload->shadowed ? "openat" : "openat2";
+    if ((payload->shadowed ? export_->shadow : export_->tree) < 0)
+        return -ENOENT;
     if (payload->shadowed) {
+        char name[32];
         snprintf(name, sizeof name, "%llu", (unsigned long long)payload->shadow);
         int fd = openat(export_->shadow, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
         return fd < 0 ? -errno : fd;
     }
-    int rc = ls_bytes_add(&path, payload->path, payload->path_length);
-    int fd = rc ? rc : ls_open_beneath(export_->tree, (char *)path.data, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-    ls_bytes_free(&path);
-    return fd;
+    if (ls_bytes_add(&path, payload->path, payload->path_length))
+        return *call = "malloc", -ENOMEM;
+    return ls_open_beneath(export_->tree, (char *)path.data, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 }
 
 static int begin_payload(struct ls_export *export_, uint64_t size) {
     struct ls_index_payload *payload = &export_->payload;
     struct stat facts;
+    const char *call;
     if (!export_->payloads_left-- || !ls_index_get_payload(&export_->payloads, payload) ||
         (uint64_t)payload->size != size)
-        return fail(export_, LS_FAIL_DAMAGED, EBADMSG, "the skeleton is damaged");
-    if ((export_->fd = open_payload(export_)) < 0) {
-        int code = -export_->fd;
-        bool lost = code == ENOENT || code == ENOTDIR || code == ELOOP || code == EXDEV;
-        return fail(export_, lost ? LS_FAIL_DAMAGED : LS_FAIL_SYSTEM, code, lost ? "the file is missing" : "openat2");
-    }
-    if (fstat(export_->fd, &facts) || !S_ISREG(facts.st_mode) ||
-        (!payload->extents_count && facts.st_size != payload->size))
-        return fail(export_, LS_FAIL_DAMAGED, EBADMSG, "the file does not have its size any more");
+        return fail_skeleton(export_);
+    int fd = open_payload(export_, &call);
+    if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EXDEV)
+        return fail_damaged(export_, payload->shadowed ? "a file is missing that the tar itself replaces"
+                                                       : "the file is missing");
+    if (fd < 0)
+        return fail_system(export_, call, fd);
+    export_->fd = fd;
+    if (fstat(fd, &facts))
+        return fail_system(export_, "fstat", -errno);
+    if (!S_ISREG(facts.st_mode) || (!payload->extents_count && facts.st_size != payload->size))
+        return fail_damaged(export_, "the file does not have its size any more");
     posix_fadvise(export_->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     ls_xxh64_begin(&export_->hash, 0);
     export_->payload_left = payload->size;
@@ -112,35 +130,39 @@ static int begin_payload(struct ls_export *export_, uint64_t size) {
 static int end_payload(struct ls_export *export_) {
     close(export_->fd);
     export_->fd = -1;
-    for (; export_->extents_left; export_->extents_left--) { /* empty ones at the end */
+    for (; export_->extents_left && !export_->payloads.bad; export_->extents_left--) { /* empty ones at the end */
         ls_read_number(&export_->payloads);
         ls_read_number(&export_->payloads);
     }
+    if (export_->payloads.bad)
+        return fail_skeleton(export_);
     if (ls_xxh64_end(&export_->hash) != export_->payload.content)
-        return fail(export_, LS_FAIL_DAMAGED, EBADMSG, "the file does not have its content any more");
+        return fail_damaged(export_, "the file does not have its content any more");
     return 0;
 }
 
 static int64_t read_payload(struct ls_export *export_, uint8_t *buffer, size_t room) {
     while (!export_->extent_left) {
         if (!export_->extents_left--)
-            return fail(export_, LS_FAIL_DAMAGED, EBADMSG, "the skeleton is damaged");
+            return fail_skeleton(export_);
         export_->position = (int64_t)ls_read_number(&export_->payloads);
         export_->extent_left = (int64_t)ls_read_number(&export_->payloads);
-        if (export_->payloads.bad || export_->extent_left < 0 || export_->extent_left > export_->payload_left)
-            return fail(export_, LS_FAIL_DAMAGED, EBADMSG, "the skeleton is damaged");
+        if (export_->payloads.bad || export_->position < 0 || export_->extent_left < 0 ||
+            export_->extent_left > export_->payload_left)
+            return fail_skeleton(export_);
     }
     size_t want = export_->extent_left < (int64_t)room ? (size_t)export_->extent_left : room;
     ssize_t got = pread(export_->fd, buffer, want, export_->position);
     if (got < 0)
-        return errno == EINTR ? 0 : fail(export_, LS_FAIL_SYSTEM, errno, "pread");
+        return errno == EINTR ? 0 : fail_system(export_, "pread", -errno);
     if (got == 0)
-        return fail(export_, LS_FAIL_DAMAGED, EBADMSG, "the file does not have its size any more");
+        return fail_damaged(export_, "the file does not have its size any more");
     ls_xxh64_add(&export_->hash, buffer, (size_t)got);
     export_->position += got;
     export_->extent_left -= got;
     export_->payload_left -= got;
-    return !export_->payload_left && end_payload(export_) ? -1 : got;
+    int rc = export_->payload_left ? 0 : end_payload(export_);
+    return rc ? rc : got;
 }
 
 /* The next token, if it is there whole: 1. */
@@ -148,14 +170,15 @@ static int next_token(struct ls_export *export_) {
     struct ls_reader reader = {export_->fed.data + export_->used, export_->fed.data + export_->fed.length, false};
     uint64_t token = ls_read_number(&reader);
     if (reader.bad)
-        return export_->fed.length - export_->used < 10
-                   ? 0
-                   : fail(export_, LS_FAIL_DAMAGED, EBADMSG, "the skeleton is damaged");
+        return export_->fed.length - export_->used < 10 ? 0 : fail_skeleton(export_);
     export_->used = (size_t)(reader.at - export_->fed.data);
     if (!(token & 1))
         export_->raw_left = token >> 1;
-    else if (begin_payload(export_, token >> 1))
-        return -1;
+    else {
+        int rc = begin_payload(export_, token >> 1);
+        if (rc)
+            return rc;
+    }
     return 1;
 }
 
@@ -165,7 +188,7 @@ int64_t ls_export_read(struct ls_export *export_, uint8_t *buffer, size_t room) 
         if (export_->fd >= 0) {
             int64_t got = read_payload(export_, buffer + done, room - done);
             if (got < 0)
-                return -1;
+                return got;
             done += (size_t)got;
         } else if (export_->raw_left) {
             size_t have = export_->fed.length - export_->used, part = room - done;
@@ -182,7 +205,7 @@ int64_t ls_export_read(struct ls_export *export_, uint8_t *buffer, size_t room) 
         } else {
             int rc = next_token(export_);
             if (rc < 0)
-                return -1;
+                return rc;
             if (rc == 0)
                 break;
         }

@@ -4,9 +4,9 @@
  * inherited or would bar the way. */
 #define _GNU_SOURCE
 #include "engine.h"
+#include "../kernel/files/listing.h"
 #include "xxh64.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -27,11 +27,11 @@ static void find_hidden(struct ls_unpack *unpack) {
             node->flags |= LS_HIDDEN;
         if (node->flags & LS_HIDDEN && node->flags & LS_WHITEOUT)
             node->flags = LS_HIDDEN;
-        if (node->flags & LS_HIDDEN && folder && !(node->flags & LS_LISTED)) {
+        if (node->flags & LS_HIDDEN && folder && !(node->flags & LS_STATED)) {
             ls_default_folder(node); /* whatever the parents have here does not show */
             node->flags &= ~LS_IMPLIED;
         }
-        if (node->flags & LS_HIDDEN && !(node->flags & (LS_LISTED | LS_FILLED | LS_OPAQUE)))
+        if (node->flags & LS_HIDDEN && !(node->flags & (LS_STATED | LS_FILLED | LS_OPAQUE)))
             node->flags = LS_HIDDEN; /* needed for whiteouts alone */
         if (folder && node->flags & LS_IMPLIED && !(node->flags & (LS_FILLED | LS_OPAQUE)) && node != root)
             node->flags |= LS_HOLLOW;
@@ -40,74 +40,70 @@ static void find_hidden(struct ls_unpack *unpack) {
     }
 }
 
+/* Removes what the parents have in a directory of a merged tree; its names of this layer stay. */
 static int purge(struct ls_unpack *unpack, int fd, const struct ls_node *folder) {
-    const char *call = "fdopendir";
-    DIR *listing = fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    int rc = listing ? 0 : -errno;
-    for (struct dirent *one; !rc && (one = readdir(listing));) {
-        struct ls_node *node = ls_model_find(&unpack->model, folder, one->d_name, strlen(one->d_name));
-        bool own = node && ls_is_own(node);
-        if (!own && strcmp(one->d_name, ".") && strcmp(one->d_name, ".."))
-            rc = ls_disk_remove(fd, one->d_name, &call);
+    LS_LISTED struct ls_listing listing = {0};
+    int rc = ls_listing_begin(&listing, fd, &unpack->said);
+    while (!rc && (rc = ls_listing_next(&listing)) > 0) {
+        struct ls_node *node = ls_model_find(&unpack->model, folder, listing.name, strlen(listing.name));
+        rc = node && ls_is_own(node) ? 0 : ls_disk_remove(fd, listing.name, &unpack->said);
     }
-    if (listing)
-        closedir(listing);
-    return rc ? ls_fail_system(unpack, rc, call, folder) : 0;
+    return rc;
 }
 
-static int finish_folder(struct ls_unpack *unpack, struct ls_node *node) {
-    const char *call = "fsetxattr";
+static int settle_folder(struct ls_unpack *unpack, int fd, struct ls_node *node) {
+    struct ls_failure *said = &unpack->said;
     bool merged = unpack->disk.dialect == LS_DIALECT_MERGED;
-    if (node->flags & (LS_MARKED | LS_OPAQUE) && ls_make_folders(unpack, node))
-        return -1;
-    if (!(node->flags & LS_MADE))
-        return 0;
-    int fd = ls_folder(unpack, &unpack->here, node, &call);
-    if (fd < 0)
-        return ls_fail_system(unpack, fd, call, node);
-    if (node->flags & (LS_OPAQUE | LS_HIDDEN) && merged && purge(unpack, fd, node))
-        return -1;
-    bool untouched = merged && !(node->flags & (LS_LISTED | LS_IMPLIED | LS_HIDDEN)) && node->flags & LS_BELOW;
+    int rc = node->flags & (LS_OPAQUE | LS_HIDDEN) && merged ? purge(unpack, fd, node) : 0;
+    if (rc)
+        return rc;
+    bool untouched = merged && !(node->flags & (LS_STATED | LS_IMPLIED | LS_HIDDEN)) && node->flags & LS_BELOW;
     if (untouched) { /* a directory of the parents: only its time has been disturbed */
         struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = node->mtime, .tv_nsec = node->mtime_ns}};
-        return futimens(fd, times) ? ls_fail_system(unpack, -errno, "futimens", node) : 0;
+        return futimens(fd, times) ? LS_FAIL(said, "futimens") : 0;
     }
     /* an origin, even an empty one, makes overlay filter the whiteouts of a directory that it does not merge */
     bool origin = unpack->disk.dialect == LS_DIALECT_OVERLAY && node->flags & LS_MARKED;
-    if (origin && fsetxattr(fd, "trusted.overlay.origin", "", 0, 0))
-        return ls_fail_system(unpack, -errno, call, node);
-    int rc = node->flags & LS_OPAQUE ? ls_disk_opaque(&unpack->disk, fd, &call) : 0;
+    if (origin && fsetxattr(fd, LS_OVERLAY_PREFIX "origin", "", 0, 0))
+        return LS_FAIL(said, "fsetxattr");
+    rc = node->flags & LS_OPAQUE ? ls_disk_opaque(&unpack->disk, fd, said) : 0;
     if (!rc && merged)
-        rc = ls_disk_clear_xattrs(fd, &call); /* those of the parents' directory of this name */
-    rc = rc ?: ls_disk_settle(&unpack->disk, fd, node, false, &call);
-    return rc ? ls_fail_system(unpack, rc, call, node) : 0;
+        rc = ls_disk_clear_xattrs(fd, said); /* those of the parents' directory of this name */
+    return rc ? rc : ls_disk_settle(&unpack->disk, fd, node, false, said);
+}
+
+static int finish_folder(struct ls_unpack *unpack, struct ls_node *node) {
+    int rc = node->flags & (LS_MARKED | LS_OPAQUE) ? ls_make_folders(unpack, node) : 0;
+    if (rc || !(node->flags & LS_MADE))
+        return rc;
+    int fd = ls_folder(unpack, &unpack->here, node);
+    return fd < 0 || settle_folder(unpack, fd, node) ? ls_failed_at(unpack, node) : 0;
 }
 
 static int finish_node(struct ls_unpack *unpack, struct ls_node *node) {
-    const char *call;
+    static const char TOO_LONG[] =
+        "a name of more than 251 bytes cannot be hidden in layers of aufs' form, where the mark is a name, too";
     if (node->type == LS_DIRECTORY)
         return finish_folder(unpack, node);
     if (!(node->flags & LS_WHITEOUT) || node->type)
         return 0;
-    if (ls_make_folders(unpack, node->parent))
-        return -1;
-    int fd = ls_folder(unpack, &unpack->here, node->parent, &call);
-    int rc = fd < 0 ? fd : ls_disk_whiteout(&unpack->disk, fd, node->name, &call);
+    int rc = ls_make_folders(unpack, node->parent);
+    if (rc)
+        return rc;
+    int fd = ls_folder(unpack, &unpack->here, node->parent);
+    rc = fd < 0 ? fd : ls_disk_whiteout(&unpack->disk, fd, node->name, &unpack->said);
     if (rc == -ENAMETOOLONG && unpack->disk.dialect == LS_DIALECT_AUFS)
-        return ls_fail_dialect(
-            unpack,
-            "a name of more than 251 bytes cannot be hidden in layers of aufs' form, where the mark is a name, too",
-            node);
-    return rc ? ls_fail_system(unpack, rc, call, node) : 0;
+        return ls_fail_dialect(unpack, TOO_LONG, node);
+    return rc ? ls_failed_at(unpack, node) : 0;
 }
 
 /* --- the index ----------------------------------------------------------------------------------------------------- */
 
 static int index_payloads(struct ls_unpack *unpack, struct ls_bytes *out) {
-    struct ls_bytes path = {0};
-    int rc = ls_bytes_add(out, LS_INDEX_MAGIC, strlen(LS_INDEX_MAGIC)) ?: ls_bytes_number(out, unpack->payload_count);
-    for (size_t i = 0; !rc && i < unpack->payload_count; i++) {
-        const struct ls_payload *payload = &unpack->payloads[i];
+    LS_BYTES_FREED struct ls_bytes path = {0};
+    int rc = ls_bytes_add(out, LS_INDEX_MAGIC, strlen(LS_INDEX_MAGIC)) ?: ls_bytes_number(out, unpack->payloads.count);
+    for (size_t i = 0; !rc && i < unpack->payloads.count; i++) {
+        const struct ls_payload *payload = &unpack->payloads.list[i];
         bool shadowed = payload->shadow >= 0;
         if (!shadowed)
             rc = ls_node_path(payload->node, &path);
@@ -125,7 +121,6 @@ static int index_payloads(struct ls_unpack *unpack, struct ls_bytes *out) {
             rc = ls_bytes_number(out, (uint64_t)payload->extents[n].offset)
                      ?: ls_bytes_number(out, (uint64_t)payload->extents[n].length);
     }
-    ls_bytes_free(&path);
     return rc;
 }
 
@@ -134,13 +129,14 @@ static bool is_indexed(const struct ls_node *node) {
         return true;
     if (node->type == LS_DIRECTORY)
         return node->flags & LS_MADE &&
-               (node->flags & (LS_LISTED | LS_IMPLIED | LS_OPAQUE | LS_HIDDEN) || !(node->flags & LS_BELOW));
-    return node->type && node->flags & LS_LISTED;
+               (node->flags & (LS_STATED | LS_IMPLIED | LS_OPAQUE | LS_HIDDEN) || !(node->flags & LS_BELOW));
+    return node->type && node->flags & LS_STATED;
 }
 
 static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
     struct ls_node *root = unpack->model.root;
-    struct ls_bytes path = {0}, target = {0};
+    LS_BYTES_FREED struct ls_bytes path = {0};
+    LS_BYTES_FREED struct ls_bytes target = {0};
     uint64_t count = 0;
     for (struct ls_node *node = root; node; node = ls_node_preorder(node, root))
         count += is_indexed(node);
@@ -182,8 +178,6 @@ static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
                      ?: (node->flags & LS_HOLLOW ? ls_bytes_add(&unpack->implied, "/", 2)
                                                  : ls_bytes_add(&unpack->implied, "", 1));
     }
-    ls_bytes_free(&path);
-    ls_bytes_free(&target);
     return rc;
 }
 
@@ -193,14 +187,15 @@ int ls_unpack_finish(struct ls_unpack *unpack) {
     struct ls_node *root = unpack->model.root;
     int rc = ls_finish_links(unpack);
     ls_queue_close(&unpack->queue);
-    if (rc || ls_shadow_settle(unpack))
-        return -1;
+    if (rc || (rc = ls_shadow_settle(unpack)))
+        return rc;
     find_hidden(unpack);
     for (struct ls_node *node = ls_node_deepest(root); node; node = ls_node_postorder(node, root))
-        if (finish_node(unpack, node))
-            return -1;
-    if ((rc = ls_skeleton_raw(&unpack->stream, unpack->raw.data, unpack->raw.length) ?: index_payloads(unpack, &unpack->index) ?: index_nodes(unpack, &unpack->index)))
-        return ls_fail_system(unpack, rc, "malloc", NULL);
+        if ((rc = finish_node(unpack, node)))
+            return rc;
+    if (ls_skeleton_raw(&unpack->stream, unpack->raw.data, unpack->raw.length) ||
+        index_payloads(unpack, &unpack->index) || index_nodes(unpack, &unpack->index))
+        return ls_fail_memory(unpack);
     unpack->raw.length = 0;
     return 0;
 }

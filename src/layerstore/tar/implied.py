@@ -17,8 +17,8 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore.driver import Dialect
-from layerstore.errors import KernelError
 from layerstore.kernel._shim import ffi, lib
+from layerstore.tar.engine import call_failed, opened_tree
 from layerstore.tar.unpack import DIALECTS
 
 _FOLDER, _SYMLINK = 1, 2
@@ -38,15 +38,20 @@ class ImpliedFacts:
 
 
 def implied_digest(implied: Sequence[str], below: int | None) -> ImpliedFacts:
-    """Look the directories `implied` up in `below`, a directory fd of the parents' merged tree (None: no parents)."""
+    """What the parents say of the directories `implied`, as `Unpacked.implied` has them.
+
+    `below` is a directory descriptor of the parents' merged tree, None where there are no parents. Raises `KernelError`
+    when one of them cannot be looked at.
+    """
     digest = hashlib.sha256()
     symlinked = False
     value = ffi.new("uint64_t *")
+    failure = ffi.new("struct ls_failure *")
     for path in implied:
         encoded = os.fsencode(path.rstrip("/"))
-        found = lib.ls_implied_look(-1 if below is None else below, encoded, value)
+        found = lib.ls_implied_look(-1 if below is None else below, encoded, value, failure)
         if found < 0:
-            raise KernelError("openat2", -found, path=path)
+            raise call_failed(ffi.string(failure.what).decode(), -found, b"/" + encoded)
         symlinked |= found == _SYMLINK
         if path.endswith("//"):
             continue
@@ -56,28 +61,26 @@ def implied_digest(implied: Sequence[str], below: int | None) -> ImpliedFacts:
 
 
 def adopt_implied(tree: Path, implied: Sequence[str], below: int | None, dialect: Dialect) -> ImpliedFacts:
-    """Give the directories `implied` of an unpacked layer the attributes that they have in `below`.
+    """Give the directories `implied` of the layer in the folder `tree` the attributes that they have in `below`.
 
     One that holds nothing but whiteouts (its path ends with a slash) is removed where the parents have no such
-    directory: a whiteout of what is not there does nothing.
+    directory: a whiteout of what is not there does nothing. `dialect` is the form in which the layer was unpacked.
+
+    Returns what `implied_digest` does; if that says `symlinked`, nothing has been altered. Raises `KernelError` with
+    the call that failed and the path within the layer, which is then between the two states and is to be discarded.
     """
     facts = implied_digest(implied, below)
     if facts.symlinked:
         return facts
-    tree_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
+    failure = ffi.new("struct ls_failure *")
+    with opened_tree(tree) as tree_fd:
         for path in implied:
             if path.endswith("//"):
                 continue
+            encoded = os.fsencode(path.removesuffix("/"))
             failed = lib.ls_implied_adopt(
-                tree_fd,
-                -1 if below is None else below,
-                DIALECTS[dialect],
-                os.fsencode(path.removesuffix("/")),
-                path.endswith("/"),
+                tree_fd, -1 if below is None else below, DIALECTS[dialect], encoded, path.endswith("/"), failure
             )
             if failed:
-                raise KernelError("fsetattr", -failed, path=path)
-    finally:
-        os.close(tree_fd)
+                raise call_failed(ffi.string(failure.what).decode(), -failed, b"/" + encoded)
     return facts

@@ -1,6 +1,7 @@
 /* Nodes, their names, and the orders to walk them in. See model.h. */
 #define _GNU_SOURCE
 #include "model.h"
+#include "../kernel/files/marks.h"
 #include "xxh64.h"
 
 #include <stdio.h>
@@ -78,11 +79,11 @@ struct ls_node *ls_model_find(const struct ls_model *model, const struct ls_node
     return NULL;
 }
 
-static void grow(struct ls_model *model) {
+static int grow(struct ls_model *model) {
     size_t count = model->bucket_count * 4;
     struct ls_node **buckets = calloc(count, sizeof *buckets);
     if (!buckets)
-        return; /* it only gets slower */
+        return -ENOMEM;
     for (size_t i = 0; i < model->bucket_count; i++)
         for (struct ls_node *node = model->buckets[i], *next; node; node = next) {
             next = node->bucket;
@@ -92,16 +93,18 @@ static void grow(struct ls_model *model) {
     free(model->buckets);
     model->buckets = buckets;
     model->bucket_count = count;
+    return 0;
 }
 
 struct ls_node *ls_model_child(struct ls_model *model, struct ls_node *parent, const char *name, size_t length) {
     struct ls_node *node = ls_model_find(model, parent, name, length);
     if (node)
         return node;
+    if (model->node_count == model->bucket_count && grow(model))
+        return NULL;
     if (!(node = node_new(parent, name, length)))
         return NULL;
-    if (++model->node_count > model->bucket_count)
-        grow(model);
+    model->node_count++;
     node->hash = hash_of(model, parent, name, length);
     struct ls_node **bucket = &model->buckets[node->hash & (model->bucket_count - 1)];
     node->bucket = *bucket;
@@ -160,18 +163,12 @@ int ls_parts_split(struct ls_parts *parts, const char *name, size_t length, cons
                 return *why = "the name leads outside the layer", -EBADMSG;
             continue;
         }
-        bool whiteout = size > 4 && !memcmp(part, ".wh.", 4); /* of a name that may have 255 bytes itself */
-        if (size > (whiteout ? 259 : 255))
+        size_t most = 255 + (ls_is_mark(part, size) ? LS_LENGTH_OF(LS_WHITEOUT_PREFIX) : 0); /* of what it hides: 255 */
+        if (size > most)
             return *why = "a name is longer than 255 bytes", -EBADMSG;
-        if (parts->count == parts->room) {
-            size_t room = parts->room ? parts->room * 2 : 32;
-            struct ls_part *grown = realloc(parts->part, room * sizeof *grown);
-            if (!grown)
-                return -ENOMEM;
-            parts->part = grown;
-            parts->room = room;
-        }
-        parts->part[parts->count++] = (struct ls_part){part, size};
+        int rc = ls_array_add(parts, (struct ls_part){part, size});
+        if (rc)
+            return rc;
     }
     return 0;
 }

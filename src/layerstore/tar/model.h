@@ -7,7 +7,7 @@
 #include "entry.h"
 
 enum {
-    LS_LISTED = 1,   /* an entry of this tar says what it is */
+    LS_STATED = 1,   /* an entry of this tar says what it is */
     LS_IMPLIED = 2,  /* a directory that the tar needs but does not list, and the layers below may have */
     LS_MADE = 4,     /* a directory that is on disk */
     LS_OPAQUE = 8,   /* a directory that hides what the layers below have in it */
@@ -74,8 +74,7 @@ struct ls_part {
     size_t length;
 };
 struct ls_parts {
-    struct ls_part *part;
-    size_t count, room;
+    LS_ARRAY(struct ls_part);
 };
 int ls_parts_split(struct ls_parts *parts, const char *name, size_t length, const char **why);
 #endif

@@ -9,6 +9,9 @@
 #include "pack.h"
 #include "xxh64.h"
 
+#include "../kernel/files/marks.h"
+#include "../kernel/files/scope.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -26,7 +29,7 @@ struct known {
 struct ls_pack {
     int root;
     const uint8_t *at, *end;
-    bool any, ended;
+    bool any, ended, complete;
     struct ls_bytes head, raw, stream, payloads, nodes, index, xattrs, notices, link;
     size_t head_sent;
     uint64_t payload_count, node_count;
@@ -65,13 +68,18 @@ void ls_pack_free(struct ls_pack *pack) {
     free(pack);
 }
 
-static int fail(struct ls_pack *pack, int kind, int code, const char *what, const void *path, size_t length) {
-    ls_fail_as(&pack->failure, kind, code, what, path, length);
-    return -1;
+static int fail_tar(struct ls_pack *pack, const char *sentence, const struct ls_index_node *node) {
+    return ls_fail_as(&pack->failure, LS_FAIL_TAR, EBADMSG, sentence, node->path, node->path_length);
 }
-
-static int fail_system(struct ls_pack *pack, int rc, const char *call, const struct ls_index_node *node) {
-    return fail(pack, LS_FAIL_SYSTEM, -rc, call, node->path, node->path_length);
+static int fail_system(struct ls_pack *pack, int code, const char *call, const struct ls_index_node *node) {
+    return ls_fail_as(&pack->failure, LS_FAIL_SYSTEM, -code, call, node->path, node->path_length);
+}
+/* The call that failed is told already. */
+static int failed_at(struct ls_pack *pack, const struct ls_index_node *node) {
+    return fail_system(pack, -pack->failure.code, pack->failure.what, node);
+}
+static int fail_memory(struct ls_pack *pack) {
+    return ls_fail(&pack->failure, "malloc", -ENOMEM);
 }
 
 void ls_pack_failure(struct ls_pack *pack, struct ls_failure *failure) {
@@ -125,36 +133,32 @@ static int first_name(struct ls_pack *pack, const struct stat *facts, const stru
 static int put_entry(struct ls_pack *pack, const struct ls_index_node *node, const char *link) {
     int rc = ls_header_put(&pack->head, node, &pack->xattrs, link);
     pack->result.entries++;
-    return rc ? fail_system(pack, rc, "malloc", node) : 0;
+    return rc ? fail_memory(pack) : 0;
 }
 
 static int put_node(struct ls_pack *pack, const struct ls_index_node *node) {
     pack->node_count++;
     int rc = ls_index_put_node(&pack->nodes, node);
-    return rc ? fail_system(pack, rc, "malloc", node) : 0;
+    return rc ? fail_memory(pack) : 0;
 }
 
 static int put_whiteout(struct ls_pack *pack, const struct ls_index_node *node) {
-    const uint8_t *slash = memrchr(node->path, '/', node->path_length);
-    size_t folder = slash ? (size_t)(slash - node->path) + 1 : 0;
-    struct ls_bytes name = {0};
-    int rc = ls_bytes_add(&name, node->path, folder) ?: ls_bytes_add(&name, ".wh.", 4) ?: ls_bytes_add(&name, node->path + folder, node->path_length - folder);
+    LS_BYTES_FREED struct ls_bytes name = {0};
+    if (ls_whiteout_path(&name, (const char *)node->path, node->path_length))
+        return fail_memory(pack);
     struct ls_index_node marker = {.path = name.data, .path_length = name.length, .type = LS_REGULAR};
-    pack->xattrs.length = 0;
-    rc = rc ? fail_system(pack, rc, "malloc", node) : put_entry(pack, &marker, "");
-    ls_bytes_free(&name);
     struct ls_index_node hidden = {.path = node->path, .path_length = node->path_length, .flags = LS_WHITEOUT};
-    return rc ?: put_node(pack, &hidden);
+    pack->xattrs.length = 0;
+    return put_entry(pack, &marker, "") ?: put_node(pack, &hidden);
 }
 
 static int read_link(struct ls_pack *pack, int fd, int64_t size) {
-    ssize_t got;
     pack->link.length = 0;
-    int rc = ls_bytes_reserve(&pack->link, (size_t)size + 2);
-    if (rc)
-        return rc;
-    if ((got = readlinkat(fd, "", (char *)pack->link.data, (size_t)size + 1)) < 0)
-        return -errno;
+    if (ls_bytes_reserve(&pack->link, (size_t)size + 2))
+        return fail_memory(pack);
+    ssize_t got = readlinkat(fd, "", (char *)pack->link.data, (size_t)size + 1);
+    if (got < 0)
+        return LS_FAIL(&pack->failure, "readlinkat");
     pack->link.length = (size_t)got;
     pack->link.data[got] = 0;
     return 0;
@@ -198,35 +202,32 @@ static int open_file(struct ls_pack *pack, int fd, const struct ls_index_node *n
 
 static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     struct stat facts;
-    const char *call = "fstat", *first = NULL;
+    const char *first = NULL;
     if (fstat(fd, &facts))
-        return fail_system(pack, -errno, call, node);
+        return fail_system(pack, -errno, "fstat", node);
     if (!(node->type = type_of(facts.st_mode))) {
         int rc = ls_bytes_add(&pack->notices, "socket", 7) ?: ls_bytes_add(&pack->notices, node->path, node->path_length) ?: ls_bytes_add(&pack->notices, "", 1);
-        return rc ? fail_system(pack, rc, "malloc", node) : 0;
+        return rc ? fail_memory(pack) : 0;
     }
     if (node->type == LS_CHARACTER && facts.st_rdev == 0)
-        return fail(pack, LS_FAIL_ARCHIVE, EBADMSG,
-                    "a character device 0/0 means a removal to overlay and cannot be kept in a layer", node->path,
-                    node->path_length);
-    node->flags = LS_LISTED;
+        return fail_tar(pack, "a character device 0/0 means a removal to overlay and cannot be kept in a layer", node);
+    node->flags = LS_STATED;
     node->mode = facts.st_mode & 07777;
     node->uid = facts.st_uid, node->gid = facts.st_gid;
     node->mtime = facts.st_mtim.tv_sec, node->mtime_ns = (uint32_t)facts.st_mtim.tv_nsec;
     if (node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE)
         node->major = major(facts.st_rdev), node->minor = minor(facts.st_rdev);
     node->size = node->type == LS_REGULAR || node->type == LS_SYMLINK ? facts.st_size : 0;
-    int rc = ls_xattrs_read(fd, false, &pack->xattrs, &call);
+    if (ls_disk_read_xattrs(fd, false, &pack->xattrs, &pack->failure))
+        return failed_at(pack, node);
     node->attributes = ls_xattrs_hash(pack->xattrs.data, pack->xattrs.length);
-    if (!rc && node->type == LS_SYMLINK) {
-        call = "readlinkat";
-        rc = read_link(pack, fd, facts.st_size);
-        node->content = rc ? 0 : ls_xxh64_of(pack->link.data, pack->link.length, 0);
+    if (node->type == LS_SYMLINK) {
+        if (read_link(pack, fd, facts.st_size))
+            return failed_at(pack, node);
+        node->content = ls_xxh64_of(pack->link.data, pack->link.length, 0);
     }
-    if (!rc && node->type != LS_DIRECTORY && facts.st_nlink > 1)
-        rc = first_name(pack, &facts, node, &first);
-    if (rc)
-        return fail_system(pack, rc, call, node);
+    if (node->type != LS_DIRECTORY && facts.st_nlink > 1 && first_name(pack, &facts, node, &first))
+        return fail_memory(pack);
     if (first) {
         struct ls_index_node link = *node;
         link.type = LS_HARD_LINK;
@@ -236,7 +237,8 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     }
     pack->result.files++;
     pack->result.bytes += node->type == LS_REGULAR ? node->size : 0;
-    if ((rc = put_entry(pack, node, node->type == LS_SYMLINK ? (char *)pack->link.data : "")))
+    int rc = put_entry(pack, node, node->type == LS_SYMLINK ? (char *)pack->link.data : "");
+    if (rc)
         return rc;
     if (node->type == LS_REGULAR && node->size)
         return open_file(pack, fd, node);
@@ -249,7 +251,7 @@ static bool is_reserved(const struct ls_index_node *node) {
     for (size_t at = 0; at < node->path_length;) {
         const uint8_t *slash = memchr(node->path + at, '/', node->path_length - at);
         size_t length = (slash ? (size_t)(slash - node->path) : node->path_length) - at;
-        if (length >= 4 && !memcmp(node->path + at, ".wh.", 4))
+        if (ls_is_mark(node->path + at, length))
             return true;
         at += length + 1;
     }
@@ -259,16 +261,12 @@ static bool is_reserved(const struct ls_index_node *node) {
 static int put_path(struct ls_pack *pack, const uint8_t *path, size_t length, char kind) {
     struct ls_index_node node = {.path = path, .path_length = length};
     if (is_reserved(&node))
-        return fail(pack, LS_FAIL_ARCHIVE, EBADMSG,
-                    "names that begin with .wh. mean removals in a layer's tar and cannot be kept in it", path, length);
+        return fail_tar(pack, "names that begin with .wh. mean removals in a layer's tar and cannot be kept in it",
+                        &node);
     if (kind == 'D')
         return put_whiteout(pack, &node);
-    int fd = ls_open_beneath(pack->root, length ? (const char *)path : ".", O_PATH | O_NOFOLLOW, 0);
-    if (fd < 0)
-        return fail_system(pack, fd, "openat2", &node);
-    int rc = put_file(pack, fd, &node);
-    close(fd);
-    return rc;
+    LS_CLOSED int fd = ls_open_beneath(pack->root, length ? (const char *)path : ".", O_PATH | O_NOFOLLOW, 0);
+    return fd < 0 ? fail_system(pack, fd, "openat2", &node) : put_file(pack, fd, &node);
 }
 
 static int next_entry(struct ls_pack *pack) {
@@ -281,8 +279,7 @@ static int next_entry(struct ls_pack *pack) {
     if (pack->at == pack->end) {
         static const uint8_t zeros[2 * LS_BLOCK];
         pack->ended = true;
-        int rc = ls_bytes_add(&pack->head, zeros, sizeof zeros);
-        return rc ? fail(pack, LS_FAIL_SYSTEM, -rc, "malloc", "", 0) : 0;
+        return ls_bytes_add(&pack->head, zeros, sizeof zeros) ? fail_memory(pack) : 0;
     }
     const uint8_t *path = pack->at + 1;
     size_t length = strlen((const char *)path);
@@ -294,14 +291,31 @@ static int next_entry(struct ls_pack *pack) {
 /* --- the stream --------------------------------------------------------------------------------------------------- */
 
 static int keep_raw(struct ls_pack *pack, const void *data, size_t length) {
-    return ls_bytes_add(&pack->raw, data, length);
+    return ls_bytes_add(&pack->raw, data, length) ? fail_memory(pack) : 0;
+}
+
+static int flush_raw(struct ls_pack *pack) {
+    int rc = ls_skeleton_raw(&pack->stream, pack->raw.data, pack->raw.length);
+    pack->raw.length = 0;
+    return rc ? fail_memory(pack) : 0;
 }
 
 static int begin_payload(struct ls_pack *pack) {
-    int rc = ls_skeleton_raw(&pack->stream, pack->raw.data, pack->raw.length)
-                 ?: ls_skeleton_payload(&pack->stream, pack->file.size);
-    pack->raw.length = 0;
-    return rc ? fail_system(pack, rc, "malloc", &pack->file) : 0;
+    int rc = flush_raw(pack);
+    return rc ? rc : ls_skeleton_payload(&pack->stream, pack->file.size) ? fail_memory(pack) : 0;
+}
+
+/* The stream and the index, when the tar has ended. */
+static int complete_skeleton(struct ls_pack *pack) {
+    struct ls_bytes *index = &pack->index;
+    int rc = flush_raw(pack);
+    if (rc)
+        return rc;
+    pack->complete = true;
+    rc = ls_bytes_add(index, LS_INDEX_MAGIC, strlen(LS_INDEX_MAGIC)) ?: ls_bytes_number(index, pack->payload_count)
+        ?: ls_bytes_add(index, pack->payloads.data, pack->payloads.length) ?: ls_bytes_number(index, pack->node_count)
+        ?: ls_bytes_add(index, pack->nodes.data, pack->nodes.length);
+    return rc ? fail_memory(pack) : 0;
 }
 
 static int end_payload(struct ls_pack *pack) {
@@ -314,7 +328,7 @@ static int end_payload(struct ls_pack *pack) {
                                        .path_length = pack->file.path_length};
     pack->payload_count++;
     int rc = ls_index_put_payload(&pack->payloads, &payload);
-    return rc ? fail_system(pack, rc, "malloc", &pack->file) : put_node(pack, &pack->file);
+    return rc ? fail_memory(pack) : put_node(pack, &pack->file);
 }
 
 static int64_t read_file(struct ls_pack *pack, uint8_t *buffer, size_t room) {
@@ -323,57 +337,54 @@ static int64_t read_file(struct ls_pack *pack, uint8_t *buffer, size_t room) {
     if (got < 0)
         return errno == EINTR ? 0 : fail_system(pack, -errno, "read", &pack->file);
     if (got == 0)
-        return fail(pack, LS_FAIL_SYSTEM, EBUSY, "read (the file became shorter while it was read)", pack->file.path,
-                    pack->file.path_length);
+        return fail_system(pack, -EBUSY, "read (the file became shorter while it was read)", &pack->file);
     ls_xxh64_add(&pack->hash, buffer, (size_t)got);
     pack->remaining -= got;
-    if (!pack->remaining && end_payload(pack))
-        return -1;
-    return got;
+    int rc = pack->remaining ? 0 : end_payload(pack);
+    return rc ? rc : got;
+}
+
+/* Headers, and the end of the tar. */
+static int64_t give_head(struct ls_pack *pack, uint8_t *buffer, size_t room) {
+    size_t have = pack->head.length - pack->head_sent, part = have < room ? have : room;
+    memcpy(buffer, pack->head.data + pack->head_sent, part);
+    int rc = keep_raw(pack, pack->head.data + pack->head_sent, part);
+    pack->head_sent += part;
+    if (!rc && part == have) {
+        pack->head.length = pack->head_sent = 0;
+        rc = pack->fd >= 0 ? begin_payload(pack) : 0;
+    }
+    return rc ? rc : (int64_t)part;
+}
+
+static int64_t give_padding(struct ls_pack *pack, uint8_t *buffer, size_t room) {
+    size_t part = (size_t)pack->padding < room ? (size_t)pack->padding : room;
+    memset(buffer, 0, part);
+    pack->padding -= (int64_t)part;
+    int rc = keep_raw(pack, buffer, part);
+    return rc ? rc : (int64_t)part;
 }
 
 int64_t ls_pack_read(struct ls_pack *pack, uint8_t *buffer, size_t room) {
-    static const uint8_t zeros[LS_BLOCK];
     size_t done = 0;
-    while (done < room) {
-        size_t have = pack->head.length - pack->head_sent;
-        if (have) {
-            size_t part = have < room - done ? have : room - done;
-            memcpy(buffer + done, pack->head.data + pack->head_sent, part);
-            if (keep_raw(pack, pack->head.data + pack->head_sent, part))
-                return fail(pack, LS_FAIL_SYSTEM, ENOMEM, "malloc", "", 0);
-            pack->head_sent += part;
-            done += part;
-            if (part == have) {
-                pack->head.length = pack->head_sent = 0;
-                if (pack->fd >= 0 && begin_payload(pack))
-                    return -1;
-            }
-        } else if (pack->fd >= 0) {
-            int64_t got = read_file(pack, buffer + done, room - done);
-            if (got < 0)
-                return -1;
-            done += (size_t)got;
-        } else if (pack->padding) {
-            size_t part = (size_t)pack->padding < room - done ? (size_t)pack->padding : room - done;
-            memset(buffer + done, 0, part);
-            if (keep_raw(pack, zeros, part))
-                return fail(pack, LS_FAIL_SYSTEM, ENOMEM, "malloc", "", 0);
-            pack->padding -= (int64_t)part;
-            done += part;
-        } else if (pack->ended)
-            break;
-        else if (next_entry(pack))
-            return -1;
+    while (done < room && !pack->complete) {
+        int64_t got = 0;
+        if (pack->head.length)
+            got = give_head(pack, buffer + done, room - done);
+        else if (pack->fd >= 0)
+            got = read_file(pack, buffer + done, room - done);
+        else if (pack->padding)
+            got = give_padding(pack, buffer + done, room - done);
+        else
+            got = pack->ended ? complete_skeleton(pack) : next_entry(pack);
+        if (got < 0)
+            return got;
+        done += (size_t)got;
     }
     return (int64_t)done;
 }
 
 size_t ls_pack_skeleton(struct ls_pack *pack, const uint8_t **data) {
-    if (pack->ended && !pack->head.length) {
-        ls_skeleton_raw(&pack->stream, pack->raw.data, pack->raw.length);
-        pack->raw.length = 0;
-    }
     *data = pack->stream.data;
     return pack->stream.length;
 }
@@ -383,12 +394,8 @@ void ls_pack_taken(struct ls_pack *pack) {
 }
 
 size_t ls_pack_index(struct ls_pack *pack, const uint8_t **data) {
-    pack->index.length = 0;
-    int rc = ls_bytes_add(&pack->index, LS_INDEX_MAGIC, strlen(LS_INDEX_MAGIC)) ?: ls_bytes_number(&pack->index, pack->payload_count)
-        ?: ls_bytes_add(&pack->index, pack->payloads.data, pack->payloads.length) ?: ls_bytes_number(&pack->index, pack->node_count)
-        ?: ls_bytes_add(&pack->index, pack->nodes.data, pack->nodes.length);
     *data = pack->index.data;
-    return rc ? 0 : pack->index.length;
+    return pack->index.length;
 }
 
 size_t ls_pack_notices(struct ls_pack *pack, const uint8_t **data) {

@@ -6,28 +6,30 @@
 #include "engine.h"
 #include "xxh64.h"
 
-#define META ".wh..wh."
-#define OPAQUE ".wh..wh..opq"
+static int copy_extents(const struct ls_entry *entry, struct ls_extent **extents) {
+    size_t bytes = entry->extents.count * sizeof **extents;
+    if (bytes && !(*extents = malloc(bytes)))
+        return -ENOMEM;
+    if (bytes)
+        memcpy(*extents, entry->extents.list, bytes);
+    return 0;
+}
 
-static int64_t new_payload(struct ls_unpack *unpack, struct ls_node *node, int64_t shadow) {
-    if (unpack->payload_count == unpack->payload_room) {
-        size_t room = unpack->payload_room ? unpack->payload_room * 2 : 1024;
-        struct ls_payload *grown = realloc(unpack->payloads, room * sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        unpack->payloads = grown;
-        unpack->payload_room = room;
-    }
-    struct ls_payload *payload = &unpack->payloads[unpack->payload_count];
-    *payload = (struct ls_payload){.size = unpack->entry.payload, .node = node, .shadow = shadow};
-    if (unpack->entry.sparse && unpack->entry.extents_count) {
-        size_t bytes = unpack->entry.extents_count * sizeof *payload->extents;
-        if (!(payload->extents = malloc(bytes)))
-            return -ENOMEM;
-        memcpy(payload->extents, unpack->entry.extents, bytes);
-        payload->extents_count = unpack->entry.extents_count;
-    }
-    return (int64_t)unpack->payload_count++;
+/* The entry's payload, as the next of the layer's. */
+static int add_payload(struct ls_unpack *unpack, struct ls_node *node, int64_t shadow) {
+    const struct ls_entry *entry = &unpack->entry;
+    struct ls_payload payload = {.size = entry->payload, .node = node, .shadow = shadow};
+    LS_FREED struct ls_extent *extents = NULL;
+    if (entry->sparse && copy_extents(entry, &extents))
+        return -ENOMEM;
+    payload.extents = extents;
+    payload.extents_count = entry->sparse ? entry->extents.count : 0;
+    int rc = ls_array_add(&unpack->payloads, payload);
+    if (rc)
+        return rc;
+    extents = NULL;
+    node->payload = (int64_t)unpack->payloads.count - 1;
+    return 0;
 }
 
 /* What cannot lie on a filesystem is dropped here, alike for every driver, and said. */
@@ -65,61 +67,50 @@ static int describe(struct ls_unpack *unpack, struct ls_node *node) {
     if (entry->type == LS_SYMLINK) {
         free(node->link);
         if (!(node->link = strdup((char *)entry->link.data)))
-            return ls_fail_here(unpack, -ENOMEM, NULL);
+            return ls_fail_memory(unpack);
         node->link_length = (uint32_t)entry->link.length;
         node->size = node->link_length;
         node->content = ls_xxh64_of(node->link, node->link_length, 0);
         if (!node->link_length)
-            return ls_fail_here(unpack, -EBADMSG, "a symlink leads nowhere");
+            return ls_fail_entry(unpack, "a symlink leads nowhere");
     }
-    int rc = take_xattrs(unpack, node);
-    return rc ? ls_fail_here(unpack, rc, NULL) : 0;
+    return take_xattrs(unpack, node) ? ls_fail_memory(unpack) : 0;
 }
 
 static int place_folder(struct ls_unpack *unpack, struct ls_node *node) {
     if (node->type != LS_DIRECTORY) {
         /* a whiteout or a file that stood here hid what the parents have, and a directory instead does not bring it back */
         uint16_t flags = node->flags & LS_WHITEOUT || ls_is_own(node) ? LS_OPAQUE : 0;
-        if (ls_make_way(unpack, node))
-            return -1;
+        int rc = ls_make_way(unpack, node);
         node->flags = flags;
-        if (!flags && unpack->below >= 0 && ls_look_below(unpack, node) < 0)
-            return -1;
+        if (!rc && !flags && unpack->below >= 0)
+            rc = ls_look_below(unpack, node);
+        if (rc < 0)
+            return rc;
         if (node->type == LS_SYMLINK) /* of the parents: this directory replaces it */
             ls_node_forget(node);
     }
-    node->flags = (node->flags & ~LS_IMPLIED) | LS_LISTED;
+    node->flags = (node->flags & ~LS_IMPLIED) | LS_STATED;
     ls_mark_filled(node);
     return describe(unpack, node) ?: ls_make_folders(unpack, node);
 }
 
 static int begin_job(struct ls_unpack *unpack, struct ls_node *node, int64_t shadow) {
-    struct ls_entry *entry = &unpack->entry;
+    const struct ls_entry *entry = &unpack->entry;
     struct ls_job *job = ls_job_new(node);
     if (!job)
-        return ls_fail_here(unpack, -ENOMEM, NULL);
+        return ls_fail_memory(unpack);
     job->shadow = shadow;
     job->sparse = entry->sparse;
-    if (entry->type == LS_REGULAR && entry->payload) {
-        int64_t number = new_payload(unpack, node, shadow);
-        if (number < 0) {
-            ls_job_drop(&unpack->queue, job);
-            return ls_fail_here(unpack, -ENOMEM, NULL);
-        }
-        node->payload = number;
-        if (entry->sparse) { /* the writer gets a copy: the payload table may move meanwhile */
-            job->extents = malloc(entry->extents_count * sizeof *job->extents);
-            if (!job->extents) {
-                ls_job_drop(&unpack->queue, job);
-                return ls_fail_here(unpack, -ENOMEM, NULL);
-            }
-            memcpy(job->extents, entry->extents, entry->extents_count * sizeof *job->extents);
-            job->extents_count = entry->extents_count;
-        }
-        unpack->job = job;
+    if (entry->type != LS_REGULAR || !entry->payload) {
+        ls_queue_put(&unpack->queue, job, true);
         return 0;
     }
-    ls_queue_put(&unpack->queue, job, true);
+    unpack->job = job;
+    /* the writer gets extents of its own: the table of payloads may move meanwhile */
+    if (add_payload(unpack, node, shadow) || (entry->sparse && copy_extents(entry, &job->extents)))
+        return ls_fail_memory(unpack);
+    job->extents_count = entry->sparse ? entry->extents.count : 0;
     return 0;
 }
 
@@ -131,17 +122,18 @@ static int pass_over(struct ls_unpack *unpack) {
     int rc = ls_bytes_add(notices, KIND, sizeof KIND);
     for (size_t i = 0; !rc && i < parts->count; i++)
         rc = (i ? ls_bytes_add(notices, "/", 1) : 0)
-                 ?: ls_bytes_add(notices, parts->part[i].name, parts->part[i].length);
+                 ?: ls_bytes_add(notices, parts->list[i].name, parts->list[i].length);
     rc = rc ?: ls_bytes_add(notices, "", 1);
-    return rc ? ls_fail_here(unpack, rc, NULL) : 0;
+    return rc ? ls_fail_memory(unpack) : 0;
 }
 
 static int place_file(struct ls_unpack *unpack, struct ls_node *node) {
     if (unpack->entry.type == LS_HARD_LINK)
         return ls_place_link(unpack, node);
-    if (ls_make_way(unpack, node))
-        return -1;
-    node->flags = LS_LISTED;
+    int rc = ls_make_way(unpack, node);
+    if (rc)
+        return rc;
+    node->flags = LS_STATED;
     ls_mark_filled(node->parent);
     unpack->result.files++;
     unpack->result.bytes += unpack->entry.type == LS_REGULAR ? unpack->entry.real_size : 0;
@@ -150,25 +142,30 @@ static int place_file(struct ls_unpack *unpack, struct ls_node *node) {
 
 /* aufs keeps the files that have several names in a folder of its own, and exports it as if it were part of the layer. */
 static int place_in_link_store(struct ls_unpack *unpack) {
-    struct ls_part name = unpack->parts.part[unpack->parts.count - 1];
+    struct ls_part name = unpack->parts.list[unpack->parts.count - 1];
     if (unpack->parts.count != 2 || unpack->entry.type != LS_REGULAR)
         return 0;
     struct ls_node *node = ls_model_child(&unpack->model, unpack->model.aside, name.name, name.length);
     if (!node)
-        return ls_fail_here(unpack, -ENOMEM, NULL);
+        return ls_fail_memory(unpack);
     if (node->type)
-        return ls_fail_here(unpack, -EBADMSG, "a name appears twice in the store of hard links");
-    if (ls_shadow_folder(unpack))
-        return -1;
-    node->flags = LS_LISTED;
+        return ls_fail_entry(unpack, "a name appears twice in the store of hard links");
+    int rc = ls_shadow_folder(unpack);
+    if (rc)
+        return rc;
+    node->flags = LS_STATED;
     return describe(unpack, node) ?: begin_job(unpack, node, unpack->shadow_count++);
 }
 
-static bool has_prefix(struct ls_part part, const char *prefix) {
-    return part.length >= strlen(prefix) && !memcmp(part.name, prefix, strlen(prefix));
-}
 static bool equals(struct ls_part part, const char *word) {
-    return part.length == strlen(word) && has_prefix(part, word);
+    return part.length == strlen(word) && !memcmp(part.name, word, part.length);
+}
+
+/* Where the walk ends to which this name is the last: its mark, or its file. */
+static enum ls_purpose purpose_of(struct ls_part name) {
+    return equals(name, LS_OPAQUE_NAME)         ? LS_FOR_OPAQUE
+           : ls_is_mark(name.name, name.length) ? LS_FOR_WHITEOUT
+                                                : LS_FOR_FILE;
 }
 
 /* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the skeleton. */
@@ -180,40 +177,42 @@ int ls_place(struct ls_unpack *unpack) {
     if (!rc && entry->sparse)
         rc = ls_entry_check_sparse(entry, &why);
     if (rc)
-        return ls_fail_here(unpack, rc, why);
+        return ls_fail_reading(unpack, rc, why);
     unpack->result.entries++;
     if (entry->type == LS_IGNORED)
         return 0;
     if (parts->count == 0) {
         if (entry->type != LS_DIRECTORY)
-            return ls_fail_here(unpack, -EBADMSG, "the root of a layer is no directory");
-        unpack->model.root->flags = (unpack->model.root->flags & ~LS_IMPLIED) | LS_LISTED;
+            return ls_fail_entry(unpack, "the root of a layer is no directory");
+        unpack->model.root->flags = (unpack->model.root->flags & ~LS_IMPLIED) | LS_STATED;
         return describe(unpack, unpack->model.root);
     }
-    struct ls_part last = parts->part[parts->count - 1];
-    if (equals(parts->part[0], LS_LINK_STORE))
+    struct ls_part last = parts->list[parts->count - 1];
+    if (equals(parts->list[0], LS_LINK_STORE))
         return place_in_link_store(unpack);
-    for (size_t i = 0; i < parts->count; i++)
-        if (has_prefix(parts->part[i], META) && !(i + 1 == parts->count && equals(last, OPAQUE)))
+    enum ls_purpose purpose = purpose_of(last);
+    for (size_t i = 0; i < parts->count; i++) {
+        struct ls_part part = parts->list[i];
+        bool is_last = i + 1 == parts->count;
+        if (ls_is_meta(part.name, part.length) && !(is_last && purpose == LS_FOR_OPAQUE))
             return 0; /* aufs' own: .wh..wh.aufs, .wh..wh.orph */
-        else if (has_prefix(parts->part[i], LS_MARK_PREFIX) && i + 1 < parts->count)
-            return ls_fail_here(unpack, -EBADMSG, "a directory's name begins with .wh.");
-    bool whiteout = has_prefix(last, LS_MARK_PREFIX);
-    if (!whiteout && entry->type == LS_CHARACTER && !entry->major && !entry->minor)
+        if (ls_is_mark(part.name, part.length) && !is_last)
+            return ls_fail_entry(unpack, "a directory's name begins with .wh.");
+    }
+    if (purpose == LS_FOR_FILE && entry->type == LS_CHARACTER && !entry->major && !entry->minor)
         return pass_over(unpack);
     unpack->symlinks = 0;
-    struct ls_node *folder = ls_walk(unpack, unpack->model.root, parts->part, parts->count - 1,
-                                     !whiteout              ? LS_FOR_FILE
-                                     : equals(last, OPAQUE) ? LS_FOR_OPAQUE
-                                                            : LS_FOR_WHITEOUT);
+    struct ls_node *folder = ls_walk(unpack, unpack->model.root, parts->list, parts->count - 1, purpose);
     if (!folder)
-        return ls_queue_failed(&unpack->queue) ? -1 : 0;
-    if (equals(last, OPAQUE))
+        return ls_failed(unpack);
+    if (purpose == LS_FOR_OPAQUE)
         return ls_place_opaque(unpack, folder);
-    if (whiteout)
-        return ls_place_whiteout(unpack, folder, (struct ls_part){last.name + 4, last.length - 4});
+    if (purpose == LS_FOR_WHITEOUT) {
+        size_t mark = LS_LENGTH_OF(LS_WHITEOUT_PREFIX);
+        return ls_place_whiteout(unpack, folder, (struct ls_part){last.name + mark, last.length - mark});
+    }
     struct ls_node *node = ls_child(unpack, folder, last);
     if (!node)
-        return -1;
+        return ls_failed(unpack);
     return entry->type == LS_DIRECTORY ? place_folder(unpack, node) : place_file(unpack, node);
 }

@@ -18,9 +18,10 @@ bool ls_lies_within(const struct ls_node *node, const struct ls_node *top) {
 /* A file that goes, but has hard links elsewhere, lives on there: the first of them becomes its place. */
 static struct ls_node *heir_of(struct ls_unpack *unpack, struct ls_node *node, const struct ls_node *top) {
     struct ls_node *heir = NULL;
-    for (size_t i = 0; node->links && i < unpack->link_count; i++) {
-        struct ls_node *link = unpack->links[i].node;
-        if (!unpack->links[i].made || link->type != LS_HARD_LINK || link->target != node || ls_lies_within(link, top))
+    for (size_t i = 0; node->links && i < unpack->links.count; i++) {
+        struct ls_node *link = unpack->links.list[i].node;
+        if (!unpack->links.list[i].made || link->type != LS_HARD_LINK || link->target != node ||
+            ls_lies_within(link, top))
             continue;
         if (!heir) {
             uint16_t flags = link->flags;
@@ -45,14 +46,14 @@ static struct ls_node *heir_of(struct ls_unpack *unpack, struct ls_node *node, c
 
 /* The payload of a file that is about to be replaced stays needed: the tar has it, so the export must. */
 static int keep_payload(struct ls_unpack *unpack, struct ls_node *node) {
-    const char *call;
     char name[32];
-    struct ls_payload *payload = &unpack->payloads[node->payload];
-    if (ls_shadow_folder(unpack))
-        return -1;
-    int folder = ls_folder(unpack, &unpack->here, node->parent, &call);
+    struct ls_payload *payload = &unpack->payloads.list[node->payload];
+    int rc = ls_shadow_folder(unpack);
+    if (rc)
+        return rc;
+    int folder = ls_folder(unpack, &unpack->here, node->parent);
     if (folder < 0)
-        return ls_fail_system(unpack, folder, call, node);
+        return ls_failed_at(unpack, node);
     snprintf(name, sizeof name, "%lld", (long long)unpack->shadow_count);
     if (renameat(folder, node->name, unpack->shadow, name))
         return ls_fail_system(unpack, -errno, "renameat", node);
@@ -63,16 +64,16 @@ static int keep_payload(struct ls_unpack *unpack, struct ls_node *node) {
 }
 
 int ls_clear(struct ls_unpack *unpack, struct ls_node *top) {
-    const char *call;
-    if (ls_settle_jobs(unpack))
-        return -1;
+    int rc = ls_settle_jobs(unpack);
+    if (rc)
+        return rc;
     for (struct ls_node *node = ls_node_deepest(top); node; node = ls_node_postorder(node, top)) {
         if (ls_is_own(node) && node->type != LS_HARD_LINK && node->type != LS_DIRECTORY) {
             struct ls_node *heir = heir_of(unpack, node, top);
             if (heir && heir->payload >= 0)
-                unpack->payloads[heir->payload].node = heir;
-            else if (!heir && node->payload >= 0 && keep_payload(unpack, node))
-                return -1;
+                unpack->payloads.list[heir->payload].node = heir;
+            else if (!heir && node->payload >= 0 && (rc = keep_payload(unpack, node)))
+                return rc;
         }
         if (node->type == LS_HARD_LINK && node->target && node->target->links)
             node->target->links--;
@@ -80,16 +81,18 @@ int ls_clear(struct ls_unpack *unpack, struct ls_node *top) {
     }
     if (!(top->parent->flags & LS_MADE))
         return 0; /* it was named, and never made */
-    int folder = ls_folder(unpack, &unpack->here, top->parent, &call);
-    int rc = folder < 0 ? folder : ls_disk_remove(folder, top->name, &call);
+    int folder = ls_folder(unpack, &unpack->here, top->parent);
+    if (folder < 0 || ls_disk_remove(folder, top->name, &unpack->said))
+        return ls_failed_at(unpack, top);
     unpack->generation++;
-    return rc ? ls_fail_system(unpack, rc, call, top) : 0;
+    return 0;
 }
 
 /* Makes the name free: of what an earlier entry made, and of all that was said of names below it. */
 int ls_make_way(struct ls_unpack *unpack, struct ls_node *top) {
-    if (ls_is_own(top) && ls_clear(unpack, top))
-        return -1;
+    int rc = ls_is_own(top) ? ls_clear(unpack, top) : 0;
+    if (rc)
+        return rc;
     for (struct ls_node *node = ls_node_deepest(top); node; node = ls_node_postorder(node, top))
         ls_node_forget(node);
     return 0;
@@ -99,27 +102,27 @@ int ls_make_way(struct ls_unpack *unpack, struct ls_node *top) {
 
 int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name) {
     if (name.length == 0 || (name.length <= 2 && !memcmp(name.name, "..", name.length)))
-        return ls_fail_here(unpack, -EBADMSG, "a whiteout of nothing, or of a directory's own name");
+        return ls_fail_entry(unpack, "a whiteout of nothing, or of a directory's own name");
     struct ls_node *node = ls_child(unpack, folder, name);
     if (!node)
-        return -1;
+        return ls_failed(unpack);
     if (node->type == LS_DIRECTORY && node->flags & LS_FILLED) {
-        if (!(node->flags & LS_LISTED)) /* it is this layer's alone now */
-            ls_default_folder(node), node->flags |= LS_LISTED;
+        if (!(node->flags & LS_STATED)) /* it is this layer's alone now */
+            ls_default_folder(node), node->flags |= LS_STATED;
         node->flags = (node->flags & ~(LS_IMPLIED | LS_BELOW)) | LS_OPAQUE;
         return 0;
     }
     if (node->type && node->type != LS_DIRECTORY && ls_is_own(node))
         return 0; /* a whiteout never hides a name of its own layer */
-    if (node->type == LS_DIRECTORY && node->flags & LS_LISTED) {
+    if (node->type == LS_DIRECTORY && node->flags & LS_STATED) {
         node->flags = (node->flags & ~LS_BELOW) | LS_OPAQUE;
         return 0;
     }
     node->flags &= ~(LS_IMPLIED | LS_OPAQUE); /* nothing of it is on disk: only marks asked for it */
-    if (ls_make_way(unpack, node))
-        return -1;
-    node->flags = LS_WHITEOUT;
-    return 0;
+    int rc = ls_make_way(unpack, node);
+    if (!rc)
+        node->flags = LS_WHITEOUT;
+    return rc;
 }
 
 int ls_place_opaque(struct ls_unpack *unpack, struct ls_node *folder) {

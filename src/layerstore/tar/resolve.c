@@ -26,42 +26,39 @@ static bool may_look_below(const struct ls_unpack *unpack, const struct ls_node 
 }
 
 int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name) {
-    struct ls_bytes path = {0};
+    LS_BYTES_FREED struct ls_bytes path = {0};
     if (!may_look_below(unpack, folder))
         return -ENOENT;
-    int fd = ls_node_path(folder, &path) ?: (path.length ? ls_bytes_add(&path, "/", 1) : 0) ?: ls_bytes_add(&path, name.name, name.length);
-    fd = fd ? fd : ls_open_beneath(unpack->below, (char *)path.data, O_PATH | O_NOFOLLOW, 0);
-    ls_bytes_free(&path);
+    int rc = ls_node_path(folder, &path) ?: (path.length ? ls_bytes_add(&path, "/", 1) : 0) ?: ls_bytes_add(&path, name.name, name.length);
+    int fd = rc ? rc : ls_open_beneath(unpack->below, (char *)path.data, O_PATH | O_NOFOLLOW, 0);
     return fd == -ENOTDIR ? -ENOENT : fd;
 }
 
 int ls_look_below(struct ls_unpack *unpack, struct ls_node *node) {
     struct stat facts;
-    const char *call = "malloc";
-    int fd = ls_open_below(unpack, node->parent, (struct ls_part){node->name, node->name_length});
+    LS_CLOSED int fd = ls_open_below(unpack, node->parent, (struct ls_part){node->name, node->name_length});
     if (fd == -ENOENT)
         return 0;
     if (fd < 0)
         return ls_fail_system(unpack, fd, "openat2", node);
-    int rc = fstat(fd, &facts) ? -errno : 0;
-    if (!rc && S_ISDIR(facts.st_mode)) {
+    if (fstat(fd, &facts))
+        return ls_fail_system(unpack, -errno, "fstat", node);
+    if (S_ISDIR(facts.st_mode)) {
         node->flags |= LS_BELOW;
-        if (node->type != LS_DIRECTORY && !(rc = ls_disk_learn(fd, node, &call))) {
+        if (node->type != LS_DIRECTORY) {
+            if (ls_disk_learn(fd, node, &unpack->said))
+                return ls_failed_at(unpack, node);
             node->type = LS_DIRECTORY;
             node->flags |= unpack->disk.dialect == LS_DIALECT_MERGED ? LS_MADE : LS_IMPLIED;
         }
-    } else if (!rc && S_ISLNK(facts.st_mode)) {
-        node->flags |= LS_BELOW;
-        if ((node->link = calloc(1, (size_t)facts.st_size + 1)) &&
-            readlinkat(fd, "", node->link, (size_t)facts.st_size) >= 0)
-            node->link_length = (uint32_t)strlen(node->link), node->type = LS_SYMLINK;
-        else
-            rc = -errno;
+        return LS_DIRECTORY;
     }
-    close(fd);
-    if (rc)
-        return ls_fail_system(unpack, rc, call, node);
-    return S_ISDIR(facts.st_mode) ? LS_DIRECTORY : S_ISLNK(facts.st_mode) ? LS_SYMLINK : LS_REGULAR;
+    if (!S_ISLNK(facts.st_mode))
+        return LS_REGULAR;
+    node->flags |= LS_BELOW;
+    if (ls_disk_read_link(fd, facts.st_size, node, &unpack->said))
+        return ls_failed_at(unpack, node);
+    return node->type = LS_SYMLINK;
 }
 
 /* --- names to nodes ------------------------------------------------------------------------------------------------ */
@@ -71,7 +68,7 @@ static struct ls_node *follow(struct ls_unpack *unpack, struct ls_node *link, en
     struct ls_node *at = link->link[0] == '/' ? unpack->model.root : link->parent;
     if (unpack->symlinks++ >= SYMLINKS_MAX) { /* for the whole name, as the kernel counts them */
         if (purpose == LS_FOR_FILE || purpose == LS_FOR_OPAQUE)
-            ls_fail_here(unpack, -EBADMSG, "too many symlinks lead to this name");
+            ls_fail_entry(unpack, "too many symlinks lead to this name");
         return NULL; /* a ring: nothing can be there to hide or to link to */
     }
     for (const char *name = link->link; at && *name;) {
@@ -79,10 +76,10 @@ static struct ls_node *follow(struct ls_unpack *unpack, struct ls_node *link, en
         if (length == 2 && !memcmp(name, "..", 2))
             at = at->parent ? at->parent : at;
         else if (length > 255)
-            return ls_fail_here(unpack, -EBADMSG, "a symlink on the way has a name longer than 255 bytes"), NULL;
+            return ls_fail_entry(unpack, "a symlink on the way has a name longer than 255 bytes"), NULL;
         else if (length && !(length == 1 && *name == '.')) {
-            if (length >= 4 && !memcmp(name, LS_MARK_PREFIX, 4))
-                return ls_fail_here(unpack, -EBADMSG, "a symlink on the way leads to a reserved name (.wh.)"), NULL;
+            if (ls_is_mark(name, length))
+                return ls_fail_entry(unpack, "a symlink on the way leads to a reserved name (.wh.)"), NULL;
             at = ls_walk(unpack, at, &(struct ls_part){name, length}, 1, purpose);
         }
         name += length + (name[length] == '/');
@@ -94,9 +91,9 @@ static struct ls_node *follow(struct ls_unpack *unpack, struct ls_node *link, en
 struct ls_node *ls_child(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name) {
     struct ls_node *node = ls_model_child(&unpack->model, folder, name.name, name.length);
     if (!node)
-        ls_fail_here(unpack, -ENOMEM, NULL);
+        ls_fail_memory(unpack);
     else if (node->path_length > LONGEST_PATH) {
-        ls_fail_here(unpack, -EBADMSG, "the path is longer than 4,095 bytes");
+        ls_fail_entry(unpack, "the path is longer than 4,095 bytes");
         return NULL;
     }
     return node;
@@ -132,7 +129,7 @@ static struct ls_node *step(struct ls_unpack *unpack, struct ls_node *folder, st
             unpack->result.needs_parents =
                 1; /* a link to what the parents may have, perhaps a symlink to a directory */
         else if (purpose == LS_FOR_FILE)
-            ls_fail_here(unpack, -EBADMSG, "the name leads through something that is no directory");
+            ls_fail_entry(unpack, "the name leads through something that is no directory");
         return NULL;
     }
     if (purpose == LS_TO_LOOK)
@@ -161,15 +158,17 @@ struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool 
     const char *why;
     unpack->link_folder = NULL;
     int rc = ls_parts_split(parts, wanted, strlen(wanted), &why);
-    *wrong = rc || parts->count == 0;
+    *wrong = rc == -EBADMSG || parts->count == 0;
     unpack->symlinks = 0;
-    if (*wrong)
+    if (rc == -ENOMEM)
+        ls_fail_memory(unpack);
+    if (rc || *wrong)
         return NULL;
-    struct ls_part last = parts->part[parts->count - 1];
-    if (parts->count == 2 && parts->part[0].length == strlen(LS_LINK_STORE) &&
-        !memcmp(parts->part[0].name, LS_LINK_STORE, strlen(LS_LINK_STORE)))
+    struct ls_part last = parts->list[parts->count - 1];
+    if (parts->count == 2 && parts->list[0].length == strlen(LS_LINK_STORE) &&
+        !memcmp(parts->list[0].name, LS_LINK_STORE, strlen(LS_LINK_STORE)))
         return ls_model_find(&unpack->model, unpack->model.aside, last.name, last.length);
-    struct ls_node *folder = ls_walk(unpack, unpack->model.root, parts->part, parts->count - 1, LS_TO_LOOK);
+    struct ls_node *folder = ls_walk(unpack, unpack->model.root, parts->list, parts->count - 1, LS_TO_LOOK);
     unpack->link_folder = folder;
     unpack->link_name = last;
     struct ls_node *node = folder ? ls_model_find(&unpack->model, folder, last.name, last.length) : NULL;

@@ -18,53 +18,70 @@ static int open_folder(int at, const char *path) {
     return openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-int ls_shadow_folder(struct ls_unpack *unpack) {
+/* The folder beside the skeleton, and whether files cannot be moved from the tree to it. */
+static int open_shadow(struct ls_unpack *unpack, bool *apart) {
     struct stat tree, shadow;
-    if (unpack->shadow >= 0)
-        return 0;
     if (mkdir(unpack->shadow_path, 0700) && errno != EEXIST)
-        return ls_fail_system(unpack, -errno, "mkdir", NULL);
+        return LS_FAIL(&unpack->said, "mkdir");
     unpack->shadow = open_folder(AT_FDCWD, unpack->shadow_path);
-    if (unpack->shadow < 0 || fstat(unpack->shadow, &shadow) || fstat(unpack->disk.tree, &tree))
-        return ls_fail_system(unpack, -errno, "open", NULL);
-    if (shadow.st_dev == tree.st_dev)
-        return 0;
-    uint64_t random;
-    if (getrandom(&random, sizeof random, 0) != sizeof random)
-        return ls_fail_system(unpack, -errno, "getrandom", NULL);
-    snprintf(unpack->shadow_inside, sizeof unpack->shadow_inside, ".wh..wh.%016llx", (unsigned long long)random);
-    unpack->shadow_apart = unpack->shadow;
-    unpack->shadow = mkdirat(unpack->disk.tree, unpack->shadow_inside, 0700)
-                         ? -1
-                         : open_folder(unpack->disk.tree, unpack->shadow_inside);
     if (unpack->shadow < 0)
-        return ls_fail_system(unpack, -errno, "mkdirat", NULL);
-    fremovexattr(unpack->shadow, "system.posix_acl_default"); /* what the tree's root gives on */
+        return LS_FAIL(&unpack->said, "openat");
+    if (fstat(unpack->shadow, &shadow) || fstat(unpack->disk.tree, &tree))
+        return LS_FAIL(&unpack->said, "fstat");
+    *apart = shadow.st_dev != tree.st_dev;
     return 0;
 }
 
-static int move_out(int from, int to, const char *name) {
-    int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    int target = source < 0 ? -errno : openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    int64_t rc = source < 0 ? target : target < 0 ? -errno : ls_copy_data(source, target);
-    if (source >= 0)
-        close(source);
-    if (target >= 0)
-        close(target);
-    return rc < 0 ? (int)rc : unlinkat(from, name, 0) ? -errno : 0;
+/* The folder within the tree, in which they wait. */
+static int open_inside(struct ls_unpack *unpack) {
+    uint64_t random;
+    if (getrandom(&random, sizeof random, 0) != sizeof random)
+        return LS_FAIL(&unpack->said, "getrandom");
+    snprintf(unpack->shadow_inside, sizeof unpack->shadow_inside, LS_META_PREFIX "%016llx", (unsigned long long)random);
+    unpack->shadow_apart = ls_take_fd(&unpack->shadow);
+    if (mkdirat(unpack->disk.tree, unpack->shadow_inside, 0700))
+        return LS_FAIL(&unpack->said, "mkdirat");
+    unpack->shadow = open_folder(unpack->disk.tree, unpack->shadow_inside);
+    if (unpack->shadow < 0)
+        return LS_FAIL(&unpack->said, "openat");
+    return ls_disk_drop_inherited(unpack->shadow, &unpack->said);
+}
+
+int ls_shadow_folder(struct ls_unpack *unpack) {
+    bool apart;
+    if (unpack->shadow >= 0)
+        return 0;
+    if (open_shadow(unpack, &apart))
+        return ls_failed_outside(unpack, unpack->shadow_path);
+    return apart && open_inside(unpack) ? ls_failed_at(unpack, unpack->model.root) : 0;
+}
+
+static int move_out(int from, int to, const char *name, struct ls_failure *failure) {
+    LS_CLOSED int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (source < 0)
+        return LS_FAIL(failure, "openat");
+    LS_CLOSED int target = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (target < 0)
+        return LS_FAIL(failure, "openat");
+    int64_t rc = ls_copy_data(source, target);
+    if (rc < 0)
+        return ls_fail(failure, "copy_file_range", (int)rc);
+    if (ls_disk_close(&target, failure))
+        return -failure->code;
+    return unlinkat(from, name, 0) ? LS_FAIL(failure, "unlinkat") : 0;
 }
 
 /* All links are made: what lies within the tree goes to its place. */
 int ls_shadow_settle(struct ls_unpack *unpack) {
     if (unpack->shadow_apart < 0)
         return 0;
-    int rc = 0;
-    for (int64_t number = 0; !rc && number < unpack->shadow_count; number++) {
+    for (int64_t number = 0; number < unpack->shadow_count; number++) {
         char name[32];
         snprintf(name, sizeof name, "%lld", (long long)number);
-        rc = move_out(unpack->shadow, unpack->shadow_apart, name);
+        if (move_out(unpack->shadow, unpack->shadow_apart, name, &unpack->said))
+            return ls_failed_outside(unpack, unpack->shadow_path);
     }
-    if (!rc && unlinkat(unpack->disk.tree, unpack->shadow_inside, AT_REMOVEDIR))
-        rc = -errno;
-    return rc ? ls_fail_system(unpack, rc, "moving to the shadow folder", NULL) : 0;
+    if (unlinkat(unpack->disk.tree, unpack->shadow_inside, AT_REMOVEDIR))
+        return ls_fail_system(unpack, -errno, "unlinkat", unpack->model.root);
+    return 0;
 }

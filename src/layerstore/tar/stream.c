@@ -29,12 +29,12 @@ static int entry_complete(struct ls_unpack *unpack) {
     unpack->remaining = unpack->entry.payload;
     unpack->padding = padding_of(unpack->entry.payload);
     unpack->in_entry = false;
-    if (ls_place(unpack))
-        return -1;
+    int rc = ls_place(unpack);
+    if (rc)
+        return rc;
     if (unpack->job) {
-        int rc = flush_raw(unpack) ?: ls_skeleton_payload(&unpack->stream, unpack->entry.payload);
-        if (rc)
-            return ls_fail_here(unpack, rc, NULL);
+        if (flush_raw(unpack) || ls_skeleton_payload(&unpack->stream, unpack->entry.payload))
+            return ls_fail_memory(unpack);
     } else
         unpack->remaining += unpack->padding;
     unpack->state = unpack->job ? LS_IN_PAYLOAD : unpack->remaining ? LS_IN_RAW : LS_AT_HEADER;
@@ -45,7 +45,7 @@ static int entry_header(struct ls_unpack *unpack, const uint8_t *block) {
     const char *why = NULL;
     int rc = ls_entry_header(&unpack->entry, block, &why);
     if (rc)
-        return ls_fail_here(unpack, rc, why);
+        return ls_fail_reading(unpack, rc, why);
     if (unpack->entry.sparse && unpack->entry.extents_continue)
         unpack->state = LS_IN_EXTENTS;
     else if (unpack->entry.extents_in_body) {
@@ -60,16 +60,16 @@ static int header(struct ls_unpack *unpack, const uint8_t *block) {
     const char *why = NULL;
     int type = ls_block_type(block, &why);
     if (type < 0)
-        return ls_fail_here(unpack, type, why);
+        return ls_fail_reading(unpack, type, why);
     if (keep_raw(unpack, block, LS_BLOCK))
-        return ls_fail_here(unpack, -ENOMEM, NULL);
+        return ls_fail_memory(unpack);
     if (type == 0) {
         unpack->state = unpack->zero_block ? LS_AT_END : LS_AT_HEADER;
         unpack->zero_block = true;
-        return unpack->in_entry ? ls_fail_here(unpack, -EBADMSG, "an extension header stands before no entry") : 0;
+        return unpack->in_entry ? ls_fail_entry(unpack, "an extension header stands before no entry") : 0;
     }
     if (unpack->zero_block)
-        return ls_fail_here(unpack, -EBADMSG, "a block of zeros in the middle of the tar");
+        return ls_fail_entry(unpack, "a block of zeros in the middle of the tar");
     if (!unpack->in_entry && type != 'g') {
         ls_entry_reset(&unpack->entry);
         unpack->in_entry = true;
@@ -77,7 +77,7 @@ static int header(struct ls_unpack *unpack, const uint8_t *block) {
     if (!ls_is_extension(type))
         return entry_header(unpack, block);
     if ((unpack->body_size = ls_block_size(block, &why)) < 0)
-        return ls_fail_here(unpack, (int)unpack->body_size, why);
+        return ls_fail_reading(unpack, (int)unpack->body_size, why);
     unpack->extension = type;
     unpack->body.length = 0;
     unpack->remaining = unpack->body_size + padding_of(unpack->body_size);
@@ -89,7 +89,7 @@ static int extension(struct ls_unpack *unpack) {
     const char *why = NULL;
     int rc = ls_entry_extension(&unpack->entry, unpack->extension, unpack->body.data, (size_t)unpack->body_size, &why);
     unpack->state = LS_AT_HEADER;
-    return rc ? ls_fail_here(unpack, rc, why) : 0;
+    return rc ? ls_fail_reading(unpack, rc, why) : 0;
 }
 
 static int sparse_map(struct ls_unpack *unpack) {
@@ -97,19 +97,19 @@ static int sparse_map(struct ls_unpack *unpack) {
     size_t used;
     int rc = ls_entry_map(&unpack->entry, unpack->body.data, unpack->body.length, &used, &why);
     if (rc < 0)
-        return ls_fail_here(unpack, rc, why);
+        return ls_fail_reading(unpack, rc, why);
     if (rc == 1)
         return (int64_t)unpack->body.length < unpack->entry.payload
                    ? 0
-                   : ls_fail_here(unpack, -EBADMSG, "a sparse map does not fit its payload");
+                   : ls_fail_entry(unpack, "a sparse map does not fit its payload");
     unpack->entry.payload -= (int64_t)used;
-    return unpack->entry.payload < 0 ? ls_fail_here(unpack, -EBADMSG, "a sparse map does not fit its payload")
+    return unpack->entry.payload < 0 ? ls_fail_entry(unpack, "a sparse map does not fit its payload")
                                      : entry_complete(unpack);
 }
 
 static int payload(struct ls_unpack *unpack, const uint8_t *data, size_t length) {
     if (ls_job_extend(&unpack->queue, unpack->job, unpack->chunk, data, length))
-        return ls_fail_here(unpack, -ENOMEM, NULL);
+        return ls_fail_memory(unpack);
     unpack->remaining -= (int64_t)length;
     if (unpack->remaining) {
         ls_queue_put(&unpack->queue, unpack->job, false);
@@ -131,26 +131,25 @@ static int consume(struct ls_unpack *unpack, const uint8_t *at, const uint8_t *e
         case LS_IN_EXTENTS:
         case LS_IN_MAP:
             if (have < LS_BLOCK)
-                return ls_fail_here(unpack, -EBADMSG, "the tar is cut short");
+                return ls_fail_entry(unpack, "the tar is cut short");
             if (unpack->state == LS_AT_HEADER)
                 rc = header(unpack, at);
             else if (keep_raw(unpack, at, LS_BLOCK))
-                rc = ls_fail_here(unpack, -ENOMEM, NULL);
+                rc = ls_fail_memory(unpack);
             else if (unpack->state == LS_IN_EXTENTS) {
                 const char *why = NULL;
                 if ((rc = ls_entry_more_extents(&unpack->entry, at, &why)))
-                    rc = ls_fail_here(unpack, rc, why);
+                    rc = ls_fail_reading(unpack, rc, why);
                 else if (!unpack->entry.extents_continue)
                     rc = entry_complete(unpack);
             } else
-                rc = ls_bytes_add(&unpack->body, at, LS_BLOCK) ? ls_fail_here(unpack, -ENOMEM, NULL)
-                                                               : sparse_map(unpack);
+                rc = ls_bytes_add(&unpack->body, at, LS_BLOCK) ? ls_fail_memory(unpack) : sparse_map(unpack);
             at += LS_BLOCK;
             break;
         case LS_IN_EXTENSION:
             part = (int64_t)have < unpack->remaining ? have : (size_t)unpack->remaining;
             if (keep_raw(unpack, at, part) || ls_bytes_add(&unpack->body, at, part))
-                return ls_fail_here(unpack, -ENOMEM, NULL);
+                return ls_fail_memory(unpack);
             at += part;
             if (!(unpack->remaining -= (int64_t)part))
                 rc = extension(unpack);
@@ -163,36 +162,36 @@ static int consume(struct ls_unpack *unpack, const uint8_t *at, const uint8_t *e
         case LS_IN_RAW:
             part = (int64_t)have < unpack->remaining ? have : (size_t)unpack->remaining;
             if (keep_raw(unpack, at, part))
-                return ls_fail_here(unpack, -ENOMEM, NULL);
+                return ls_fail_memory(unpack);
             at += part;
             if (!(unpack->remaining -= (int64_t)part))
                 unpack->state = LS_AT_HEADER;
             break;
         case LS_AT_END: /* what follows the end of the archive belongs to the blob, and so to the DiffID */
             if (keep_raw(unpack, at, have))
-                return ls_fail_here(unpack, -ENOMEM, NULL);
+                return ls_fail_memory(unpack);
             at = end;
             break;
         }
         if (rc)
-            return -1;
+            return rc;
     }
     return 0;
 }
 
 uint8_t *ls_unpack_chunk(struct ls_unpack *unpack) {
-    if (!unpack->chunk)
-        unpack->chunk = ls_queue_chunk(&unpack->queue);
+    if (!unpack->chunk && !(unpack->chunk = ls_queue_chunk(&unpack->queue)) && !ls_failed(unpack))
+        ls_fail_memory(unpack);
     return unpack->chunk ? unpack->chunk->data : NULL;
 }
 
 int ls_unpack_feed(struct ls_unpack *unpack, size_t length, int last) {
     if (!unpack->chunk || length > LS_CHUNK || (length < LS_CHUNK && !last))
-        return ls_fail_system(unpack, -EINVAL, "ls_unpack_feed", NULL);
+        return ls_fail_system(unpack, -EINVAL, "ls_unpack_feed", unpack->model.root);
     int rc = consume(unpack, unpack->chunk->data, unpack->chunk->data + length);
     ls_queue_release(&unpack->queue, unpack->chunk);
     unpack->chunk = NULL;
     if (!rc && last && (unpack->state != LS_AT_HEADER || unpack->in_entry) && unpack->state != LS_AT_END)
-        rc = ls_fail_here(unpack, -EBADMSG, "the tar is cut short");
-    return rc || ls_queue_failed(&unpack->queue) ? -1 : 0;
+        rc = ls_fail_entry(unpack, "the tar is cut short");
+    return rc ? rc : ls_failed(unpack);
 }

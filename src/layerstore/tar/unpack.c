@@ -33,28 +33,30 @@ struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *sh
     unpack->below = below;
     unpack->shadow = unpack->shadow_apart = -1;
     unpack->here.fd = unpack->there.fd = -1;
-    unpack->shadow_path = strdup(shadow);
     ls_queue_begin(&unpack->queue);
+    unpack->shadow_path = strdup(shadow);
     if (!unpack->shadow_path || ls_model_begin(&unpack->model)) {
         ls_unpack_free(unpack);
         return NULL;
     }
-    struct ls_node *root = unpack->model.root;
-    const char *call;
-    ls_default_folder(root);
-    if (below >= 0) {
-        root->flags = LS_MADE | LS_BELOW | (dialect == LS_DIALECT_MERGED ? 0 : LS_IMPLIED);
-        if (ls_disk_learn(below, root, &call)) {
-            ls_unpack_free(unpack);
-            return NULL;
-        }
-    }
-    if (below < 0 || dialect != LS_DIALECT_MERGED) { /* what the folder inherited from its parent is not the layer's */
-        fremovexattr(tree, "system.posix_acl_default");
-        fremovexattr(tree, "system.posix_acl_access");
-        fchmod(tree, 0700);
-    }
     return unpack;
+}
+
+int ls_unpack_begin(struct ls_unpack *unpack) {
+    struct ls_node *root = unpack->model.root;
+    bool merged = unpack->disk.dialect == LS_DIALECT_MERGED;
+    ls_default_folder(root);
+    if (unpack->below >= 0) {
+        root->flags = LS_MADE | LS_BELOW | (merged ? 0 : LS_IMPLIED);
+        if (ls_disk_learn(unpack->below, root, &unpack->said))
+            return ls_failed_at(unpack, root);
+        if (merged)
+            return 0;
+    }
+    /* what the folder inherited from its parent is not the layer's */
+    if (ls_disk_drop_inherited(unpack->disk.tree, &unpack->said))
+        return ls_failed_at(unpack, root);
+    return fchmod(unpack->disk.tree, 0700) ? ls_fail_system(unpack, -errno, "fchmod", root) : 0;
 }
 
 void ls_unpack_free(struct ls_unpack *unpack) {
@@ -73,14 +75,14 @@ void ls_unpack_free(struct ls_unpack *unpack) {
         close(unpack->shadow_apart);
     ls_model_end(&unpack->model);
     ls_entry_free(&unpack->entry);
-    for (size_t i = 0; i < unpack->payload_count; i++)
-        free(unpack->payloads[i].extents);
-    for (size_t i = 0; i < unpack->link_count; i++)
-        free(unpack->links[i].wanted);
-    free(unpack->payloads);
-    free(unpack->links);
-    free(unpack->parts.part);
-    free(unpack->link_parts.part);
+    for (size_t i = 0; i < unpack->payloads.count; i++)
+        free(unpack->payloads.list[i].extents);
+    for (size_t i = 0; i < unpack->links.count; i++)
+        free(unpack->links.list[i].wanted);
+    ls_array_free(&unpack->payloads);
+    ls_array_free(&unpack->links);
+    ls_array_free(&unpack->parts);
+    ls_array_free(&unpack->link_parts);
     free(unpack->shadow_path);
     struct ls_bytes *owned[] = {&unpack->body,  &unpack->raw,     &unpack->stream,
                                 &unpack->index, &unpack->implied, &unpack->notices};
@@ -91,47 +93,62 @@ void ls_unpack_free(struct ls_unpack *unpack) {
 
 /* --- failures and notices ------------------------------------------------------------------------------------------ */
 
-static int fail(struct ls_unpack *unpack, int kind, int code, const char *what, const void *path, size_t length) {
+static int note(struct ls_unpack *unpack, const struct ls_failure *failure) {
     pthread_mutex_lock(&unpack->queue.lock);
-    if (!unpack->failure.kind) {
-        ls_fail_as(&unpack->failure, kind, code, what, path, length);
-    }
+    ls_failure_keep(&unpack->failure, failure);
     pthread_mutex_unlock(&unpack->queue.lock);
     ls_queue_fail(&unpack->queue);
-    return -1;
+    return -failure->code;
+}
+
+int ls_note(struct ls_unpack *unpack, struct ls_failure *failure, const struct ls_node *node) {
+    LS_BYTES_FREED struct ls_bytes path = {0};
+    if (!ls_node_path(node, &path)) /* else it is told without */
+        ls_fail_at(failure, (char *)path.data);
+    return note(unpack, failure);
+}
+
+int ls_failed_at(struct ls_unpack *unpack, const struct ls_node *node) {
+    return ls_note(unpack, &unpack->said, node);
+}
+
+int ls_failed_outside(struct ls_unpack *unpack, const char *path) {
+    ls_fail_at(&unpack->said, path);
+    return note(unpack, &unpack->said);
 }
 
 int ls_fail_archive(struct ls_unpack *unpack, const char *sentence, const void *path, size_t length) {
-    return fail(unpack, LS_FAIL_ARCHIVE, EBADMSG, sentence, path, length);
+    ls_fail_as(&unpack->said, LS_FAIL_ARCHIVE, EBADMSG, sentence, path, length);
+    return note(unpack, &unpack->said);
 }
 
-static int fail_at(struct ls_unpack *unpack, int kind, int code, const char *what, const struct ls_node *node) {
-    struct ls_bytes path = {0};
-    if (node)
-        ls_node_path(node, &path);
-    fail(unpack, kind, code, what, path.data ? path.data : (uint8_t *)"", path.length);
-    ls_bytes_free(&path);
-    return -1;
+int ls_fail_entry(struct ls_unpack *unpack, const char *sentence) {
+    return ls_fail_archive(unpack, sentence, unpack->entry.name.data, unpack->entry.name.length);
+}
+
+int ls_fail_dialect(struct ls_unpack *unpack, const char *sentence, const struct ls_node *node) {
+    ls_fail_as(&unpack->said, LS_FAIL_DIALECT, ENAMETOOLONG, sentence, "", 0);
+    return ls_failed_at(unpack, node);
 }
 
 int ls_fail_system(struct ls_unpack *unpack, int code, const char *call, const struct ls_node *node) {
-    return fail_at(unpack, LS_FAIL_SYSTEM, -code, call, node);
-}
-int ls_fail_dialect(struct ls_unpack *unpack, const char *sentence, const struct ls_node *node) {
-    return fail_at(unpack, LS_FAIL_DIALECT, ENAMETOOLONG, sentence, node);
+    ls_fail(&unpack->said, call, code);
+    return ls_failed_at(unpack, node);
 }
 
-int ls_fail_here(struct ls_unpack *unpack, int rc, const char *sentence) {
-    if (rc == -EBADMSG)
-        return ls_fail_archive(unpack, sentence, unpack->entry.name.data ? unpack->entry.name.data : (uint8_t *)"",
-                               unpack->entry.name.length);
-    return ls_fail_system(unpack, rc, "malloc", NULL);
+int ls_fail_memory(struct ls_unpack *unpack) {
+    ls_fail(&unpack->said, "malloc", -ENOMEM);
+    return note(unpack, &unpack->said);
 }
 
-int ls_notice(struct ls_unpack *unpack, const char *kind, const struct ls_node *node) {
-    struct ls_bytes path = {0};
-    int rc = ls_node_path(node, &path) ?: ls_bytes_add(&unpack->notices, kind, strlen(kind) + 1) ?: ls_bytes_add(&unpack->notices, path.data, path.length + 1);
-    ls_bytes_free(&path);
+int ls_fail_reading(struct ls_unpack *unpack, int rc, const char *sentence) {
+    return rc == -EBADMSG ? ls_fail_entry(unpack, sentence) : ls_fail_memory(unpack);
+}
+
+int ls_failed(struct ls_unpack *unpack) {
+    pthread_mutex_lock(&unpack->queue.lock);
+    int rc = unpack->failure.code ? -unpack->failure.code : unpack->queue.failed ? -ECANCELED : 0;
+    pthread_mutex_unlock(&unpack->queue.lock);
     return rc;
 }
 
@@ -141,10 +158,15 @@ void ls_unpack_failure(struct ls_unpack *unpack, struct ls_failure *failure) {
     pthread_mutex_unlock(&unpack->queue.lock);
 }
 
+int ls_notice(struct ls_unpack *unpack, const char *kind, const struct ls_node *node) {
+    LS_BYTES_FREED struct ls_bytes path = {0};
+    return ls_node_path(node, &path) ?: ls_bytes_add(&unpack->notices, kind, strlen(kind) + 1) ?: ls_bytes_add(&unpack->notices, path.data, path.length + 1);
+}
+
 /* --- folders ------------------------------------------------------------------------------------------------------- */
 
-int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_node *folder, const char **call) {
-    return ls_disk_folder(&unpack->disk, cursor, folder, unpack->generation, call);
+int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_node *folder) {
+    return ls_disk_folder(&unpack->disk, cursor, folder, unpack->generation, &unpack->said);
 }
 
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder) {
@@ -152,11 +174,9 @@ int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder) {
         struct ls_node *top = folder; /* the highest one missing; its parent is there */
         while (!(top->parent->flags & LS_MADE))
             top = top->parent;
-        const char *call;
-        int fd = ls_folder(unpack, &unpack->here, top->parent, &call);
-        int rc = fd < 0 ? fd : ls_disk_directory(&unpack->disk, fd, top, &call);
-        if (rc)
-            return ls_fail_system(unpack, rc, call, top);
+        int fd = ls_folder(unpack, &unpack->here, top->parent);
+        if (fd < 0 || ls_disk_directory(&unpack->disk, fd, top, &unpack->said))
+            return ls_failed_at(unpack, top);
         top->flags |= LS_MADE;
     }
     return 0;

@@ -10,7 +10,8 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +19,10 @@ from attrs import frozen
 
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect
-from layerstore.errors import CannotRepresent, DigestMismatch, InvalidArchive, KernelError, LayerstoreError
+from layerstore.errors import DigestMismatch, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
-from layerstore.tar.skeleton import SkeletonWriter
+from layerstore.tar.engine import failure_of, no_memory, notices, opened_tree, strings, taken
+from layerstore.tar.skeleton import SkeletonWriter, shadow_of
 
 DIALECTS = {
     Dialect.OVERLAY: lib.LS_DIALECT_OVERLAY,
@@ -28,23 +30,15 @@ DIALECTS = {
     Dialect.MERGED: lib.LS_DIALECT_MERGED,
 }
 _TAKE = 1 << 18
-_REMEDIES = {
-    errno.ENOSPC: "Free some space on the filesystem of the data-root, then try again.",
-    errno.EDQUOT: "The quota of the data-root is used up: raise it or free some space.",
-    errno.EPERM: "Run as root: files of other owners and devices cannot be made otherwise.",
-    errno.EOPNOTSUPP: "The filesystem of the data-root cannot keep extended attributes: use ext4, xfs or btrfs.",
-}
-
-# ext4 says that there is no space when the xattrs of one file do not fit into its block.
-_TOO_LARGE = (errno.ENOSPC, errno.E2BIG, errno.ERANGE)
-_LARGE_XATTR = (
-    "Unless the disk is full: the extended attributes of this file are larger than the filesystem of the data-root "
-    "keeps (ext4: 4 KiB a file). Use xfs or btrfs."
-)
+_MORE_THREADS = "Raise the limit of threads (`ulimit -u`, or the cgroup's `pids.max`), or end other programs."
 
 
 class Readable(Protocol):
-    """Where a tar comes from: `io.RawIOBase.readinto`. 0 is the end."""
+    """Where a tar comes from: anything that has `readinto`, as files opened in binary mode and `io.BytesIO` have.
+
+    It blocks until there are bytes, fills at most the whole buffer and returns how many bytes it has put there, 0 at
+    the end. The buffer is valid until it returns. What it raises goes through to the caller of `unpack`.
+    """
 
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
@@ -53,10 +47,13 @@ class Readable(Protocol):
 class Unpacked:
     """What unpacking a layer's tar found out.
 
+    `diff_id` is the digest of the tar and `size` its length in bytes. `entries` is the number of entries, those of
+    whiteouts among them. `root_opaque`: the layer hides all that the layers below have.
+
     `implied` are the directories that the tar needs but does not list: their mode, owner and times are those of the
-    layers below. See implied.py.
-    `needs_parents`: a hard link leads to what no earlier entry has made, so this has to be unpacked again with `below`,
-    or as `bottom`. `notices` are things of the tar that no filesystem can hold.
+    layers below, which `adopt_implied` gives them. `needs_parents`: a hard link leads to what no earlier entry has
+    made, so the tar has to be unpacked again, with `below` or as `bottom`. `notices` are things of the tar that no
+    filesystem can hold, each as "what: /path".
     """
 
     diff_id: DiffID
@@ -80,60 +77,72 @@ def unpack(
     threads: int = 2,
     progress: Callable[[int], object] | None = None,
 ) -> Unpacked:
-    """Unpack the tar that `stream` gives into `tree`, and write its skeleton to the new file `skeleton`.
+    """Unpack the uncompressed tar that `stream` gives into `tree`, and write its skeleton to the new file `skeleton`.
 
-    `tree` is a folder, or a directory fd: with `MERGED`, that of a writable mount, which then changes as if a program
-    had changed it.
+    `tree` is an empty folder, or a directory descriptor: with `MERGED`, that of a writable mount, which then changes as
+    if a program had changed it. It is left open. `dialect` is the form in which removals lie in it.
 
-    `below` is a directory fd of the parents' merged tree. It may be left out for drivers with independent layers; for
-    `MERGED` it is the tree itself (and left out for a bottom layer). `bottom` says that there are no parents. Files
-    that the tar replaces by later entries of the same name go to `<skeleton>.shadowed/`. `progress` is told the bytes
-    of the tar as they come.
+    `below` is a directory descriptor of the parents' merged tree. It may be left out for drivers with independent
+    layers; for `MERGED` it is the tree itself (and left out for a bottom layer). `bottom` says that there are no
+    parents. `expected` is what the digest of the tar must be. Files that the tar replaces by later entries of the same
+    name go to the folder `shadow_of(skeleton)`. `threads` write files, beside the calling thread, which reads and
+    hashes. `progress` is told the bytes of the tar as they come: each time how many more.
 
     Raises `InvalidArchive` (malformed, cut short, leads outside), `DigestMismatch` (not `expected`), `CannotRepresent`
-    (a mark that the dialect has no room for), `KernelError` (no space, no permission). What was made until then is
-    left for the caller to discard.
+    (a mark that the dialect has no room for), `KernelError` (no space, no permission, no memory) with the path within
+    the layer. The skeleton is whole or not there; what was made in `tree` until then is left for the caller to discard.
     """
-    tree_fd = os.dup(tree) if isinstance(tree, int) else os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    unpacker = ffi.NULL
-    writers: list[threading.Thread] = []
-    try:
+    with ExitStack() as undo:
+        tree_fd = undo.enter_context(opened_tree(tree))
         nothing = lib.LS_BELOW_NOTHING if bottom else lib.LS_BELOW_UNKNOWN
         unpacker = lib.ls_unpack_new(
-            tree_fd, nothing if below is None else below, DIALECTS[dialect], os.fsencode(skeleton) + b".shadowed"
+            tree_fd, nothing if below is None else below, DIALECTS[dialect], os.fsencode(shadow_of(skeleton))
         )
         if unpacker == ffi.NULL:
-            raise MemoryError
-        for _ in range(max(threads, 1)):
-            writer = threading.Thread(target=lib.ls_unpack_write_files, args=(unpacker,))
-            writer.start()
-            writers.append(writer)
-        with SkeletonWriter(skeleton) as out:
-            diff_id, size = _feed(stream, unpacker, out, progress)
-            if expected is not None and diff_id != expected:
-                raise DigestMismatch("the layer", expected=expected, actual=diff_id, layer=expected)
-            if lib.ls_unpack_finish(unpacker):
-                raise _failure(unpacker)
-            out.add(_taken(lib.ls_unpack_skeleton, unpacker))
-            out.close(_taken(lib.ls_unpack_index, unpacker))
+            raise no_memory()
+        undo.callback(lib.ls_unpack_free, unpacker)
+        if lib.ls_unpack_begin(unpacker):
+            raise _failure(unpacker)
+        undo.enter_context(_writers(unpacker, threads))
+        out = undo.enter_context(SkeletonWriter(skeleton))
+        diff_id, size = _feed(stream, unpacker, out, progress)
+        if expected is not None and diff_id != expected:
+            raise DigestMismatch("the layer", expected=expected, actual=diff_id, layer=expected)
+        if lib.ls_unpack_finish(unpacker):
+            raise _failure(unpacker)
+        out.add(taken(lib.ls_unpack_skeleton, unpacker))
         facts = ffi.new("struct ls_unpack_result *")
         lib.ls_unpack_facts(unpacker, facts)
-        return Unpacked(
+        unpacked = Unpacked(
             diff_id=diff_id,
             size=size,
             entries=facts.entries,
             root_opaque=bool(facts.root_opaque),
-            implied=_strings(_taken(lib.ls_unpack_implied, unpacker)),
+            implied=tuple(os.fsdecode(path) for path in strings(taken(lib.ls_unpack_implied, unpacker))),
             needs_parents=bool(facts.needs_parents),
-            notices=_pairs(_strings(_taken(lib.ls_unpack_notices, unpacker))),
+            notices=notices(taken(lib.ls_unpack_notices, unpacker)),
         )
+        out.close(taken(lib.ls_unpack_index, unpacker))
+        return unpacked
+
+
+@contextmanager
+def _writers(unpacker: Any, count: int) -> Iterator[None]:
+    """Threads that write files; they have ended when this returns."""
+    running: list[threading.Thread] = []
+    try:
+        for _ in range(max(count, 1)):
+            writer = threading.Thread(target=lib.ls_unpack_write_files, args=(unpacker,))
+            try:
+                writer.start()
+            except RuntimeError:
+                raise KernelError("clone", errno.EAGAIN, remedy=_MORE_THREADS) from None
+            running.append(writer)
+        yield
     finally:
-        if unpacker != ffi.NULL:
-            lib.ls_unpack_stop(unpacker)
-            for writer in writers:
-                writer.join()
-            lib.ls_unpack_free(unpacker)
-        os.close(tree_fd)
+        lib.ls_unpack_stop(unpacker)
+        for writer in running:
+            writer.join()
 
 
 def _feed(
@@ -155,7 +164,7 @@ def _feed(
         if lib.ls_unpack_feed(unpacker, filled, last):
             raise _failure(unpacker)
         if lib.ls_unpack_skeleton(unpacker, ffi.new("uint8_t **")) >= _TAKE:
-            out.add(_taken(lib.ls_unpack_skeleton, unpacker))
+            out.add(taken(lib.ls_unpack_skeleton, unpacker))
             lib.ls_unpack_taken(unpacker)
         if progress is not None:
             progress(filled)
@@ -167,42 +176,15 @@ def _fill(stream: Readable, view: memoryview) -> int:
     filled = 0
     while filled < len(view):
         got = stream.readinto(view[filled:])
+        if got is None:
+            raise KernelError(
+                "read", errno.EAGAIN, remedy="The stream of a layer's tar has to block until it has bytes."
+            )
         if not got:
             break
         filled += got
     return filled
 
 
-def _taken(take: Any, unpacker: Any) -> bytes:
-    data = ffi.new("uint8_t **")
-    length = take(unpacker, data)
-    return bytes(ffi.buffer(data[0], length)) if length else b""
-
-
-def _strings(text: bytes) -> tuple[str, ...]:
-    return tuple(os.fsdecode(one) for one in text.split(b"\0")[:-1])
-
-
-def _pairs(strings: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{kind}: /{path}" for kind, path in zip(strings[::2], strings[1::2], strict=True))
-
-
 def _failure(unpacker: Any) -> LayerstoreError:
-    failure = ffi.new("struct ls_failure *")
-    lib.ls_unpack_failure(unpacker, failure)
-    if failure.kind == 0:
-        return InvalidArchive("unpacking was stopped")
-    what, path = ffi.string(failure.what).decode(), ffi.string(failure.path)
-    if failure.kind == lib.LS_FAIL_ARCHIVE:
-        where = f"entry {os.fsdecode(path)!r}: " if path else ""
-        return InvalidArchive(
-            f"{where}{what}", remedy="The archive is damaged or malicious: get it from its source again.", path=path
-        )
-    if failure.kind == lib.LS_FAIL_DIALECT:
-        return CannotRepresent(
-            f"/{os.fsdecode(path)}: {what}", remedy="Use a store with another storage driver.", path=b"/" + path
-        )
-    too_large = what == "setxattr" and failure.code in _TOO_LARGE
-    return KernelError(
-        what, failure.code, path=b"/" + path, remedy=_LARGE_XATTR if too_large else _REMEDIES.get(failure.code)
-    )
+    return failure_of(lib.ls_unpack_failure, unpacker)

@@ -6,7 +6,11 @@
 #include "verify.h"
 #include "xxh64.h"
 
-#include <dirent.h>
+#include "../kernel/files/array.h"
+#include "../kernel/files/listing.h"
+#include "../kernel/files/marks.h"
+#include "../kernel/files/scope.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -17,23 +21,64 @@
 
 /* Where the payload of a sparse file lies in it. */
 struct sparse {
-    uint64_t path;
+    uint64_t path; /* the hash of its path */
     uint64_t extents_count;
     struct ls_reader extents;
 };
 
 struct ls_verify {
     int tree, dialect, level;
+    bool begun;
     struct ls_reader nodes;
     uint64_t nodes_left;
-    uint64_t *names; /* hashes of the paths that may be there, sorted */
-    size_t name_count;
-    struct sparse *sparse; /* sorted by the hash of the path */
-    size_t sparse_count;
-    DIR *listing; /* of the directory that is searched for what does not belong */
+    struct {
+        LS_ARRAY(uint64_t);
+    } names; /* hashes of the paths that may be there, sorted */
+    struct {
+        LS_ARRAY(struct sparse);
+    } sparse; /* sorted by path */
+    bool searching; /* `folder` is searched for what does not belong in it */
+    int folder_fd;
+    struct ls_listing listing;
     struct ls_bytes path, folder;
     struct ls_index_node node;
+    struct ls_damage damage;
+    struct ls_failure failure;
 };
+
+/* --- what is found of the path in hand ---------------------------------------------------------------------------- */
+
+/* Each check returns 0 when all is as it should be, 1 for damage, -errno for a failure. */
+
+static int damaged(struct ls_verify *verify, const char *what) {
+    verify->damage = (struct ls_damage){.path = (const char *)verify->path.data, .what = what};
+    return 1;
+}
+
+static int failed(struct ls_verify *verify) {
+    return ls_fail_at(&verify->failure, (const char *)verify->path.data);
+}
+
+static int fail(struct ls_verify *verify, const char *call, int code) {
+    ls_fail(&verify->failure, call, code);
+    return failed(verify);
+}
+
+static int fail_memory(struct ls_verify *verify) {
+    return ls_fail(&verify->failure, "malloc", -ENOMEM);
+}
+
+/* After a call that has told its failure: what it cannot read is damaged, unless it is this process that has too little to
+ * read it with. */
+static int unreadable(struct ls_verify *verify, const char *what) {
+    int code = verify->failure.code;
+    if (code == ENOMEM || code == EMFILE || code == ENFILE)
+        return failed(verify);
+    verify->damage = (struct ls_damage){(const char *)verify->path.data, what, code};
+    return 1;
+}
+
+/* --- the index ---------------------------------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -42,24 +87,15 @@ static int by_value(const void *a, const void *b) {
 
 /* The path on disk of what the index says, which for aufs' whiteouts is another name. */
 static int disk_path(const struct ls_verify *verify, const struct ls_index_node *node, struct ls_bytes *path) {
-    const uint8_t *slash = node->path_length ? memrchr(node->path, '/', node->path_length) : NULL;
-    size_t folder = slash ? (size_t)(slash - node->path) + 1 : 0;
     bool marker = verify->dialect == LS_DIALECT_AUFS && node->flags & LS_WHITEOUT;
     path->length = 0;
-    return ls_bytes_add(path, node->path, folder) ?: (marker ? ls_bytes_add(path, ".wh.", 4) : 0) ?: ls_bytes_add(path, node->path + folder, node->path_length - folder);
+    return marker ? ls_whiteout_path(path, (const char *)node->path, node->path_length)
+                  : ls_bytes_add(path, node->path, node->path_length);
 }
 
 static int add_sparse(struct ls_verify *verify, const struct ls_index_payload *payload) {
-    if (!(verify->sparse_count & (verify->sparse_count - 1))) { /* at each power of two there is no more room */
-        size_t room = verify->sparse_count ? verify->sparse_count * 2 : 1;
-        struct sparse *grown = realloc(verify->sparse, room * sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        verify->sparse = grown;
-    }
-    verify->sparse[verify->sparse_count++] =
-        (struct sparse){ls_xxh64_of(payload->path, payload->path_length, 0), payload->extents_count, verify->nodes};
-    return 0;
+    struct sparse sparse = {ls_xxh64_of(payload->path, payload->path_length, 0), payload->extents_count, verify->nodes};
+    return ls_array_add(&verify->sparse, sparse);
 }
 
 /* Goes over the payloads, which stand before the nodes. */
@@ -72,46 +108,34 @@ static int read_payloads(struct ls_verify *verify) {
     for (uint64_t left = ls_read_number(reader); left && !reader->bad; left--) {
         if (!ls_index_get_payload(reader, &payload))
             break;
-        if (payload.extents_count && payload.path && add_sparse(verify, &payload))
-            return -ENOMEM;
+        int rc = payload.extents_count && payload.path ? add_sparse(verify, &payload) : 0;
+        if (rc)
+            return rc;
         for (uint64_t n = 0; n < payload.extents_count && !reader->bad; n++) {
             ls_read_number(reader);
             ls_read_number(reader);
         }
     }
-    if (verify->sparse_count)
-        qsort(verify->sparse, verify->sparse_count, sizeof *verify->sparse, by_value); /* the hash comes first */
+    ls_array_sort(&verify->sparse, by_value); /* the hash comes first */
     return 0;
+}
+
+static int add_name(struct ls_verify *verify, const struct ls_bytes *path) {
+    return ls_array_add(&verify->names, ls_xxh64_of(path->data, path->length, 0));
 }
 
 static int collect_names(struct ls_verify *verify) {
     struct ls_reader reader = verify->nodes;
     struct ls_index_node node;
-    struct ls_bytes path = {0};
-    size_t room = 0;
+    LS_BYTES_FREED struct ls_bytes path = {0};
     int rc = 0;
     for (uint64_t left = verify->nodes_left; !rc && left && ls_index_get_node(&reader, &node); left--) {
-        if (verify->name_count + 2 > room) {
-            room = room ? room * 2 : 1024;
-            uint64_t *grown = realloc(verify->names, room * sizeof *grown);
-            if (!grown) {
-                rc = -ENOMEM;
-                break;
-            }
-            verify->names = grown;
-        }
-        if ((rc = disk_path(verify, &node, &path)))
-            break;
-        verify->names[verify->name_count++] = ls_xxh64_of(path.data, path.length, 0);
-        if (verify->dialect == LS_DIALECT_AUFS && node.flags & LS_OPAQUE) {
-            rc = ls_bytes_add(&path, node.path_length ? "/" : "", node.path_length ? 1 : 0)
-                     ?: ls_bytes_add(&path, ".wh..wh..opq", 12);
-            verify->names[verify->name_count++] = ls_xxh64_of(path.data, path.length, 0);
-        }
+        rc = disk_path(verify, &node, &path) ?: add_name(verify, &path);
+        if (!rc && verify->dialect == LS_DIALECT_AUFS && node.flags & LS_OPAQUE)
+            rc = (path.length ? ls_bytes_add(&path, "/", 1) : 0)
+                     ?: ls_bytes_add(&path, LS_OPAQUE_NAME, LS_LENGTH_OF(LS_OPAQUE_NAME)) ?: add_name(verify, &path);
     }
-    if (verify->name_count)
-        qsort(verify->names, verify->name_count, sizeof *verify->names, by_value);
-    ls_bytes_free(&path);
+    ls_array_sort(&verify->names, by_value);
     return rc;
 }
 
@@ -120,29 +144,38 @@ struct ls_verify *ls_verify_new(int tree, int dialect, int level, const uint8_t 
     if (!verify)
         return NULL;
     verify->tree = tree, verify->dialect = dialect, verify->level = level;
+    verify->folder_fd = -1;
     verify->nodes = (struct ls_reader){index, index + length, false};
-    if (read_payloads(verify)) {
-        ls_verify_free(verify);
-        return NULL;
-    }
-    verify->nodes_left = ls_read_number(&verify->nodes);
-    if (level >= LS_VERIFY_ATTRIBUTES && dialect != LS_DIALECT_MERGED && collect_names(verify)) {
-        ls_verify_free(verify);
-        return NULL;
-    }
     return verify;
+}
+
+/* A merged tree has the names of other layers, too. */
+static bool knows_all_names(const struct ls_verify *verify) {
+    return verify->level >= LS_VERIFY_ATTRIBUTES && verify->dialect != LS_DIALECT_MERGED;
+}
+
+static int begin(struct ls_verify *verify) {
+    verify->begun = true;
+    if (read_payloads(verify))
+        return fail_memory(verify);
+    verify->nodes_left = ls_read_number(&verify->nodes);
+    return knows_all_names(verify) && collect_names(verify) ? fail_memory(verify) : 0;
 }
 
 void ls_verify_free(struct ls_verify *verify) {
     if (!verify)
         return;
-    if (verify->listing)
-        closedir(verify->listing);
-    free(verify->names);
-    free(verify->sparse);
+    ls_scope_close(&verify->folder_fd);
+    ls_listing_end(&verify->listing);
+    ls_array_free(&verify->names);
+    ls_array_free(&verify->sparse);
     ls_bytes_free(&verify->path);
     ls_bytes_free(&verify->folder);
     free(verify);
+}
+
+void ls_verify_failure(struct ls_verify *verify, struct ls_failure *failure) {
+    *failure = verify->failure;
 }
 
 /* --- one node ----------------------------------------------------------------------------------------------------- */
@@ -153,37 +186,48 @@ static mode_t format_of(unsigned type) {
     return type < sizeof FORMATS / sizeof *FORMATS ? FORMATS[type] : 0;
 }
 
-static const char *check_whiteout(const struct ls_verify *verify, int fd, const struct stat *facts) {
+static int check_whiteout(struct ls_verify *verify, int fd, const struct stat *facts) {
     if (verify->dialect == LS_DIALECT_MERGED)
-        return fd >= 0 ? "what the layer removes is there" : NULL;
+        return fd >= 0 ? damaged(verify, "what the layer removes is there") : 0;
     if (fd < 0)
-        return "the whiteout is missing";
+        return damaged(verify, "the whiteout is missing");
     bool right = verify->dialect == LS_DIALECT_OVERLAY ? S_ISCHR(facts->st_mode) && facts->st_rdev == 0
                                                        : S_ISREG(facts->st_mode);
-    return right ? NULL : "the whiteout is none any more";
+    return right ? 0 : damaged(verify, "the whiteout is none any more");
 }
 
-static const char *check_link(const struct ls_verify *verify, const struct ls_index_node *node,
-                              const struct stat *facts) {
-    struct ls_bytes target = {0};
+static bool is_missing(int fd) {
+    return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP;
+}
+
+static int look_at(struct ls_verify *verify, const char *path, struct stat *facts) {
+    LS_CLOSED int fd = ls_open_beneath(verify->tree, path, O_PATH | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return ls_fail(&verify->failure, "openat2", fd);
+    return fstat(fd, facts) ? LS_FAIL(&verify->failure, "fstat") : 0;
+}
+
+static int check_link(struct ls_verify *verify, const struct stat *facts) {
+    const struct ls_index_node *node = &verify->node;
+    LS_BYTES_FREED struct ls_bytes target = {0};
     struct stat other;
-    int fd = ls_bytes_add(&target, node->target, node->target_length)
-                 ? -ENOMEM
-                 : ls_open_beneath(verify->tree, (char *)target.data, O_PATH | O_NOFOLLOW, 0);
-    bool linked = fd >= 0 && !fstat(fd, &other) && other.st_ino == facts->st_ino && other.st_dev == facts->st_dev;
-    if (fd >= 0)
-        close(fd);
-    ls_bytes_free(&target);
-    return linked ? NULL : "it is no longer a link to the same file";
+    if (ls_bytes_add(&target, node->target, node->target_length))
+        return fail_memory(verify);
+    int rc = look_at(verify, (char *)target.data, &other);
+    if (rc && !is_missing(rc))
+        return unreadable(verify, "the file that it links to cannot be looked at");
+    bool linked = !rc && other.st_ino == facts->st_ino && other.st_dev == facts->st_dev;
+    return linked ? 0 : damaged(verify, "it is no longer a link to the same file");
 }
 
-static int hash_range(int fd, uint8_t *buffer, struct ls_xxh64 *hash, int64_t at, int64_t length) {
+/* Up to the end of the file, if that comes first: the hash tells. */
+static int hash_range(struct ls_verify *verify, int fd, uint8_t *buffer, struct ls_xxh64 *hash, int64_t at,
+                      int64_t length) {
     while (length > 0) {
-        ssize_t got = pread(fd, buffer, length < LS_CHUNK ? (size_t)length : LS_CHUNK, at);
-        if (got < 0)
-            return -errno;
-        if (got == 0)
-            return 0; /* shorter than it was: the hash tells */
+        size_t want = length < LS_CHUNK ? (size_t)length : LS_CHUNK;
+        ssize_t got = ls_disk_read(fd, buffer, want, at, &verify->failure);
+        if (got <= 0)
+            return (int)got;
         ls_xxh64_add(hash, buffer, (size_t)got);
         at += got, length -= got;
     }
@@ -191,76 +235,103 @@ static int hash_range(int fd, uint8_t *buffer, struct ls_xxh64 *hash, int64_t at
 }
 
 /* The payload, as the tar had it: of a sparse file not the holes, which may be larger than any disk. */
-static int hash_payload(const struct ls_verify *verify, int fd, const struct ls_index_node *node, uint8_t *buffer,
-                        struct ls_xxh64 *hash) {
+static int hash_payload(struct ls_verify *verify, int fd, uint8_t *buffer, struct ls_xxh64 *hash) {
+    const struct ls_index_node *node = &verify->node;
     if (!(node->flags & LS_SPARSE))
-        return hash_range(fd, buffer, hash, 0, node->size);
+        return hash_range(verify, fd, buffer, hash, 0, node->size);
     uint64_t path = ls_xxh64_of(node->path, node->path_length, 0);
     const struct sparse *sparse =
-        verify->sparse_count ? bsearch(&path, verify->sparse, verify->sparse_count, sizeof *sparse, by_value) : NULL;
+        verify->sparse.count ? bsearch(&path, verify->sparse.list, verify->sparse.count, sizeof *sparse, by_value)
+                             : NULL;
     struct ls_reader reader = sparse ? sparse->extents : (struct ls_reader){0};
     int rc = 0;
     for (uint64_t n = 0; !rc && sparse && n < sparse->extents_count && !reader.bad; n++) {
         int64_t at = (int64_t)ls_read_number(&reader);
-        rc = hash_range(fd, buffer, hash, at, (int64_t)ls_read_number(&reader));
+        rc = hash_range(verify, fd, buffer, hash, at, (int64_t)ls_read_number(&reader));
     }
     return rc;
 }
 
-static const char *check_content(const struct ls_verify *verify, int fd, const struct ls_index_node *node, int *code) {
+static int hash_file(struct ls_verify *verify, int fd, uint64_t *content) {
     char link[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    int data = open(link, O_RDONLY | O_CLOEXEC);
-    uint8_t *buffer = malloc(LS_CHUNK);
     struct ls_xxh64 hash;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    LS_CLOSED int data = open(link, O_RDONLY | O_CLOEXEC);
+    if (data < 0)
+        return LS_FAIL(&verify->failure, "open");
+    LS_FREED uint8_t *buffer = malloc(LS_CHUNK);
+    if (!buffer)
+        return fail_memory(verify);
     ls_xxh64_begin(&hash, 0);
-    int rc = data < 0 ? -errno : !buffer ? -ENOMEM : hash_payload(verify, data, node, buffer, &hash);
-    if (data >= 0)
-        close(data);
-    free(buffer);
-    if (rc)
-        return *code = -rc, "the file cannot be read";
-    return ls_xxh64_end(&hash) == node->content ? NULL : "the content has changed";
+    int rc = hash_payload(verify, data, buffer, &hash);
+    *content = ls_xxh64_end(&hash);
+    return rc;
 }
 
-static const char *check_attributes(const struct ls_verify *verify, int fd, const struct ls_index_node *node,
-                                    const struct stat *facts, int *code) {
-    const char *call;
+static int check_content(struct ls_verify *verify, int fd) {
+    uint64_t content = 0;
+    if (hash_file(verify, fd, &content))
+        return unreadable(verify, "the file cannot be read");
+    return content == verify->node.content ? 0 : damaged(verify, "the content has changed");
+}
+
+static int check_target(struct ls_verify *verify, int fd) {
     char target[PATH_MAX];
-    if (node->type == LS_SYMLINK) {
-        ssize_t length = readlinkat(fd, "", target, sizeof target);
-        if (length < 0 || ls_xxh64_of(target, (size_t)length, 0) != node->content)
-            return "the symlink leads elsewhere";
-    } else if ((facts->st_mode & 07777) != node->mode)
-        return "the mode has changed";
+    ssize_t length = readlinkat(fd, "", target, sizeof target);
+    if (length < 0) {
+        LS_FAIL(&verify->failure, "readlinkat");
+        return unreadable(verify, "the symlink cannot be read");
+    }
+    bool same = ls_xxh64_of(target, (size_t)length, 0) == verify->node.content;
+    return same ? 0 : damaged(verify, "the symlink leads elsewhere");
+}
+
+static int check_xattrs(struct ls_verify *verify, int fd) {
+    LS_BYTES_FREED struct ls_bytes xattrs = {0};
+    if (ls_disk_read_xattrs(fd, verify->dialect == LS_DIALECT_OVERLAY, &xattrs, &verify->failure))
+        return unreadable(verify, "the extended attributes cannot be read");
+    bool same = ls_xattrs_hash(xattrs.data, xattrs.length) == verify->node.attributes;
+    return same ? 0 : damaged(verify, "the extended attributes have changed");
+}
+
+static int check_attributes(struct ls_verify *verify, int fd, const struct stat *facts) {
+    const struct ls_index_node *node = &verify->node;
+    int found = node->type == LS_SYMLINK ? check_target(verify, fd) : 0;
+    if (found)
+        return found;
+    if (node->type != LS_SYMLINK && (facts->st_mode & 07777) != node->mode)
+        return damaged(verify, "the mode has changed");
     if (facts->st_uid != node->uid || facts->st_gid != node->gid)
-        return "the owner has changed";
+        return damaged(verify, "the owner has changed");
     if ((node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE) &&
         facts->st_rdev != makedev(node->major, node->minor))
-        return "the device number has changed";
-    struct ls_bytes xattrs = {0};
-    int rc = ls_xattrs_read(fd, verify->dialect == LS_DIALECT_OVERLAY, &xattrs, &call);
-    bool same = ls_xattrs_hash(xattrs.data, xattrs.length) == node->attributes;
-    ls_bytes_free(&xattrs);
-    if (rc)
-        *code = -rc;
-    if (rc || !same)
-        return rc ? "the extended attributes cannot be read" : "the extended attributes have changed";
-    return NULL;
+        return damaged(verify, "the device number has changed");
+    return check_xattrs(verify, fd);
 }
 
-static const char *check_opaque(const struct ls_verify *verify, int fd, const struct ls_index_node *node) {
+/* 1: the mark is there, 0: it is not, or -errno. */
+static int has_opaque_mark(struct ls_verify *verify, int fd) {
     char link[64], mark;
     struct stat facts;
-    bool right = true;
-    if (!(node->flags & LS_OPAQUE) || verify->level < LS_VERIFY_ATTRIBUTES)
-        return NULL;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (verify->dialect == LS_DIALECT_OVERLAY)
-        right = getxattr(link, "trusted.overlay.opaque", &mark, 1) == 1 && mark == 'y';
-    else if (verify->dialect == LS_DIALECT_AUFS)
-        right = fstatat(fd, ".wh..wh..opq", &facts, AT_SYMLINK_NOFOLLOW) == 0;
-    return right ? NULL : "the directory is not opaque any more";
+    if (verify->dialect == LS_DIALECT_OVERLAY) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t length = getxattr(link, LS_OVERLAY_PREFIX "opaque", &mark, 1);
+        if (length < 0 && errno != ENODATA && errno != ERANGE)
+            return LS_FAIL(&verify->failure, "getxattr");
+        return length == 1 && mark == 'y';
+    }
+    if (verify->dialect == LS_DIALECT_AUFS && fstatat(fd, LS_OPAQUE_NAME, &facts, AT_SYMLINK_NOFOLLOW))
+        return errno == ENOENT ? 0 : LS_FAIL(&verify->failure, "fstatat");
+    return 1; /* a merged tree has no marks */
+}
+
+static int check_opaque(struct ls_verify *verify, int fd) {
+    if (!(verify->node.flags & LS_OPAQUE) || verify->level < LS_VERIFY_ATTRIBUTES)
+        return 0;
+    int marked = has_opaque_mark(verify, fd);
+    if (marked < 0)
+        return unreadable(verify, "whether the directory is opaque cannot be read");
+    return marked ? 0 : damaged(verify, "the directory is not opaque any more");
 }
 
 /* A time beyond what a filesystem keeps lies on it as the last that it keeps, without a fraction (vfs: timestamp_truncate). */
@@ -278,100 +349,106 @@ static bool is_kept(const struct stat *facts, const struct ls_index_node *node) 
     return seconds == INT32_MIN && node->mtime < INT32_MIN;
 }
 
-static const char *check(const struct ls_verify *verify, int fd, const struct ls_index_node *node, int *code) {
+/* `fd` is negative when nothing is there. */
+static int check(struct ls_verify *verify, int fd) {
+    const struct ls_index_node *node = &verify->node;
     struct stat facts = {0};
-    if (fd >= 0 && fstat(fd, &facts))
-        return *code = errno, "it cannot be looked at";
+    if (fd >= 0 && fstat(fd, &facts)) {
+        LS_FAIL(&verify->failure, "fstat");
+        return unreadable(verify, "it cannot be looked at");
+    }
     if (fd < 0 && node->flags & LS_HOLLOW)
-        return NULL; /* the parents do not have the directory either */
+        return 0; /* the parents do not have the directory either */
     if (node->flags & LS_WHITEOUT && !node->type)
         return check_whiteout(verify, fd, &facts);
     if (fd < 0)
-        return "it is missing";
+        return damaged(verify, "it is missing");
     bool link = node->type == LS_HARD_LINK;
     if (link ? S_ISDIR(facts.st_mode) : (facts.st_mode & S_IFMT) != format_of(node->type))
-        return "it is of another type now";
+        return damaged(verify, "it is of another type now");
     if (S_ISREG(facts.st_mode) && facts.st_size != node->size)
-        return "the size has changed";
-    const char *what = check_opaque(verify, fd, node);
-    if (what || node->flags & LS_IMPLIED) /* its attributes come from the parents */
-        return what;
+        return damaged(verify, "the size has changed");
+    int found = check_opaque(verify, fd);
+    if (found || node->flags & LS_IMPLIED) /* its attributes come from the parents */
+        return found;
     if (!is_kept(&facts, node))
-        return "the time has changed";
+        return damaged(verify, "the time has changed");
     if (verify->level < LS_VERIFY_ATTRIBUTES)
-        return NULL;
-    what = link && node->target_length ? check_link(verify, node, &facts) : NULL;
-    if (!what && !link)
-        what = check_attributes(verify, fd, node, &facts, code);
-    if (!what && verify->level >= LS_VERIFY_CONTENT && node->type == LS_REGULAR)
-        what = check_content(verify, fd, node, code);
-    return what;
+        return 0;
+    if (link)
+        return node->target_length ? check_link(verify, &facts) : 0;
+    found = check_attributes(verify, fd, &facts);
+    if (!found && verify->level >= LS_VERIFY_CONTENT && node->type == LS_REGULAR)
+        found = check_content(verify, fd);
+    return found;
 }
 
 /* --- what does not belong ----------------------------------------------------------------------------------------- */
 
 static int begin_search(struct ls_verify *verify) {
-    int fd = ls_open_beneath(verify->tree, verify->node.path_length ? (char *)verify->path.data : ".",
-                             O_RDONLY | O_DIRECTORY, 0);
+    int fd =
+        ls_open_beneath(verify->tree, verify->path.length ? (char *)verify->path.data : ".", O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
-        return fd;
-    if (!(verify->listing = fdopendir(fd))) {
-        close(fd);
-        return -errno;
-    }
-    return ls_bytes_set(&verify->folder, verify->path.data, verify->path.length);
+        return fail(verify, "openat2", fd);
+    verify->searching = true;
+    verify->folder_fd = fd;
+    if (ls_bytes_set(&verify->folder, verify->path.data, verify->path.length))
+        return fail_memory(verify);
+    return ls_listing_begin(&verify->listing, fd, &verify->failure) ? failed(verify) : 0;
 }
 
-/* 1: the next name that is in no index, in `path`. */
+static int search_path(struct ls_verify *verify, const char *name) {
+    struct ls_bytes *path = &verify->path;
+    int rc = ls_bytes_set(path, verify->folder.data, verify->folder.length) ?: (path->length ? ls_bytes_add(path, "/", 1) : 0)
+        ?: ls_bytes_add(path, name, strlen(name));
+    return rc ? fail_memory(verify) : 0;
+}
+
+/* The next name of the folder that is in no index, or the end of the search. */
 static int search(struct ls_verify *verify) {
-    for (struct dirent *one; (one = readdir(verify->listing));) {
-        if (!strcmp(one->d_name, ".") || !strcmp(one->d_name, ".."))
-            continue;
-        int rc = ls_bytes_set(&verify->path, verify->folder.data, verify->folder.length) ?: (verify->folder.length ? ls_bytes_add(&verify->path, "/", 1) : 0)
-            ?: ls_bytes_add(&verify->path, one->d_name, strlen(one->d_name));
-        if (rc)
+    int rc;
+    while ((rc = ls_listing_next(&verify->listing)) > 0) {
+        if ((rc = search_path(verify, verify->listing.name)))
             return rc;
         uint64_t hash = ls_xxh64_of(verify->path.data, verify->path.length, 0);
-        if (!verify->name_count || !bsearch(&hash, verify->names, verify->name_count, sizeof hash, by_value))
-            return 1;
+        if (!verify->names.count || !bsearch(&hash, verify->names.list, verify->names.count, sizeof hash, by_value))
+            return damaged(verify, "it does not belong to the layer");
     }
-    closedir(verify->listing);
-    verify->listing = NULL;
+    if (rc)
+        return ls_fail_at(&verify->failure, (const char *)verify->folder.data);
+    close(ls_take_fd(&verify->folder_fd));
+    verify->searching = false;
     return 0;
 }
 
-int ls_verify_next(struct ls_verify *verify, const char **path, const char **what, int *code) {
-    *code = 0;
-    for (;;) {
-        if (verify->listing) {
-            int rc = search(verify);
-            *path = (char *)verify->path.data, *what = "it does not belong to the layer", *code = rc < 0 ? -rc : 0;
-            if (rc)
-                return rc < 0 ? -1 : 1;
-            continue;
-        }
-        *path = "", *what = "the skeleton is damaged";
-        if (verify->nodes.bad)
-            return *code = EBADMSG, verify->nodes_left = 0, verify->nodes.bad = false, 1;
-        if (!verify->nodes_left)
-            return 0;
-        verify->nodes_left--;
-        if (!ls_index_get_node(&verify->nodes, &verify->node))
-            continue;
-        int rc = disk_path(verify, &verify->node, &verify->path);
-        int fd = rc ? rc
-                    : ls_open_beneath(verify->tree, verify->path.length ? (char *)verify->path.data : ".",
-                                      O_PATH | O_NOFOLLOW, 0);
-        *path = (char *)verify->path.data;
-        if (fd < 0 && fd != -ENOENT && fd != -ENOTDIR && fd != -ELOOP)
-            return *what = "openat2", *code = -fd, -1;
-        *what = check(verify, fd, &verify->node, code);
-        if (fd >= 0)
-            close(fd);
-        if (!*what && fd >= 0 && verify->node.type == LS_DIRECTORY && verify->level >= LS_VERIFY_ATTRIBUTES &&
-            verify->dialect != LS_DIALECT_MERGED && (rc = begin_search(verify)))
-            return *what = "readdir", *code = -rc, -1;
-        if (*what)
-            return 1;
+/* --- all together ------------------------------------------------------------------------------------------------- */
+
+static int next_node(struct ls_verify *verify) {
+    if (disk_path(verify, &verify->node, &verify->path))
+        return fail_memory(verify);
+    const char *path = verify->path.length ? (char *)verify->path.data : ".";
+    LS_CLOSED int fd = ls_open_beneath(verify->tree, path, O_PATH | O_NOFOLLOW, 0);
+    if (fd < 0 && !is_missing(fd))
+        return fail(verify, "openat2", fd);
+    int found = check(verify, fd);
+    bool search = !found && fd >= 0 && verify->node.type == LS_DIRECTORY && knows_all_names(verify);
+    return search ? begin_search(verify) : found;
+}
+
+int ls_verify_next(struct ls_verify *verify, struct ls_damage *damage) {
+    int found = verify->begun ? 0 : begin(verify);
+    while (!found) {
+        if (verify->searching)
+            found = search(verify);
+        else if (verify->nodes.bad) {
+            verify->damage = (struct ls_damage){"", "the skeleton is damaged", 0};
+            verify->nodes_left = 0, verify->nodes.bad = false;
+            found = 1;
+        } else if (!verify->nodes_left)
+            break;
+        else if (verify->nodes_left--, ls_index_get_node(&verify->nodes, &verify->node))
+            found = next_node(verify);
     }
+    *damage = verify->damage;
+    return found;
 }

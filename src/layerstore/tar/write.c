@@ -20,22 +20,10 @@ struct output {
     struct ls_xxh64 hash;
 };
 
-static int write_at(int fd, const uint8_t *data, size_t length, int64_t position) {
-    while (length) {
-        ssize_t wrote = pwrite(fd, data, length, position);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote < 0)
-            return -errno;
-        data += wrote, position += wrote, length -= (size_t)wrote;
-    }
-    return 0;
-}
-
-static int put(struct output *out, const uint8_t *data, size_t length) {
+static int put(struct output *out, const uint8_t *data, size_t length, struct ls_failure *failure) {
     ls_xxh64_add(&out->hash, data, length);
     if (!out->job->sparse) {
-        int rc = write_at(out->fd, data, length, out->position);
+        int rc = ls_disk_write(out->fd, data, length, out->position, failure);
         out->position += (int64_t)length;
         if (out->position - out->written_back >= WRITE_BACK) {
             sync_file_range(out->fd, out->written_back, out->position - out->written_back, SYNC_FILE_RANGE_WRITE);
@@ -46,12 +34,12 @@ static int put(struct output *out, const uint8_t *data, size_t length) {
     while (length) {
         while (out->extent < out->job->extents_count && out->extent_done == out->job->extents[out->extent].length)
             out->extent++, out->extent_done = 0;
-        if (out->extent == out->job->extents_count)
-            return -EBADMSG; /* the reader has checked that the extents hold the payload */
+        if (out->extent == out->job->extents_count) /* the reader has checked that the extents hold the payload */
+            return ls_fail(failure, "pwrite", -EBADMSG);
         const struct ls_extent *extent = &out->job->extents[out->extent];
         size_t room = (size_t)(extent->length - out->extent_done);
         size_t part = length < room ? length : room;
-        int rc = write_at(out->fd, data, part, extent->offset + out->extent_done);
+        int rc = ls_disk_write(out->fd, data, part, extent->offset + out->extent_done, failure);
         if (rc)
             return rc;
         out->extent_done += (int64_t)part;
@@ -61,48 +49,46 @@ static int put(struct output *out, const uint8_t *data, size_t length) {
 }
 
 static int open_output(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_job *job, bool exact_mode,
-                       const char **call) {
+                       struct ls_failure *failure) {
     if (job->shadow >= 0) {
         char name[32];
         snprintf(name, sizeof name, "%lld", (long long)job->shadow);
-        *call = "openat";
         int fd = openat(unpack->shadow, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        return fd < 0 ? -errno : fd;
+        return fd < 0 ? LS_FAIL(failure, "openat") : fd;
     }
-    int folder = ls_disk_folder(&unpack->disk, cursor, job->node->parent, unpack->generation, call);
-    return folder < 0 ? folder : ls_disk_regular(&unpack->disk, folder, job->node, exact_mode, call);
+    int folder = ls_disk_folder(&unpack->disk, cursor, job->node->parent, unpack->generation, failure);
+    return folder < 0 ? folder : ls_disk_regular(&unpack->disk, folder, job->node, exact_mode, failure);
 }
 
 static int regular(struct ls_unpack *unpack, struct ls_cursor *cursor, struct ls_job *job, bool exact_mode,
-                   const char **call) {
-    struct output out = {.fd = open_output(unpack, cursor, job, exact_mode, call), .job = job};
+                   struct ls_failure *failure) {
+    LS_CLOSED int fd = open_output(unpack, cursor, job, exact_mode, failure);
+    struct output out = {.fd = fd, .job = job};
     int rc = 0;
-    if (out.fd < 0)
-        return out.fd;
+    if (fd < 0)
+        return fd;
     ls_xxh64_begin(&out.hash, 0);
     for (struct ls_segment *segment; !rc && (segment = ls_job_segment(&unpack->queue, job));
-         ls_segment_done(&unpack->queue, segment)) {
-        *call = "pwrite";
-        rc = put(&out, segment->data, segment->length);
-    }
-    if (!rc && job->sparse && ftruncate(out.fd, job->node->size))
-        *call = "ftruncate", rc = -errno;
-    if (!rc)
-        rc = ls_disk_settle(&unpack->disk, out.fd, job->node,
-                            exact_mode && job->shadow < 0 && unpack->disk.dialect != LS_DIALECT_MERGED, call);
-    if (close(out.fd) && !rc)
-        *call = "close", rc = -errno;
+         ls_segment_done(&unpack->queue, segment))
+        rc = put(&out, segment->data, segment->length, failure);
+    if (rc)
+        return rc;
+    if (job->sparse && ftruncate(fd, job->node->size))
+        return LS_FAIL(failure, "ftruncate");
+    bool mode_is_set = exact_mode && job->shadow < 0 && unpack->disk.dialect != LS_DIALECT_MERGED;
     job->node->content = ls_xxh64_end(&out.hash);
-    return rc;
+    rc = ls_disk_settle(&unpack->disk, fd, job->node, mode_is_set, failure);
+    return rc ? rc : ls_disk_close(&fd, failure);
 }
 
-static int special(struct ls_unpack *unpack, struct ls_cursor *cursor, struct ls_job *job, const char **call) {
-    int folder = ls_disk_folder(&unpack->disk, cursor, job->node->parent, unpack->generation, call);
-    return folder < 0 ? folder : ls_disk_special(&unpack->disk, folder, job->node, call);
+static int special(struct ls_unpack *unpack, struct ls_cursor *cursor, struct ls_job *job, struct ls_failure *failure) {
+    int folder = ls_disk_folder(&unpack->disk, cursor, job->node->parent, unpack->generation, failure);
+    return folder < 0 ? folder : ls_disk_special(&unpack->disk, folder, job->node, failure);
 }
 
 int ls_unpack_write_files(struct ls_unpack *unpack) {
     struct ls_cursor cursor = {.fd = -1};
+    struct ls_failure failure = {0};
     struct ls_job *job;
     int failed = 0;
     /* a umask belongs to the thread once it shares its filesystem context with no other; the mode in open(2) is exact then */
@@ -110,11 +96,10 @@ int ls_unpack_write_files(struct ls_unpack *unpack) {
     if (exact_mode)
         umask(0);
     while ((job = ls_queue_take(&unpack->queue))) {
-        const char *call = "";
-        int rc = job->node->type == LS_REGULAR ? regular(unpack, &cursor, job, exact_mode, &call)
-                                               : special(unpack, &cursor, job, &call);
+        int rc = job->node->type == LS_REGULAR ? regular(unpack, &cursor, job, exact_mode, &failure)
+                                               : special(unpack, &cursor, job, &failure);
         if (rc)
-            failed = ls_fail_system(unpack, rc, call, job->node);
+            failed = ls_note(unpack, &failure, job->node);
         ls_job_done(&unpack->queue, job);
     }
     ls_cursor_close(&cursor);

@@ -50,6 +50,9 @@ static inline void ls_bytes_free(struct ls_bytes *bytes) {
     *bytes = (struct ls_bytes){0};
 }
 
+/* As in scope.h. */
+#define LS_BYTES_FREED __attribute__((cleanup(ls_bytes_free)))
+
 /* LEB128: seven bits a byte, least significant first. */
 static inline int ls_bytes_number(struct ls_bytes *bytes, uint64_t value) {
     uint8_t text[10];
