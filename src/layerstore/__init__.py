@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from layerstore.store import Info, Migrated, Pruned, Store
     from layerstore.store import migrate_store as migrate
     from layerstore.store import open_store as open
+    from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage
 
 __all__ = [
     "Ambiguous",
@@ -56,15 +57,18 @@ __all__ = [
     "ConfigError",
     "Container",
     "ContainerState",
+    "ContainerUsage",
     "Copied",
     "Damaged",
     "DepthExceeded",
     "DigestMismatch",
+    "DiskUsage",
     "DriverMismatch",
     "DriverNotFound",
     "DriverNotSupported",
     "History",
     "Image",
+    "ImageUsage",
     "InUse",
     "Info",
     "InvalidArchive",
@@ -73,6 +77,7 @@ __all__ = [
     "KernelError",
     "Kind",
     "LayerSource",
+    "LayerUsage",
     "LayerstoreError",
     "Loaded",
     "Migrated",
@@ -98,6 +103,7 @@ _HOMES = {
     "copying": ("Copied",),
     "images": ("History", "Image", "Loaded", "Removal"),
     "layers": ("LayerSource",),
+    "usage": ("ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage"),
     "store": ("Info", "Migrated", "Pruned", "Store"),
 }
 

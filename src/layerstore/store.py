@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -42,6 +42,7 @@ from layerstore.session import Session
 if TYPE_CHECKING:
     from layerstore.check import Told
     from layerstore.layers import Progress
+    from layerstore.usage import DiskUsage
 
 __all__ = ["Info", "Migrated", "Problem", "Pruned", "Store", "migrate_store", "open_store"]
 
@@ -340,19 +341,37 @@ class Store:
         """`check`, one by one as they are found."""
         return problems(self.layers, self._containers.with_files, content=content, progress=progress)
 
-    def prune(self, *, all_images: bool = False, containers: bool = False) -> Pruned:
+    def prune(
+        self,
+        *,
+        all_images: bool = False,
+        containers: bool = False,
+        images: bool = True,
+        fits: Callable[[Image | Container], bool] | None = None,
+    ) -> Pruned:
         """Remove images without a name, and layers that nothing needs.
 
         `containers`: every container that is not mounted, too. `all_images`: every image that no container needs.
+        `images`: False spares all images. `fits`: only those images and containers of which this is true.
         """
         before = self.layers.total_size()
-        gone = self._containers.prune() if containers else []
-        images = self._images.prune(even_tagged=all_images)
-        layers = [ChainID(done.what) for done in images if done.kind == "Deleted" and done.is_layer]
+        gone = self._containers.prune(fits) if containers else []
+        chosen = None if fits is None else {image.id for image in self._images.all() if fits(image)}
+        removals = self._images.prune(even_tagged=all_images, among=chosen) if images else []
+        layers = [ChainID(done.what) for done in removals if done.kind == "Deleted" and done.is_layer]
         layers += self.layers.prune()
         garbage.sweep(self.layers)
         reclaimed = max(before - self.layers.total_size(), 0)
-        return Pruned(tuple(gone), tuple(images), tuple(layers), reclaimed)
+        return Pruned(tuple(gone), tuple(removals), tuple(layers), reclaimed)
+
+    def disk_usage(self, *, on_disk: bool = False) -> DiskUsage:
+        """What takes the room: images with what they share, containers, layers.
+
+        `on_disk`: what the files of each layer occupy, too; with most drivers each of them is looked at for that.
+        """
+        from layerstore import usage
+
+        return usage.disk_usage(self._images, self._containers, on_disk=on_disk)
 
     def info(self) -> Info:
         """What there is, how it is kept, and on what kind of host."""

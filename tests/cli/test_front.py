@@ -235,7 +235,8 @@ def test_completion_offers_commands_options_and_choices(bare_shell: Shell) -> No
         assert (done.returncode, done.stderr) == (0, b"")
         return {text.partition(",")[2] for text in done.stdout.decode().split()}
 
-    assert offered("layerstore im", 1) == {"images", "import"}
+    assert offered("layerstore im", 1) == {"image", "images", "import"}
+    assert offered("layerstore system d", 2) == {"df"}
     assert offered("layerstore ps --no", 2) == {"--no-trunc"}
     assert offered("layerstore save --format ", 3) == {"docker-archive", "oci"}
     # No store there: nothing to offer, and nothing to say.

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import click
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 PROGRAM: Final = "layerstore"
 COMPLETE: Final = "_LAYERSTORE_COMPLETE"
 
+Entry: TypeAlias = tuple[str, str, str]
+"""The name of a command, where it is (`MODULE` or `MODULE:ATTRIBUTE`), what the list of commands says of it."""
+
 # Command, module that has it, what `layerstore --help` says of it.
-_COMMANDS: Final = (
+_COMMANDS: Final[tuple[Entry, ...]] = (
     ("load", "archives", "Load images from an archive, a folder or standard input"),
     ("save", "archives", "Save one or more images to an archive or folder (by default to standard output)"),
     ("images", "images", "List images"),
@@ -50,7 +53,10 @@ _COMMANDS: Final = (
     ("info", "storage", "Show facts about the store and its driver"),
     ("check", "storage", "Find what is missing, damaged or left over in the store"),
     ("migrate", "migrate", "Convert the store to another storage driver"),
-    ("prune", "storage", "Remove unmounted containers and unused images"),
+    ("prune", "pruning", "Remove unmounted containers and unused images"),
+    ("system", "groups", "Show what takes the room (df); info, prune"),
+    ("image", "groups", "Commands on images, as docker groups them"),
+    ("container", "groups", "Commands on containers, as docker groups them"),
     ("bench", "bench", "Measure the storage drivers against each other on your disk"),
     ("completion", "completion", "Print the shell's completion script"),
     ("version", "storage", "Show the version"),
@@ -115,19 +121,24 @@ class Command(click.Command):
         return super().parse_args(ctx, _parsed(self, ctx, args))
 
 
-class _Front(click.Group):
-    """The group of all commands: lazy, and the place where errors become exit codes."""
+class Group(click.Group):
+    """A group of commands that are imported when they are called."""
+
+    def __init__(self, table: Sequence[Entry] = (), **named: Any) -> None:
+        super().__init__(**named)
+        self.table = table
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _parsed(self, ctx, args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name, _, _ in _COMMANDS]
+        return [name for name, _, _ in self.table]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        for name, module, _ in _COMMANDS:
+        for name, place, _ in self.table:
             if name == cmd_name:
-                command = getattr(importlib.import_module(f"layerstore.cli.{module}"), f"{name}_command")
+                module, _, attribute = place.partition(":")
+                command = getattr(importlib.import_module(f"layerstore.cli.{module}"), attribute or f"{name}_command")
                 assert isinstance(command, click.Command)
                 return command
         return None
@@ -146,7 +157,11 @@ class _Front(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, _, line in _COMMANDS])
+            formatter.write_dl([(name, line) for name, _, line in self.table])
+
+
+class _Front(Group):
+    """The group of all commands, and the place where errors become exit codes."""
 
     def main(self, *args: Any, **named: Any) -> Any:
         """In the place of click's, whose way out is another. `args` and `standalone_mode` are as there."""
@@ -225,7 +240,9 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # no
         ctx.exit()
 
 
-@click.group(cls=_Front, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=_Front, table=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.option("--root", metavar="DIR", type=click.Path(), help="Folder of the store (default: /var/lib/layerstore)")
 @click.option(
     "--config", metavar="FILE", type=click.Path(dir_okay=False), help="Settings (default: /etc/layerstore/daemon.json)"
@@ -264,4 +281,4 @@ def run() -> int:
         return 128 + signal.SIGINT
 
 
-__all__ = ["PROGRAM", "Arguments", "Command", "exit_code", "front", "run"]
+__all__ = ["PROGRAM", "Arguments", "Command", "Entry", "Group", "exit_code", "front", "run"]

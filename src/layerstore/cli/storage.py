@@ -1,4 +1,4 @@
-"""Commands on the store as a whole: info, check, prune, version."""
+"""Commands on the store as a whole: info, check, version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layerstore.cli.listing import Column, Form, format_option, show_object, sho
 
 if TYPE_CHECKING:
     from layerstore.check import Problem
-    from layerstore.store import Info, Pruned
+    from layerstore.store import Info
 
 
 @click.command(cls=Command)
@@ -127,39 +127,3 @@ def check_command(arguments: Arguments, *, content: bool, form: Form) -> int:
         else:
             show_rows(problems, _PROBLEM_COLUMNS, form, "{{.Kind}}\t{{.Layer}}\t{{.Path}}\t{{.Text}}")
     return 1 if problems else 0
-
-
-@click.command(cls=Command)
-@click.option("-a", "--all", "all_images", is_flag=True, help="Remove all unused images, not only those without a name")
-@click.option("-f", "--force", is_flag=True, help="Do not ask")
-@click.option("--images", "images_only", is_flag=True, help="Remove images only, and no containers")
-@click.pass_obj
-def prune_command(arguments: Arguments, *, all_images: bool, force: bool, images_only: bool) -> int:
-    """Remove unmounted containers, unused images, and layers that belong to neither."""
-    if not force:
-        output.warn(
-            "WARNING! This will remove:",
-            *([] if images_only else ["  - all containers that are not mounted, and what was written into them"]),
-            f"  - all images without {'a container' if all_images else 'a name and without a container'}",
-            "",
-        )
-        if not output.asked("Are you sure you want to continue?"):
-            output.error("nothing was removed")
-            return 1
-    with arguments.open() as store:
-        pruned = store.prune(all_images=all_images, containers=not images_only)
-    output.lines(_pruned_lines(pruned))
-    return 0
-
-
-def _pruned_lines(pruned: Pruned) -> Iterator[str]:
-    if pruned.containers:
-        yield from ("Deleted Containers:", *pruned.containers, "")
-    if pruned.images:
-        yield from ("Deleted Images:", *(f"{removal.kind.lower()}: {removal.what}" for removal in pruned.images), "")
-    # Those of the images are among their lines, as in docker's output; these belonged to none.
-    told = {removal.what for removal in pruned.images}
-    others = [layer for layer in pruned.layers if layer not in told]
-    if others:
-        yield from ("Deleted Layers:", *others, "")
-    yield f"Total reclaimed space: {units.size(pruned.reclaimed, digits=4)}"

@@ -179,11 +179,11 @@ class Containers:
             self.layers.folders.drop_writable(row.key)
             self.layers.folders.drop(keys)
 
-    def prune(self) -> list[str]:
-        """Remove every container that is not mounted; their IDs."""
+    def prune(self, fits: Callable[[Container], bool] | None = None) -> list[str]:
+        """Remove every container that is not mounted, or those of which `fits` is true; their IDs."""
         gone = []
         for container in self.all():
-            if container.state.mountpoint is None and not container.state.mounts:
+            if container.state.mountpoint is None and not container.state.mounts and (fits is None or fits(container)):
                 try:
                     container.remove()
                 except (InUse, NotFound):

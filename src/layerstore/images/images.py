@@ -302,15 +302,18 @@ class Images:
         self.layers.drop(keys)
         return done
 
-    def prune(self, *, even_tagged: bool = False) -> list[Removal]:
-        """Remove the images that no name, container or other image needs; `even_tagged`: a name does not count."""
+    def prune(self, *, even_tagged: bool = False, among: Collection[ImageID] | None = None) -> list[Removal]:
+        """Remove the images that no name, container or other image needs; `even_tagged`: a name does not count.
+
+        `among`: no others than these.
+        """
         done: list[Removal] = []
         doomed = []
         with self._database.write() as tx:
-            while found := removal.unneeded(tx, even_tagged=even_tagged):
+            while found := removal.unneeded(tx, even_tagged=even_tagged, among=among):
                 for image in found:
                     if removal.is_unneeded(tx, image, even_tagged=even_tagged):
-                        removals, keys = removal.delete(tx, image)
+                        removals, keys = removal.delete(tx, image, among=among)
                         done += removals
                         doomed += keys
         self.layers.drop(doomed)

@@ -6,7 +6,7 @@ of this happens inside one transaction of the caller, so what is decided is stil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -65,9 +65,12 @@ def require_free(tx: Transaction, image: ImageID, staging: Path) -> None:
     raise InUse(f"image {rows.shown(tx, image)} is in use by {names}", holders=holders.names, remedy=remedy)
 
 
-def delete(tx: Transaction, image: ImageID) -> tuple[list[Removal], list[LayerKey]]:
+def delete(
+    tx: Transaction, image: ImageID, *, among: Collection[ImageID] | None = None
+) -> tuple[list[Removal], list[LayerKey]]:
     """Delete a free image, its tags, its layers, and the untagged images it was built on, as far as nothing needs them.
 
+    `among`: of the latter no others than these.
     Returns what was done, and the keys whose files may go after the commit.
     """
     done: list[Removal] = []
@@ -81,7 +84,9 @@ def delete(tx: Transaction, image: ImageID) -> tuple[list[Removal], list[LayerKe
         gone, freed = layer_rows.release(tx, None if chain is None else ChainID(chain))
         done += [Removal("Deleted", layer, is_layer=True) for layer in gone]
         keys += freed
-        current = ImageID(parent) if parent is not None and is_unneeded(tx, ImageID(parent)) else None
+        current = None if parent is None else ImageID(parent)
+        if current is not None and not (is_unneeded(tx, current) and (among is None or current in among)):
+            current = None
     return done, keys
 
 
@@ -97,10 +102,14 @@ def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool = False) -
     return bool(tx.execute(query, (image, even_tagged)).fetchone()[0])
 
 
-def unneeded(tx: Transaction, *, even_tagged: bool) -> Sequence[ImageID]:
+def unneeded(tx: Transaction, *, even_tagged: bool, among: Collection[ImageID] | None = None) -> Sequence[ImageID]:
     """The images that `prune` may remove now. Removing one can make another unneeded."""
     found = [ImageID(row[0]) for row in tx.execute("SELECT id FROM images")]
-    return [image for image in found if is_unneeded(tx, image, even_tagged=even_tagged)]
+    return [
+        image
+        for image in found
+        if (among is None or image in among) and is_unneeded(tx, image, even_tagged=even_tagged)
+    ]
 
 
 def _holders(tx: Transaction, image: ImageID) -> _Holders:

@@ -127,6 +127,25 @@ def keys_by_chain(tx: Transaction) -> dict[ChainID, LayerKey]:
     return {ChainID(chain): LayerKey(key) for chain, key in tx.execute("SELECT chain_id, key FROM layers")}
 
 
+@frozen
+class Kept:
+    """A layer in a few words: what it stands on, and what is kept of it."""
+
+    parent: ChainID | None
+    key: LayerKey
+    diff_id: DiffID
+    size: int
+
+
+def all_kept(tx: Transaction) -> dict[ChainID, Kept]:
+    """Every layer."""
+    query = "SELECT l.chain_id, l.parent, l.key, d.diff_id, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+    return {
+        ChainID(chain): Kept(None if parent is None else ChainID(parent), LayerKey(key), DiffID(diff_id), size)
+        for chain, parent, key, diff_id, size in tx.execute(query)
+    }
+
+
 def insert_diff(tx: Transaction, stored: Diff) -> None:
     """Write the row of a diff whose files are in place."""
     tx.execute(

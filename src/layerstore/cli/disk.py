@@ -1,0 +1,133 @@
+"""The command `system df`: what takes the room, and how much of it can be freed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+import click
+from attrs import frozen
+
+from layerstore import reference
+from layerstore.cli import containers, output, units
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.listing import Column, Form, Row, format_option, rows, show_rows
+
+if TYPE_CHECKING:
+    from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage
+
+_NONE: Final = "<none>"
+
+
+@frozen
+class Kind:
+    """One line of the summary."""
+
+    name: str
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+
+    @property
+    def share(self) -> str:
+        """The reclaimable bytes, and which part of all they are."""
+        part = f" ({self.reclaimable * 100 // self.size}%)" if self.size > 0 else ""
+        return f"{units.size(self.reclaimable, digits=4)}{part}"
+
+
+_KIND_COLUMNS: Final[Mapping[str, Column[Kind]]] = {
+    "Type": Column("TYPE", lambda kind: kind.name),
+    "TotalCount": Column("TOTAL", lambda kind: str(kind.total)),
+    "Active": Column("ACTIVE", lambda kind: str(kind.active)),
+    "Size": Column("SIZE", lambda kind: units.size(kind.size, digits=4)),
+    "Reclaimable": Column("RECLAIMABLE", lambda kind: kind.share),
+}
+_IMAGE_COLUMNS: Final[Mapping[str, Column[ImageUsage]]] = {
+    "Repository": Column("REPOSITORY", lambda line: _name(line)[0]),
+    "Tag": Column("TAG", lambda line: _name(line)[1]),
+    "ID": Column("IMAGE ID", lambda line: line.image.short_id),
+    "CreatedSince": Column("CREATED", lambda line: units.ago(line.image.created_at)),
+    "CreatedAt": Column("CREATED AT", lambda line: units.local(line.image.created_at)),
+    "Size": Column("SIZE", lambda line: units.size(line.image.size)),
+    "SharedSize": Column("SHARED SIZE", lambda line: units.size(line.shared)),
+    "UniqueSize": Column("UNIQUE SIZE", lambda line: units.size(line.unique)),
+    "Containers": Column("CONTAINERS", lambda line: str(line.containers)),
+}
+_CONTAINER_COLUMNS: Final[Mapping[str, Column[ContainerUsage]]] = {
+    "ID": Column("CONTAINER ID", lambda line: line.container.short_id),
+    "Image": Column("IMAGE", lambda line: line.container.image_name),
+    "Command": Column("COMMAND", lambda line: containers.Listed(line.container, trunc=True).command),
+    "Size": Column("SIZE", lambda line: units.size(line.size)),
+    "RunningFor": Column("CREATED", lambda line: units.ago(line.container.created_at)),
+    "CreatedAt": Column("CREATED AT", lambda line: units.local(line.container.created_at)),
+    "Status": Column("STATUS", lambda line: line.container.state.status.capitalize()),
+    "Names": Column("NAMES", lambda line: line.container.name),
+}
+_LAYER_COLUMNS: Final[Mapping[str, Column[LayerUsage]]] = {
+    "ID": Column("LAYER ID", lambda line: units.short(line.diff_id)),
+    "Size": Column("SIZE", lambda line: units.size(line.size)),
+    "DiskSize": Column("ON DISK", lambda line: "N/A" if line.on_disk is None else units.size(line.on_disk)),
+    "Images": Column("IMAGES", lambda line: str(line.images)),
+    "Containers": Column("CONTAINERS", lambda line: str(line.containers)),
+}
+
+
+def _name(line: ImageUsage) -> tuple[str, str]:
+    return reference.split(line.image.tags[0]) if line.image.tags else (_NONE, _NONE)
+
+
+def _usual(columns: Mapping[str, object], *left_out: str) -> str:
+    return "\t".join(f"{{{{.{name}}}}}" for name in columns if name not in left_out)
+
+
+@click.command("df", cls=Command)
+@format_option(rows=True)
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Show each image, container and layer, and look at the layers' files"
+)
+@click.pass_obj
+def df_command(arguments: Arguments, *, form: Form, verbose: bool) -> None:
+    """Show what takes the room in the store, and how much of it `prune` can free.
+
+    Sizes of images and layers are those of their tars, each layer counted once; of containers, and ON DISK, what the
+    files occupy.
+    """
+    with arguments.open() as store:
+        usage = store.disk_usage(on_disk=verbose)
+        if not verbose:
+            show_rows(_kinds(usage), _KIND_COLUMNS, form, _usual(_KIND_COLUMNS))
+        elif form.template is None or form.is_table:
+            output.lines(_verbose(usage))
+        else:
+            output.lines([form.template.render(_object(usage))])
+
+
+def _kinds(usage: DiskUsage) -> Iterator[Kind]:
+    yield Kind("Images", len(usage.images), usage.images_active, usage.images_size, usage.images_reclaimable)
+    yield Kind(
+        "Containers",
+        len(usage.containers),
+        usage.containers_active,
+        usage.containers_size,
+        usage.containers_reclaimable,
+    )
+
+
+def _verbose(usage: DiskUsage) -> Iterator[str]:
+    table = Form(is_table=True)
+    yield from ("Images space usage:", "")
+    yield from rows(usage.images, _IMAGE_COLUMNS, table, _usual(_IMAGE_COLUMNS, "CreatedAt"))
+    yield from ("", "Containers space usage:", "")
+    yield from rows(usage.containers, _CONTAINER_COLUMNS, table, _usual(_CONTAINER_COLUMNS, "CreatedAt"))
+    yield from ("", "Layers space usage:", "")
+    yield from rows(usage.layers, _LAYER_COLUMNS, table, _usual(_LAYER_COLUMNS))
+
+
+def _object(usage: DiskUsage) -> dict[str, object]:
+    """What a template of `-v` sees."""
+    return {
+        "Images": [Row(_IMAGE_COLUMNS, line) for line in usage.images],
+        "Containers": [Row(_CONTAINER_COLUMNS, line) for line in usage.containers],
+        "Layers": [Row(_LAYER_COLUMNS, line) for line in usage.layers],
+    }

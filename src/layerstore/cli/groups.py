@@ -1,0 +1,40 @@
+"""docker's groups of commands, `image`, `container` and `system`: other ways to say the same."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from layerstore.cli.front import Entry, Group
+
+_IMAGE: Final[tuple[Entry, ...]] = (
+    ("history", "images:history_command", "Show the history of an image"),
+    ("import", "archives:import_command", "Create an image from the tar of a filesystem"),
+    ("inspect", "objects:inspect_command", "Show all that is known of images"),
+    ("load", "archives:load_command", "Load images from an archive, a folder or standard input"),
+    ("ls", "images:images_command", "List images"),
+    ("prune", "pruning:image_prune_command", "Remove unused images"),
+    ("rm", "images:rmi_command", "Remove one or more images"),
+    ("save", "archives:save_command", "Save one or more images to an archive or folder"),
+    ("tag", "images:tag_command", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+)
+_CONTAINER: Final[tuple[Entry, ...]] = (
+    ("commit", "containers:commit_command", "Create an image from a container's changes"),
+    ("cp", "copying:cp_command", "Copy files and folders between a container and this machine"),
+    ("create", "containers:create_command", "Create a container"),
+    ("diff", "containers:diff_command", "Show what a container changed in its filesystem"),
+    ("export", "archives:export_command", "Write a container's filesystem as a tar"),
+    ("inspect", "objects:inspect_command", "Show all that is known of containers"),
+    ("ls", "containers:ps_command", "List containers"),
+    ("prune", "pruning:container_prune_command", "Remove all containers that are not mounted"),
+    ("rename", "containers:rename_command", "Rename a container"),
+    ("rm", "containers:rm_command", "Remove one or more containers"),
+)
+_SYSTEM: Final[tuple[Entry, ...]] = (
+    ("df", "disk:df_command", "Show what takes the room in the store"),
+    ("info", "storage:info_command", "Show facts about the store and its driver"),
+    ("prune", "pruning:prune_command", "Remove unmounted containers and unused images"),
+)
+
+image_command = Group(_IMAGE, name="image", help="Commands on images")
+container_command = Group(_CONTAINER, name="container", help="Commands on containers")
+system_command = Group(_SYSTEM, name="system", help="Commands on the store as a whole")

@@ -1,0 +1,134 @@
+"""Commands that remove what nobody needs: prune, image prune, container prune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from layerstore import reference
+from layerstore.cli import filters, output, units
+from layerstore.cli.filters import filter_option
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.images import labels_of
+
+if TYPE_CHECKING:
+    from layerstore.containers import Container
+    from layerstore.images import Image
+    from layerstore.store import Pruned
+
+_FILTERS: Final = ("label", "label!", "reference", "until")
+_CONTAINERS: Final = "all containers that are not mounted, and what was written into them"
+
+
+def _images(*, all_images: bool) -> str:
+    return f"all images without {'a container' if all_images else 'a name and without a container'}"
+
+
+@click.command("prune", cls=Command)
+@click.option("-a", "--all", "all_images", is_flag=True, help="Remove all unused images, not only those without a name")
+@filter_option("--filter", known=_FILTERS, verb="Remove")
+@click.option("-f", "--force", is_flag=True, help="Do not ask")
+@click.option("--images", "images_only", is_flag=True, help="Remove images only, and no containers")
+@click.pass_obj
+def prune_command(
+    arguments: Arguments, *, all_images: bool, given: tuple[tuple[str, str], ...], force: bool, images_only: bool
+) -> int:
+    """Remove unmounted containers, unused images, and layers that belong to neither."""
+    doomed = [*([] if images_only else [_CONTAINERS]), _images(all_images=all_images)]
+    return _prune(arguments, doomed, given, force=force, all_images=all_images, containers=not images_only)
+
+
+@click.command("prune", cls=Command)
+@click.option("-a", "--all", "all_images", is_flag=True, help="Remove all unused images, not only those without a name")
+@filter_option("--filter", known=(*_FILTERS, "dangling"), verb="Remove")
+@click.option("-f", "--force", is_flag=True, help="Do not ask")
+@click.pass_obj
+def image_prune_command(
+    arguments: Arguments, *, all_images: bool, given: tuple[tuple[str, str], ...], force: bool
+) -> int:
+    """Remove unused images, and layers that belong to none."""
+    for name, value in given:
+        if name == "dangling":
+            all_images = not filters.truth(name, value)
+    return _prune(arguments, [_images(all_images=all_images)], given, force=force, all_images=all_images)
+
+
+@click.command("prune", cls=Command)
+@filter_option("--filter", known=_FILTERS, verb="Remove")
+@click.option("-f", "--force", is_flag=True, help="Do not ask")
+@click.pass_obj
+def container_prune_command(arguments: Arguments, *, given: tuple[tuple[str, str], ...], force: bool) -> int:
+    """Remove all containers that are not mounted."""
+    return _prune(arguments, [_CONTAINERS], given, force=force, containers=True, images=False)
+
+
+def _prune(
+    arguments: Arguments,
+    doomed: list[str],
+    given: tuple[tuple[str, str], ...],
+    *,
+    force: bool,
+    all_images: bool = False,
+    containers: bool = False,
+    images: bool = True,
+) -> int:
+    wanted = filters.grouped(given)
+    fits = _predicate(wanted)
+    if not force:
+        output.warn("WARNING! This will remove:", *(f"  - {what}" for what in doomed))
+        if given:
+            output.warn("", "  Items to be pruned will be filtered with:", *(f"  - {'='.join(pair)}" for pair in given))
+        output.warn("")
+        if not output.asked("Are you sure you want to continue?"):
+            output.error("nothing was removed")
+            return 1
+    with arguments.open() as store:
+        pruned = store.prune(all_images=all_images, containers=containers, images=images, fits=fits if given else None)
+    output.lines(_pruned_lines(pruned))
+    return 0
+
+
+def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container], bool]:
+    """Whether an image or container may go. When in doubt it stays: what has no time is not older than any.
+
+    A container has the labels of its image, and `reference` fits it by the name of that. An image of several names fits
+    if all of them do.
+    """
+    bounds = [filters.time("until", value) for value in wanted.get("until", ())]
+
+    def fits(subject: Image | Container) -> bool:
+        from layerstore.images import Image
+
+        image = subject if isinstance(subject, Image) else subject.state.image
+        names = subject.tags if isinstance(subject, Image) else (subject.image_name,)
+        created = subject.created_at
+        labels = labels_of(image)
+        return (
+            all(created is not None and created < bound for bound in bounds)
+            and filters.has_labels(labels, wanted.get("label", ()))
+            and not any(filters.has_labels(labels, [label]) for label in wanted.get("label!", ()))
+            and ("reference" not in wanted or _all_fit(names, wanted["reference"]))
+        )
+
+    return fits
+
+
+def _all_fit(names: tuple[str, ...], patterns: list[str]) -> bool:
+    return any(names) and all(
+        any(filters.matches_reference(pattern, *reference.split(name)) for pattern in patterns) for name in names
+    )
+
+
+def _pruned_lines(pruned: Pruned) -> Iterator[str]:
+    if pruned.containers:
+        yield from ("Deleted Containers:", *pruned.containers, "")
+    if pruned.images:
+        yield from ("Deleted Images:", *(f"{removal.kind.lower()}: {removal.what}" for removal in pruned.images), "")
+    # Those of the images are among their lines, as in docker's output; these belonged to none.
+    told = {removal.what for removal in pruned.images}
+    others = [layer for layer in pruned.layers if layer not in told]
+    if others:
+        yield from ("Deleted Layers:", *others, "")
+    yield f"Total reclaimed space: {units.size(pruned.reclaimed, digits=4)}"

@@ -1,0 +1,149 @@
+"""What takes the room: images with what they share, containers, layers. It is counted, and nothing is removed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from layerstore.containers import Container, Containers
+from layerstore.digest import ChainID, DiffID
+from layerstore.errors import NotFound
+from layerstore.images import Image, Images
+from layerstore.layers import rows as layer_rows
+from layerstore.layers.rows import Kept
+
+__all__ = ["ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage", "disk_usage"]
+
+
+@frozen
+class ImageUsage:
+    """An image: bytes of its layers that other images have too (`shared`), and of those that it has alone (`unique`).
+
+    Sizes of layers are those of their tars. `containers`: how many stand on it.
+    """
+
+    image: Image
+    shared: int
+    unique: int
+    containers: int
+
+
+@frozen
+class ContainerUsage:
+    """A container, and the bytes that what was written in it occupies on the disk."""
+
+    container: Container
+    size: int
+    mounted: bool
+
+
+@frozen
+class LayerUsage:
+    """A layer that is kept: the bytes of its tar, and of its files on the disk; None where that was not asked for.
+
+    `images` and `containers` are how many have it. It may lie in several stacks, and is kept once. The largest come
+    first.
+    """
+
+    diff_id: DiffID
+    size: int
+    on_disk: int | None
+    images: int
+    containers: int
+
+
+@frozen
+class DiskUsage:
+    """All of it. `reclaimable` bytes are those that `prune` can free."""
+
+    images: tuple[ImageUsage, ...]
+    containers: tuple[ContainerUsage, ...]
+    layers: tuple[LayerUsage, ...]
+
+    @property
+    def images_size(self) -> int:
+        """Bytes of the tars of all layers, each counted once."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def images_reclaimable(self) -> int:
+        """Those of the layers that no container stands on: `prune(all_images=True)` removes them."""
+        return sum(layer.size for layer in self.layers if not layer.containers)
+
+    @property
+    def images_active(self) -> int:
+        """How many images have containers."""
+        return sum(image.containers > 0 for image in self.images)
+
+    @property
+    def containers_size(self) -> int:
+        """Bytes on the disk that containers have for themselves."""
+        return sum(container.size for container in self.containers)
+
+    @property
+    def containers_reclaimable(self) -> int:
+        """Those of the containers that are not mounted: `prune(containers=True)` removes them."""
+        return sum(container.size for container in self.containers if not container.mounted)
+
+    @property
+    def containers_active(self) -> int:
+        """How many containers are mounted."""
+        return sum(container.mounted for container in self.containers)
+
+
+def disk_usage(images: Images, containers: Containers, *, on_disk: bool) -> DiskUsage:
+    """See `Store.disk_usage`."""
+    with images.layers.database.read() as tx:
+        levels = layer_rows.all_kept(tx)
+    found = [image for image in images.all() if all(chain in levels for chain in image.chain_ids)]
+    boxes = _containers(containers)
+    standing = Counter(box.container.image_id for box in boxes)
+    stacks = {image.id: {levels[chain].key for chain in image.chain_ids} for image in found}
+    users = Counter(key for keys in stacks.values() for key in keys)
+    holders = Counter(key for image, keys in stacks.items() for key in keys for _ in range(standing[image]))
+    sizes = {kept.key: kept.size for kept in levels.values()}
+    once = {kept.key: (chain, kept) for chain, kept in levels.items()}
+    return DiskUsage(
+        images=tuple(
+            ImageUsage(
+                image,
+                shared=sum(sizes[key] for key in stacks[image.id] if users[key] > 1),
+                unique=sum(sizes[key] for key in stacks[image.id] if users[key] == 1),
+                containers=standing[image.id],
+            )
+            for image in found
+        ),
+        containers=tuple(boxes),
+        layers=tuple(
+            LayerUsage(
+                kept.diff_id,
+                kept.size,
+                _measured(images, levels, chain) if on_disk else None,
+                images=users[kept.key],
+                containers=holders[kept.key],
+            )
+            for chain, kept in sorted(once.values(), key=lambda pair: (-pair[1].size, pair[1].diff_id))
+        ),
+    )
+
+
+def _containers(containers: Containers) -> list[ContainerUsage]:
+    found = []
+    for container in containers.all():
+        try:
+            found.append(ContainerUsage(container, container.usage().size, container.state.mountpoint is not None))
+        except NotFound:
+            continue  # removed meanwhile
+    return found
+
+
+def _measured(images: Images, levels: Mapping[ChainID, Kept], chain: ChainID) -> int | None:
+    """What the files of a layer occupy; None if it goes away meanwhile."""
+    try:
+        with images.layers.lease([("layer", chain)], "it is being measured"):
+            below = images.layers.stack(chain).diffs[1:]
+            return images.layers.driver.usage(levels[chain].key, layer_rows.visible(below)).size
+    except NotFound:
+        return None
