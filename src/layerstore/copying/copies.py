@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import BinaryIO
 
 from attrs import evolve, frozen
@@ -63,30 +63,30 @@ def copy_to_tar(source: Tree, path: str, stream: BinaryIO, *, follow: bool) -> C
     """Write what `path` means in a tree as a tar, whose names begin with the path's last one."""
     with places.source(source, path, follow=follow) as found:
         above = () if found.contents and found.is_folder else (found.name,)
-        with tarring.writing(stream) as writer:
-            for entry in _below(above, entries.of_tree(found.handle, xattrs=True)):
+        with (
+            tarring.writing(stream) as writer,
+            closing(_below(above, entries.of_tree(found.handle, xattrs=True))) as listed,
+        ):
+            for entry in listed:
                 writer.put(entry)
     return Copied(writer.entries, writer.size, tuple(writer.notices))
 
 
-def _written(writer: Writer, found: Iterator[Entry]) -> Copied:
-    try:
+def _written(writer: Writer, found: Generator[Entry]) -> Copied:
+    # Closed at once, whoever keeps the error: a container cannot be unmounted while something in it is open.
+    with closing(found), closing(writer):
         for entry in found:
             writer.put(entry)
         writer.finish()
-    finally:
-        writer.close()
     return Copied(writer.entries, writer.size, tuple(writer.notices))
 
 
-def _below(above: tuple[str, ...], found: Iterator[Entry]) -> Iterator[Entry]:
+def _below(above: tuple[str, ...], found: Generator[Entry]) -> Generator[Entry]:
     """The entries under other names: below those of `above`."""
-    if not above:
-        yield from found
-        return
-    for entry in found:
-        same_as = None if entry.same_as is None else (*above, *entry.same_as)
-        yield evolve(entry, path=(*above, *entry.path), same_as=same_as)
+    with closing(found):
+        for entry in found:
+            same_as = None if entry.same_as is None else (*above, *entry.same_as)
+            yield evolve(entry, path=(*above, *entry.path), same_as=same_as) if above else entry
 
 
 @contextmanager

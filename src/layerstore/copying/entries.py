@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final
 
 from attrs import field, frozen
@@ -56,7 +56,7 @@ def refused(call: str, error: OSError, path: Sequence[str]) -> KernelError:
     return KernelError(call, number, path="/".join(path) or ".", remedy=remedy)
 
 
-def of_tree(handle: int, *, xattrs: bool) -> Iterator[Entry]:
+def of_tree(handle: int, *, xattrs: bool) -> Generator[Entry]:
     """What a descriptor (O_PATH) is of, and all that is in it. An entry can be opened until the next is asked for."""
     links: dict[tuple[int, int], tuple[str, ...]] = {}
     yield _entry(handle, (), links, xattrs=xattrs)

@@ -13,7 +13,7 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import BinaryIO, Final, cast
@@ -36,7 +36,7 @@ _TYPES: Final = {
 _KINDS: Final = {kind: letter for letter, kind in _TYPES.items()}
 
 
-def of_tar(stream: BinaryIO) -> Iterator[Entry]:
+def of_tar(stream: BinaryIO) -> Generator[Entry]:
     """The entries of a tar, in its order. Raises `InvalidArchive`."""
     with _readable(), tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as tar:
         for info in tar:

@@ -163,13 +163,16 @@ class Writer:
 
     def _make(self, folder: int, name: str, entry: Entry) -> None:
         fresh = f".layerstore-{secrets.token_hex(8)}"
+        gone = False
         try:
             with named("create", entry.title):
                 self._fill(folder, fresh, entry)
                 self._replace(folder, fresh, name, entry)
+            gone = entry.same_as is None  # a rename to another name of the same file does nothing
         finally:
-            with suppress(FileNotFoundError):
-                os.unlink(fresh, dir_fd=folder)
+            if not gone:
+                with suppress(FileNotFoundError):
+                    os.unlink(fresh, dir_fd=folder)
 
     def _replace(self, folder: int, fresh: str, name: str, entry: Entry) -> None:
         try:
