@@ -1,10 +1,10 @@
 """What differs between a tree and its parent.
 
 `Changes` is the answer to `layerstore diff`: sorted, exact, and the same whatever driver found it. All ways to find
-them are here, and are C: by an upper directory (upper.c; branch.c for marks that are not overlay's) and by the
-generation of a btrfs snapshot (snapshot.c), both in O(changes), and by comparing two trees (compare.c), of which one
-may have begun as a copy of the other (copied.c); changes.c puts what they find in order. written.c makes a layer of
-them, where no upper directory is one.
+them are here, and are C: by an upper directory (upper.c) and by the generation of a btrfs snapshot (snapshot.c), both
+in O(changes), and by comparing two trees (compare.c), of which one may have begun as a copy of the other (copied.c);
+changes.c puts what they find in order. exact.c makes an upper directory say what its tar says, and branch.c does so
+for marks that are not overlay's. written.c makes a layer of changes, where no upper directory is one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from typing import Any, Self, overload
 
 from attrs import frozen
 
-from layerstore.errors import CannotRepresent, KernelError, LayerstoreError
+from layerstore.errors import CannotRepresent, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
-
-_TOO_LONG = "path"
-"""What compare.c calls a failure that is no call's: a path that is too long for every one."""
+from layerstore.kernel.files.failure import kernel_error, new_failure
 
 
 class Kind(Enum):
@@ -141,12 +139,9 @@ def write_changes(changes: Changes, tree: int, target: int) -> None:
     Blocks are shared where the filesystem can. Sockets are left out, as they are in a tar. It is not synced. Raises
     `KernelError`: EBADMSG for a file that would be a mark there, ENAMETOOLONG for a mark whose name is too long.
     """
-    call = ffi.new("const char **")
-    place = ffi.new("char[]", 4096)
-    raw = ffi.from_buffer(changes.raw)
-    answer = lib.ls_changes_write(raw, len(changes.raw), tree, target, call, place, len(place))
-    if answer < 0:
-        raise KernelError(ffi.string(call[0]).decode(), -answer, path=b"/" + ffi.string(place))
+    failure = new_failure()
+    if lib.ls_changes_write(ffi.from_buffer(changes.raw), len(changes.raw), tree, target, failure):
+        raise kernel_error(failure)
 
 
 def compare_trees(new: int, old: int | None, *, content: bool = False) -> Changes:
@@ -182,9 +177,10 @@ def _change(record: bytes) -> Change:
     return Change(Kind(chr(record[0])), "/" + os.fsdecode(record[1:]))
 
 
-def _failed(call: str, number: int, path: bytes) -> LayerstoreError:
-    if call != _TOO_LONG:
-        return KernelError(call, number, path=path)
+def _failed(failure: Any) -> LayerstoreError:
+    if failure.kind != lib.LS_FAIL_TOO_LONG:
+        return kernel_error(failure)
+    path = b"/" + ffi.string(failure.path)
     return CannotRepresent(
         f"{os.fsdecode(path[:60])}…: a path of more than 4,095 bytes cannot be kept in a layer",
         remedy="Rename or remove one of the folders on the way to it, in the container.",
@@ -198,9 +194,7 @@ def _run(find: Callable[[Any], int]) -> Changes:
         raise MemoryError
     try:
         if find(changes):
-            failure = ffi.new("struct ls_changes_failure *")
-            lib.ls_changes_failed(changes, failure)
-            raise _failed(ffi.string(failure.call).decode(), failure.code, b"/" + ffi.string(failure.path))
+            raise _failed(lib.ls_changes_failure(changes))
         data = ffi.new("uint8_t **")
         length = lib.ls_changes_list(changes, data)
         raw = bytes(ffi.buffer(data[0], length)) if length else b""

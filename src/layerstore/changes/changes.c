@@ -2,8 +2,16 @@
 #define _GNU_SOURCE
 #include "internal.h"
 
+#include <limits.h>
+
 struct ls_changes *ls_changes_new(void) {
     return calloc(1, sizeof(struct ls_changes));
+}
+
+static void free_founds(struct founds *founds) {
+    for (size_t i = 0; i < founds->count; i++)
+        free(founds->list[i].path);
+    ls_array_free(founds);
 }
 
 void ls_changes_free(struct ls_changes *changes) {
@@ -13,76 +21,68 @@ void ls_changes_free(struct ls_changes *changes) {
         next = folder->next;
         free(folder);
     }
-    for (size_t i = 0; i < changes->count; i++)
-        free(changes->found[i].path);
-    for (size_t i = 0; i < changes->surplus_count; i++)
-        free(changes->surplus[i].path);
-    for (size_t i = 0; i < changes->linked_count; i++)
-        free(changes->linked[i].path);
-    free(changes->found);
-    free(changes->surplus);
-    free(changes->linked);
+    free_founds(&changes->found);
+    free_founds(&changes->surplus);
+    for (size_t i = 0; i < changes->linked.count; i++)
+        free(changes->linked.list[i].path);
+    ls_array_free(&changes->linked);
     ls_bytes_free(&changes->list);
-    free(changes->failed);
     free(changes);
 }
 
-int ls_changes_fail(struct ls_changes *changes, int code, const char *call, const char *path) {
-    if (!changes->code) {
-        changes->code = code;
-        changes->call = call;
-        changes->failed = strdup(path);
-    }
-    return code;
+int ls_changes_fail(struct ls_changes *changes, const char *call, int code, const char *path) {
+    ls_fail(&changes->failure, call, code);
+    return ls_fail_at(&changes->failure, path);
 }
 
-void ls_changes_failed(struct ls_changes *changes, struct ls_changes_failure *failure) {
-    *failure = (struct ls_changes_failure){-changes->code, changes->call ? changes->call : "",
-                                           changes->failed ? changes->failed : ""};
+const struct ls_failure *ls_changes_failure(const struct ls_changes *changes) {
+    return &changes->failure;
 }
 
-static int append(struct ls_changes *changes, struct found **list, size_t *count, size_t *room, char kind,
-                  const char *path) {
-    if (*count == *room) {
-        size_t more = *room ? *room * 2 : 64;
-        struct found *grown = realloc(*list, more * sizeof *grown);
-        if (!grown)
-            return ls_changes_fail(changes, -ENOMEM, "realloc", path);
-        *list = grown;
-        *room = more;
-    }
-    char *copy = strdup(path);
-    if (!copy)
-        return ls_changes_fail(changes, -ENOMEM, "strdup", path);
-    (*list)[(*count)++] = (struct found){copy, kind};
+static int append(struct ls_changes *changes, struct founds *founds, char kind, const char *path) {
+    LS_FREED char *copy = strdup(path);
+    if (!copy || ls_array_add(founds, (struct found){copy, kind}))
+        return ls_changes_fail(changes, "malloc", -ENOMEM, path);
+    (void)LS_TAKE(copy);
     return 0;
 }
 
 int ls_changes_add(struct ls_changes *changes, char kind, const char *path) {
-    return append(changes, &changes->found, &changes->count, &changes->room, kind, path);
+    return append(changes, &changes->found, kind, path);
 }
 
 int ls_changes_add_surplus(struct ls_changes *changes, char kind, const char *path) {
-    return append(changes, &changes->surplus, &changes->surplus_count, &changes->surplus_room, kind, path);
+    return append(changes, &changes->surplus, kind, path);
 }
 
 int ls_changes_remember_link(struct ls_changes *changes, const struct stat *facts, const char *path, bool changed) {
-    if (changes->linked_count == changes->linked_room) {
-        size_t room = changes->linked_room ? changes->linked_room * 2 : 64;
-        struct linked *grown = realloc(changes->linked, room * sizeof *grown);
-        if (!grown)
-            return ls_changes_fail(changes, -ENOMEM, "realloc", path);
-        changes->linked = grown;
-        changes->linked_room = room;
-    }
-    char *copy = strdup(path);
-    if (!copy)
-        return ls_changes_fail(changes, -ENOMEM, "strdup", path);
-    changes->linked[changes->linked_count++] = (struct linked){facts->st_dev, facts->st_ino, copy, changed};
+    LS_FREED char *copy = strdup(path);
+    if (!copy || ls_array_add(&changes->linked, (struct linked){facts->st_dev, facts->st_ino, copy, changed}))
+        return ls_changes_fail(changes, "malloc", -ENOMEM, path);
+    (void)LS_TAKE(copy);
     return 0;
 }
 
 /* --- putting it in order ------------------------------------------------------------------------------------------ */
+
+static int by_path(const void *a, const void *b) {
+    return strcmp(((const struct found *)a)->path, ((const struct found *)b)->path);
+}
+
+/* Among the first `count`, which are sorted. */
+static struct found *find(const struct founds *founds, size_t count, const char *path) {
+    const struct found wanted = {(char *)path, 0};
+    return count ? bsearch(&wanted, founds->list, count, sizeof wanted, by_path) : NULL;
+}
+
+bool ls_changes_is_removed(const struct ls_changes *changes, const char *path) {
+    const struct found *found = find(&changes->found, changes->found.count, path);
+    return found && found->kind == 'D';
+}
+
+void ls_changes_sort_surplus(struct ls_changes *changes) {
+    ls_array_sort(&changes->surplus, by_path);
+}
 
 static int by_inode(const void *a, const void *b) {
     const struct linked *x = a, *y = b;
@@ -92,93 +92,109 @@ static int by_inode(const void *a, const void *b) {
 }
 
 static int complete_links(struct ls_changes *changes) {
-    if (changes->linked_count)
-        qsort(changes->linked, changes->linked_count, sizeof *changes->linked, by_inode);
-    for (size_t begin = 0, end; begin < changes->linked_count; begin = end) {
+    const struct linked *linked = changes->linked.list;
+    size_t count = changes->linked.count;
+    ls_array_sort(&changes->linked, by_inode);
+    for (size_t begin = 0, end; begin < count; begin = end) {
         bool changed = false;
-        for (end = begin; end < changes->linked_count && !by_inode(&changes->linked[begin], &changes->linked[end]);
-             end++)
-            changed |= changes->linked[end].changed;
+        for (end = begin; end < count && !by_inode(&linked[begin], &linked[end]); end++)
+            changed |= linked[end].changed;
         for (size_t i = begin; changed && i < end; i++)
-            if (!changes->linked[i].changed && ls_changes_add(changes, 'C', changes->linked[i].path))
+            if (!linked[i].changed && ls_changes_add(changes, 'C', linked[i].path))
                 return -ENOMEM;
     }
     return 0;
 }
 
-int ls_changes_by_path(const void *a, const void *b) {
-    return strcmp(((const struct found *)a)->path, ((const struct found *)b)->path);
+/* Whether `path`, of `length` bytes, is the folder that `known` lies in, or one above it. */
+static bool holds(const char *path, size_t length, const char *known) {
+    return !strncmp(known, path, length) && known[length] == '/';
+}
+
+/* The directories above one change, from the innermost on, up to one that `known` lies in: that one has been seen to. */
+static int complete_above(struct ls_changes *changes, size_t sorted, const char *changed, const char *known) {
+    char path[PATH_MAX];
+    strcpy(path, changed); /* which is shorter: compare.c lets no other in */
+    for (char *slash = strrchr(path, '/'); slash; slash = strrchr(path, '/')) {
+        *slash = 0;
+        if (holds(path, (size_t)(slash - path), known))
+            return 0;
+        struct found *there = find(&changes->found, sorted, path);
+        if (there && there->kind == UNCHANGED)
+            there->kind = 'C';
+        else if (!there && ls_changes_add(changes, 'C', path))
+            return -ENOMEM;
+    }
+    return 0;
 }
 
 /* A directory that holds a change is a change. Paths are sorted, so a missing one shows by not being found. */
 static int complete_parents(struct ls_changes *changes) {
-    size_t sorted = changes->count;
-    char *known = strdup("");
-    for (size_t i = 0; known && i < sorted; i++) {
-        if (changes->found[i].kind == UNCHANGED)
+    size_t sorted = changes->found.count;
+    const char *known = "";
+    int rc = 0;
+    for (size_t i = 0; !rc && i < sorted; i++) {
+        const char *path = changes->found.list[i].path;
+        if (changes->found.list[i].kind == UNCHANGED)
             continue;
-        char *path = strdup(changes->found[i].path);
-        for (char *slash = path ? strrchr(path, '/') : NULL; slash; slash = strrchr(path, '/')) {
-            *slash = 0;
-            size_t length = strlen(path);
-            if (!strncmp(known, path, length) && (known[length] == '/' || !known[length]))
-                break; /* it and those above it have been seen to */
-            struct found wanted = {path, 0},
-                         *there = bsearch(&wanted, changes->found, sorted, sizeof wanted, ls_changes_by_path);
-            if (there && there->kind == UNCHANGED)
-                there->kind = 'C';
-            else if (!there && ls_changes_add(changes, 'C', path)) {
-                free(path);
-                free(known);
-                return -ENOMEM;
-            }
-        }
-        free(path);
-        free(known);
-        char *slash = strrchr(changes->found[i].path, '/');
-        known = strndup(changes->found[i].path, slash ? (size_t)(slash - changes->found[i].path) : 0);
+        rc = complete_above(changes, sorted, path, known);
+        known = path;
     }
-    if (!known)
-        return ls_changes_fail(changes, -ENOMEM, "strdup", "");
-    free(known);
-    return 0;
+    return rc;
 }
 
-int ls_changes_finish(struct ls_changes *changes) {
-    int rc = complete_links(changes);
-    if (!rc && changes->count) {
-        qsort(changes->found, changes->count, sizeof *changes->found, ls_changes_by_path);
-        rc = complete_parents(changes);
-        qsort(changes->found, changes->count, sizeof *changes->found, ls_changes_by_path);
-    }
+/* Leaves each path once: a parent may be found from two of its children, and a link twice. */
+static void drop_doubles(struct founds *found) {
     size_t kept = 0;
-    for (size_t i = 0; i < changes->count; i++) {
-        struct found *last = kept ? &changes->found[kept - 1] : NULL, *one = &changes->found[i];
-        if (last && !strcmp(last->path, one->path)) { /* a parent found from two of its children, a link found twice */
+    for (size_t i = 0; i < found->count; i++) {
+        struct found *last = kept ? &found->list[kept - 1] : NULL, *one = &found->list[i];
+        if (last && !strcmp(last->path, one->path)) {
             if (last->kind == UNCHANGED)
                 last->kind = one->kind;
             free(one->path);
         } else
-            changes->found[kept++] = *one;
+            found->list[kept++] = *one;
     }
-    size_t listed = 0;
-    for (size_t i = 0; i < kept; i++) {
-        if (changes->found[i].kind == UNCHANGED) {
-            if (!rc)
-                rc = ls_changes_add_surplus(changes, UNCHANGED, changes->found[i].path);
-            free(changes->found[i].path);
-        } else
-            changes->found[listed++] = changes->found[i];
+    found->count = kept;
+}
+
+/* What turned out to be no change belongs to the surplus. */
+static int move_unchanged(struct ls_changes *changes) {
+    size_t kept = 0;
+    int rc = 0;
+    for (size_t i = 0; i < changes->found.count; i++) {
+        struct found one = changes->found.list[i];
+        bool moves = one.kind == UNCHANGED && !rc;
+        rc = moves ? ls_array_add(&changes->surplus, one) : rc;
+        if (!moves || rc)
+            changes->found.list[kept++] = one;
     }
-    kept = listed;
-    changes->count = kept;
-    for (size_t i = 0; !rc && i < changes->count; i++) {
-        rc = ls_bytes_add(&changes->list, &changes->found[i].kind, 1)
-                 ?: ls_bytes_add(&changes->list, changes->found[i].path, strlen(changes->found[i].path) + 1);
-        if (rc)
-            ls_changes_fail(changes, rc, "malloc", "");
+    changes->found.count = kept;
+    return rc;
+}
+
+static int write_list(struct ls_changes *changes) {
+    int rc = 0;
+    for (size_t i = 0; !rc && i < changes->found.count; i++) {
+        const struct found *found = &changes->found.list[i];
+        rc = ls_bytes_add(&changes->list, &found->kind, 1)
+                 ?: ls_bytes_add(&changes->list, found->path, strlen(found->path) + 1);
     }
     return rc;
+}
+
+int ls_changes_finish(struct ls_changes *changes) {
+    int rc = complete_links(changes);
+    if (rc)
+        return rc;
+    ls_array_sort(&changes->found, by_path);
+    rc = complete_parents(changes);
+    if (rc)
+        return rc;
+    ls_array_sort(&changes->found, by_path);
+    drop_doubles(&changes->found);
+    rc = move_unchanged(changes) ?: write_list(changes);
+    return rc ? ls_changes_fail(changes, "malloc", rc, "") : 0;
 }
 
 size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data) {
@@ -187,8 +203,9 @@ size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data) {
 }
 
 size_t ls_changes_count(struct ls_changes *changes) {
-    return changes->count;
+    return changes->found.count;
 }
+
 int ls_changes_can_be_exact(struct ls_changes *changes) {
     return !changes->needs_copy;
 }

@@ -1,13 +1,14 @@
-/* What differs between two trees. Read by cffi too, so: no preprocessor. */
+/* What differs between two trees. Read by cffi too. */
+#ifndef LS_CHANGES_H
+#define LS_CHANGES_H
+#include "../kernel/files/failure.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LS_FAIL_TOO_LONG 5 /* kind: a path that no layer can have */
 
 struct ls_changes;
-
-/* `call` and `path` say where a failure was; both live as long as the list. */
-struct ls_changes_failure {
-    int code;
-    const char *call;
-    const char *path;
-};
 
 /* NULL: no memory. */
 struct ls_changes *ls_changes_new(void);
@@ -26,7 +27,7 @@ int ls_changes_of_trees(struct ls_changes *changes, int merged, int lower, int c
  * transaction `since`; looking only where something has changed since then. */
 int ls_changes_of_snapshot(struct ls_changes *changes, int merged, int lower, uint64_t since);
 /* The same as ls_changes_of_trees with `content`, where `merged` began as a copy of `lower`: what has not been altered since, by
- * the list that kernel/copy.c made then, is not read. A list that cannot be read counts for nothing. */
+ * the list that kernel/copying made then, is not read. A list that cannot be read counts for nothing. */
 int ls_changes_of_copy(struct ls_changes *changes, int merged, int lower, const uint8_t *list, size_t length);
 
 /* The result: for each change a letter (A, C, D) and the path without leading slash ("" is the root), ended by NUL; sorted. */
@@ -37,9 +38,10 @@ int ls_changes_can_be_exact(struct ls_changes *changes);
 /* After ls_changes_of_upper, with the same descriptors and nothing mounted that writes: makes it so; marks of fuse-overlayfs
  * become those of aufs. The tree that the stack shows stays the same all the while. 1: something was altered; 0 or -errno. */
 int ls_changes_make_exact(struct ls_changes *changes);
-void ls_changes_failed(struct ls_changes *changes, struct ls_changes_failure *failure);
+/* What made one of these fail: as long as the list lives. */
+const struct ls_failure *ls_changes_failure(const struct ls_changes *changes);
 
 /* Writes a list of changes as a layer in aufs's form: what `tree` has of it is copied into the empty directory `target`, what
- * is removed becomes a mark. Blocks are shared where the filesystem can. 0; or -errno with the call, and the place in `where`. */
-int ls_changes_write(const uint8_t *list, size_t length, int tree, int target, const char **call, char *where,
-                     size_t room);
+ * is removed becomes a mark. Blocks are shared where the filesystem can. 0, or -errno. */
+int ls_changes_write(const uint8_t *list, size_t length, int tree, int target, struct ls_failure *failure);
+#endif

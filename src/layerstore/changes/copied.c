@@ -26,9 +26,8 @@ static struct known *slot_of(const struct ls_known *known, uint64_t inode) {
     return &known->slots[at];
 }
 
-bool ls_changes_is_unaltered(const struct ls_changes *changes, const struct stat *now, const struct stat *before) {
-    const struct ls_known *known = changes->known;
-    if (!known || now->st_dev != known->merged || before->st_dev != known->lower)
+static bool is_unaltered(const struct ls_known *known, const struct stat *now, const struct stat *before) {
+    if (now->st_dev != known->merged || before->st_dev != known->lower)
         return false;
     const struct known *slot = slot_of(known, now->st_ino);
     return slot->used && !slot->doubtful && slot->source == before->st_ino && slot->seconds == now->st_ctim.tv_sec &&
@@ -42,7 +41,8 @@ static int read_list(struct ls_known *known, const uint8_t *list, size_t length)
     size_t room = 16;
     while (room / 2 < length / LEAST)
         room *= 2;
-    if (!(known->slots = calloc(room, sizeof *known->slots)))
+    known->slots = calloc(room, sizeof *known->slots);
+    if (!known->slots)
         return -ENOMEM;
     known->mask = room - 1;
     while (reader.at < reader.end && !reader.bad) {
@@ -64,17 +64,19 @@ int ls_changes_of_copy(struct ls_changes *changes, int merged, int lower, const 
     struct ls_known known = {0};
     struct stat now, before;
     if (fstat(merged, &now) || fstat(lower, &before))
-        return ls_changes_fail(changes, -errno, "fstat", "");
+        return ls_changes_fail(changes, "fstat", -errno, "");
     known.merged = now.st_dev;
     known.lower = before.st_dev;
     int rc = read_list(&known, list, length);
     if (rc == -ENOMEM)
-        ls_changes_fail(changes, rc, "malloc", "");
-    else {
-        changes->known = rc ? NULL : &known;
-        rc = ls_changes_of_trees(changes, merged, lower, 1);
-        changes->known = NULL;
+        return ls_changes_fail(changes, "malloc", rc, "");
+    if (!rc) {
+        changes->known = &known;
+        changes->is_unaltered = is_unaltered;
     }
+    rc = ls_changes_of_trees(changes, merged, lower, 1);
+    changes->known = NULL;
+    changes->is_unaltered = NULL;
     free(known.slots);
     return rc;
 }

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from layerstore.errors import KernelError
-from layerstore.kernel._shim import ffi, lib
-from layerstore.kernel.files.descriptors import FOLDER, HANDLE, MORE_DESCRIPTORS, NO_DESCRIPTORS, open_path
+from layerstore.kernel._shim import lib
+from layerstore.kernel.files.descriptors import FOLDER, HANDLE, open_path
+from layerstore.kernel.files.failure import kernel_error, new_failure
 
 __all__ = ["link_stack"]
 
@@ -30,10 +30,7 @@ def link_stack(layers: Sequence[Path], target: Path) -> None:
             after.callback(os.close, fds[-1])
         root = open_path(target, FOLDER)
         after.callback(os.close, root)
-        call = ffi.new("const char **")
-        place = ffi.new("char[]", 4096)
-        answer = lib.ls_link_stack(fds, len(fds), root, call, place, len(place))
+        failure = new_failure()
+        answer = lib.ls_link_stack(fds, len(fds), root, failure)
     if answer < 0:
-        remedy = MORE_DESCRIPTORS if -answer in NO_DESCRIPTORS else None
-        where = os.fsencode(target) + b"/" + ffi.string(place)
-        raise KernelError(ffi.string(call[0]).decode(), -answer, path=where, remedy=remedy)
+        raise kernel_error(failure, target)

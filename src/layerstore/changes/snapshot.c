@@ -7,14 +7,14 @@
  * the directories above. A directory that is not the parent's of the same path is compared in full. Whatever is looked
  * at is compared as compare.c compares it: an inode that only seems changed costs time and is no change. */
 #define _GNU_SOURCE
-#include "../kernel/btrfs/tree.h"
 #include "internal.h"
-#include "../kernel/files/array.h"
 #include "../kernel/btrfs/btrfs.h"
+#include "../kernel/btrfs/tree.h"
+#include "../kernel/files/files.h"
+#include "../kernel/files/listing.h"
 
 #include <dirent.h>
-#include <fcntl.h>
-#include <unistd.h>
+#include <limits.h>
 
 /* A name that leads to something that changed. */
 struct lead {
@@ -139,52 +139,38 @@ struct entry {
 };
 
 struct entries {
-    struct entry *list;
-    size_t count, room;
+    LS_ARRAY(struct entry);
 };
 
 static void entries_free(struct entries *entries) {
     for (size_t i = 0; i < entries->count; i++)
         free(entries->list[i].name);
-    free(entries->list);
+    ls_array_free(entries);
 }
+
+#define ENTRIES_FREED __attribute__((cleanup(entries_free)))
 
 static int by_name(const void *a, const void *b) {
     return strcmp(((const struct entry *)a)->name, ((const struct entry *)b)->name);
 }
 
-static int read_entries(int folder, struct entries *entries) {
-    int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-    DIR *listing = own < 0 ? NULL : fdopendir(own);
-    if (!listing) {
-        rc = -errno;
-        if (own >= 0)
-            close(own);
-        return rc;
+static int add_entry(struct entries *entries, const struct ls_listing *listing) {
+    LS_FREED char *name = strdup(listing->name);
+    if (!name || ls_array_add(entries, (struct entry){listing->inode, listing->type, name}))
+        return -ENOMEM;
+    (void)LS_TAKE(name);
+    return 0;
+}
+
+static int read_entries(int folder, struct entries *entries, struct ls_failure *failure) {
+    LS_LISTED struct ls_listing listing = {0};
+    int rc = ls_listing_begin(&listing, folder, failure);
+    while (!rc && (rc = ls_listing_next(&listing)) > 0) {
+        rc = add_entry(entries, &listing);
+        if (rc)
+            return ls_fail(failure, "malloc", rc);
     }
-    errno = 0;
-    for (struct dirent *one; !rc && (one = readdir(listing)); errno = 0) {
-        if (!strcmp(one->d_name, ".") || !strcmp(one->d_name, ".."))
-            continue;
-        if (entries->count == entries->room) {
-            size_t room = entries->room ? entries->room * 2 : 64;
-            struct entry *grown = realloc(entries->list, room * sizeof *grown);
-            if (grown)
-                entries->list = grown, entries->room = room;
-            else
-                rc = -ENOMEM;
-        }
-        char *name = rc ? NULL : strdup(one->d_name);
-        if (name)
-            entries->list[entries->count++] = (struct entry){one->d_ino, one->d_type, name};
-        else
-            rc = -ENOMEM;
-    }
-    if (!rc && errno)
-        rc = -errno;
-    closedir(listing);
-    if (entries->count)
-        qsort(entries->list, entries->count, sizeof *entries->list, by_name);
+    ls_array_sort(entries, by_name);
     return rc;
 }
 
@@ -197,10 +183,11 @@ static bool is_quiet(const struct ls_snapshot *snapshot, const struct entry *now
 
 /* The names of a directory that changed, in both trees. */
 static int compare_names(struct ls_changes *changes, struct place *place) {
-    struct entries now = {0}, before = {0};
-    int rc = read_entries(place->merged, &now) ?: read_entries(place->lower, &before);
+    ENTRIES_FREED struct entries now = {0}, before = {0};
+    int rc =
+        read_entries(place->merged, &now, &changes->failure) ?: read_entries(place->lower, &before, &changes->failure);
     if (rc)
-        ls_changes_fail(changes, rc, "readdir", place->folder->path);
+        return ls_fail_at(&changes->failure, place->folder->path);
     for (size_t i = 0, j = 0; !rc && (i < now.count || j < before.count);) {
         int order = i == now.count ? 1 : j == before.count ? -1 : strcmp(now.list[i].name, before.list[j].name);
         if (order > 0)
@@ -210,16 +197,15 @@ static int compare_names(struct ls_changes *changes, struct place *place) {
         i += order <= 0;
         j += order >= 0;
     }
-    entries_free(&now);
-    entries_free(&before);
     return rc;
 }
 
-int ls_changes_visit_snapshot(struct ls_changes *changes, struct place *place) {
+/* The names of one directory; 1 if it is not the old tree's, so that all have to be looked at. */
+static int guide(struct ls_changes *changes, struct place *place) {
     const struct ls_snapshot *snapshot = changes->snapshot;
     struct stat now, before;
     if (fstat(place->merged, &now) || fstat(place->lower, &before))
-        return ls_changes_fail(changes, -errno, "fstat", place->folder->path);
+        return ls_changes_fail(changes, "fstat", -errno, place->folder->path);
     if (now.st_dev != snapshot->device || before.st_dev != snapshot->lower_device || now.st_ino != before.st_ino)
         return 1;
     const struct node *node = find(snapshot, now.st_ino);
@@ -246,35 +232,32 @@ static int collect_name(void *context, uint64_t parent, const char *name, size_t
     return ls_array_add(&names->parents, parent) ?: ls_bytes_add(&names->text, name, length) ?: ls_bytes_add(&names->text, "", 1);
 }
 
+#define NAMES_FREED __attribute__((cleanup(names_free)))
+
 static void names_free(struct names *names) {
     ls_bytes_free(&names->text);
     ls_array_free(&names->parents);
 }
 
 /* Puts the path of a directory before `name`. 1: it has none any more, or one that no call would take. */
-static int path_of(struct ls_snapshot *snapshot, uint64_t folder, const char *name, char **path) {
-    enum { LONGEST = 4096 };
-    char text[LONGEST];
-    size_t at = LONGEST - strlen(name) - 1;
-    strcpy(text + at, name);
+static int path_of(struct ls_snapshot *snapshot, uint64_t folder, const char *name, char path[PATH_MAX]) {
+    size_t at = PATH_MAX - strlen(name) - 1;
+    strcpy(path + at, name);
     while (folder != LS_BTRFS_ROOT_INODE) {
-        struct names up = {0};
+        NAMES_FREED struct names up = {0};
         int rc = ls_btrfs_names(&snapshot->search, folder, collect_name, &up);
-        size_t length = up.parents.count ? strlen((char *)up.text.data) : 0;
-        if (!rc && (!length || length + 1 > at))
-            rc = 1;
-        if (!rc) {
-            text[--at] = '/';
-            at -= length;
-            memcpy(text + at, up.text.data, length);
-            folder = up.parents.list[0];
-        }
-        names_free(&up);
         if (rc)
             return rc;
+        size_t length = up.parents.count ? strlen((char *)up.text.data) : 0;
+        if (!length || length + 1 > at)
+            return 1;
+        path[--at] = '/';
+        at -= length;
+        memcpy(path + at, up.text.data, length);
+        folder = up.parents.list[0];
     }
-    *path = strdup(text + at);
-    return *path ? 0 : -ENOMEM;
+    memmove(path, path + at, PATH_MAX - at);
+    return 0;
 }
 
 static int by_inode_and_path(const void *a, const void *b) {
@@ -288,84 +271,79 @@ static int by_inode_and_path(const void *a, const void *b) {
 
 /* The names of one file that the walk had no reason to look at, from its first name in the list to its last. */
 static int remember_others(struct ls_changes *changes, size_t begin, size_t end) {
-    const struct stat facts = {.st_dev = changes->linked[begin].device, .st_ino = changes->linked[begin].inode};
-    struct names names = {0};
+    const struct linked *known = &changes->linked.list[begin];
+    const struct stat facts = {.st_dev = known->device, .st_ino = known->inode};
+    NAMES_FREED struct names names = {0};
     int rc = ls_btrfs_names(&changes->snapshot->search, facts.st_ino, collect_name, &names);
     const char *name = (const char *)names.text.data;
-    for (size_t i = 0; !rc && names.parents.count > end - begin && i < names.parents.count;
-         i++, name += strlen(name) + 1) {
-        char *path = NULL;
-        rc = path_of(changes->snapshot, names.parents.list[i], name, &path);
-        if (rc == 1) {
-            rc = 0;
-            continue;
-        }
-        struct linked wanted = {facts.st_dev, facts.st_ino, path, false};
-        if (!rc && !bsearch(&wanted, &changes->linked[begin], end - begin, sizeof wanted, by_inode_and_path))
-            rc = ls_changes_remember_link(changes, &facts, path, false);
-        free(path);
+    for (size_t i = 0; rc >= 0 && names.parents.count > end - begin && i < names.parents.count; i++) {
+        char path[PATH_MAX];
+        rc = path_of(changes->snapshot, names.parents.list[i], name, path);
+        name += strlen(name) + 1;
+        const struct linked wanted = {facts.st_dev, facts.st_ino, path, false};
+        known = &changes->linked.list[begin]; /* which grows */
+        if (!rc && !bsearch(&wanted, known, end - begin, sizeof wanted, by_inode_and_path) &&
+            ls_changes_remember_link(changes, &facts, path, false))
+            return -ENOMEM;
     }
-    names_free(&names);
-    return rc;
+    if (rc < 0)
+        ls_fail(&changes->failure, rc == -ENOMEM ? "malloc" : "ioctl(BTRFS_IOC_TREE_SEARCH_V2)", rc);
+    return rc < 0 ? rc : 0;
 }
 
 /* When one name of a file is a change, all are; the others may lie where nothing else changed. */
-int ls_changes_complete_snapshot(struct ls_changes *changes) {
-    size_t count = changes->linked_count; /* more are added behind */
+static int complete_links(struct ls_changes *changes) {
+    size_t count = changes->linked.count; /* more are added behind */
     int rc = 0;
-    if (count)
-        qsort(changes->linked, count, sizeof *changes->linked, by_inode_and_path);
+    ls_array_sort(&changes->linked, by_inode_and_path);
     for (size_t begin = 0, end; !rc && begin < count; begin = end) {
+        const struct linked *linked = changes->linked.list;
         bool changed = false;
-        for (end = begin; end < count && changes->linked[end].inode == changes->linked[begin].inode &&
-                          changes->linked[end].device == changes->linked[begin].device;
+        for (end = begin;
+             end < count && linked[end].inode == linked[begin].inode && linked[end].device == linked[begin].device;
              end++)
-            changed |= changes->linked[end].changed;
-        if (changed && changes->linked[begin].device == changes->snapshot->device)
+            changed |= linked[end].changed;
+        if (changed && linked[begin].device == changes->snapshot->device)
             rc = remember_others(changes, begin, end);
     }
-    return rc < 0 ? ls_changes_fail(changes, rc, "ioctl(BTRFS_IOC_TREE_SEARCH_V2)", "") : 0;
+    return rc;
 }
 
 /* ------------------------------------------------------------------------------------------------------------------ */
 
-static int learn(struct ls_snapshot *snapshot, int merged, int lower, uint64_t since, const char **call) {
+static int learn(struct ls_snapshot *snapshot, int merged, int lower, uint64_t since, struct ls_failure *failure) {
     struct ls_btrfs_subvolume own;
     struct stat now, before;
-    *call = "fstat";
     if (fstat(merged, &now) || fstat(lower, &before))
-        return -errno;
+        return LS_FAIL(failure, "fstat");
     snapshot->device = now.st_dev;
     snapshot->lower_device = before.st_dev;
     /* Inodes reach the tree with a commit, and the time of one that is written to with its data: a commit alone, without
      * the data that is dirty, does not do. */
-    *call = "syncfs";
     int rc = ls_sync_filesystem(merged);
     if (rc)
-        return rc;
-    *call = "ioctl(BTRFS_IOC_GET_SUBVOL_INFO)";
+        return ls_fail(failure, "syncfs", rc);
     rc = ls_btrfs_subvolume(merged, &own);
     if (rc)
-        return rc;
-    *call = "ioctl(BTRFS_IOC_TREE_SEARCH_V2)";
+        return ls_fail(failure, "ioctl(BTRFS_IOC_GET_SUBVOL_INFO)", rc);
     int64_t nested = ls_btrfs_nested(merged, own.id, NULL, 0);
-    if (nested < 0)
-        return (int)nested;
     snapshot->nested = nested > 0;
-    return ls_btrfs_search_begin(&snapshot->search, merged) ?: ls_btrfs_changed(&snapshot->search, since, visit_changed, snapshot) ?: name_all(snapshot);
+    rc = nested < 0 ? (int)nested : ls_btrfs_search_begin(&snapshot->search, merged);
+    rc = rc ?: ls_btrfs_changed(&snapshot->search, since, visit_changed, snapshot);
+    rc = rc ?: name_all(snapshot);
+    return rc ? ls_fail(failure, rc == -ENOMEM ? "malloc" : "ioctl(BTRFS_IOC_TREE_SEARCH_V2)", rc) : 0;
 }
 
 int ls_changes_of_snapshot(struct ls_changes *changes, int merged, int lower, uint64_t since) {
     struct ls_snapshot snapshot = {0};
-    const char *call;
     changes->upper = -1, changes->merged = merged, changes->lower = lower;
     changes->content = true;
     changes->snapshot = &snapshot;
-    int rc = learn(&snapshot, merged, lower, since, &call);
-    if (rc < 0)
-        ls_changes_fail(changes, rc, call, "");
-    else
-        rc = ls_changes_run(changes, GENERATION);
+    changes->guide = guide;
+    int rc = learn(&snapshot, merged, lower, since, &changes->failure);
+    rc = rc ?: ls_changes_walk(changes, GUIDED);
+    rc = rc ?: complete_links(changes);
+    rc = rc ?: ls_changes_finish(changes);
     changes->needs_copy |= snapshot.nested; /* what is in them is not in a snapshot of this one */
     changes->snapshot = NULL;
     forget(&snapshot);

@@ -1,223 +1,152 @@
-/* What differs by an upper directory: only where it holds something, and with the marks that it holds; and making one say
- * what its tar says. Marks are overlay's here; of the two other kinds this only finds what they hide, see branch.c. */
+/* What differs by an upper directory: only where it holds something, and with the marks that it holds: overlay's, those of
+ * aufs, or the mix that fuse-overlayfs writes (branch.c says what that is). */
 #define _GNU_SOURCE
 #include "internal.h"
-#include "../kernel/files/listing.h"
+#include "../kernel/files/marks.h"
 
 #include <fcntl.h>
 #include <sys/xattr.h>
-#include <unistd.h>
 
-/* --- marks in an upper directory ---------------------------------------------------------------------------- */
+/* These return 1 for yes, 0 for no, or -errno. What is gone meanwhile has no mark. */
 
 /* Of the kernel, and of nobody else: only root can set these names, while anyone may set `user.overlay.*`, which mean
- * nothing to a mount without `userxattr`. 1, 0, or -errno, as all below. */
-static int has_mark(int fd, const char *name) {
+ * nothing to a mount without `userxattr`. */
+static int has_mark(int fd, const char *name, struct ls_failure *failure) {
     if (fgetxattr(fd, name, NULL, 0) >= 0)
         return 1;
-    return errno == ENODATA || errno == EOPNOTSUPP ? 0 : -errno;
+    return errno == ENODATA || errno == EOPNOTSUPP ? 0 : LS_FAIL(failure, "fgetxattr");
 }
 
-static int file_has_mark(int folder, const char *name, const char *mark) {
-    int fd = ls_changes_open(folder, name, O_RDONLY | O_NONBLOCK);
+static int has_said_yes(int fd, const char *name, struct ls_failure *failure) {
+    char value = 0;
+    ssize_t size = fgetxattr(fd, name, &value, 1);
+    if (size < 0 && errno != ENODATA && errno != EOPNOTSUPP && errno != ERANGE)
+        return LS_FAIL(failure, "fgetxattr");
+    return size == 1 && value == 'y';
+}
+
+/* A descriptor; -ENOENT where there is no such thing any more; or -errno. */
+static int open_marked(int folder, const char *name, int flags, struct ls_failure *failure) {
+    int fd = ls_changes_open(folder, name, flags);
+    if (fd == -ENOTDIR || fd == -ELOOP || fd == -ENXIO)
+        return -ENOENT;
+    return fd < 0 ? ls_fail(failure, "openat", fd) : fd;
+}
+
+static int file_has_mark(int folder, const char *name, const char *mark, struct ls_failure *failure) {
+    LS_CLOSED int fd = open_marked(folder, name, O_RDONLY | O_NONBLOCK, failure);
     if (fd < 0)
-        return fd == -ENOENT ? 0 : fd; /* gone meanwhile */
-    int marked = has_mark(fd, mark);
-    close(fd);
-    return marked;
+        return fd == -ENOENT ? 0 : fd;
+    return has_mark(fd, mark, failure);
 }
 
-static int is_whiteout(int folder, const char *name, const struct stat *facts, int marks) {
+static int is_whiteout(int folder, const char *name, const struct stat *facts, int marks, struct ls_failure *failure) {
     if (S_ISCHR(facts->st_mode))
         return facts->st_rdev == 0;
     if (marks != LS_MARKS_OVERLAY || !S_ISREG(facts->st_mode) || facts->st_size)
         return 0;
-    return file_has_mark(folder, name, "trusted.overlay.whiteout");
+    return file_has_mark(folder, name, "trusted.overlay.whiteout", failure);
+}
+
+/* fuse-overlayfs takes the first of its xattrs that there is, whatever it says, and looks for the file only without any. */
+static int is_branch_opaque(int folder, int marks, struct ls_failure *failure) {
+    static const char *const NAMES[] = {"trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"};
+    char value[16];
+    struct stat facts;
+    for (size_t i = 0; marks == LS_MARKS_FUSE && i < sizeof NAMES / sizeof *NAMES; i++) {
+        ssize_t size = fgetxattr(folder, NAMES[i], value, sizeof value);
+        if (size >= 0)
+            return size > 0 && value[0] == 'y';
+        if (errno != ENODATA && errno != EOPNOTSUPP && errno != ERANGE)
+            return LS_FAIL(failure, "fgetxattr");
+    }
+    int there = ls_changes_look(folder, LS_OPAQUE_NAME, &facts);
+    return there < 0 ? ls_fail(failure, "fstatat", there) : there;
 }
 
 /* What a directory in the upper shows of the parents' directory of the same name: PLAIN merges with it, REDIRECTED shows
  * another one, which was renamed to here, OPAQUE_ONE shows nothing of it. */
 enum merge { PLAIN, OPAQUE_ONE, REDIRECTED };
 
-static int merge_of_overlay(int fd) {
-    char opaque = 0;
-    int rc = has_mark(fd, "trusted.overlay.redirect");
-    if (rc)
-        return rc < 0 ? rc : REDIRECTED;
-    if (fgetxattr(fd, "trusted.overlay.opaque", &opaque, 1) < 0)
-        return errno == ENODATA || errno == ERANGE || errno == EOPNOTSUPP ? PLAIN : -errno;
-    return opaque == 'y' ? OPAQUE_ONE : PLAIN;
-}
-
-static int merge_of(int folder, const char *name, int marks) {
-    int fd = ls_changes_open(folder, name, O_RDONLY | O_DIRECTORY);
+static int merge_of(int folder, const char *name, int marks, enum merge *merge, struct ls_failure *failure) {
+    *merge = PLAIN;
+    LS_CLOSED int fd = open_marked(folder, name, O_RDONLY | O_DIRECTORY, failure);
     if (fd < 0)
-        return fd == -ENOENT ? PLAIN : fd;
-    int merge = marks == LS_MARKS_OVERLAY ? merge_of_overlay(fd) : ls_branch_is_opaque(fd, marks); /* 1: OPAQUE_ONE */
-    close(fd);
-    return merge;
+        return fd == -ENOENT ? 0 : fd;
+    int redirected = marks == LS_MARKS_OVERLAY ? has_mark(fd, "trusted.overlay.redirect", failure) : 0;
+    if (redirected) {
+        *merge = REDIRECTED;
+        return redirected < 0 ? redirected : 0;
+    }
+    int opaque = marks == LS_MARKS_OVERLAY ? has_said_yes(fd, "trusted.overlay.opaque", failure)
+                                           : is_branch_opaque(fd, marks, failure);
+    if (opaque > 0)
+        *merge = OPAQUE_ONE;
+    return opaque < 0 ? opaque : 0;
 }
 
-/* Its bytes are still the parents': only attributes were copied up. */
-static int is_metacopy(int folder, const char *name) {
-    return file_has_mark(folder, name, "trusted.overlay.metacopy");
+/* The name in hand is removed, if the parents have `hidden`; or else the mark is a stale one. */
+static int add_removed(struct ls_changes *changes, struct place *place, const char *hidden) {
+    struct stat before;
+    int had = ls_changes_look(place->lower, hidden, &before);
+    if (had < 0)
+        return ls_changes_fail(changes, "fstatat", had, (char *)place->path.data);
+    if (!had)
+        return ls_changes_add_surplus(changes, STALE, (char *)place->path.data);
+    int rc = ls_bytes_path(&place->path, place->folder->path, hidden);
+    return rc ? ls_changes_fail(changes, "malloc", rc, place->folder->path)
+              : ls_changes_add(changes, 'D', (char *)place->path.data);
 }
 
 /* A file `.wh.NAME`, or what else aufs or fuse-overlayfs keeps under such a name. */
 static int visit_whiteout(struct ls_changes *changes, struct place *place, const char *name, const struct stat *mark) {
-    const char *hidden = name + strlen(LS_WHITEOUT_PREFIX);
-    struct stat before;
-    if (ls_begins(name, LS_META_PREFIX) || !S_ISREG(mark->st_mode) || !*hidden || !strcmp(hidden, ".") ||
-        !strcmp(hidden, ".."))
+    const char *hidden = ls_hidden_by(name);
+    if (!hidden || !S_ISREG(mark->st_mode) || !*hidden || !strcmp(hidden, ".") || !strcmp(hidden, ".."))
         return 0;
-    int had = ls_changes_look(place->lower, hidden, &before);
-    if (had <= 0)
-        return had < 0 ? ls_changes_fail(changes, had, "fstatat", (char *)place->path.data)
-                       : ls_changes_add_surplus(changes, STALE, (char *)place->path.data);
-    place->path.length -= strlen(name);
-    int rc = ls_bytes_add(&place->path, hidden, strlen(hidden));
-    return rc ? ls_changes_fail(changes, rc, "malloc", name) : ls_changes_add(changes, 'D', (char *)place->path.data);
+    return add_removed(changes, place, hidden);
 }
 
-int ls_changes_visit_upper(struct ls_changes *changes, struct place *place, const char *name) {
-    const char *path = (char *)place->path.data;
-    struct stat mark, now, before;
-    if (fstatat(place->upper, name, &mark, AT_SYMLINK_NOFOLLOW))
-        return errno == ENOENT ? 0 : ls_changes_fail(changes, -errno, "fstatat", (char *)place->path.data);
-    if (changes->marks != LS_MARKS_OVERLAY && ls_begins(name, LS_WHITEOUT_PREFIX))
-        return visit_whiteout(changes, place, name, &mark);
-    int hides = is_whiteout(place->upper, name, &mark, changes->marks);
-    if (hides < 0)
-        return ls_changes_fail(changes, hides, "fgetxattr", path);
-    if (hides) {
-        int had = ls_changes_look(place->lower, name, &before);
-        if (had < 0)
-            return ls_changes_fail(changes, had, "fstatat", path);
-        return had ? ls_changes_add(changes, 'D', path) : ls_changes_add_surplus(changes, STALE, path);
-    }
-    if (fstatat(place->merged, name, &now, AT_SYMLINK_NOFOLLOW))
-        return errno == ENOENT ? 0 : ls_changes_fail(changes, -errno, "fstatat", (char *)place->path.data);
-    int merge = S_ISDIR(mark.st_mode) ? merge_of(place->upper, name, changes->marks) : PLAIN;
-    int metacopy = changes->marks == LS_MARKS_OVERLAY && S_ISREG(mark.st_mode) ? is_metacopy(place->upper, name) : 0;
-    if (merge < 0 || metacopy < 0)
-        return ls_changes_fail(changes, merge < 0 ? merge : metacopy, "fgetxattr", path);
+/* What is in the upper directory and no mark. */
+static int visit_own(struct ls_changes *changes, struct place *place, const char *name, const struct stat *own) {
+    const char *path = (const char *)place->path.data;
+    struct stat now;
+    int there = ls_changes_look(place->merged, name, &now);
+    if (there <= 0)
+        return there ? ls_changes_fail(changes, "fstatat", there, path) : 0;
+    enum merge merge = PLAIN;
+    int metacopy = 0; /* its bytes are still the parents': only attributes were copied up */
+    int rc = S_ISDIR(own->st_mode) ? merge_of(place->upper, name, changes->marks, &merge, &changes->failure) : 0;
+    if (!rc && changes->marks == LS_MARKS_OVERLAY && S_ISREG(own->st_mode))
+        metacopy = file_has_mark(place->upper, name, "trusted.overlay.metacopy", &changes->failure);
+    if (rc < 0 || metacopy < 0)
+        return ls_fail_at(&changes->failure, path);
     changes->needs_copy |= metacopy || merge == REDIRECTED;
-    if (merge == OPAQUE_ONE && ls_changes_add_surplus(changes, OPAQUE, (char *)place->path.data))
-        return -ENOMEM;
+    if (merge == OPAQUE_ONE && (rc = ls_changes_add_surplus(changes, OPAQUE, path)))
+        return rc;
     return ls_changes_present(changes, place, name, &now, merge == PLAIN ? GUIDED : COMPARED, !metacopy);
+}
+
+static int visit_upper(struct ls_changes *changes, struct place *place, const char *name) {
+    struct stat own;
+    int there = ls_changes_look(place->upper, name, &own);
+    if (there <= 0)
+        return there ? ls_changes_fail(changes, "fstatat", there, (char *)place->path.data) : 0;
+    if (changes->marks != LS_MARKS_OVERLAY && ls_is_mark(name, strlen(name)))
+        return visit_whiteout(changes, place, name, &own);
+    int whiteout = is_whiteout(place->upper, name, &own, changes->marks, &changes->failure);
+    if (whiteout < 0)
+        return ls_fail_at(&changes->failure, (char *)place->path.data);
+    return whiteout ? add_removed(changes, place, name) : visit_own(changes, place, name, &own);
+}
+
+static int guide(struct ls_changes *changes, struct place *place) {
+    return ls_changes_each_name(changes, place, place->upper, visit_upper);
 }
 
 int ls_changes_of_upper(struct ls_changes *changes, int upper, int merged, int lower, int marks) {
     changes->upper = upper, changes->merged = merged, changes->lower = lower;
     changes->marks = marks;
     changes->content = true; /* what an opaque directory shows is all of this layer */
-    return ls_changes_run(changes, GUIDED);
-}
-
-/* --- making an upper directory say what its tar says, and nothing else -------------------------------------------- */
-
-int ls_changes_open_holder(int root, const char *path, const char **name, struct timespec times[2]) {
-    const char *slash = strrchr(path, '/');
-    struct stat facts;
-    char *folder = slash ? strndup(path, (size_t)(slash - path)) : strdup("");
-    int fd = folder ? ls_changes_open_folder(root, folder) : -ENOMEM;
-    free(folder);
-    *name = slash ? slash + 1 : path;
-    if (fd >= 0 && !fstat(fd, &facts))
-        times[0] = facts.st_atim, times[1] = facts.st_mtim;
-    return fd;
-}
-
-/* A directory that still holds something stays. */
-int ls_changes_drop_surplus(struct ls_changes *changes, const char *path) {
-    struct timespec times[2];
-    const char *name;
-    int fd = ls_changes_open_holder(changes->upper, path, &name, times);
-    if (fd < 0)
-        return ls_changes_fail(changes, fd, "openat2", path);
-    int rc = unlinkat(fd, name, 0);
-    if (rc && (errno == EISDIR || errno == EPERM))
-        rc = unlinkat(fd, name, AT_REMOVEDIR);
-    rc = rc && errno != ENOENT && errno != ENOTEMPTY ? -errno : 0;
-    if (futimens(fd, times) && !rc)
-        rc = -errno;
-    close(fd);
-    return rc ? ls_changes_fail(changes, rc, "unlinkat", path) : 0;
-}
-
-static int make_opaque(int folder, const char *name) {
-    int fd = ls_changes_open(folder, name, O_RDONLY | O_DIRECTORY);
-    int rc = fd < 0 ? fd : fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) ? -errno : 0;
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
-/* One name that the opaque directory `path` hides: a whiteout for it, or the mark passed on to what it merges with. */
-static int hide_one(struct ls_changes *changes, const char *path, int upper, int lower, const char *name) {
-    struct stat above, below;
-    int rc = ls_changes_look(upper, name, &above);
-    if (!rc) {
-        /* The xattr first, see finish.c: without it whiteouts show as ghosts where the directory is not merged. */
-        rc = has_mark(upper, "trusted.overlay.origin");
-        if (!rc && fsetxattr(upper, "trusted.overlay.origin", "", 0, 0))
-            rc = -errno;
-        return rc < 0 ? rc : mknodat(upper, name, S_IFCHR, 0) ? -errno : 0;
-    }
-    if (rc < 0 || !S_ISDIR(above.st_mode) || (rc = ls_changes_look(lower, name, &below)) <= 0 ||
-        !S_ISDIR(below.st_mode))
-        return rc < 0 ? rc : 0;
-    struct ls_bytes inner = {0};
-    rc = ls_bytes_set(&inner, path, strlen(path)) ?: ls_bytes_add(&inner, "/", 1) ?: ls_bytes_add(&inner, name, strlen(name));
-    rc = rc ?: make_opaque(upper, name) ?: ls_changes_add_surplus(changes, OPAQUE, (char *)inner.data);
-    ls_bytes_free(&inner);
-    return rc;
-}
-
-/* Hides, name by name, what an opaque directory hides as a whole; what is left to hide below is passed on. */
-static int hide_each(struct ls_changes *changes, const char *path, int upper, int lower) {
-    LS_LISTED struct ls_listing listing = {0};
-    struct ls_failure failure = {0};
-    int rc = ls_listing_begin(&listing, lower, &failure);
-    while (!rc && (rc = ls_listing_next(&listing)) > 0)
-        rc = hide_one(changes, path, upper, lower, listing.name);
-    return rc;
-}
-
-/* At no point does the merged tree look different: the mark goes when nothing depends on it any more. */
-static int spell_out(struct ls_changes *changes, const char *path) {
-    struct stat facts = {0};
-    int upper = ls_changes_open_folder(changes->upper, path);
-    int lower = changes->lower < 0 ? -ENOENT : ls_changes_open_folder(changes->lower, path);
-    int rc = upper < 0 ? upper : fstat(upper, &facts) ? -errno : 0;
-    if (!rc && lower < 0 && lower != -ENOENT && lower != -ENOTDIR && lower != -ELOOP)
-        rc = lower; /* or what it hides would show again */
-    if (!rc && lower >= 0)
-        rc = hide_each(changes, path, upper, lower);
-    if (!rc && fremovexattr(upper, "trusted.overlay.opaque") && errno != ENODATA)
-        rc = -errno;
-    if (upper >= 0) {
-        struct timespec times[2] = {facts.st_atim, facts.st_mtim};
-        if (facts.st_mode && futimens(upper, times) && !rc) /* after a failure, too: it is still the container's */
-            rc = -errno;
-        close(upper);
-    }
-    if (lower >= 0)
-        close(lower);
-    return rc ? ls_changes_fail(changes, rc, "spell out", path) : 0;
-}
-
-int ls_changes_make_exact(struct ls_changes *changes) {
-    int rc = 0;
-    if (changes->marks != LS_MARKS_OVERLAY)
-        return ls_branch_make_exact(changes);
-    for (size_t i = 0; !rc && i < changes->surplus_count; i++) /* grows meanwhile */
-        if (changes->surplus[i].kind == OPAQUE)
-            rc = spell_out(changes, changes->surplus[i].path);
-    if (changes->surplus_count)
-        qsort(changes->surplus, changes->surplus_count, sizeof *changes->surplus, ls_changes_by_path);
-    for (size_t i = changes->surplus_count; !rc && i-- > 0;) /* what is in a directory goes before it */
-        if (changes->surplus[i].kind != OPAQUE)
-            rc = ls_changes_drop_surplus(changes, changes->surplus[i].path);
-    return rc ? rc : changes->surplus_count > 0;
+    changes->guide = guide;
+    return ls_changes_walk(changes, GUIDED) ?: ls_changes_finish(changes);
 }

@@ -31,15 +31,15 @@ PARTS = (
 )
 SHARED = (
     "kernel/files/listing",
+    "kernel/files/pool",
     "kernel/files/xattrs",
     "kernel/btrfs/tree",
     "kernel/files/entry",
     "kernel/copying/file",
-    "kernel/copying/folders",
-    "kernel/copying/made",
     "changes/compare",
     "changes/upper",
     "changes/branch",
+    "changes/exact",
     "changes/snapshot",
     "changes/copied",
     "changes/written",

@@ -173,15 +173,9 @@ uint64_t ls_xattrs_hash(const uint8_t *data, size_t length) {
     return ls_xxh64_end(&hash);
 }
 
-int ls_disk_read_xattrs(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_failure *failure) {
-    const char *call;
-    int rc = ls_xattrs_read(fd, overlay, xattrs, &call);
-    return rc ? ls_fail(failure, call, rc) : 0;
-}
-
 int ls_disk_clear_xattrs(int fd, struct ls_failure *failure) {
     LS_BYTES_FREED struct ls_bytes xattrs = {0};
-    int rc = ls_disk_read_xattrs(fd, false, &xattrs, failure);
+    int rc = ls_xattrs_read(fd, false, &xattrs, failure);
     struct ls_reader reader = {xattrs.data, xattrs.data + xattrs.length, false};
     struct ls_xattr xattr;
     char name[XATTR_NAME_MAX + 1];
@@ -225,7 +219,7 @@ int ls_disk_learn(int fd, struct ls_node *node, struct ls_failure *failure) {
     LS_BYTES_FREED struct ls_bytes xattrs = {0};
     if (fstat(fd, &facts))
         return LS_FAIL(failure, "fstat");
-    int rc = ls_disk_read_xattrs(fd, false, &xattrs, failure);
+    int rc = ls_xattrs_read(fd, false, &xattrs, failure);
     if (rc)
         return rc;
     node->attributes = ls_xattrs_hash(xattrs.data, xattrs.length);
@@ -327,14 +321,15 @@ int ls_disk_directory(const struct ls_disk *disk, int folder, const struct ls_no
 }
 
 int ls_disk_remove(int folder, const char *name, struct ls_failure *failure) {
-    char path[NAME_MAX + 64], where[1];
+    char path[NAME_MAX + 64];
+    struct ls_failure inner; /* whose place is one within what is removed */
     if (unlinkat(folder, name, 0) == 0 || errno == ENOENT)
         return 0;
     if (errno != EISDIR && errno != EPERM)
         return LS_FAIL(failure, "unlinkat");
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", folder, name);
-    int rc = ls_remove_tree(path, 1, where, sizeof where);
-    return rc ? ls_fail(failure, "unlinkat", rc) : 0;
+    int rc = ls_remove_tree(path, 1, &inner);
+    return rc ? ls_fail(failure, inner.what, rc) : 0;
 }
 
 int ls_disk_remove_path(int tree, const char *path, struct ls_failure *failure) {

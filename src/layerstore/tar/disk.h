@@ -51,8 +51,6 @@ int ls_disk_opaque(const struct ls_disk *disk, int fd, struct ls_failure *failur
 int ls_disk_drop_inherited(int fd, struct ls_failure *failure);
 /* The words of a symlink of `size` bytes into the node. */
 int ls_disk_read_link(int fd, int64_t size, struct ls_node *node, struct ls_failure *failure);
-/* The xattrs of a layer, canonical: see ls_xattrs_read. */
-int ls_disk_read_xattrs(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_failure *failure);
 /* Reads mode, owner, times and xattrs of what `fd` is into the node. */
 int ls_disk_learn(int fd, struct ls_node *node, struct ls_failure *failure);
 int ls_disk_clear_xattrs(int fd, struct ls_failure *failure);

@@ -218,7 +218,7 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     if (node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE)
         node->major = major(facts.st_rdev), node->minor = minor(facts.st_rdev);
     node->size = node->type == LS_REGULAR || node->type == LS_SYMLINK ? facts.st_size : 0;
-    if (ls_disk_read_xattrs(fd, false, &pack->xattrs, &pack->failure))
+    if (ls_xattrs_read(fd, false, &pack->xattrs, &pack->failure))
         return failed_at(pack, node);
     node->attributes = ls_xattrs_hash(pack->xattrs.data, pack->xattrs.length);
     if (node->type == LS_SYMLINK) {

@@ -288,7 +288,7 @@ static int check_target(struct ls_verify *verify, int fd) {
 
 static int check_xattrs(struct ls_verify *verify, int fd) {
     LS_BYTES_FREED struct ls_bytes xattrs = {0};
-    if (ls_disk_read_xattrs(fd, verify->dialect == LS_DIALECT_OVERLAY, &xattrs, &verify->failure))
+    if (ls_xattrs_read(fd, verify->dialect == LS_DIALECT_OVERLAY, &xattrs, &verify->failure))
         return unreadable(verify, "the extended attributes cannot be read");
     bool same = ls_xattrs_hash(xattrs.data, xattrs.length) == verify->node.attributes;
     return same ? 0 : damaged(verify, "the extended attributes have changed");

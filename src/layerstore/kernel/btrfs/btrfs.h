@@ -1,5 +1,9 @@
 /* btrfs: subvolumes, snapshots, quota groups, and what its trees tell. Privileged, but for creating and asking.
-   Every function returns >= 0, or -errno. Read by cffi too, so: no preprocessor. */
+   Every function returns >= 0, or -errno. Read by cffi too. */
+#ifndef LS_BTRFS_H
+#define LS_BTRFS_H
+#include <stddef.h>
+#include <stdint.h>
 
 /* Makes an empty subvolume in a folder. Not durable by itself. */
 int ls_btrfs_create(int folder, const char *name);
@@ -46,3 +50,4 @@ int ls_btrfs_group_limit(int fd, uint64_t group, uint64_t bytes);
 int ls_btrfs_group_remove(int fd, uint64_t group);
 /* The groups of single subvolumes, as many as there is room for. Returns how many there are. */
 int64_t ls_btrfs_groups(int fd, uint64_t *groups, size_t room);
+#endif

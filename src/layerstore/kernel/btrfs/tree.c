@@ -1,4 +1,4 @@
-/* See btrfs_tree.h, and the second half of btrfs.h: what can only be learned from the trees themselves. */
+/* See tree.h, and the second half of btrfs.h: what can only be learned from the trees themselves. */
 
 #define _GNU_SOURCE
 #include <endian.h>

@@ -1,299 +1,307 @@
-/* See copy.h. The threads, and what they do with a folder.
+/* See copy.h. What the threads do with a folder, and what is told of the copy in the end.
 
-   Folders wait in one stack that the threads share. A thread takes one, makes what is in it and is no folder, makes the
-   folders in it too, still empty, gives it its attributes, and puts those on the stack. So nothing is made in a folder
-   after it has its times, and none has to wait for what lies deeper. */
+   A thread that has a folder makes what is in it and is no folder, makes the folders in it too, still empty, gives it its
+   attributes, and leaves those to the pool. So nothing is made in a folder after it has its times, and none has to wait for
+   what lies deeper.
+
+   Folders are opened through their parent's descriptors. Those of a folder that lies deep are not kept, but in the hand of
+   the thread that had it last: then it is reached once more from the last one above it that are. So neither depth nor the
+   length of a path has an end, and no path is followed that somebody may bend meanwhile. */
 
 #define _GNU_SOURCE
-#include "internal.h"
+#include "file.h"
+#include "../files/bytes.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/xattr.h>
-#include <unistd.h>
 
-enum { WORTH_HELP = 256 }; /* entries after which another thread pays */
+enum {
+    DEEPEST = 32,    /* levels whose descriptors are kept, */
+    LANDMARK = 1024, /* and one in so many below */
+};
 
 static const char *const acls[] = {"system.posix_acl_default", "system.posix_acl_access"};
 
-static int has_failed(struct job *job) {
-    return __atomic_load_n(&job->failure, __ATOMIC_RELAXED) != 0;
+/* --- descriptors -------------------------------------------------------------------------------------------------- */
+
+static bool keeps(const struct ls_folder *folder) {
+    return folder->depth <= DEEPEST || folder->depth % LANDMARK == 0;
 }
 
-/* The place is written from the end, so that what is cut off of a long path is its beginning. */
-int ls_copying_fail(struct job *job, const struct folder *folder, const char *name, const char *call, int failure) {
-    pthread_mutex_lock(&job->lock);
-    if (job->failure == 0) {
-        job->call = call;
-        size_t at = job->room;
-        job->where[--at] = 0;
-        for (const struct folder *step = folder; step != NULL; step = step->above) {
-            size_t length = strlen(name);
-            if (length + 1 > at)
-                break;
-            at -= length;
-            memcpy(job->where + at, name, length);
-            if (step->above == NULL)
-                break;
-            if (length > 0)
-                job->where[--at] = '/';
-            name = step->name;
-        }
-        memmove(job->where, job->where + at, job->room - at);
-        __atomic_store_n(&job->failure, failure, __ATOMIC_RELAXED);
-    }
-    pthread_cond_broadcast(&job->changed);
-    pthread_mutex_unlock(&job->lock);
-    return failure;
+static struct folder *new_folder(struct job *job, struct folder *above, const char *name) {
+    struct folder *folder = (struct folder *)ls_pool_folder(&job->pool, above ? &above->base : NULL, name);
+    if (folder)
+        folder->fds[SOURCE] = folder->fds[TARGET] = -1;
+    return folder;
 }
+
+static void close_both(int fds[2]) {
+    for (int end = SOURCE; end <= TARGET; end++) {
+        ls_scope_close(&fds[end]);
+        fds[end] = -1;
+    }
+}
+
+/* Opens a folder in both trees; only for the thread whose hand it may need. */
+static int open_folder(const struct worker *worker, const struct folder *folder, int fds[2]) {
+    const struct ls_folder *above = folder->base.above;
+    LS_FREED char *path = NULL;
+    const int *parent = worker->hand_fds;
+    if (keeps(above) || (struct ls_folder *)worker->hand != above) {
+        while (!keeps(above))
+            above = above->above;
+        parent = ((const struct folder *)above)->fds;
+    }
+    if (above != folder->base.above && !(path = ls_folder_path(above, &folder->base, NULL)))
+        return -ENOMEM;
+    for (int end = SOURCE; end <= TARGET; end++) {
+        int fd = path ? ls_copying_open_far(parent[end], path, end)
+                      : ls_copying_open(parent[end], folder->base.name, O_RDONLY | O_DIRECTORY, end);
+        if (fd < 0) {
+            close_both(fds);
+            return fd;
+        }
+        fds[end] = fd;
+    }
+    return 0;
+}
+
+/* Keeps both descriptors: in the folder, or if it lies deep, in the thread's hand. */
+static void keep(struct worker *worker, struct folder *folder, const int fds[2]) {
+    if (keeps(&folder->base)) {
+        memcpy(folder->fds, fds, sizeof folder->fds);
+        return;
+    }
+    ls_pool_hold(worker->base.pool, &folder->base);
+    worker->hand = folder;
+    memcpy(worker->hand_fds, fds, sizeof worker->hand_fds);
+}
+
+static bool drop_hand(struct ls_worker *base) {
+    struct worker *worker = (struct worker *)base;
+    struct folder *folder = worker->hand;
+    if (!folder)
+        return false;
+    close_both(worker->hand_fds);
+    worker->hand = NULL;
+    ls_pool_release(base->pool, &folder->base);
+    return true;
+}
+
+static bool leave(struct ls_pool *pool, struct ls_folder *folder) {
+    (void)pool;
+    close_both(((struct folder *)folder)->fds);
+    return false;
+}
+
+/* --- one folder --------------------------------------------------------------------------------------------------- */
 
 /* What is made in the folder from now on must inherit nothing from it. */
-static int make_plain(struct job *job, int fd) {
+static int make_plain(const struct job *job, int fd, struct ls_failure *failure) {
     struct stat facts;
     if (fstat(fd, &facts) < 0)
-        return -errno;
+        return LS_FAIL(failure, "fstat");
     if ((facts.st_uid != job->uid || facts.st_gid != job->gid) && fchown(fd, job->uid, job->gid) < 0)
-        return -errno;
+        return LS_FAIL(failure, "fchown");
     if (fchmod(fd, 0700) < 0)
-        return -errno;
+        return LS_FAIL(failure, "fchmod");
     for (size_t i = 0; i < sizeof acls / sizeof *acls; i++)
         if (fremovexattr(fd, acls[i]) < 0 && errno != ENODATA && errno != EOPNOTSUPP)
-            return -errno;
+            return LS_FAIL(failure, "fremovexattr");
     return 0;
 }
 
-static int make_folder(struct worker *worker, struct folder *folder, const int fds[2], const char *name,
-                       struct folder **found) {
-    struct job *job = worker->job;
+static int fail(struct worker *worker, struct folder *folder, const char *name, int code) {
+    return ls_pool_fail(worker->base.pool, &folder->base, name, worker->base.failure.what, code);
+}
+
+static int make_folder(struct worker *worker, struct folder *folder, const int fds[2], const char *name) {
     if (mkdirat(fds[TARGET], name, 0700) < 0)
-        return ls_copying_fail(job, folder, name, "mkdirat", -errno);
-    struct folder *inner = ls_copying_folder(folder, name);
-    if (inner == NULL)
-        return ls_copying_fail(job, folder, name, "malloc", -ENOMEM);
-    inner->next = *found;
-    *found = inner;
+        return LS_FAIL(&worker->base.failure, "mkdirat");
+    struct folder *inner = new_folder((struct job *)worker->base.pool, folder, name);
+    if (!inner)
+        return ls_fail(&worker->base.failure, "malloc", -ENOMEM);
+    ls_pool_found(&worker->base, &inner->base);
     return 0;
 }
 
-static int copy_entry(struct worker *worker, struct folder *folder, const int fds[2], const struct dirent64 *entry,
-                      struct folder **found) {
-    int rc = -EISDIR;
-    if (entry->d_type != DT_DIR)
-        rc = ls_copying_file(worker, folder, fds, entry->d_name, entry->d_type);
-    return rc == -EISDIR ? make_folder(worker, folder, fds, entry->d_name, found) : rc;
+static int copy_entry(struct worker *worker, struct folder *folder, const int fds[2], const char *name, int type) {
+    int rc = type == DT_DIR ? -EISDIR : ls_copying_file(worker, folder, fds, name, type);
+    if (rc == -EISDIR)
+        rc = make_folder(worker, folder, fds, name);
+    return rc < 0 ? fail(worker, folder, name, rc) : 0;
 }
 
-static int each_name(struct worker *worker, struct folder *folder, const int fds[2], struct folder **found) {
-    struct job *job = worker->job;
-    for (;;) {
-        ssize_t length = getdents64(fds[SOURCE], worker->listing, LISTING);
-        if (length < 0 && errno != ENOENT) /* removed meanwhile */
-            return ls_copying_fail(job, folder, "", "getdents64", -errno);
-        if (length <= 0)
-            return 0;
-        unsigned int entries = 0;
-        for (ssize_t at = 0; at < length;) {
-            const struct dirent64 *entry = (const struct dirent64 *)(worker->listing + at);
-            at += entry->d_reclen;
-            if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-                continue;
-            if (has_failed(job))
-                return job->failure;
-            entries++;
-            int rc = copy_entry(worker, folder, fds, entry, found);
-            if (rc < 0)
-                return rc;
-        }
-        pthread_mutex_lock(&job->lock);
-        job->entries += entries;
-        pthread_mutex_unlock(&job->lock);
+static int each_name(struct worker *worker, struct folder *folder, const int fds[2]) {
+    struct ls_listing *listing = &worker->base.listing;
+    int rc = ls_listing_begin(listing, fds[SOURCE], &worker->base.failure);
+    while (!rc && (rc = ls_listing_next(listing)) > 0) {
+        worker->base.entries++;
+        rc = ls_pool_has_failed(worker->base.pool) ? -ECANCELED
+                                                   : copy_entry(worker, folder, fds, listing->name, listing->type);
     }
+    return rc;
 }
 
-static int copy_folder(struct worker *worker, struct folder *folder, const int fds[2], struct folder **found) {
-    struct job *job = worker->job;
+static int copy_folder(struct worker *worker, struct folder *folder, const int fds[2]) {
+    const struct job *job = (const struct job *)worker->base.pool;
+    struct ls_failure *failure = &worker->base.failure;
     struct stat facts, made;
     if (fstat(fds[SOURCE], &facts) < 0)
-        return ls_copying_fail(job, folder, "", "fstat", -errno);
+        return LS_FAIL(failure, "fstat");
     if (facts.st_dev == job->target.st_dev && facts.st_ino == job->target.st_ino)
-        return ls_copying_fail(job, folder, "", "a copy into itself", -ELOOP);
-    int rc = each_name(worker, folder, fds, found);
-    if (rc < 0)
-        return rc;
-    const char *call = "";
-    struct end from = {.fd = fds[SOURCE]}, to = {.fd = fds[TARGET]};
-    rc = ls_copying_attributes(worker, &from, &to, &facts, &made, &call);
-    if (rc == 0)
-        rc = ls_copying_note(worker, &made, &facts);
-    return rc < 0 ? ls_copying_fail(job, folder, "", call, rc) : 0;
+        return ls_fail(failure, "a copy into itself", -ELOOP);
+    const struct end from = {.fd = fds[SOURCE]}, to = {.fd = fds[TARGET]};
+    return each_name(worker, folder, fds) ?: ls_copying_attributes(worker, &from, &to, &facts, &made) ?: ls_copying_note(worker, &made, &facts);
 }
 
-static void *work_apart(void *argument);
-
-/* With the lock held. A thread that cannot be had is done without. */
-static void start_worker(struct job *job) {
-    struct worker *worker = malloc(sizeof *worker);
-    if (worker == NULL)
-        return;
-    memset(worker, 0, offsetof(struct worker, listing));
-    worker->job = job;
-    worker->hand_fds[SOURCE] = worker->hand_fds[TARGET] = -1;
-    if (pthread_create(&worker->thread, NULL, work_apart, worker) == 0)
-        job->workers[job->started++] = worker;
-    else
-        free(worker);
-}
-
-static void take(struct worker *worker, struct folder *folder) {
-    struct job *job = worker->job;
-    struct folder *found = NULL;
+static void work(struct ls_worker *base, struct ls_folder *inner) {
+    struct worker *worker = (struct worker *)base;
+    struct folder *folder = (struct folder *)inner;
     int fds[2] = {folder->fds[SOURCE], folder->fds[TARGET]}, rc = 0;
-    if (has_failed(job)) {
-        ls_copying_release(job, folder);
+    if (ls_pool_has_failed(base->pool))
         return;
+    if (inner->above) {
+        rc = open_folder(worker, folder, fds);
+        if (rc < 0) /* -EXDEV: something is mounted on it */
+            rc = ls_fail(&base->failure, rc == -ENOMEM ? "malloc" : "openat2", rc == -EXDEV ? -EBUSY : rc);
     }
-    if (folder->above != NULL) {
-        rc = ls_copying_open_folder(worker, folder, fds);
-        if (rc < 0)
-            ls_copying_fail(job, folder, "", "openat2", rc == -EXDEV ? -EBUSY : rc);
-    }
-    ls_copying_drop_hand(worker);
+    drop_hand(base);
     if (rc == 0) {
-        rc = copy_folder(worker, folder, fds, &found);
-        ls_copying_keep(worker, folder, fds);
+        rc = copy_folder(worker, folder, fds);
+        keep(worker, folder, fds);
     }
-    pthread_mutex_lock(&job->lock);
-    if (worker->hand == folder)
-        folder->left++;
-    while (found != NULL) {
-        struct folder *next = found->next;
-        if (rc < 0)
-            free(found);
-        else {
-            found->left = 1;
-            folder->left++;
-            found->next = job->stack;
-            job->stack = found;
-        }
-        found = next;
-    }
-    if (job->stack != NULL) {
-        pthread_cond_broadcast(&job->changed);
-        if (job->entries >= WORTH_HELP && job->started < job->threads)
-            start_worker(job);
-    }
-    pthread_mutex_unlock(&job->lock);
-    ls_copying_release(job, folder);
-}
-
-static void *work(void *argument) {
-    struct worker *worker = argument;
-    struct job *job = worker->job;
-    pthread_mutex_lock(&job->lock);
-    while (!job->finished) {
-        struct folder *folder = job->stack;
-        if (folder != NULL) {
-            job->stack = folder->next;
-            pthread_mutex_unlock(&job->lock);
-            take(worker, folder);
-            pthread_mutex_lock(&job->lock);
-        } else if (worker->hand != NULL) { /* or the last folder would never be done */
-            pthread_mutex_unlock(&job->lock);
-            ls_copying_drop_hand(worker);
-            pthread_mutex_lock(&job->lock);
-        } else
-            pthread_cond_wait(&job->changed, &job->lock);
-    }
-    pthread_mutex_unlock(&job->lock);
-    return NULL;
+    if (rc < 0)
+        fail(worker, folder, NULL, rc);
 }
 
 /* A umask belongs to the thread once it shares its filesystem context with no other; the mode in open(2) is exact then. */
-static void *work_apart(void *argument) {
-    struct worker *worker = argument;
+static void begin(struct ls_worker *base) {
+    struct worker *worker = (struct worker *)base;
     if (unshare(CLONE_FS) == 0) {
         umask(0);
-        worker->exact_modes = 1;
+        worker->exact_modes = true;
     }
-    return work(worker);
 }
 
-static int copy_all(struct job *job, struct folder *root) {
-    job->stack = root;
-    pthread_mutex_lock(&job->lock);
-    start_worker(job);
-    int rc = job->started == 0 ? -EAGAIN : 0;
-    pthread_mutex_unlock(&job->lock);
-    if (rc < 0) {
-        ls_copying_close(root->fds);
-        free(root);
-        return ls_copying_fail(job, NULL, "", "pthread_create", rc);
-    }
-    /* None is started after the root is finished, and each is started by one that is joined before it. */
-    for (int i = 0; i < job->started; i++)
-        pthread_join(job->workers[i]->thread, NULL);
-    return job->failure;
+static const struct ls_task COPYING = {
+    .folder_size = sizeof(struct folder),
+    .worker_size = sizeof(struct worker),
+    .begin = begin,
+    .work = work,
+    .rest = drop_hand,
+    .leave = leave,
+};
+
+/* --- what is told of all that was made ---------------------------------------------------------------------------- */
+
+static int list_one(struct ls_copied *copied, struct ls_bytes *list, struct record *last, const struct record *record,
+                    bool *fine) {
+    int64_t time = record->seconds * 1000000000 + record->nanoseconds;
+    int rc = ls_bytes_signed(list, (int64_t)(record->inode - last->inode));
+    rc = rc ?: ls_bytes_signed(list, (int64_t)(record->source - last->source));
+    rc = rc ?: ls_bytes_signed(list, record->seconds - last->seconds);
+    rc = rc ?: ls_bytes_signed(list, record->nanoseconds - last->nanoseconds);
+    if (time > copied->newest)
+        copied->newest = time;
+    *fine |= record->nanoseconds != 0;
+    *last = *record;
+    return rc;
 }
 
-int ls_copy_tree(int source, const char *target, int threads, int share, struct ls_copied *copied, char *where,
-                 size_t room) {
-    struct job *job = calloc(1, sizeof *job);
-    struct folder *root = ls_copying_folder(NULL, "");
-    int rc = job != NULL && root != NULL ? 0 : -ENOMEM;
-    *copied = (struct ls_copied){.call = "malloc"};
-    where[0] = 0;
+static int list_all(const struct job *job, struct ls_copied *copied) {
+    LS_BYTES_FREED struct ls_bytes list = {0};
+    struct record last = {0};
+    bool fine = false;
+    int rc = 0;
+    for (int i = 0; i < job->pool.started; i++) {
+        const struct worker *worker = (const struct worker *)job->pool.workers[i];
+        for (size_t at = 0; rc == 0 && at < worker->records.count; at++)
+            rc = list_one(copied, &list, &last, &worker->records.list[at], &fine);
+    }
+    for (int i = 0; i < BUCKETS; i++)
+        for (const struct link *link = job->links[i]; rc == 0 && link; link = link->next)
+            if (link->state == DONE && link->device == job->source.st_dev)
+                rc = list_one(copied, &list, &last, &link->record, &fine);
+    if (rc == 0 && fine) { /* or the filesystem keeps whole seconds: a time says nothing there */
+        copied->length = list.length;
+        copied->list = LS_TAKE(list.data);
+    }
+    return rc;
+}
+
+/* What the threads and their folders shared. */
+static void forget(struct job *job) {
+    for (int i = 0; i < job->pool.started; i++)
+        free(((struct worker *)job->pool.workers[i])->records.list);
+    for (int i = 0; i < BUCKETS; i++)
+        for (struct link *link = job->links[i], *next; link; link = next) {
+            next = link->next;
+            free(link->path);
+            free(link);
+        }
+}
+
+/* The two roots, open, and the target as it has to be to be filled. */
+static int open_roots(struct job *job, struct folder *root, int source, const char *target,
+                      struct ls_failure *failure) {
+    if (mkdir(target, 0700) < 0)
+        return LS_FAIL(failure, "mkdir");
+    root->fds[SOURCE] = openat(source, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root->fds[SOURCE] < 0)
+        return LS_FAIL(failure, "openat");
+    job->root = root->fds[TARGET] = open(target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (job->root < 0)
+        return LS_FAIL(failure, "open");
+    int rc = make_plain(job, job->root, failure);
     if (rc < 0)
-        goto out;
-    pthread_mutex_init(&job->lock, NULL);
-    pthread_cond_init(&job->changed, NULL);
-    job->threads = threads < 1 ? 1 : threads < MOST_THREADS ? threads : MOST_THREADS;
+        return rc;
+    if (fstat(job->root, &job->target) < 0 || fstat(root->fds[SOURCE], &job->source) < 0)
+        return LS_FAIL(failure, "fstat");
+    return 0;
+}
+
+static int copy_all(struct job *job, int source, const char *target, struct ls_copied *copied,
+                    struct ls_failure *failure) {
+    struct folder *root = new_folder(job, NULL, "");
+    if (!root)
+        return ls_fail(failure, "malloc", -ENOMEM);
+    int rc = open_roots(job, root, source, target, failure);
+    if (rc < 0) {
+        close_both(root->fds);
+        free(root);
+        return rc;
+    }
+    rc = ls_pool_run(&job->pool, &root->base);
+    if (rc < 0) {
+        *failure = job->pool.failure;
+        return rc;
+    }
+    rc = list_all(job, copied);
+    return rc < 0 ? ls_fail(failure, "malloc", rc) : 0;
+}
+
+int ls_copy_tree(int source, const char *target, int threads, int share, struct ls_copied *copied,
+                 struct ls_failure *failure) {
+    LS_FREED struct job *job = calloc(1, sizeof *job);
+    *copied = (struct ls_copied){0};
+    if (!job)
+        return ls_fail(failure, "malloc", -ENOMEM);
+    ls_pool_begin(&job->pool, &COPYING, threads);
     job->unshared = !share;
     job->uid = geteuid();
     job->gid = getegid();
-    job->where = where;
-    job->room = room;
-    root->left = 1;
-    copied->call = "mkdir";
-    if (mkdir(target, 0700) < 0)
-        rc = -errno;
-    if (rc == 0) {
-        copied->call = "openat";
-        root->fds[SOURCE] = openat(source, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        rc = root->fds[SOURCE] < 0 ? -errno : 0;
+    int rc = copy_all(job, source, target, copied, failure);
+    for (int i = 0; i < job->pool.started; i++) {
+        const struct worker *worker = (const struct worker *)job->pool.workers[i];
+        copied->files += worker->files;
+        copied->bytes += worker->bytes;
+        copied->reflinked |= worker->reflinked;
     }
-    if (rc == 0) {
-        root->fds[TARGET] = open(target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        rc = root->fds[TARGET] < 0 ? -errno : 0;
-    }
-    if (rc == 0) {
-        copied->call = "fchmod";
-        job->root = root->fds[TARGET];
-        rc = make_plain(job, job->root)
-                 ?: fstat(job->root, &job->target) < 0 || fstat(root->fds[SOURCE], &job->source) < 0 ? -errno
-                                                                                                     : 0;
-    }
-    if (rc == 0) {
-        rc = copy_all(job, root);
-        root = NULL;
-        copied->call = job->call;
-        if (rc == 0)
-            rc = ls_copying_list(job, copied);
-    }
-    ls_copying_forget(job);
-    for (int i = 0; i < job->started; i++) {
-        copied->files += job->workers[i]->files;
-        copied->bytes += job->workers[i]->bytes;
-        copied->reflinked |= job->workers[i]->reflinked;
-        free(job->workers[i]);
-    }
-    pthread_cond_destroy(&job->changed);
-    pthread_mutex_destroy(&job->lock);
-out:
-    if (root != NULL)
-        ls_copying_close(root->fds);
-    free(root);
-    free(job);
+    forget(job);
+    ls_pool_end(&job->pool);
     return rc;
 }
 

@@ -12,13 +12,15 @@ import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.copying.epoch import epoch_of
-from layerstore.kernel.files.descriptors import FOLDER, MORE_DESCRIPTORS, NO_DESCRIPTORS, open_path
+from layerstore.kernel.files.descriptors import FOLDER, open_path
+from layerstore.kernel.files.failure import kernel_error, new_failure
 
 __all__ = ["Copied", "copy_tree", "listed"]
 
@@ -89,7 +91,7 @@ def copy_tree(source: Path | int, target: Path, *, threads: int = 2, share: bool
     the caller removes what there is of `target`.
     """
     copied = ffi.new("struct ls_copied *")
-    place = ffi.new("char[]", 4096)
+    failure = new_failure()
     with ExitStack() as after:
         if not isinstance(source, int):
             root = open_path(source, FOLDER)
@@ -97,20 +99,16 @@ def copy_tree(source: Path | int, target: Path, *, threads: int = 2, share: bool
         else:
             root = source
         after.callback(lib.ls_copied_free, copied)
-        answer = lib.ls_copy_tree(root, os.fsencode(target), threads, share, copied, place, len(place))
-        if answer < 0:
-            raise _refused(ffi.string(copied.call).decode(), -answer, target, ffi.string(place))
+        if lib.ls_copy_tree(root, os.fsencode(target), threads, share, copied, failure):
+            raise _refused(failure, target)
         raw = bytes(ffi.buffer(copied.list, copied.length)) if copied.length else b""
         return Copied(bool(copied.reflinked), copied.files, copied.bytes, raw, copied.newest)
 
 
-def _refused(call: str, number: int, target: Path, inner: bytes) -> KernelError:
-    where = os.fsencode(target) + (b"/" + inner if inner else b"")
+def _refused(failure: Any, target: Path) -> KernelError:
     detail = remedy = None
-    if number == errno.EBUSY:
+    if failure.code == errno.EBUSY:
         detail, remedy = "something is mounted there", "Unmount it first."
-    elif number in NO_DESCRIPTORS:
-        remedy = MORE_DESCRIPTORS
-    elif number in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
+    elif failure.code in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
         remedy = "Copying what others own needs root."
-    return KernelError(call, number, path=where, detail=detail, remedy=remedy)
+    return kernel_error(failure, target, detail=detail, remedy=remedy)

@@ -1,4 +1,4 @@
-/* A byte string that grows, and the variable-length numbers that the skeleton is written in. */
+/* A byte string that grows and ends with a NUL that is not counted, and the variable-length numbers that the skeleton is written in. */
 #ifndef LS_BYTES_H
 #define LS_BYTES_H
 #include <errno.h>
@@ -43,6 +43,17 @@ static inline int ls_bytes_add(struct ls_bytes *bytes, const void *data, size_t 
 static inline int ls_bytes_set(struct ls_bytes *bytes, const void *data, size_t length) {
     bytes->length = 0;
     return ls_bytes_add(bytes, data, length);
+}
+
+static inline int ls_bytes_text(struct ls_bytes *bytes, const char *text) {
+    return ls_bytes_add(bytes, text, strlen(text));
+}
+
+/* Sets it to the path of `name` in `folder`, which is "" for the root. */
+static inline int ls_bytes_path(struct ls_bytes *bytes, const char *folder, const char *name) {
+    bytes->length = 0;
+    int rc = *folder ? ls_bytes_text(bytes, folder) ?: ls_bytes_add(bytes, "/", 1) : 0;
+    return rc ?: ls_bytes_text(bytes, name);
 }
 
 static inline void ls_bytes_free(struct ls_bytes *bytes) {

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "failure.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void name_place(struct ls_failure *failure, const char *path, size_t length) {
@@ -25,6 +26,12 @@ int ls_fail_at(struct ls_failure *failure, const char *path) {
     if (!failure->path[0]) {
         name_place(failure, path, strlen(path));
     }
+    return -failure->code;
+}
+
+int ls_fail_in(struct ls_failure *failure, const char *folder, const char *name) {
+    if (!failure->path[0])
+        snprintf(failure->path, sizeof failure->path, "%s%s%s", folder, *folder ? "/" : "", name);
     return -failure->code;
 }
 

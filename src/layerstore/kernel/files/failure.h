@@ -32,6 +32,8 @@ struct ls_failure {
 int ls_fail(struct ls_failure *failure, const char *call, int code);
 /* Names the place, unless that has been done further in. Returns the failure's -errno. */
 int ls_fail_at(struct ls_failure *failure, const char *path);
+/* The same, where the place is `name` in `folder`, which is "" for the root. */
+int ls_fail_in(struct ls_failure *failure, const char *folder, const char *name);
 /* A failure of any kind, whose path is `length` bytes. Returns -code, and takes it as a positive errno. */
 int ls_fail_as(struct ls_failure *failure, int kind, int code, const char *what, const void *path, size_t length);
 /* Keeps `later`, if there is no failure yet. */

@@ -15,34 +15,27 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "scope.h"
 
 enum { BLOCK = 256 * 1024 };
 
 /* Where a path must not lead out, the kernel gives up with EAGAIN when somebody renames or mounts anything meanwhile. */
-static int open_again(int root, const char *path, const struct open_how *how) {
+int ls_open_how(int folder, const char *path, uint64_t flags, unsigned int mode, uint64_t resolve) {
+    struct open_how how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = resolve};
     int fd, tries = 1000;
     do
-        fd = (int)syscall(SYS_openat2, root, path, how, sizeof *how);
-    while (fd < 0 && errno == EAGAIN && --tries > 0);
+        fd = (int)syscall(SYS_openat2, folder, path, &how, sizeof how);
+    while (fd < 0 && (errno == EAGAIN || errno == EINTR) && --tries > 0);
     return fd < 0 ? -errno : fd;
 }
 
 int ls_open_in_root(int root, const char *path, int flags, unsigned int mode) {
-    struct open_how how = {
-        .flags = (uint64_t)(unsigned int)flags | O_CLOEXEC,
-        .mode = mode,
-        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-    };
-    return open_again(root, path, &how);
+    return ls_open_how(root, path, (unsigned int)flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 }
 
 int ls_open_beneath(int root, const char *path, int flags, unsigned int mode) {
-    struct open_how how = {
-        .flags = (uint64_t)(unsigned int)flags | O_CLOEXEC,
-        .mode = mode,
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-    };
-    return open_again(root, path, &how);
+    return ls_open_how(root, path, (unsigned int)flags, mode,
+                       RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 }
 
 int ls_sync_filesystem(int fd) {
@@ -61,8 +54,8 @@ int ls_clone_file(int from, int to) {
 }
 
 static int64_t copy_by_hand(int from, int to, off_t at, off_t end) {
-    char *block = malloc(end - at < BLOCK ? (size_t)(end - at) : BLOCK);
-    if (block == NULL)
+    LS_FREED char *block = malloc(end - at < BLOCK ? (size_t)(end - at) : BLOCK);
+    if (!block)
         return -ENOMEM;
     int64_t failure = 0;
     while (at < end && failure == 0) {
@@ -81,7 +74,6 @@ static int64_t copy_by_hand(int from, int to, off_t at, off_t end) {
             }
         }
     }
-    free(block);
     return failure;
 }
 

@@ -4,6 +4,8 @@
 #define LS_FILES_H
 #include <stdint.h>
 
+/* openat2: opens `path` from `folder` on, with these O_ flags (O_CLOEXEC is added) and RESOLVE_ flags. */
+int ls_open_how(int folder, const char *path, uint64_t flags, unsigned int mode, uint64_t resolve);
 /* Opens `path` as if `root` were the root directory: neither `..` nor a symlink nor /proc leads out of it. */
 int ls_open_in_root(int root, const char *path, int flags, unsigned int mode);
 

@@ -11,8 +11,9 @@ import stat
 from pathlib import Path
 
 from layerstore.errors import KernelError
-from layerstore.kernel._shim import ffi, lib
+from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import FOLDER, opened
+from layerstore.kernel.files.failure import kernel_error, new_failure
 
 __all__ = [
     "clear_mountpoint",
@@ -114,17 +115,13 @@ def remove_tree(path: Path, *, threads: int = 2) -> None:
     No symlink is followed, no mount entered; depth, modes and immutable flags are no obstacle. What is not there is
     fine. What cannot be removed is named in the error; all else is gone then.
     """
-    place = ffi.new("char[]", 4096)
-    answer = lib.ls_remove_tree(os.fsencode(path), threads, place, len(place))
+    failure = new_failure()
+    answer = lib.ls_remove_tree(os.fsencode(path), threads, failure)
     if answer == 0:
         return
-    where = os.fsencode(path)
-    inner = ffi.string(place).rstrip(b"/")
-    if inner:
-        where += b"/" + inner
     detail = remedy = None
     if answer == -errno.EBUSY:
         detail, remedy = "something is mounted there", "Unmount it first."
     elif answer in (-errno.EPERM, -errno.EACCES) and os.geteuid() != 0:
         remedy = "Removing what others own needs root."
-    raise KernelError("unlinkat", -answer, path=where, detail=detail, remedy=remedy)
+    raise kernel_error(failure, path, detail=detail, remedy=remedy)

@@ -1,6 +1,7 @@
 /* See xattrs.h. */
 #define _GNU_SOURCE
 #include "xattrs.h"
+#include "array.h"
 
 #include <limits.h>
 #include <linux/limits.h>
@@ -18,7 +19,8 @@ static ssize_t grab(const char *path, const char *name, uint8_t **data) {
         if (size < 0)
             return -errno;
         free(*data);
-        if (!(*data = malloc((size_t)size + 1)))
+        *data = malloc((size_t)size + 1);
+        if (!*data)
             return -ENOMEM;
         size = name ? getxattr(path, name, *data, (size_t)size + 1) : listxattr(path, (char *)*data, (size_t)size + 1);
         if (size >= 0 || errno != ERANGE)
@@ -51,38 +53,36 @@ ssize_t ls_xattr_portable(const char *name, uint8_t *value, ssize_t size) {
     return 20;
 }
 
-int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, const char **call) {
+int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_failure *failure) {
     char link[64], plain[XATTR_NAME_MAX + 1];
-    uint8_t *list = NULL, *value = NULL;
+    LS_FREED uint8_t *list = NULL, *value = NULL;
     int rc = 0;
     xattrs->length = 0;
     /* by this way round, O_PATH descriptors of symlinks and devices serve too */
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    *call = "listxattr";
     ssize_t length = grab(link, NULL, &list);
     if (length < 0)
-        rc = length == -EOPNOTSUPP ? 0 : (int)length;
+        return length == -EOPNOTSUPP ? 0 : ls_fail(failure, "listxattr", (int)length);
     for (ssize_t at = 0; !rc && at < length; at += (ssize_t)strlen((char *)list + at) + 1) {
         const char *name = (char *)list + at, *shown = exported(name, overlay, plain);
-        if (!shown)
-            continue;
-        *call = "getxattr";
-        ssize_t size = grab(link, name, &value);
+        ssize_t size = shown ? grab(link, name, &value) : -ENODATA;
         if (size == -ENODATA)
             continue;
-        rc = size < 0 ? (int)size
-                      : ls_xattr_add(xattrs, shown, strlen(shown), value, (size_t)ls_xattr_portable(name, value, size));
+        if (size < 0)
+            return ls_fail(failure, "getxattr", (int)size);
+        rc = ls_xattr_add(xattrs, shown, strlen(shown), value, (size_t)ls_xattr_portable(name, value, size));
     }
-    free(value);
-    free(list);
-    return rc ?: ls_xattr_canonical(xattrs);
+    rc = rc ?: ls_xattr_canonical(xattrs);
+    return rc ? ls_fail(failure, "malloc", rc) : 0;
 }
 
 /* --- the list ----------------------------------------------------------------------------------------------------- */
 
 int ls_xattr_add(struct ls_bytes *xattrs, const char *name, size_t name_length, const void *value,
                  size_t value_length) {
-    return ls_bytes_number(xattrs, name_length) ?: ls_bytes_number(xattrs, value_length) ?: ls_bytes_add(xattrs, name, name_length) ?: ls_bytes_add(xattrs, value, value_length);
+    int rc = ls_bytes_number(xattrs, name_length) ?: ls_bytes_number(xattrs, value_length);
+    rc = rc ?: ls_bytes_add(xattrs, name, name_length);
+    return rc ?: ls_bytes_add(xattrs, value, value_length);
 }
 
 bool ls_xattr_next(struct ls_reader *reader, struct ls_xattr *xattr) {
@@ -100,6 +100,10 @@ struct placed {
     size_t place;
 };
 
+struct all {
+    LS_ARRAY(struct placed);
+};
+
 static int by_name(const void *a, const void *b) {
     const struct placed *x = a, *y = b;
     size_t common = x->xattr.name_length < y->xattr.name_length ? x->xattr.name_length : y->xattr.name_length;
@@ -111,34 +115,25 @@ static int by_name(const void *a, const void *b) {
 
 int ls_xattr_canonical(struct ls_bytes *xattrs) {
     struct ls_reader reader = {xattrs->data, xattrs->data + xattrs->length, false};
+    LS_ARRAY_FREED struct all all = {0};
     struct ls_xattr xattr;
-    size_t count = 0;
-    while (ls_xattr_next(&reader, &xattr))
-        count++;
-    if (count < 2)
-        return 0;
-    struct placed *all = malloc(count * sizeof *all);
-    struct ls_bytes sorted = {0};
-    int rc = all ? 0 : -ENOMEM;
-    reader = (struct ls_reader){xattrs->data, xattrs->data + xattrs->length, false};
-    for (size_t i = 0; all && i < count; i++) {
-        ls_xattr_next(&reader, &all[i].xattr);
-        all[i].place = i;
-    }
-    if (all)
-        qsort(all, count, sizeof *all, by_name);
-    for (size_t i = 0; !rc && i < count; i++) {
-        struct ls_xattr *one = &all[i].xattr, *next = i + 1 < count ? &all[i + 1].xattr : NULL;
+    int rc = 0;
+    while (!rc && ls_xattr_next(&reader, &xattr))
+        rc = ls_array_add(&all, (struct placed){xattr, all.count});
+    if (rc || all.count < 2)
+        return rc;
+    LS_BYTES_FREED struct ls_bytes sorted = {0};
+    ls_array_sort(&all, by_name);
+    for (size_t i = 0; !rc && i < all.count; i++) {
+        const struct ls_xattr *one = &all.list[i].xattr, *next = i + 1 < all.count ? &all.list[i + 1].xattr : NULL;
         if (next && next->name_length == one->name_length && !memcmp(next->name, one->name, one->name_length))
             continue; /* the later record of the same name counts */
         rc = ls_xattr_add(&sorted, one->name, one->name_length, one->value, one->value_length);
     }
-    free(all);
-    if (rc) {
-        ls_bytes_free(&sorted);
-        return rc;
+    if (!rc) { /* the two change places, and the old ones are freed */
+        struct ls_bytes old = *xattrs;
+        *xattrs = sorted;
+        sorted = old;
     }
-    ls_bytes_free(xattrs);
-    *xattrs = sorted;
-    return 0;
+    return rc;
 }

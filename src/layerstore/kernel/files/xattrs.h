@@ -2,6 +2,7 @@
 #ifndef LS_XATTRS_H
 #define LS_XATTRS_H
 #include "bytes.h"
+#include "failure.h"
 
 #include <sys/types.h>
 
@@ -21,8 +22,9 @@ int ls_xattr_canonical(struct ls_bytes *xattrs);
 
 /* False for what is the host's or the kernel's and no part of a tree: the SELinux label, and ACLs under a second name. */
 bool ls_xattr_travels(const char *name);
-/* The xattrs that belong to a layer, canonical, by their names in the tar. `overlay`: as they lie in an overlay layer. */
-int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, const char **call);
+/* The xattrs that belong to a layer, canonical, by their names in the tar. `overlay`: as they lie in an overlay layer. 0, or
+ * -errno: the place is the caller's to name. */
+int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_failure *failure);
 /* A file capability of version 3 names the root of one host's user namespace: it travels as version 2, without it. Alters
  * the value of the xattr `name`, if it is such a one; returns its size. */
 ssize_t ls_xattr_portable(const char *name, uint8_t *value, ssize_t size);

@@ -1,5 +1,9 @@
 /* Mounts and the mount table, a function for each system call or for two that are never wanted apart.
-   Every function returns >= 0, or -errno. Names are in the file system's bytes. Read by cffi too, so: no preprocessor. */
+   Every function returns >= 0, or -errno. Names are in the file system's bytes. Read by cffi too. */
+#ifndef LS_MOUNT_H
+#define LS_MOUNT_H
+#include <stddef.h>
+#include <stdint.h>
 
 /* What can be said of a mount itself, whatever its filesystem. */
 enum {
@@ -46,3 +50,4 @@ int ls_mount_of(int at, const char *path, int flags, struct ls_mount_facts *fact
 int ls_mounts_under(uint64_t under, uint64_t after, uint64_t *ids, size_t room);
 /* Where a mount is attached, seen from this process's root. Returns the length. */
 int ls_mountpoint(uint64_t id, char *path, size_t room);
+#endif
