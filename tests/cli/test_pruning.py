@@ -102,6 +102,27 @@ def test_filters_are_told_before_the_question(filled: Run) -> None:
     )
 
 
+# --- docker's groups
+
+
+def test_groups_have_the_same_commands(filled: Run) -> None:
+    filled("container", "create", "--name", "new", "old:1")
+    assert filled("image", "ls").stdout == filled("images").stdout
+    assert filled("container", "ls", "-a").stdout == filled("ps", "-a").stdout
+    assert json.loads(filled("image", "inspect", "new:1").stdout)[0]["RepoTags"] == ["new:1"]
+    assert json.loads(filled("container", "inspect", "new").stdout)[0]["Name"] == "/new"
+    assert "no such container: old:1" in filled("container", "inspect", "old:1", code=1).stderr
+    filled("create", "--name", "timeless")
+    assert json.loads(filled("image", "inspect", "timeless:1").stdout)[0]["RepoTags"] == ["timeless:1"]
+    assert "no such image: timeless" in filled("image", "inspect", "timeless", code=1).stderr
+    assert filled("image", "rm", "new:1").stdout.startswith("Untagged: new:1\n")
+    wrong = filled("system", "dff", code=2)
+    assert wrong.stderr == "layerstore: there is no command dff, did you mean df?\nSee 'layerstore system --help'.\n"
+    assert "Commands on images" in filled("image", "--help").stdout
+    usage = filled("image", "rm", code=2)
+    assert usage.stderr.endswith("See 'layerstore image rm --help'.\n")
+
+
 # --- system df
 
 

@@ -28,18 +28,21 @@ if TYPE_CHECKING:
 @click.pass_obj
 def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form, size: bool, kind: str | None) -> int:
     """Show all that is known of images and containers, with the directories of their layers."""
-    found: list[Mapping[str, object]] = []
+    group = click.get_current_context().parent
+    if kind is None and group is not None and group.info_name in ("container", "image"):
+        kind = group.info_name  # `image inspect` finds images only
+    subjects: list[Mapping[str, object]] = []
     problems: list[LayerstoreError] = []
     with arguments.open() as store:
         for name in names:
             try:
-                found.append(_inspected(store, name, kind, size=size))
+                subjects.append(_inspected(store, name, kind, size=size))
             except LayerstoreError as problem:
                 problems.append(problem)
     if form.template is None or form.is_json:
-        output.lines([as_json(found, indent=None if form.is_json else 4)])
+        output.lines([as_json(subjects, indent=None if form.is_json else 4)])
     else:
-        output.lines(form.template.render(inspected(value)) for value in found)
+        output.lines(form.template.render(inspected(value)) for value in subjects)
     for failure in problems:
         output.error(failure)
     return 1 if problems else 0
