@@ -77,7 +77,8 @@ def _of_diff(layers: Layers, stored: Diff, *, content: bool) -> Iterator[Problem
     except KernelError as error:
         # The disk may fail, or the process lack something: a problem, but none that unpacking anew is known to mend.
         if _has_row(layers, stored):
-            yield Problem("damaged layer", f"{stored.diff_id}: {error.message}", stored.diff_id, error.path)
+            what = error.message.removeprefix(f"layer {stored.diff_id}: ")
+            yield Problem("damaged layer", f"{stored.diff_id}: {what}", stored.diff_id, error.path)
         return
     if not _has_row(layers, stored):
         return

@@ -106,7 +106,8 @@ static bool begins(const char *name, size_t length, const char *prefix) {
     return length >= strlen(prefix) && !memcmp(name, prefix, strlen(prefix));
 }
 
-/* `trusted.overlay.x` of a tar lies on disk as the kernel's own escape of it (overlayfs.rst, "Nested overlayfs mounts"). */
+/* `trusted.overlay.x` of a tar lies on disk as the kernel's own escape of it (overlayfs.rst, "Nested overlayfs
+ * mounts"). */
 static int set_xattrs(const struct ls_disk *disk, int fd, const char *path, const struct ls_node *node,
                       struct ls_failure *failure) {
     struct ls_reader reader = {node->xattrs, node->xattrs + node->xattrs_length, false};
@@ -240,7 +241,7 @@ static int drop_inherited(const struct ls_disk *disk, int fd, struct ls_failure 
     return disk->dialect == LS_DIALECT_MERGED ? ls_disk_drop_inherited(fd, failure) : 0;
 }
 
-/* After a name could not be made: does one of the layers below stand in its way, which it does in a merged tree alone? */
+/* After a name could not be made: one of the layers below stands in its way, which happens in a merged tree alone. */
 static bool may_replace(const struct ls_disk *disk) {
     return errno == EEXIST && disk->dialect == LS_DIALECT_MERGED;
 }

@@ -1,7 +1,8 @@
 /* What unpacking does to the disk: one function for each kind of file, always by a directory fd and one name.
  *
- * Directories are opened beneath the tree without following symlinks, so that even a tree that somebody alters meanwhile
- * cannot lead outside. Each function returns 0 (or more) or -errno, and tells the call that failed in `failure`. */
+ * Directories are opened beneath the tree without following symlinks, so that even a tree that somebody alters
+ * meanwhile cannot lead outside. Each function returns 0 (or more) or -errno, and tells the call that failed in
+ * `failure`. */
 #ifndef LS_DISK_H
 #define LS_DISK_H
 #include "model.h"
@@ -26,7 +27,7 @@ int ls_disk_folder(const struct ls_disk *disk, struct ls_cursor *cursor, const s
                    unsigned generation, struct ls_failure *failure);
 void ls_cursor_close(struct ls_cursor *cursor);
 
-/* All of `length` at `position`, or an error; a read ends early at the end of the file alone. Signals interrupt neither. */
+/* All of `length` at `position`, or -errno, whatever signals come. A read ends early only at the end of the file. */
 ssize_t ls_disk_read(int fd, uint8_t *buffer, size_t length, int64_t position, struct ls_failure *failure);
 int ls_disk_write(int fd, const uint8_t *data, size_t length, int64_t position, struct ls_failure *failure);
 
@@ -54,6 +55,7 @@ int ls_disk_read_link(int fd, int64_t size, struct ls_node *node, struct ls_fail
 /* Reads mode, owner, times and xattrs of what `fd` is into the node. */
 int ls_disk_learn(int fd, struct ls_node *node, struct ls_failure *failure);
 int ls_disk_clear_xattrs(int fd, struct ls_failure *failure);
-/* The same for the same canonical xattrs, in a tar or on disk: a capability of version 3 counts as what it is exported as. */
+/* XXH64 of canonical xattrs, the same for those of a tar and those on disk: a capability of version 3 counts as what it
+ * is exported as. */
 uint64_t ls_xattrs_hash(const uint8_t *data, size_t length);
 #endif

@@ -1,8 +1,8 @@
-/* What the parts of unpacking share: the reader (stream.c, place.c and what place.c calls), the writers (write.c), the end
- * (finish.c). Each part's functions stand below its name.
+/* What the parts of unpacking share: the reader (stream.c, place.c and what place.c calls), the writers (write.c), the
+ * end (finish.c). Each part's functions stand below its name.
  *
- * Each returns 0 (or more) or -errno, as all C of layerstore does. A failure is told once, where its place in the tar or
- * the layer is known: ls_fail_… and ls_failed_at note it as the failure of the whole, and end the queue with it. */
+ * Each returns 0 (or more) or -errno, as all C of layerstore does. A failure is told once, where its place in the tar
+ * or the layer is known: ls_fail_* and ls_failed_* note it as the failure of the whole, and end the queue with it. */
 #ifndef LS_ENGINE_H
 #define LS_ENGINE_H
 #include "disk.h"
@@ -80,7 +80,7 @@ int ls_fail_memory(struct ls_unpack *unpack);
 int ls_fail_entry(struct ls_unpack *unpack, const char *sentence);
 /* The same by what reading it returned: -EBADMSG with a sentence, or -ENOMEM. */
 int ls_fail_reading(struct ls_unpack *unpack, int rc, const char *sentence);
-/* What a call has told in `failure`, or the reader's last one in `said`, happened at this node. */
+/* A call has failed at this node: the one that is told in `failure`, or the reader's last one, which is in `said`. */
 int ls_note(struct ls_unpack *unpack, struct ls_failure *failure, const struct ls_node *node);
 int ls_failed_at(struct ls_unpack *unpack, const struct ls_node *node);
 /* The same at a path of the host, not of the layer. */
@@ -102,16 +102,18 @@ int ls_shadow_settle(struct ls_unpack *unpack);
 
 enum ls_purpose { LS_FOR_FILE, LS_FOR_OPAQUE, LS_FOR_WHITEOUT, LS_TO_LOOK };
 
-/* An O_PATH descriptor of what the parents have under this name. -ENOENT: they have nothing, or nothing that shows here. */
+/* An O_PATH descriptor of what the parents have under this name. -ENOENT: they have nothing, or nothing that shows
+ * here. */
 int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name);
-/* What the parents have under this name; 0 when they have nothing, else a LS_ type. For a directory or symlink the node knows it then. */
+/* What the parents have under this name: 0 for nothing, else LS_DIRECTORY, LS_SYMLINK, or LS_REGULAR for all other
+ * files. The node then describes the directory or the symlink. */
 int ls_look_below(struct ls_unpack *unpack, struct ls_node *node);
 /* The name as part of the layer. NULL after a failure. */
 struct ls_node *ls_child(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name);
 /* The directory that these components lead to. NULL without a failure: nothing is there, and nothing has to be. */
 struct ls_node *ls_walk(struct ls_unpack *unpack, struct ls_node *from, const struct ls_part *part, size_t count,
                         enum ls_purpose purpose);
-/* The node that a hard link's words mean (itself a link, perhaps), or NULL. `wrong`: they can mean no file. */
+/* The node that the words of a hard link mean, which may be a link itself, or NULL. `wrong`: they can mean no file. */
 struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool *wrong);
 
 /* --- replace.c */
@@ -137,6 +139,7 @@ int ls_finish_links(struct ls_unpack *unpack);
 
 /* --- place.c */
 
-/* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the skeleton. */
+/* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the
+ * skeleton. */
 int ls_place(struct ls_unpack *unpack);
 #endif

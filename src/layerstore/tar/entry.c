@@ -433,7 +433,8 @@ int ls_entry_header(struct ls_entry *entry, const uint8_t *block, const char **w
     }
     if (entry->payload < 0 || entry->payload > INT64_MAX / 4)
         return BAD("an entry has an impossible size");
-    /* these have no payload whatever their size says: GNU tar and Go's archive/tar agree, and so do all who write layers */
+    /* these have no payload whatever their size says: GNU tar and Go's archive/tar agree, and so do all who write
+     * layers */
     if (entry->type != LS_REGULAR && entry->type != LS_IGNORED && block[TYPE] != 'D')
         entry->payload = 0;
     entry->real_size = entry->payload;

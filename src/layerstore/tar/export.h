@@ -8,8 +8,8 @@
 
 struct ls_export;
 
-/* `tree`: directory fd of the layer's files. `shadow`: of its shadow folder. Each is -1 where there is none. The index must
- * outlive the exporter. */
+/* `tree`: directory fd of the layer's files. `shadow`: of its shadow folder. Each is -1 where there is none. The index
+ * must outlive the exporter. */
 struct ls_export *ls_export_new(int tree, int shadow, const uint8_t *index, size_t length);
 void ls_export_free(struct ls_export *export_);
 /* A piece of the skeleton's stream. It is copied. */

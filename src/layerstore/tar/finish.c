@@ -13,9 +13,10 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-/* --- directories --------------------------------------------------------------------------------------------------- */
+/* --- directories -------------------------------------------------------------------------------------------------- */
 
-/* What lies under something opaque hides nothing and is hidden by nothing: whiteouts there are ghosts, and are dropped. */
+/* What lies under something opaque hides nothing and is hidden by nothing: whiteouts there are ghosts, and are
+ * dropped. */
 static void find_hidden(struct ls_unpack *unpack) {
     struct ls_node *root = unpack->model.root;
     for (struct ls_node *node = root; node; node = ls_node_preorder(node, root))
@@ -97,7 +98,7 @@ static int finish_node(struct ls_unpack *unpack, struct ls_node *node) {
     return rc ? ls_failed_at(unpack, node) : 0;
 }
 
-/* --- the index ----------------------------------------------------------------------------------------------------- */
+/* --- the index ---------------------------------------------------------------------------------------------------- */
 
 static int index_payloads(struct ls_unpack *unpack, struct ls_bytes *out) {
     LS_BYTES_FREED struct ls_bytes path = {0};
@@ -133,55 +134,64 @@ static bool is_indexed(const struct ls_node *node) {
     return node->type && node->flags & LS_STATED;
 }
 
-static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
-    struct ls_node *root = unpack->model.root;
+/* One path of `implied`, and after it the slashes that say of what kind it is: see unpack.h. */
+static int put_implied(struct ls_unpack *unpack, const struct ls_node *node, const char *kind) {
+    LS_BYTES_FREED struct ls_bytes path = {0};
+    int rc = ls_node_path(node, &path);
+    rc = rc ?: ls_bytes_add(&unpack->implied, path.data, path.length);
+    return rc ?: ls_bytes_add(&unpack->implied, kind, strlen(kind) + 1);
+}
+
+static int index_node(const struct ls_unpack *unpack, const struct ls_node *node, struct ls_bytes *out) {
     LS_BYTES_FREED struct ls_bytes path = {0};
     LS_BYTES_FREED struct ls_bytes target = {0};
+    bool link = node->type == LS_HARD_LINK;
+    bool stored_apart = link && node->target->parent == unpack->model.aside;
+    const struct ls_node *facts = link ? node->target : node;
+    int rc = ls_node_path(node, &path);
+    if (!rc && link && !stored_apart)
+        rc = ls_node_path(node->target, &target);
+    struct ls_index_node entry = {
+        .path = path.data,
+        .path_length = path.length,
+        .type = stored_apart ? node->target->type : node->type,
+        .flags = node->flags,
+        .target = target.data,
+        .target_length = target.length,
+        .mode = facts->mode,
+        .uid = facts->uid,
+        .gid = facts->gid,
+        .mtime_ns = facts->mtime_ns,
+        .mtime = facts->mtime,
+        .major = facts->major,
+        .minor = facts->minor,
+        .size = facts->size,
+        .content = facts->content,
+        .attributes = facts->attributes,
+    };
+    return rc ?: ls_index_put_node(out, &entry);
+}
+
+static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
+    struct ls_node *root = unpack->model.root;
     uint64_t count = 0;
     for (struct ls_node *node = root; node; node = ls_node_preorder(node, root))
         count += is_indexed(node);
     int rc = ls_bytes_number(out, count);
     for (struct ls_node *node = root; !rc && node; node = ls_node_preorder(node, root)) {
-        bool implied = is_indexed(node) && node->flags & LS_IMPLIED;
-        if (node->guessed &&
-            !implied) /* what it became has not told the parents' symlink, if there is one, from a directory */
-            rc = ls_node_path(node, &path) ?: ls_bytes_add(&unpack->implied, path.data, path.length) ?: ls_bytes_add(&unpack->implied, "//", 3);
-        if (rc || !is_indexed(node))
-            continue;
-        bool link = node->type == LS_HARD_LINK;
-        bool stored_apart = link && node->target->parent == unpack->model.aside;
-        const struct ls_node *facts = link ? node->target : node;
-        rc = ls_node_path(node, &path);
-        if (!rc && link && !stored_apart)
-            rc = ls_node_path(node->target, &target);
-        struct ls_index_node entry = {
-            .path = path.data,
-            .path_length = path.length,
-            .type = stored_apart ? node->target->type : node->type,
-            .flags = node->flags,
-            .target = target.data,
-            .target_length = target.length,
-            .mode = facts->mode,
-            .uid = facts->uid,
-            .gid = facts->gid,
-            .mtime_ns = facts->mtime_ns,
-            .mtime = facts->mtime,
-            .major = facts->major,
-            .minor = facts->minor,
-            .size = facts->size,
-            .content = facts->content,
-            .attributes = facts->attributes,
-        };
-        rc = rc ?: ls_index_put_node(out, &entry);
-        if (!rc && implied)
-            rc = ls_bytes_add(&unpack->implied, path.data, path.length)
-                     ?: (node->flags & LS_HOLLOW ? ls_bytes_add(&unpack->implied, "/", 2)
-                                                 : ls_bytes_add(&unpack->implied, "", 1));
+        bool indexed = is_indexed(node), implied = indexed && node->flags & LS_IMPLIED;
+        if (indexed)
+            rc = index_node(unpack, node, out);
+        if (implied)
+            rc = rc ?: put_implied(unpack, node, node->flags & LS_HOLLOW ? "/" : "");
+        else if (
+            node->guessed) /* what it became has not told the parents' symlink, if there is one, from a directory */
+            rc = rc ?: put_implied(unpack, node, "//");
     }
     return rc;
 }
 
-/* --- all together -------------------------------------------------------------------------------------------------- */
+/* --- all together ------------------------------------------------------------------------------------------------- */
 
 int ls_unpack_finish(struct ls_unpack *unpack) {
     struct ls_node *root = unpack->model.root;

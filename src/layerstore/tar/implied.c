@@ -1,4 +1,5 @@
-/* See implied.h. Bottom-up or top-down makes no difference: the names are all made, and only the directories' own attributes change. */
+/* See implied.h. In which order directories come makes no difference: the names are made, and only attributes
+ * change. */
 #define _GNU_SOURCE
 #include "disk.h"
 #include "unpack.h"

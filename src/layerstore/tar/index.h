@@ -1,12 +1,12 @@
 /* The skeleton: everything of a layer's tar that is not file payload, and an index of what the layer's files should be.
  *
- * Stream: tokens, each a LEB128 number n. Even: n/2 bytes of the tar follow. Odd: n/2 bytes of payload stand here, which
- * the index says where to find.
+ * Stream: tokens, each a LEB128 number n. Even: n/2 bytes of the tar follow. Odd: n/2 bytes of payload stand here,
+ * which the index says where to find.
  * Index: MAGIC; the number of payloads, and for each: size, XXH64, 0 and a path in the tree or 1 and a number in the
- * shadow folder, the number of extents and each extent's offset and length (none: the whole file from its start);
- * then the number of nodes and for each: path, type, flags, mode, uid, gid, mtime seconds and nanoseconds, size (of a
- * device: major and minor), XXH64 of content, XXH64 of xattrs, and of a hard link the path of its target.
- * Hashes are 8 bytes, little endian; strings are a length and bytes; mtime seconds are zigzag. */
+ * shadow folder, the number of extents and each extent's offset and length (none: the whole file from its start); then
+ * the number of nodes and for each: path, type, flags, mode, uid, gid, mtime seconds and nanoseconds, size (of a
+ * device: major and minor), XXH64 of content, XXH64 of xattrs, and of a hard link the path of its target. Hashes are 8
+ * bytes, little endian; strings are a length and bytes; mtime seconds are zigzag. */
 #ifndef LS_INDEX_H
 #define LS_INDEX_H
 #include "model.h"
@@ -61,9 +61,14 @@ static inline const uint8_t *ls_read_string(struct ls_reader *reader, size_t *le
 
 /* After a payload's numbers its extents follow, each read with two ls_read_number. */
 static inline int ls_index_put_payload(struct ls_bytes *out, const struct ls_index_payload *payload) {
-    return ls_bytes_number(out, (uint64_t)payload->size) ?: ls_bytes_hash(out, payload->content) ?: ls_bytes_number(out, payload->shadowed)
-        ?: (payload->shadowed ? ls_bytes_number(out, payload->shadow) : ls_bytes_string(out, payload->path, payload->path_length))
-        ?: ls_bytes_number(out, payload->extents_count);
+    int rc = ls_bytes_number(out, (uint64_t)payload->size);
+    rc = rc ?: ls_bytes_hash(out, payload->content);
+    rc = rc ?: ls_bytes_number(out, payload->shadowed);
+    if (payload->shadowed)
+        rc = rc ?: ls_bytes_number(out, payload->shadow);
+    else
+        rc = rc ?: ls_bytes_string(out, payload->path, payload->path_length);
+    return rc ?: ls_bytes_number(out, payload->extents_count);
 }
 
 static inline bool ls_index_get_payload(struct ls_reader *in, struct ls_index_payload *payload) {
@@ -80,13 +85,24 @@ static inline bool ls_index_get_payload(struct ls_reader *in, struct ls_index_pa
 }
 
 static inline int ls_index_put_node(struct ls_bytes *out, const struct ls_index_node *node) {
-    bool device = node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE;
-    return ls_bytes_string(out, node->path, node->path_length) ?: ls_bytes_number(out, node->type) ?: ls_bytes_number(out, node->flags)
-        ?: ls_bytes_number(out, node->mode) ?: ls_bytes_number(out, node->uid) ?: ls_bytes_number(out, node->gid)
-        ?: ls_bytes_signed(out, node->mtime) ?: ls_bytes_number(out, node->mtime_ns)
-        ?: (device ? ls_bytes_number(out, node->major) ?: ls_bytes_number(out, node->minor) : ls_bytes_number(out, (uint64_t)node->size))
-        ?: ls_bytes_hash(out, node->content) ?: ls_bytes_hash(out, node->attributes)
-        ?: (node->type == LS_HARD_LINK ? ls_bytes_string(out, node->target, node->target_length) : 0);
+    int rc = ls_bytes_string(out, node->path, node->path_length);
+    rc = rc ?: ls_bytes_number(out, node->type);
+    rc = rc ?: ls_bytes_number(out, node->flags);
+    rc = rc ?: ls_bytes_number(out, node->mode);
+    rc = rc ?: ls_bytes_number(out, node->uid);
+    rc = rc ?: ls_bytes_number(out, node->gid);
+    rc = rc ?: ls_bytes_signed(out, node->mtime);
+    rc = rc ?: ls_bytes_number(out, node->mtime_ns);
+    if (node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE) {
+        rc = rc ?: ls_bytes_number(out, node->major);
+        rc = rc ?: ls_bytes_number(out, node->minor);
+    } else
+        rc = rc ?: ls_bytes_number(out, (uint64_t)node->size);
+    rc = rc ?: ls_bytes_hash(out, node->content);
+    rc = rc ?: ls_bytes_hash(out, node->attributes);
+    if (node->type == LS_HARD_LINK)
+        rc = rc ?: ls_bytes_string(out, node->target, node->target_length);
+    return rc;
 }
 
 static inline bool ls_index_get_node(struct ls_reader *in, struct ls_index_node *node) {

@@ -1,7 +1,7 @@
 /* Hard links: to an entry of this layer that comes earlier or later, and to a file of the parents, which is copied.
  *
- * A link is made when its target is on disk and before anything replaces that; one whose target is not there yet waits for
- * the end of the tar. */
+ * A link is made when its target is on disk and before anything replaces that; one whose target is not there yet waits
+ * for the end of the tar. */
 #define _GNU_SOURCE
 #include "engine.h"
 #include "xxh64.h"
@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* --- on disk ------------------------------------------------------------------------------------------------------- */
+/* --- on disk ------------------------------------------------------------------------------------------------------ */
 
 static int make_link(struct ls_unpack *unpack, struct ls_link *link) {
     char name[32];
@@ -86,7 +86,9 @@ static int copy_regular(struct ls_unpack *unpack, struct ls_node *node, int fold
     LS_CLOSED int to = ls_disk_regular(&unpack->disk, folder, node, false, said);
     if (to < 0)
         return to;
-    return copy_data(from, to, &node->content, said) ?: ls_disk_settle(&unpack->disk, to, node, false, said) ?: ls_disk_close(&to, said);
+    int rc = copy_data(from, to, &node->content, said);
+    rc = rc ?: ls_disk_settle(&unpack->disk, to, node, false, said);
+    return rc ?: ls_disk_close(&to, said);
 }
 
 static enum ls_type type_of(mode_t mode) {
@@ -124,7 +126,7 @@ static int copy_from_below(struct ls_unpack *unpack, struct ls_node *node, int f
     return rc ? ls_failed_at(unpack, node) : 0;
 }
 
-/* --- an entry ------------------------------------------------------------------------------------------------------ */
+/* --- an entry ----------------------------------------------------------------------------------------------------- */
 
 static int remember_link(struct ls_unpack *unpack, struct ls_node *node, struct ls_node *target) {
     LS_FREED char *wanted = strdup((char *)unpack->entry.link.data);
@@ -193,7 +195,7 @@ int ls_place_link(struct ls_unpack *unpack, struct ls_node *node) {
     return remember_link(unpack, node, target);
 }
 
-/* --- the end of the tar -------------------------------------------------------------------------------------------- */
+/* --- the end of the tar ------------------------------------------------------------------------------------------- */
 
 /* A link may lead to a link that is not made yet either, in any order: the chain is made from its far end. */
 static int resolve(struct ls_unpack *unpack, size_t first) {

@@ -7,19 +7,28 @@
 #include "entry.h"
 
 enum {
-    LS_STATED = 1,   /* an entry of this tar says what it is */
-    LS_IMPLIED = 2,  /* a directory that the tar needs but does not list, and the layers below may have */
-    LS_MADE = 4,     /* a directory that is on disk */
-    LS_OPAQUE = 8,   /* a directory that hides what the layers below have in it */
-    LS_WHITEOUT = 16, /* hides the name in the layers below; alone, with type 0 */
-    LS_BELOW = 32,   /* the layers below have a directory (or symlink) of this name */
-    LS_MARKED = 64,  /* a directory that holds whiteouts */
-    LS_FILLED =
-        128, /* a directory that holds, at any depth, something other than whiteouts: a file, a listed directory, an opaque mark */
-    LS_HIDDEN = 256, /* below a directory that is opaque: nothing of the layers below shows here */
-    LS_HOLLOW =
-        1024, /* a directory that is there for whiteouts alone, or one of these: not there where the parents have none */
-    LS_SPARSE = 512, /* a file whose payload is only part of it: `content` is of the payload, not of the holes */
+    /* An entry of this tar says what it is. */
+    LS_STATED = 1,
+    /* A directory that the tar needs but does not list, and that the layers below may have. */
+    LS_IMPLIED = 2,
+    /* A directory that is on disk. */
+    LS_MADE = 4,
+    /* A directory that hides what the layers below have in it. */
+    LS_OPAQUE = 8,
+    /* Hides the name in the layers below; alone, with type 0. */
+    LS_WHITEOUT = 16,
+    /* The layers below have a directory or a symlink of this name. */
+    LS_BELOW = 32,
+    /* A directory that holds whiteouts. */
+    LS_MARKED = 64,
+    /* A directory that holds more than whiteouts, at any depth: a file, a listed directory, an opaque mark. */
+    LS_FILLED = 128,
+    /* It lies below a directory that is opaque: nothing of the layers below shows here. */
+    LS_HIDDEN = 256,
+    /* A file whose payload is only part of it: `content` is of the payload, not of the holes. */
+    LS_SPARSE = 512,
+    /* A directory that is there for whiteouts alone, or one of these: it is not there where the parents have none. */
+    LS_HOLLOW = 1024,
 };
 
 struct ls_node {
@@ -27,8 +36,7 @@ struct ls_node {
     struct ls_node *target; /* of a hard link: the node that owns the file */
     uint64_t hash;
     uint8_t type; /* enum ls_type, or 0: nothing of this layer has the name now */
-    bool
-        guessed; /* taken for a directory without knowing if the parents have a symlink there; stays, whatever it becomes */
+    bool guessed; /* taken for a directory where the parents may have a symlink; stays, whatever becomes of the name */
     uint16_t flags;
     uint32_t links; /* how many hard links have it as target */
     uint32_t mode, uid, gid, major, minor, mtime_ns;

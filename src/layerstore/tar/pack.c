@@ -206,7 +206,9 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     if (fstat(fd, &facts))
         return fail_system(pack, -errno, "fstat", node);
     if (!(node->type = type_of(facts.st_mode))) {
-        int rc = ls_bytes_add(&pack->notices, "socket", 7) ?: ls_bytes_add(&pack->notices, node->path, node->path_length) ?: ls_bytes_add(&pack->notices, "", 1);
+        int rc = ls_bytes_add(&pack->notices, "socket", 7);
+        rc = rc ?: ls_bytes_add(&pack->notices, node->path, node->path_length);
+        rc = rc ?: ls_bytes_add(&pack->notices, "", 1);
         return rc ? fail_memory(pack) : 0;
     }
     if (node->type == LS_CHARACTER && facts.st_rdev == 0)

@@ -14,7 +14,8 @@ struct ls_pack_result {
     int64_t bytes;
 };
 
-/* `root`: directory fd of the merged tree. `changes`: the list as ls_changes_list gives it; it must outlive the packer. */
+/* `root`: directory fd of the merged tree. `changes`: the list as ls_changes_list gives it; it must outlive the
+ * packer. */
 struct ls_pack *ls_pack_new(int root, const uint8_t *changes, size_t length);
 void ls_pack_free(struct ls_pack *pack);
 /* The next bytes of the tar; 0 at the end, when the skeleton and its index are complete too; -errno. */

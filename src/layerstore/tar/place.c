@@ -79,7 +79,8 @@ static int describe(struct ls_unpack *unpack, struct ls_node *node) {
 
 static int place_folder(struct ls_unpack *unpack, struct ls_node *node) {
     if (node->type != LS_DIRECTORY) {
-        /* a whiteout or a file that stood here hid what the parents have, and a directory instead does not bring it back */
+        /* a whiteout or a file that stood here hid what the parents have, and a directory instead does not bring it
+         * back */
         uint16_t flags = node->flags & LS_WHITEOUT || ls_is_own(node) ? LS_OPAQUE : 0;
         int rc = ls_make_way(unpack, node);
         node->flags = flags;
@@ -140,7 +141,8 @@ static int place_file(struct ls_unpack *unpack, struct ls_node *node) {
     return describe(unpack, node) ?: ls_make_folders(unpack, node->parent) ?: begin_job(unpack, node, -1);
 }
 
-/* aufs keeps the files that have several names in a folder of its own, and exports it as if it were part of the layer. */
+/* aufs keeps the files that have several names in a folder of its own, and exports it as if it were part of the
+ * layer. */
 static int place_in_link_store(struct ls_unpack *unpack) {
     struct ls_part name = unpack->parts.list[unpack->parts.count - 1];
     if (unpack->parts.count != 2 || unpack->entry.type != LS_REGULAR)
@@ -168,7 +170,8 @@ static enum ls_purpose purpose_of(struct ls_part name) {
                                                 : LS_FOR_FILE;
 }
 
-/* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the skeleton. */
+/* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the
+ * skeleton. */
 int ls_place(struct ls_unpack *unpack) {
     struct ls_entry *entry = &unpack->entry;
     struct ls_parts *parts = &unpack->parts;

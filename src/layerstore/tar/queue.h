@@ -1,8 +1,12 @@
-/* Between the reader of a tar and the threads that write its files: chunks of the stream, and jobs that point into them.
+/* Between the reader of a tar and the threads that write its files: chunks of the stream, and jobs that point into
+ * them.
  *
  * A job is one file to be made. It is handed over when its data is there, or when a chunk ends within it; the writer
  * then waits for the rest. Chunks go back to the reader when the last job that points into them is done, so what is in
- * flight is bounded, and a writer that waits never holds what the reader needs: jobs end in the order they began. */
+ * flight is bounded, and a writer that waits never holds what the reader needs: jobs end in the order they began.
+ *
+ * The threads that copy and remove trees share folders that wait in any order; here the data come with the jobs, in the
+ * order of the tar, so this is another thing than their pool. */
 #ifndef LS_QUEUE_H
 #define LS_QUEUE_H
 #include "model.h"

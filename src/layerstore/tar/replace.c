@@ -1,4 +1,5 @@
-/* What an entry takes away: of earlier entries of its own layer, whose bytes the export still needs, and of the layers below.
+/* What an entry takes away: of earlier entries of its own layer, whose bytes the export still needs, and of the layers
+ * below.
  *
  * A mark hides names of lower layers only, never one of its own layer, whichever of them comes first. */
 #define _GNU_SOURCE
@@ -6,7 +7,7 @@
 
 #include <stdio.h>
 
-/* --- replacing what an earlier entry made -------------------------------------------------------------------------- */
+/* --- replacing what an earlier entry made ------------------------------------------------------------------------- */
 
 bool ls_lies_within(const struct ls_node *node, const struct ls_node *top) {
     for (; node; node = node->parent)
@@ -98,7 +99,7 @@ int ls_make_way(struct ls_unpack *unpack, struct ls_node *top) {
     return 0;
 }
 
-/* --- marks --------------------------------------------------------------------------------------------------------- */
+/* --- marks -------------------------------------------------------------------------------------------------------- */
 
 int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name) {
     if (name.length == 0 || (name.length <= 2 && !memcmp(name.name, "..", name.length)))

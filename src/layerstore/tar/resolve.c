@@ -1,7 +1,7 @@
 /* Names to nodes: which directory of the layer a name leads to, through the symlinks of this layer and those below.
  *
- * Resolved in the model alone, one component at a time; the parents' tree is only asked what one component is, and never
- * follows a link itself. So no name can lead outside. */
+ * Resolved in the model alone, one component at a time; the parents' tree is only asked what one component is, and
+ * never follows a link itself. So no name can lead outside. */
 #define _GNU_SOURCE
 #include "engine.h"
 
@@ -11,7 +11,7 @@
 
 enum { SYMLINKS_MAX = 40, LONGEST_PATH = 4095 };
 
-/* --- what the parents have ----------------------------------------------------------------------------------------- */
+/* --- what the parents have ---------------------------------------------------------------------------------------- */
 
 /* Has this layer hidden what the layers below have in the directory? */
 static bool is_hidden(const struct ls_node *folder) {
@@ -29,7 +29,10 @@ int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, 
     LS_BYTES_FREED struct ls_bytes path = {0};
     if (!may_look_below(unpack, folder))
         return -ENOENT;
-    int rc = ls_node_path(folder, &path) ?: (path.length ? ls_bytes_add(&path, "/", 1) : 0) ?: ls_bytes_add(&path, name.name, name.length);
+    int rc = ls_node_path(folder, &path);
+    if (!rc && path.length)
+        rc = ls_bytes_add(&path, "/", 1);
+    rc = rc ?: ls_bytes_add(&path, name.name, name.length);
     int fd = rc ? rc : ls_open_beneath(unpack->below, (char *)path.data, O_PATH | O_NOFOLLOW, 0);
     return fd == -ENOTDIR ? -ENOENT : fd;
 }
@@ -61,7 +64,7 @@ int ls_look_below(struct ls_unpack *unpack, struct ls_node *node) {
     return node->type = LS_SYMLINK;
 }
 
-/* --- names to nodes ------------------------------------------------------------------------------------------------ */
+/* --- names to nodes ----------------------------------------------------------------------------------------------- */
 
 /* The directory that a symlink leads to, within the root as chroot(2) would have it. */
 static struct ls_node *follow(struct ls_unpack *unpack, struct ls_node *link, enum ls_purpose purpose) {
@@ -125,9 +128,9 @@ static struct ls_node *step(struct ls_unpack *unpack, struct ls_node *folder, st
         return follow(unpack, &words, purpose);
     }
     if (real->type) {
+        /* a link may lead to what the parents have, and that may be a symlink to a directory */
         if (real->type == LS_HARD_LINK && unpack->below == LS_BELOW_UNKNOWN)
-            unpack->result.needs_parents =
-                1; /* a link to what the parents may have, perhaps a symlink to a directory */
+            unpack->result.needs_parents = 1;
         else if (purpose == LS_FOR_FILE)
             ls_fail_entry(unpack, "the name leads through something that is no directory");
         return NULL;
@@ -136,8 +139,9 @@ static struct ls_node *step(struct ls_unpack *unpack, struct ls_node *folder, st
         return NULL;
     if (purpose == LS_FOR_WHITEOUT && node->flags & LS_WHITEOUT)
         return NULL; /* hidden already, and all below it */
+    /* a whiteout of what is not there does nothing; an opaque mark implies its directory, as a file does */
     if (purpose == LS_FOR_WHITEOUT && (unpack->below != LS_BELOW_UNKNOWN || unpack->disk.dialect == LS_DIALECT_MERGED))
-        return NULL; /* a whiteout of what is not there does nothing; an opaque mark implies its directory, as a file does */
+        return NULL;
     ls_default_folder(node);
     node->guessed |= unpack->below == LS_BELOW_UNKNOWN && !(node->flags & LS_WHITEOUT) && !is_hidden(folder);
     node->flags = node->flags & LS_WHITEOUT ? LS_OPAQUE : LS_IMPLIED;
@@ -151,7 +155,7 @@ struct ls_node *ls_walk(struct ls_unpack *unpack, struct ls_node *from, const st
     return from;
 }
 
-/* --- the words of a hard link -------------------------------------------------------------------------------------- */
+/* --- the words of a hard link ------------------------------------------------------------------------------------- */
 
 struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool *wrong) {
     struct ls_parts *parts = &unpack->link_parts;

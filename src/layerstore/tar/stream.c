@@ -6,7 +6,7 @@
 
 enum { RAW_MAX = 65536 };
 
-/* --- the skeleton -------------------------------------------------------------------------------------------------- */
+/* --- the skeleton ------------------------------------------------------------------------------------------------- */
 
 static int flush_raw(struct ls_unpack *unpack) {
     int rc = ls_skeleton_raw(&unpack->stream, unpack->raw.data, unpack->raw.length);
@@ -19,7 +19,7 @@ static int keep_raw(struct ls_unpack *unpack, const void *data, size_t length) {
     return rc ?: unpack->raw.length >= RAW_MAX ? flush_raw(unpack) : 0;
 }
 
-/* --- the stream ---------------------------------------------------------------------------------------------------- */
+/* --- the stream --------------------------------------------------------------------------------------------------- */
 
 static int64_t padding_of(int64_t size) {
     return (LS_BLOCK - size % LS_BLOCK) % LS_BLOCK;

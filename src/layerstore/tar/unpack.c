@@ -21,7 +21,7 @@ void ls_default_folder(struct ls_node *node) {
     node->attributes = ls_xattrs_hash(NULL, 0);
 }
 
-/* --- life ---------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *shadow) {
     struct ls_unpack *unpack = calloc(1, sizeof *unpack);
@@ -91,7 +91,7 @@ void ls_unpack_free(struct ls_unpack *unpack) {
     free(unpack);
 }
 
-/* --- failures and notices ------------------------------------------------------------------------------------------ */
+/* --- failures and notices ----------------------------------------------------------------------------------------- */
 
 static int note(struct ls_unpack *unpack, const struct ls_failure *failure) {
     pthread_mutex_lock(&unpack->queue.lock);
@@ -160,10 +160,12 @@ void ls_unpack_failure(struct ls_unpack *unpack, struct ls_failure *failure) {
 
 int ls_notice(struct ls_unpack *unpack, const char *kind, const struct ls_node *node) {
     LS_BYTES_FREED struct ls_bytes path = {0};
-    return ls_node_path(node, &path) ?: ls_bytes_add(&unpack->notices, kind, strlen(kind) + 1) ?: ls_bytes_add(&unpack->notices, path.data, path.length + 1);
+    int rc = ls_node_path(node, &path);
+    rc = rc ?: ls_bytes_add(&unpack->notices, kind, strlen(kind) + 1);
+    return rc ?: ls_bytes_add(&unpack->notices, path.data, path.length + 1);
 }
 
-/* --- folders ------------------------------------------------------------------------------------------------------- */
+/* --- folders ------------------------------------------------------------------------------------------------------ */
 
 int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_node *folder) {
     return ls_disk_folder(&unpack->disk, cursor, folder, unpack->generation, &unpack->said);
@@ -187,7 +189,7 @@ void ls_mark_filled(struct ls_node *folder) {
         folder->flags |= LS_FILLED;
 }
 
-/* --- what was found out -------------------------------------------------------------------------------------------- */
+/* --- what was found out ------------------------------------------------------------------------------------------- */
 
 size_t ls_unpack_skeleton(struct ls_unpack *unpack, const uint8_t **data) {
     *data = unpack->stream.data;

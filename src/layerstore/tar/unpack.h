@@ -1,7 +1,8 @@
 /* A layer's tar becomes files. Python feeds chunks and lends threads; all that is done per file is done in C.
  *
- * Each function returns 0 (or more) or -errno, as all C of layerstore does, and the job tells its failure. A constructor
- * returns NULL for one reason only: there is no memory for the job itself. Packing, exporting and verifying do the same. */
+ * Each function returns 0 (or more) or -errno, as all C of layerstore does, and the job tells its failure. A
+ * constructor returns NULL for one reason only: there is no memory for the job itself. Packing, exporting and verifying
+ * do the same. */
 #ifndef LS_UNPACK_H
 #define LS_UNPACK_H
 #include "../kernel/files/failure.h"
@@ -18,9 +19,9 @@
 #define LS_BELOW_UNKNOWN -1
 #define LS_BELOW_NOTHING -2
 
-/* Kinds of failure beside LS_FAIL_SYSTEM: the tar is wrong; what is stored is not what was stored; the driver's form has no
- * room for it; a tar has no room for it. The path of a failure is one within the layer, without a slash before it, or an
- * absolute one of the host. */
+/* Kinds of failure beside LS_FAIL_SYSTEM: the tar is wrong; what is stored is not what was stored; the driver's form
+ * has no room for it; a tar has no room for it. The path of a failure is one within the layer, without a slash before
+ * it, or an absolute one of the host. */
 #define LS_FAIL_ARCHIVE 1
 #define LS_FAIL_DAMAGED 3
 #define LS_FAIL_DIALECT 4
@@ -36,8 +37,8 @@ struct ls_unpack_result {
     int needs_parents;
 };
 
-/* `tree`: directory to fill. `below`: root of the parents' merged tree, or one of the above. `shadow`: path of a folder that is made
- * only when the tar overwrites its own entries. */
+/* `tree`: directory to fill. `below`: root of the parents' merged tree, or one of the above. `shadow`: path of a folder
+ * that is made only when the tar overwrites its own entries. */
 struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *shadow);
 /* Looks at the parents' root and makes the directory ready; comes before all else. */
 int ls_unpack_begin(struct ls_unpack *unpack);
@@ -46,7 +47,8 @@ void ls_unpack_free(struct ls_unpack *unpack);
 /* A writer: returns when all is done, or after a failure. Runs in a thread of its own, whose umask it clears. */
 int ls_unpack_write_files(struct ls_unpack *unpack);
 
-/* The reader: fill the chunk (LS_CHUNK bytes; less only at the end of the stream; NULL after a failure), then feed it. */
+/* The reader: fill the chunk (LS_CHUNK bytes; less only at the end of the stream; NULL after a failure), then feed
+ * it. */
 uint8_t *ls_unpack_chunk(struct ls_unpack *unpack);
 int ls_unpack_feed(struct ls_unpack *unpack, size_t length, int last);
 /* After the last chunk: waits for the writers, then links, whiteouts and directories. */
@@ -58,7 +60,8 @@ void ls_unpack_stop(struct ls_unpack *unpack);
 size_t ls_unpack_skeleton(struct ls_unpack *unpack, const uint8_t **data);
 void ls_unpack_taken(struct ls_unpack *unpack);
 /* After finish: the index, the implied directories (each ends with NUL; with a slash before it when it holds nothing
- * but whiteouts, with two when a later entry made it something else) and the notices (kind, path, each ends with NUL). */
+ * but whiteouts, with two when a later entry made it something else) and the notices (kind, path, each ends with
+ * NUL). */
 size_t ls_unpack_index(struct ls_unpack *unpack, const uint8_t **data);
 size_t ls_unpack_implied(struct ls_unpack *unpack, const uint8_t **data);
 size_t ls_unpack_notices(struct ls_unpack *unpack, const uint8_t **data);

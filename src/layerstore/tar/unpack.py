@@ -29,6 +29,8 @@ DIALECTS = {
     Dialect.AUFS: lib.LS_DIALECT_AUFS,
     Dialect.MERGED: lib.LS_DIALECT_MERGED,
 }
+"""The numbers by which the C parts know the dialects."""
+
 _TAKE = 1 << 18
 _MORE_THREADS = "Raise the limit of threads (`ulimit -u`, or the cgroup's `pids.max`), or end other programs."
 

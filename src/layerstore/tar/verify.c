@@ -68,8 +68,8 @@ static int fail_memory(struct ls_verify *verify) {
     return ls_fail(&verify->failure, "malloc", -ENOMEM);
 }
 
-/* After a call that has told its failure: what it cannot read is damaged, unless it is this process that has too little to
- * read it with. */
+/* After a call that has told its failure: what it cannot read is damaged, unless it is this process that has too little
+ * to read it with. */
 static int unreadable(struct ls_verify *verify, const char *what) {
     int code = verify->failure.code;
     if (code == ENOMEM || code == EMFILE || code == ENFILE)
@@ -334,7 +334,8 @@ static int check_opaque(struct ls_verify *verify, int fd) {
     return marked ? 0 : damaged(verify, "the directory is not opaque any more");
 }
 
-/* A time beyond what a filesystem keeps lies on it as the last that it keeps, without a fraction (vfs: timestamp_truncate). */
+/* A time beyond what a filesystem keeps lies on it as the last that it keeps, without a fraction (vfs:
+ * timestamp_truncate). */
 static bool is_kept(const struct stat *facts, const struct ls_index_node *node) {
     /* ext4 with small inodes and xfs without bigtime end in 2038; ext4 in 2446; xfs in 2486. All begin in 1901. */
     static const int64_t LAST[] = {INT32_MAX, INT64_C(15032385535), INT64_C(16299260424)};
@@ -399,8 +400,10 @@ static int begin_search(struct ls_verify *verify) {
 
 static int search_path(struct ls_verify *verify, const char *name) {
     struct ls_bytes *path = &verify->path;
-    int rc = ls_bytes_set(path, verify->folder.data, verify->folder.length) ?: (path->length ? ls_bytes_add(path, "/", 1) : 0)
-        ?: ls_bytes_add(path, name, strlen(name));
+    int rc = ls_bytes_set(path, verify->folder.data, verify->folder.length);
+    if (!rc && path->length)
+        rc = ls_bytes_add(path, "/", 1);
+    rc = rc ?: ls_bytes_add(path, name, strlen(name));
     return rc ? fail_memory(verify) : 0;
 }
 

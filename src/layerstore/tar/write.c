@@ -9,7 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Large files: write-back is begun as they grow, or the final sync finds all of it to do (measured: a third less time). */
+/* Large files: write-back is begun as they grow, or the final sync finds all of it to do (measured: a third less
+ * time). */
 enum { WRITE_BACK = 8 << 20 };
 
 struct output {
@@ -91,7 +92,8 @@ int ls_unpack_write_files(struct ls_unpack *unpack) {
     struct ls_failure failure = {0};
     struct ls_job *job;
     int failed = 0;
-    /* a umask belongs to the thread once it shares its filesystem context with no other; the mode in open(2) is exact then */
+    /* a umask belongs to the thread once it shares its filesystem context with no other; the mode in open(2) is exact
+     * then */
     bool exact_mode = unshare(CLONE_FS) == 0;
     if (exact_mode)
         umask(0);
