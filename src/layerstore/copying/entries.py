@@ -120,7 +120,7 @@ def _entry(handle: int, path: tuple[str, ...], links: dict[tuple[int, int], tupl
         device=facts.st_rdev,
         target=os.readlink("", dir_fd=handle) if stat.S_ISLNK(mode) else "",
         same_as=None if same_as == path else same_as,
-        xattrs=_xattrs(place, path) if xattrs and not stat.S_ISLNK(mode) else {},
+        xattrs=_xattrs(place, path) if xattrs else {},
         open=(lambda: open(place, "rb", buffering=0)) if stat.S_ISREG(mode) else None,
     )
 

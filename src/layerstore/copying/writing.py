@@ -237,6 +237,9 @@ class Writer:
             os.chown(_handle(fd), *self._owner(entry))
             if not stat.S_ISLNK(os.fstat(fd).st_mode):
                 os.chmod(_handle(fd), self._mode(entry))
+            if self.manner.exact:
+                for key, value in entry.xattrs.items():
+                    os.setxattr(_handle(fd), key, value)
             os.utime(_handle(fd), ns=(entry.atime, entry.mtime))
         finally:
             os.close(fd)
