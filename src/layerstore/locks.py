@@ -91,6 +91,10 @@ class Held:
         """Turn the shared lock `slot` that is held here into one that is held alone; False if somebody shares it."""
         return self._take(fcntl.F_OFD_SETLK, _flock(slot, shared=False))
 
+    def share(self, slot: int) -> None:
+        """Turn the lock `slot` that is held here alone into one that is shared."""
+        self._take(fcntl.F_OFD_SETLK, _flock(slot, shared=True))
+
     def _take(self, command: int, lock: bytes) -> bool:
         try:
             fcntl.fcntl(self._fd, command, lock)

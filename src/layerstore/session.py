@@ -20,9 +20,13 @@ from queue import SimpleQueue
 from layerstore.driver import LayerKey
 from layerstore.errors import KernelError, StoreClosed, named
 from layerstore.kernel.files import remove_tree
+from layerstore.kernel.files.reserve import NO_ROOM, Reserve
 
 NAME_LENGTH = 8
 """Hex digits of a session's name, and of the part of a layer key that says who made it."""
+
+_SPARE = ".spare"
+"""In `staging/`: the empty folder of a session that is over, for one that finds no room to make its own."""
 
 _swept: set[Path] = set()
 """Folders of the dead whose locks are ours, for the time being."""
@@ -33,8 +37,10 @@ _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 class Session:
     """The staging folder of one open store. Made when it is first needed; thread-safe."""
 
-    def __init__(self, staging: Path) -> None:
+    def __init__(self, staging: Path, reserve: Reserve | None = None) -> None:
+        """`reserve` is given up when there is no room for the folder."""
         self.staging = staging
+        self._reserve = reserve
         self._lock = threading.Lock()
         self._name: str | None = None
         self._fd = -1
@@ -51,7 +57,7 @@ class Session:
                 if self._closed:
                     raise StoreClosed("the store is closed, or was opened before a fork")
                 if self._name is None:
-                    self._name, self._fd = _begin(self.staging)
+                    self._name, self._fd = _begin(self.staging, self._reserve)
                     self._folder = self.staging / self._name
         return self._name
 
@@ -103,7 +109,7 @@ class Session:
             self._remover.join()
         if self._name is not None:
             try:
-                remove_tree(self.staging / self._name)
+                _leave_spare(self.staging, self._name)
             finally:
                 self._let_go()
 
@@ -135,6 +141,8 @@ def dead(staging: Path) -> Iterator[list[str]]:
     taken: dict[str, int] = {}
     try:
         for name in os.listdir(staging):
+            if name == _SPARE:
+                continue
             fd = _lock(staging / name)
             if fd is not None and fd >= 0:
                 taken[name] = fd
@@ -152,7 +160,7 @@ def remove(staging: Path, names: Iterable[str]) -> None:
         remove_tree(staging / name)
 
 
-def _begin(staging: Path) -> tuple[str, int]:
+def _begin(staging: Path, reserve: Reserve | None) -> tuple[str, int]:
     while True:
         name = os.urandom(NAME_LENGTH // 2).hex()
         folder = staging / name
@@ -161,6 +169,13 @@ def _begin(staging: Path) -> tuple[str, int]:
                 folder.mkdir(mode=0o700)
             except FileExistsError:
                 continue
+            except OSError as error:
+                if reserve is not None and reserve.gives_way(error):
+                    continue
+                fd = _take_spare(staging, folder) if error.errno in NO_ROOM else None
+                if fd is not None:
+                    return name, fd
+                raise
         # Between the two calls another process may take the folder for a dead one's and remove it: then another name.
         fd = _lock(folder)
         if fd is None or fd < 0:
@@ -171,6 +186,34 @@ def _begin(staging: Path) -> tuple[str, int]:
         except FileNotFoundError:
             pass
         os.close(fd)
+
+
+def _take_spare(staging: Path, folder: Path) -> int | None:
+    """Make the spare folder a session's own; its locked descriptor, or None if there is none to be had."""
+    fd = _lock(staging / _SPARE)
+    if fd is None or fd < 0:
+        return None
+    try:
+        os.rename(staging / _SPARE, folder)
+        if os.stat(folder).st_ino == os.fstat(fd).st_ino:
+            return fd
+    except FileNotFoundError:
+        pass  # another process was faster
+    os.close(fd)
+    return None
+
+
+def _leave_spare(staging: Path, name: str) -> None:
+    """Empty a session's folder, and make it the spare one, which takes no room; one that is there goes."""
+    folder = staging / name
+    with named("open", folder):
+        names = os.listdir(folder)
+    for inner in names:
+        remove_tree(folder / inner)
+    try:
+        os.rename(folder, staging / _SPARE)
+    except OSError:
+        remove_tree(folder)
 
 
 def _lock(folder: Path) -> int | None:

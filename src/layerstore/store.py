@@ -32,6 +32,7 @@ from layerstore.driver import StorageDriver
 from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
 from layerstore.images import Image, Images, Loaded, Removal, instructions
 from layerstore.images import config as image_config
+from layerstore.kernel.files.reserve import Reserve
 from layerstore.kernel.mounts import boot_id, processes_with, trial
 from layerstore.layers import Layers, garbage
 from layerstore.layers import rows as layer_rows
@@ -166,12 +167,13 @@ class Store:
         choice = self._choose() if self._is_new() else None
         _make_folders(self.data_root)
         with ExitStack() as undo:
-            locks = Locks(self.data_root / "locks")
+            self._locks = locks = Locks(self.data_root / "locks")
             self._use = self._shared_use(locks)
-            undo.callback(self._use.release)
-            self._database = Database(self.data_root / "layerstore.db")
+            undo.callback(lambda: self._use.release())  # by then it may be another one
+            self._reserve = Reserve(self.data_root / "reserve")
+            self._database = Database(self.data_root / "layerstore.db", reserve=self._reserve, alone=self._alone)
             undo.callback(self._database.close)
-            self._session = Session(self.data_root / "staging")
+            self._session = Session(self.data_root / "staging", self._reserve)
             undo.callback(self._session.close)
             facts = self._facts() or self._found(choice or self._choose())
             self.id, self.driver_name, self._entry = facts["id"], facts["driver"], facts["entry"]
@@ -188,6 +190,7 @@ class Store:
             self._containers = Containers(self._images)
             if facts.get("boot") != boot_id() or "former" in facts or self._has_dead():
                 self._recover()
+            self._reserve.make()
             undo.pop_all()
 
     # --- images in and out ---
@@ -393,7 +396,7 @@ class Store:
             images=counts[1],
             layers=counts[2],
             driver=self.driver_name,
-            driver_status=tuple(self.layers.driver.status()),
+            driver_status=self._driver_status(),
             refusals=tuple((name, reason) for name, reason in json.loads(facts.get("refusals", "[]"))),
             broken=tuple((driver.name, driver.reason) for driver in plugins.broken()),
             migration=migration.target_of(facts),
@@ -409,12 +412,19 @@ class Store:
             name=host.nodename,
         )
 
+    def _driver_status(self) -> tuple[tuple[str, str], ...]:
+        try:
+            return tuple(self.layers.driver.status())
+        except LayerstoreError as error:
+            return (("Problem", error.message),)  # on a full disk, say: the rest can be told
+
     def close(self) -> None:
         """Let go of the mounts of this process, wait for what is being deleted, and close the database."""
         if self._session.closed:
             return
         with ExitStack() as parts:
             parts.callback(self._use.release)
+            parts.callback(self._reserve.make)
             parts.callback(self._database.close)
             parts.callback(self._session.close)
             if self._driver is not None:
@@ -527,6 +537,33 @@ class Store:
             return migration.give_up(parts)
         choice = plugins.choose(config, self._home, None)
         return Migration(parts, self._entry, choice, progress).run()
+
+    @contextmanager
+    def _alone(self, is_wanted: Callable[[], bool]) -> Iterator[None]:
+        """While inside, nobody else has the store open, unless it is not wanted any more.
+
+        For its tables are brought from an earlier version to this one, which those do not know that have it open.
+        """
+        self._use.release()
+        deadline = time.monotonic() + PATIENCE
+        while not (held := self._locks.at_once(USE)).__enter__():
+            held.release()
+            if not is_wanted():
+                held = self._shared_use(self._locks)
+                break
+            if time.monotonic() > deadline:
+                others = [
+                    f"process {number}" for number in processes_with(self.data_root / "locks") if number != os.getpid()
+                ]
+                raise InUse(
+                    f"the store in {self.data_root} was made by an earlier version and is open: by {', '.join(others)}",
+                    holders=others,
+                    remedy="It is converted when nobody else has it open: end them first.",
+                )
+            time.sleep(0.02)
+        self._use = held
+        yield
+        held.share(USE)
 
     def _require_alone(self) -> None:
         for _ in range(20):  # a process that is just being started has for a moment what its parent has open

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.database import Database
+from layerstore.database import Database, Tables
+from layerstore.database.failures import LONGEST
 from layerstore.errors import Damaged, KernelError, LayerstoreError, StoreClosed
 
 
@@ -106,7 +107,7 @@ def test_many_processes_may_make_it_at_once(tmp_path: Path) -> None:
 def test_waiting_for_a_writer_ends_with_an_error(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layerstore.database.PATIENCE", 0.05)
+    monkeypatch.setattr("layerstore.database.database.PATIENCE", 0.05)
     other = Database(tmp_path / "db")
     with other.write(), pytest.raises(KernelError) as caught:
         put(database, "a")
@@ -176,3 +177,208 @@ def test_full_disk_is_an_error_with_its_number(own_filesystem: Callable[..., Pat
     assert caught.value.errno == errno.ENOSPC
     assert count(database) > 0
     database.close()
+
+
+# --- the files beside it
+
+
+def beside(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.parent.iterdir())
+
+
+def test_files_beside_it_outlive_the_last_process(database: Database) -> None:
+    put(database, "a")
+    database.close()
+    assert beside(database.path) == ["db", "db-shm", "db-wal"]
+    assert count(Database(database.path)) == 1
+
+
+def test_one_that_closes_drops_no_lock_of_another_in_the_process(database: Database) -> None:
+    put(database, "a")
+    Database(database.path).close()
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM meta'); c.close()"
+    subprocess.run([sys.executable, "-c", program, database.path], check=True)
+    assert beside(database.path) == ["db", "db-shm", "db-wal"]
+
+
+def test_log_has_room_in_it_and_stays_short(database: Database) -> None:
+    log = database.path.with_name("db-wal")
+    for number in range(500):
+        put(database, f"{number}", durable=False)
+    assert log.stat().st_size > 1 << 20
+    for _ in range(30):
+        database.close()
+        assert log.stat().st_size == 384 << 10
+        database = Database(database.path)
+        before = log.stat().st_blocks
+        for _ in range(20):
+            put(database, f"{os.urandom(4).hex()}", durable=False)
+        assert log.stat().st_blocks == before
+    assert count(database) == 500 + 30 * 20
+    assert database.problems() == []
+
+
+# --- errors in words
+
+
+def test_path_that_sqlite_cannot_name_is_told_with_both_lengths(tmp_path: Path) -> None:
+    folder = tmp_path
+    while len(os.fsencode(folder)) < 549:
+        folder /= "x" * min(200, 549 - len(os.fsencode(folder)))
+    folder.mkdir(parents=True)
+    path = folder / "db"
+    with pytest.raises(KernelError) as caught:
+        Database(path)
+    assert caught.value.errno == errno.ENAMETOOLONG
+    assert f"It has {len(os.fsencode(path))} bytes, and SQLite names at most {LONGEST}" in str(caught.value)
+
+
+def test_longest_path_that_is_promised_works(tmp_path: Path) -> None:
+    folder = tmp_path
+    while (left := LONGEST - len("/db") - len(os.fsencode(folder))) > 0:
+        folder /= "x" * min(200, left - 1)
+    folder.mkdir(parents=True)
+    assert len(os.fsencode(folder / "db")) == LONGEST
+    assert count(Database(folder / "db")) == 0
+
+
+@pytest.mark.root
+def test_owner_is_named_only_to_somebody_else(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for folder in tmp_path.parents:
+        if folder.stat().st_mode & 0o5 != 0o5:
+            folder.chmod(folder.stat().st_mode | 0o5)
+    Database(tmp_path / "db").close()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(4242)
+        os.setuid(4242)
+        try:
+            Database(tmp_path / "db")
+        except KernelError as error:
+            fine = error.errno == errno.EACCES and "belongs to the user with the ID 0: run as that user" in str(error)
+            os._exit(0 if fine else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_too_many_open_files_are_no_matter_of_rights(tmp_path: Path) -> None:
+    Database(tmp_path / "db").close()
+    program = (
+        "import resource, os, sys; from pathlib import Path; from layerstore.database import Database\n"
+        "from layerstore.errors import KernelError\n"
+        "taken = []\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "try:\n"
+        "    while True: taken.append(os.open('/', os.O_PATH))\n"
+        "except OSError: pass\n"
+        "for left in range(4):\n"
+        "    for fd in taken[:left]: os.close(fd)\n"
+        "    taken = taken[left:]\n"
+        "    try:\n"
+        "        Database(Path(sys.argv[1])).close()\n"
+        "    except KernelError as error: print(error.errno, 'ulimit -n' in str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "db"], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()) == {f"{errno.EMFILE} True"}
+
+
+def test_folder_in_its_place_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    with pytest.raises(KernelError) as caught:
+        Database(tmp_path / "db")
+    assert caught.value.errno == errno.EISDIR
+
+
+@pytest.mark.root
+def test_read_only_filesystem_is_called_that(own_filesystem: Callable[..., Path]) -> None:
+    disk = own_filesystem("tmpfs", size=4 << 20)
+    Database(disk / "db").close()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with pytest.raises(KernelError) as caught:
+        put(Database(disk / "db"), "a")
+    assert caught.value.errno == errno.EROFS
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("SQLITE_IOERR_READ", errno.EIO),
+        ("SQLITE_IOERR_FSYNC", errno.EIO),
+        ("SQLITE_IOERR_SHORT_READ", errno.EIO),
+        ("SQLITE_IOERR_NOMEM", errno.ENOMEM),
+        ("SQLITE_IOERR_SHMMAP", errno.EIO),
+        ("SQLITE_IOERR_CORRUPTFS", errno.EUCLEAN),
+        ("SQLITE_READONLY_DBMOVED", errno.ENOENT),
+        ("SQLITE_CANTOPEN_ISDIR", errno.EISDIR),
+        ("SQLITE_FULL", errno.ENOSPC),
+    ],
+)
+def test_each_code_has_its_own_number(database: Database, name: str, number: int) -> None:
+    error = sqlite3.OperationalError("as SQLite says it")
+    error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
+
+    def fail() -> None:
+        with database.read():
+            raise error
+
+    with pytest.raises(KernelError) as caught:
+        fail()
+    assert caught.value.errno == number
+    assert name.removeprefix("SQLITE_") in caught.value.message
+
+
+def test_unknown_code_is_told_as_it_is(database: Database) -> None:
+    def fail() -> None:
+        with database.read() as tx:
+            tx.execute("SELECT * FROM nowhere")
+
+    with pytest.raises(LayerstoreError, match=r"the database .* cannot be used: no such table: nowhere"):
+        fail()
+
+
+# --- tables of upper floors
+
+CACHE = Tables("cache", ("CREATE TABLE cache_steps (name TEXT PRIMARY KEY, image TEXT REFERENCES images);",))
+
+
+def test_upper_floor_has_tables_in_the_same_transactions(database: Database) -> None:
+    database.provide(CACHE)
+    database.provide(CACHE)
+
+    def fail() -> None:
+        with database.write() as tx:
+            tx.execute("INSERT INTO cache_steps VALUES ('a', NULL)")
+            tx.execute("INSERT INTO meta VALUES ('a', '')")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with database.read() as tx:
+        assert tx.execute("SELECT count(*) FROM cache_steps").fetchone() == (0,)
+    assert count(database) == 0
+    with pytest.raises(sqlite3.IntegrityError), database.write() as tx:
+        tx.execute("INSERT INTO cache_steps VALUES ('a', 'no such image')")
+
+
+def test_upper_floor_goes_on_from_the_version_that_there_is(database: Database) -> None:
+    database.provide(CACHE)
+    with database.write() as tx:
+        tx.execute("INSERT INTO cache_steps VALUES ('a', NULL)")
+    later = Tables("cache", (*CACHE.steps, "ALTER TABLE cache_steps ADD COLUMN used INTEGER NOT NULL DEFAULT 7;"))
+    Database(database.path).provide(later)
+    with database.read() as tx:
+        assert tx.execute("SELECT * FROM cache_steps").fetchall() == [("a", None, 7)]
+    with pytest.raises(LayerstoreError, match=r"the tables of cache .* version 2, this layerstore knows 1"):
+        Database(database.path).provide(CACHE)
+
+
+def test_upper_floor_takes_no_name_but_its_own(database: Database) -> None:
+    with pytest.raises(ValueError, match="must be called cache_"):
+        database.provide(Tables("cache", ("CREATE TABLE cached (name TEXT);",)))
+    with pytest.raises(ValueError, match="begin the name"):
+        Tables("build cache", ())
+    with database.read() as tx:
+        assert tx.execute("SELECT count(*) FROM schemas").fetchone() == (0,)
+    database.provide(CACHE)

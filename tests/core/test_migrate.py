@@ -114,8 +114,9 @@ def killed(data_root: Path, to: str, call: str, count: int) -> bool:
 
 def assert_nothing_is_left(data_root: Path, driver: str) -> None:
     """Neither of another driver, nor of the migration."""
-    assert set(os.listdir(data_root)) == {"layerstore.db", "locks", driver, "skeletons", "staging"}
-    assert os.listdir(data_root / "staging") == []
+    database = {"layerstore.db", "layerstore.db-shm", "layerstore.db-wal"}
+    assert set(os.listdir(data_root)) - {"reserve"} == {*database, "locks", driver, "skeletons", "staging"}
+    assert set(os.listdir(data_root / "staging")) <= {".spare"}
     with layerstore.open(config=settings(data_root)) as opened:
         info = opened.info()
     assert (info.migration, info.former) == (None, None)
@@ -467,7 +468,7 @@ def test_former_home_waits_for_its_driver(filled: Path, monkeypatch: pytest.Monk
 @pytest.mark.tools("strace")
 @pytest.mark.parametrize(
     ("call", "step"),
-    [("rename", 41), ("mkdir", 29), ("fdatasync", 23), ("fsync", 14), ("syncfs", 14), ("linkat", 13), ("unlink", 5)],
+    [("rename", 41), ("mkdir", 29), ("fdatasync", 23), ("fsync", 14), ("syncfs", 14), ("linkat", 13), ("unlink", 1)],
 )
 def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None:
     """To plain and back, each time killed a little later; `step` leaves some calls out, for time."""
@@ -489,7 +490,7 @@ def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None
         names = (names[1], names[0])
         if not died:
             break
-    assert kills > 1
+    assert kills
     assert look(filled, names[0]) == before
 
 

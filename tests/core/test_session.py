@@ -31,7 +31,7 @@ def test_folder_is_made_when_it_is_needed(tmp_path: Path) -> None:
     assert mine.new_key().startswith(mine.name)
     assert len(mine.new_key()) == 32
     mine.close()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*")] == [".spare"]
 
 
 def test_killed_process_is_dead_and_a_living_one_is_not(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_discarded_is_gone_after_close(tmp_path: Path) -> None:
     mine.discard(mine.folder / "a")
     mine.close()
     mine.close()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*")] == [".spare"]
     with pytest.raises(StoreClosed):
         Session.new_key(mine)
 

@@ -57,7 +57,7 @@ class Mounts:
                     tx.execute(
                         "INSERT OR REPLACE INTO mounts (container, mountpoint, mount_id, boot, namespace, keys) "
                         "VALUES (?, ?, ?, ?, ?, ?)",
-                        (container, str(mountpoint), identity, boot_id(), mount_namespace(), " ".join(parents)),
+                        (container, os.fsencode(mountpoint), identity, boot_id(), mount_namespace(), " ".join(parents)),
                     )
                 owner = None if persistent else self._session.name
                 hold = rows.add_hold(tx, container, owner)

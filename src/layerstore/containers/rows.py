@@ -155,7 +155,7 @@ def place_of(tx: Transaction, container: str) -> Place | None:
     """The mount that has a row, unless that is of another boot."""
     query = "SELECT mountpoint, mount_id, boot, namespace FROM mounts WHERE container = ?"
     row = tx.execute(query, (container,)).fetchone()
-    return None if row is None or row[2] != boot_id() else Place(Path(row[0]), *row[1:])
+    return None if row is None or row[2] != boot_id() else Place(Path(os.fsdecode(row[0])), *row[1:])
 
 
 def places(tx: Transaction) -> dict[str, Place]:
@@ -163,7 +163,7 @@ def places(tx: Transaction) -> dict[str, Place]:
     found = tx.execute(
         "SELECT container, mountpoint, mount_id, boot, namespace FROM mounts WHERE boot = ?", (boot_id(),)
     )
-    return {row[0]: Place(Path(row[1]), *row[2:]) for row in found}
+    return {row[0]: Place(Path(os.fsdecode(row[1])), *row[2:]) for row in found}
 
 
 def owners(tx: Transaction) -> dict[str, list[str | None]]:

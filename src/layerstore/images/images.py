@@ -216,8 +216,13 @@ class Images:
         with self._database.write(durable=False) as tx:
             rows.resolve(tx, image.id)
             keys = layer_rows.stack(tx, image.chain_id).keys
-            wanted = [("image", str(image.id)), ("mount", str(place)), *(("diff", str(key)) for key in keys)]
-            leases = layer_rows.add_leases(tx, session.name, wanted, f"it is mounted at {place}")
+            wanted: list[tuple[str, str | bytes]] = [
+                ("image", str(image.id)),
+                ("mount", os.fsencode(place)),
+                *(("diff", str(key)) for key in keys),
+            ]
+            purpose = f"it is mounted at {os.fsencode(place).decode(errors='backslashreplace')}"
+            leases = layer_rows.add_leases(tx, session.name, wanted, purpose)
         try:
             with named("mkdir", place):
                 place.mkdir(mode=0o700, parents=True)
@@ -323,7 +328,7 @@ class Images:
         """Unmount what dead processes were looking at."""
         with self._database.read() as tx:
             found = layer_rows.dead_leases(tx, self.layers.session.staging, "mount")
-        for place in map(Path, found):
+        for place in (Path(os.fsdecode(name)) for name in found):
             # Lazily: a child of the dead may still be reading, and keeps what it has open.
             if mount_id(place) is not None:
                 unmount(place, lazy=True)

@@ -243,8 +243,8 @@ def has_row(tx: Transaction, key: LayerKey) -> bool:
     return bool(tx.execute(query, (key,)).fetchone()[0])
 
 
-def add_leases(tx: Transaction, owner: str, wanted: Iterable[tuple[str, str]], purpose: str) -> list[int]:
-    """Note that the session `owner` needs these. Returns the leases' numbers."""
+def add_leases(tx: Transaction, owner: str, wanted: Iterable[tuple[str, str | bytes]], purpose: str) -> list[int]:
+    """Note that the session `owner` needs these: kind and name, which is bytes if it is a path. Returns numbers."""
     # Random, for SQLite gives the number of a deleted row to the next one.
     leases = [(int.from_bytes(os.urandom(8)) >> 2, owner, kind, value, purpose) for kind, value in wanted]
     tx.executemany("INSERT INTO leases (number, session, kind, value, purpose) VALUES (?, ?, ?, ?, ?)", leases)
@@ -274,7 +274,7 @@ def leases_of(tx: Transaction, kind: str, value: str) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in tx.execute(query, (kind, value))]
 
 
-def dead_leases(tx: Transaction, staging: Path, kind: str | None = None) -> list[str]:
+def dead_leases(tx: Transaction, staging: Path, kind: str | None = None) -> list[str | bytes]:
     """What dead sessions leased; all kinds, or one."""
     owners = dead_owners(tx, staging, "leases")
     query = "SELECT value FROM leases WHERE session = ?1 AND (?2 IS NULL OR kind = ?2)"

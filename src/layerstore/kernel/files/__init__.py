@@ -4,7 +4,7 @@
 it all on the disk, `filesystems` tells what a filesystem is and can do. `quota` is about limits on folders.
 """
 
-from layerstore.kernel.files.data import clone_file, copy_data
+from layerstore.kernel.files.data import clone_file, copy_data, write_in_place
 from layerstore.kernel.files.descriptors import open_beneath, open_tree_root
 from layerstore.kernel.files.filesystems import can_reflink, filesystem_type, lists_types
 from layerstore.kernel.files.folders import (
@@ -34,4 +34,5 @@ __all__ = [
     "open_tree_root",
     "remove_tree",
     "syncfs",
+    "write_in_place",
 ]

@@ -49,6 +49,14 @@ int64_t ls_filesystem_magic(int fd) {
     return (int64_t)(uint32_t)facts.f_type;
 }
 
+int ls_write_in_place(int fd) {
+    int flags;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
+        return -errno;
+    flags |= FS_NOCOW_FL;
+    return ioctl(fd, FS_IOC_SETFLAGS, &flags) < 0 ? -errno : 0;
+}
+
 int ls_clone_file(int from, int to) {
     return ioctl(to, FICLONE, from) < 0 ? -errno : 0;
 }

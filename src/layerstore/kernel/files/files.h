@@ -19,6 +19,9 @@ int64_t ls_filesystem_magic(int fd);
 /* Whether every entry of a folder, `.` and `..` among them, is listed with its type. */
 int ls_lists_types(int folder);
 
+/* Lets an empty file be written to in place, without copy on write. -EOPNOTSUPP or -ENOTTY where there is no such choice. */
+int ls_write_in_place(int fd);
+
 /* Shares all blocks. */
 int ls_clone_file(int from, int to);
 /* Copies all data into the empty file `to`, by sharing blocks where that is possible; holes stay holes. Returns the size. */

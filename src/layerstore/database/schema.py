@@ -1,0 +1,219 @@
+"""What the database holds, as a sequence of steps: each version of the schema is the one before, altered by one step.
+
+A new store takes all of them, one of an earlier version those that it lacks, in one transaction. A step is never
+altered once it was released.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import field, frozen
+
+from layerstore.errors import LayerstoreError
+
+__all__ = ["APPLICATION", "VERSION", "Tables", "later", "raise_to", "statements"]
+
+APPLICATION = 0x6C617972
+"""What `file` and others may know the database by."""
+
+_STEPS = (
+    """
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- A diff as it is kept: one directory (or whatever the driver keeps) and one skeleton, both named by the key.
+CREATE TABLE diffs (
+    key TEXT PRIMARY KEY,
+    diff_id TEXT NOT NULL,
+    size INTEGER NOT NULL,                  -- of the tar
+    entries INTEGER NOT NULL,
+    root_opaque INTEGER NOT NULL,           -- hides every layer below
+    implied TEXT NOT NULL,                  -- JSON: directories that the tar implies and does not list
+    implied_digest TEXT NOT NULL,           -- what these looked like in the parents; equal: may be shared
+    dependent INTEGER NOT NULL,             -- unpacked for one stack of parents, and never shared with another
+    damaged INTEGER NOT NULL DEFAULT 0      -- found by check: the next load unpacks it anew
+) WITHOUT ROWID;
+CREATE INDEX diffs_by_diff_id ON diffs (diff_id);
+
+CREATE TABLE layers (
+    chain_id TEXT PRIMARY KEY,
+    parent TEXT REFERENCES layers,
+    key TEXT NOT NULL REFERENCES diffs
+) WITHOUT ROWID;
+CREATE INDEX layers_by_parent ON layers (parent);
+CREATE INDEX layers_by_key ON layers (key);
+
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,
+    config BLOB NOT NULL,
+    chain_id TEXT REFERENCES layers,        -- the topmost layer
+    parent TEXT REFERENCES images,          -- the image that this one was committed on
+    created TEXT NOT NULL,                  -- as the config says
+    stored INTEGER NOT NULL                 -- ns since the epoch
+);
+CREATE INDEX images_by_chain ON images (chain_id);
+CREATE INDEX images_by_parent ON images (parent);
+
+CREATE TABLE tags (
+    name TEXT PRIMARY KEY,                  -- in full: docker.io/library/debian:latest
+    image_id TEXT NOT NULL REFERENCES images,
+    tagged INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX tags_by_image ON tags (image_id);
+
+CREATE TABLE containers (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    image_id TEXT REFERENCES images,
+    image_name TEXT NOT NULL,               -- the tag it was made from, or ''
+    chain_id TEXT REFERENCES layers,        -- the layer that its writable one stands on
+    key TEXT NOT NULL,                      -- of the writable layer
+    size INTEGER,                           -- its limit
+    created INTEGER NOT NULL,               -- ns since the epoch
+    boot TEXT NOT NULL,                     -- the boot it was made in
+    touched INTEGER NOT NULL                -- it was mounted and unmounted: its files are on disk
+) WITHOUT ROWID;
+CREATE INDEX containers_by_image ON containers (image_id);
+CREATE INDEX containers_by_chain ON containers (chain_id);
+
+-- Mounts of containers. A row of another boot, or whose mount the kernel no longer has, means nothing.
+CREATE TABLE mounts (
+    container TEXT PRIMARY KEY REFERENCES containers ON DELETE CASCADE,
+    mountpoint TEXT NOT NULL,
+    mount_id INTEGER NOT NULL,              -- the kernel's, never used twice in one boot
+    boot TEXT NOT NULL,
+    namespace INTEGER NOT NULL,             -- the mount namespace
+    keys TEXT NOT NULL                      -- of the layers that it reads
+) WITHOUT ROWID;
+
+-- One row for each time that somebody mounted; without a session: until it is unmounted by name.
+CREATE TABLE holds (
+    number INTEGER PRIMARY KEY,
+    container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+    session TEXT
+);
+CREATE INDEX holds_by_container ON holds (container);
+
+-- What a running operation needs: an image, a layer (ChainID) or a diff (key). It ends with the session.
+CREATE TABLE leases (
+    number INTEGER PRIMARY KEY,
+    session TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value TEXT NOT NULL,
+    purpose TEXT NOT NULL
+);
+CREATE INDEX leases_by_value ON leases (kind, value);
+""",
+    """
+-- A path is bytes, not text.
+CREATE TABLE mounts_2 (
+    container TEXT PRIMARY KEY REFERENCES containers ON DELETE CASCADE,
+    mountpoint BLOB NOT NULL,
+    mount_id INTEGER NOT NULL,              -- the kernel's, never used twice in one boot
+    boot TEXT NOT NULL,
+    namespace INTEGER NOT NULL,             -- the mount namespace
+    keys TEXT NOT NULL                      -- of the layers that it reads
+) WITHOUT ROWID;
+INSERT INTO mounts_2 SELECT container, CAST(mountpoint AS BLOB), mount_id, boot, namespace, keys FROM mounts;
+DROP TABLE mounts;
+ALTER TABLE mounts_2 RENAME TO mounts;
+UPDATE leases SET value = CAST(value AS BLOB) WHERE kind = 'mount';
+
+-- Tables of upper floors, each with a version of its own.
+CREATE TABLE schemas (
+    name TEXT PRIMARY KEY,
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+""",
+)
+
+VERSION = len(_STEPS)
+"""Of the schema, `PRAGMA user_version`."""
+
+
+def _is_name(_: object, __: object, value: str) -> None:
+    if not (value.isidentifier() and value.isascii() and value.islower()):
+        raise ValueError(f"{value!r} cannot begin the name of a table")
+
+
+@frozen
+class Tables:
+    """The tables of one upper floor: a build cache, volumes, whatever lives by the store's transactions.
+
+    They lie in the store's database and are read and written in its transactions. Each is called `<name>_...`, so that
+    none can be taken for another's. They may refer to the core's (`image TEXT NOT NULL REFERENCES images`): then what
+    is referred to cannot be removed, or, with ON DELETE CASCADE, the row goes with it. A conversion to another driver
+    keeps them; keys of layers change by it, ChainIDs and IDs of images and containers do not.
+
+    `steps` are the SQL that makes version 1, that makes version 2 of version 1, and so on. A step that was released is
+    never altered.
+    """
+
+    name: str = field(validator=_is_name)
+    steps: tuple[str, ...]
+
+
+def raise_to(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the core's tables from `version` to this one. Within a transaction of the caller."""
+    for step in _STEPS[version:]:
+        for statement in statements(step):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id={APPLICATION}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
+
+
+def provide(connection: sqlite3.Connection, tables: Tables, path: Path) -> None:
+    """Make the tables of an upper floor, or bring them to their version. Within a transaction of the caller."""
+    version = version_of(connection, tables)
+    if version > len(tables.steps):
+        raise later(f"the tables of {tables.name} in {path}", version, len(tables.steps), path)
+    if version == len(tables.steps):
+        return
+    before = _names(connection)
+    for step in tables.steps[version:]:
+        for statement in statements(step):
+            connection.execute(statement)
+    strange = sorted(name for name in _names(connection) ^ before if not name.startswith(f"{tables.name}_"))
+    if strange:
+        raise ValueError(f"the tables of {tables.name} must be called {tables.name}_..., not {', '.join(strange)}")
+    connection.execute(
+        "INSERT INTO schemas (name, version) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version",
+        (tables.name, len(tables.steps)),
+    )
+
+
+def version_of(connection: sqlite3.Connection, tables: Tables) -> int:
+    """Which version of an upper floor's tables there is; 0 if there are none."""
+    row = connection.execute("SELECT version FROM schemas WHERE name = ?", (tables.name,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def later(what: str, version: int, known: int, path: Path) -> LayerstoreError:
+    """The error for a schema that a later layerstore has made."""
+    return LayerstoreError(
+        f"{what} has schema version {version}, this layerstore knows {known}",
+        remedy="The store was made or converted by a later version of layerstore: use that one.",
+        path=path,
+    )
+
+
+def statements(script: str) -> Sequence[str]:
+    """The statements of a script, one by one: `executescript` would end the transaction."""
+    found, begun = [], ""
+    for piece in script.split(";"):
+        begun += f"{piece};"
+        if sqlite3.complete_statement(begun):
+            if begun.strip(" \n;"):
+                found.append(begun)
+            begun = ""
+    return found
+
+
+def _names(connection: sqlite3.Connection) -> set[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
+    return {str(row[0]) for row in rows}
