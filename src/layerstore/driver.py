@@ -270,10 +270,13 @@ def usage_of_changes(tree: int, changes: Changes) -> Usage:
             try:
                 if above != folder:
                     last.close()
-                    folder, fd = above, files.open_beneath(tree, above, os.O_PATH | os.O_DIRECTORY)
-                    last.callback(os.close, fd)
+                    folder, fd = above, tree
+                    if above:
+                        fd = files.open_beneath(tree, above, os.O_PATH | os.O_DIRECTORY)
+                        last.callback(os.close, fd)
                 facts = os.stat(name or ".", dir_fd=fd, follow_symlinks=False)
             except (FileNotFoundError, KernelError):  # gone meanwhile
+                last.close()
                 folder, fd = "", tree
                 continue
             if (facts.st_dev, facts.st_ino) not in seen:

@@ -74,6 +74,22 @@ def refusal(kind: str) -> str | None:
     return None if shutil.which(tool, path=_SEARCH) else f"needs {tool}, which is not installed"
 
 
+def format_image(kind: str, image: Path, size: int, mkfs: tuple[str, ...] = ()) -> None:
+    """Make a filesystem in a file. `mkfs` are more arguments for mkfs."""
+    with image.open("wb") as file:
+        file.truncate(size)
+    tool, *arguments = _MKFS[kind]
+    command = [shutil.which(tool, path=_SEARCH) or tool, *arguments, *mkfs, str(image)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def source_of(mountpoint: Path) -> str:
+    """The device that is mounted there."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        found = [line.split(" - ")[1].split()[1] for line in table if line.split(" ")[4] == str(mountpoint)]
+    return found[-1]
+
+
 class Filesystems:
     """The filesystems of one test session. `close` unmounts each."""
 
@@ -103,11 +119,7 @@ class Filesystems:
             source, choices = "tmpfs", [f"size={size}", "mode=0755"]
         else:
             image = mountpoint.with_name(mountpoint.name + ".img")
-            with image.open("wb") as file:
-                file.truncate(size)
-            tool, *arguments = _MKFS[kind]
-            command = [shutil.which(tool, path=_SEARCH) or tool, *arguments, *mkfs, str(image)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            format_image(kind, image, size, mkfs)
             source, choices = str(image), ["loop"]
         if options:
             choices.append(options)

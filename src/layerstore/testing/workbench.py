@@ -61,9 +61,10 @@ class Workbench(Generic[Driver]):
         self.close()
 
     def close(self) -> None:
-        """Unmount and remove all."""
+        """Unmount and remove all, and the folders too."""
         for place in reversed(self.mounted):
             mounting.unmount(place, lazy=True)
+        self.mounted.clear()
         with ExitStack() as parts:
             for folder in (self.driver.home, *self.driver.home.parent.glob("staging*")):
                 parts.callback(remove_tree, folder)
@@ -71,6 +72,13 @@ class Workbench(Generic[Driver]):
             if self.driver.home.exists():  # or another bench, in the same home, was closed before
                 for layer in self.keys():
                     parts.callback(self.remove, layer)
+
+    def remove_all(self) -> None:
+        """Remove each layer, as the core would, and give back what the driver holds open."""
+        for layer in self.keys():
+            self.remove(layer)
+        self.driver.close()
+        self.empty_staging()
 
     # --- layers ------------------------------------------------------------------------------------------------------
 
@@ -179,6 +187,12 @@ class Workbench(Generic[Driver]):
     def tree(self, layer: LayerKey) -> Path:
         """The directory of its own files, in the driver's dialect."""
         return self.driver.tree(layer)
+
+    def work_folder(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Path | None:
+        """The work directory of a writable mount, if it is one that has any."""
+        recipe = self.driver.mounts(layer, parents, read_only=False)
+        found = [value for mount in recipe for name, value in mount.options if name == "workdir"]
+        return Path(found[0]) if found and found[0] else None
 
     def changes(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Changes:
         """What the driver finds."""

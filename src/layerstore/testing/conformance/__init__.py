@@ -17,15 +17,21 @@ from __future__ import annotations
 
 from layerstore.testing.conformance.breaking import Breaking
 from layerstore.testing.conformance.containers import Containers
+from layerstore.testing.conformance.copies import Copies
 from layerstore.testing.conformance.examples import BASE, EDITS, STACKS
+from layerstore.testing.conformance.finding import Finding
 from layerstore.testing.conformance.layers import Layers
+from layerstore.testing.conformance.power_cuts import PowerCuts
 from layerstore.testing.conformance.probing import Probing
 from layerstore.testing.conformance.removal import Removal
+from layerstore.testing.conformance.sealing import Sealing
 from layerstore.testing.conformance.sharing import Sharing
 from layerstore.testing.conformance.telling import Telling
 
 __all__ = ["BASE", "EDITS", "STACKS", "DriverConformance"]
 
 
-class DriverConformance(Probing, Layers, Containers, Removal, Telling, Sharing, Breaking):
+class DriverConformance(
+    Probing, Layers, Containers, Finding, Sealing, Copies, Removal, Telling, Sharing, Breaking, PowerCuts
+):
     """The tests. A subclass has a fixture `driver`, the class to be tested; `home` and `options` if it wants."""

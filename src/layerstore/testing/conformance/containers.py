@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from layerstore.driver import Dialect, LayerKey, StorageDriver
+from layerstore.errors import LayerstoreError
+from layerstore.kernel.mounts import mounting
 from layerstore.testing import edits as make
 from layerstore.testing import trees
 from layerstore.testing.conformance.examples import BASE, EDITS
 from layerstore.testing.conformance.subject import Subject, assert_tree, model_of
 from layerstore.testing.editing import ModelTree
 from layerstore.testing.edits import apply_all
+from layerstore.testing.filesystems import mountpoints
+from layerstore.testing.remains import paths_below
 from layerstore.testing.workbench import Workbench
 
 
@@ -82,8 +89,11 @@ class Containers(Subject):
         with bench.mount(box, image) as root:
             compare(trees.listing(root))
 
-        sealed = bench.seal(box, image)
         committed = model.commit(below)
+        if bench.changes(box, image).sealable:
+            sealed = bench.seal(box, image)
+        else:  # the core copies what changed
+            sealed = bench.layer(image, *model.entries(below))
         assert_tree(committed, bench.listing(sealed, image))
         self._assert_changes(committed, below, bench, sealed, image)
         above = bench.container([sealed, *image])
@@ -201,8 +211,61 @@ class Containers(Subject):
                 self._fill_up(root / "large", 16 << 20)
             assert caught.value.errno in {errno.ENOSPC, errno.EDQUOT}
 
+    def test_a_size_that_cannot_be_kept_is_refused(
+        self, bench: Workbench[StorageDriver], image: list[LayerKey]
+    ) -> None:
+        """In silence it would be taken for a limit."""
+        driver = bench.driver
+        if driver.capabilities.quota and driver.probe(driver.home, driver.settings).quota:
+            pytest.skip("it can limit a container's size here")
+        before = paths_below(driver.home)
+
+        with pytest.raises(LayerstoreError) as caught:
+            bench.container(image, size=4 << 20)
+
+        assert caught.value.remedy
+        assert paths_below(driver.home) == before
+        assert bench.keys() == image
+
+    def test_what_is_in_use_is_not_unmounted(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+        box = bench.container(image)
+        with bench.mount(box, image) as root:
+            place = str(root)
+            with (root / "one").open(), pytest.raises(LayerstoreError):
+                mounting.unmount(root)
+            assert place in mountpoints()
+            (root / "new").touch()
+        assert place not in mountpoints()
+
+    def test_a_mount_that_came_up_read_only_is_an_error(
+        self, bench: Workbench[StorageDriver], image: list[LayerKey]
+    ) -> None:
+        """Overlay does that, without a word, where it cannot write to its work directory."""
+        box = bench.container(image)
+        work = bench.work_folder(box, image)
+        if work is None:
+            pytest.skip("no mount of it has a work directory")
+        with immutable(work), pytest.raises(LayerstoreError), bench.mount(box, image) as root:
+            (root / "new").touch()
+        assert str(bench.driver.mountpoint(box)) not in mountpoints()
+
     def _fill_up(self, path: Path, size: int) -> None:
         with path.open("wb", buffering=0) as target:
             for _ in range(size >> 20):
                 target.write(os.urandom(1 << 20))
                 os.fsync(target.fileno())
+
+
+_SET_FLAGS, _IMMUTABLE = 0x40086602, 0x10  # linux/fs.h
+
+
+@contextmanager
+def immutable(folder: Path) -> Iterator[None]:
+    """Nothing can be made in it, not even by root."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", _IMMUTABLE))
+        yield
+    finally:
+        fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", 0))
+        os.close(fd)

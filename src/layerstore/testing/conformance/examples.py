@@ -11,7 +11,7 @@ from layerstore.testing import edits as make
 from layerstore.testing.edits import Edit
 from layerstore.testing.tars import Entry, char, fifo, file, folder, hardlink, opaque, symlink, whiteout
 
-__all__ = ["BASE", "EDITS", "STACKS"]
+__all__ = ["BASE", "EDITS", "EMPTIED", "OTHER", "STACKS"]
 
 
 BASE: Sequence[Entry] = (
@@ -34,6 +34,25 @@ BASE: Sequence[Entry] = (
     hardlink(b"two", b"one"),
 )
 """A layer with something of everything."""
+
+OTHER: Sequence[Entry] = (
+    folder(b"etc", mode=0o711),
+    file(b"etc/passwd", b"of another image"),
+    folder(b"data", mode=0o701, uid=11),
+    folder(b"data/deep"),
+    file(b"data/deep/theirs", b"x"),
+    folder(b"data/deep/deeper"),
+    file(b"data/deep/deeper/still", b"x"),
+    file(b"data/theirs", b"x"),
+    folder(b"one"),
+    file(b"one/theirs", b"x"),
+    file(b"hollow", b"a file here"),
+    file(b"two", b"x"),
+)
+"""Another image, in which the same names are other things, or hold others."""
+
+EMPTIED: Sequence[Entry] = (folder(b"data"), folder(b"hollow"), file(b"unrelated", b"x"))
+"""One that has next to nothing of it."""
 
 STACKS: Mapping[str, Sequence[Sequence[Entry]]] = {
     "one layer": [BASE],

@@ -104,6 +104,26 @@ class Layers(Subject):
 
         assert list(map(str, bench.changes(box, keys))) == ["D /f0", "C /same"]
 
+    def test_as_many_layers_as_it_can_are_one_tree(self, bench: Workbench[StorageDriver]) -> None:
+        """At the limit itself: read, written, compared and sealed."""
+        limit = bench.driver.capabilities.max_depth
+        if limit is None:
+            pytest.skip("it has no limit")
+        keys: list[LayerKey] = []
+        for number in range(limit):
+            keys.insert(0, bench.layer(keys[:1], file(b"f%d" % number, b"")))
+        for depth in (limit - 1, limit):
+            box = bench.container(keys[-depth:])
+            with bench.mount(box, keys[-depth:]) as root:
+                assert len(os.listdir(root)) == depth
+                (root / "f0").unlink()
+                with bench.look(box, keys[-depth:]) as seen:
+                    assert len(os.listdir(seen)) == depth - 1
+            assert list(map(str, bench.changes(box, keys[-depth:]))) == ["D /f0"]
+        assert len(bench.listing(keys[0], keys[1:])) == limit + 1
+        with pytest.raises(DepthExceeded):
+            bench.container([*keys, bench.layer(file="x")])
+
     def test_too_many_layers_are_refused_before_anything_is_made(self, bench: Workbench[StorageDriver]) -> None:
         limit = bench.driver.capabilities.max_depth
         if limit is None:

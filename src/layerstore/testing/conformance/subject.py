@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from layerstore.driver import LayerKey, StorageDriver
 from layerstore.testing import trees
 from layerstore.testing.conformance.examples import BASE
 from layerstore.testing.editing import ModelTree
+from layerstore.testing.remains import Remains, paths_below
 from layerstore.testing.tars import Entry
 from layerstore.testing.workbench import Workbench
 
@@ -29,6 +31,9 @@ def assert_tree(model: ModelTree, seen: trees.Tree) -> None:
     """A listing of a real tree is what the model says. The model learns the times that nobody could know before."""
     model.learn(seen)
     trees.assert_same(model.listing(seen), seen)
+
+
+_KEY = re.compile("[0-9a-f]{32}")
 
 
 class Subject:
@@ -67,7 +72,12 @@ class Subject:
         """The driver at work."""
         driver.probe(home, options)
         with Workbench.of(driver, home, options) as bench:
+            before = Remains.of(bench.driver)
             yield bench
+            bench.remove_all()
+            left = Remains.of(bench.driver).more_than(before, ignoring=("home", "staging", "groups"))
+            left += [path for path in paths_below(home) if _KEY.search(path)]
+            assert not left, f"all its layers are removed, and there is still {left[:5]}"
 
     @pytest.fixture
     def image(self, bench: Workbench[StorageDriver]) -> list[LayerKey]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 
 from layerstore.driver import LayerKey, StorageDriver
+from layerstore.kernel.files import remove_tree
+from layerstore.testing.conformance.examples import BASE
 from layerstore.testing.conformance.subject import Subject
+from layerstore.testing.tars import file, folder, symlink
 from layerstore.testing.workbench import Workbench
 
 
@@ -34,6 +37,69 @@ class Telling(Subject):
 
         assert 4 << 20 <= after.size - before.size < 5 << 20
         assert after.inodes >= before.inodes
+
+    def test_usage_is_what_is_on_the_disk(self, bench: Workbench[StorageDriver]) -> None:
+        """Each file once, whatever names it has; blocks, not sizes; and nothing of what links lead to."""
+        outside = bench.driver.home.parent / "outside"
+        (outside / "deep").mkdir(parents=True)
+        (outside / "deep/large").write_bytes(os.urandom(4 << 20))
+        for below in ([], bench.stack(BASE)):
+            made = bench.staged(below, folder(b"d"), symlink(b"out", os.fsencode(outside)), symlink(b"d/up", b".."))
+            tree = bench.tree(made)
+            (tree / "d/large").write_bytes(os.urandom(1 << 20))
+            for name in ("second", "d/third", "d/fourth"):
+                os.link(tree / "d/large", tree / name)
+            with (tree / "sparse").open("wb") as sparse:
+                sparse.truncate(1 << 30)
+            layer = bench.seal(made, below)
+            os.sync()
+
+            usage = bench.usage(layer, below)
+
+            assert 1 << 20 <= usage.size < 5 << 18
+            assert usage.inodes in (5, 6), "d, large, sparse, out, up; and the root, where it is the layer's own"
+        remove_tree(outside)
+
+    def test_usage_of_a_container_is_what_it_wrote(self, bench: Workbench[StorageDriver]) -> None:
+        image = bench.stack([file(b"large", os.urandom(3 << 20)), file(b"small", b"x")])
+        box = bench.container(image)
+        os.sync()
+        assert bench.usage(box, image).size < 1 << 18
+        with bench.mount(box, image) as root:
+            (root / "small").write_bytes(os.urandom(1 << 20))
+            (root / "again").hardlink_to(root / "small")
+        os.sync()
+        assert 1 << 20 <= bench.usage(box, image).size < 5 << 18
+
+    def test_inspect_tells_the_parents_in_order(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+        """The nearest first, as overlay takes them, and as docker shows them."""
+        keys = [bench.layer(image, file(b"upper", b"x")), *image]
+        keys.insert(0, bench.layer(keys, file(b"upper", b"y")))
+        box = bench.container(keys)
+
+        data = bench.graph_data(box, keys)
+
+        assert data["MergedDir"] == str(bench.driver.mountpoint(box))
+        for name, value in data.items():
+            if name == "LowerDir":
+                assert value.split(":") == [str(bench.tree(layer)) for layer in keys]
+            if name == "UpperDir":
+                assert value == str(bench.tree(box))
+            assert not any(str(layer) in value for layer in keys if name != "LowerDir")
+
+    def test_info_has_nothing_of_what_is_gone(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+        before = sorted(bench.driver.status())
+        for _ in range(2):
+            box = bench.container(image)
+            with bench.mount(box, image) as root:
+                (root / "new").touch()
+            bench.changes(box, image)
+            bench.remove(bench.seal(box, image))
+            bench.remove(bench.layer((), file(b"file", b"x")))
+        bench.empty_staging()
+
+        assert sorted(bench.driver.status()) == before
+        assert sorted(bench.again().driver.status()) == before
 
     def test_inspect_and_info_are_told_strings(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
         box = bench.container(image)
