@@ -105,6 +105,8 @@ def test_no_time_is_too_odd_to_be_printed(name: str, zone: Callable[[str], None]
         ("24h", NOW - timedelta(days=1)),
         ("1h30m", NOW - timedelta(minutes=90)),
         ("1.5h", NOW - timedelta(minutes=90)),
+        (".5h", NOW - timedelta(minutes=30)),
+        ("1.h2us3µs4\u03bcs1000ns", NOW - timedelta(hours=1, microseconds=10)),
         ("1790000000", datetime.fromtimestamp(1790000000, UTC)),
         ("2026-01-02", datetime(2026, 1, 2, tzinfo=UTC)),
         ("2026-01-02T03:04", datetime(2026, 1, 2, 3, 4, tzinfo=UTC)),
