@@ -8,15 +8,16 @@ driver are turned into its own class, which alone knows what they mean.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from attrs import evolve, field, fields_dict, frozen
 
-from layerstore.errors import ConfigError
+from layerstore.errors import ConfigError, remedy_for
 
-__all__ = ["DEFAULT_FILE", "Config", "driver_options", "load", "owner_of", "with_overrides"]
+__all__ = ["DEFAULT_FILE", "Config", "driver_options", "load", "owner_of", "root_of", "with_overrides"]
 
 DEFAULT_FILE = Path("/etc/layerstore/daemon.json")
 
@@ -54,6 +55,7 @@ userland-proxy-path userns-remap
 """
 _DOCKERS = frozenset(_DOCKERS_WORDS.split())
 
+_MEND = "Mend the file: it is one JSON object, as docker's daemon.json is."
 _FORMER = {"graph": "data-root"}
 """Keys that docker has renamed: to ignore one would put the store where its owner does not want it."""
 
@@ -68,7 +70,9 @@ def load(path: Path | None = None) -> Config:
             return Config()
         raise ConfigError(f"{file}: no such file", remedy="Name a daemon.json that exists.", path=file) from None
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}", path=file, errno=error.errno) from None
+        raise ConfigError(
+            f"{file}: {error.strerror}", remedy=remedy_for(error.errno), path=file, errno=error.errno
+        ) from None
     return _parsed(text, file)
 
 
@@ -92,6 +96,15 @@ def with_overrides(
         storage_driver=storage_driver or config.storage_driver,
         storage_opts=(*opts, *storage_opts),
     )
+
+
+def root_of(data_root: str | Path | None) -> Path | None:
+    """A data-root that a caller gave, as an absolute path. Raises `ConfigError` for an empty one, which is none."""
+    if data_root is None:
+        return None
+    if not os.fspath(data_root):
+        raise ConfigError("the name of the data-root is empty", remedy="Name a folder, or leave it out.")
+    return Path(data_root).absolute()
 
 
 def owner_of(opt: str) -> str:
@@ -137,13 +150,14 @@ def _parsed(text: bytes, file: Path) -> Config:
     try:
         content = json.loads(text or b"{}")
     except UnicodeDecodeError:
-        raise ConfigError(f"{file}: not a text in UTF-8", path=file) from None
+        raise ConfigError(f"{file}: not a text in UTF-8", remedy=_MEND, path=file) from None
     except RecursionError:
-        raise ConfigError(f"{file}: nested too deeply", path=file) from None
+        raise ConfigError(f"{file}: nested too deeply", remedy=_MEND, path=file) from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{file}, line {error.lineno}, column {error.colno}: {error.msg}", path=file) from None
+        where = f"{file}, line {error.lineno}, column {error.colno}"
+        raise ConfigError(f"{where}: {error.msg}", remedy=_MEND, path=file) from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{file}: must be a JSON object, {{…}}", path=file)
+        raise ConfigError(f"{file}: must be a JSON object, {{…}}", remedy=_MEND, path=file)
     for key in content:
         if key in _FORMER:
             raise ConfigError(f"{file}: {key!r} is called {_FORMER[key]!r} now", path=file)

@@ -19,6 +19,9 @@ class LayerstoreError(Exception):
     `remedy` is what the user can do about it, `layer` and `path` what it happened to, `errno` the kernel's number.
     """
 
+    usual_remedy: str | None = None
+    """The remedy where whoever raises it names none."""
+
     def __init__(
         self,
         message: str,
@@ -30,7 +33,7 @@ class LayerstoreError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = self.usual_remedy if remedy is None else remedy
         self.layer = layer
         self.path = None if path is None else os.fsdecode(path)
         self.errno = errno
@@ -54,11 +57,51 @@ class InvalidReference(LayerstoreError):
     """A string that should name an image (`[host/]name[:tag]`) does not."""
 
 
-_FULL = {
-    numbers.ENOSPC: "Free some space on the filesystem of the data-root.",
-    numbers.EDQUOT: "A quota of the data-root's filesystem is used up: raise it or free some space.",
+_ROOM = (
+    "In a data-root, `layerstore prune --all` removes all that is not in use, `layerstore rm` and `layerstore rmi` "
+    "what you name."
+)
+_REMEDIES = {
+    numbers.ENOSPC: f"Free some space there, or inodes (df -i). {_ROOM}",
+    numbers.EDQUOT: f"The quota there is used up: raise it, or free some space. {_ROOM}",
+    numbers.EROFS: "The filesystem is mounted read-only: mount it writable, or see in the kernel's log why it is not.",
+    numbers.EMFILE: "Too many files are open in this process: raise its limit (ulimit -n).",
+    numbers.ENFILE: "Too many files are open on this machine: raise the sysctl fs.file-max.",
+    numbers.ENAMETOOLONG: "A name may have 255 bytes, and a path 4095: take a shorter one.",
+    numbers.ENOENT: "Look whether the path is right. In a data-root, `layerstore check` finds what is missing.",
+    numbers.ENOTDIR: "Look whether the path is right: what is before its last / has to be a folder.",
+    numbers.EISDIR: "It is a folder: name a file.",
+    numbers.EEXIST: "Something else has that name: move it away, or take another name.",
+    numbers.ENOTEMPTY: "The folder is not empty: move away what is in it, or take another name.",
+    numbers.ELOOP: "Its symbolic links lead nowhere: name what they should lead to.",
+    numbers.EXDEV: "The two are on different filesystems: name places on one.",
+    numbers.EBADF: "It is not open for that: redirect it to something that is.",
+    numbers.EFBIG: "The file would be larger than its limit (ulimit -f), or than the filesystem allows.",
+    numbers.EIO: "The disk, or what stands for it, has failed: see the kernel's log (dmesg).",
+    numbers.ENOMEM: "Memory ran out: free some, or raise the limit of this process or cgroup.",
+    numbers.EBUSY: "Somebody uses it: see who (fuser -vm, or lsof), and try again.",
+    numbers.ETXTBSY: "It is being executed: end that, and try again.",
+    numbers.EAGAIN: "It is not ready: try again.",
+    numbers.ESTALE: "The network filesystem has lost it: mount that again.",
+    numbers.ENODEV: "The kernel or the filesystem there cannot do that: use ext4, xfs or btrfs on Linux 5.6 or later.",
+    numbers.ENOSYS: "The kernel cannot do that: use Linux 5.6 or later.",
+    numbers.EOPNOTSUPP: "The filesystem there cannot do that: use ext4, xfs or btrfs.",
 }
-"""What to do where whoever builds the error knows nothing better: any call that writes may end so."""
+_UNKNOWN = "The kernel's log (dmesg) may say more."
+_REFUSED = "Run as the user to whom it belongs, usually root."
+_ROOT_REFUSED = "root is refused, too: look for a flag (lsattr), a security module (dmesg), or a lack of capabilities."
+
+
+def remedy_for(errno: int | None, *, elsewhere: bool = False) -> str:
+    """What can be done about an error of the kernel where whoever meets it knows nothing better.
+
+    `elsewhere`: it came from what is written for the user, which has nothing to do with a data-root.
+    """
+    if elsewhere and errno in (numbers.ENOSPC, numbers.EDQUOT):
+        return "Free some space there, or write elsewhere."
+    if errno in (numbers.EACCES, numbers.EPERM):
+        return _ROOT_REFUSED if os.geteuid() == 0 else _REFUSED
+    return _UNKNOWN if errno is None else _REMEDIES.get(errno, _UNKNOWN)
 
 
 class KernelError(LayerstoreError):
@@ -76,7 +119,7 @@ class KernelError(LayerstoreError):
     ) -> None:
         where = "" if path is None else f" {os.fsdecode(path)}"
         words = os.strerror(errno) if detail is None else f"{os.strerror(errno)} ({detail})"
-        remedy = _FULL.get(errno) if remedy is None else remedy
+        remedy = remedy_for(errno) if remedy is None else remedy
         super().__init__(f"{call}{where}: {words}", remedy=remedy, layer=layer, path=path, errno=errno)
         self.call = call
 
@@ -88,14 +131,13 @@ def named(call: str, path: str | os.PathLike[str] | None = None) -> Iterator[Non
         yield
     except OSError as error:
         number = error.errno or numbers.EIO
-        remedy = None
-        if number in (numbers.EACCES, numbers.EPERM) and os.geteuid() != 0:
-            remedy = "A data-root belongs to whoever made it, usually root: run as that user."
-        raise KernelError(call, number, path=error.filename or path, remedy=remedy) from error
+        raise KernelError(call, number, path=error.filename or path) from error
 
 
 class DriverNotFound(LayerstoreError):
     """No storage driver of that name is installed, or it cannot be imported."""
+
+    usual_remedy = "`pip list` shows what is installed: mend that package, or choose another driver."
 
 
 class DriverNotSupported(LayerstoreError):
@@ -113,9 +155,13 @@ class DepthExceeded(LayerstoreError):
 class NotFound(LayerstoreError):
     """No image, container or layer of that name."""
 
+    usual_remedy = "`layerstore images` and `layerstore ps -a` show what there is."
+
 
 class Ambiguous(LayerstoreError):
     """A short ID fits more than one object."""
+
+    usual_remedy = "Give more digits."
 
 
 class NameInUse(LayerstoreError):
@@ -132,6 +178,8 @@ class InUse(LayerstoreError):
 
 class InvalidArchive(LayerstoreError):
     """An archive, or a layer's tar, is damaged, cut short, malformed, or reaches outside its root."""
+
+    usual_remedy = "It is damaged, or was not made as such archives are: get it, or make it, again."
 
 
 class DigestMismatch(InvalidArchive):
@@ -153,6 +201,8 @@ class UnsupportedMediaType(InvalidArchive):
 class Damaged(LayerstoreError):
     """What is stored is no longer what was stored. `layer` and `path` say where."""
 
+    usual_remedy = "`layerstore check` tells what is damaged; a layer is mended by loading its image again."
+
 
 class CannotRepresent(LayerstoreError):
     """A file of a container cannot be put into a layer's tar (a socket, a name beginning with `.wh.`).
@@ -167,3 +217,5 @@ class CannotCopy(LayerstoreError):
 
 class StoreClosed(LayerstoreError):
     """The store was used after `close`."""
+
+    usual_remedy = "Open it again."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +109,7 @@ def open_store(
     return Store(
         configuration.with_overrides(
             config,
-            data_root=None if data_root is None else Path(data_root).absolute(),
+            data_root=configuration.root_of(data_root),
             storage_driver=storage_driver,
             storage_opts=storage_opts,
         )
@@ -136,9 +135,7 @@ def migrate_store(
     """
     if not isinstance(config, Config):
         config = configuration.load(None if config is None else Path(config))
-    config = configuration.with_overrides(
-        config, data_root=None if data_root is None else Path(data_root).absolute(), storage_opts=storage_opts
-    )
+    config = configuration.with_overrides(config, data_root=configuration.root_of(data_root), storage_opts=storage_opts)
     mine = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) == to)
     others = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) != to)
     if not (config.data_root / "layerstore.db").exists():
@@ -641,8 +638,11 @@ def _make_folders(data_root: Path) -> None:
 
 @contextmanager
 def _opened(source: str | Path | BinaryIO) -> Iterator[FileIO | BinaryIO]:
-    if source == "-":
-        yield sys.stdin.buffer
+    from layerstore.transfer.standard import STANDARD, standard_input
+
+    if isinstance(source, str | Path) and str(source) == STANDARD:
+        with named("read", "standard input"):
+            yield standard_input()
     elif isinstance(source, str | Path):
         with named("open", source):
             file = FileIO(source)

@@ -21,7 +21,7 @@ from click.testing import Result
 import layerstore
 from layerstore.cli import facts
 from layerstore.cli.front import exit_code, front
-from layerstore.errors import InUse, LayerstoreError
+from layerstore.errors import InUse, LayerstoreError, remedy_for
 
 Run = Callable[..., Result]
 Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -148,9 +148,17 @@ def _raises(problem: BaseException) -> Callable[[], object]:
         (LayerstoreError("a\nb"), 1, "layerstore: a b\n"),
         (LayerstoreError("a", remedy="Do\nc."), 1, "layerstore: a\nDo c.\n"),
         (InUse("in use", holders=["web"], remedy="layerstore rm web"), 1, "layerstore: in use\nlayerstore rm web\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "layerstore: /x: No space left on device\n"),
-        (OSError(errno.EIO, "Input/output error"), 1, "layerstore: Input/output error\n"),
-        (OSError("odd"), 1, "layerstore: OSError: odd\n"),
+        (
+            OSError(errno.ENOENT, "No such file or directory", "/x"),
+            1,
+            f"layerstore: /x: No such file or directory\n{remedy_for(errno.ENOENT)}\n",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error"),
+            1,
+            f"layerstore: the system refused what was asked of it: Input/output error\n{remedy_for(errno.EIO)}\n",
+        ),
+        (OSError("odd"), 1, f"layerstore: OSError: odd\n{remedy_for(None)}\n"),
         (click.ClickException("bad"), 1, "layerstore: bad\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
         (KeyboardInterrupt(), 130, ""),
@@ -185,7 +193,8 @@ def test_a_full_disk_under_standard_output_is_an_error(bare_shell: Shell, args: 
     with open("/dev/full", "wb") as full:
         done = bare_shell(*args, stdout=full.fileno())
     assert done.returncode == 1
-    assert done.stderr == b"layerstore: standard output: No space left on device\n"
+    words = b"layerstore: standard output: No space left on device\nFree some space there, or write elsewhere.\n"
+    assert done.stderr == words
 
 
 @pytest.mark.parametrize("args", [("version",), ("version", "-f", "json"), ("--help",)])

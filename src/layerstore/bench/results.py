@@ -15,7 +15,7 @@ from typing import Any, Final
 from attrs import asdict, field, frozen
 
 from layerstore.bench.figures import Summary, summary
-from layerstore.errors import ConfigError
+from layerstore.errors import ConfigError, remedy_for
 
 __all__ = ["BARE", "VERSION", "Failure", "Figure", "Key", "Refused", "Results", "Subject", "parse", "read", "to_json"]
 
@@ -147,7 +147,8 @@ def read(file: Path) -> Results:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}", path=file, errno=error.errno) from None
+        remedy = remedy_for(error.errno)
+        raise ConfigError(f"{file}: {error.strerror}", remedy=remedy, path=file, errno=error.errno) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not a text in UTF-8", path=file) from None
     return parse(text, str(file))

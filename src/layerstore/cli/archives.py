@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
 from layerstore.cli import completion, output
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.progress import bars
-from layerstore.errors import LayerstoreError
+from layerstore.errors import KernelError, LayerstoreError, remedy_for
 
 if TYPE_CHECKING:
     from layerstore.containers import Container
@@ -19,9 +22,20 @@ if TYPE_CHECKING:
 _STANDARD = "-"
 
 
-def _source(name: str | None) -> str | BinaryIO:
-    """Where an archive comes from: a path, or standard input."""
-    return output.binary_input() if name is None or name == _STANDARD else name
+def _source(name: str | None) -> str:
+    """Where an archive comes from: a path, or standard input, which has to be there. As in docker, "" is none."""
+    if name not in (None, "", _STANDARD):
+        return str(name)
+    output.binary_input()
+    return _STANDARD
+
+
+def _target(name: str | None) -> str:
+    """Where an archive goes to, in the same way."""
+    if name not in (None, "", _STANDARD):
+        return str(name)
+    output.binary_output()
+    return _STANDARD
 
 
 @click.command(cls=Command)
@@ -50,7 +64,7 @@ def load_command(
     file, only = (input_file, given) if input_file is not None or not given else (given[0], given[1:])
     source = _source(file)
     with arguments.open() as store, bars("Loading", quiet=quiet) as report:
-        images = store.load(source, only=only, names=names, platform=platform, progress=report)
+        images = store.load(source, only=only, names=names, platform=platform or None, progress=report)
     for image in images:
         for name, other in image.taken.items():
             output.warn(f"The image {name} already exists, renaming the old one with ID {other} to empty string")
@@ -92,8 +106,8 @@ def save_command(
     quiet: bool,
 ) -> None:
     """Save one or more images to an archive, a folder, or standard output."""
-    folder = target is not None and (target.endswith("/") or os.path.isdir(target))
-    written: Path | BinaryIO = output.binary_output() if target is None or target == _STANDARD else Path(target)
+    written = _target(target)
+    folder = written.endswith("/") or os.path.isdir(written)
     with arguments.open() as store, bars("Saving", quiet=quiet) as report:
         store.save(images, written, format=form, folder=folder, compression=compression, progress=report)
 
@@ -122,7 +136,7 @@ def import_command(
     source = _source(file)
     with arguments.open() as store, bars("Importing", quiet=quiet) as report:
         image = store.import_tar(
-            source, reference, message=message, changes=changes, platform=platform, progress=report
+            source, reference, message=message, changes=changes, platform=platform or None, progress=report
         )
     output.lines([image.id])
 
@@ -135,25 +149,42 @@ def import_command(
 @click.pass_obj
 def export_command(arguments: Arguments, *, container: str, target: str | None) -> None:
     """Write a container's filesystem as one tar."""
-    if target is None or target == _STANDARD:
-        stream = output.binary_output()
-        with arguments.open() as store:
-            store.container(container).export(stream.write)
-            stream.flush()
-        return
+    written = _target(target)
     with arguments.open() as store:
-        _export_to(store.container(container), Path(target))
+        box = store.container(container)
+        if written == _STANDARD:
+            box.export(output.write_bytes)
+        else:
+            _export_to(box, Path(os.path.realpath(written)))
 
 
 def _export_to(container: Container, target: Path) -> None:
-    """Write beside the target and rename, so that no half file bears its name."""
-    if target.is_dir():
+    """Write beside the target and rename, so that no half file bears its name. A device or pipe is written to."""
+    with _called(target):
+        is_folder, is_other = target.is_dir(), target.exists() and not target.is_file()
+    if is_folder:
         raise LayerstoreError(f"{target} is a folder", remedy="Name a file with -o.", path=target)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("xb") as stream:
+    if is_other:
+        with _called(target), target.open("wb") as stream:
             container.export(stream.write)
-        unfinished.replace(target)
+        return
+    unfinished = target.with_name(f".{target.name[:60]}.{os.getpid()}.part")
+    try:
+        with _called(target), unfinished.open("xb") as stream:
+            container.export(stream.write)
+        with _called(target):
+            unfinished.replace(target)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be what could not be made
+            unfinished.unlink()
         raise
+
+
+@contextmanager
+def _called(target: Path) -> Iterator[None]:
+    """While inside, an error tells of the target, and not of the file that takes its name at the end."""
+    try:
+        yield
+    except OSError as error:
+        remedy = remedy_for(error.errno, elsewhere=True)
+        raise KernelError("write", error.errno or errno.EIO, path=target, remedy=remedy) from error

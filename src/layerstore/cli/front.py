@@ -208,7 +208,7 @@ def exit_code(work: Callable[[], object]) -> int:
             return 128 + signal.SIGPIPE
         try:
             output.flush()
-        except OSError:
+        except LayerstoreError:
             output.abandon()
         output.error(problem)
         return 1

@@ -14,15 +14,22 @@ from collections.abc import Iterable
 from typing import BinaryIO, Final, TextIO
 
 from layerstore.cli.units import one_line
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, remedy_for
 
+_SOURCE: Final = "Name a file, or redirect standard input."
 _TARGET: Final = "Name a file with -o, or redirect standard output."
+_FORCE: Final = "Without a terminal, use --force."
 # All control characters but tab and line break, as visible escapes.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 
 
 def prepare() -> None:
-    """Make both streams able to carry any name."""
+    """Make both streams able to carry any name, and see that no file takes the place of one that is closed."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors=errors)
@@ -44,8 +51,11 @@ def lines(texts: Iterable[str]) -> None:
 def error(problem: BaseException | str) -> None:
     """Write what went wrong, and the remedy if there is one, to standard error."""
     texts = [f"layerstore: {one_line(described(problem))}"]
-    if isinstance(problem, LayerstoreError) and problem.remedy is not None:
-        texts.append(one_line(problem.remedy))
+    remedy = problem.remedy if isinstance(problem, LayerstoreError) else None
+    if isinstance(problem, OSError):
+        remedy = remedy_for(problem.errno)
+    if remedy is not None:
+        texts.append(one_line(remedy))
     warn(*texts)
 
 
@@ -70,7 +80,7 @@ def described(problem: BaseException | str) -> str:
         case OSError(filename=filename, strerror=str(words)) if filename is not None:
             return f"{filename if isinstance(filename, int) else os.fsdecode(filename)}: {words}"
         case OSError(strerror=str(words)):
-            return words
+            return f"the system refused what was asked of it: {words}"
     return f"{type(problem).__name__}: {problem}"
 
 
@@ -84,10 +94,20 @@ def binary_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
+def write_bytes(data: bytes | memoryview) -> None:
+    """Write to standard output, which is not closed."""
+    try:
+        sys.stdout.buffer.write(data)
+    except OSError as problem:
+        raise _of_output(problem) from None
+
+
 def binary_input() -> BinaryIO:
     """Standard input, for a tar. Raises `LayerstoreError` where it is a terminal, or closed."""
-    if sys.stdin is None or _is_terminal(sys.stdin):
-        raise LayerstoreError("standard input is a terminal", remedy="Name a file, or redirect standard input.")
+    if sys.stdin is None:
+        raise LayerstoreError("standard input is closed", remedy=_SOURCE)
+    if _is_terminal(sys.stdin):
+        raise LayerstoreError("standard input is a terminal", remedy=_SOURCE)
     return sys.stdin.buffer
 
 
@@ -104,13 +124,13 @@ def is_quiet() -> bool:
 def asked(question: str) -> bool:
     """Ask on standard error for a yes. Raises `LayerstoreError` when there is nobody to answer."""
     if sys.stdin is None or sys.stderr is None:
-        raise LayerstoreError("there is nobody to ask")
+        raise LayerstoreError("there is nobody to ask, so nothing was done", remedy=_FORCE)
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
     if not answer:
         sys.stderr.write("\n")
-        raise LayerstoreError("there was no answer, so nothing was done", remedy="Without a terminal, use --force.")
+        raise LayerstoreError("there was no answer, so nothing was done", remedy=_FORCE)
     return answer.strip().lower() in ("y", "yes")
 
 
@@ -129,9 +149,10 @@ def abandon() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _of_output(problem: OSError) -> OSError:
+def _of_output(problem: OSError) -> LayerstoreError:
     """An error of standard output that says so."""
-    return OSError(problem.errno, problem.strerror, "standard output")
+    remedy = remedy_for(problem.errno, elsewhere=True)
+    return LayerstoreError(f"standard output: {problem.strerror}", remedy=remedy, errno=problem.errno)
 
 
 def _is_terminal(stream: TextIO) -> bool:

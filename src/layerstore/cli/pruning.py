@@ -87,7 +87,18 @@ def _prune(
     with arguments.open() as store:
         pruned = store.prune(all_images=all_images, containers=containers, images=images, fits=fits if given else None)
     output.lines(_pruned_lines(pruned))
+    if not (pruned.containers or pruned.images or pruned.layers):
+        output.warn(_advice(filtered=bool(given), named_stay=images and not all_images))
     return 0
+
+
+def _advice(*, filtered: bool, named_stay: bool) -> str:
+    """What can be done where there was nothing to remove."""
+    if filtered:
+        return "Nothing that is unused fits the filters: `layerstore system df --verbose` shows what there is."
+    if named_stay:
+        return "Images with a name were kept: --all removes those that no container needs."
+    return "What is left is in use or kept: `layerstore system df --verbose` shows by what, and what takes the room."
 
 
 def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container], bool]:

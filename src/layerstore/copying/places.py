@@ -92,7 +92,8 @@ def source(tree: Tree, text: str, *, follow: bool) -> Iterator[Source]:
         handle = open_beneath(tree.root, f"{wanted.folder}/{wanted.name}", flags)
     except KernelError as error:
         if error.errno in _MISSING:
-            raise NotFound(f"could not find the file {text} {tree.where}", path=text) from None
+            remedy = "Look whether the path is right: it begins at the root of that tree."
+            raise NotFound(f"could not find the file {text} {tree.where}", remedy=remedy, path=text) from None
         raise
     try:
         found = Source(handle, os.fstat(handle), wanted.name, wanted.contents)

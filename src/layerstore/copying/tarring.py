@@ -16,10 +16,10 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from layerstore.copying.entries import Entry
-from layerstore.errors import InvalidArchive, KernelError
+from layerstore.errors import InvalidArchive, KernelError, remedy_for
 
 _XATTR: Final = "SCHILY.xattr."
 _SECOND: Final = 1_000_000_000
@@ -135,9 +135,13 @@ class TarWriter:
 def writing(stream: BinaryIO) -> Iterator[TarWriter]:
     """A tar in PAX format. Its end is written on the way out, unless by an error."""
     tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - an error must not end it
-    yield TarWriter(tar)
-    with _named(None):
-        tar.close()
+    try:
+        yield TarWriter(tar)
+        with _named(None):
+            tar.close()
+    except BaseException:
+        cast(Any, tar.fileobj).closed = True  # else it would write on when it is collected
+        raise
 
 
 def _info(entry: Entry) -> tarfile.TarInfo:
@@ -163,7 +167,8 @@ def _named(entry: Entry | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        path = None if entry is None else entry.title
+        path = "the tar" if entry is None else entry.title
         if error.errno is None:
             raise KernelError("read", errno.EIO, path=path, detail="it became shorter while it was copied") from None
-        raise KernelError("write", error.errno, path=path) from None
+        remedy = remedy_for(error.errno, elsewhere=True)
+        raise KernelError("write", error.errno, path=path, remedy=remedy) from None

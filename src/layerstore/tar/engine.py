@@ -23,11 +23,8 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 _REMEDIES = {
     **dict.fromkeys(NO_DESCRIPTORS, MORE_DESCRIPTORS),
-    errno.ENOSPC: "Free some space on the filesystem of the data-root, then try again.",
-    errno.EDQUOT: "The quota of the data-root is used up: raise it or free some space.",
     errno.EPERM: "Run as root: files of other owners and devices cannot be made otherwise.",
     errno.EOPNOTSUPP: "The filesystem of the data-root cannot keep extended attributes: use ext4, xfs or btrfs.",
-    errno.ENOMEM: "There is no more memory, or none that this process may have: free some, then try again.",
 }
 
 # ext4 says that there is no space when the xattrs of one file do not fit into its block.

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +29,7 @@ from layerstore.transfer.choosing import Offered, choose, titles
 from layerstore.transfer.compression import HEAD, sniff
 from layerstore.transfer.documents import Documents
 from layerstore.transfer.incoming import Blob, Incoming, merged, platform_of
+from layerstore.transfer.standard import STANDARD, standard_input
 from layerstore.transfer.stream import reading
 
 if TYPE_CHECKING:
@@ -221,11 +221,11 @@ def _is_known(images: Images, name: str) -> bool:
 @contextmanager
 def _opened(source: str | Path | BinaryIO) -> Iterator[tuple[Archive | _FileObject, str]]:
     """An archive that can be read in any order, or else a stream; and what to call it."""
-    if isinstance(source, str | Path) and str(source) != "-":
+    if isinstance(source, str | Path) and str(source) != STANDARD:
         with _opened_path(Path(source)) as archive:
             yield archive, str(source)
         return
-    file: Any = sys.stdin.buffer if isinstance(source, str | Path) else source
+    file: Any = standard_input() if isinstance(source, str | Path) else source
     if isinstance(file, TextIOBase):
         raise ConfigError("the archive is opened as text", remedy="Open it in binary mode.")
     name = getattr(file, "name", None)
@@ -241,7 +241,9 @@ def _opened(source: str | Path | BinaryIO) -> Iterator[tuple[Archive | _FileObje
 
 @contextmanager
 def _opened_path(path: Path) -> Iterator[Archive | _FileObject]:
-    if path.is_dir():
+    with named("open", path):
+        is_folder = path.is_dir()
+    if is_folder:
         with FolderArchive(path) as folder:
             yield folder
         return

@@ -10,19 +10,19 @@ import errno
 import hashlib
 import os
 import secrets
-import sys
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from layerstore.digest import Digest, hex_of
-from layerstore.errors import ConfigError, InvalidArchive, KernelError, named
+from layerstore.errors import ConfigError, InvalidArchive, KernelError, named, remedy_for
 from layerstore.kernel.files import remove_tree
 from layerstore.transfer.documents import BLOBS
+from layerstore.transfer.standard import STANDARD, standard_output
 from layerstore.transfer.tarball import BLOCK
 
 Write = Callable[[memoryview], object]
@@ -65,18 +65,20 @@ def opened(target: str | Path | BinaryIO, *, folder: bool | None, spool: Callabl
     if not isinstance(target, str | Path):
         yield _Tar(_Writer(target, str(getattr(target, "name", "the file"))), spool)
         return
-    if str(target) == "-":
-        writer = _Writer(sys.stdout.buffer, "standard output")
+    if str(target) == STANDARD:
+        writer = _Writer(standard_output(), "standard output")
         yield _Tar(writer, spool)
         writer.flush()
         return
     path = Path(os.path.realpath(target))
-    if folder or (folder is None and (path.is_dir() or str(target).endswith("/"))):
+    with named("open", path):
+        is_folder, is_other = path.is_dir(), path.exists() and not path.is_file()
+    if folder or (folder is None and (is_folder or str(target).endswith("/"))):
         with _folder(path) as made:
             yield made
-    elif path.is_dir():
+    elif is_folder:
         raise ConfigError(f"{path} is a folder", remedy="Name a file, or ask for a folder.")
-    elif path.exists() and not path.is_file():
+    elif is_other:
         with _open(path, os.O_WRONLY) as writer:
             yield _Tar(writer, spool)
     else:
@@ -117,7 +119,7 @@ class _Writer:
         try:
             yield
         except OSError as error:
-            remedy = "Free some space there, or write elsewhere." if error.errno == errno.ENOSPC else None
+            remedy = remedy_for(error.errno, elsewhere=True)
             raise KernelError("write", error.errno or errno.EIO, path=self._origin, remedy=remedy) from error
 
 
@@ -227,12 +229,13 @@ class _Folder(Target):
 def _draft(path: Path) -> Iterator[_Writer]:
     draft = _beside(path)
     try:
-        with _open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as writer:
+        with _open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, shown=path) as writer:
             yield writer
         with named("rename", path):
             draft.replace(path)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be what could not be made
+            draft.unlink()
         raise
 
 
@@ -243,8 +246,10 @@ def _folder(path: Path) -> Iterator[Target]:
     if taken:
         raise ConfigError(f"{path} is no empty folder", remedy="Name one that does not exist, or is empty.")
     draft = _beside(path)
-    with named("mkdir", draft):
+    try:
         draft.mkdir()
+    except OSError as error:
+        raise KernelError("mkdir", error.errno or errno.EIO, path=path) from error
     try:
         yield _Folder(draft)
         with named("rename", path):
@@ -255,16 +260,20 @@ def _folder(path: Path) -> Iterator[Target]:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # No longer than a name may be, whatever the target's own: a character has up to four bytes.
+    return path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}")
 
 
 @contextmanager
-def _open(path: Path, flags: int) -> Iterator[_Writer]:
-    """A file without a buffer: what comes is large."""
-    with named("open", path):
+def _open(path: Path, flags: int, *, shown: Path | None = None) -> Iterator[_Writer]:
+    """A file without a buffer: what comes is large. `shown`: what errors call it, if that is not its name yet."""
+    title = path if shown is None else shown
+    try:
         file = FileIO(os.open(path, flags | os.O_CLOEXEC, 0o666), "w")
+    except OSError as error:
+        raise KernelError("open", error.errno or errno.EIO, path=title) from error
     with file:
-        writer = _Writer(file, str(path))
+        writer = _Writer(file, str(title))
         yield writer
         writer.close()
 
