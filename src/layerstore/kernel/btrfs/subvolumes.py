@@ -150,7 +150,7 @@ def nested(folder: Path | str | int, subvolume: int | None = None) -> list[int]:
 def written(subvolume: Path | str, since: int) -> tuple[int, int]:
     """How many inodes of a subvolume changed after the transaction `since`, and the bytes of new blocks in them.
 
-    0 is since ever. Data that is still dirty has no blocks.
+    With 0 these are all its inodes and all their bytes. Data that is still dirty has no blocks.
     """
     inodes, size = ffi.new("uint64_t *"), ffi.new("uint64_t *")
     _ask("ioctl(BTRFS_IOC_TREE_SEARCH_V2)", lib.ls_btrfs_written, subvolume, since, inodes, size)

@@ -196,12 +196,8 @@ int ls_btrfs_names(struct ls_btrfs_search *search, uint64_t inode, ls_btrfs_visi
 /* --- btrfs.h ------------------------------------------------------------------------------------------------------ */
 
 static int search_once(int fd, const struct ls_btrfs_range *range, ls_btrfs_visit *visit, void *context) {
-    struct ls_btrfs_search search;
-    int failed = ls_btrfs_search_begin(&search, fd);
-    if (failed == 0)
-        failed = ls_btrfs_search_each(&search, range, visit, context);
-    ls_btrfs_search_end(&search);
-    return failed;
+    __attribute__((cleanup(ls_btrfs_search_end))) struct ls_btrfs_search search = {0};
+    return ls_btrfs_search_begin(&search, fd) ?: ls_btrfs_search_each(&search, range, visit, context);
 }
 
 struct numbers {

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "mount.h"
+#include "../files/scope.h"
 
 /* Where umount2's flags are defined depends on the libc; their values do not. */
 enum { DETACH = 2, NO_FOLLOW = 8 };
@@ -92,12 +93,8 @@ int ls_fsconfig_string(int context, const char *key, const char *value) {
 }
 
 int ls_fsconfig_folder(int context, const char *key, const char *folder) {
-    int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int answer = result(syscall(SYS_fsconfig, context, FSCONFIG_SET_FD, key, NULL, fd));
-    close(fd);
-    return answer;
+    LS_CLOSED int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : result(syscall(SYS_fsconfig, context, FSCONFIG_SET_FD, key, NULL, fd));
 }
 
 int ls_fsconfig_create(int context) {
@@ -109,7 +106,8 @@ int ls_fsmount(int context, unsigned int attributes) {
 }
 
 int ls_clone_tree(const char *folder, unsigned int attributes) {
-    int tree = result(syscall(SYS_open_tree, AT_FDCWD, folder, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
+    LS_CLOSED int tree =
+        result(syscall(SYS_open_tree, AT_FDCWD, folder, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
     if (tree < 0)
         return tree;
     /* Private: the clone of a shared mount is its peer, and what is mounted in one would be seen in the other. */
@@ -118,11 +116,7 @@ int ls_clone_tree(const char *folder, unsigned int attributes) {
     if (attributes & LS_MOUNT_NOATIME)
         change.attr_clr = MOUNT_ATTR__ATIME;
     int answer = result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &change, sizeof change));
-    if (answer < 0) {
-        close(tree);
-        return answer;
-    }
-    return tree;
+    return answer < 0 ? answer : ls_take_fd(&tree);
 }
 
 int ls_attach(int tree, const char *target) {
@@ -206,19 +200,17 @@ int ls_mounts_under(uint64_t under, uint64_t after, uint64_t *ids, size_t room) 
 int ls_mountpoint(uint64_t id, char *path, size_t room) {
     struct mount_request request = {.size = sizeof request, .mount_id = id, .parameter = STATMOUNT_MNT_POINT};
     size_t size = sizeof(struct mount_answer) + room;
-    struct mount_answer *answer = malloc(size);
-    if (answer == NULL)
+    LS_FREED struct mount_answer *answer = malloc(size);
+    if (!answer)
         return -ENOMEM;
-    int length = result(syscall(SYS_statmount, &request, answer, size, 0));
-    if (length >= 0) {
-        /* A mount that this process cannot reach has no mountpoint. */
-        const char *point = answer->mask & STATMOUNT_MNT_POINT ? answer->strings + answer->point : "";
-        length = (int)strlen(point);
-        if ((size_t)length >= room)
-            length = -EOVERFLOW;
-        else
-            memcpy(path, point, (size_t)length + 1);
-    }
-    free(answer);
-    return length;
+    int rc = result(syscall(SYS_statmount, &request, answer, size, 0));
+    if (rc < 0)
+        return rc;
+    /* A mount that this process cannot reach has no mountpoint. */
+    const char *point = answer->mask & STATMOUNT_MNT_POINT ? answer->strings + answer->point : "";
+    size_t length = strlen(point);
+    if (length >= room)
+        return -EOVERFLOW;
+    memcpy(path, point, length + 1);
+    return (int)length;
 }

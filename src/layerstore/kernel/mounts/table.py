@@ -33,6 +33,8 @@ __all__ = [
 
 _HERE = -100  # AT_FDCWD
 _LONGEST = 4 * 4096  # of a mountpoint's name, bytes
+_NOT_TO_BE_SEEN = (errno.ENOENT, errno.EPERM, errno.EACCES, errno.EOVERFLOW)
+"""A mount that went away meanwhile, that is out of reach, or whose name no call takes."""
 
 
 def mount_id(path: Path | str) -> int | None:
@@ -112,6 +114,8 @@ def facts_of(path: Path | str | bytes, *, follow: bool = False, old_id: bool = F
     answer = lib.ls_mount_of(_HERE, os.fsencode(path), flags, facts)
     if answer == -errno.EOPNOTSUPP:
         raise KernelError("statx", -answer, path=path, remedy="This needs Linux 5.8 or later.")
+    if answer == -errno.ENOMEM:  # which says nothing of what is there
+        raise KernelError("statx", -answer, path=path)
     return facts if answer >= 0 else None
 
 
@@ -138,8 +142,10 @@ def _listed(under: int) -> list[tuple[int, bytes]] | None:
         for position in range(count):
             number = int(ids[position])
             length = lib.ls_mountpoint(number, place, len(place))
-            if length > 0:  # else it went away meanwhile, or is out of reach
+            if length > 0:
                 found.append((number, ffi.buffer(place, length)[:]))
+            elif length < 0 and -length not in _NOT_TO_BE_SEEN:
+                raise KernelError("statmount", -length)
         if count < room:
             return found
         after = int(ids[room - 1])
