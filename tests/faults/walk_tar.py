@@ -147,10 +147,10 @@ def left_nothing(outcome: Outcome[Case]) -> None:
 
 
 def told_the_call(outcome: Outcome[Case]) -> None:
-    """The call that failed is the one that the error names. Removing a whole tree has many, and is told as one."""
+    """The call that failed is the one that the error names."""
     assert isinstance(outcome.error, KernelError)
     told, failed = outcome.error.call, outcome.call
-    assert told in {failed, "unlinkat"} or {told, failed} <= XATTR_CALLS, f"{failed} failed, and was told as {told}"
+    assert told == failed or {told, failed} <= XATTR_CALLS, f"{failed} failed, and was told as {told}"
     assert outcome.error.path is not None
 
 
