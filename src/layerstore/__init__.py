@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         LayerstoreError,
         NameInUse,
         NotFound,
+        ReadOnlyStore,
         StoreClosed,
         UnsupportedMediaType,
     )
@@ -86,6 +87,7 @@ __all__ = [
     "NotFound",
     "Problem",
     "Pruned",
+    "ReadOnlyStore",
     "Removal",
     "Store",
     "StoreClosed",

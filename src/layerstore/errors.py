@@ -215,6 +215,10 @@ class CannotCopy(LayerstoreError):
     """A copy cannot land where it should: a folder on a file, a file in a folder that is not there."""
 
 
+class ReadOnlyStore(LayerstoreError):
+    """The data-root cannot be written to, and what was asked for would alter it."""
+
+
 class StoreClosed(LayerstoreError):
     """The store was used after `close`."""
 

@@ -57,6 +57,10 @@ class Locks:
         """Hold the lock `slot` if nobody is in the way; tells whether it does."""
         return Held(self._path, fcntl.F_OFD_SETLK, _flock(slot, shared=shared))
 
+    def of_reader(self, slot: int) -> Held:
+        """Hold the lock `slot`, shared, if nobody is in the way, where nothing can be written."""
+        return Held(self._path, fcntl.F_OFD_SETLK, _flock(slot, shared=True), os.O_RDONLY)
+
     @contextmanager
     def several(self, slots: Iterable[int]) -> Iterator[None]:
         """Hold all of `slots`."""
@@ -69,16 +73,16 @@ class Locks:
 class Held:
     """A lock while it is held. A class, for it is on the way of everything that is done to a container."""
 
-    __slots__ = ("_command", "_fd", "_generation", "_lock", "_path")
+    __slots__ = ("_command", "_fd", "_flags", "_generation", "_lock", "_path")
 
-    def __init__(self, path: Path, command: int, lock: bytes) -> None:
-        self._path, self._command, self._lock = path, command, lock
+    def __init__(self, path: Path, command: int, lock: bytes, flags: int = os.O_RDWR | os.O_CREAT) -> None:
+        self._path, self._command, self._lock, self._flags = path, command, lock, flags
         self._fd = -1
         self._generation = _generation
 
     def __enter__(self) -> bool:
         with named("open", self._path):
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self._path, self._flags | os.O_CLOEXEC, 0o600)
         _held.add(self._fd)
         self._generation = _generation
         try:

@@ -25,7 +25,7 @@ from layerstore import migration, platforms, plugins, reference, session
 from layerstore.check import Problem, problems
 from layerstore.config import Config
 from layerstore.containers import Container, Containers, Mounted
-from layerstore.database import Database
+from layerstore.database import Database, ReadOnlyDatabase
 from layerstore.digest import ChainID
 from layerstore.driver import StorageDriver
 from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
@@ -164,30 +164,29 @@ class Store:
         choice = self._choose() if self._is_new() else None
         _make_folders(self.data_root)
         with ExitStack() as undo:
-            self._locks = locks = Locks(self.data_root / "locks")
-            self._use = self._shared_use(locks)
-            undo.callback(lambda: self._use.release())  # by then it may be another one
             self._reserve = Reserve(self.data_root / "reserve")
-            self._database = Database(self.data_root / "layerstore.db", reserve=self._reserve, alone=self._alone)
-            undo.callback(self._database.close)
-            self._session = Session(self.data_root / "staging", self._reserve)
-            undo.callback(self._session.close)
+            self._is_read_only = self._cannot_be_written()
+            if self._is_read_only:
+                self._open_to_read(undo)
+            else:
+                self._open_to_write(undo)
             facts = self._facts() or self._found(choice or self._choose())
             self.id, self.driver_name, self._entry = facts["id"], facts["driver"], facts["entry"]
             if config.storage_opts or config.storage_driver not in (None, self.driver_name):
                 self._check_config()
             self.layers = Layers(
                 self._database,
-                locks,
+                self._locks,
                 self._session,
                 self.data_root / "skeletons",
                 self._open_driver,
             )
             self._images = Images(self.layers, config.exec_root)
             self._containers = Containers(self._images)
-            if facts.get("boot") != boot_id() or "former" in facts or self._has_dead():
-                self._recover()
-            self._reserve.make()
+            if not self._is_read_only:
+                if facts.get("boot") != boot_id() or "former" in facts or self._has_dead():
+                    self._recover()
+                self._reserve.make()
             undo.pop_all()
 
     # --- images in and out ---
@@ -421,7 +420,8 @@ class Store:
             return
         with ExitStack() as parts:
             parts.callback(self._use.release)
-            parts.callback(self._reserve.make)
+            if not self._is_read_only:
+                parts.callback(self._reserve.make)
             parts.callback(self._database.close)
             parts.callback(self._session.close)
             if self._driver is not None:
@@ -445,6 +445,38 @@ class Store:
         self.close()
 
     # --- opening ---
+
+    def _cannot_be_written(self) -> bool:
+        return bool(os.statvfs(self.data_root).f_flag & os.ST_RDONLY)
+
+    def _open_to_write(self, undo: ExitStack) -> None:
+        self._locks = Locks(self.data_root / "locks")
+        self._use = self._shared_use(self._locks)
+        undo.callback(lambda: self._use.release())  # by then it may be another one
+        self._database = Database(self.data_root / "layerstore.db", reserve=self._reserve, alone=self._alone)
+        undo.callback(self._database.close)
+        self._session = Session(self.data_root / "staging", self._reserve)
+        undo.callback(self._session.close)
+
+    def _open_to_read(self, undo: ExitStack) -> None:
+        """Where nothing can be written: with a copy of the database, and all that is made meanwhile, in the exec-root.
+
+        What others have mounted or left behind is their business: nothing is recovered.
+        """
+        self._use = Locks(self.data_root / "locks").of_reader(USE)
+        if not self._use.__enter__():
+            raise self._being_migrated()
+        undo.callback(self._use.release)
+        staging = self.config.exec_root / "read-only"
+        with named("mkdir", staging):
+            staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with session.dead(staging) as names:
+            session.remove(staging, names)
+        self._session = Session(staging)
+        undo.callback(self._session.close)
+        self._locks = Locks(self._session.folder / "locks")
+        self._database = ReadOnlyDatabase(self.data_root / "layerstore.db", self._session.folder)
+        undo.callback(self._database.close)
 
     def _facts(self) -> dict[str, str] | None:
         """What the store remembers of itself; None if it is new."""
@@ -508,12 +540,14 @@ class Store:
             time.sleep(0.02)
 
     def _being_migrated(self) -> InUse:
-        database = Database(self.data_root / "layerstore.db")
-        try:
-            with database.read() as tx:
-                facts = dict(tx.execute("SELECT key, value FROM meta").fetchall())
-        finally:
-            database.close()
+        facts: dict[str, str] = {}
+        if not self._is_read_only:
+            database = Database(self.data_root / "layerstore.db")
+            try:
+                with database.read() as tx:
+                    facts = dict(tx.execute("SELECT key, value FROM meta").fetchall())
+            finally:
+                database.close()
         to, process = migration.target_of(facts), migration.process_of(facts)
         who = "another process" if process is None else f"process {process}"
         return InUse(
@@ -527,6 +561,7 @@ class Store:
     def _migrate(self, config: Config, progress: Progress | None) -> Migrated:
         """`migrate_store`, of this store, which nobody else has open by then."""
         assert config.storage_driver is not None
+        self._database.require_writable()
         self._require_alone()
         self._sweep_trials()
         parts = migration.Parts(self.data_root, self.layers, self._containers)

@@ -58,6 +58,7 @@ class Commit:
 
     def run(self) -> Image:
         """Do it."""
+        self._layers.database.require_writable()
         row, driver = self._row, self._layers.driver
         below = self._layers.stack(row.chain_id)
         self._mounts.require_files(row, below.keys)

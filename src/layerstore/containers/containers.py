@@ -56,6 +56,7 @@ class Containers:
             limit = options.size(size)
         except ValueError as error:
             raise ConfigError(f"{size!r} is not {error}") from None
+        self._database.require_writable()
         wanted = image.id if isinstance(image, Image) else image
         with self._database.read() as tx:
             rows.require_new(tx, name)

@@ -34,6 +34,7 @@ class Mounts:
     def mount(self, container: str, *, persistent: bool) -> tuple[Path, int]:
         """Mount it, or count one more hold on its mount. Returns the mountpoint, and the number of the hold."""
         layers = self._layers
+        self._database.require_writable()
         with self._database.read() as tx:
             row = rows.find(tx, container)
             place = rows.place_of(tx, container)

@@ -90,6 +90,9 @@ class Database:
         """
         return _Turn(self, durable=durable)
 
+    def require_writable(self) -> None:
+        """Raise `ReadOnlyStore` if nothing that lasts can be written: before work that would be in vain."""
+
     def read(self) -> AbstractContextManager[Transaction]:
         """A transaction that reads one state of the database, whatever is committed meanwhile."""
         return _Turn(self, durable=None)

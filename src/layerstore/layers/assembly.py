@@ -37,6 +37,7 @@ def assembling(layers: Layers, diff_ids: Sequence[DiffID], purpose: str, *, trus
 
     `trust`: do not look whether what is there is whole, for it is in use anyway.
     """
+    layers.database.require_writable()
     layers.check_depth(len(diff_ids))
     with layers.locks.several(of_diff(diff_id) for diff_id in diff_ids):
         assembly = Assembly(layers, diff_ids)

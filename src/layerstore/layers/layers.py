@@ -8,7 +8,7 @@ container or a lease reaches is ever removed. How layers come in is in `assembly
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from attrs import frozen
 from layerstore.database import Database
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import LayerKey, StorageDriver
-from layerstore.errors import Damaged, DepthExceeded, KernelError, NotFound
+from layerstore.errors import Damaged, DepthExceeded, KernelError, NotFound, ReadOnlyStore
 from layerstore.kernel.files import Writeback
 from layerstore.layers import rows
 from layerstore.layers.folders import Diff, Folders, Staged
@@ -87,6 +87,7 @@ class Layers:
         It is unpacked, unless the driver needs its parents for that. The result goes to `Images.add_staged` or to
         `discard`. Raises `DigestMismatch` and `InvalidArchive`, and leaves nothing then.
         """
+        self.database.require_writable()
         name = label or expected or ""
         told = None if progress is None else lambda done: progress(name, done, None)
         if self.folders.independent:
@@ -160,7 +161,7 @@ class Layers:
 
     def mark_damaged(self, key: LayerKey, *, damaged: bool = True) -> None:
         """Note in the row that the files of a diff are not what they were, or are again."""
-        with self.database.write() as tx:
+        with suppress(ReadOnlyStore), self.database.write() as tx:
             tx.execute("UPDATE diffs SET damaged = ? WHERE key = ?", (damaged, key))
 
     def check_depth(self, depth: int) -> None:
