@@ -95,7 +95,7 @@ def test_flags_keep_nothing_from_being_removed(
     box.remove()
     assert keys(store) == before
     store.close()
-    assert list((folder / "store" / "staging").iterdir()) == []
+    assert set(os.listdir(folder / "store" / "staging")) <= {".spare"}
     with store_of(folder, form) as again:
         assert again.check() == []
 
@@ -112,7 +112,7 @@ def test_committed_layer_with_an_immutable_root_is_removed(store: layerstore.Sto
     image.remove()
     assert keys(store) == set()
     store.close()
-    assert list((folder / "store" / "staging").iterdir()) == []
+    assert set(os.listdir(folder / "store" / "staging")) <= {".spare"}
 
 
 def test_what_was_written_where_nothing_was_mounted(store: layerstore.Store, folder: Path, box: Container) -> None:
@@ -126,7 +126,7 @@ def test_what_was_written_where_nothing_was_mounted(store: layerstore.Store, fol
     assert keys(store) == before
     assert not place.exists()
     store.close()
-    assert list((folder / "store" / "staging").iterdir()) == []
+    assert set(os.listdir(folder / "store" / "staging")) <= {".spare"}
 
 
 @pytest.mark.parametrize("form", ["btrfs"])
@@ -143,7 +143,7 @@ def test_subvolume_with_an_immutable_root_in_a_container(store: layerstore.Store
     box.remove()
     assert keys(store) == before
     store.close()
-    assert list((folder / "store" / "staging").iterdir()) == []
+    assert set(os.listdir(folder / "store" / "staging")) <= {".spare"}
 
 
 def deepen(root: Path, *, within: str = "folder") -> bool:
@@ -194,7 +194,7 @@ def test_path_that_is_too_long_for_a_layer(store: layerstore.Store, folder: Path
     box.remove()
     assert keys(store) == before
     store.close()
-    assert list((folder / "store" / "staging").iterdir()) == []
+    assert set(os.listdir(folder / "store" / "staging")) <= {".spare"}
 
 
 def test_device_that_means_a_removal(box: Container, form: str) -> None:
