@@ -78,6 +78,19 @@ def test_a_stream_that_does_not_block_has_not_ended(folder: Path) -> None:
     assert caught.value.errno == errno.EAGAIN
 
 
+def test_memory_that_python_cannot_get_is_told_in_words(folder: Path) -> None:
+    """As what has to be copied out of C, the index of a large layer say, may be too much."""
+
+    class Greedy(io.RawIOBase):
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer is one here
+            raise MemoryError
+
+    with pytest.raises(KernelError, match=os.strerror(errno.ENOMEM)) as caught:
+        unpack(Greedy(), _made(folder / "tree"), dialect=Dialect.OVERLAY, skeleton=folder / "skeleton")
+    assert caught.value.errno == errno.ENOMEM
+    assert caught.value.remedy
+
+
 # --- skeletons -------------------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,15 @@ def no_memory() -> KernelError:
     return call_failed("malloc", errno.ENOMEM)
 
 
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """While inside, memory that Python itself cannot get is told as that which C cannot get, in words."""
+    try:
+        yield
+    except MemoryError:
+        raise no_memory() from None
+
+
 def call_failed(call: str, number: int, path: str | bytes | os.PathLike[str] | None = None) -> KernelError:
     """The error for a system call that failed on `path`, with what can be done about it."""
     too_large = call == "setxattr" and number in _TOO_LARGE

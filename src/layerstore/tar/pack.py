@@ -20,7 +20,7 @@ from layerstore.digest import DiffID
 from layerstore.driver import Dialect
 from layerstore.errors import Damaged
 from layerstore.kernel._shim import ffi, lib
-from layerstore.tar.engine import MEND, failure_of, no_memory, notices, opened_if_there, taken
+from layerstore.tar.engine import MEND, failure_of, memory_told, no_memory, notices, opened_if_there, taken
 from layerstore.tar.skeleton import SkeletonReader, SkeletonWriter, shadow_of
 from layerstore.tar.unpack import DIALECTS
 
@@ -78,7 +78,7 @@ def pack(changes: Changes, root: int, *, skeleton: Path | None = None, write: Wr
     Raises `CannotRepresent` for a name that begins with `.wh.` and for a device 0/0, `KernelError` when a file cannot
     be read or becomes shorter meanwhile, and when there is no memory. What was written until then is worthless.
     """
-    with ExitStack() as undo:
+    with memory_told(), ExitStack() as undo:
         packer = lib.ls_pack_new(root, ffi.from_buffer(changes.raw), len(changes.raw))
         if packer == ffi.NULL:
             raise no_memory()
@@ -140,7 +140,7 @@ def export(skeleton: Path, tree: Path | int, write: Write, *, expected: DiffID) 
     that the tar must have. Raises `Damaged`, with the path within the layer of the first file that is not as it was,
     and `KernelError` when a file cannot be read, or there is no memory. What was written until then is worthless.
     """
-    with ExitStack() as undo:
+    with memory_told(), ExitStack() as undo:
         reader = undo.enter_context(SkeletonReader(skeleton))
         tree_fd = undo.enter_context(opened_if_there(tree))
         shadow_fd = undo.enter_context(opened_if_there(shadow_of(skeleton)))
@@ -185,12 +185,12 @@ def verify(skeleton: Path, tree: Path | int, *, dialect: Dialect, level: Level) 
     too little memory or too few descriptors. What was found until then is true; of the rest nothing is known.
     """
     try:
-        with SkeletonReader(skeleton) as reader:
+        with memory_told(), SkeletonReader(skeleton) as reader:
             index = reader.index()
     except Damaged as damaged:
         yield Damage("", damaged.message)
         return
-    with ExitStack() as undo:
+    with memory_told(), ExitStack() as undo:
         tree_fd = undo.enter_context(opened_if_there(tree))
         if tree_fd < 0:
             yield Damage("/", "the layer's folder is missing")

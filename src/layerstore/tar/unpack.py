@@ -21,7 +21,7 @@ from layerstore.digest import DiffID
 from layerstore.driver import Dialect
 from layerstore.errors import DigestMismatch, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
-from layerstore.tar.engine import failure_of, no_memory, notices, opened_tree, strings, taken
+from layerstore.tar.engine import failure_of, memory_told, no_memory, notices, opened_tree, strings, taken
 from layerstore.tar.skeleton import SkeletonWriter, shadow_of
 
 DIALECTS = {
@@ -94,7 +94,7 @@ def unpack(
     (a mark that the dialect has no room for), `KernelError` (no space, no permission, no memory) with the path within
     the layer. The skeleton is whole or not there; what was made in `tree` until then is left for the caller to discard.
     """
-    with ExitStack() as undo:
+    with memory_told(), ExitStack() as undo:
         tree_fd = undo.enter_context(opened_tree(tree))
         nothing = lib.LS_BELOW_NOTHING if bottom else lib.LS_BELOW_UNKNOWN
         unpacker = lib.ls_unpack_new(
