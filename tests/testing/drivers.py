@@ -53,7 +53,7 @@ class Case:
     @property
     def is_first(self) -> bool:
         """Is it the first of its driver and mode, and made by the kernel alone?"""
-        return not self.is_fuse and self.filesystem == dict(_ALL[self.driver])[self.options][0]
+        return not self.is_fuse and self.filesystem == dict(_ALL[self.driver]).get(self.options, ("",))[0]
 
     @property
     def limits(self) -> Limits:
@@ -61,7 +61,12 @@ class Case:
         return FUSE_OVERLAYFS if self.is_fuse else NO_LIMITS
 
     def __str__(self) -> str:
-        return "-".join([self.driver, *(option.partition("=")[2] for option in self.options), self.filesystem])
+        return "-".join([self.driver, *map(_word, self.options), self.filesystem])
+
+
+def _word(option: str) -> str:
+    name, _, value = option.partition("=")
+    return name.partition(".")[2] if value == "true" else value
 
 
 def _installed() -> list[Case]:
@@ -76,3 +81,10 @@ def _installed() -> list[Case]:
 
 
 CASES = _installed()
+
+VARIANTS = [
+    Case("overlay2", ("overlay2.metacopy=true",), "ext4"),
+    Case("overlay2", ("overlay2.redirect_dir=true",), "ext4"),
+    Case("vfs", ("vfs.copy=copy",), "xfs"),
+]
+"""Options under which containers are written in another way. They are tried with what concerns containers alone."""

@@ -11,7 +11,10 @@ import pytest
 from layerstore import config, plugins
 from layerstore.driver import StorageDriver
 from layerstore.testing.conformance import DriverConformance
-from testing.drivers import CASES, Case
+from layerstore.testing.conformance.containers import Containers
+from layerstore.testing.conformance.sealing import Sealing
+from layerstore.testing.conformance.subject import Subject
+from testing.drivers import CASES, VARIANTS, Case
 
 pytestmark = pytest.mark.root
 
@@ -27,16 +30,15 @@ FUSE_FAULTS = {
 }
 """What fuse-overlayfs does otherwise than the kernel, by program or test. Nothing that the driver could mend."""
 
-COSTLY = ("Breaking.", "PowerCuts.")
-"""Classes of the kit that try every point of failure."""
+COSTLY = ("Breaking.",)
+"""The class of the kit that tries every point of failure."""
 
 EXACT = ("Breaking.", "Copies.", "Finding.", "PowerCuts.", "Sealing.")
 """Classes of the kit in which nearly every test meets a fault of fuse-overlayfs."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-class TestDrivers(DriverConformance):
-    """Every behaviour, of each driver in each of its modes."""
+class Ours(Subject):
+    """A case says which driver it is."""
 
     @pytest.fixture
     def driver(self, case: Case) -> type[StorageDriver]:
@@ -66,3 +68,13 @@ class TestDrivers(DriverConformance):
     @pytest.fixture
     def home(self, case: Case, backing: Callable[[str], Path]) -> Path:
         return backing(case.filesystem) / case.driver
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestDrivers(Ours, DriverConformance):
+    """Every behaviour, of each driver in each of its modes."""
+
+
+@pytest.mark.parametrize("case", VARIANTS, ids=str)
+class TestOptions(Ours, Containers, Sealing):
+    """What concerns containers, where an option has them written otherwise."""

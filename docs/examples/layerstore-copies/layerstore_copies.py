@@ -7,7 +7,7 @@ from attrs import make_class
 
 from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
 from layerstore.errors import DriverNotSupported
-from layerstore.kernel.files import filesystem_type, fsync_folder, make_plain_folder, syncfs
+from layerstore.kernel.files import filesystem_type, fsync_folder, make_plain_folder, remove_tree, syncfs
 
 
 class Copies(StorageDriver):
@@ -26,14 +26,22 @@ class Copies(StorageDriver):
         return Backing(filesystem_type(folder), CopyOnWrite.NONE, quota=False)
 
     def create(self, layer, parents, *, staged=False, size=None):
+        if size is not None:
+            raise DriverNotSupported("copies cannot limit the size of a container", remedy="Leave the size out.")
         made = self.staging / layer  # where nobody sees it, and a crash leaves it for the core to delete
-        (made / "merged").mkdir(parents=True)
-        make_plain_folder(made / "tree")
-        if parents:
-            subprocess.run(["cp", "-a", f"{self.tree(parents[0])}/.", made / "tree"], check=True)
-        if not staged:
-            syncfs(made)
-            made.rename(self.home / layer)  # one step: it is whole, or not there
+        try:
+            (made / "merged").mkdir(parents=True)
+            make_plain_folder(made / "tree")
+            if parents:
+                subprocess.run(["cp", "-a", f"{self.tree(parents[0])}/.", made / "tree"], check=True)
+            if not staged:
+                syncfs(made)  # before it can be seen: a copy that is half on the disk would look like a container
+                made.rename(self.home / layer)  # one step: it is whole, or not there
+                fsync_folder(self.home)
+        except BaseException:
+            self.remove(layer)
+            remove_tree(made)
+            raise
 
     def tree(self, layer):
         return (self.staging if (self.staging / layer).exists() else self.home) / layer / "tree"

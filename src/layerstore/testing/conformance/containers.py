@@ -198,6 +198,7 @@ class Containers(Subject):
         assert list(map(str, other.changes(box, image))) == ["A /new"]
         with other.mount(box, image) as root:
             assert (root / "new").read_text() == "x"
+            (root / "more").touch()
 
     def test_a_size_is_kept(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
         driver = bench.driver

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from layerstore.driver import LayerKey, StorageDriver
 from layerstore.kernel.files import remove_tree
 from layerstore.testing.conformance.examples import BASE
 from layerstore.testing.conformance.subject import Subject
 from layerstore.testing.tars import file, folder, symlink
 from layerstore.testing.workbench import Workbench
+
+
+def _counts_itself(bench: Workbench[StorageDriver]) -> bool:
+    """Of a whole tree the base class counts all; who counts otherwise means what the layer has by itself."""
+    return bench.driver.capabilities.independent_layers or type(bench.driver).usage is not StorageDriver.usage
 
 
 class Telling(Subject):
@@ -43,7 +50,7 @@ class Telling(Subject):
         outside = bench.driver.home.parent / "outside"
         (outside / "deep").mkdir(parents=True)
         (outside / "deep/large").write_bytes(os.urandom(4 << 20))
-        for below in ([], bench.stack(BASE)):
+        for below in ([], bench.stack(BASE)) if _counts_itself(bench) else ([],):
             made = bench.staged(below, folder(b"d"), symlink(b"out", os.fsencode(outside)), symlink(b"d/up", b".."))
             tree = bench.tree(made)
             (tree / "d/large").write_bytes(os.urandom(1 << 20))
@@ -61,6 +68,8 @@ class Telling(Subject):
         remove_tree(outside)
 
     def test_usage_of_a_container_is_what_it_wrote(self, bench: Workbench[StorageDriver]) -> None:
+        if not _counts_itself(bench):
+            pytest.skip("it leaves that to the base class, which walks the tree")
         image = bench.stack([file(b"large", os.urandom(3 << 20)), file(b"small", b"x")])
         box = bench.container(image)
         os.sync()
