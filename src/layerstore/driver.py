@@ -167,7 +167,7 @@ class StorageDriver(ABC):
 
     @abstractmethod
     def mounts(self, layer: LayerKey, parents: Sequence[LayerKey], *, read_only: bool) -> Sequence[Mount]:
-        """The recipe that shows `layer` on `parents` as one tree. The core mounts it, and unmounts it in reverse.
+        """The recipe that shows `layer` on `parents` as one tree. The core mounts it, and unmounts it.
 
         `read_only` works for each layer, writable or committed, and while a writable mount of it exists; the writable
         recipe is asked for only for layers that are not sealed.

@@ -13,8 +13,10 @@ import tarfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from core.adding import Adder
@@ -29,7 +31,7 @@ from layerstore.errors import (
     NotFound,
 )
 from layerstore.images import Image
-from layerstore.kernel.mounts import mount_id
+from layerstore.kernel.mounts import Mount, mount_id, mounts_below
 from layerstore.store import Store
 from support import images as make
 
@@ -600,3 +602,31 @@ def test_sealed_layer_is_shared_only_where_the_root_looks_the_same(
             roots.append(root.stat().st_mode & 0o777)
     assert roots == [0o755, 0o711]
     assert store.check(content=True) == []
+
+
+def test_recipe_of_several_mounts_is_wholly_unmounted(
+    store: Store, image: Image, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a driver has it whose layers must be mounted before they can be stacked."""
+    real = type(store.layers.driver).mounts
+    place = data_root / "overlay2" / ".below"
+    place.mkdir()
+
+    def several(*args: Any, **more: Any) -> Sequence[Mount]:
+        [overlay] = real(*args, **more)
+        lowest = [value for key, value in overlay.options if key == "lowerdir+"][-1]
+        options = tuple((key, str(place) if value == lowest else value) for key, value in overlay.options)
+        return (Mount("bind", str(lowest), read_only=True, target=str(place)), evolve(overlay, options=options))
+
+    monkeypatch.setattr(type(store.layers.driver), "mounts", several)
+    box = store.create_container(image, name="box")
+    for _ in range(2):
+        with box.mount() as root:
+            (root / "new").write_text((root / "etc/passwd").read_text())
+            assert [path for _, path in mounts_below(data_root)] == [root]
+        assert mounts_below(data_root) == []
+    with image.mount() as root:
+        assert (root / "etc/passwd").read_text() == "root:x:0:0\n"
+        assert mounts_below(data_root) == []
+    assert "/new" in [str(change.path) for change in box.changes()]
+    assert mounts_below(data_root) == mounts_below(root.parent) == []

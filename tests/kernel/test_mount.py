@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -167,8 +168,61 @@ def test_a_recipe_of_several_mounts_stands_on_the_first_ones(stack: Stack, inter
     mounted([bind, overlay], stack.merged)
 
     assert sorted(os.listdir(stack.merged)) == ["0", "2", "same"]
+    assert [place for _, place in mounts_below(stack.folder)] == [stack.merged]
     unmount(stack.merged)
-    unmount(below)
+    assert mounts_below(stack.folder) == []
+
+
+@pytest.mark.parametrize("kind", ["bind", "overlay"])
+def test_the_mounts_below_live_as_long_as_the_one_above(stack: Stack, interface: str, kind: str) -> None:
+    """And no longer: the lowest is of a device, which nobody else gets as long as it is mounted anywhere."""
+    places = [stack.folder / "first", stack.folder / "second"]
+    for place in places:
+        place.mkdir()
+    image = stack.folder / "image"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    device = subprocess.run(
+        ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    try:
+        lowest = Mount("ext4", device, read_only=True, target=str(places[0]))
+        middle = Mount("bind", str(places[0]), target=str(places[1]), read_only=True)
+        overlay = (("lowerdir+", str(places[1])), ("lowerdir+", str(stack.lowers[0])))
+        bind = Mount("bind", str(places[1]), read_only=True)
+        recipe = [lowest, middle, bind if kind == "bind" else Mount("overlay", "overlay", overlay, True)]
+        attach(recipe, stack.merged)
+        assert [place for _, place in mounts_below(stack.folder)] == [stack.merged]
+        assert "lost+found" in os.listdir(stack.merged)
+        unmount(stack.merged)
+        with detached(recipe) as tree:
+            assert mounts_below(stack.folder) == []
+            assert "lost+found" in os.listdir(tree)
+        os.close(os.open(device, os.O_RDWR | os.O_EXCL))  # which is refused for a device that is mounted
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_a_process_that_dies_leaves_none_of_several_mounts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = stack.folder / "below"
+    below.mkdir()
+    bind = Mount("bind", str(stack.lowers[2]), target=str(below))
+    overlay = Mount("overlay", "overlay", (("lowerdir+", str(below)), ("lowerdir+", str(stack.lowers[0]))), True)
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    real = mounting._new_tree
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(mounting, "_new_tree", lambda mount: die() if mount is overlay else real(mount))
+            attach([bind, overlay], stack.merged)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert mounts_below(stack.folder) == []
 
 
 def test_a_failure_undoes_the_mounts_before_it(stack: Stack, interface: str) -> None:

@@ -197,6 +197,12 @@ int ls_mounts_under(uint64_t under, uint64_t after, uint64_t *ids, size_t room) 
     return result(syscall(SYS_listmount, &request, ids, room, 0));
 }
 
+int ls_leave_namespace(void) {
+    if (unshare(CLONE_NEWNS) < 0)
+        return -errno;
+    return result(syscall(SYS_mount, NULL, "/", NULL, (unsigned long)(MS_REC | MS_PRIVATE), NULL));
+}
+
 int ls_mountpoint(uint64_t id, char *path, size_t room) {
     struct mount_request request = {.size = sizeof request, .mount_id = id, .parameter = STATMOUNT_MNT_POINT};
     size_t size = sizeof(struct mount_answer) + room;

@@ -36,6 +36,9 @@ int ls_mount_bind(const char *source, const char *target, unsigned int attribute
 
 int ls_unmount(const char *target, int lazy);
 
+/* Gives the calling thread a mount namespace of its own: what it mounts is seen nowhere else, and gone when it ends. */
+int ls_leave_namespace(void);
+
 /* The mount that `path` lies on: its ID, never used again where `unique`, and whether `path` is its root. The old ID is
    the one that /proc/PID/mountinfo shows. */
 struct ls_mount_facts {

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import FOLDER, HANDLE, MORE_DESCRIPTORS, NO_DESCRIPTORS, open_path, opened
+from layerstore.kernel.mounts.apart import apart
 from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, PAGE, Mount, OldKernel, words_of
 from layerstore.kernel.mounts.table import id_of
 
@@ -38,15 +40,18 @@ _by_descriptor = True
 
 
 def attach(mounts: Sequence[Mount], target: Path) -> int:
-    """Mount the recipe so that its tree is seen at `target`, and return the ID of the mount there (see `mount_id`)."""
-    with ExitStack() as undo:
-        top = 0
-        for mount in mounts:
-            where = target if mount.target is None else Path(mount.target)
-            top = _attach_one(mount, where)
-            undo.callback(_undo, where)
-        undo.pop_all()
-    return top
+    """Mount the recipe so that its tree is seen at `target`, and return the ID of the mount there (see `mount_id`).
+
+    It is the only one to be unmounted: those that it stands on are attached nowhere, and go with it.
+    """
+    *below, top = mounts
+    if below and _by_descriptor:
+        with suppress(OldKernel):
+            return _attach_tree(_tree_on(below, top), top, target)
+    with ExitStack() as away:
+        for mount in below:
+            away.callback(_attached_below(mount))
+        return _attach_one(top, target)
 
 
 @contextmanager
@@ -54,11 +59,7 @@ def detached(mounts: Sequence[Mount]) -> Iterator[int]:
     """The recipe's tree, attached nowhere, as a readable directory descriptor. It is gone with the last descriptor."""
     *below, top = mounts
     with ExitStack() as undo:
-        for mount in below:
-            where = Path(mount.target or "")
-            _attach_one(mount, where)
-            undo.callback(_undo, where)
-        tree = _detached_one(top)
+        tree = _detached_on(below, top)
         undo.callback(os.close, tree)
         # The descriptor of a mount is O_PATH: good for openat, not for reading.
         folder = open_path(f"/proc/self/fd/{tree}", FOLDER)
@@ -85,13 +86,7 @@ def _attach_one(mount: Mount, target: Path) -> int:
         except OldKernel:
             pass
         else:
-            try:
-                answer = lib.ls_attach(tree, os.fsencode(target))
-                if answer < 0:
-                    raise _refused("move_mount", mount, -answer, target)
-                return id_of(tree)
-            finally:
-                os.close(tree)
+            return _attach_tree(tree, mount, target)
     _mount_old(mount, target)
     try:
         with opened(target, HANDLE) as seen:
@@ -100,6 +95,45 @@ def _attach_one(mount: Mount, target: Path) -> int:
     except BaseException:
         _undo(target)
         raise
+
+
+def _attach_tree(tree: int, mount: Mount, target: Path) -> int:
+    try:
+        answer = lib.ls_attach(tree, os.fsencode(target))
+        if answer < 0:
+            raise _refused("move_mount", mount, -answer, target)
+        return id_of(tree)
+    finally:
+        os.close(tree)
+
+
+def _attached_below(mount: Mount) -> Callable[[], None]:
+    """Attach a mount that another one will stand on; what takes its name away, which leaves it to that one."""
+    where = Path(mount.target or "")
+    _attach_one(mount, where)
+    return partial(_undo, where)
+
+
+def _detached_on(below: Sequence[Mount], top: Mount) -> int:
+    """A detached mount that stands on others."""
+    if below and _by_descriptor:
+        with suppress(OldKernel):
+            return _tree_on(below, top)
+    with ExitStack() as away:
+        for mount in below:
+            away.callback(_attached_below(mount))
+        return _detached_one(top)
+
+
+def _tree_on(below: Sequence[Mount], top: Mount) -> int:
+    """The same; what is below is at no moment seen by anybody else."""
+
+    def make() -> int:
+        for mount in below:
+            _attach_one(mount, Path(mount.target or ""))
+        return _new_tree(top)
+
+    return apart(make)
 
 
 def _detached_one(mount: Mount) -> int:

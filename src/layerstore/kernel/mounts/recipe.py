@@ -23,8 +23,9 @@ class Mount:
     `lowerdir+` is given once a layer, topmost first, as in the kernel's new mount interface. The type `bind` shows the
     directory `source` a second time; `fuse.fuse-overlayfs` and `aufs` take their layers as overlay does (`upperdir`
     being aufs' writable branch). The options `noatime`, `nodev`, `nosuid`, `noexec` and `nodiratime` are those of
-    the mount, for every type. `target` is None for the mount that becomes the tree itself; an absolute path for one
-    that another mount of the same recipe stands on.
+    the mount, for every type. `target` is None for the mount that becomes the tree itself, the last of its recipe; the
+    absolute path of a folder for one that a later mount of the same recipe stands on. That one is seen there while the
+    recipe is mounted and at no other time, and where the kernel allows it (by mount(2) it does not), by nobody else.
     """
 
     type: str
