@@ -6,8 +6,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LS_FAIL_TOO_LONG 5 /* kind: a path that no layer can have */
-
 struct ls_changes;
 
 /* NULL: no memory. */

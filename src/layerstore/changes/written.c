@@ -58,8 +58,7 @@ static int write_whiteout(struct writing *writing, const char *path) {
     int rc = ls_whiteout_path(&marker, path, strlen(path));
     if (rc)
         return ls_fail(writing->failure, "malloc", rc);
-    return mknodat(writing->target, (char *)marker.data, S_IFREG | 0444, 0) ? LS_FAIL(writing->failure, "whiteout of")
-                                                                            : 0;
+    return mknodat(writing->target, (char *)marker.data, S_IFREG | 0444, 0) ? LS_FAIL(writing->failure, "mknodat") : 0;
 }
 
 static bool would_be_a_mark(const char *path, const struct stat *facts) {

@@ -19,13 +19,7 @@
 #define LS_BELOW_UNKNOWN -1
 #define LS_BELOW_NOTHING -2
 
-/* Kinds of failure beside LS_FAIL_SYSTEM: the tar is wrong; what is stored is not what was stored; the driver's form
- * has no room for it; a tar has no room for it. The path of a failure is one within the layer, without a slash before
- * it, or an absolute one of the host. */
-#define LS_FAIL_ARCHIVE 1
-#define LS_FAIL_DAMAGED 3
-#define LS_FAIL_DIALECT 4
-#define LS_FAIL_TAR 5
+/* The path of a failure is one within the layer, without a slash before it, or an absolute one of the host. */
 
 struct ls_unpack;
 

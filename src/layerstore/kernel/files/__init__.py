@@ -1,7 +1,8 @@
 """Files and folders: what `os` and `shutil` cannot do, or do by names that another process could change meanwhile.
 
 `descriptors` opens, `data` shares and copies what files hold, `folders` makes and removes whole folders, `syncing` puts
-it all on the disk, `filesystems` tells what a filesystem is and can do. `quota` is about limits on folders.
+it all on the disk, `filesystems` tells what a filesystem is and can do. `quota` is about limits on folders. `failure`
+makes errors of what the C parts tell.
 """
 
 from layerstore.kernel.files.data import clone_file, copy_data, write_in_place

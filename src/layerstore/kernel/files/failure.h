@@ -16,7 +16,13 @@
 #include <errno.h>
 #include <stddef.h>
 
-#define LS_FAIL_SYSTEM 2 /* kind: a call failed; the other kinds belong to tars, see tar/unpack.h */
+/* Kinds of failure. */
+#define LS_FAIL_ARCHIVE 1  /* a tar is wrong */
+#define LS_FAIL_SYSTEM 2   /* a call failed */
+#define LS_FAIL_DAMAGED 3  /* what is stored is not what was stored */
+#define LS_FAIL_DIALECT 4  /* the driver's form has no room for it */
+#define LS_FAIL_TAR 5      /* a tar has no room for it */
+#define LS_FAIL_TOO_LONG 6 /* a path is longer than any layer can have */
 
 /* `code` is a positive errno, 0 while there is no failure. `what` is the name of the call, or for other kinds a sentence;
  * it is static. `path` is "" where there is none to name, and never longer than the kernel takes: a longer one keeps its

@@ -58,7 +58,11 @@ int ls_write_in_place(int fd) {
 }
 
 int ls_clone_file(int from, int to) {
-    return ioctl(to, FICLONE, from) < 0 ? -errno : 0;
+    int rc;
+    do
+        rc = ioctl(to, FICLONE, from);
+    while (rc < 0 && errno == EINTR);
+    return rc < 0 ? -errno : 0;
 }
 
 static int64_t copy_by_hand(int from, int to, off_t at, off_t end) {
