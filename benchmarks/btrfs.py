@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.bench import Measured, machine, run, table, write_results
 from layerstore.changes import compare_trees
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, LayerKey, State, StorageDriver, look
 from layerstore.kernel.files import syncfs
 from layerstore.kernel.mounts import mounting
 from layerstore.testing.filesystems import Filesystems, enter_private_namespace
@@ -32,27 +32,29 @@ DONE, BARE = "driver", "bare ioctls"
 STEPS = ("create", "seal", "remove", "remove the sealed one")
 
 
-def key() -> LayerKey:
-    return LayerKey(os.urandom(16).hex())
+def new(state: State) -> Layer:
+    """A layer that is still to be made."""
+    return Layer(LayerKey(os.urandom(16).hex()), state)
 
 
-def image(driver: Btrfs, files: int) -> LayerKey:
+def image(driver: Btrfs, files: int) -> Layer:
     """A committed layer of so many small files, a hundred in a folder."""
-    layer = key()
-    driver.create(layer, (), staged=True)
+    layer = new(State.STAGED)
+    driver.create(layer, ())
     tree = driver.tree(layer)
     for number in range(files):
         if number % 100 == 0:
             (tree / f"{number // 100}").mkdir()
         (tree / f"{number // 100}/{number}").write_bytes(b"%d\n" % number * 300)
     syncfs(driver.home)
-    return driver.seal(layer, ())
+    return Layer(driver.seal(layer, ()))
 
 
-def changed(driver: Btrfs, parents: Sequence[LayerKey]) -> LayerKey:
+def changed(driver: Btrfs, parents: Sequence[Layer]) -> Layer:
     """A container in which ten files were changed."""
-    layer = key()
+    layer = new(State.WRITABLE)
     driver.create(layer, parents)
+    driver.prepare(layer, parents, read_only=False)
     place = driver.mountpoint(layer)
     mounting.attach(driver.mounts(layer, parents, read_only=False), place)
     try:
@@ -77,10 +79,10 @@ def measure_changes(driver: Btrfs, files: int, rounds: int) -> list[Measured]:
 
     def attributes() -> object:
         with (
-            mounting.detached(driver.mounts(layer, parents, read_only=True)) as new,
-            mounting.detached(driver.mounts(parents[0], (), read_only=True)) as old,
+            look(driver, layer, parents) as mine,
+            look(driver, parents[0], ()) as theirs,
         ):
-            return compare_trees(new, old)
+            return compare_trees(mine, theirs)
 
     acts: dict[str, Callable[[], object]] = {
         BY_GENERATION: lambda: driver.changes(layer, parents),
@@ -103,11 +105,11 @@ def measure_life(driver: Btrfs, place: Path, files: int, rounds: int) -> list[Me
     seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
 
     def own() -> list[float]:
-        layer = key()
+        layer = new(State.WRITABLE)
         times = [time.perf_counter()]
         driver.create(layer, parents)
         times.append(time.perf_counter())
-        sealed = driver.seal(layer, parents)
+        sealed = Layer(driver.seal(layer, parents))
         times.append(time.perf_counter())
         for one in (layer, sealed):
             driver.remove(one)

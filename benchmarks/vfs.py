@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.bench import Measured, filesystem, machine, run, table, write_results
 from layerstore.changes import compare_copied, compare_trees
-from layerstore.driver import LayerKey
+from layerstore.driver import Layer, LayerKey, State
 from layerstore.kernel.copying import copy_tree
 from layerstore.kernel.files import remove_tree, syncfs
 from layerstore_vfs import Settings, Vfs
@@ -50,12 +50,12 @@ def measure(place: Path, kind: str, *, rounds: int) -> list[Measured]:
     home.mkdir()
     staging.mkdir()
     driver = Vfs(home, staging, Settings())
-    base = LayerKey("0" * 32)
-    driver.create(base, [], staged=True)
-    grow(driver.tree(base))
-    driver.seal(base, [])
+    made = Layer(LayerKey("0" * 32), State.STAGED)
+    driver.create(made, [])
+    grow(driver.tree(made))
+    base = Layer(driver.seal(made, []))
     tree, copy = driver.tree(base), place / "copy"
-    child = LayerKey("1" * 32)
+    child = Layer(LayerKey("1" * 32), State.WRITABLE)
 
     def cp_sync() -> None:
         run("cp", "-a", "--reflink=auto", tree, copy)
@@ -75,7 +75,7 @@ def measure(place: Path, kind: str, *, rounds: int) -> list[Measured]:
             deeds[name]()
             seconds[name].append(time.perf_counter() - begin)
             driver.remove(child)
-            for left in (copy, staging / child):
+            for left in (copy, staging / child.key):
                 remove_tree(left)
         find_changes(tree, copy, seconds)
         print(f"{kind}: round {number} of {rounds}", file=sys.stderr, flush=True)

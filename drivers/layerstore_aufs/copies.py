@@ -16,7 +16,7 @@ from pathlib import Path
 
 from layerstore.changes import Changes, compare_copied, compare_trees
 from layerstore.changes.linked import link_stack
-from layerstore.driver import LayerKey, Usage, usage_of, usage_of_changes
+from layerstore.driver import Layer, State, Usage, usage_of, usage_of_changes
 from layerstore.errors import CannotRepresent
 from layerstore.kernel import files
 from layerstore.kernel.copying import copy_tree, listed
@@ -25,78 +25,82 @@ from layerstore.kernel.mounts import boot_id
 
 TREES, LISTS, _CACHE = "trees", "copied", "copies"
 
-_STACK = "stack"
-"""Beside a tree of links: the layers that it shows."""
+_TREE, _STACK = "tree", "stack"
+"""A tree of links, and beside it the layers that it shows."""
 
 
 class Copies:
     """The copies of one home. `own` says where a layer's own files lie."""
 
-    def __init__(self, home: Path, staging: Path, own: Callable[[LayerKey], Path]) -> None:
+    def __init__(self, home: Path, staging: Path, own: Callable[[Layer], Path]) -> None:
         self._home = home
         self._staging = staging
         self._own = own
         self._swept = False
 
-    def tree(self, layer: LayerKey) -> Path:
+    def tree(self, layer: Layer) -> Path:
         """Where the tree of a container lies, if it was made by copying."""
-        return self._home / TREES / layer
+        return self._home / TREES / layer.key
 
-    def has(self, layer: LayerKey) -> bool:
+    def has(self, layer: Layer) -> bool:
         """Is it a container that was made by copying?"""
-        return self.tree(layer).is_dir()
+        return layer.state is State.WRITABLE and self.tree(layer).is_dir()
 
-    def look(self, stack: Sequence[LayerKey]) -> Path:
-        """The tree that a stack shows, its topmost layer first; to read only."""
-        name = _name_of(stack)
-        folder = self._home / _CACHE / boot_id() / name
+    def shown(self, stack: Sequence[Layer]) -> Path:
+        """Where the tree that a stack shows, its topmost layer first, lies once `show` has made it; to read only."""
+        return self._home / _CACHE / boot_id() / _name_of(stack) / _TREE
+
+    def show(self, stack: Sequence[Layer]) -> Path:
+        """Make it, if there is none in this boot."""
+        tree = self.shown(stack)
+        folder = tree.parent
         if not folder.is_dir():
             self._sweep()
-            fresh = self._staging / f"{name}-{os.urandom(4).hex()}"
+            fresh = self._staging / f"{folder.name}-{os.urandom(4).hex()}"
             fresh.mkdir(mode=0o700)
             try:
-                (fresh / _STACK).write_text("\n".join(stack) + "\n")
-                files.make_plain_folder(fresh / "tree")
-                link_stack([self._own(layer) for layer in stack], fresh / "tree")
+                (fresh / _STACK).write_text("".join(f"{layer.key}\n" for layer in stack))
+                files.make_plain_folder(fresh / _TREE)
+                link_stack([self._own(layer) for layer in stack], fresh / _TREE)
                 folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _rename_unless_there(fresh, folder)
             finally:
                 files.remove_tree(fresh)
-        return folder / "tree"
+        return tree
 
-    def make(self, layer: LayerKey, stack: Sequence[LayerKey], *, compared: bool) -> None:
+    def make(self, layer: Layer, stack: Sequence[Layer], *, compared: bool) -> None:
         """Make the tree of a container that shows `stack`; durable when this returns.
 
         `compared`: the stack is what the container is compared with later.
         """
-        fresh, note = self._staging / f"{layer}.tree", self._staging / f"{layer}.copied"
+        fresh, note = self._staging / f"{layer.key}.tree", self._staging / f"{layer.key}.copied"
         for kind in (TREES, LISTS):  # left by a death or a power cut
-            remove_all(self.move(self._home / kind / layer, f"{layer}.{kind}"))
+            remove_all(self.move(self._home / kind / layer.key, f"{layer.key}.{kind}"))
         try:
             copied = None
             if stack:
-                copied = copy_tree(self.look(stack), fresh)
+                copied = copy_tree(self.show(stack), fresh)
             else:
                 files.make_plain_folder(fresh)
             files.syncfs(fresh)
             if compared:
                 # Not synced: after a power cut it is not believed anyway.
                 note.write_bytes(b"" if copied is None else copied.note(fresh, _name_of(stack)))
-                note.rename(self._home / LISTS / layer)
+                note.rename(self._home / LISTS / layer.key)
             fresh.rename(self.tree(layer))
             files.fsync_folder(self._home / TREES)
         finally:
             files.remove_tree(fresh)
             note.unlink(missing_ok=True)
 
-    def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
+    def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         """What a container that was made by copying changes."""
         with self._views(layer, parents) as (new, old):
             if old is None:
                 return compare_trees(new, None)
             return compare_copied(new, old, self._told(layer, parents))
 
-    def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
+    def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         """What these changes occupy. Without a list, what has its old size and time is not read, but unaltered."""
         with self._views(layer, parents) as (new, old):
             told = self._told(layer, parents) if parents else b""
@@ -107,19 +111,19 @@ class Copies:
             return usage_of_changes(new, found)
 
     @contextmanager
-    def _views(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Iterator[tuple[int, int | None]]:
+    def _views(self, layer: Layer, parents: Sequence[Layer]) -> Iterator[tuple[int, int | None]]:
         """Directory descriptors of a container's tree, and of the stack that it began as."""
         with opened(self.tree(layer), FOLDER) as new:
             if not parents:
                 yield new, None
                 return
-            with opened(self.look(parents), FOLDER) as old:
+            with opened(self.show(parents), FOLDER) as old:
                 yield new, old
 
-    def _told(self, layer: LayerKey, parents: Sequence[LayerKey]) -> bytes:
-        return listed(self._home / LISTS / layer, self.tree(layer), _name_of(parents))
+    def _told(self, layer: Layer, parents: Sequence[Layer]) -> bytes:
+        return listed(self._home / LISTS / layer.key, self.tree(layer), _name_of(parents))
 
-    def forget(self, layer: LayerKey) -> list[Path]:
+    def forget(self, layer: Layer) -> list[Path]:
         """Move every tree of links that shows `layer` into staging, under names that begin with its key."""
         moved: list[Path] = []
         cache = self._home / _CACHE / boot_id()
@@ -132,8 +136,8 @@ class Copies:
                 shown = (cache / name / _STACK).read_text().split()
             except OSError:
                 continue  # somebody else does
-            if layer in shown:
-                moved += self.move(cache / name, f"{layer}.{name}")
+            if layer.key in shown:
+                moved += self.move(cache / name, f"{layer.key}.{name}")
         return moved
 
     def move(self, path: Path, name: str) -> list[Path]:
@@ -155,9 +159,9 @@ class Copies:
                 remove_all(self.move(self._home / _CACHE / boot, f"boot-{boot}"))
 
 
-def _name_of(stack: Sequence[LayerKey]) -> str:
-    digest = hashlib.sha256("\n".join(stack).encode()).hexdigest()[:16]
-    return f"{stack[0]}.{digest}"
+def _name_of(stack: Sequence[Layer]) -> str:
+    digest = hashlib.sha256("\n".join(layer.key for layer in stack).encode()).hexdigest()[:16]
+    return f"{stack[0].key}.{digest}"
 
 
 def remove_all(paths: Sequence[Path]) -> None:

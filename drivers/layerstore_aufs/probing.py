@@ -22,7 +22,7 @@ from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import files
 from layerstore.kernel.mounts import AUFS, FUSE_OVERLAYFS, boot_id, detached, fuse
 from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
-from layerstore_aufs.settings import ATTRIBUTES, Mode, Settings
+from layerstore_aufs.settings import ATTRIBUTES, AUTO, Mode, Settings
 
 ANSWER = ".backing"
 
@@ -46,6 +46,9 @@ _MODES = {
 }
 
 
+_NOT_FUSE = "fuse-overlayfs alters times, modes and links of files: it is taken by word only (aufs.mode=fuse)"
+
+
 @frozen
 class Found:
     """The mode that is taken, what it works on, and why no better one is: (mode, reason, remedy)."""
@@ -58,8 +61,9 @@ class Found:
 def find(home: Path, options: Settings) -> Found:
     """The best mode that works in `home` (or will: it need not exist yet). Raises `DriverNotSupported`."""
     folder = nearest_folder(home)
+    tried = [mode.value for mode in _candidates(options)]
     question = json.dumps(
-        [boot_id(), os.stat(folder).st_dev, str(folder), _plain(options), _has_aufs(), fuse.program()]
+        [boot_id(), os.stat(folder).st_dev, str(folder), _plain(options), tried, _has_aufs(), fuse.program()]
     )
     known = _known(home, question)
     if known is not None:
@@ -142,6 +146,7 @@ def _tried(folder: Path, options: Settings) -> Found:
         ("Backing Filesystem", _DOCKER_NAMES.get(filesystem, filesystem)),
         ("Mode", f"{mode.value} ({_MODES[mode]})"),
         *((f"Not {refused.value}", reason) for refused, reason, _ in refusals),
+        *([("Not fuse", _NOT_FUSE)] if options.mode is None and mode is Mode.COPY else []),
         ("Copy-up" if mode is not Mode.COPY else "Copies", "reflink" if block else "full"),
     ]
     backing = Backing(filesystem, CopyOnWrite.BLOCK if block else whole, quota=False, notes=tuple(notes))
@@ -152,7 +157,7 @@ def _first_that_works(
     place: Path, folder: Path, options: Settings
 ) -> tuple[Mode, tuple[tuple[Mode, str, str | None], ...]]:
     refusals: list[tuple[Mode, str, str | None]] = []
-    for mode in Mode if options.mode is None else (options.mode,):
+    for mode in _candidates(options):
         reason = refusal(mode, folder) or _failure(mode, place / mode.value, options)
         if reason is None:
             return mode, tuple(refusals)
@@ -218,6 +223,10 @@ def _has_aufs() -> bool:
 
 
 # ---- remembering
+
+
+def _candidates(options: Settings) -> tuple[Mode, ...]:
+    return AUTO if options.mode is None else (options.mode,)
 
 
 def _plain(options: Settings) -> dict[str, Any]:

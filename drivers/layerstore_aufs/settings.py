@@ -16,11 +16,15 @@ _OWN = frozenset({"br", "append", "lowerdir", "lowerdir+", "upperdir", "workdir"
 
 
 class Mode(Enum):
-    """How a stack becomes a tree, the best first."""
+    """How a stack becomes a tree."""
 
     KERNEL = "kernel"
     FUSE = "fuse"
     COPY = "copy"
+
+
+AUTO = (Mode.KERNEL, Mode.COPY)
+"""What is tried where no mode is named: what gives each layer the digest that every other driver gives it."""
 
 
 def _mode(value: str | Mode | None) -> Mode | None:
@@ -50,8 +54,8 @@ def _mount_options(value: str | tuple[tuple[str, str | None], ...]) -> tuple[tup
 class Settings:
     """`aufs.mode=fuse` and so on.
 
-    `mode`: `kernel`, `fuse` or `copy`; `auto` (None) takes the first of them that works. `mountopt`: more options, as
-    for mount(8), such as aufs' `dirperm1`.
+    `mode`: `kernel`, `fuse` or `copy`; `auto` (None) takes the kernel's aufs where there is one, else copies.
+    `mountopt`: more options, as for mount(8), such as aufs' `dirperm1`.
     """
 
     mode: Mode | None = field(default=None, converter=_mode)

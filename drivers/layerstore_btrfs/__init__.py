@@ -10,17 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from layerstore.changes import Changes, compare_trees, snapshot_changes
-from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver, Usage
-from layerstore.errors import ConfigError, InUse, KernelError, named
+from layerstore.driver import Backing, Capabilities, Dialect, Layer, LayerKey, Mount, StorageDriver, Usage, look
+from layerstore.errors import FULL, ConfigError, DriverNotSupported, InUse, KernelError, named
 from layerstore.kernel import btrfs, files
 from layerstore.kernel.btrfs import QuotaState
-from layerstore.kernel.mounts import detached
 from layerstore_btrfs import probing
 from layerstore_btrfs.probing import SUBVOLUMES
 from layerstore_btrfs.settings import Settings
@@ -33,6 +32,9 @@ _GROUPS = "quotas"
 _KEY = re.compile(r"[0-9a-f]{32}(?:s([0-9a-f]+)s*)?")
 """A layer's. What was a container's has a suffix: the transaction in which that was made of its parent."""
 
+_NO_QUOTA = frozenset({errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOTCONN})
+"""What a filesystem answers that can have no quotas, or whose quotas somebody switches off meanwhile."""
+
 _AT_ONCE = 16
 """Quota groups that are tried to be removed by the way."""
 
@@ -41,21 +43,13 @@ class Btrfs(StorageDriver):
     """Layers as subvolumes, stacks as snapshots of snapshots."""
 
     name: ClassVar[str] = "btrfs"
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        dialect=Dialect.MERGED,
-        independent_layers=False,
-        copy_on_write=CopyOnWrite.BLOCK,
-        quota=True,
-        max_depth=None,
-    )
+    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.MERGED)
     options: ClassVar[type] = Settings
     settings: Settings
 
     def __init__(self, home: Path, staging: Path, options: Settings) -> None:
         super().__init__(home, staging, options)
         self._subvolumes, self._mountpoints = f"{home}/{SUBVOLUMES}", f"{home}/{_MOUNTPOINTS}"
-        # Layers that this process has not sealed yet: they may already be the parents of others that are staged.
-        self._staged: set[LayerKey] = set()
         self._turn = 0
         with named("mkdir", home):
             for name in (SUBVOLUMES, _MOUNTPOINTS, _GROUPS):
@@ -67,42 +61,33 @@ class Btrfs(StorageDriver):
 
     # ---- layers
 
-    def create(
-        self, layer: LayerKey, parents: Sequence[LayerKey], *, staged: bool = False, size: int | None = None
-    ) -> None:
-        path = f"{self.staging if staged else self._subvolumes}/{layer}"
-        limit = None if staged else self._limit(size)
+    def create(self, layer: Layer, parents: Sequence[Layer], *, size: int | None = None) -> None:
+        path = self._path(layer)
+        limit = 0 if layer.is_staged else self._limit(size)
         if parents:
             btrfs.snapshot(self._path(parents[0]), path)
         else:
             btrfs.create(path)
-        if staged:
-            self._staged.add(layer)
         try:
             if not parents:
                 with named("chmod", path):
                     files.make_plain(path)
-            if limit is not None:
-                if btrfs.quota_state(path) is QuotaState.OFF:
-                    btrfs.enable_quota(path)
-                btrfs.limit(path, limit)
+            if limit:
+                _keep_within(path, limit)
                 self._sweep(_AT_ONCE)
         except BaseException:
-            self.remove(layer)
+            with suppress(KernelError):  # the failure that led here is the one to report
+                self.remove(layer)
             raise
 
-    def tree(self, layer: LayerKey) -> Path:
+    def tree(self, layer: Layer) -> Path:
         return Path(self._path(layer))
 
-    def seal(self, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
-        if layer in self._staged:
-            # Synced by the core, and nobody has it open: the rename and the flag are one commit.
-            with named("rename", f"{self.staging}/{layer}"):
-                os.rename(f"{self.staging}/{layer}", f"{self._subvolumes}/{layer}")
-            self._staged.discard(layer)
-            btrfs.set_read_only(f"{self._subvolumes}/{layer}")
-            return layer
-        own = f"{self._subvolumes}/{layer}"
+    def seal(self, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
+        if layer.is_staged:
+            self._keep(layer)
+            return layer.key
+        own = self._path(layer)
         facts = btrfs.info(own)
         if btrfs.nested(own, facts.id):
             raise InUse(
@@ -110,7 +95,7 @@ class Btrfs(StorageDriver):
                 holders=(own,),
                 remedy="Commit it again.",
             )
-        sealed = f"{layer}s{facts.created if facts.parent else 0:x}"
+        sealed = f"{layer.key}s{facts.created if facts.parent else 0:x}"
         while True:
             try:
                 btrfs.snapshot(own, f"{self._subvolumes}/{sealed}", read_only=True)
@@ -121,10 +106,11 @@ class Btrfs(StorageDriver):
             else:
                 return LayerKey(sealed)
 
-    def remove(self, layer: LayerKey) -> None:
-        mountpoint = f"{self._mountpoints}/{layer}"
-        with named("rmdir", mountpoint):
-            files.clear_mountpoint(mountpoint, self.staging / f"{layer}.{_MOUNTPOINTS}")
+    def remove(self, layer: Layer) -> None:
+        if not layer.is_staged:
+            mountpoint = self.mountpoint(layer)
+            with named("rmdir", mountpoint):
+                files.clear_mountpoint(mountpoint, self.staging / f"{layer.key}.{_MOUNTPOINTS}")
         path = self._path(layer)
         is_counted = self._note_group(path)
         try:
@@ -136,13 +122,13 @@ class Btrfs(StorageDriver):
                 btrfs.set_read_only(path, to=False)
             elif error.errno != errno.EINVAL:  # a plain folder: somebody has copied the home by its files
                 raise
-            with named("rename", path):
-                files.move_away(path, self.staging / layer)
-        self._staged.discard(layer)
+            if not layer.is_staged:
+                with named("rename", path):
+                    files.move_away(path, self.staging / layer.key)
         if is_counted:
             self._sweep(_AT_ONCE)
 
-    def layers(self) -> Iterator[LayerKey]:
+    def keys(self) -> Iterable[LayerKey]:
         found: set[str] = set()
         with named("open", self.home):
             for name in (SUBVOLUMES, _MOUNTPOINTS):
@@ -151,57 +137,68 @@ class Btrfs(StorageDriver):
 
     # ---- stacks
 
-    def mounts(self, layer: LayerKey, parents: Sequence[LayerKey], *, read_only: bool) -> Sequence[Mount]:
+    def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
+        # Each access time that is written makes an inode look changed.
+        return (Mount("bind", self._path(layer), (("noatime", None),), read_only=read_only),)
+
+    def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
         if not read_only:
             # Not before: to make and remove this folder is most of what a layer's life costs beside its snapshots.
             with named("mkdir", self.mountpoint(layer)):
                 self.mountpoint(layer).mkdir(mode=0o700, exist_ok=True)
-        # Each access time that is written makes an inode look changed.
-        return (Mount("bind", self._path(layer), (("noatime", None),), read_only=read_only),)
 
-    def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
+    def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         with ExitStack() as opened:
-            new = opened.enter_context(detached(self.mounts(layer, parents, read_only=True)))
+            new = opened.enter_context(look(self, layer, parents))
             if not parents:
                 return self._compared(new, None)
-            old = opened.enter_context(detached(self.mounts(parents[0], parents[1:], read_only=True)))
+            old = opened.enter_context(look(self, parents[0], parents[1:]))
             own = btrfs.info(new)
             if own.parent == btrfs.info(old).uuid:
                 return snapshot_changes(new, old, own.created)
             # Of a container that was sealed, or one whose parent was made anew since.
             return self._compared(new, old)
 
-    def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
+    def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         path = self._path(layer)
         if not btrfs.is_read_only(path):
             files.syncfs(Path(path))  # what is dirty has no blocks yet
         inodes, size = btrfs.written(path, self._made(layer))
         return Usage(size, inodes)
 
-    def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
+    def graph_data(self, layer: Layer, parents: Sequence[Layer]) -> Mapping[str, str]:
         return {"MergedDir": str(self.mountpoint(layer)), "SubvolumePath": self._path(layer)}
 
-    def status(self) -> Sequence[tuple[str, str]]:
-        return self.probe(self.home, self.settings).notes
-
-    def mountpoint(self, layer: LayerKey) -> Path:
-        return self.home / _MOUNTPOINTS / layer
+    def mountpoint(self, layer: Layer) -> Path:
+        return self.home / _MOUNTPOINTS / layer.key
 
     def close(self) -> None:
         self._sweep(None)
 
     # ---- private
 
-    def _path(self, layer: LayerKey) -> str:
-        return f"{self.staging if layer in self._staged else self._subvolumes}/{layer}"
+    def _path(self, layer: Layer) -> str:
+        return f"{self.staging if layer.is_staged else self._subvolumes}/{layer.key}"
+
+    def _keep(self, layer: Layer) -> None:
+        """Put a staged layer into the home. The core has synced it, and nobody has it open."""
+        staged, kept = self._path(layer), f"{self._subvolumes}/{layer.key}"
+        with named("rename", staged):
+            os.rename(staged, kept)  # first, for a subvolume that is read-only cannot be moved
+        try:
+            btrfs.set_read_only(kept)  # which commits, the rename with it
+        except BaseException:
+            with named("rename", kept):
+                os.rename(kept, staged)
+            raise
 
     def _compared(self, new: int, old: int | None) -> Changes:
         found = compare_trees(new, old, content=True)
         return Changes(found.raw, sealable=not btrfs.nested(new))
 
-    def _made(self, layer: LayerKey) -> int:
+    def _made(self, layer: Layer) -> int:
         """The transaction in which what is now this layer was made of its parent; 0 if it has none."""
-        match = _KEY.fullmatch(layer)
+        match = _KEY.fullmatch(layer.key)
         if match is not None and match[1] is not None:
             return int(match[1], 16)
         facts = btrfs.info(self._path(layer))
@@ -210,7 +207,7 @@ class Btrfs(StorageDriver):
     # ---- quota
 
     def _limit(self, size: int | None) -> int | None:
-        limit = size or self.settings.size
+        limit = self.settings.size if size is None else size
         least = self.settings.min_space
         if limit is not None and least is not None and limit < least:
             raise ConfigError(
@@ -230,22 +227,44 @@ class Btrfs(StorageDriver):
             if error.errno == errno.ENOENT:
                 return False
             raise
-        with named("open", self.home / _GROUPS / str(group)):
-            (self.home / _GROUPS / str(group)).touch()
+        try:
+            with named("open", self.home / _GROUPS / str(group)):
+                (self.home / _GROUPS / str(group)).touch()
+        except KernelError as error:
+            if error.errno not in FULL:  # a group that stays costs little: room has to be freed without any
+                raise
+            return False
         return True
 
     def _sweep(self, most: int | None) -> None:
         """Remove the groups of subvolumes that are gone, as far as the kernel lets go of them."""
-        try:
-            noted = sorted(filter(str.isdecimal, os.listdir(self.home / _GROUPS)))
-        except FileNotFoundError:
+        folder = self.home / _GROUPS
+        if not folder.exists():
             return
-        if not noted:
-            return
-        there = set(btrfs.groups(self.home))
-        # Those that have to stay must not keep others from their turn.
-        begin = self._turn % len(noted)
-        self._turn += _AT_ONCE
-        for name in (noted[begin:] + noted[:begin])[:most]:
-            if int(name) not in there or btrfs.remove_group(self.home, int(name)):
-                (self.home / _GROUPS / name).unlink(missing_ok=True)
+        with named("unlink", folder):
+            noted = sorted(filter(str.isdecimal, os.listdir(folder)))
+            if not noted:
+                return
+            there = set(btrfs.groups(self.home))
+            # Those that have to stay must not keep others from their turn.
+            begin = self._turn % len(noted)
+            self._turn += _AT_ONCE
+            for name in (noted[begin:] + noted[:begin])[:most]:
+                if int(name) not in there or btrfs.remove_group(self.home, int(name)):
+                    (folder / name).unlink(missing_ok=True)
+
+
+def _keep_within(path: str, limit: int) -> None:
+    """Limit what a new subvolume may write."""
+    try:
+        if btrfs.quota_state(path) is QuotaState.OFF:
+            btrfs.enable_quota(path)
+        btrfs.limit(path, limit)
+    except KernelError as error:
+        if error.errno not in _NO_QUOTA:
+            raise
+        raise DriverNotSupported(
+            f"the size of a container cannot be limited: {error.message}",
+            remedy="Leave the size out, or switch quotas on yourself: `btrfs quota enable --simple DIR`.",
+            errno=error.errno,
+        ) from error

@@ -7,19 +7,19 @@ for `probing` to find out.
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from layerstore.changes import Changes, make_exact, overlay_changes
-from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
-from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, KernelError
+from layerstore.driver import Backing, Capabilities, Dialect, Layer, LayerKey, Mount, StorageDriver, look
+from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, KernelError, named
 from layerstore.kernel import files
 from layerstore.kernel.files import quota
-from layerstore.kernel.mounts import boot_id, detached
+from layerstore.kernel.files.descriptors import FOLDER, open_path
+from layerstore.kernel.mounts import boot_id
 from layerstore_overlay2 import probing
 from layerstore_overlay2.settings import MAX_DEPTH, Settings
 
@@ -50,13 +50,7 @@ class Overlay2(StorageDriver):
     """Layers as directories, stacks as overlay mounts."""
 
     name: ClassVar[str] = "overlay2"
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        dialect=Dialect.OVERLAY,
-        independent_layers=True,
-        copy_on_write=CopyOnWrite.FILE,  # BLOCK where the filesystem can reflink: `Backing` says so
-        quota=True,  # where the filesystem is mounted for it: `Backing` says so
-        max_depth=MAX_DEPTH,
-    )
+    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.OVERLAY, MAX_DEPTH)
     options: ClassVar[type] = Settings
     settings: Settings
 
@@ -64,9 +58,7 @@ class Overlay2(StorageDriver):
         super().__init__(home, staging, options)
         self._marks: dict[LayerKey, frozenset[str]] = {}
         self._any_marked = False
-        # Layers that this process has not sealed yet: they may already be the parents of others that are staged.
-        self._staged: set[LayerKey] = set()
-        with _named("mkdir", home):
+        with named("mkdir", home):
             (home / _EMPTY).mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @classmethod
@@ -75,40 +67,36 @@ class Overlay2(StorageDriver):
 
     # ---- layers
 
-    def create(
-        self, layer: LayerKey, parents: Sequence[LayerKey], *, staged: bool = False, size: int | None = None
-    ) -> None:
+    def create(self, layer: Layer, parents: Sequence[Layer], *, size: int | None = None) -> None:
         if len(parents) > MAX_DEPTH:
             raise DepthExceeded(
                 f"overlay cannot stack {len(parents)} layers: the limit is {MAX_DEPTH}",
                 remedy="Flatten the image: export a container of it, and import the result as one layer.",
-                layer=layer,
+                layer=layer.key,
             )
-        folder = self.staging / layer
-        with _named("mkdir", folder):
+        folder = self.staging / layer.key
+        with named("mkdir", folder):
             folder.mkdir(mode=0o700)
             try:
-                if staged:
+                if layer.is_staged:
                     files.make_plain_folder(f"{folder}/diff")
-                    self._staged.add(layer)
                 else:
-                    self._mark(layer, parents, folder, size or self.settings.size)
+                    self._mark(layer, parents, folder, self.settings.size if size is None else size)
                     self._make(folder, parents)
-                    folder.rename(self.home / layer)
+                    folder.rename(self.home / layer.key)
             except BaseException:
+                if _LIMITED in self._marks.pop(layer.key, ()):
+                    self._unlimit(folder)
                 files.remove_tree(folder)
                 raise
 
-    def tree(self, layer: LayerKey) -> Path:
-        return self._folder(layer) / "diff"
+    def tree(self, layer: Layer) -> Path:
+        return Path(self._tree(layer))
 
-    def seal(self, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
-        staged = self.staging / layer
-        with _named("seal", self.home / layer):
-            if staged.exists():
-                staged.rename(self.home / layer)
-                self._staged.discard(layer)
-                files.fsync_folder(self.home)
+    def seal(self, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
+        with named("rename", self.home / layer.key):
+            if layer.is_staged:
+                files.rename_durably(self.staging / layer.key, self.home / layer.key)
             else:
                 self._end_volatile(layer)
                 with self._views(layer, parents) as (upper, merged, lower):
@@ -117,45 +105,38 @@ class Overlay2(StorageDriver):
                     files.syncfs(self.home)
                 for work in ("work", _LOOK):
                     self._clear(layer, work)
-        return layer
+        return layer.key
 
-    def remove(self, layer: LayerKey) -> None:
-        with _named("rename", self.home / layer):
-            if _LIMITED in self._marks_of(layer):
-                self._unlimit(layer)
-            try:
-                (self.home / layer).rename(self.staging / layer)
-            except FileNotFoundError:
-                return
-        self._marks.pop(layer, None)
-        self._staged.discard(layer)
+    def remove(self, layer: Layer) -> None:
+        if not layer.is_staged:
+            with named("rename", self.home / layer.key):
+                if _LIMITED in self._marks_of(layer):
+                    self._unlimit(self.tree(layer))
+                files.move_away(self.home / layer.key, self.staging / layer.key)
+        self._marks.pop(layer.key, None)
 
-    def layers(self) -> Iterator[LayerKey]:
-        with os.scandir(self.home) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    yield LayerKey(entry.name)
+    def keys(self) -> Iterable[LayerKey]:
+        with named("open", self.home):
+            return [LayerKey(name) for name in os.listdir(self.home) if not name.startswith(".")]
 
     # ---- stacks
 
-    def mounts(self, layer: LayerKey, parents: Sequence[LayerKey], *, read_only: bool) -> Sequence[Mount]:
-        home = os.fspath(self.home)
-        own = os.fspath(self._folder(layer))
-        lowers = [f"{self.staging if parent in self._staged else home}/{parent}/diff" for parent in parents]
+    def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
+        own, empty = self._tree(layer), f"{self.home}/{_EMPTY}"
+        lowers = [self._tree(parent) for parent in parents]
         above: list[tuple[str, str | None]] = []
         if read_only and len(lowers) < MAX_DEPTH:
-            lowers.insert(0, f"{own}/diff")
+            lowers.insert(0, own)
             if len(lowers) == 1:
-                lowers.append(f"{home}/{_EMPTY}")
+                lowers.append(empty)
         else:
             # At the greatest depth the container's own layer is one too many to be a lower, so it is the upper of a
             # read-only mount. Even that clears the work directory, which may be in use: it has one of its own.
-            above = [("upperdir", f"{own}/diff"), ("workdir", f"{own}/{_LOOK if read_only else 'work'}")]
-            lowers = lowers or [f"{home}/{_EMPTY}"]
-            if not read_only:
-                self._begin(layer)
-                if self.settings.volatile:
-                    above.append(("volatile", None))
+            work = _LOOK if read_only else "work"
+            above = [("upperdir", own), ("workdir", f"{self.home}/{layer.key}/{work}")]
+            lowers = lowers or [empty]
+            if not read_only and self.settings.volatile:
+                above.append(("volatile", None))
         marks = self._marks_of_all((layer, *parents))
         options = (
             *(("lowerdir+", lower) for lower in lowers),
@@ -165,39 +146,42 @@ class Overlay2(StorageDriver):
         )
         return (Mount("overlay", "overlay", options, read_only=read_only),)
 
-    def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
+    def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
+        """Overlay refuses a writable mount after a volatile one; if that was in this boot, all is well."""
+        if not read_only:
+            with named("open", self.home / layer.key / _VOLATILE):
+                self._end_volatile(layer)
+                if self.settings.volatile:
+                    (self.home / layer.key / _VOLATILE).write_text(boot_id())
+
+    def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         with self._views(layer, parents) as (upper, merged, lower):
             return overlay_changes(upper, merged, lower)
 
     @contextmanager
-    def _views(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Iterator[tuple[int, int, int | None]]:
+    def _views(self, layer: Layer, parents: Sequence[Layer]) -> Iterator[tuple[int, int, int | None]]:
         """Directory descriptors of the layer's own files, of the stack with it, and of the stack without it."""
         with ExitStack() as opened:
-            merged = opened.enter_context(detached(self.mounts(layer, parents, read_only=True)))
-            lower = None
-            if parents:
-                lower = opened.enter_context(detached(self.mounts(parents[0], parents[1:], read_only=True)))
-            upper = os.open(self.tree(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            merged = opened.enter_context(look(self, layer, parents))
+            lower = opened.enter_context(look(self, parents[0], parents[1:])) if parents else None
+            upper = open_path(self._tree(layer), FOLDER)
             opened.callback(os.close, upper)
             yield upper, merged, lower
 
-    def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
-        folder = self.home / layer
+    def graph_data(self, layer: Layer, parents: Sequence[Layer]) -> Mapping[str, str]:
+        folder = self.home / layer.key
         data = {
             "MergedDir": str(folder / "merged"),
             "UpperDir": str(folder / "diff"),
             "WorkDir": str(folder / "work"),
         }
         if parents:
-            data["LowerDir"] = ":".join(str(self.home / parent / "diff") for parent in parents)
+            data["LowerDir"] = ":".join(map(self._tree, parents))
         return dict(sorted(data.items()))
-
-    def status(self) -> Sequence[tuple[str, str]]:
-        return self.probe(self.home, self.settings).notes
 
     # ---- private
 
-    def _make(self, folder: Path, parents: Sequence[LayerKey]) -> None:
+    def _make(self, folder: Path, parents: Sequence[Layer]) -> None:
         """Everything of a container's layer."""
         os.mkdir(f"{folder}/work", 0o700)
         os.mkdir(f"{folder}/merged", 0o700)
@@ -205,29 +189,26 @@ class Overlay2(StorageDriver):
             os.mkdir(f"{folder}/{_LOOK}", 0o700)
         if parents:
             os.mkdir(f"{folder}/diff")
-            files.copy_root_attributes(f"{self.home}/{parents[0]}/diff", f"{folder}/diff")
+            files.copy_root_attributes(self._tree(parents[0]), f"{folder}/diff")
         else:
             files.make_plain_folder(f"{folder}/diff")
 
-    def _folder(self, layer: LayerKey) -> Path:
-        folder = self.home / layer
-        if folder.exists():
-            return folder
-        staged = self.staging / layer
-        return staged if staged.exists() else folder
+    def _tree(self, layer: Layer) -> str:
+        return f"{self.staging if layer.is_staged else self.home}/{layer.key}/diff"
 
-    def _clear(self, layer: LayerKey, work: str) -> None:
+    def _clear(self, layer: Layer, work: str) -> None:
         """Remove what overlay left in a work directory. It makes it anew at the next mount."""
+        folder = self.home / layer.key / work
         try:
-            names = os.listdir(self.home / layer / work)
+            names = os.listdir(folder)
         except FileNotFoundError:
             return
         for name in names:
-            files.remove_tree(self.home / layer / work / name)
+            files.remove_tree(folder / name)
 
     # ---- marks
 
-    def _mark(self, layer: LayerKey, parents: Sequence[LayerKey], folder: Path, size: int | None) -> None:
+    def _mark(self, layer: Layer, parents: Sequence[Layer], folder: Path, size: int | None) -> None:
         """Note what later mounts of a new layer must know: an upper written so is never read without it.
 
         A mount takes over what its lower layers need, so the new upper will be written with that too.
@@ -237,29 +218,29 @@ class Overlay2(StorageDriver):
             marks |= {_METACOPY, _REDIRECT}  # metacopy is refused without redirect_dir
         if self.settings.redirect_dir:
             marks.add(_REDIRECT)
-        if size:
+        if size:  # 0 is no limit
             self._limit(folder, size)
             marks.add(_LIMITED)
+        self._marks[layer.key] = frozenset(marks)
         if marks:
             (self.home / _MARKED).touch()
             (folder / _MARKS).write_text(" ".join(sorted(marks)) + "\n")
-        self._marks[layer] = frozenset(marks)
 
-    def _marks_of_all(self, layers: Sequence[LayerKey]) -> frozenset[str]:
+    def _marks_of_all(self, layers: Sequence[Layer]) -> frozenset[str]:
         if not self._any_marked:
             self._any_marked = os.path.exists(self.home / _MARKED)
         if not self._any_marked:
             return frozenset()
         return frozenset().union(*(self._marks_of(layer) for layer in layers))
 
-    def _marks_of(self, layer: LayerKey) -> frozenset[str]:
-        known = self._marks.get(layer)
+    def _marks_of(self, layer: Layer) -> frozenset[str]:
+        known = self._marks.get(layer.key)
         if known is None:
             try:
-                known = frozenset((self.home / layer / _MARKS).read_text().split())
+                known = frozenset((self.home / layer.key / _MARKS).read_text().split())
             except FileNotFoundError:
                 known = frozenset()
-            self._marks[layer] = known
+            self._marks[layer.key] = known
         return known
 
     # ---- quota
@@ -274,48 +255,31 @@ class Overlay2(StorageDriver):
         quota.set_project(folder, project)
         quota.limit(folder, project, size)
 
-    def _unlimit(self, layer: LayerKey) -> None:
-        try:
-            quota.limit(self.home, quota.project_of(self.home / layer / "diff"), 0)
-        except KernelError:
-            pass  # the filesystem is mounted without quotas now, or the layer is not there
+    def _unlimit(self, folder: Path) -> None:
+        with suppress(KernelError):  # the filesystem is mounted without quotas now, or the folder is not there
+            quota.limit(self.home, quota.project_of(folder), 0)
 
     # ---- volatile
 
-    def _begin(self, layer: LayerKey) -> None:
-        """Before a writable mount. Overlay refuses one after a volatile one; if that was in this boot, all is well."""
-        self._end_volatile(layer)
-        if self.settings.volatile:
-            (self.home / layer / _VOLATILE).write_text(boot_id())
-
-    def _end_volatile(self, layer: LayerKey) -> None:
-        dirty = self.home / layer / _DIRTY
+    def _end_volatile(self, layer: Layer) -> None:
+        dirty = self.home / layer.key / _DIRTY
         if not dirty.exists():
             return
         if self._volatile_boot(layer) != boot_id():
             raise Damaged(
                 "the machine went down after this container had been mounted volatile: what it wrote may be incomplete",
                 remedy=f"Remove the container; or, to use it as it is, remove {dirty}.",
-                layer=layer,
+                layer=layer.key,
                 path=dirty,
             )
         files.remove_tree(dirty)
 
-    def _volatile_boot(self, layer: LayerKey) -> str | None:
+    def _volatile_boot(self, layer: Layer) -> str | None:
         try:
-            return (self.home / layer / _VOLATILE).read_text()
+            return (self.home / layer.key / _VOLATILE).read_text()
         except FileNotFoundError:
             return None
 
 
 _PROJECTS = 1 << 30
 """Projects from here on are ours: those of others on the same filesystem are small numbers."""
-
-
-@contextmanager
-def _named(call: str, path: Path) -> Iterator[None]:
-    """An OSError of Python becomes the error that says which call it was."""
-    try:
-        yield
-    except OSError as error:
-        raise KernelError(call, error.errno or errno.EIO, path=error.filename or path) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,10 +17,11 @@ from layerstore.changes import Changes, compare_copied, compare_trees
 from layerstore.driver import (
     Backing,
     Capabilities,
-    CopyOnWrite,
     Dialect,
+    Layer,
     LayerKey,
     Mount,
+    State,
     StorageDriver,
     Usage,
     usage_of,
@@ -44,13 +45,7 @@ class Vfs(StorageDriver):
     """Layers as whole trees."""
 
     name: ClassVar[str] = "vfs"
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        dialect=Dialect.MERGED,
-        independent_layers=False,
-        copy_on_write=CopyOnWrite.NONE,  # BLOCK where the filesystem can reflink: `Backing` says so
-        quota=False,
-        max_depth=None,
-    )
+    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.MERGED)
     options: ClassVar[type] = Settings
     settings: Settings
 
@@ -66,45 +61,42 @@ class Vfs(StorageDriver):
 
     # ---- layers
 
-    def create(
-        self, layer: LayerKey, parents: Sequence[LayerKey], *, staged: bool = False, size: int | None = None
-    ) -> None:
+    def create(self, layer: Layer, parents: Sequence[Layer], *, size: int | None = None) -> None:
         if size is not None:
             raise DriverNotSupported(
                 "vfs cannot limit the size of a container",
                 remedy="Leave the size out, or use overlay2 on xfs or ext4 with project quotas, or btrfs.",
             )
-        tree = self.staging / layer
+        made = self.staging / layer.key
         try:
-            copied = self._make(tree, parents)
-            if not staged:
+            copied = self._make(made, parents)
+            if not layer.is_staged:
                 self._keep(layer, parents, copied)
         except BaseException:
-            self.remove(layer)  # it may have come into the home before something failed
-            files.remove_tree(tree)
+            if not layer.is_staged:
+                self.remove(layer)  # it may have come into the home before something failed
+            files.remove_tree(made)
             raise
 
-    def tree(self, layer: LayerKey) -> Path:
-        kept = self.home / _DIR / layer
-        staged = self.staging / layer
-        return staged if not kept.exists() and staged.exists() else kept
+    def tree(self, layer: Layer) -> Path:
+        return self.staging / layer.key if layer.is_staged else self.home / _DIR / layer.key
 
-    def seal(self, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
+    def seal(self, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
         # A container's tree is already what the layer is to be, where it is to be.
-        with named("rename", self.home / _DIR / layer):
-            try:
-                (self.staging / layer).rename(self.home / _DIR / layer)
-            except FileNotFoundError:
-                pass
-        files.fsync_folder(self.home / _DIR)
-        return layer
+        if layer.is_staged:
+            files.rename_durably(self.tree(layer), self.home / _DIR / layer.key)
+        else:
+            files.fsync_folder(self.home / _DIR)
+        return layer.key
 
-    def remove(self, layer: LayerKey) -> None:
+    def remove(self, layer: Layer) -> None:
+        if layer.is_staged:
+            return
         self._clear_away(layer)
-        with named("rename", self.home / _DIR / layer):
-            files.move_away(self.home / _DIR / layer, self.staging / layer)
+        with named("rename", self.tree(layer)):
+            files.move_away(self.tree(layer), self.staging / layer.key)
 
-    def layers(self) -> Iterator[LayerKey]:
+    def keys(self) -> Iterable[LayerKey]:
         found: set[str] = set()
         for name in (_DIR, _MNT, _COPIED):
             with named("listdir", self.home / name):
@@ -113,20 +105,20 @@ class Vfs(StorageDriver):
 
     # ---- stacks
 
-    def mounts(self, layer: LayerKey, parents: Sequence[LayerKey], *, read_only: bool) -> Sequence[Mount]:
+    def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
         return (Mount("bind", os.fspath(self.tree(layer)), read_only=read_only),)
 
-    def mountpoint(self, layer: LayerKey) -> Path:
-        return self.home / _MNT / layer
+    def mountpoint(self, layer: Layer) -> Path:
+        return self.home / _MNT / layer.key
 
-    def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
+    def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         with opened(self.tree(layer), FOLDER) as new:
             if not parents:
                 return compare_trees(new, None, content=True)
             with opened(self.tree(parents[0]), FOLDER) as old:
                 return compare_copied(new, old, self._told(layer, parents[0]))
 
-    def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
+    def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         """What it has otherwise than its parent, as docker counts it. No file is read for that without need.
 
         So of a container that cannot be told by its list, what has its old size and time counts as unaltered.
@@ -141,17 +133,14 @@ class Vfs(StorageDriver):
                 return usage_of(self.tree(layer))
             return usage_of_changes(new, found)
 
-    def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
-        tree = os.fspath(self.home / _DIR / layer)
-        place = self.mountpoint(layer)
-        return {"MergedDir": os.fspath(place) if place.exists() else tree, "SourceDir": tree, "UpperDir": tree}
-
-    def status(self) -> Sequence[tuple[str, str]]:
-        return self.probe(self.home, self.settings).notes
+    def graph_data(self, layer: Layer, parents: Sequence[Layer]) -> Mapping[str, str]:
+        tree = os.fspath(self.tree(layer))
+        merged = os.fspath(self.mountpoint(layer)) if layer.state is State.WRITABLE else tree
+        return {"MergedDir": merged, "SourceDir": tree, "UpperDir": tree}
 
     # ---- private
 
-    def _make(self, tree: Path, parents: Sequence[LayerKey]) -> Copied | None:
+    def _make(self, tree: Path, parents: Sequence[Layer]) -> Copied | None:
         """A tree as that of the nearest parent, and what is told of the copy, if it is one. Not synced."""
         if not parents:
             with named("mkdir", tree):
@@ -160,26 +149,26 @@ class Vfs(StorageDriver):
         share = self.settings.copy is not Copy.COPY
         return copy_tree(self.tree(parents[0]), tree, threads=self.settings.threads, share=share)
 
-    def _keep(self, layer: LayerKey, parents: Sequence[LayerKey], copied: Copied | None) -> None:
+    def _keep(self, layer: Layer, parents: Sequence[Layer], copied: Copied | None) -> None:
         """Put a container's tree into the home, whole and durable, with what belongs to it first."""
         with named("mkdir", self.mountpoint(layer)):
             self.mountpoint(layer).mkdir(mode=0o700, exist_ok=True)
         files.syncfs(self.home)
         # Now: by the end of a sync, the clock has most likely moved on since the copy, for which this would wait.
-        note = b"" if copied is None else copied.note(self.staging / layer, parents[0])
+        note = b"" if copied is None else copied.note(self.staging / layer.key, parents[0].key)
         if note:
-            with named("write", self.home / _COPIED / layer):
-                (self.home / _COPIED / layer).write_bytes(note)
-        with named("rename", self.home / _DIR / layer):
-            (self.staging / layer).rename(self.home / _DIR / layer)
+            with named("write", self.home / _COPIED / layer.key):
+                (self.home / _COPIED / layer.key).write_bytes(note)
+        with named("rename", self.tree(layer)):
+            (self.staging / layer.key).rename(self.tree(layer))
         files.fsync_folder(self.home / _DIR)
 
-    def _told(self, layer: LayerKey, parent: LayerKey) -> bytes:
-        return listed(self.home / _COPIED / layer, self.tree(layer), parent)
+    def _told(self, layer: Layer, parent: Layer) -> bytes:
+        return listed(self.home / _COPIED / layer.key, self.tree(layer), parent.key)
 
-    def _clear_away(self, layer: LayerKey) -> None:
+    def _clear_away(self, layer: Layer) -> None:
         """What a layer has beside its tree. The mountpoint first: while something is mounted there, all stays."""
         with named("rmdir", self.mountpoint(layer)):
-            files.clear_mountpoint(self.mountpoint(layer), self.staging / f"{layer}.{_MNT}")
-        with named("unlink", self.home / _COPIED / layer):
-            (self.home / _COPIED / layer).unlink(missing_ok=True)
+            files.clear_mountpoint(self.mountpoint(layer), self.staging / f"{layer.key}.{_MNT}")
+        with named("unlink", self.home / _COPIED / layer.key):
+            (self.home / _COPIED / layer.key).unlink(missing_ok=True)

@@ -8,14 +8,16 @@ remove while it is looked at is no problem.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from attrs import frozen
 
-from layerstore.driver import LayerKey
+from layerstore.database import Database
+from layerstore.driver import Layer
 from layerstore.errors import Damaged, KernelError
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
-from layerstore.tar import Damage, Level
+from layerstore.layers.files import Damage, LayerFiles, Level
 
 _SHOWN = 10
 
@@ -40,71 +42,82 @@ class Problem:
 
 
 def problems(
+    database: Database,
+    staging: Path,
     layers: Layers,
-    containers: Callable[[], Sequence[tuple[str, LayerKey]]],
+    files: LayerFiles,
+    containers: Callable[[], Sequence[tuple[str, Layer]]],
     *,
     content: bool = False,
     progress: Told | None = None,
 ) -> Iterator[Problem]:
     """Look at everything. `content`: read every byte of every layer too.
 
-    `containers` lists those that must have files, by name and key.
+    `containers` lists those that must have files, by name, with their writable layers.
     """
-    found = layers.database.problems()
+    found = database.problems()
     yield from (Problem("database", text) for text in found)
     if found:
         return
-    with layers.database.read() as tx:
+    with database.read() as tx:
         diffs = layer_rows.all_diffs(tx)
+    look = _Look(database, layers, files)
     for number, stored in enumerate(diffs, 1):
-        yield from _of_diff(layers, stored, content=content)
+        yield from look.at(stored, content=content)
         if progress is not None:
             progress(stored.diff_id, number, len(diffs))
-    for name, key in containers():
-        if not layers.folders.tree_exists(key) and (name, key) in containers():
-            path = str(layers.driver.tree(key))
+    for name, layer in containers():
+        if not files.has(layer) and (name, layer) in containers():
+            path = str(files.place_of(layer))
             yield Problem("missing container", f"the files of container {name} are gone: {path}", path=path)
-    left = garbage.find(layers)
-    for key in left.home:
-        yield Problem("garbage", f"{layers.driver.home / key} belongs to nothing", path=str(layers.driver.home / key))
-    for key in left.skeletons:
-        yield Problem("garbage", f"{layers.skeletons / key} belongs to nothing", path=str(layers.skeletons / key))
+    left = garbage.find(database, staging, files)
+    for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):
+        for key in keys:
+            yield Problem("garbage", f"{folder / key} belongs to nothing", path=str(folder / key))
 
 
-def _of_diff(layers: Layers, stored: Diff, *, content: bool) -> Iterator[Problem]:
-    try:
-        damages = _damages(layers, stored, content=content)
-    except KernelError as error:
-        # The disk may fail, or the process lack something: a problem, but none that unpacking anew is known to mend.
-        if _has_row(layers, stored):
-            what = error.message.removeprefix(f"layer {stored.diff_id}: ")
-            yield Problem("damaged layer", f"{stored.diff_id}: {what}", stored.diff_id, error.path)
-        return
-    if not _has_row(layers, stored):
-        return
-    if bool(damages) != stored.damaged and (damages or content):
-        layers.mark_damaged(stored.key, damaged=bool(damages))
-    for damage in damages[:_SHOWN]:
-        kind = "missing layer" if not layers.folders.tree_exists(stored.key) else "damaged layer"
-        where = f"{damage.path}: " if damage.path else ""
-        yield Problem(kind, f"{stored.diff_id}: {where}{damage.what}", layer=stored.diff_id, path=damage.path or None)
-    if len(damages) > _SHOWN:
-        more = f"{stored.diff_id}: and {len(damages) - _SHOWN} more"
-        yield Problem("damaged layer", more, layer=stored.diff_id)
+@frozen
+class _Look:
+    """How one diff is looked at."""
 
+    database: Database
+    layers: Layers
+    files: LayerFiles
 
-def _damages(layers: Layers, stored: Diff, *, content: bool) -> list[Damage]:
-    """The DiffID is the proof of the content; which file it is that differs is looked for only when it fails."""
-    damages = list(layers.folders.damages(stored, Level.ATTRIBUTES))
-    if damages or not content:
-        return damages
-    try:
-        layers.folders.give_out(stored, lambda _: None)
-    except Damaged as error:
-        return list(layers.folders.damages(stored, Level.CONTENT)) or [Damage("", error.message)]
-    return []
+    def at(self, stored: Diff, *, content: bool) -> Iterator[Problem]:
+        """What is wrong with it."""
+        try:
+            damages = self._damages(stored, content=content)
+        except KernelError as error:
+            # The disk may fail, or the process lack something: a problem, but none that unpacking anew mends for sure.
+            if self._has_row(stored):
+                what = error.message.removeprefix(f"layer {stored.diff_id}: ")
+                yield Problem("damaged layer", f"{stored.diff_id}: {what}", stored.diff_id, error.path)
+            return
+        if not self._has_row(stored):
+            return
+        if bool(damages) != stored.damaged and (damages or content):
+            self.layers.mark_damaged(stored.key, damaged=bool(damages))
+        for damage in damages[:_SHOWN]:
+            kind = "missing layer" if not self.files.has(Layer(stored.key)) else "damaged layer"
+            where = f"{damage.path}: " if damage.path else ""
+            text = f"{stored.diff_id}: {where}{damage.what}"
+            yield Problem(kind, text, layer=stored.diff_id, path=damage.path or None)
+        if len(damages) > _SHOWN:
+            more = f"{stored.diff_id}: and {len(damages) - _SHOWN} more"
+            yield Problem("damaged layer", more, layer=stored.diff_id)
 
+    def _damages(self, stored: Diff, *, content: bool) -> list[Damage]:
+        """The DiffID is the proof of the content; which file it is that differs is looked for only when it fails."""
+        damages = list(self.files.damages(stored, Level.ATTRIBUTES))
+        if damages or not content:
+            return damages
+        try:
+            self.files.give_out(stored, lambda _: None)
+        except Damaged as error:
+            return list(self.files.damages(stored, Level.CONTENT)) or [Damage("", error.message)]
+        return []
 
-def _has_row(layers: Layers, stored: Diff) -> bool:
-    with layers.database.read() as tx:
-        return layer_rows.has_row(tx, stored.key)
+    def _has_row(self, stored: Diff) -> bool:
+        with self.database.read() as tx:
+            return layer_rows.has_row(tx, stored.key)

@@ -1,28 +1,29 @@
 """The interface between layerstore and a storage driver.
 
 A driver knows two things: where the bytes of a layer lie, and how a stack of layers becomes one tree. It knows nothing
-of images, tags, digests, references, locks or tar. It keeps no record of parentage either: the core tells it the
-parents each time, so no file of a driver can disagree with the database.
+of images, tags, digests, references, locks or tar. It keeps no record of parentage or state either: the core tells it
+both each time, as `Layer` values, so no file of a driver can disagree with the database.
 
 The life of a layer
 -------------------
 
-Every layer begins writable and ends committed, or is removed::
+Every layer begins writable and ends committed, or is removed. `Layer.state` says where it is in its life::
 
-    create(K, parents, staged=True)    a layer to be filled from a tar: in the staging folder, seen by nobody
-        the core unpacks into tree(K), in the driver's dialect, and syncs the filesystem
-    seal(K, parents)                   now committed: in the home, read-only from here on
+    create(L, parents)      L is STAGED: to be filled from a tar, in the staging folder, seen by nobody
+        the core unpacks into tree(L), in the driver's dialect, and syncs the filesystem
+    seal(L, parents)        the key of a committed layer: in the home, read-only from here on
 
-    create(K, parents)                 the writable layer of a container: whole in the home when `create` returns
-        the core mounts mounts(K, parents), programs write, the core unmounts
-    changes(K, parents)                what they changed
-    seal(K, parents)                   `commit`: the same bytes are now a committed layer; nothing is copied
+    create(L, parents)      L is WRITABLE: that of a container, whole in the home when `create` returns
+        prepare(L, parents), and the core mounts mounts(L, parents); programs write; the core unmounts
+    changes(L, parents)     what they changed
+    seal(L, parents)        `commit`: the same bytes are now a committed layer; nothing is copied
 
-    remove(K)                          away into the staging folder in one rename; the core deletes it there
+    remove(L)               away into the staging folder in one rename; the core deletes it there
 
 `parents` is always the whole stack below the layer, the nearest parent first and the bottom layer last, which is also
-the order in which overlay wants its lower directories. A layer that hides everything below it (an opaque root) is the
-last of the list that the core passes: no driver needs to know that rule.
+the order in which overlay wants its lower directories. They are committed; those of a staged layer may be staged
+themselves, and are sealed before it is. A layer that hides everything below it (an opaque root) is the last of the list
+that the core passes: no driver needs to know that rule.
 
 Crash safety is shared. The driver makes each change of the home in one step (a rename, a snapshot); the core syncs
 before and writes the database row after. What lies in the home without a row is garbage that the core removes with
@@ -31,8 +32,21 @@ before and writes the database row after. What lies in the home without a row is
 Errors
 ------
 
-A driver raises `KernelError` for what a system call refused, and lets it pass when it comes from `layerstore.kernel`.
-`probe` alone raises `DriverNotSupported`, with the reason and what the user could do about it.
+A method that fails leaves the home as it was, and nothing in staging that is in the way. What it may raise:
+
+==================  ====================================================================================================
+DriverNotSupported  `probe`: it cannot work here, with the reason and what the user could do about it. `create`: a
+                    `size` where this home cannot limit one; never is a limit ignored. Any: a container was written in
+                    a way that does not work here any more.
+DepthExceeded       `create`: more parents than it can stack.
+ConfigError         `create`: a `size` that the driver's own options forbid.
+InUse               `seal`, `remove`: something is mounted in the layer, or was made in it, that is in the way.
+CannotRepresent     `changes`, `seal`: there is a file that no layer can hold.
+Damaged             what is there is not what the driver left there.
+KernelError         a system call was refused. What `layerstore.kernel` raises passes.
+anything else       is wrapped by the core (`blamed`): an OSError becomes a `KernelError`; a program that ended with an
+                    error, and whatever else, `DriverFailed`. Each says the driver, the layer and what was done.
+==================  ====================================================================================================
 """
 
 from __future__ import annotations
@@ -41,8 +55,8 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, NewType
@@ -50,7 +64,7 @@ from typing import Any, ClassVar, NewType
 from attrs import frozen
 
 from layerstore.changes import Changes, Kind, compare_trees
-from layerstore.errors import KernelError
+from layerstore.errors import FULL, DriverFailed, KernelError, LayerstoreError, file_of, remedy_for
 from layerstore.kernel import files
 from layerstore.kernel.mounts import Mount, detached
 
@@ -59,16 +73,44 @@ __all__ = [
     "Capabilities",
     "CopyOnWrite",
     "Dialect",
+    "Layer",
     "LayerKey",
     "Mount",
+    "State",
     "StorageDriver",
     "Usage",
+    "blamed",
+    "look",
     "usage_of",
     "usage_of_changes",
 ]
 
 LayerKey = NewType("LayerKey", str)
 """The name of one stored layer within a home: 32 hex digits, random, given by the core. Never a digest."""
+
+
+class State(Enum):
+    """Where a layer is in its life."""
+
+    STAGED = "staged"
+    """In the staging folder of this process, to be filled from a tar. Nobody else sees it."""
+    WRITABLE = "writable"
+    """A container's, in the home."""
+    COMMITTED = "committed"
+    """In the home, and never altered again."""
+
+
+@frozen
+class Layer:
+    """One layer, as the core tells a driver of it. Of garbage in the home nobody knows what it was: it is COMMITTED."""
+
+    key: LayerKey
+    state: State = State.COMMITTED
+
+    @property
+    def is_staged(self) -> bool:
+        """Does it lie in the staging folder?"""
+        return self.state is State.STAGED
 
 
 class Dialect(Enum):
@@ -94,21 +136,23 @@ class CopyOnWrite(Enum):
 class Capabilities:
     """What the core may expect of a driver.
 
-    `independent_layers`: a stored layer does not depend on its parents. The core then unpacks the layers of an image in
-    parallel and keeps equal diffs once, whatever is below them.
-    `max_depth`: how many layers one stack may have, the writable one not counted; None when there is no limit.
+    With the dialect MERGED a layer holds what its parents held: the core unpacks the layers of an image one after
+    another, each on its parents. In each other dialect it unpacks several at once, and keeps equal diffs once, whatever
+    is below them. `max_depth`: how many layers one stack may have, the writable one not counted; None when there is no
+    limit.
     """
 
     dialect: Dialect
-    independent_layers: bool
-    copy_on_write: CopyOnWrite
-    quota: bool
-    max_depth: int | None
+    max_depth: int | None = None
 
 
 @frozen
 class Backing:
-    """What `probe` found below the home. `notes` are lines for `info`: what works here, and what not and why."""
+    """What `probe` found below the home.
+
+    `quota`: `create` can limit a container there. `notes` are the driver's lines of `layerstore info`, in dockerd's
+    words where it has some: what works here, and what not and why.
+    """
 
     filesystem: str
     copy_on_write: CopyOnWrite
@@ -136,6 +180,9 @@ class StorageDriver(ABC):
     capabilities: ClassVar[Capabilities]
     options: ClassVar[type]
     """A frozen attrs class; each field is one storage-opt, `<driver>.<field>`: a converter from str and a default."""
+    layer_files: ClassVar[str] = "layerstore.layers.folders:Folders"
+    """How the core keeps layers with this driver, as `module:Class`: as folders, unless the driver brings another way
+    (a subclass of `layerstore.layers.files.LayerFiles`), for layers that are no folders."""
 
     def __init__(self, home: Path, staging: Path, options: Any) -> None:
         self.home = home
@@ -151,79 +198,132 @@ class StorageDriver(ABC):
         """
 
     @abstractmethod
-    def create(
-        self, layer: LayerKey, parents: Sequence[LayerKey], *, staged: bool = False, size: int | None = None
-    ) -> None:
-        """Make an empty writable layer on `parents`.
+    def create(self, layer: Layer, parents: Sequence[Layer], *, size: int | None = None) -> None:
+        """Make an empty layer on `parents`.
 
-        `staged`: it is to be filled from a tar and sealed, and lies in `self.staging` until then; its root directory is
-        plain. Otherwise it is a container's, whole in the home in one step, and its root directory looks as that of the
-        nearest parent (mode, owner, times, xattrs). `size` limits it in bytes, where `capabilities.quota` is true.
+        A staged one is to be filled from a tar and sealed; its root directory is plain. The core may alter and replace
+        files in it, so none may be shared with another layer by a hard link. A writable one is a container's, whole in
+        the home in one step, and its root directory looks as that of the nearest parent (mode, owner, times, xattrs).
+        It need not be synced, unless it holds copies. `size` limits, in bytes, what can be written to it; where
+        that cannot be had, `DriverNotSupported`.
         """
 
     @abstractmethod
-    def tree(self, layer: LayerKey) -> Path:
+    def tree(self, layer: Layer) -> Path:
         """The directory of the layer's own files, in the driver's dialect, staged or in the home; no mountpoint."""
 
     @abstractmethod
-    def mounts(self, layer: LayerKey, parents: Sequence[LayerKey], *, read_only: bool) -> Sequence[Mount]:
-        """The recipe that shows `layer` on `parents` as one tree. The core mounts it, and unmounts it.
+    def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
+        """The recipe that shows `layer` on `parents` as one tree: data, and nothing is made. See `prepare`.
 
-        `read_only` works for each layer, writable or committed, and while a writable mount of it exists; the writable
-        recipe is asked for only for layers that are not sealed.
+        The core mounts it, and unmounts it. `read_only` works for each layer, and while a writable
+        mount of it exists; the writable recipe is asked for only for layers that are WRITABLE.
         """
 
     @abstractmethod
-    def seal(self, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
-        """Turn a writable layer into a committed one without copying a byte, durably in the home when this returns.
+    def seal(self, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
+        """Turn a staged or writable layer into a committed one without copying a byte, durably in the home on return.
 
-        The core has unmounted the layer and synced its filesystem. Returns the key of the committed layer: `layer`
-        itself, or `layer` with a suffix when the driver had to make a new object (a snapshot); the core then removes
-        the old one. Until the row is written the layer must still be usable as what it was.
+        The core has unmounted the layer and synced its filesystem. Returns the key of the committed layer: that of
+        `layer`, or the same with a suffix when the driver had to make a new object (a snapshot); the core then removes
+        the old one. Until the row is written a writable layer must still be usable as what it was.
         """
 
     @abstractmethod
-    def remove(self, layer: LayerKey) -> None:
+    def remove(self, layer: Layer) -> None:
         """Move the layer into `self.staging`, in one step; the core deletes it there. No error if it is not there."""
 
     @abstractmethod
-    def layers(self) -> Iterator[LayerKey]:
-        """The keys of all that lies in the home. Used to find garbage, and nothing else."""
+    def keys(self) -> Iterable[LayerKey]:
+        """The keys of all that lies in the home, committed or not. Used to find garbage, and nothing else."""
 
     # What a driver may leave to this class, and writes itself where it knows a cheaper way or more.
 
-    def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
+    def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
+        """Make what the recipe of the same arguments needs and a removal of the layer takes away. Before each mount."""
+
+    def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         """What `layer` changes against `parents`, exactly: bytes, attributes and xattrs. The layer may be mounted.
 
         The default reads both trees, in full.
         """
         with ExitStack() as opened:
-            new = opened.enter_context(detached(self.mounts(layer, parents, read_only=True)))
-            old = None
-            if parents:
-                old = opened.enter_context(detached(self.mounts(parents[0], parents[1:], read_only=True)))
+            new = opened.enter_context(look(self, layer, parents))
+            old = opened.enter_context(look(self, parents[0], parents[1:])) if parents else None
             found = compare_trees(new, old, content=True)
         # In another dialect, `tree()` holds marks that this comparison has not seen: what is committed is copied.
         return found if self.capabilities.dialect is Dialect.MERGED else Changes(found.raw, sealable=False)
 
-    def usage(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Usage:
-        """What the layer occupies by itself. The default walks `tree()`."""
+    def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
+        """What the layer occupies by itself: blocks on disk, each file once, its directories too.
+
+        Of a layer that is kept as a whole tree, what it has otherwise than its parents. The default walks `tree()`.
+        """
         return usage_of(self.tree(layer))
 
-    def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
-        """`GraphDriver.Data` of `inspect`, with docker's keys."""
+    def graph_data(self, layer: Layer, parents: Sequence[Layer]) -> Mapping[str, str]:
+        """`GraphDriver.Data` of `inspect`, with docker's keys: `MergedDir`, and what else docker's driver of that kind
+        shows. A list of parents (`LowerDir`) has colons between them, the nearest first."""
         return {"MergedDir": str(self.mountpoint(layer))}
 
-    def status(self) -> Sequence[tuple[str, str]]:
-        """The driver's lines of `info`, in dockerd's words."""
-        return ()
-
-    def mountpoint(self, layer: LayerKey) -> Path:
-        """Where the core attaches the layer when a path is asked for. Exists once the writable recipe is asked for."""
-        return self.home / layer / "merged"
+    def mountpoint(self, layer: Layer) -> Path:
+        """Where the core attaches a writable layer when a path is asked for. Exists once `prepare` was called."""
+        return self.home / layer.key / "merged"
 
     def close(self) -> None:
         """Give back what the driver holds open. Most hold nothing."""
+
+
+@contextmanager
+def look(driver: StorageDriver, layer: Layer, parents: Sequence[Layer]) -> Iterator[int]:
+    """The tree of a layer on its parents, to be read: a directory descriptor, attached nowhere, gone afterwards."""
+    driver.prepare(layer, parents, read_only=True)
+    with detached(driver.mounts(layer, parents, read_only=True)) as tree:
+        yield tree
+
+
+@contextmanager
+def blamed(driver: str, deed: str, layer: Layer | None = None) -> Iterator[None]:
+    """While inside, whatever a driver raises becomes an error of this library: see the table above.
+
+    `deed` completes "could not …". What is a `LayerstoreError` already passes, and is told its layer.
+    """
+    key = None if layer is None else layer.key
+    what = f"the storage driver {driver} could not {deed}" + ("" if key is None else f" layer {key}")
+    try:
+        yield
+    except LayerstoreError as error:
+        error.layer = error.layer or key
+        raise
+    except OSError as error:
+        number = error.errno or errno.EIO
+        failure = KernelError(what, number, path=file_of(error), layer=key)
+        raise failure from error
+    except Exception as error:
+        raise _failure(what, driver, key, error) from error
+
+
+def _failure(what: str, driver: str, key: LayerKey | None, error: Exception) -> DriverFailed:
+    code: object = getattr(error, "returncode", None)
+    if not isinstance(code, int):
+        remedy = f"This is a defect of the driver {driver}: tell those who make it."
+        return DriverFailed(f"{what}: {type(error).__name__}: {error}", remedy=remedy, layer=key)
+    # A `CalledProcessError`. Importing `subprocess` to say so would cost each start more than all else here.
+    words = getattr(error, "stderr", None) or getattr(error, "output", None) or ""
+    text = (words.decode(errors="replace") if isinstance(words, bytes) else str(words)).strip()
+    command: Any = getattr(error, "cmd", "")
+    program = str(command[0]) if isinstance(command, list | tuple) and command else str(command)
+    lines = text.splitlines() or ["it said nothing"]
+    # A program that goes on after a failure says last what came of the first.
+    number, said = next(
+        ((full, line) for line in lines for full in FULL if os.strerror(full) in line), (None, lines[-1])
+    )
+    return DriverFailed(
+        f"{what}: {program} ended with {code}: {said}",
+        remedy=None if number is None else remedy_for(number),
+        layer=key,
+        errno=number,
+    )
 
 
 def usage_of(tree: Path) -> Usage:

@@ -57,6 +57,9 @@ class InvalidReference(LayerstoreError):
     """A string that should name an image (`[host/]name[:tag]`) does not."""
 
 
+FULL = (numbers.ENOSPC, numbers.EDQUOT)
+"""What a call fails with for want of room."""
+
 _ROOM = (
     "In a data-root, `layerstore prune --all` removes all that is not in use, `layerstore rm` and `layerstore rmi` "
     "what you name."
@@ -97,7 +100,7 @@ def remedy_for(errno: int | None, *, elsewhere: bool = False) -> str:
 
     `elsewhere`: it came from what is written for the user, which has nothing to do with a data-root.
     """
-    if elsewhere and errno in (numbers.ENOSPC, numbers.EDQUOT):
+    if elsewhere and errno in FULL:
         return "Free some space there, or write elsewhere."
     if errno in (numbers.EACCES, numbers.EPERM):
         return _ROOT_REFUSED if os.geteuid() == 0 else _REFUSED
@@ -131,7 +134,13 @@ def named(call: str, path: str | os.PathLike[str] | None = None) -> Iterator[Non
         yield
     except OSError as error:
         number = error.errno or numbers.EIO
-        raise KernelError(call, number, path=error.filename or path) from error
+        raise KernelError(call, number, path=file_of(error) or path) from error
+
+
+def file_of(error: OSError) -> str | bytes | None:
+    """The path that an `OSError` tells of, if it does: of a call on a descriptor, Python gives its number."""
+    path: object = error.filename
+    return os.fspath(path) if isinstance(path, str | bytes | os.PathLike) else None
 
 
 class DriverNotFound(LayerstoreError):
@@ -142,6 +151,10 @@ class DriverNotFound(LayerstoreError):
 
 class DriverNotSupported(LayerstoreError):
     """A storage driver cannot work here: wrong filesystem, missing kernel feature, no permission."""
+
+
+class DriverFailed(LayerstoreError):
+    """A storage driver did something that no driver should: its own defect, or a program of its that failed."""
 
 
 class DriverMismatch(LayerstoreError):

@@ -16,24 +16,22 @@ from pathlib import Path
 
 from attrs import asdict, evolve, frozen
 
-from layerstore import plugins, tar
-from layerstore.changes import Changes
+from layerstore import facts, plugins
 from layerstore.containers import Containers
 from layerstore.containers import rows as container_rows
 from layerstore.containers.rows import Row
 from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, DiffID
-from layerstore.driver import Dialect, LayerKey, StorageDriver
+from layerstore.driver import Layer, State, look
 from layerstore.errors import ConfigError, DepthExceeded, DriverNotSupported, InUse, LayerstoreError, named
-from layerstore.kernel.files import copy_root_attributes, fsync_folder, syncfs
-from layerstore.kernel.mounts import detached
-from layerstore.layers import Layers, LayerSource, Progress, garbage
+from layerstore.kernel.files import fsync_folder, syncfs
+from layerstore.layers import Layers, LayerSource, Progress, Storage, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import assembling
-from layerstore.layers.folders import Folders, counting
+from layerstore.layers.files import LayerFiles, Level, Packed, committed
 from layerstore.layers.relay import Write, relay
-from layerstore.locks import FORMER
-from layerstore.tar import Level
+from layerstore.locks import FORMER, Locks
+from layerstore.session import Session
 
 __all__ = [
     "Migrated",
@@ -75,9 +73,13 @@ class Migrated:
 
 @frozen
 class Parts:
-    """What there is of the store."""
+    """What a migration needs of the store."""
 
     data_root: Path
+    database: Database
+    locks: Locks
+    session: Session
+    storage: Storage
     layers: Layers
     containers: Containers
 
@@ -90,19 +92,19 @@ class Parts:
 # --- what is written down
 
 
-def target_of(facts: Mapping[str, str]) -> str | None:
-    """The driver to which an unfinished migration leads. `facts`: the rows of `meta`."""
-    return str(json.loads(facts[_UNFINISHED])["driver"]) if _UNFINISHED in facts else None
+def target_of(known: Mapping[str, str]) -> str | None:
+    """The driver to which an unfinished migration leads. `known`: the facts of the store."""
+    return str(json.loads(known[_UNFINISHED])["driver"]) if _UNFINISHED in known else None
 
 
-def process_of(facts: Mapping[str, str]) -> int | None:
+def process_of(known: Mapping[str, str]) -> int | None:
     """The process that is, or was, at it."""
-    return int(json.loads(facts[_UNFINISHED])["process"]) if _UNFINISHED in facts else None
+    return int(json.loads(known[_UNFINISHED])["process"]) if _UNFINISHED in known else None
 
 
-def former_of(facts: Mapping[str, str]) -> str | None:
+def former_of(known: Mapping[str, str]) -> str | None:
     """The driver whose home is still to be removed."""
-    return str(json.loads(facts[_FORMER])["driver"]) if _FORMER in facts else None
+    return str(json.loads(known[_FORMER])["driver"]) if _FORMER in known else None
 
 
 def first_in(folder: Path) -> str | None:
@@ -125,17 +127,8 @@ class _Note:
 
 
 def _noted(tx: Transaction) -> dict[str, _Note]:
-    found = tx.execute("SELECT key, value FROM meta WHERE key LIKE 'container %'")
-    return {key.partition(" ")[2]: _Note(**json.loads(value)) for key, value in found}
-
-
-def _put(tx: Transaction, key: str, value: Mapping[str, object]) -> None:
-    tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, json.dumps(value)))
-
-
-def _facts(database: Database) -> dict[str, str]:
-    with database.read() as tx:
-        return dict(tx.execute("SELECT key, value FROM meta").fetchall())
+    known = facts.all_of(tx).items()
+    return {key.partition(" ")[2]: _Note(**json.loads(value)) for key, value in known if key.startswith("container ")}
 
 
 # --- there
@@ -147,7 +140,9 @@ class Migration:
     def __init__(self, parts: Parts, entry: str, choice: plugins.Choice, progress: Progress | None) -> None:
         """`entry` is where the store's driver is found; `choice` the new driver, which works here."""
         self._parts = parts
+        self._database = parts.database
         self._old = parts.layers
+        self._driver = parts.storage.driver
         self._entry = entry
         self._choice = choice
         self._name = choice.driver.name
@@ -157,10 +152,10 @@ class Migration:
 
     def run(self) -> Migrated:
         """Do it. Whatever it fails with leaves the store as it was, and can be gone on from."""
-        origin = self._old.driver.name
+        origin = self._driver.name
         chains, boxes = self._chains(), self._boxes()
         self._require_possible(chains, boxes)
-        begun = target_of(_facts(self._old.database))
+        begun = target_of(facts.read(self._database))
         if begun not in (None, self._name):
             give_up(self._parts)
             begun = None
@@ -186,9 +181,8 @@ class Migration:
 
     def _chains(self) -> dict[ChainID, list[DiffID]]:
         """Every layer, parents first, with the content of its stack, bottom to top."""
-        query = "SELECT l.chain_id, l.parent, d.diff_id FROM layers l JOIN diffs d ON d.key = l.key ORDER BY l.chain_id"
-        with self._old.database.read() as tx:
-            rows = {ChainID(chain): (parent, DiffID(name)) for chain, parent, name in tx.execute(query)}
+        with self._database.read() as tx:
+            rows = layer_rows.contents(tx)
         found: dict[ChainID, list[DiffID]] = {}
         for chain in rows:
             way: list[ChainID] = []
@@ -202,7 +196,7 @@ class Migration:
         return found
 
     def _boxes(self) -> list[Row]:
-        with self._old.database.read() as tx:
+        with self._database.read() as tx:
             return container_rows.every(tx)
 
     def _require_possible(self, chains: Mapping[ChainID, Sequence[DiffID]], boxes: Sequence[Row]) -> None:
@@ -246,47 +240,54 @@ class Migration:
     def _begin(self) -> None:
         """Write down what is begun, before there is anything of it."""
         target = {"driver": self._name, "entry": plugins.entry_of(self._choice.driver), "process": os.getpid()}
-        with self._old.database.write() as tx:
-            _put(tx, _UNFINISHED, target)
+        with self._database.write() as tx:
+            facts.put(tx, {_UNFINISHED: target})
         for folder in (self._parts.folder, self._parts.folder / "skeletons", self._home):
             with named("mkdir", folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
         fsync_folder(self._parts.data_root)
 
     @contextmanager
-    def _new(self) -> Iterator[Layers]:
+    def _new(self) -> Iterator[_New]:
         """The layers that grow beside the store."""
-        folder, old = self._parts.folder, self._old
+        folder, parts = self._parts.folder, self._parts
         database = Database(folder / "layerstore.db")
         try:
-            driver = self._choice.driver(self._home, old.session.folder, self._choice.options)
+            storage = Storage(
+                lambda: self._choice.driver(self._home, parts.session.folder, self._choice.options),
+                parts.session,
+                folder / "skeletons",
+                lambda: facts.ask_for_recovery(self._database),
+            )
             try:
-                yield Layers(database, old.locks, old.session, folder / "skeletons", lambda: driver)
+                layers = Layers(database, parts.locks, parts.session, storage)
+                yield _New(database, storage, layers, parts.session)
             finally:
-                driver.close()
+                storage.close()
         finally:
             database.close()
 
-    def _tidy(self, new: Layers, chains: Collection[ChainID], boxes: Sequence[Row]) -> None:
+    def _tidy(self, new: _New, chains: Collection[ChainID], boxes: Sequence[Row]) -> None:
         """Keep of an earlier try what is whole and still wanted, and remove the rest."""
+        files = new.storage.files
         with new.database.read() as tx:
             diffs, made, notes = layer_rows.all_diffs(tx), container_rows.every(tx), _noted(tx)
-        damaged = {diff.key for diff in diffs if next(iter(new.folders.damages(diff, Level.SIZES)), None) is not None}
+        damaged = {diff.key for diff in diffs if next(iter(files.damages(diff, Level.SIZES)), None) is not None}
         wanted = {(row.id, row.key, row.chain_id) for row in boxes}
         with new.database.write() as tx:
-            tx.execute("DELETE FROM leases")
+            layer_rows.end_all_leases(tx)
             for row in made:
                 note = notes[row.id]
-                if (row.id, note.key, note.chain_id) not in wanted or not new.folders.tree_exists(row.key):
+                if (row.id, note.key, note.chain_id) not in wanted or not files.has(row.layer):
                     container_rows.delete(tx, row.id)
             gone = [
                 chain for chain, key in layer_rows.keys_by_chain(tx).items() if chain not in chains or key in damaged
             ]
             layer_rows.delete_up(tx, gone)
             layer_rows.forget_orphans(tx)
-        garbage.sweep(new)
+        garbage.sweep(new.layers, new.session.staging)
 
-    def _convert_layer(self, new: Layers, chain: ChainID, names: Sequence[DiffID]) -> None:
+    def _convert_layer(self, new: _New, chain: ChainID, names: Sequence[DiffID]) -> None:
         """Out of the old driver and into the new; what was read and what was written must both have the DiffID."""
         with new.database.read() as tx:
             if layer_rows.find(tx, [chain]):
@@ -296,130 +297,114 @@ class Migration:
             diff_id=names[-1],
             size=self._old.size(chain),
         )
-        with assembling(new, names, "it is being converted", trust=True) as assembly:
+        with assembling(new.layers, names, "it is being converted", trust=True) as assembly:
             assembly.unpack({names[-1]: source}, self._progress)
             assembly.place()
             with new.database.write() as tx:
                 assembly.record(tx)
 
-    def _convert_container(self, new: Layers, row: Row) -> None:
+    def _convert_container(self, new: _New, row: Row) -> None:
         """A new container, in which the same changes are made as a program would make them that has it mounted."""
-        old_below, below = self._old.stack(row.chain_id).keys, new.stack(row.chain_id).keys
+        old_below, below = self._old.stack(row.chain_id).layers, new.layers.stack(row.chain_id).layers
         self._parts.containers.mounts.require_files(row, old_below)
+        theirs, ours = self._parts.storage.files, new.storage.files
         with new.database.read() as tx:
-            note, made = _noted(tx).get(row.id), [one.key for one in container_rows.every(tx) if one.id == row.id]
+            note, made = _noted(tx).get(row.id), [one for one in container_rows.every(tx) if one.id == row.id]
         if note is not None and made:
-            there = [_digest(self._old.driver, row.key, old_below), _digest(new.driver, made[0], below)]
-            if there == [note.digest] * 2:
+            there = theirs.write_changes(row.layer, old_below), ours.write_changes(made[0].layer, below)
+            if [packed.diff_id for packed in there] == [note.digest] * 2:
                 return
             with new.database.write() as tx:
                 container_rows.delete(tx, row.id)
-            new.drop(made)
-        key = new.session.new_key()
+            new.layers.drop([made[0].key])
+        layer = Layer(new.session.new_key(), State.WRITABLE)
         try:
-            new.driver.create(key, below, size=row.size)
-            changes = self._old.driver.changes(row.key, old_below)
-            digest = self._repeat(new, row, changes, key, below)
-            syncfs(new.driver.home)
+            new.storage.driver.create(layer, below, size=row.size)
+            digest = self._repeat(theirs, row, old_below, ours, layer, below)
+            syncfs(new.storage.driver.home)
             with new.database.write() as tx:
-                container_rows.insert(tx, evolve(row, key=key, image_id=None, image_name=""))
-                _put(tx, f"container {row.id}", asdict(_Note(row.key, row.chain_id, digest)))
+                container_rows.insert(tx, evolve(row, key=layer.key, image_id=None, image_name=""))
+                facts.put(tx, {f"container {row.id}": asdict(_Note(row.key, row.chain_id, digest))})
         except BaseException:
-            new.drop([key], quietly=True)
+            new.layers.drop([layer.key], quietly=True)
             raise
 
-    def _repeat(self, new: Layers, row: Row, changes: Changes, key: LayerKey, below: Sequence[LayerKey]) -> str:
-        """Make `changes`, those of the old container, in the new one too; the digest of both diffs."""
-        old, driver = self._old.driver, new.driver
+    def _repeat(
+        self,
+        theirs: LayerFiles,
+        row: Row,
+        old_below: Sequence[Layer],
+        ours: LayerFiles,
+        layer: Layer,
+        below: Sequence[Layer],
+    ) -> str:
+        """Make the changes of the old container in the new one too; the digest of both diffs."""
         progress, name = self._progress, row.name
-        skeleton = new.folders.staged_skeleton(key)  # of no use, for a container has none
 
-        def pack(write: Write) -> None:
-            packed = tar.pack(changes, source, write=write)
-            self._notices.extend(f"container {name}: {notice}" for notice in packed.notices)
+        def pack(write: Write) -> Packed:
+            return theirs.write_changes(row.layer, old_below, write)
 
-        with (
-            detached(old.mounts(row.key, self._old.stack(row.chain_id).keys, read_only=True)) as source,
-            relay(pack) as stream,
-            detached(driver.mounts(key, below, read_only=False)) as tree,
-        ):
-            done = tar.unpack(
-                stream,
-                tree,
-                dialect=Dialect.MERGED,
-                skeleton=skeleton,
-                below=tree,
-                progress=counting(None if progress is None else lambda count: progress(name, count, None)),
+        with look(theirs.driver, row.layer, old_below) as root:
+            packed = ours.repeat(
+                layer,
+                below,
+                of=pack,
+                root=root,
+                progress=None if progress is None else lambda count: progress(name, count, None),
             )
-            if not below:  # then the root directory itself may be as it was made, which is no change
-                copy_root_attributes(f"/proc/self/fd/{source}", f"/proc/self/fd/{tree}")
-            syncfs(tree)
-        new.session.discard(skeleton)
+        self._notices.extend(f"container {name}: {notice}" for notice in packed.notices)
         if progress is not None:
-            progress(name, done.size, done.size)
-        if _digest(driver, key, below) != done.diff_id:
-            wrong = sorted(set(map(str, changes)) ^ set(map(str, driver.changes(key, below))))[:5]
+            progress(name, packed.size, packed.size)
+        if ours.write_changes(layer, below).diff_id != packed.diff_id:
+            before = set(map(str, theirs.driver.changes(row.layer, old_below)))
+            wrong = sorted(before ^ set(map(str, ours.driver.changes(layer, below))))[:5]
             raise LayerstoreError(
-                f"what {driver.name} keeps of it is not what {old.name} keeps: {', '.join(wrong) or 'a file differs'}",
+                f"what {ours.driver.name} keeps of it is not what {theirs.driver.name} keeps: "
+                f"{', '.join(wrong) or 'a file differs'}",
                 remedy="Commit the container and make it anew from the image.",
             )
-        return done.diff_id
+        return packed.diff_id
 
     # --- the switch ---
 
-    def _take_place(self, new: Layers) -> None:
+    def _take_place(self, new: _New) -> None:
         try:
-            self._link_skeletons(new)
+            self._hand_over(new)
             self._switch(new)
         except BaseException:
-            self._old.note_garbage()
+            facts.ask_for_recovery(self._database)
             raise
 
-    def _link_skeletons(self, new: Layers) -> None:
-        """Give the new skeletons their place among the store's. Without a row they are garbage, and the link goes."""
+    def _hand_over(self, new: _New) -> None:
+        """Let what is kept beside the new home lie in the store too. Without a row it is garbage, and goes."""
         with new.database.read() as tx:
             keys = [diff.key for diff in layer_rows.all_diffs(tx)]
-        for key in keys:
-            source, target = new.folders.skeleton(key), self._old.skeletons / key
-            shadow, new_shadow = tar.shadow_of(source), tar.shadow_of(target)
-            with named("link", target):
-                _link(source, target)
-                if shadow.is_dir():
-                    new_shadow.mkdir(mode=0o700, exist_ok=True)
-                    for name in os.listdir(shadow):
-                        _link(shadow / name, new_shadow / name)
-                    fsync_folder(new_shadow)
-        fsync_folder(self._old.skeletons)
-        syncfs(new.driver.home)
+        new.storage.files.hand_over(keys, self._parts.storage.files.beside)
+        syncfs(new.storage.driver.home)
 
-    def _switch(self, new: Layers) -> None:
+    def _switch(self, new: _New) -> None:
         with new.database.read() as tx:
             diffs, keys = layer_rows.all_diffs(tx), layer_rows.keys_by_chain(tx)
             containers = {row.id: row.key for row in container_rows.every(tx)}
-        with self._old.database.write() as tx:
+        with self._database.write() as tx:
             there = set(layer_rows.keys_by_chain(tx)), {row.id for row in container_rows.every(tx)}
             if there != (set(keys), set(containers)):
                 raise LayerstoreError("the store has changed meanwhile", remedy="Try it again.")
             container_rows.exchange(tx, containers)
             layer_rows.exchange(tx, diffs, keys)
-            tx.execute("DELETE FROM meta WHERE key IN ('refusals', ?)", (_UNFINISHED,))
-            _put(tx, _FORMER, {"driver": self._old.driver.name, "entry": self._entry})
-            facts = {"driver": self._name, "entry": plugins.entry_of(self._choice.driver)}
-            tx.executemany("UPDATE meta SET value = ? WHERE key = ?", [(value, key) for key, value in facts.items()])
+            facts.clear(tx, ["refusals", _UNFINISHED])
+            former = {"driver": self._driver.name, "entry": self._entry}
+            facts.put(tx, {_FORMER: former, "driver": self._name, "entry": plugins.entry_of(self._choice.driver)})
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except FileExistsError:  # by an earlier try, and the same file: keys are not used twice
-        pass
+@frozen
+class _New:
+    """The store that grows beside the old one."""
 
-
-def _digest(driver: StorageDriver, key: LayerKey, below: Sequence[LayerKey]) -> str:
-    """The digest of a container's diff."""
-    changes = driver.changes(key, below)
-    with detached(driver.mounts(key, below, read_only=True)) as root:
-        return tar.pack(changes, root).diff_id
+    database: Database
+    storage: Storage
+    layers: Layers
+    session: Session
 
 
 @contextmanager
@@ -436,62 +421,75 @@ def _about(what: str) -> Iterator[None]:
 
 def give_up(parts: Parts) -> Migrated:
     """Remove all of an unfinished migration. Done again, it goes on where it was killed."""
-    layers, name = parts.layers, parts.layers.driver.name
-    facts = _facts(layers.database)
-    if _UNFINISHED not in facts:
+    name = parts.storage.driver.name
+    known = facts.read(parts.database)
+    if _UNFINISHED not in known:
         raise LayerstoreError(f"the store keeps its layers with {name} already", remedy="Name another driver.")
-    target = json.loads(facts[_UNFINISHED])
-    _remove_home(layers, parts.data_root / target["driver"], target["entry"], parts.folder / "skeletons")
-    _move_away(layers, parts.folder)
+    target = json.loads(known[_UNFINISHED])
+    away = _Away(parts.database, parts.session)
+    away.remove_home(parts.data_root / target["driver"], target["entry"], parts.folder / "skeletons")
+    away.move(parts.folder)
     fsync_folder(parts.data_root)
-    with layers.database.write() as tx:
-        tx.execute("DELETE FROM meta WHERE key = ?", (_UNFINISHED,))
+    with parts.database.write() as tx:
+        facts.clear(tx, [_UNFINISHED])
     return Migrated(name, name, given_up=target["driver"])
 
 
-def remove_former(layers: Layers, data_root: Path) -> None:
+def remove_former(data_root: Path, database: Database, locks: Locks, session: Session, layers: Layers) -> None:
     """Remove what a store that was converted has kept of its former driver. `layers`: with the one that it has now."""
-    if _FORMER not in _facts(layers.database):
+    if _FORMER not in facts.read(database):
         return
-    with layers.locks.at_once(FORMER) as free:
-        facts = _facts(layers.database)
-        if not free or _FORMER not in facts:
+    with locks.at_once(FORMER) as free:
+        known = facts.read(database)
+        if not free or _FORMER not in known:
             return  # another process is at it, or was
-        former = json.loads(facts[_FORMER])
-        _remove_home(layers, data_root / former["driver"], former["entry"], layers.skeletons)
-        _move_away(layers, data_root / _FOLDER)
-        garbage.sweep(layers)
+        former = json.loads(known[_FORMER])
+        away = _Away(database, session)
+        away.remove_home(data_root / former["driver"], former["entry"], layers.files.beside)
+        away.move(data_root / _FOLDER)
+        garbage.sweep(layers, session.staging)
         fsync_folder(data_root)
-        with layers.database.write() as tx:
-            tx.execute("DELETE FROM meta WHERE key = ?", (_FORMER,))
+        with database.write() as tx:
+            facts.clear(tx, [_FORMER])
 
 
-def _remove_home(layers: Layers, home: Path, entry: str, skeletons: Path) -> None:
-    """Remove a home that is not that of the store's driver, with the skeletons of its layers."""
-    if not home.is_dir():
-        return
-    kind = plugins.load(entry)
-    driver = kind(home, layers.session.folder, kind.options())
-    try:
-        folders = Folders(driver, layers.session, skeletons, layers.note_garbage)
-        folders.drop(garbage.own_keys(driver.layers()))
-        foreign = next(iter(driver.layers()), None)
-    finally:
-        driver.close()
-    if foreign is not None:
-        raise LayerstoreError(
-            f"{home} holds {foreign}, which is nothing of this store",
-            remedy="See what it is, and move it away.",
-            path=home,
-        )
-    _move_away(layers, home)
+@frozen
+class _Away:
+    """How a home that is not that of the store's driver goes."""
 
+    database: Database
+    session: Session
 
-def _move_away(layers: Layers, folder: Path) -> None:
-    target = layers.session.folder / f"{layers.session.new_key()}.{folder.name}"
-    with named("rename", folder):
-        try:
-            folder.rename(target)
-        except FileNotFoundError:
+    def remove_home(self, home: Path, entry: str, beside: Path) -> None:
+        """Remove it, with what is kept of its layers beside it."""
+        if not home.is_dir():
             return
-    layers.session.discard(target)
+        kind = plugins.load(entry)
+        storage = Storage(
+            lambda: kind(home, self.session.folder, kind.options()),
+            self.session,
+            beside,
+            lambda: facts.ask_for_recovery(self.database),
+        )
+        try:
+            storage.files.drop(committed(garbage.own_keys(storage.driver.keys())))
+            foreign = next(iter(storage.driver.keys()), None)
+        finally:
+            storage.close()
+        if foreign is not None:
+            raise LayerstoreError(
+                f"{home} holds {foreign}, which is nothing of this store",
+                remedy="See what it is, and move it away.",
+                path=home,
+            )
+        self.move(home)
+
+    def move(self, folder: Path) -> None:
+        """Move a folder into staging, to be deleted."""
+        target = self.session.folder / f"{self.session.new_key()}.{folder.name}"
+        with named("rename", folder):
+            try:
+                folder.rename(target)
+            except FileNotFoundError:
+                return
+        self.session.discard(target)

@@ -46,6 +46,9 @@ class Session:
         self._fd = -1
         self._closed = False
         self._doomed: SimpleQueue[Path | None] = SimpleQueue()
+        self._idle = threading.Condition()
+        self._waiting = 0
+        """What was discarded and is not deleted yet."""
         self._remover: threading.Thread | None = None
         _sessions.add(self)
 
@@ -57,8 +60,9 @@ class Session:
                 if self._closed:
                     raise StoreClosed("the store is closed, or was opened before a fork")
                 if self._name is None:
-                    self._name, self._fd = _begin(self.staging, self._reserve)
-                    self._folder = self.staging / self._name
+                    name, self._fd = _begin(self.staging, self._reserve)
+                    self._folder = self.staging / name
+                    self._name = name  # last: whoever sees it uses the folder, without the lock
         return self._name
 
     @property
@@ -84,6 +88,8 @@ class Session:
 
     def discard(self, path: Path) -> None:
         """Delete `path`, which lies in this session's folder, later and in the background."""
+        with self._idle:
+            self._waiting += 1
         self._doomed.put(path)
         if self._remover is None:
             with self._lock:
@@ -91,12 +97,29 @@ class Session:
                     self._remover = threading.Thread(target=self._remove, name="layerstore-remover", daemon=True)
                     self._remover.start()
 
+    def discard_all(self, key: str) -> None:
+        """The same of all that is called `key` there, or begins with it and a dot or dash, as drivers name parts."""
+        folder = self.folder
+        with named("open", folder):
+            names = os.listdir(folder)
+        for name in names:
+            if name.startswith(key) and name[len(key) : len(key) + 1] in ("", ".", "-"):
+                self.discard(folder / name)
+
+    def wait(self) -> None:
+        """Wait until what was discarded is deleted, as far as it can be."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._waiting or self._closed)
+
     def _remove(self) -> None:
         while (path := self._doomed.get()) is not None:
             try:
                 remove_tree(path)
             except KernelError:
                 pass  # `close` tries again, and says so; else the next `open` does
+            with self._idle:
+                self._waiting -= 1
+                self._idle.notify_all()
 
     def close(self) -> None:
         """Wait for what is being deleted, and leave no folder behind."""
@@ -104,6 +127,8 @@ class Session:
             if self._closed:
                 return
             self._closed = True
+        with self._idle:
+            self._idle.notify_all()
         if self._remover is not None:
             self._doomed.put(None)
             self._remover.join()

@@ -1,43 +1,30 @@
-"""The front door: a store is opened, used and closed here; what it does is done by the parts that it holds.
+"""The front door: what can be done with a store, passed on to the parts that do it.
 
-Opening one is cheap: two folders are looked at and one database is opened. The driver, this process's staging folder
-and everything that writes come into being when they are first needed. What a dead process or a power cut left behind is
-put in order before anything else happens. Whoever has a store open shares one lock, which a migration wants for itself.
+How a store is opened, founded and put in order is in `opening`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from io import FileIO
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import config as configuration
-from layerstore import migration, platforms, plugins, reference, session
+from layerstore import facts, migration, opening, plugins, pruning, reference
 from layerstore.check import Problem, problems
 from layerstore.config import Config
-from layerstore.containers import Container, Containers, Mounted
-from layerstore.database import Database, ReadOnlyDatabase
-from layerstore.digest import ChainID
-from layerstore.driver import StorageDriver
-from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
-from layerstore.images import Image, Images, Loaded, Removal, instructions
-from layerstore.images import config as image_config
-from layerstore.kernel.files.reserve import Reserve
-from layerstore.kernel.mounts import boot_id, processes_with, trial
-from layerstore.layers import Layers, garbage
-from layerstore.layers import rows as layer_rows
-from layerstore.locks import USE, Held, Locks
+from layerstore.containers import Container, Mounted
+from layerstore.digest import ChainID, DiffID
+from layerstore.errors import KernelError, NotFound
+from layerstore.images import Image, Loaded, Removal
+from layerstore.info import Info, gather
+from layerstore.layers import LayerSource
 from layerstore.migration import Migrated, Migration
-from layerstore.session import Session
+from layerstore.pruning import Pruned
 
 if TYPE_CHECKING:
     from layerstore.check import Told
@@ -45,51 +32,6 @@ if TYPE_CHECKING:
     from layerstore.usage import DiskUsage
 
 __all__ = ["Info", "Migrated", "Problem", "Pruned", "Store", "migrate_store", "open_store"]
-
-PATIENCE = 2.0
-"""Seconds for which an open waits for a migration to end."""
-
-
-@frozen
-class Pruned:
-    """What `prune` removed: IDs of containers, images and their tags, layers, and the bytes of their tars."""
-
-    containers: tuple[str, ...]
-    images: tuple[Removal, ...]
-    layers: tuple[ChainID, ...]
-    reclaimed: int
-
-
-@frozen
-class Info:
-    """What `info` tells of a store and of its host.
-
-    `refusals` are the drivers that were not taken when the store was made, and why; `broken` those that are installed
-    and can never work. `migration`: to which driver an unfinished one leads. `former`: the driver whose home is still
-    to be removed.
-    """
-
-    id: str
-    version: str
-    containers: int
-    mounted: int
-    images: int
-    layers: int
-    driver: str
-    driver_status: tuple[tuple[str, str], ...]
-    refusals: tuple[tuple[str, str], ...]
-    broken: tuple[tuple[str, str], ...]
-    migration: str | None
-    former: str | None
-    data_root: Path
-    exec_root: Path
-    kernel: str
-    operating_system: str
-    os: str
-    architecture: str
-    cpus: int
-    memory: int
-    name: str
 
 
 def open_store(
@@ -143,51 +85,56 @@ def migrate_store(
     old = evolve(config, storage_driver=None, storage_opts=others)
     new = evolve(config, storage_driver=to, storage_opts=mine)
     with Store(old) as store:
-        done = store._migrate(new, progress)
+        done = _migrate(store._parts, new, to, progress)
     if done.given_up is not None:
         return done
     with Store(new) as store:  # which removes the former home, as any open would now
-        if migration.former_of(store._facts() or {}) is not None:
+        if migration.former_of(facts.read(store._parts.database)) is not None:
             notice = f"the home of {done.origin} could not be removed yet: the next command tries again"
             done = evolve(done, notices=(*done.notices, notice))
     return done
+
+
+def _migrate(parts: opening.Parts, config: Config, to: str, progress: Progress | None) -> Migrated:
+    """`migrate_store`, of a store that nobody else has open by then. `config` is that of the driver `to`."""
+    parts.database.require_writable()
+    parts.use.require_alone()
+    opening.sweep_trials(parts)
+    ours = parts.for_migration()
+    if to == parts.known["driver"]:
+        return migration.give_up(ours)
+    choice = plugins.choose(config, config.data_root.joinpath, None)
+    return Migration(ours, parts.known["entry"], choice, progress).run()
 
 
 class Store:
     """An open store. A context manager; any number of threads may use it, and any number of processes open it."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.data_root = config.data_root
-        self._lock = threading.Lock()
-        self._driver: StorageDriver | None = None
-        choice = self._choose() if self._is_new() else None
-        _make_folders(self.data_root)
-        with ExitStack() as undo:
-            self._reserve = Reserve(self.data_root / "reserve")
-            self._is_read_only = self._cannot_be_written()
-            if self._is_read_only:
-                self._open_to_read(undo)
-            else:
-                self._open_to_write(undo)
-            facts = self._facts() or self._found(choice or self._choose())
-            self.id, self.driver_name, self._entry = facts["id"], facts["driver"], facts["entry"]
-            if config.storage_opts or config.storage_driver not in (None, self.driver_name):
-                self._check_config()
-            self.layers = Layers(
-                self._database,
-                self._locks,
-                self._session,
-                self.data_root / "skeletons",
-                self._open_driver,
-            )
-            self._images = Images(self.layers, config.exec_root)
-            self._containers = Containers(self._images)
-            if not self._is_read_only:
-                if facts.get("boot") != boot_id() or "former" in facts or self._has_dead():
-                    self._recover()
-                self._reserve.make()
-            undo.pop_all()
+        self._parts = opening.open_parts(config)
+        self._images = self._parts.images
+        self._containers = self._parts.containers
+        self._layers = self._parts.layers
+
+    @property
+    def config(self) -> Config:
+        """The configuration that it was opened with."""
+        return self._parts.config
+
+    @property
+    def data_root(self) -> Path:
+        """The folder that holds it."""
+        return self.config.data_root
+
+    @property
+    def id(self) -> str:
+        """Its own name: 32 hex digits, the same for as long as it exists."""
+        return self._parts.known["id"]
+
+    @property
+    def driver_name(self) -> str:
+        """The driver that keeps its layers."""
+        return self._parts.known["driver"]
 
     # --- images in and out ---
 
@@ -216,7 +163,7 @@ class Store:
         return transfer.load(
             source,
             images=self._images,
-            layers=self.layers,
+            layers=self._layers,
             only=only,
             names=names,
             platform=platform,
@@ -252,7 +199,7 @@ class Store:
                 list(chosen.values()),
                 [names[image] for image in chosen],
                 target,
-                layers=self.layers,
+                layers=self._layers,
                 format=format,
                 folder=folder,
                 compression=compression,
@@ -273,26 +220,42 @@ class Store:
 
         `changes` are Dockerfile instructions (`CMD`, `ENV`, ...) for its configuration.
         """
-        from layerstore.transfer.compression import open_stream
+        from layerstore.transfer.importing import import_tar
 
-        run_config = instructions.apply(None, changes)
-        chosen = None if platform is None else platforms.parse(platform)
-        label = source if isinstance(source, str | Path) else getattr(source, "name", "-")
-        with _opened(source) as raw, open_stream(raw) as stream:
-            staged = self.layers.stage(stream, label=str(label), progress=progress)
-        try:
-            made = image_config.derive(
-                None,
-                new_layer=staged.diff_id,
-                run_config=run_config,
-                created=image_config.now(),
-                comment=message or f"Imported from {label}",
-                platform=chosen,
-            )
-            names = [] if reference is None else [reference]
-            return self._images.add_staged(made, {staged.diff_id: staged}, names, trust=True)
-        finally:
-            self.layers.discard(staged)
+        return import_tar(
+            source,
+            reference,
+            images=self._images,
+            layers=self._layers,
+            message=message,
+            changes=changes,
+            platform=platform,
+            progress=progress,
+        )
+
+    def add(
+        self,
+        config: bytes,
+        sources: Sequence[LayerSource],
+        names: Sequence[str] = (),
+        *,
+        progress: Progress | None = None,
+    ) -> Loaded:
+        """Add an image of layers that one has, however they came: all of it, or nothing.
+
+        `config` is the image's (OCI image spec, config.md), to the byte; there is one source for each of its DiffIDs,
+        in order, and those of layers that the store has already are not opened. Raises `InvalidArchive`,
+        `DigestMismatch`, `DepthExceeded`.
+        """
+        return self._images.add(config, sources, names, progress=progress)
+
+    def write_layer(self, layer: ChainID | DiffID | str, write: Callable[[memoryview], object]) -> None:
+        """Write the tar of a layer, given by its ChainID or DiffID, byte for byte as it came in.
+
+        What `write` is given is valid until it returns. The DiffID is verified: `Damaged` or `DigestMismatch` at the
+        end mean that what was written is worthless. Raises `NotFound`.
+        """
+        self._layers.give_out(self._layers.named(layer), write)
 
     # --- images and containers ---
 
@@ -338,7 +301,16 @@ class Store:
 
     def check_iter(self, *, content: bool = False, progress: Told | None = None) -> Iterator[Problem]:
         """`check`, one by one as they are found."""
-        return problems(self.layers, self._containers.with_files, content=content, progress=progress)
+        parts = self._parts
+        return problems(
+            parts.database,
+            parts.session.staging,
+            parts.layers,
+            parts.storage.files,
+            lambda: [(row.name, row.layer) for row in self._containers.every()],
+            content=content,
+            progress=progress,
+        )
 
     def prune(
         self,
@@ -353,15 +325,16 @@ class Store:
         `containers`: every container that is not mounted, too. `all_images`: every image that no container needs.
         `images`: False spares all images. `fits`: only those images and containers of which this is true.
         """
-        before = self.layers.total_size()
-        gone = self._containers.prune(fits) if containers else []
-        chosen = None if fits is None else {image.id for image in self._images.all() if fits(image)}
-        removals = self._images.prune(even_tagged=all_images, among=chosen) if images else []
-        layers = [ChainID(done.what) for done in removals if done.kind == "Deleted" and done.is_layer]
-        layers += self.layers.prune()
-        garbage.sweep(self.layers)
-        reclaimed = max(before - self.layers.total_size(), 0)
-        return Pruned(tuple(gone), tuple(removals), tuple(layers), reclaimed)
+        return pruning.prune(
+            self._parts.session,
+            self._layers,
+            self._images,
+            self._containers,
+            all_images=all_images,
+            prune_containers=containers,
+            prune_images=images,
+            fits=fits,
+        )
 
     def disk_usage(self, *, on_disk: bool = False) -> DiskUsage:
         """What takes the room: images with what they share, containers, layers.
@@ -370,70 +343,36 @@ class Store:
         """
         from layerstore import usage
 
-        return usage.disk_usage(self._images, self._containers, on_disk=on_disk)
+        return usage.disk_usage(self._parts.database, self._layers, self._images, self._containers, on_disk=on_disk)
 
     def info(self) -> Info:
         """What there is, how it is kept, and on what kind of host."""
-        from layerstore import __version__
+        return gather(self._parts)
 
-        host = os.uname()
-        with self._database.read() as tx:
-            counts = [
-                int(tx.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-                for table in ("containers", "images", "layers")
-            ]
-            mounted = self._containers.count_mounted(tx)
-        facts = self._facts() or {}
-        return Info(
-            id=self.id,
-            version=__version__,
-            containers=counts[0],
-            mounted=mounted,
-            images=counts[1],
-            layers=counts[2],
-            driver=self.driver_name,
-            driver_status=self._driver_status(),
-            refusals=tuple((name, reason) for name, reason in json.loads(facts.get("refusals", "[]"))),
-            broken=tuple((driver.name, driver.reason) for driver in plugins.broken()),
-            migration=migration.target_of(facts),
-            former=migration.former_of(facts),
-            data_root=self.data_root,
-            exec_root=self.config.exec_root,
-            kernel=host.release,
-            operating_system=_operating_system(),
-            os="linux",
-            architecture=host.machine,
-            cpus=os.cpu_count() or 1,
-            memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-            name=host.nodename,
-        )
-
-    def _driver_status(self) -> tuple[tuple[str, str], ...]:
-        try:
-            return tuple(self.layers.driver.status())
-        except LayerstoreError as error:
-            return (("Problem", error.message),)  # on a full disk, say: the rest can be told
+    def wait(self) -> None:
+        """Wait until the files of what was removed are deleted, which happens in the background."""
+        self._parts.session.wait()
 
     def close(self) -> None:
         """Let go of the mounts of this process, wait for what is being deleted, and close the database."""
-        if self._session.closed:
+        parts = self._parts
+        if parts.session.closed:
             return
-        with ExitStack() as parts:
-            parts.callback(self._use.release)
-            if not self._is_read_only:
-                parts.callback(self._reserve.make)
-            parts.callback(self._database.close)
-            parts.callback(self._session.close)
-            if self._driver is not None:
-                parts.callback(self._driver.close)
+        with ExitStack() as last:
+            last.callback(parts.use.release)
+            if parts.reserve is not None:
+                last.callback(parts.reserve.make)
+            last.callback(parts.database.close)
+            last.callback(parts.session.close)
+            last.callback(parts.storage.close)
             for mounted in list(self._containers.held):
-                parts.callback(self._let_go, mounted)
+                last.callback(self._let_go, mounted)
 
     def _let_go(self, mounted: Mounted) -> None:
         try:
             mounted.unmount()
         except KernelError:
-            self.layers.note_garbage()  # somebody is in it: the next `open` looks again
+            facts.ask_for_recovery(self._parts.database)  # somebody is in it: the next `open` looks again
             raise
 
     def __enter__(self) -> Self:
@@ -443,254 +382,3 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    # --- opening ---
-
-    def _cannot_be_written(self) -> bool:
-        return bool(os.statvfs(self.data_root).f_flag & os.ST_RDONLY)
-
-    def _open_to_write(self, undo: ExitStack) -> None:
-        self._locks = Locks(self.data_root / "locks")
-        self._use = self._shared_use(self._locks)
-        undo.callback(lambda: self._use.release())  # by then it may be another one
-        self._database = Database(self.data_root / "layerstore.db", reserve=self._reserve, alone=self._alone)
-        undo.callback(self._database.close)
-        self._session = Session(self.data_root / "staging", self._reserve)
-        undo.callback(self._session.close)
-
-    def _open_to_read(self, undo: ExitStack) -> None:
-        """Where nothing can be written: with a copy of the database, and all that is made meanwhile, in the exec-root.
-
-        What others have mounted or left behind is their business: nothing is recovered.
-        """
-        self._use = Locks(self.data_root / "locks").of_reader(USE)
-        if not self._use.__enter__():
-            raise self._being_migrated()
-        undo.callback(self._use.release)
-        staging = self.config.exec_root / "read-only"
-        with named("mkdir", staging):
-            staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with session.dead(staging) as names:
-            session.remove(staging, names)
-        self._session = Session(staging)
-        undo.callback(self._session.close)
-        self._locks = Locks(self._session.folder / "locks")
-        self._database = ReadOnlyDatabase(self.data_root / "layerstore.db", self._session.folder)
-        undo.callback(self._database.close)
-
-    def _facts(self) -> dict[str, str] | None:
-        """What the store remembers of itself; None if it is new."""
-        with self._database.read() as tx:
-            facts = dict(tx.execute("SELECT key, value FROM meta").fetchall())
-        return facts or None
-
-    def _is_new(self) -> bool:
-        return not os.path.lexists(self.data_root / "layerstore.db")
-
-    def _choose(self) -> plugins.Choice:
-        """Choose the driver of a new store. A refusal leaves nothing behind."""
-        with named("mkdir", self.data_root):
-            made = [folder for folder in (self.data_root, *self.data_root.parents) if not folder.exists()]
-            self.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        try:
-            choice = plugins.choose(self.config, self._home, None)
-            self._require_free_home(choice.driver.name)
-        except BaseException:
-            with suppress(OSError):  # another process has put something there
-                for folder in made:
-                    folder.rmdir()
-            raise
-        return choice
-
-    def _require_free_home(self, driver: str) -> None:
-        """Raise `ConfigError` if a new store's home belongs to another program, as docker's does."""
-        found = migration.first_in(self._home(driver))
-        # A store that was founded this moment by another process has its home already.
-        if found is not None and self._is_new():
-            raise ConfigError(
-                f"{self._home(driver)} is not empty (it holds {found}), and {self.data_root} is no store of layerstore",
-                remedy="Choose another data-root: what another program keeps there is never taken over.",
-                path=self._home(driver),
-            )
-
-    def _found(self, choice: plugins.Choice) -> dict[str, str]:
-        """Found the store: write down its driver, and why it is no other."""
-        facts = {
-            "id": os.urandom(16).hex(),
-            "driver": choice.driver.name,
-            "entry": plugins.entry_of(choice.driver),
-            "refusals": json.dumps([(refusal.name, refusal.reason) for refusal in choice.refusals]),
-        }
-        with self._database.write() as tx:
-            # Another process may have been faster: then its choice stands.
-            if tx.execute("SELECT 1 FROM meta").fetchone() is None:
-                tx.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts.items())
-            return dict(tx.execute("SELECT key, value FROM meta").fetchall())
-
-    def _shared_use(self, locks: Locks) -> Held:
-        """Take part in the store. Raises `InUse` while it is being converted."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            held = locks.at_once(USE, shared=True)
-            if held.__enter__():
-                return held
-            held.release()
-            if time.monotonic() > deadline:
-                raise self._being_migrated()
-            time.sleep(0.02)
-
-    def _being_migrated(self) -> InUse:
-        facts: dict[str, str] = {}
-        if not self._is_read_only:
-            database = Database(self.data_root / "layerstore.db")
-            try:
-                with database.read() as tx:
-                    facts = dict(tx.execute("SELECT key, value FROM meta").fetchall())
-            finally:
-                database.close()
-        to, process = migration.target_of(facts), migration.process_of(facts)
-        who = "another process" if process is None else f"process {process}"
-        return InUse(
-            f"the store in {self.data_root} is being converted{f' to {to}' if to else ''} by {who}",
-            holders=[who],
-            remedy="Wait until it has ended. Killed, it leaves the store as it was.",
-        )
-
-    # --- becoming one of another driver ---
-
-    def _migrate(self, config: Config, progress: Progress | None) -> Migrated:
-        """`migrate_store`, of this store, which nobody else has open by then."""
-        assert config.storage_driver is not None
-        self._database.require_writable()
-        self._require_alone()
-        self._sweep_trials()
-        parts = migration.Parts(self.data_root, self.layers, self._containers)
-        if config.storage_driver == self.driver_name:
-            return migration.give_up(parts)
-        choice = plugins.choose(config, self._home, None)
-        return Migration(parts, self._entry, choice, progress).run()
-
-    @contextmanager
-    def _alone(self, is_wanted: Callable[[], bool]) -> Iterator[None]:
-        """While inside, nobody else has the store open, unless it is not wanted any more.
-
-        For its tables are brought from an earlier version to this one, which those do not know that have it open.
-        """
-        self._use.release()
-        deadline = time.monotonic() + PATIENCE
-        while not (held := self._locks.at_once(USE)).__enter__():
-            held.release()
-            if not is_wanted():
-                held = self._shared_use(self._locks)
-                break
-            if time.monotonic() > deadline:
-                others = [
-                    f"process {number}" for number in processes_with(self.data_root / "locks") if number != os.getpid()
-                ]
-                raise InUse(
-                    f"the store in {self.data_root} was made by an earlier version and is open: by {', '.join(others)}",
-                    holders=others,
-                    remedy="It is converted when nobody else has it open: end them first.",
-                )
-            time.sleep(0.02)
-        self._use = held
-        yield
-        held.share(USE)
-
-    def _require_alone(self) -> None:
-        for _ in range(20):  # a process that is just being started has for a moment what its parent has open
-            if self._use.upgrade(USE):
-                return
-            time.sleep(0.01)
-        others = [f"process {number}" for number in processes_with(self.data_root / "locks") if number != os.getpid()]
-        who = ", ".join(others) or "this process itself"
-        raise InUse(
-            f"the store in {self.data_root} is open: by {who}",
-            holders=others,
-            remedy="A migration needs it alone: end them first.",
-        )
-
-    def _check_config(self) -> None:
-        """Does the configuration fit this store? Raises `DriverMismatch`, `ConfigError`."""
-        if self.config.storage_driver not in (None, self.driver_name):
-            plugins.choose(self.config, self._home, self._entry)
-        configuration.driver_options(self.config, self.driver_name, plugins.load(self._entry).options)
-
-    def _home(self, driver: str) -> Path:
-        return self.data_root / driver
-
-    def _open_driver(self) -> StorageDriver:
-        with self._lock:
-            if self._driver is None:
-                kind = plugins.load(self._entry)
-                options: object = configuration.driver_options(self.config, kind.name, kind.options)
-                home = self._home(kind.name)
-                with named("mkdir", home):
-                    home.mkdir(mode=0o700, exist_ok=True)
-                self._driver = kind(home, self._session.folder, options)
-            return self._driver
-
-    # --- recovery ---
-
-    def _has_dead(self) -> bool:
-        """Did a process die, or end without being able to give everything back?"""
-        staging = self._session.staging
-        with session.dead(staging) as names:
-            if names:
-                return True
-        with self._database.read() as tx:
-            return any(layer_rows.dead_owners(tx, staging, table) for table in ("leases", "holds"))
-
-    def _recover(self) -> None:
-        """Put in order what dead processes and former boots left. Others may do the same at the same time."""
-        with session.dead(self._session.staging) as dead:
-            self._containers.recover()
-            self._images.recover()
-            self.layers.recover()
-            garbage.sweep(self.layers)
-            self._sweep_trials()
-            session.remove(self._session.staging, dead)
-        with suppress(LayerstoreError):  # it is tried again by the next `open`, and `info` tells of it
-            migration.remove_former(self.layers, self.data_root)
-        with self._database.write(durable=False) as tx:
-            tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?)", (boot_id(),))
-
-    def _sweep_trials(self) -> None:
-        """Remove what was left by those who died while they tried what works here."""
-        for folder in (self.data_root, self._home(self.driver_name)):
-            trial.sweep(folder)
-
-
-def _make_folders(data_root: Path) -> None:
-    """Make what a data-root consists of. Its parts are for its owner alone."""
-    with named("mkdir", data_root):
-        if (data_root / "staging").is_dir():
-            return
-        data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        for name in ("skeletons", "staging"):
-            (data_root / name).mkdir(mode=0o700, exist_ok=True)
-
-
-@contextmanager
-def _opened(source: str | Path | BinaryIO) -> Iterator[FileIO | BinaryIO]:
-    from layerstore.transfer.standard import STANDARD, standard_input
-
-    if isinstance(source, str | Path) and str(source) == STANDARD:
-        with named("read", "standard input"):
-            yield standard_input()
-    elif isinstance(source, str | Path):
-        with named("open", source):
-            file = FileIO(source)
-        with file:
-            yield file
-    else:
-        yield source
-
-
-def _operating_system() -> str:
-    try:
-        text = Path("/etc/os-release").read_text(errors="replace")
-    except OSError:
-        return "Linux"
-    pairs = dict(line.partition("=")[::2] for line in text.splitlines())
-    return pairs.get("PRETTY_NAME", "Linux").strip("\"'")

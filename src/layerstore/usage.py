@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from layerstore.containers import Container, Containers
+from layerstore.database import Database
 from layerstore.digest import ChainID, DiffID
+from layerstore.driver import Layer
 from layerstore.errors import NotFound
 from layerstore.images import Image, Images
+from layerstore.layers import Layers
 from layerstore.layers import rows as layer_rows
+from layerstore.layers.files import committed
 from layerstore.layers.rows import Kept
 
 __all__ = ["ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage", "disk_usage"]
@@ -93,9 +97,11 @@ class DiskUsage:
         return sum(container.mounted for container in self.containers)
 
 
-def disk_usage(images: Images, containers: Containers, *, on_disk: bool) -> DiskUsage:
+def disk_usage(
+    database: Database, layers: Layers, images: Images, containers: Containers, *, on_disk: bool
+) -> DiskUsage:
     """See `Store.disk_usage`."""
-    with images.layers.database.read() as tx:
+    with database.read() as tx:
         levels = layer_rows.all_kept(tx)
     found = [image for image in images.all() if all(chain in levels for chain in image.chain_ids)]
     boxes = _containers(containers)
@@ -120,7 +126,7 @@ def disk_usage(images: Images, containers: Containers, *, on_disk: bool) -> Disk
             LayerUsage(
                 kept.diff_id,
                 kept.size,
-                _measured(images, levels, chain) if on_disk else None,
+                _measured(layers, levels, chain) if on_disk else None,
                 images=users[kept.key],
                 containers=holders[kept.key],
             )
@@ -139,11 +145,12 @@ def _containers(containers: Containers) -> list[ContainerUsage]:
     return found
 
 
-def _measured(images: Images, levels: Mapping[ChainID, Kept], chain: ChainID) -> int | None:
+def _measured(layers: Layers, levels: Mapping[ChainID, Kept], chain: ChainID) -> int | None:
     """What the files of a layer occupy; None if it goes away meanwhile."""
     try:
-        with images.layers.lease([("layer", chain)], "it is being measured"):
-            below = images.layers.stack(chain).diffs[1:]
-            return images.layers.driver.usage(levels[chain].key, layer_rows.visible(below)).size
+        with layers.lease([("layer", chain)], "it is being measured"):
+            below = layers.stack(chain).diffs[1:]
+            parents = committed(layer_rows.visible(below))
+            return layers.files.usage(Layer(levels[chain].key), parents).size
     except NotFound:
         return None

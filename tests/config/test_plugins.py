@@ -16,7 +16,7 @@ from attrs import field, frozen
 from layerstore import options, plugins
 from layerstore.changes import Changes
 from layerstore.config import Config
-from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
+from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, Layer, LayerKey, Mount, StorageDriver
 from layerstore.errors import ConfigError, DriverMismatch, DriverNotFound, DriverNotSupported
 
 
@@ -29,35 +29,33 @@ class Working(StorageDriver):
     """A driver that claims to work."""
 
     name: ClassVar[str] = "overlay2"
-    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.MERGED, False, CopyOnWrite.NONE, False, None)
+    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.MERGED)
     options: ClassVar[type] = Settings
 
     @classmethod
     def probe(cls, home: Path, options: Any) -> Backing:
         return Backing(str(home), CopyOnWrite.NONE, quota=False)
 
-    def create(
-        self, layer: LayerKey, parents: Sequence[LayerKey], *, staged: bool = False, size: int | None = None
-    ) -> None: ...
+    def create(self, layer: Layer, parents: Sequence[Layer], *, size: int | None = None) -> None: ...
 
-    def tree(self, layer: LayerKey) -> Path:
-        return self.home / layer
+    def tree(self, layer: Layer) -> Path:
+        return self.home / layer.key
 
-    def mounts(self, layer: LayerKey, parents: Sequence[LayerKey], *, read_only: bool) -> Sequence[Mount]:
+    def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
         return ()
 
-    def seal(self, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
-        return layer
+    def seal(self, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
+        return layer.key
 
-    def remove(self, layer: LayerKey) -> None: ...
+    def remove(self, layer: Layer) -> None: ...
 
-    def layers(self) -> Iterator[LayerKey]:
+    def keys(self) -> Iterator[LayerKey]:
         return iter(())
 
-    def changes(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Changes:
+    def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         return Changes.of(())
 
-    def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey]) -> Mapping[str, str]:
+    def graph_data(self, layer: Layer, parents: Sequence[Layer]) -> Mapping[str, str]:
         return {}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import layerstore
-from layerstore.images import Image, Images
+from layerstore.images import Image
 from layerstore.store import Store
 from support import images as make
 
@@ -16,12 +16,13 @@ class Adder:
     """Adds images to a store from the tars of their layers, and notes what it was asked to read."""
 
     def __init__(self, store: Store) -> None:
-        self.images = Images(store.layers, store.config.exec_root)
+        self.store = store
+        self.images = store._images
         self.read: list[str] = []
 
     def __call__(self, *layers: bytes, name: str | None = None, config: bytes | None = None) -> Image:
         sources = [layerstore.LayerSource(open=self._opener(layer)) for layer in layers]
-        return self.images.add(config or make.config(layers), sources, [name] if name else [])
+        return self.store.add(config or make.config(layers), sources, [name] if name else [])
 
     def _opener(self, layer: bytes) -> Callable[[], AbstractContextManager[io.BytesIO]]:
         @contextmanager

@@ -382,7 +382,7 @@ def test_commit_seals_the_layer_without_a_copy(store: Store, image: Image, data_
         assert (root / "more").read_text() + (root / "big").read_text()[:1] == "mx"
     assert store.check(content=True) == []
     out = bytearray()
-    store.layers.give_out(made.chain_ids[1], out.extend)
+    store.write_layer(made.chain_ids[1], out.extend)
     assert make.digest(bytes(out)) == made.layers[1]
 
 
@@ -537,7 +537,7 @@ def test_layers_of_a_removed_image_go_with_the_container(store: Store, image: Im
 
 def forget_boot(store: Store) -> None:
     """Let the store look as if it was last used before a reboot."""
-    with store.layers.database.write() as tx:
+    with store._parts.database.write() as tx:
         tx.execute("UPDATE containers SET boot = 'former'")
         tx.execute("UPDATE mounts SET boot = 'former'")
         tx.execute("UPDATE meta SET value = 'former' WHERE key = 'boot'")
@@ -608,7 +608,7 @@ def test_recipe_of_several_mounts_is_wholly_unmounted(
     store: Store, image: Image, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a driver has it whose layers must be mounted before they can be stacked."""
-    real = type(store.layers.driver).mounts
+    real = type(store._parts.storage.driver).mounts
     place = data_root / "overlay2" / ".below"
     place.mkdir()
 
@@ -618,7 +618,7 @@ def test_recipe_of_several_mounts_is_wholly_unmounted(
         options = tuple((key, str(place) if value == lowest else value) for key, value in overlay.options)
         return (Mount("bind", str(lowest), read_only=True, target=str(place)), evolve(overlay, options=options))
 
-    monkeypatch.setattr(type(store.layers.driver), "mounts", several)
+    monkeypatch.setattr(type(store._parts.storage.driver), "mounts", several)
     box = store.create_container(image, name="box")
     for _ in range(2):
         with box.mount() as root:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from layerstore._layers import garbage
 
 import layerstore
 from core.adding import Adder
+from layerstore import facts
+from layerstore.driver import Layer, State
 from layerstore.images import Image
-from layerstore.layers import garbage
 from layerstore.store import Store
 from layerstore.testing.trees import listing
 from support import images as make
@@ -45,7 +47,7 @@ def test_layers_are_unpacked_each_on_the_last(
     assert read_back(image) == {"etc/passwd": "root:x:0:0\nme:x:1:1\n", "etc/new": "new", "usr/tool": "#!/bin/sh\n"}
     for chain, layer in zip(image.chain_ids, (base, upper), strict=True):
         out = bytearray()
-        store.layers.give_out(chain, out.extend)
+        store.write_layer(chain, out.extend)
         assert bytes(out) == layer
     assert store.check(content=True) == []
     add.read.clear()
@@ -70,15 +72,16 @@ def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store:
     box = store.create_container()
     with box.mount() as root:
         (root / "file").write_text("x")
-    driver = store.layers.driver
-    [key] = driver.layers()
-    sealed = driver.seal(key, [])  # by another process, which died before it wrote the row
+    driver = store._parts.storage.driver
+    [key] = driver.keys()
+    sealed = driver.seal(Layer(key, State.WRITABLE), [])  # by another process, which died before it wrote the row
 
-    with store.layers.lease([("diff", key)], "it is being committed"):
-        assert garbage.find(store.layers).home == ()
-    store.layers.note_garbage()
+    with store._layers.lease([("diff", key)], "it is being committed"):
+        parts = store._parts
+        assert garbage.find(parts.database, parts.session.staging, parts.storage.files).home == ()
+    facts.ask_for_recovery(store._parts.database)
     with layerstore.open(config=store.config):
-        assert list(driver.layers()) == [key]
+        assert list(driver.keys()) == [key]
     assert sealed != key
 
     image = box.commit()
@@ -89,12 +92,12 @@ def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store:
 def test_staged_layers_wait_for_their_parents(
     store: Store, add: Adder, base: bytes, upper: bytes, read_back: Content, data_root: Path
 ) -> None:
-    tars = [store.layers.stage(io.BytesIO(data), label="x") for data in (upper, base)]
+    tars = [store._layers.stage(io.BytesIO(data), label="x") for data in (upper, base)]
     with pytest.raises(layerstore.DigestMismatch):
-        store.layers.stage(io.BytesIO(base), expected=tars[0].diff_id)
+        store._layers.stage(io.BytesIO(base), expected=tars[0].diff_id)
     image = add.images.add_staged(make.config([base, upper]), {tar.diff_id: tar for tar in tars}, ["x"])
     for tar in tars:
-        store.layers.discard(tar)
+        store._layers.discard(tar)
     assert "etc/new" in read_back(image)
     assert store.check(content=True) == []
     assert kept(data_root) == 2
@@ -104,7 +107,7 @@ def test_what_stands_on_a_damaged_layer_is_made_anew(
     store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path
 ) -> None:
     image = add(base, upper)
-    bottom, top = (data_root / "plain" / store.layers.stack(chain).keys[0] for chain in image.chain_ids)
+    bottom, top = (data_root / "plain" / store._layers.stack(chain).layers[0].key for chain in image.chain_ids)
     os.truncate(bottom / "tree/usr/tool", 0)
     os.truncate(top / "tree/usr/tool", 0)
     add.read.clear()
@@ -152,7 +155,7 @@ def test_hard_link_and_whiteout_reach_the_lower_layer(
         "usr/tool": "#!/bin/sh\n",
     }
     out = bytearray()
-    store.layers.give_out(image.chain_ids[1], out.extend)
+    store.write_layer(image.chain_ids[1], out.extend)
     assert bytes(out) == linked
     with image.mount() as root:
         facts = (root / "etc").stat()
@@ -178,7 +181,7 @@ def test_container_that_never_reached_the_disk_is_made_again(
     shutil.rmtree(data_root / "plain" / box._row.key)
     with pytest.raises(layerstore.Damaged, match="the files of container web are missing"):
         box.mount()
-    with store.layers.database.write() as tx:
+    with store._parts.database.write() as tx:
         tx.execute("UPDATE containers SET boot = 'former'")
     with box.mount() as root, image.mount() as seen:
         assert listing(root) == listing(seen)
@@ -190,7 +193,7 @@ def test_container_on_a_layer_that_is_gone_is_not_made_again(
     box = store.create_container(add(base), name="web")
     for folder in (data_root / "plain").iterdir():
         shutil.rmtree(folder)
-    with store.layers.database.write() as tx:
+    with store._parts.database.write() as tx:
         tx.execute("UPDATE containers SET boot = 'former'")
     with pytest.raises(layerstore.Damaged, match=r"the files of layer .* are missing"):
         box.mount()

@@ -81,9 +81,9 @@ def test_facts_are_those_of_the_config(store: Store, add: Adder, base: bytes) ->
 
 def test_inspect_names_the_lower_layers_topmost_first(store: Store, add: Adder, base: bytes, upper: bytes) -> None:
     image = add(base, upper, make.layer(make.file("third")))
-    keys = store.layers.stack(image.chain_id).keys
+    keys = store._layers.stack(image.chain_id).layers
     data = image.inspect()["GraphDriver"]["Data"]
-    assert [Path(path).parent.name for path in data["LowerDir"].split(":")] == list(keys[1:])
+    assert [Path(path).parent.name for path in data["LowerDir"].split(":")] == [layer.key for layer in keys[1:]]
 
 
 def test_history_has_sizes_and_known_images(store: Store, add: Adder, base: bytes) -> None:

@@ -27,7 +27,7 @@ Leftovers = Callable[[], Sequence[str]]
 
 def given_out(store: Store, chain: ChainID) -> bytes:
     out = bytearray()
-    store.layers.give_out(chain, out.extend)
+    store.write_layer(chain, out.extend)
     return bytes(out)
 
 
@@ -42,7 +42,7 @@ def test_loaded_layers_are_what_they_were(
     image = add(base, upper, name="a")
     assert read_back(image) == {"etc/passwd": "root:x:0:0\nme:x:1:1\n", "etc/new": "new", "usr/tool": "#!/bin/sh\n"}
     assert [given_out(store, chain) for chain in image.chain_ids] == [base, upper]
-    assert [store.layers.size(chain) for chain in image.chain_ids] == [len(base), len(upper)]
+    assert [store._layers.size(chain) for chain in image.chain_ids] == [len(base), len(upper)]
     assert image.size == len(base) + len(upper)
     assert store.check(content=True) == []
 
@@ -197,8 +197,8 @@ def test_too_deep_is_refused_before_anything_is_made(
 ) -> None:
     from attrs import evolve
 
-    driver = store.layers.driver
-    monkeypatch.setattr(type(driver), "capabilities", evolve(driver.capabilities, max_depth=2))
+    driver = store._parts.storage.driver
+    monkeypatch.setattr(driver, "capabilities", evolve(driver.capabilities, max_depth=2))
     layers = [make.layer(make.file(str(number))) for number in range(3)]
     with pytest.raises(DepthExceeded, match="3 layers"):
         add(*layers)
@@ -213,7 +213,7 @@ def test_too_deep_is_refused_before_anything_is_made(
 
 
 def damage(data_root: Path, store: Store, image: Image, path: str) -> Path:
-    key = store.layers.stack(image.chain_ids[0]).keys[0]
+    key = store._layers.stack(image.chain_ids[0]).layers[0].key
     return data_root / "overlay2" / key / "diff" / path
 
 
@@ -277,9 +277,9 @@ def test_damage_found_while_giving_out_is_remembered(store: Store, add: Adder, b
     damage(data_root, store, image, "usr/tool").write_bytes(b"#!/bin/no\n")
     with pytest.raises(Damaged, match="usr/tool"):
         given_out(store, image.chain_ids[0])
-    assert store.layers.has(image.chain_ids) == [False]
+    assert store._layers.has(image.chain_ids) == [False]
     add(base)
-    assert store.layers.has(image.chain_ids) == [True]
+    assert store._layers.has(image.chain_ids) == [True]
     assert given_out(store, image.chain_ids[0]) == base
 
 
@@ -290,7 +290,7 @@ def test_mending_reaches_every_stack_that_shares_the_diff(
     other = make.layer(make.folder("./"), make.file("only", "here"))
     add(base, common)
     two = add(other, common)
-    key = store.layers.stack(two.chain_ids[1]).keys[0]
+    key = store._layers.stack(two.chain_ids[1]).layers[0].key
     (data_root / "overlay2" / key / "diff/x/y").unlink()
     add(base, common)
     assert read_back(two)["x/y"] == "y"
@@ -315,12 +315,12 @@ def test_damaged_layer_stays_while_it_is_mounted(store: Store, add: Adder, base:
 
 def test_leased_layer_outlives_its_image(store: Store, add: Adder, base: bytes) -> None:
     image = add(base)
-    with store.layers.lease([("layer", image.chain_ids[0])], "a test"):
+    with store._layers.lease([("layer", image.chain_ids[0])], "a test"):
         image.remove()
-        assert store.layers.has(image.chain_ids) == [True]
+        assert store._layers.has(image.chain_ids) == [True]
         assert given_out(store, image.chain_ids[0]) == base
     store.prune()
-    assert store.layers.has(image.chain_ids) == [False]
+    assert store._layers.has(image.chain_ids) == [False]
 
 
 def test_shared_layers_go_with_the_last_image(
@@ -328,9 +328,9 @@ def test_shared_layers_go_with_the_last_image(
 ) -> None:
     one, two = add(base, name="one"), add(base, upper, name="two")
     store.remove_image("one")
-    assert store.layers.has(two.chain_ids) == [True, True]
+    assert store._layers.has(two.chain_ids) == [True, True]
     store.remove_image("two")
-    assert store.layers.has(one.chain_ids) == [False]
+    assert store._layers.has(one.chain_ids) == [False]
     store.close()
     assert leftovers() == []
 
@@ -338,7 +338,7 @@ def test_shared_layers_go_with_the_last_image(
 def test_staged_layers_are_used_or_discarded(
     store: Store, add: Adder, base: bytes, upper: bytes, leftovers: Leftovers, read_back: Content
 ) -> None:
-    layers = store.layers
+    layers = store._layers
     with layers.writeback():
         tars = [layers.stage(io.BytesIO(data)) for data in (base, upper, base)]
     staged = {tar.diff_id: tar for tar in tars}
@@ -362,9 +362,9 @@ def test_staged_layers_are_used_or_discarded(
 
 def test_staging_verifies(store: Store, base: bytes, leftovers: Leftovers) -> None:
     with pytest.raises(DigestMismatch):
-        store.layers.stage(io.BytesIO(base), expected=DiffID("sha256:" + "0" * 64))
+        store._layers.stage(io.BytesIO(base), expected=DiffID("sha256:" + "0" * 64))
     with pytest.raises(LayerstoreError):
-        store.layers.stage(io.BytesIO(base[:700]))
+        store._layers.stage(io.BytesIO(base[:700]))
     store.close()
     assert leftovers() == []
 

@@ -21,8 +21,8 @@ from core import abundance
 from core.abundance import settings
 from core.plain import Plain
 from core.test_power import Disk
-from layerstore import plugins, store
-from layerstore.driver import Capabilities, CopyOnWrite, Dialect
+from layerstore import opening, plugins
+from layerstore.driver import Capabilities, Dialect
 from layerstore.errors import (
     ConfigError,
     Damaged,
@@ -55,7 +55,7 @@ class Shallow(Plain):
     """One that cannot stack three layers."""
 
     name: ClassVar[str] = "shallow"
-    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.MERGED, False, CopyOnWrite.NONE, False, 2)
+    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.MERGED, max_depth=2)
 
 
 @pytest.fixture(autouse=True)
@@ -246,7 +246,7 @@ def test_what_cannot_be_is_refused(filled: Path) -> None:
         layerstore.migrate("plain", config=settings(filled), storage_opts=["plain.size=1"])
     with pytest.raises(ConfigError, match="is an option of btrfs"):
         layerstore.migrate("plain", config=settings(filled), storage_opts=["btrfs.size=1"])
-    with closing(layerstore.open(config=settings(filled))) as opened, opened._database.write() as tx:
+    with closing(layerstore.open(config=settings(filled))) as opened, opened._parts.database.write() as tx:
         tx.execute("UPDATE containers SET size = 1 << 30 WHERE name = 'edited'")
     assert_refused(filled, "plain", DriverNotSupported, "cannot limit .* edited")
 
@@ -304,16 +304,16 @@ def test_container_that_is_mounted_in_another_namespace_is_refused(filled: Path)
 
 def test_open_waits_a_moment_and_then_says_who_is_at_it(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    link_skeletons = Migration._link_skeletons
+    hand_over = Migration._hand_over
 
     def meanwhile(self: Migration, *more: Any) -> None:
         with pytest.raises(InUse) as caught:
             layerstore.open(config=settings(filled))
         asked.append(caught.value.message)
-        link_skeletons(self, *more)
+        hand_over(self, *more)
 
-    monkeypatch.setattr(store, "PATIENCE", 0.05)
-    monkeypatch.setattr(Migration, "_link_skeletons", meanwhile)
+    monkeypatch.setattr(opening, "PATIENCE", 0.05)
+    monkeypatch.setattr(Migration, "_hand_over", meanwhile)
     migrate(filled, "plain")
     assert asked == [f"the store in {filled} is being converted to plain by process {os.getpid()}"]
     layerstore.open(config=settings(filled)).close()
@@ -379,7 +379,7 @@ def test_store_may_change_between_two_tries(filled: Path, stopped: Callable[[str
 @pytest.mark.parametrize("to", ["overlay2", "third"])
 def test_unfinished_one_is_given_up(filled: Path, stopped: Callable[[str], None], to: str) -> None:
     before = look(filled, "overlay2")
-    stopped("_link_skeletons")
+    stopped("_hand_over")
     done = migrate(filled, to)
     assert done.given_up == ("plain" if to == "overlay2" else None)
     assert_nothing_is_left(filled, to)
@@ -388,7 +388,7 @@ def test_unfinished_one_is_given_up(filled: Path, stopped: Callable[[str], None]
 
 def test_what_was_lost_between_two_tries_is_made_again(filled: Path, stopped: Callable[[str], None]) -> None:
     before = look(filled, "overlay2")
-    stopped("_link_skeletons")
+    stopped("_hand_over")
     with layerstore.open(config=settings(filled)) as opened:
         image, box = opened.image("two:1"), opened.container("edited")
     database = sqlite3.connect(filled / "migration/layerstore.db")
@@ -405,7 +405,7 @@ def test_what_was_lost_between_two_tries_is_made_again(filled: Path, stopped: Ca
 def test_damaged_layer_stops_it(filled: Path, tmp_path: Path) -> None:
     with layerstore.open(config=settings(filled)) as opened:
         image = opened.image("two:1")
-        key = opened.layers.stack(image.chain_ids[0]).keys[0]
+        key = opened._layers.stack(image.chain_ids[0]).layers[0].key
         (filled / "overlay2" / key / "diff/etc/group").write_text("x")
     with pytest.raises(Damaged, match="/etc/group") as caught:
         migrate(filled, "plain")
@@ -498,7 +498,7 @@ def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-@pytest.mark.parametrize("last", ["_link_skeletons", "_switch", "the end"])
+@pytest.mark.parametrize("last", ["_hand_over", "_switch", "the end"])
 def test_power_is_cut(kind: str, last: str, own_filesystem: Callable[..., Path], tmp_path: Path) -> None:
     """After the last layer, before the switch, or as soon as the migration is said to be done."""
     disk = own_filesystem(kind)

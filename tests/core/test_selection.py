@@ -14,7 +14,7 @@ import layerstore
 from core.abundance import settings
 from core.adding import Adder
 from core.plain import Plain
-from layerstore import plugins
+from layerstore import facts, plugins
 from layerstore.driver import Backing
 from layerstore.errors import ConfigError, Damaged, DriverMismatch, DriverNotSupported
 from layerstore.store import Store
@@ -105,7 +105,7 @@ def test_files_of_others_in_a_home_are_never_garbage(
     (data_root / "overlay2" / ("1" * 32 + "s")).mkdir()
     assert [problem.kind for problem in store.check()] == ["garbage", "garbage"]
     store.prune()
-    store.layers.note_garbage()
+    facts.ask_for_recovery(store._parts.database)
     store.close()
     layerstore.open(config=settings).close()
     for folder in ("overlay2", "skeletons"):
@@ -162,7 +162,7 @@ def test_deleted_layer_of_a_dependent_driver_is_told_and_mended(
         add = Adder(store)
         image = add(base, upper, name="x")
         box = store.create_container(image)
-        bottom, top = (data_root / "vfs" / store.layers.stack(chain).keys[0] for chain in image.chain_ids)
+        bottom, top = (data_root / "vfs" / store._layers.stack(chain).layers[0].key for chain in image.chain_ids)
         shutil.rmtree(top)
         for use in (image.mount().__enter__, lambda: store.create_container(image)):
             with pytest.raises(Damaged, match="are missing") as caught:

@@ -214,10 +214,12 @@ def killed(settings: layerstore.Config) -> Callable[[str], None]:
 def test_staged_layers_of_the_dead_are_swept(
     store: Store, killed: Callable[[str], None], settings: layerstore.Config, data_root: Path
 ) -> None:
-    killed("store.layers.stage(io.BytesIO(make.layer(make.file('x', b'y' * 100000)))); die()")
+    killed("store._layers.stage(io.BytesIO(make.layer(make.file('x', b'y' * 100000)))); die()")
     assert len(list((data_root / "staging").iterdir())) == 2
     layerstore.open(config=settings).close()
-    assert [path.name for path in (data_root / "staging").iterdir() if path.name != ".spare"] == [store._session.name]
+    assert [path.name for path in (data_root / "staging").iterdir() if path.name != ".spare"] == [
+        store._parts.session.name
+    ]
     assert store.check() == []
 
 
@@ -225,28 +227,29 @@ def test_staged_layers_of_the_dead_are_swept(
 def test_trials_of_the_dead_are_swept(
     store: Store, killed: Callable[[str], None], settings: layerstore.Config, data_root: Path
 ) -> None:
-    left = [folder / ".layerstore-probe-x" for folder in (data_root, store.layers.driver.home)]
+    left = [folder / ".layerstore-probe-x" for folder in (data_root, store._parts.storage.driver.home)]
     for folder in left:
         folder.mkdir(mode=0o700)
         (folder / "lower").mkdir()
-    killed("store.layers.session.folder; die()")
+    killed("store._parts.session.folder; die()")
     layerstore.open(config=settings).close()
     assert not any(folder.exists() for folder in left)
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("moment", ["insert_diff", "put_layer"])
+@pytest.mark.parametrize("moment", ["insert_diff", "stand_on"])
 def test_sealed_layers_without_a_row_are_swept(
     store: Store, add: Adder, base: bytes, killed: Callable[[str], None], settings: layerstore.Config, moment: str
 ) -> None:
     image = add(base, name="x")
+    room = {"insert_diff": "layers", "stand_on": "containers"}[moment]
     body = {
         "insert_diff": "store.import_tar(io.BytesIO(make.layer(make.file('x'))), 'y')",
-        "put_layer": "box = store.create_container('x', name='web')\n"
+        "stand_on": "box = store.create_container('x', name='web')\n"
         "with box.mount() as root: (root / 'new').write_text('n')\n"
         "box.commit('y')",
     }[moment]
-    killed(f"import layerstore.layers.rows as rows; rows.{moment} = die\n{body}")
+    killed(f"import layerstore.{room}.rows as rows; rows.{moment} = die\n{body}")
     with layerstore.open(config=settings) as again:
         assert again.check() == []
         assert again.images() == [image]
@@ -266,7 +269,7 @@ def test_removed_rows_whose_files_stayed_are_swept(
     leftovers: Leftovers,
 ) -> None:
     add(base, name="x")
-    killed("store.layers.folders.drop = die; store.remove_image('x')")
+    killed("store._parts.storage.files.drop = die; store.remove_image('x')")
     store.close()
     assert len(leftovers()) > 1
     layerstore.open(config=settings).close()

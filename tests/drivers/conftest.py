@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
-from layerstore.testing.workbench import Workbench, key
+from layerstore.driver import StorageDriver
+from layerstore.store import Store
+from layerstore.testing.workbench import Workbench, key, keys_of
 from layerstore_overlay2 import Overlay2, Settings
 
-__all__ = ["Workbench", "key"]
+__all__ = ["Workbench", "driver_of", "key", "keys_of"]
+
+
+def driver_of(store: Store) -> StorageDriver:
+    """The driver at work in a store."""
+    return store._parts.storage.driver
 
 
 @pytest.fixture

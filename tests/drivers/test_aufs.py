@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 import layerstore
-from drivers.conftest import Workbench, key
+from drivers.conftest import Workbench, key, keys_of
 from kernel.stacks import servers, wait_until
 from layerstore import plugins
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, LayerKey, State, StorageDriver
 from layerstore.errors import CannotRepresent, ConfigError, DepthExceeded, DriverNotSupported, KernelError
 from layerstore.kernel import files
 from layerstore.kernel.mounts import mounting, mounts_below
@@ -314,19 +314,20 @@ def test_the_driver_is_installed() -> None:
 
 def test_a_layer_lies_as_docker_laid_it(aufs: Bench, mode: str) -> None:
     bench = aufs(mode=mode)
-    bottom, layer = bench.layer(), key()
+    bottom, staged = bench.layer(), Layer(key(), State.STAGED)
     home = bench.driver.home
 
-    bench.driver.create(layer, [bottom], staged=True)
-    assert bench.driver.tree(layer).parent == bench.driver.staging
-    assert stat.S_IMODE(bench.driver.tree(layer).stat().st_mode) == 0o755
-    assert list(bench.driver.layers()) == [bottom]
+    bench.create(staged, [bottom])
+    assert bench.tree(staged).parent == bench.driver.staging
+    assert stat.S_IMODE(bench.tree(staged).stat().st_mode) == 0o755
+    assert bench.keys() == [bottom.key]
 
-    assert bench.driver.seal(layer, [bottom]) == layer
-    assert bench.driver.tree(layer) == home / "diff" / layer
-    assert (home / "layers" / layer).read_text() == f"{bottom}\n"
-    assert os.listdir(home / "mnt" / layer) == []
-    assert set(bench.driver.layers()) == {bottom, layer}
+    layer = bench.seal(staged, [bottom])
+    assert layer.key == staged.key
+    assert bench.tree(layer) == home / "diff" / layer.key
+    assert (home / "layers" / layer.key).read_text() == f"{bottom.key}\n"
+    assert os.listdir(home / "mnt" / layer.key) == []
+    assert bench.keys() == keys_of(bottom, layer)
     assert os.listdir(bench.driver.staging) == []
 
 
@@ -361,7 +362,7 @@ def test_removal_moves_everything_into_staging(aufs: Bench, mode: str) -> None:
         bench.driver.remove(one)
 
     assert names_in(bench.driver.home) == set()
-    assert all(name.startswith((layer, bottom)) for name in os.listdir(bench.driver.staging))
+    assert all(name.startswith((layer.key, bottom.key)) for name in os.listdir(bench.driver.staging))
 
 
 def test_what_a_death_left_is_found_and_removed(aufs: Bench, mode: str) -> None:
@@ -372,9 +373,9 @@ def test_what_a_death_left_is_found_and_removed(aufs: Bench, mode: str) -> None:
     (bench.driver.home / "diff" / "lost+found").mkdir()
     (bench.driver.home / "diff" / ("ab" * 32)).mkdir()
 
-    assert set(bench.driver.layers()) == set(orphans)
+    assert bench.keys() == sorted(orphans)
     for orphan in orphans:
-        bench.driver.remove(orphan)
+        bench.remove(Layer(orphan))
 
     assert names_in(bench.driver.home) == {"diff/lost+found", "diff/" + "ab" * 32}
 
@@ -394,9 +395,10 @@ def test_what_is_mounted_is_not_removed(aufs: Bench, mode: str) -> None:
 REMOVE = """
 import sys
 from pathlib import Path
+from layerstore.driver import Layer
 from layerstore_aufs import Aufs, Settings
 home, staging, mode, layer = sys.argv[1:]
-Aufs(Path(home), Path(staging), Settings(mode=mode)).remove(layer)
+Aufs(Path(home), Path(staging), Settings(mode=mode)).remove(Layer(layer))
 """
 
 
@@ -413,14 +415,14 @@ def test_a_death_while_removing_leaves_what_is_found(aufs: Bench, number: int) -
         [
             *("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=rename"),
             *("-e", f"inject=rename:signal=KILL:when={number}"),
-            *(sys.executable, "-c", REMOVE, bench.driver.home, bench.driver.staging, "copy", layer),
+            *(sys.executable, "-c", REMOVE, bench.driver.home, bench.driver.staging, "copy", layer.key),
         ],
         check=False,
     )
 
     assert killed.returncode != 0
-    for left in bench.driver.layers():
-        bench.driver.remove(left)
+    for left in map(Layer, bench.keys()):
+        bench.remove(left)
     assert names_in(bench.driver.home) == set()
     assert os.listdir(cache) == []
 
@@ -429,7 +431,7 @@ def test_a_layer_that_could_not_be_made_leaves_nothing(aufs: Bench, mode: str) -
     bench = aufs(mode=mode)
 
     with pytest.raises(KernelError):
-        bench.container([key()])
+        bench.container([Layer(key())])
 
     assert names_in(bench.driver.home) == set()
     assert os.listdir(bench.driver.staging) == []
@@ -439,11 +441,11 @@ def test_a_container_can_be_made_again_over_what_a_power_cut_left(aufs: Bench, m
     bench = aufs(mode=mode)
     bottom = bench.layer(file="x")
     layer = bench.container([bottom])
-    files.remove_tree(bench.driver.home / "diff" / layer)
+    files.remove_tree(bench.tree(layer))
     if mode == "copy":
-        (bench.driver.home / "trees" / layer / "file").unlink()
+        (bench.driver.home / "trees" / layer.key / "file").unlink()
 
-    bench.driver.create(layer, [bottom])
+    bench.create(layer, [bottom])
 
     with bench.mount(layer, [bottom]) as tree:
         assert (tree / "file").read_text() == "x"
@@ -491,18 +493,18 @@ def test_marks_hide_what_is_below_them(aufs: Bench, mode: str, filesystem: str) 
 
 def test_staged_layers_can_be_looked_at(aufs: Bench, mode: str) -> None:
     bench = aufs(mode=mode)
-    bottom, middle, top = bench.layer(bottom=""), key(), key()
+    bottom, middle, top = bench.layer(bottom=""), Layer(key(), State.STAGED), Layer(key(), State.STAGED)
     for layer in (middle, top):
-        bench.driver.create(layer, [], staged=True)
-        (bench.driver.tree(layer) / layer).touch()
+        bench.create(layer)
+        (bench.tree(layer) / layer.key).touch()
 
     with bench.look(top, [middle, bottom]) as tree:
-        assert sorted(os.listdir(tree)) == sorted(["bottom", middle, top])
+        assert sorted(os.listdir(tree)) == sorted(["bottom", middle.key, top.key])
         with pytest.raises(OSError, match="Read-only"):
             (tree / "new").touch()
-    bench.driver.seal(middle, [bottom])
-    with bench.look(top, [middle, bottom]) as tree:
-        assert sorted(os.listdir(tree)) == sorted(["bottom", middle, top])
+    sealed = bench.seal(middle, [bottom])
+    with bench.look(top, [sealed, bottom]) as tree:
+        assert sorted(os.listdir(tree)) == sorted(["bottom", middle.key, top.key])
 
 
 def test_500_layers_are_mounted_and_changed(aufs: Bench, mode: str) -> None:
@@ -563,7 +565,7 @@ def test_a_sealed_layer_is_in_aufs_form_and_the_container_goes_on(aufs: Bench, m
         os.mkfifo(tree / "pipe")
         os.link(tree / "pipe", tree / "pipe2")
 
-    sealed = bench.driver.seal(layer, [bottom])
+    sealed = bench.seal_only(layer, [bottom])
 
     tree = bench.driver.tree(sealed)
     found = {str(path.relative_to(tree)) for path in tree.rglob("*")}
@@ -580,9 +582,9 @@ def test_a_sealed_layer_is_in_aufs_form_and_the_container_goes_on(aufs: Bench, m
         assert sorted(os.listdir(merged)) == ["dir", "kept", "opened", "pipe", "pipe2"]
         (merged / "more").touch()
         (merged / "kept").unlink()
-    if sealed != layer:
-        bench.driver.remove(sealed)
-    again = bench.driver.seal(layer, [bottom])
+    if sealed.key != layer.key:
+        bench.remove(sealed)
+    again = bench.seal_only(layer, [bottom])
     with bench.look(again, [bottom]) as merged:
         assert sorted(os.listdir(merged)) == ["dir", "more", "opened", "pipe", "pipe2"]
 
@@ -592,15 +594,15 @@ def test_a_commit_after_one_that_died_before_its_row(aufs: Bench, mode: str) -> 
     layer = bench.container()
     with bench.mount(layer) as tree:
         (tree / "first").touch()
-    bench.driver.seal(layer, [])
+    bench.seal_only(layer, [])
     with bench.mount(layer) as tree:
         (tree / "second").touch()
 
-    sealed = bench.driver.seal(layer, [])
+    sealed = bench.seal_only(layer, [])
 
     assert sorted(os.listdir(bench.driver.tree(sealed))) == ["first", "second"]
-    for one in bench.driver.layers():
-        bench.driver.remove(one)
+    for one in map(Layer, bench.keys()):
+        bench.remove(one)
     assert names_in(bench.driver.home) == set()
 
 
@@ -617,13 +619,13 @@ def test_a_full_filesystem_in_the_middle_of_a_commit(own_filesystem: Callable[..
             pass
 
     with pytest.raises(KernelError, match="No space left") as caught:
-        bench.driver.seal(layer, [])
+        bench.seal_only(layer, [])
 
     assert "Free some space" in (caught.value.remedy or "")
     assert names_in(bench.driver.home) == before
     assert os.listdir(bench.driver.staging) == []
     (disk / "full").unlink()
-    assert len(os.listdir(bench.driver.tree(bench.driver.seal(layer, [])))) == 12
+    assert len(os.listdir(bench.tree(bench.seal_only(layer)))) == 12
 
 
 def test_what_a_sealed_layer_hides_it_hides_by_name(aufs: Bench, mode: str) -> None:
@@ -639,7 +641,7 @@ def test_what_a_sealed_layer_hides_it_hides_by_name(aufs: Bench, mode: str) -> N
         shutil.rmtree(tree / "dir")
         (tree / "dir/sub").mkdir(parents=True)
 
-    sealed = bench.driver.seal(layer, [bottom])
+    sealed = bench.seal_only(layer, [bottom])
 
     with bench.look(sealed, [other]) as tree:
         assert os.listdir(tree / "dir/sub") == ["c"]
@@ -648,9 +650,10 @@ def test_what_a_sealed_layer_hides_it_hides_by_name(aufs: Bench, mode: str) -> N
 SEAL = """
 import sys
 from pathlib import Path
+from layerstore.driver import Layer, State
 from layerstore_aufs import Aufs, Settings
 home, staging, layer, parent = sys.argv[1:]
-Aufs(Path(home), Path(staging), Settings(mode="fuse")).seal(layer, [parent])
+Aufs(Path(home), Path(staging), Settings(mode="fuse")).seal(Layer(layer, State.WRITABLE), [Layer(parent)])
 """
 
 
@@ -679,7 +682,7 @@ def test_a_death_while_sealing_leaves_a_container(aufs: Bench, call: str, number
         [
             *("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"),
             *("-e", f"inject={call}:signal=KILL:when={number}"),
-            *(sys.executable, "-c", SEAL, bench.driver.home, bench.driver.staging, layer, bottom),
+            *(sys.executable, "-c", SEAL, bench.driver.home, bench.driver.staging, layer.key, bottom.key),
         ],
         check=False,
     )
@@ -690,8 +693,7 @@ def test_a_death_while_sealing_leaves_a_container(aufs: Bench, call: str, number
         # The time of the directory in hand is put back after each change in it.
         assert_same(before, listing(f"{tree}/."), ignoring=["mtime_ns"])
     assert again.driver.changes(layer, [bottom]) == changes
-    again.driver.seal(layer, [bottom])
-    tree = again.driver.tree(layer)
+    tree = again.driver.tree(again.seal_only(layer, [bottom]))
     assert sorted(str(path.relative_to(tree)) for path in tree.rglob("*")) == [
         *(".wh.dir", ".wh.gone", "rep", "rep/.wh.old", "rep/in", "rep/in/.wh.old", "rep/in/new"),
     ]
@@ -705,7 +707,7 @@ def test_the_removal_of_a_name_of_251_bytes_is_kept(aufs: Bench, mode: str, leng
     with bench.mount(layer, [bottom]) as tree:
         (tree / ("n" * length)).unlink()
 
-    sealed = bench.driver.seal(layer, [bottom])
+    sealed = bench.seal_only(layer, [bottom])
 
     assert os.listdir(bench.driver.tree(sealed)) == [".wh." + "n" * length]
     with bench.look(sealed, [bottom]) as tree:
@@ -721,10 +723,10 @@ def test_the_removal_of_a_longer_name_cannot_be_kept(aufs: Bench, length: int) -
         (tree / ("n" * length)).unlink()
 
     with pytest.raises(CannotRepresent, match="more than 251 bytes"):
-        bench.driver.seal(layer, [bottom])
+        bench.seal_only(layer, [bottom])
 
     assert os.listdir(bench.driver.staging) == []
-    assert set(bench.driver.layers()) == {bottom, layer}
+    assert bench.keys() == keys_of(bottom, layer)
     with bench.look(layer, [bottom]) as tree:
         assert os.listdir(tree) == []
 
@@ -740,8 +742,8 @@ def test_a_file_that_would_be_a_mark_cannot_be_kept(aufs: Bench, name: str) -> N
             (tree / name).touch()
 
     with pytest.raises(CannotRepresent, match=f"{name}: a file that means a removal"):
-        bench.driver.seal(layer, [])
-    assert (names_in(bench.driver.home) & {f"diff/{layer}s", f"layers/{layer}s", f"mnt/{layer}s"}) == set()
+        bench.seal_only(layer, [])
+    assert (names_in(bench.driver.home) & {f"{kind}/{layer.key}s" for kind in ("diff", "layers", "mnt")}) == set()
 
 
 def test_a_copied_container_shares_blocks_where_it_can(aufs: Bench) -> None:
@@ -755,7 +757,7 @@ def test_a_copied_container_shares_blocks_where_it_can(aufs: Bench) -> None:
     layer = bench.container([bottom])
     with bench.mount(layer, [bottom]) as tree, (tree / "big").open("r+b") as file:
         file.write(b"x")
-    sealed = bench.driver.seal(layer, [bottom])
+    sealed = bench.seal_only(layer, [bottom])
 
     files.syncfs(bench.driver.home)
     used = (free - os.statvfs(bench.driver.home).f_bavail) * os.statvfs(bench.driver.home).f_frsize
@@ -791,7 +793,7 @@ def test_a_container_is_used_in_the_way_it_was_made(aufs: Bench) -> None:
             (tree / "new").touch()
         for bench in (first, second):
             assert [str(change) for change in bench.driver.changes(layer, [bottom])] == ["D /gone", "A /new"]
-        sealed = second.driver.seal(layer, [bottom])
+        sealed = second.seal_only(layer, [bottom])
         for bench in (first, second):
             with bench.look(sealed, [bottom]) as tree:
                 assert sorted(os.listdir(tree)) == ["kept", "new"]
@@ -823,13 +825,13 @@ def test_a_container_of_a_way_that_is_gone_is_refused(aufs: Bench, monkeypatch: 
     assert bench.driver.mode is Mode.COPY
 
     with pytest.raises(DriverNotSupported, match=r"were written with aufs\.mode=fuse.*not installed"):
-        bench.driver.mounts(layer, [bottom], read_only=False)
+        bench.driver.prepare(layer, [bottom], read_only=False)
     with pytest.raises(DriverNotSupported, match=r"aufs\.mode=fuse"):
         bench.driver.changes(layer, [bottom])
     with bench.look(bottom):
         pass
     bench.driver.remove(layer)
-    assert list(bench.driver.layers()) == [bottom]
+    assert bench.keys() == [bottom.key]
 
 
 def test_a_dead_server_is_named(aufs: Bench) -> None:
@@ -863,7 +865,7 @@ def test_a_stack_is_linked_once(aufs: Bench) -> None:
         with bench.look(top, [bottom]) as tree:
             assert (tree / "file").stat().st_ino == (bench.driver.tree(bottom) / "file").stat().st_ino
     [copy] = copies_in(bench)
-    assert copy.name.startswith(top)
+    assert copy.name.startswith(top.key)
 
     bench.driver.remove(bottom)
     assert copies_in(bench) == [], "what it shows is gone from the disk, too"
@@ -977,12 +979,12 @@ def test_an_old_home_of_docker_can_be_read(aufs: Bench, mode: str) -> None:
     bench = aufs(mode=mode)
     home = bench.driver.home
     ids = [LayerKey(os.urandom(32).hex()) for _ in range(3)]
-    for number, layer in enumerate(ids):
-        (home / "diff" / layer).mkdir(mode=0o755)
-        (home / "mnt" / layer).mkdir(mode=0o755)
-        (home / "layers" / layer).write_text("".join(f"{parent}\n" for parent in reversed(ids[:number])))
-        (home / "diff" / layer / f"f{number}").write_text(str(number))
-        (home / "diff" / layer / "same").write_text(str(number))
+    for number, name in enumerate(ids):
+        (home / "diff" / name).mkdir(mode=0o755)
+        (home / "mnt" / name).mkdir(mode=0o755)
+        (home / "layers" / name).write_text("".join(f"{parent}\n" for parent in reversed(ids[:number])))
+        (home / "diff" / name / f"f{number}").write_text(str(number))
+        (home / "diff" / name / "same").write_text(str(number))
     top = home / "diff" / ids[2]
     (top / ".wh.f0").touch(0o444)
     for name in ("aufs", "orph", "plnk"):
@@ -990,10 +992,10 @@ def test_an_old_home_of_docker_can_be_read(aufs: Bench, mode: str) -> None:
 
     assert ancestors(home, ids[2]) == [ids[1], ids[0]]
     assert ancestors(home, ids[0]) == []
-    with bench.look(ids[2], ancestors(home, ids[2])) as tree:
+    with bench.look(Layer(ids[2]), [Layer(parent) for parent in ancestors(home, ids[2])]) as tree:
         assert sorted(os.listdir(tree)) == ["f1", "f2", "same"]
         assert (tree / "same").read_text() == "2"
-    assert list(bench.driver.layers()) == [], "and nothing of it is garbage"
+    assert bench.keys() == [], "and nothing of it is garbage"
     with pytest.raises(KernelError, match="No such file"):
         ancestors(home, key())
 
@@ -1001,24 +1003,49 @@ def test_an_old_home_of_docker_can_be_read(aufs: Bench, mode: str) -> None:
 # ---- probing and options
 
 
-def test_a_probe_says_which_mode_and_why_not_the_better_one(backing: Backing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_says_which_mode_and_why_not_another(backing: Backing) -> None:
     folder, other = backing("ext4"), backing("xfs")
-    notes = dict(Aufs.probe(folder / "aufs", Settings()).notes)
-    assert notes["Mode"] == "fuse (fuse-overlayfs)"
-    assert "/proc/filesystems" in notes["Not kernel"]
-    assert notes["Backing Filesystem"] == "extfs"
 
-    monkeypatch.setenv("PATH", str(folder))
     found = Aufs.probe(folder / "aufs", Settings())
+
     notes = dict(found.notes)
     assert notes["Mode"] == "copy (a copy of each container's files)"
-    assert notes["Not fuse"] == "fuse-overlayfs is not installed"
+    assert "/proc/filesystems" in notes["Not kernel"]
+    assert "aufs.mode=fuse" in notes["Not fuse"], "it is to be had by word"
+    assert notes["Backing Filesystem"] == "extfs"
+    assert (notes["Root Dir"], notes["Dirs"]) == (str(folder / "aufs"), "0")
     assert found.copy_on_write.value == "none"
     assert Aufs.probe(other, Settings()).copy_on_write.value == "block"
+    assert dict(Aufs.probe(folder / "aufs", Settings(mode=Mode.FUSE)).notes)["Mode"] == "fuse (fuse-overlayfs)"
+    assert os.listdir(folder) == [], "it leaves nothing"
+
+
+def test_what_is_taken_by_itself_gives_each_layer_the_digest_that_it_has_elsewhere(backing: Backing) -> None:
+    """fuse-overlayfs alters the times of folders that it passes through, with the same edits."""
+    folder = backing("ext4")
+    archive = images.docker_archive(folder / "image.tar", [BOTTOM, MIDDLE, TOP])
+    digests = []
+    for driver in ("overlay2", "aufs"):
+        with opened(folder, driver) as store:
+            [image] = store.load(archive)
+            with store.create_container(image) as box:
+                with box.mount() as root:
+                    (root / "deep/er/file").write_text("other")
+                    os.utime(root / "deep/er/file", ns=(TIME, TIME))
+                digests.append(box.commit("made").layers)
+
+    assert digests[0] == digests[1]
+
+
+def test_fuse_that_is_not_there_is_refused(backing: Backing, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = backing("ext4")
+    monkeypatch.setenv("PATH", str(folder))
+
     with pytest.raises(DriverNotSupported, match=r"aufs does not work with aufs\.mode=fuse") as caught:
         Aufs.probe(folder / "aufs", Settings(mode=Mode.FUSE))
+
+    assert "fuse-overlayfs is not installed" in str(caught.value)
     assert "aufs.mode=copy" in str(caught.value)
-    assert os.listdir(folder) == [], "it leaves nothing"
 
 
 def test_a_program_that_does_not_work_is_found_out(backing: Backing, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1029,12 +1056,9 @@ def test_a_program_that_does_not_work_is_found_out(backing: Backing, monkeypatch
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
 
-    notes = dict(Aufs.probe(folder / "aufs", Settings()).notes)
-
-    assert notes["Mode"].startswith("copy")
-    assert "it is broken" in notes["Not fuse"]
     with pytest.raises(DriverNotSupported, match="it is broken"):
         Aufs.probe(folder / "aufs", Settings(mode=Mode.FUSE))
+
     assert os.listdir(folder) == ["bin"]
 
 
@@ -1042,9 +1066,8 @@ def test_a_folder_with_a_colon_cannot_be_stacked_by_fuse(backing: Backing) -> No
     folder = backing("ext4") / "a:b"
     folder.mkdir()
 
-    notes = dict(Aufs.probe(folder, Settings()).notes)
-    assert notes["Mode"].startswith("copy")
-    assert "cannot take the name" in notes["Not fuse"]
+    with pytest.raises(DriverNotSupported, match="cannot take the name"):
+        Aufs.probe(folder, Settings(mode=Mode.FUSE))
 
 
 def test_a_home_in_use_keeps_the_answer_for_this_boot(aufs: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1054,9 +1077,21 @@ def test_a_home_in_use_keeps_the_answer_for_this_boot(aufs: Bench, monkeypatch: 
     monkeypatch.setattr(probing, "_tried", lambda *arguments: asked.append(arguments))
 
     assert Aufs.probe(bench.driver.home, Settings()) == first
-    assert bench.driver.mode is Mode.FUSE
-    assert set(first.notes) <= set(bench.driver.status())
+    assert bench.driver.mode is Mode.COPY
+    bench.layer()
+    assert dict(Aufs.probe(bench.driver.home, Settings()).notes) == {**dict(first.notes), "Dirs": "1"}
     assert not asked
+
+
+def test_an_answer_of_the_time_when_fuse_was_taken_by_itself_is_asked_anew(
+    aufs: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = aufs()
+    with monkeypatch.context() as then:
+        then.setattr(probing, "AUTO", (Mode.KERNEL, Mode.FUSE, Mode.COPY))
+        assert probing.find(bench.driver.home, Settings()).mode is Mode.FUSE
+
+    assert bench.driver.mode is Mode.COPY
 
 
 def test_an_ordinary_user_is_told_that_it_takes_root(tmp_path: Path) -> None:
@@ -1116,13 +1151,13 @@ def test_inspect_shows_where_things_are(aufs: Bench, mode: str) -> None:
     home = bench.driver.home
 
     assert bench.driver.graph_data(bottom, []) == {
-        "MergedDir": f"{home}/mnt/{bottom}",
-        "UpperDir": f"{home}/diff/{bottom}",
+        "MergedDir": f"{home}/mnt/{bottom.key}",
+        "UpperDir": f"{home}/diff/{bottom.key}",
     }
     data = bench.driver.graph_data(layer, [bottom])
     assert data["MergedDir"] == str(bench.driver.mountpoint(layer))
     assert data.get("LowerDir" if mode == "fuse" else "SourceDir") == (
-        f"{home}/diff/{bottom}" if mode == "fuse" else f"{home}/trees/{layer}"
+        f"{home}/diff/{bottom.key}" if mode == "fuse" else f"{home}/trees/{layer.key}"
     )
     assert bench.driver.usage(layer, [bottom]).inodes == 0
     assert bench.driver.usage(bottom, []).size >= 5000

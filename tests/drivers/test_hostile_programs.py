@@ -16,6 +16,7 @@ import pytest
 
 import layerstore
 from core.adding import Adder
+from drivers.conftest import driver_of
 from drivers.test_alike import FORMS
 from layerstore.containers import Container
 from layerstore.errors import CannotRepresent
@@ -78,7 +79,7 @@ def set_flags(path: Path, flags: int) -> bool:
 
 
 def keys(store: layerstore.Store) -> set[str]:
-    return set(store.layers.driver.layers())
+    return set(driver_of(store).keys())
 
 
 @pytest.mark.parametrize("flags", [IMMUTABLE, APPEND_ONLY], ids=["immutable", "append-only"])
@@ -91,7 +92,7 @@ def test_flags_keep_nothing_from_being_removed(
         (root / "inner" / "new").write_text("x")
         for path in (root / "inner" / "new", root / "inner", root):
             if not set_flags(path, flags):  # fuse-overlayfs passes no such call on: then on what it writes to
-                set_flags(store.layers.driver.tree(box._row.key) / path.relative_to(root), flags)
+                set_flags(driver_of(store).tree(box._row.layer) / path.relative_to(root), flags)
     box.remove()
     assert keys(store) == before
     store.close()
@@ -104,7 +105,7 @@ def test_committed_layer_with_an_immutable_root_is_removed(store: layerstore.Sto
     box = store.create_container()
     with box.mount() as root:
         (root / "new").write_text("x")
-    set_flags(store.layers.driver.tree(box._row.key), IMMUTABLE)
+    set_flags(driver_of(store).tree(box._row.layer), IMMUTABLE)
     image = box.commit("made")
     with image.mount() as root:
         assert (root / "new").read_text() == "x"

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from drivers.conftest import Workbench, key
+from drivers.conftest import Workbench, key, keys_of
 from layerstore import plugins
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, State, StorageDriver
 from layerstore.errors import ConfigError, Damaged, DepthExceeded, DriverNotSupported, KernelError
 from layerstore.kernel.mounts import attach, unmount
 from layerstore_overlay2 import Overlay2, Settings
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.root
 Bench = Callable[..., Workbench]
 
 
-def options_of(bench: Workbench, layer: LayerKey, parents: list[LayerKey], *, read_only: bool) -> dict[str, str | None]:
+def options_of(bench: Workbench, layer: Layer, parents: list[Layer], *, read_only: bool) -> dict[str, str | None]:
     [mount] = bench.driver.mounts(layer, parents, read_only=read_only)
     return dict(mount.options)
 
@@ -42,15 +42,16 @@ def test_the_driver_is_installed() -> None:
 
 def test_a_layer_is_made_in_staging_and_sealed_into_the_home(workbench: Bench) -> None:
     bench = workbench()
-    layer = key()
+    staged = Layer(key(), State.STAGED)
 
-    bench.driver.create(layer, [], staged=True)
-    assert bench.driver.tree(layer) == bench.driver.staging / layer / "diff"
-    assert list(bench.driver.layers()) == []
+    bench.create(staged)
+    assert bench.tree(staged) == bench.driver.staging / staged.key / "diff"
+    assert bench.keys() == []
 
-    assert bench.driver.seal(layer, []) == layer
-    assert bench.driver.tree(layer) == bench.driver.home / layer / "diff"
-    assert list(bench.driver.layers()) == [layer]
+    layer = bench.seal(staged)
+    assert layer == Layer(staged.key)
+    assert bench.tree(layer) == bench.driver.home / layer.key / "diff"
+    assert bench.keys() == [layer.key]
     assert os.listdir(bench.driver.staging) == []
 
 
@@ -90,9 +91,9 @@ def test_a_container_is_whole_in_the_home(workbench: Bench) -> None:
     bench = workbench()
     layer = bench.container()
 
-    assert list(bench.driver.layers()) == [layer]
+    assert bench.keys() == [layer.key]
     assert os.listdir(bench.driver.staging) == []
-    assert sorted(os.listdir(bench.driver.home / layer)) == ["diff", "merged", "work"]
+    assert sorted(os.listdir(bench.driver.home / layer.key)) == ["diff", "merged", "work"]
 
 
 def test_the_root_of_a_container_looks_as_that_of_its_parent(workbench: Bench, filesystem: str) -> None:
@@ -120,19 +121,19 @@ def test_removal_moves_a_layer_into_staging(workbench: Bench) -> None:
     bench.driver.remove(layer)
     bench.driver.remove(layer)
 
-    assert list(bench.driver.layers()) == []
-    assert (bench.driver.staging / layer / "diff" / "file").exists()
+    assert bench.keys() == []
+    assert (bench.driver.staging / layer.key / "diff" / "file").exists()
 
 
 def test_a_layer_that_could_not_be_made_leaves_nothing(workbench: Bench) -> None:
     bench = workbench()
-    missing = key()
+    missing = Layer(key())
 
-    with pytest.raises(KernelError, match=missing):
+    with pytest.raises(KernelError, match=missing.key):
         bench.container([missing])
 
     assert os.listdir(bench.driver.staging) == []
-    assert list(bench.driver.layers()) == []
+    assert bench.keys() == []
 
 
 def test_what_the_driver_keeps_for_itself_is_no_layer(workbench: Bench) -> None:
@@ -140,7 +141,7 @@ def test_what_the_driver_keeps_for_itself_is_no_layer(workbench: Bench) -> None:
     layer = bench.container()
     Overlay2.probe(bench.driver.home, bench.driver.settings)
 
-    assert list(bench.driver.layers()) == [layer]
+    assert bench.keys() == [layer.key]
     assert any(name.startswith(".") for name in os.listdir(bench.driver.home))
 
 
@@ -169,17 +170,17 @@ def test_one_layer_alone_is_a_stack(workbench: Bench, filesystem: str) -> None:
 
 def test_a_staged_layer_can_be_looked_at(workbench: Bench) -> None:
     bench = workbench()
-    bottom, middle, top = bench.layer(bottom=""), key(), key()
+    bottom, middle, top = bench.layer(bottom=""), Layer(key(), State.STAGED), Layer(key(), State.STAGED)
     for layer in (middle, top):
-        bench.driver.create(layer, [], staged=True)
-        (bench.driver.tree(layer) / layer).touch()
+        bench.create(layer)
+        (bench.tree(layer) / layer.key).touch()
 
     # Its parents may be staged, too, or some of them.
     with bench.look(top, [middle, bottom]) as tree:
-        assert sorted(os.listdir(tree)) == sorted(["bottom", middle, top])
-    bench.driver.seal(middle, [bottom])
-    with bench.look(top, [middle, bottom]) as tree:
-        assert sorted(os.listdir(tree)) == sorted(["bottom", middle, top])
+        assert sorted(os.listdir(tree)) == sorted(["bottom", middle.key, top.key])
+    sealed = bench.seal(middle, [bottom])
+    with bench.look(top, [sealed, bottom]) as tree:
+        assert sorted(os.listdir(tree)) == sorted(["bottom", middle.key, top.key])
 
 
 def test_whiteouts_of_a_lone_layer_are_not_seen_as_devices(workbench: Bench) -> None:
@@ -243,7 +244,7 @@ def test_501_layers_are_refused_before_anything_is_made(workbench: Bench) -> Non
         bench.container([layer] * 501)
 
     assert os.listdir(bench.driver.staging) == []
-    assert list(bench.driver.layers()) == [layer]
+    assert bench.keys() == [layer.key]
 
 
 def test_the_defaults_of_the_host_never_matter(workbench: Bench) -> None:
@@ -283,12 +284,13 @@ def test_a_sealed_container_is_a_layer_and_is_still_a_container(workbench: Bench
         (tree / "file").write_text("x")
         inode = (tree / "file").stat().st_ino
 
-    assert bench.driver.seal(layer, [bottom]) == layer
+    sealed = bench.seal_only(layer, [bottom])
 
-    assert os.listdir(bench.driver.home / layer / "work") == []
+    assert sealed.key == layer.key
+    assert os.listdir(bench.driver.home / layer.key / "work") == []
     assert (bench.driver.tree(layer) / "file").stat().st_ino == inode, "no byte is copied"
-    above = bench.container([layer, bottom])
-    with bench.mount(above, [layer, bottom]) as tree:
+    above = bench.container([sealed, bottom])
+    with bench.mount(above, [sealed, bottom]) as tree:
         assert sorted(os.listdir(tree)) == ["bottom", "file"]
     # Should the machine go down before the row is written, the container goes on.
     with bench.mount(layer, [bottom]) as tree:
@@ -298,7 +300,7 @@ def test_a_sealed_container_is_a_layer_and_is_still_a_container(workbench: Bench
 # ---- metacopy and redirect_dir
 
 
-def big(bench: Workbench) -> LayerKey:
+def big(bench: Workbench) -> Layer:
     layer = bench.layer()
     with (bench.driver.tree(layer) / "big").open("wb") as file:
         file.write(os.urandom(8 << 20))
@@ -402,8 +404,8 @@ def test_a_volatile_container_is_not_used_after_a_crash_of_the_machine(
     monkeypatch.setattr("layerstore_overlay2.boot_id", lambda: "another boot")
 
     with pytest.raises(Damaged, match="what it wrote may be incomplete") as caught:
-        bench.driver.mounts(layer, [], read_only=False)
-    assert caught.value.layer == layer
+        bench.driver.prepare(layer, [], read_only=False)
+    assert caught.value.layer == layer.key
     with pytest.raises(Damaged):
         bench.driver.seal(layer, [])
     with bench.look(layer):
@@ -418,7 +420,7 @@ def test_a_volatile_container_can_be_sealed(workbench: Bench) -> None:
 
     bench.driver.seal(layer, [])
 
-    assert os.listdir(bench.driver.home / layer / "work") == []
+    assert os.listdir(bench.driver.home / layer.key / "work") == []
 
 
 # ---- size
@@ -432,7 +434,7 @@ def test_a_size_is_refused_where_nothing_can_limit_it(workbench: Bench, kind: st
         bench.container(size=1 << 20)
 
     assert os.listdir(bench.driver.staging) == []
-    assert list(bench.driver.layers()) == []
+    assert bench.keys() == []
     assert caught.value.remedy is not None
     assert ("prjquota" in caught.value.remedy) == (kind in ("ext4", "xfs"))
 
@@ -451,7 +453,7 @@ class CountedQuota:
         self.projects[folder.name] = project
 
     def project_of(self, folder: Path) -> int:
-        return self.projects[folder.parent.name]
+        return self.projects[folder.parent.name if folder.name == "diff" else folder.name]
 
     def limit(self, folder: Path, project: int, size: int) -> None:
         self.limits[project] = size
@@ -467,7 +469,7 @@ def test_each_container_gets_a_project_of_its_own(workbench: Bench, monkeypatch:
 
     assert sorted(quota.limits.values()) == [5 << 20, 1 << 30]
     assert all(project >= 1 << 30 for project in quota.projects.values())
-    assert set(quota.projects) == {first, second}
+    assert sorted(quota.projects) == keys_of(first, second)
     # By a process that knows nothing yet.
     other = workbench(folder=bench.driver.home.parent)
     for layer in (first, unlimited):
@@ -479,7 +481,30 @@ def test_each_container_gets_a_project_of_its_own(workbench: Bench, monkeypatch:
 
     monkeypatch.setattr(quota, "limit", refuse)
     other.driver.remove(second)
-    assert list(other.driver.layers()) == []
+    assert other.keys() == []
+
+
+@pytest.mark.parametrize("broken", ["layerstore_overlay2.files.copy_root_attributes", "pathlib.Path.rename"])
+def test_the_limit_of_a_container_that_could_not_be_made_is_taken_back(
+    workbench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    quota = CountedQuota()
+    monkeypatch.setattr("layerstore_overlay2.quota", quota)
+    monkeypatch.setattr("layerstore_overlay2.probing.quota_refusal", lambda folder: None)
+    bench = workbench(size="1G")
+    bottom = bench.layer()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, refuse)
+        with pytest.raises(KernelError, match="No space left"):
+            bench.container([bottom])
+
+    assert set(quota.limits.values()) == {0}
+    assert os.listdir(bench.driver.staging) == []
+    assert bench.keys() == [bottom.key]
 
 
 # ---- what inspect and info say
@@ -491,14 +516,16 @@ def test_inspect_shows_the_four_directories_in_dockers_words(workbench: Bench) -
     home = bench.driver.home
 
     assert bench.driver.graph_data(top, [bottom]) == {
-        "LowerDir": f"{home}/{bottom}/diff",
-        "MergedDir": f"{home}/{top}/merged",
-        "UpperDir": f"{home}/{top}/diff",
-        "WorkDir": f"{home}/{top}/work",
+        "LowerDir": f"{home}/{bottom.key}/diff",
+        "MergedDir": f"{home}/{top.key}/merged",
+        "UpperDir": f"{home}/{top.key}/diff",
+        "WorkDir": f"{home}/{top.key}/work",
     }
     assert "LowerDir" not in bench.driver.graph_data(bottom, [])
     layer = bench.container([top, bottom])
-    assert bench.driver.graph_data(layer, [top, bottom])["LowerDir"] == f"{home}/{top}/diff:{home}/{bottom}/diff"
+    assert (
+        bench.driver.graph_data(layer, [top, bottom])["LowerDir"] == f"{home}/{top.key}/diff:{home}/{bottom.key}/diff"
+    )
 
 
 def test_usage_counts_what_the_layer_has_itself(workbench: Bench) -> None:
@@ -543,7 +570,6 @@ def test_a_home_in_use_keeps_the_answer_for_this_boot(workbench: Bench, monkeypa
     monkeypatch.setattr("layerstore_overlay2.probing._try_overlay", lambda *arguments: asked.append(arguments))
 
     assert Overlay2.probe(bench.driver.home, Settings()) == first
-    assert bench.driver.status() == first.notes
     assert not asked
     Overlay2.probe(bench.driver.home, Settings(redirect_dir=True))
     monkeypatch.setattr("layerstore_overlay2.probing.boot_id", lambda: "another boot")

@@ -20,16 +20,18 @@ import pytest
 import layerstore
 from core.adding import Adder
 from core.test_power import Disk
+from drivers.conftest import driver_of
 from kernel.wild import Wild
 from layerstore import plugins
 from layerstore.changes import Changes, compare_trees
-from layerstore.driver import CopyOnWrite, LayerKey, Usage
+from layerstore.driver import CopyOnWrite, Layer, State, Usage
 from layerstore.errors import ConfigError, DriverNotSupported, KernelError, LayerstoreError
 from layerstore.kernel.copying import epoch
 from layerstore.kernel.mounts import mounting
 from layerstore.store import Store
 from layerstore.testing import trees
 from layerstore.testing.filesystems import Filesystems
+from layerstore.testing.workbench import key
 from layerstore_vfs import Settings, Vfs
 from support import images as make
 
@@ -37,10 +39,6 @@ pytestmark = pytest.mark.root
 
 Maker = Callable[..., Vfs]
 Backing = Callable[[str], Path]
-
-
-def key() -> LayerKey:
-    return LayerKey(os.urandom(16).hex())
 
 
 @pytest.fixture
@@ -56,23 +54,29 @@ def driver(backing: Backing) -> Maker:
     return made
 
 
-def committed(driver: Vfs, parents: Sequence[LayerKey] = (), **files: str) -> LayerKey:
-    layer = key()
-    driver.create(layer, parents, staged=True)
+def staged(driver: Vfs, parents: Sequence[Layer] = ()) -> Layer:
+    layer = Layer(key(), State.STAGED)
+    driver.create(layer, parents)
+    return layer
+
+
+def committed(driver: Vfs, parents: Sequence[Layer] = (), **files: str) -> Layer:
+    layer = staged(driver, parents)
     for name, text in files.items():
         (driver.tree(layer) / name).write_text(text)
-    return driver.seal(layer, parents)
+    return Layer(driver.seal(layer, parents))
 
 
-def container(driver: Vfs, parents: Sequence[LayerKey] = ()) -> LayerKey:
-    layer = key()
+def container(driver: Vfs, parents: Sequence[Layer] = ()) -> Layer:
+    layer = Layer(key(), State.WRITABLE)
     driver.create(layer, parents)
     return layer
 
 
 @contextmanager
-def mounted(driver: Vfs, layer: LayerKey, *, read_only: bool = False) -> Iterator[Path]:
+def mounted(driver: Vfs, layer: Layer, *, read_only: bool = False) -> Iterator[Path]:
     place = driver.mountpoint(layer)
+    driver.prepare(layer, [], read_only=read_only)
     mounting.attach(driver.mounts(layer, [], read_only=read_only), place)
     try:
         yield place
@@ -80,7 +84,7 @@ def mounted(driver: Vfs, layer: LayerKey, *, read_only: bool = False) -> Iterato
         mounting.unmount(place)
 
 
-def in_full(driver: Vfs, layer: LayerKey, parent: LayerKey) -> Changes:
+def in_full(driver: Vfs, layer: Layer, parent: Layer) -> Changes:
     new, old = (os.open(driver.tree(one), os.O_RDONLY) for one in (layer, parent))
     try:
         return compare_trees(new, old, content=True)
@@ -109,24 +113,23 @@ def test_the_driver_is_installed() -> None:
 
 def test_a_layer_is_made_in_staging_and_sealed_into_the_home(driver: Maker) -> None:
     vfs = driver()
-    layer = key()
-    vfs.create(layer, [], staged=True)
-    assert vfs.tree(layer) == vfs.staging / layer
-    assert list(vfs.layers()) == []
+    made = staged(vfs)
+    assert vfs.tree(made) == vfs.staging / made.key
+    assert list(vfs.keys()) == []
 
-    assert vfs.seal(layer, []) == layer
-    assert vfs.tree(layer) == vfs.home / "dir" / layer
-    assert list(vfs.layers()) == [layer]
+    layer = Layer(vfs.seal(made, []))
+    assert layer.key == made.key
+    assert vfs.tree(layer) == vfs.home / "dir" / layer.key
+    assert list(vfs.keys()) == [layer.key]
     assert os.listdir(vfs.staging) == []
 
 
 def test_a_child_is_its_parent_until_it_is_changed(driver: Maker, filesystem: str) -> None:
     vfs = driver(filesystem)
-    base = key()
-    vfs.create(base, [], staged=True)
-    vfs.tree(base).rmdir()
-    Wild(vfs.tree(base), random.Random(5)).grow(60)
-    vfs.seal(base, [])
+    made = staged(vfs)
+    vfs.tree(made).rmdir()
+    Wild(vfs.tree(made), random.Random(5)).grow(60)
+    base = Layer(vfs.seal(made, []))
 
     box = container(vfs, [base])
     trees.assert_same(trees.listing(vfs.tree(base)), trees.listing(vfs.tree(box)))
@@ -137,19 +140,19 @@ def test_a_child_is_its_parent_until_it_is_changed(driver: Maker, filesystem: st
     assert list(map(str, vfs.changes(box, [base]))) == ["A /written"]
     trees.assert_same(before, trees.listing(vfs.tree(base)))
 
-    assert vfs.seal(box, [base]) == box
-    again = container(vfs, [box, base])
+    sealed = Layer(vfs.seal(box, [base]))
+    assert sealed.key == box.key
+    again = container(vfs, [sealed, base])
     assert (vfs.tree(again) / "written").read_text() == "w"
 
 
 def test_changes_are_those_of_the_full_comparison(driver: Maker, filesystem: str) -> None:
     vfs = driver(filesystem)
-    base = key()
-    vfs.create(base, [], staged=True)
-    vfs.tree(base).rmdir()
-    wild = Wild(vfs.tree(base), random.Random(9))
+    made = staged(vfs)
+    vfs.tree(made).rmdir()
+    wild = Wild(vfs.tree(made), random.Random(9))
     wild.grow(60)
-    vfs.seal(base, [])
+    base = Layer(vfs.seal(made, []))
     box = container(vfs, [base])
     with mounted(vfs, box) as root:
         wild.root = os.fsencode(root)
@@ -177,7 +180,7 @@ def test_list_that_cannot_be_believed(driver: Maker, harm: str, monkeypatch: pyt
     base = committed(vfs, **{f"f{number}": "old" for number in range(20)})
     other = committed(vfs, **{f"f{number}": "old" for number in range(20)})
     box = container(vfs, [base])
-    told = vfs.home / "copied" / box
+    told = vfs.home / "copied" / box.key
     content = told.read_bytes()
     (vfs.tree(box) / "f3").write_text("new")
     parent = base
@@ -254,8 +257,8 @@ def test_removal_leaves_nothing(driver: Maker) -> None:
     base = committed(vfs, file="x")
     box = container(vfs, [base])
     vfs.remove(box)
-    assert list(vfs.layers()) == [base]
-    assert os.listdir(vfs.staging) == [box]
+    assert list(vfs.keys()) == [base.key]
+    assert os.listdir(vfs.staging) == [box.key]
     vfs.remove(box)
     vfs.remove(base)
     assert everything(vfs.home) == ["copied", "dir", "mnt"]
@@ -276,9 +279,9 @@ def test_what_a_death_in_the_middle_leaves_is_found(driver: Maker) -> None:
     made, removed = key(), key()
     (vfs.home / "mnt" / made).mkdir()
     (vfs.home / "copied" / removed).touch()
-    assert set(vfs.layers()) == {made, removed}
-    for layer in (made, removed):
-        vfs.remove(layer)
+    assert set(vfs.keys()) == {made, removed}
+    for left in (made, removed):
+        vfs.remove(Layer(left))
     assert everything(vfs.home) == ["copied", "dir", "mnt"]
 
 
@@ -286,7 +289,7 @@ def test_foreign_names_are_no_layers(driver: Maker) -> None:
     vfs = driver()
     for name in ("lost+found", "a" * 64, "notes.txt", key().upper()):
         (vfs.home / "dir" / name).mkdir()
-    assert list(vfs.layers()) == []
+    assert list(vfs.keys()) == []
 
 
 def test_home_that_is_something_else(driver: Maker, backing: Backing) -> None:
@@ -298,21 +301,20 @@ def test_home_that_is_something_else(driver: Maker, backing: Backing) -> None:
     assert caught.value.path == str(folder / "vfs" / "dir")
 
 
-@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize("state", [State.STAGED, State.WRITABLE])
 def test_full_filesystem_in_the_middle_of_a_copy(
-    own_filesystem: Callable[..., Path], driver: Maker, *, staged: bool
+    own_filesystem: Callable[..., Path], driver: Maker, state: State
 ) -> None:
     folder = own_filesystem("ext4", size=16 << 20)
     vfs = driver(folder=folder)
-    base = key()
-    vfs.create(base, [], staged=True)
+    made = staged(vfs)
     for number in range(30):
-        (vfs.tree(base) / f"{number}").write_bytes(os.urandom(250_000))
-    vfs.seal(base, [])
+        (vfs.tree(made) / f"{number}").write_bytes(os.urandom(250_000))
+    base = Layer(vfs.seal(made, []))
     before = everything(folder)
 
     with pytest.raises(KernelError) as caught:
-        vfs.create(key(), [base], staged=staged)
+        vfs.create(Layer(key(), state), [base])
 
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.remedy
@@ -322,9 +324,9 @@ def test_full_filesystem_in_the_middle_of_a_copy(
 def test_parent_whose_files_are_gone(driver: Maker) -> None:
     vfs = driver()
     base = committed(vfs, file="x")
-    shutil.rmtree(vfs.home / "dir" / base)
+    shutil.rmtree(vfs.tree(base))
     with pytest.raises(KernelError) as caught:
-        vfs.create(key(), [base])
+        container(vfs, [base])
     assert caught.value.errno == errno.ENOENT
     assert everything(vfs.home) == ["copied", "dir", "mnt"]
     assert os.listdir(vfs.staging) == []
@@ -333,7 +335,7 @@ def test_parent_whose_files_are_gone(driver: Maker) -> None:
 def test_size_is_refused(driver: Maker) -> None:
     vfs = driver()
     with pytest.raises(DriverNotSupported, match="cannot limit") as caught:
-        vfs.create(key(), [], size=1 << 20)
+        vfs.create(Layer(key(), State.WRITABLE), [], size=1 << 20)
     assert caught.value.remedy
     assert everything(vfs.home) == ["copied", "dir", "mnt"]
 
@@ -350,7 +352,7 @@ def test_usage_is_what_a_layer_changes(driver: Maker, kind: str, *, listed: bool
 
     box = container(vfs, [base])
     if not listed:
-        (vfs.home / "copied" / box).write_bytes(b"")
+        (vfs.home / "copied" / box.key).write_bytes(b"")
     assert vfs.usage(box, [base]) == Usage(0, 0)
     with mounted(vfs, box) as root:
         (root / "new").write_bytes(os.urandom(100_000))
@@ -360,8 +362,8 @@ def test_usage_is_what_a_layer_changes(driver: Maker, kind: str, *, listed: bool
     tree = vfs.tree(box)
     blocks = sum((tree / name).stat().st_blocks for name in ("new", "folder"))
     assert vfs.usage(box, [base]) == Usage(blocks * 512, 2)
-    assert vfs.seal(box, [base]) == box
-    assert vfs.usage(box, [base]) == Usage(blocks * 512, 2)
+    assert vfs.seal(box, [base]) == box.key
+    assert vfs.usage(Layer(box.key), [base]) == Usage(blocks * 512, 2)
     (tree / "folder").chmod(0o700)
     os.chown(tree, 1, 1)
     assert vfs.usage(box, [base]).inodes == 3
@@ -372,11 +374,11 @@ def test_paths_for_inspect(driver: Maker) -> None:
     base = committed(vfs)
     box = container(vfs, [base])
     assert vfs.graph_data(box, [base]) == {
-        "MergedDir": str(vfs.home / "mnt" / box),
-        "SourceDir": str(vfs.home / "dir" / box),
-        "UpperDir": str(vfs.home / "dir" / box),
+        "MergedDir": str(vfs.home / "mnt" / box.key),
+        "SourceDir": str(vfs.home / "dir" / box.key),
+        "UpperDir": str(vfs.home / "dir" / box.key),
     }
-    assert vfs.graph_data(base, [])["MergedDir"] == str(vfs.home / "dir" / base)
+    assert vfs.graph_data(base, [])["MergedDir"] == str(vfs.home / "dir" / base.key)
 
 
 # ---- probing
@@ -475,7 +477,7 @@ def test_life_of_a_container(store: Store) -> None:
     image = add(BASE, UPPER, name="x")
     for chain, layer in zip(image.chain_ids, (BASE, UPPER), strict=True):
         out = bytearray()
-        store.layers.give_out(chain, out.extend)
+        store.write_layer(chain, out.extend)
         assert bytes(out) == layer
     with store.create_container(image) as box:
         with box.mount() as root:
@@ -495,7 +497,7 @@ def test_life_of_a_container(store: Store) -> None:
         assert store.check(content=True) == []
         box.remove()
     store.prune(all_images=True)
-    assert list(store.layers.driver.layers()) == []
+    assert list(driver_of(store).keys()) == []
     assert store.check(content=True) == []
 
 
@@ -529,10 +531,10 @@ def test_bad_layer_and_full_disk_leave_no_trace(own_filesystem: Callable[..., Pa
         with pytest.raises(layerstore.InvalidArchive):
             add.images.add(make.config([BASE, b"x" * 4096]), sources)
         image = add(BASE, big, name="big")
-        before = sorted(opened.layers.driver.layers())
+        before = set(driver_of(opened).keys())
         opened.create_container(image)
         with pytest.raises(LayerstoreError) as caught:
             opened.create_container(image)
         assert caught.value.errno == errno.ENOSPC
-        assert len(set(opened.layers.driver.layers()) - set(before)) == len(opened.containers()) == 1
+        assert len(set(driver_of(opened).keys()) - before) == len(opened.containers()) == 1
         assert opened.check(content=True) == []

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kernel.stacks import as_nobody
 from layerstore.errors import KernelError
 from layerstore.kernel import btrfs
-from layerstore.kernel.files import remove_tree
+from layerstore.kernel.files import move_away, remove_tree
 from layerstore.kernel.mounts import Mount, unmount
 from support.properties import by_day
 
@@ -347,3 +347,19 @@ def test_subvolumes_go_read_only_nested_and_all(backing: Callable[[str], Path]) 
     btrfs.set_read_only(folder)
     remove_tree(folder)
     assert not folder.exists()
+
+
+def test_what_is_to_go_is_removed_where_it_is_if_there_is_no_room_for_its_new_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "old" / "inner").mkdir(parents=True)
+    (place / "file").touch()
+
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source, None, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+
+    assert move_away(place / "old", place / "new")
+    assert move_away(place / "file", place / "new")
+    assert os.listdir(place) == []

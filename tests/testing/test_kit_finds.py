@@ -12,7 +12,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from layerstore.changes import Changes
-from layerstore.driver import LayerKey
+from layerstore.driver import Layer, LayerKey
 from layerstore.testing import StackMachine, machine_for
 from layerstore_aufs import Aufs
 from layerstore_overlay2 import Overlay2
@@ -32,12 +32,12 @@ def forgets_what_is_removed(real: Callable[..., Changes]) -> Callable[..., Chang
     return changes
 
 
-def root_of_another_mode(driver: Overlay2, layer: LayerKey, parents: Sequence[LayerKey], **more: bool) -> None:
-    REAL_CREATE(driver, layer, parents, staged=more.get("staged", False))
+def root_of_another_mode(driver: Overlay2, layer: Layer, parents: Sequence[Layer], **more: int | None) -> None:
+    REAL_CREATE(driver, layer, parents, **more)
     driver.tree(layer).chmod(0o711)
 
 
-def loses_an_xattr(driver: Overlay2, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
+def loses_an_xattr(driver: Overlay2, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
     for path in driver.tree(layer).rglob("*"):
         for name in os.listxattr(path, follow_symlinks=False):
             if not name.startswith("trusted.overlay."):
@@ -45,9 +45,9 @@ def loses_an_xattr(driver: Overlay2, layer: LayerKey, parents: Sequence[LayerKey
     return REAL_SEAL(driver, layer, parents)
 
 
-def loses_a_whiteout(driver: Aufs, layer: LayerKey, parents: Sequence[LayerKey]) -> LayerKey:
+def loses_a_whiteout(driver: Aufs, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
     sealed = REAL_AUFS_SEAL(driver, layer, parents)
-    for mark in driver.tree(sealed).rglob(".wh.*"):
+    for mark in driver.tree(Layer(sealed)).rglob(".wh.*"):
         mark.unlink()
     return sealed
 

@@ -28,7 +28,8 @@ from layerstore.errors import (
     LayerstoreError,
     UnsupportedMediaType,
 )
-from layerstore.layers.folders import Folders, Staged
+from layerstore.layers.files import Staged
+from layerstore.layers.folders import Folders
 from support import images
 from support.properties import by_day
 

@@ -5,7 +5,7 @@ import subprocess
 
 from attrs import make_class
 
-from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, LayerKey, Mount, StorageDriver
+from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, Mount, StorageDriver
 from layerstore.errors import DriverNotSupported
 from layerstore.kernel.files import filesystem_type, fsync_folder, make_plain_folder, remove_tree, syncfs
 
@@ -15,8 +15,7 @@ class Copies(StorageDriver):
 
     name = "copies"
     options = make_class("Options", [])  # none; each field of the class would be one, `copies.FIELD`
-    # MERGED: tree() holds the whole stack. False: a layer holds what its parents held, it is not independent of them.
-    capabilities = Capabilities(Dialect.MERGED, False, CopyOnWrite.NONE, quota=False, max_depth=None)
+    capabilities = Capabilities(Dialect.MERGED)  # tree() holds the whole stack
 
     @classmethod
     def probe(cls, home, options):
@@ -25,39 +24,41 @@ class Copies(StorageDriver):
             raise DriverNotSupported(f"copies cannot keep files in {folder}", remedy="Run as root, and on a disk.")
         return Backing(filesystem_type(folder), CopyOnWrite.NONE, quota=False)
 
-    def create(self, layer, parents, *, staged=False, size=None):
+    def create(self, layer, parents, *, size=None):
         if size is not None:
             raise DriverNotSupported("copies cannot limit the size of a container", remedy="Leave the size out.")
-        made = self.staging / layer  # where nobody sees it, and a crash leaves it for the core to delete
+        made = self.staging / layer.key  # where nobody sees it, and a crash leaves it for the core to delete
         try:
             (made / "merged").mkdir(parents=True)
             make_plain_folder(made / "tree")
-            if parents:
-                subprocess.run(["cp", "-a", f"{self.tree(parents[0])}/.", made / "tree"], check=True)
-            if not staged:
+            if parents:  # captured, so that an error has what `cp` said
+                copy = ["cp", "-a", f"{self.tree(parents[0])}/.", made / "tree"]
+                subprocess.run(copy, check=True, capture_output=True)
+            if not layer.is_staged:
                 syncfs(made)  # before it can be seen: a copy that is half on the disk would look like a container
-                made.rename(self.home / layer)  # one step: it is whole, or not there
+                made.rename(self.home / layer.key)  # one step: it is whole, or not there
                 fsync_folder(self.home)
         except BaseException:
-            self.remove(layer)
+            if not layer.is_staged:
+                self.remove(layer)
             remove_tree(made)
             raise
 
     def tree(self, layer):
-        return (self.staging if (self.staging / layer).exists() else self.home) / layer / "tree"
+        return (self.staging if layer.is_staged else self.home) / layer.key / "tree"
 
     def mounts(self, layer, parents, *, read_only):
         return [Mount("bind", str(self.tree(layer)), read_only=read_only)]
 
     def seal(self, layer, parents):
-        if (self.staging / layer).exists():
-            (self.staging / layer).rename(self.home / layer)
+        if layer.is_staged:
+            (self.staging / layer.key).rename(self.home / layer.key)
             fsync_folder(self.home)
-        return layer
+        return layer.key  # a container's tree is already where it is to be
 
     def remove(self, layer):
-        if (self.home / layer).exists():
-            (self.home / layer).rename(self.staging / layer)
+        if (self.home / layer.key).exists():
+            (self.home / layer.key).rename(self.staging / layer.key)
 
-    def layers(self):
-        return [LayerKey(name) for name in os.listdir(self.home)]
+    def keys(self):
+        return os.listdir(self.home)

@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import subprocess
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,16 +24,13 @@ from layerstore import plugins
 from layerstore.bench import images
 from layerstore.bench.results import BARE, Refused, Subject
 from layerstore.config import Config, driver_options
-from layerstore.driver import CopyOnWrite
+from layerstore.driver import CopyOnWrite, Dialect
 from layerstore.errors import ConfigError, LayerstoreError
 from layerstore.kernel.files import remove_tree, syncfs
 
 __all__ = ["Bare", "Box", "Contestant", "Driven", "Unavailable", "Wanted", "clean_stores", "parse_wanted", "probed"]
 
 _ENGLISH: Final = {**os.environ, "LC_ALL": "C"}
-
-_DRAIN: Final = 120.0
-"""Seconds to wait for what a store deletes in the background."""
 
 
 class Unavailable(Exception):
@@ -108,7 +104,7 @@ def probed(wanted: Sequence[Wanted], folder: Path) -> tuple[list[Probed], list[R
             continue
         capabilities = driver.capabilities
         shares = choice.backing.copy_on_write
-        copies = shares is CopyOnWrite.NONE or (not capabilities.independent_layers and shares is CopyOnWrite.FILE)
+        copies = shares is CopyOnWrite.NONE or (capabilities.dialect is Dialect.MERGED and shares is CopyOnWrite.FILE)
         able.append(Probed(one, copies=copies, depth=capabilities.max_depth))
     return able, refused
 
@@ -292,12 +288,9 @@ class Driven(Contestant):
                 image.remove(force=True)
 
     def drain(self) -> None:
-        deadline = time.monotonic() + _DRAIN
-        for root in (self._folder / "store", self._folder / "loaded"):
-            while any(os.listdir(session) for session in _subfolders(root / "staging")):
-                if time.monotonic() > deadline:
-                    raise ConfigError(f"{self.name} still deletes after {_DRAIN:.0f} seconds, in {root / 'staging'}")
-                time.sleep(0.001)
+        self._store.wait()
+        if self._loaded is not None:
+            self._loaded.wait()
 
     def save(self, target: Path) -> None:
         self._store.save("bench:main", target)

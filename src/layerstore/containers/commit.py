@@ -9,26 +9,20 @@ one transaction: before it nothing has changed, after it everything has.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
-from functools import partial
 
-from layerstore import reference, tar
-from layerstore.changes import Changes
+from layerstore import reference
 from layerstore.containers import rows
 from layerstore.containers.mounting import Mounts
 from layerstore.containers.rows import Row
-from layerstore.digest import ChainID, DiffID, chain_id
-from layerstore.driver import LayerKey
+from layerstore.database import Database
+from layerstore.digest import DiffID
+from layerstore.driver import Layer, State
 from layerstore.images import Image, Images, instructions
 from layerstore.images import config as config_of
 from layerstore.images import rows as image_rows
-from layerstore.kernel.mounts import detached
-from layerstore.layers import Stack
-from layerstore.layers import rows as layer_rows
-from layerstore.layers.folders import Diff
-from layerstore.layers.relay import relay
-from layerstore.layers.rows import visible
-from layerstore.locks import of_diff
+from layerstore.layers import Layers, Staged, Storage
+from layerstore.layers.assembly import assembling
+from layerstore.session import Session
 
 
 class Commit:
@@ -36,6 +30,10 @@ class Commit:
 
     def __init__(
         self,
+        database: Database,
+        session: Session,
+        storage: Storage,
+        layers: Layers,
         images: Images,
         mounts: Mounts,
         row: Row,
@@ -45,8 +43,11 @@ class Commit:
         author: str | None,
         changes: Sequence[str],
     ) -> None:
+        self._database = database
+        self._session = session
+        self._storage = storage
+        self._layers = layers
         self._images = images
-        self._layers = images.layers
         self._mounts = mounts
         self._row = row
         self._tags = [] if tag is None else [reference.normalise(tag)]
@@ -58,95 +59,50 @@ class Commit:
 
     def run(self) -> Image:
         """Do it."""
-        self._layers.database.require_writable()
-        row, driver = self._row, self._layers.driver
+        self._database.require_writable()
+        row = self._row
         below = self._layers.stack(row.chain_id)
-        self._mounts.require_files(row, below.keys)
-        mounted = self._mounts.is_mounted(row)
-        if not mounted:
+        self._mounts.require_files(row, below.layers)
+        in_use = self._mounts.is_mounted(row)
+        if not in_use:
             self._mounts.require_unmounted(row)
-        changes = driver.changes(row.key, below.keys)
-        if not len(changes):
-            return self._add(None)
-        self._layers.check_depth(len(below.chain) + 1)
-        if mounted or not changes.sealable:
-            return self._copied(changes, below)
-        return self._sealed(changes, below)
+        staged = self._layers.stage_changes(row.layer, below.layers, in_use=in_use)
+        try:
+            content = [diff.diff_id for diff in reversed(below.diffs)]
+            if staged is not None:
+                content.append(staged.diff_id)
+            return self._add(content, staged)
+        finally:
+            if staged is not None:
+                self._layers.discard(staged)
 
-    def _config(self, new_layer: DiffID | None) -> bytes:
-        return config_of.derive(
+    def _add(self, content: Sequence[DiffID], staged: Staged | None) -> Image:
+        """Make the image of these layers, of which only what is staged is new."""
+        row = self._row
+        config = config_of.derive(
             self._base,
-            new_layer=new_layer,
+            new_layer=None if staged is None else staged.diff_id,
             run_config=self._run_config,
             created=config_of.now(),
             author=self._author,
             comment=self._message,
         )
-
-    def _add(self, new_layer: DiffID | None) -> Image:
-        """The image, all of whose layers are in the store. The container stays where it is."""
-        config = self._config(new_layer)
-        return self._images.add_staged(config, {}, self._tags, parent=self._row.image_id, trust=True)
-
-    def _copied(self, changes: Changes, below: Stack) -> Image:
-        """Commit what may change meanwhile, or what the layer has only attributes or directions of."""
-        with (
-            self._tree(below) as root,
-            relay(lambda write: tar.pack(changes, root, write=write)) as stream,
-        ):
-            staged = self._layers.stage(stream)
+        goes_on = staged is not None and staged.is_container
+        fresh = Layer(self._session.new_key(), State.WRITABLE) if goes_on else None
+        offered = {} if staged is None else {staged.diff_id: staged}
         try:
-            config = self._config(staged.diff_id)
-            layers = {staged.diff_id: staged}
-            return self._images.add_staged(config, layers, self._tags, parent=self._row.image_id, trust=True)
+            with assembling(self._layers, content, "it is being committed", offered=offered, trust=True) as assembly:
+                assembly.place()
+                if fresh is not None:
+                    self._storage.driver.create(fresh, assembly.stack, size=row.size)
+                with self._database.write() as tx:
+                    assembly.record(tx)
+                    image = image_rows.insert(tx, config, assembly.top, row.image_id, self._tags)
+                    if fresh is not None and assembly.top is not None:
+                        name = self._tags[0] if self._tags else ""
+                        rows.stand_on(tx, row.id, fresh.key, assembly.top, image, name)
         finally:
-            self._layers.discard(staged)
-
-    def _tree(self, below: Stack) -> AbstractContextManager[int]:
-        """A directory descriptor of the container's tree."""
-        return detached(self._layers.driver.mounts(self._row.key, below.keys, read_only=True))
-
-    def _sealed(self, changes: Changes, below: Stack) -> Image:
-        """Commit the writable layer itself, and give the container a new one on top of it."""
-        row, layers, folders = self._row, self._layers, self._layers.folders
-        skeleton = folders.staged_skeleton(row.key)
-        with ExitStack() as after:
-            after.callback(partial(skeleton.unlink, missing_ok=True))
-            with self._tree(below) as root:
-                packed = tar.pack(changes, root, skeleton=skeleton)
-            after.enter_context(layers.locks.one(of_diff(packed.diff_id)))
-            chain = chain_id(row.chain_id, packed.diff_id)
-            # From here on the key is no longer just the container's: a sweep must leave its skeleton alone.
-            after.enter_context(layers.lease([("diff", row.key), ("layer", chain)], "it is being committed"))
-            with layers.database.read() as tx:
-                there = layer_rows.find(tx, [chain]).get(chain)
-            if there is not None and not there.damaged:
-                return self._exchange(chain, there, below, None)
-            own = Diff(row.key, packed.diff_id, packed.size, packed.entries)
-            if changes[0].path != "/":
-                own = folders.imply_root(own, below.keys)
-            return self._exchange(chain, None, below, own)
-
-    def _exchange(self, chain: ChainID, there: Diff | None, below: Stack, own: Diff | None) -> Image:
-        """Let the container stand on the layer `chain`: one that is `there`, or its `own`, which is sealed for it."""
-        row, layers = self._row, self._layers
-        fresh = layers.session.new_key()
-        doubtful: list[LayerKey] = [row.key, fresh]
-        try:
-            if own is not None:
-                [own] = layers.folders.keep([(own, below.keys)])
-                doubtful.append(own.key)
-            stored = own or there
-            assert stored is not None
-            config = self._config(stored.diff_id)
-            layers.driver.create(fresh, visible((stored, *below.diffs)), size=row.size)
-            with layers.database.write() as tx:
-                if own is not None:
-                    layer_rows.put_layer(tx, chain, row.chain_id, own)
-                doubtful += layer_rows.forget_orphans(tx)
-                image = image_rows.insert(tx, config, chain, row.image_id, self._tags)
-                rows.stand_on(tx, row.id, fresh, chain, image, self._tags[0] if self._tags else "")
-        finally:
-            layers.drop(doubtful, quietly=True)
-            layers.drop_skeleton(row.key)
+            if fresh is not None:
+                # One of the two belongs to the container now, and the other, unless it is the new layer, to nobody.
+                self._layers.drop([row.key, fresh.key], quietly=True)
         return self._images.get(image)

@@ -16,19 +16,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from attrs import frozen
 
-from layerstore import reference, tar
+from layerstore import reference
 from layerstore.changes import Changes
-from layerstore.containers.commit import Commit
 from layerstore.containers.rows import Row
 from layerstore.digest import ImageID
-from layerstore.driver import Usage
+from layerstore.driver import Usage, look
 from layerstore.errors import NotFound
 from layerstore.images import Image, copies
 from layerstore.images import config as config_of
 from layerstore.images import rows as image_rows
 from layerstore.images.trees import HasTree, changes_between, settled
 from layerstore.kernel.files.descriptors import HANDLE, opened
-from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write
 
 if TYPE_CHECKING:
@@ -190,7 +188,7 @@ class Container:
         return done
 
     def _release(self, mounted: Mounted, hold: int) -> None:
-        if self._containers.layers.session.closed:
+        if self._containers.session.closed:
             return  # by `Store.close`, which has let go of it; or in the child of a fork, whose mount it is not
         self._state = None
         try:
@@ -208,8 +206,10 @@ class Container:
 
     @contextmanager
     def _open_tree(self) -> Iterator[int]:
-        with self._containers.lock(self.id, shared=True), self._tree() as root:
-            yield settled(root)
+        with self._containers.lock(self.id, shared=True):
+            row, below = self._containers.seen(self.id)
+            with look(self._containers.storage.driver, row.layer, below.layers) as root:
+                yield settled(root)
 
     def changes(self, since: HasTree | None = None) -> Changes:
         """What differs from its image; or from `since`, an image or a container, of which both trees are read."""
@@ -217,29 +217,19 @@ class Container:
             return changes_between(self, since)
         with self._containers.lock(self.id, shared=True):
             row, below = self._containers.seen(self.id)
-            return self._containers.layers.driver.changes(row.key, below.keys)
+            return self._containers.storage.driver.changes(row.layer, below.layers)
 
     def diff(self, write: Write) -> None:
         """The changes as a layer's tar."""
-        with self._containers.lock(self.id, shared=True), self._tree() as root:
+        with self._containers.lock(self.id, shared=True):
             row, below = self._containers.seen(self.id)
-            changes = self._containers.layers.driver.changes(row.key, below.keys)
-            tar.pack(changes, root, skeleton=None, write=write)
+            self._containers.storage.files.write_changes(row.layer, below.layers, write)
 
     def export(self, write: Write) -> None:
         """The whole tree as one tar."""
-        with self._containers.lock(self.id, shared=True), self._tree() as root:
-            tar.pack_tree(root, write)
-
-    @contextmanager
-    def _tree(self) -> Iterator[int]:
-        """A directory descriptor of the tree, whether it is mounted or not.
-
-        By a mount of its own: what a program serves (fuse-overlayfs) is told right to who looks for the first time.
-        """
-        row, below = self._containers.seen(self.id)
-        with detached(self._containers.layers.driver.mounts(row.key, below.keys, read_only=True)) as root:
-            yield root
+        with self._containers.lock(self.id, shared=True):
+            row, below = self._containers.seen(self.id)
+            self._containers.storage.files.write_tree(row.layer, below.layers, write)
 
     def copy_out(
         self, path: str, target: str | os.PathLike[str] | BinaryIO, *, archive: bool = False, follow: bool = False
@@ -275,16 +265,9 @@ class Container:
         """
         self._state = None
         with self._containers.lock(self.id):
-            commit = Commit(
-                self._containers.images,
-                self._containers.mounts,
-                self._refreshed(),
-                tag=reference,
-                message=message,
-                author=author,
-                changes=changes,
+            image = self._containers.commit(
+                self._refreshed(), tag=reference, message=message, author=author, changes=changes
             )
-            image = commit.run()
             self._refreshed()
         return image
 
@@ -301,12 +284,12 @@ class Container:
         """What its own layer occupies."""
         with self._containers.lock(self.id, shared=True):
             row, below = self._containers.seen(self.id)
-            return self._containers.layers.driver.usage(row.key, below.keys)
+            return self._containers.storage.driver.usage(row.layer, below.layers)
 
     def inspect(self, *, size: bool = False) -> dict[str, Any]:
         """What is known of it, in docker's words."""
         row, below = self._containers.seen(self.id)
-        driver, image, place = self._containers.layers.driver, self.image, self.mountpoint
+        driver, image, place = self._containers.storage.driver, self.image, self.mountpoint
         facts: dict[str, Any] = {
             "Id": row.id,
             "Created": self.created,
@@ -315,7 +298,7 @@ class Container:
             "Name": f"/{row.name}",
             "Driver": driver.name,
             "Platform": "linux" if image is None else image.os,
-            "GraphDriver": {"Data": dict(driver.graph_data(row.key, below.keys)), "Name": driver.name},
+            "GraphDriver": {"Data": dict(driver.graph_data(row.layer, below.layers)), "Name": driver.name},
             "Mounts": [],
             "Mountpoint": "" if place is None else str(place),
             "SizeLimit": row.size or 0,

@@ -12,39 +12,52 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from layerstore import options, reference
 from layerstore.containers import names, rows
+from layerstore.containers.commit import Commit
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.mounting import Mounts
 from layerstore.containers.rows import Row
-from layerstore.database import Transaction
+from layerstore.database import Database, Transaction
 from layerstore.digest import ImageID
-from layerstore.driver import LayerKey
-from layerstore.errors import Ambiguous, ConfigError, Damaged, InUse, KernelError, NotFound
+from layerstore.driver import Layer, State
+from layerstore.errors import ConfigError, Damaged, DriverFailed, InUse, KernelError, NotFound
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
-from layerstore.layers import Stack
+from layerstore.layers import Layers, Stack, Storage
 from layerstore.layers import rows as layer_rows
-from layerstore.locks import of_container
+from layerstore.layers.files import committed
+from layerstore.locks import Locks, of_container
+from layerstore.session import Session
 
 
 class Containers:
     """The containers of a store."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(
+        self,
+        database: Database,
+        locks: Locks,
+        session: Session,
+        storage: Storage,
+        layers: Layers,
+        images: Images,
+    ) -> None:
+        self.session = session
+        self.storage = storage
         self.images = images
-        self.layers = images.layers
-        self.mounts = Mounts(images.layers)
+        self.mounts = Mounts(database, session, storage)
         self.held: set[Mounted] = set()
         """What this process has mounted and not yet let go of."""
-        self._database = images.layers.database
+        self._database = database
+        self._locks = locks
+        self._layers = layers
 
     def lock(self, container: str, *, shared: bool = False) -> AbstractContextManager[object]:
         """While inside, nobody else changes this container; `shared`: others may look at it."""
-        return self.layers.locks.one(of_container(container), shared=shared)
+        return self._locks.one(of_container(container), shared=shared)
 
     def create(
         self, image: Image | str | None = None, *, name: str | None = None, size: int | str | None = None
@@ -61,19 +74,19 @@ class Containers:
         with self._database.read() as tx:
             rows.require_new(tx, name)
             found, tag = (None, None) if wanted is None else image_rows.resolve(tx, wanted)
-            top = None if found is None else rows.top_of(tx, found)
-            below = layer_rows.keys_of(tx, top)
+            top = None if found is None else image_rows.top_of(tx, found)
+            below = layer_rows.parents_on(tx, top)
         if isinstance(image, Image) and image.tags:
             tag = reference.normalise(image.tags[0])
-        driver, key = self.layers.driver, self.layers.session.new_key()
+        key = self.session.new_key()
         try:
             try:
-                driver.create(key, below, size=limit)
-            except KernelError:
+                self.storage.driver.create(Layer(key, State.WRITABLE), below, size=limit)
+            except (KernelError, DriverFailed):
                 with self._database.read() as tx:
                     if found is not None:
                         image_rows.resolve(tx, found)  # removed meanwhile?
-                self.layers.folders.require(below)
+                self.storage.files.require(below)
                 raise
             row = Row(
                 id=os.urandom(32).hex(),
@@ -90,60 +103,50 @@ class Containers:
             with self._database.write() as tx:
                 row = rows.insert(tx, row)
         except BaseException:
-            self.layers.drop([key], quietly=True)
+            self._layers.drop([key], quietly=True)
             raise
         return Container(self, row, tag)
 
     def get(self, ref: str) -> Container:
         """The container of this name, ID, or beginning of an ID. Raises `NotFound`, `Ambiguous`."""
-        wanted = ref.removeprefix("/")
         with self._database.read() as tx:
-            for condition, value in (("c.id = ?", wanted), ("c.name = ?", wanted)):
-                found = tx.execute(f"{rows.QUERY} WHERE {condition}", (value,)).fetchall()
-                if found:
-                    return self._container(found[0])
-            if wanted and all(digit in "0123456789abcdef" for digit in wanted):
-                query = f"{rows.QUERY} WHERE c.id >= ? AND c.id < ? LIMIT 2"
-                found = tx.execute(query, (wanted, wanted + "g")).fetchall()
-        if len(found) > 1:
-            raise Ambiguous(f"several containers have an ID that begins with {wanted}", remedy="Give more digits.")
-        if not found:
-            raise NotFound(f"no such container: {ref}", remedy="`layerstore ps -a` shows what there is.")
-        return self._container(found[0])
+            return self._container(rows.resolve(tx, ref))
 
     def all(self) -> list[Container]:
         """All containers, the newest first, each with its `state` of now."""
-        return self._listed("ORDER BY c.created DESC")
+        return self._listed(rows.all_seen)
 
     def mounted(self) -> list[tuple[Container, Path]]:
         """The containers that are mounted, and where."""
-        found = self._listed("JOIN mounts m ON m.container = c.id ORDER BY c.created DESC")
+        found = self._listed(rows.mounted)
         return [(container, place) for container in found if (place := container.state.mountpoint) is not None]
 
     def count_mounted(self, tx: Transaction) -> int:
         """How many are mounted."""
         return sum(self.mounts.mountpoint_of(place) is not None for place in rows.places(tx).values())
 
-    def _listed(self, condition: str) -> list[Container]:
+    def _listed(self, list_them: Callable[[Transaction], list[rows.Seen]]) -> list[Container]:
         """Containers with all that a list shows of them, from one read: any of them may go meanwhile."""
         with self._database.read() as tx:
-            found = tx.execute(f"{rows.QUERY} {condition}").fetchall()
+            found = list_them(tx)
             places, owners = rows.places(tx), rows.owners(tx)
-            images = self.images.those(tx, {ImageID(row[2]) for row in found if row[2] is not None})
+            needed = {seen.row.image_id for seen in found if seen.row.image_id is not None}
+            images = self.images.those(tx, needed)
         containers = []
-        for columns in found:
-            row = rows.to_row(columns[:-1])
+        for seen in found:
+            row = seen.row
             state = self._state(row, places.get(row.id), owners.get(row.id, ()), images)
-            containers.append(Container(self, row, columns[-1], state))
+            containers.append(Container(self, row, seen.tag, state))
         return containers
 
     def state_of(self, container: str) -> tuple[Row, str | None, ContainerState]:
         """A container's row, the tag that it was made from, and its state. Raises `NotFound`."""
         with self._database.read() as tx:
-            row, tag = rows.with_tag(tx, container)
-            place, owners = rows.place_of(tx, container), list(rows.holds_of(tx, container).values())
+            seen = rows.seen(tx, container)
+            row, place = seen.row, rows.place_of(tx, container)
+            owners = list(rows.holds_of(tx, container).values())
             images = self.images.those(tx, () if row.image_id is None else (row.image_id,))
-        return row, tag, self._state(row, place, owners, images)
+        return row, seen.tag, self._state(row, place, owners, images)
 
     def _state(
         self, row: Row, place: rows.Place | None, owners: Sequence[str | None], images: Mapping[ImageID, Image]
@@ -161,10 +164,23 @@ class Containers:
         """`Container.rename`."""
         name = _valid(name)
         with self._database.write() as tx:
-            row = rows.find(tx, container)
-            if row.name != name:
-                rows.require_new(tx, name)
-                tx.execute("UPDATE containers SET name = ? WHERE id = ?", (name, container))
+            rows.rename(tx, container, name)
+
+    def commit(self, row: Row, *, tag: str | None, message: str, author: str | None, changes: Sequence[str]) -> Image:
+        """`Container.commit`, for a caller that has the container's lock."""
+        return Commit(
+            self._database,
+            self.session,
+            self.storage,
+            self._layers,
+            self.images,
+            self.mounts,
+            row,
+            tag=tag,
+            message=message,
+            author=author,
+            changes=changes,
+        ).run()
 
     def remove(self, container: str, *, force: bool = False) -> None:
         """`Container.remove`."""
@@ -177,8 +193,8 @@ class Containers:
             with self._database.write() as tx:
                 rows.delete(tx, container)
                 _, keys = layer_rows.release(tx, row.chain_id)
-            self.layers.folders.drop_writable(row.key)
-            self.layers.folders.drop(keys)
+            self.storage.files.drop_container(row.layer)
+            self.storage.files.drop(committed(keys))
 
     def prune(self, fits: Callable[[Container], bool] | None = None) -> list[str]:
         """Remove every container that is not mounted, or those of which `fits` is true; their IDs."""
@@ -194,16 +210,9 @@ class Containers:
 
     def recover(self) -> None:
         """See to the containers that dead processes had mounted, and make again what a power cut took."""
-        staging = self.layers.session.staging
         with self._database.write(durable=False) as tx:
-            tx.execute("DELETE FROM mounts WHERE boot != ?", (boot_id(),))
-            owners = layer_rows.dead_owners(tx, staging, "holds")
-            tx.executemany("DELETE FROM holds WHERE session = ?", [(owner,) for owner in owners])
-            tx.execute("DELETE FROM holds WHERE container NOT IN (SELECT container FROM mounts)")
-            mounts = "SELECT container FROM mounts WHERE container NOT IN (SELECT container FROM holds)"
-            abandoned = [row[0] for row in tx.execute(mounts)]
-            unsynced = "SELECT id FROM containers WHERE NOT touched AND boot != ?"
-            unsure = [row[0] for row in tx.execute(unsynced, (boot_id(),))]
+            rows.end_void(tx, layer_rows.dead_owners(tx, self.session.staging, "holds"))
+            abandoned, unsure = rows.unheld(tx), rows.unsure(tx)
         for container in {*abandoned, *self._unrecorded()}:
             self._attend(container, self.mounts.end_abandoned)
         for container in unsure:
@@ -211,34 +220,34 @@ class Containers:
 
     def _unrecorded(self) -> list[str]:
         """The containers whose mount has no row: whoever made it died before it could write one."""
-        driver = self.layers.driver
+        driver = self.storage.driver
         places = {os.fspath(place) for _, place in mounts_below(driver.home)}
         if not places:
             return []
         with self._database.read() as tx:
-            query = "SELECT id, key FROM containers WHERE id NOT IN (SELECT container FROM mounts)"
-            found = tx.execute(query).fetchall()
-        return [row[0] for row in found if os.path.realpath(driver.mountpoint(LayerKey(row[1]))) in places]
+            found = rows.without_mount(tx)
+        return [row.id for row in found if os.path.realpath(driver.mountpoint(row.layer)) in places]
 
-    def _attend(self, container: str, deed: Callable[[Row, Sequence[LayerKey]], None]) -> None:
+    def _attend(self, container: str, deed: Callable[[Row, Sequence[Layer]], None]) -> None:
         """Do something to a container, unless somebody else is at it."""
-        with self.layers.locks.at_once(of_container(container)) as free:
+        with self._locks.at_once(of_container(container)) as free:
             if free:
                 try:
                     row, below = self.seen(container)
-                    deed(row, below.keys)
+                    deed(row, below.layers)
                 except (NotFound, KernelError, Damaged):
                     pass  # it says so to whoever wants to use it
 
-    def with_files(self) -> list[tuple[str, LayerKey]]:
-        """The name and key of each container."""
+    def every(self) -> list[Row]:
+        """The row of each container, the oldest first."""
         with self._database.read() as tx:
-            return [(row[0], LayerKey(row[1])) for row in tx.execute("SELECT name, key FROM containers ORDER BY name")]
+            return rows.every(tx)
 
     def row(self, container: str) -> tuple[Row, str | None]:
         """A container's row, and the tag that it was made from, if that still means its image."""
         with self._database.read() as tx:
-            return rows.with_tag(tx, container)
+            seen = rows.seen(tx, container)
+        return seen.row, seen.tag
 
     def seen(self, container: str) -> tuple[Row, Stack]:
         """A container's row and the stack that it stands on."""
@@ -246,8 +255,8 @@ class Containers:
             row = rows.find(tx, container)
             return row, layer_rows.stack(tx, row.chain_id)
 
-    def _container(self, row: Sequence[Any]) -> Container:
-        return Container(self, rows.to_row(row[:-1]), row[-1])
+    def _container(self, seen: rows.Seen) -> Container:
+        return Container(self, seen.row, seen.tag)
 
 
 def _valid(name: str) -> str:

@@ -8,58 +8,52 @@ at a time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from layerstore import session
 from layerstore.containers import rows
 from layerstore.containers.rows import Row
-from layerstore.driver import Dialect, LayerKey
-from layerstore.errors import Damaged, InUse, KernelError, LayerstoreError
+from layerstore.database import Database
+from layerstore.driver import Dialect, Layer
+from layerstore.errors import Damaged, DriverFailed, InUse, KernelError, LayerstoreError
 from layerstore.kernel.files import syncfs
-from layerstore.kernel.mounts import attach, boot_id, mount_id, mount_namespace, namespace_holds, unmount
-from layerstore.layers import Layers
+from layerstore.kernel.mounts import boot_id, mount_id, mount_namespace, namespace_holds, unmount
+from layerstore.layers import Storage
 from layerstore.layers import rows as layer_rows
+from layerstore.layers.attaching import attach_tree
+from layerstore.session import Session
 
 
 class Mounts:
     """The mounts of a store's containers."""
 
-    def __init__(self, layers: Layers) -> None:
-        self._layers = layers
-        self._database = layers.database
-        self._session = layers.session
+    def __init__(self, database: Database, session: Session, storage: Storage) -> None:
+        self._database = database
+        self._session = session
+        self._storage = storage
 
     def mount(self, container: str, *, persistent: bool) -> tuple[Path, int]:
         """Mount it, or count one more hold on its mount. Returns the mountpoint, and the number of the hold."""
-        layers = self._layers
+        driver = self._storage.driver
         self._database.require_writable()
         with self._database.read() as tx:
             row = rows.find(tx, container)
             place = rows.place_of(tx, container)
-            parents = layer_rows.keys_of(tx, row.chain_id)
-        mountpoint = layers.driver.mountpoint(row.key)
+            parents = layer_rows.parents_on(tx, row.chain_id)
+        mountpoint = driver.mountpoint(row.layer)
         identity = mount_id(mountpoint)
         made = identity is None
         if identity is None:
             self._require_free(row, place)
             self.require_files(row, parents)
-            try:
-                identity = attach(layers.driver.mounts(row.key, parents, read_only=False), mountpoint)
-            except KernelError:
-                layers.folders.require((row.key, *parents))
-                raise
+            identity = attach_tree(self._storage, row.layer, parents, mountpoint, read_only=False)
         try:
             with self._database.write(durable=False) as tx:
                 if made or not _is_same(place, identity):
                     # Without a row it is what a process left that died before it could write one: the same tree.
-                    tx.execute("DELETE FROM holds WHERE container = ?", (container,))
-                    tx.execute(
-                        "INSERT OR REPLACE INTO mounts (container, mountpoint, mount_id, boot, namespace, keys) "
-                        "VALUES (?, ?, ?, ?, ?, ?)",
-                        (container, os.fsencode(mountpoint), identity, boot_id(), mount_namespace(), " ".join(parents)),
-                    )
+                    made_here = rows.Place(mountpoint, identity, boot_id(), mount_namespace())
+                    rows.put_mount(tx, container, made_here, [parent.key for parent in parents])
                 owner = None if persistent else self._session.name
                 hold = rows.add_hold(tx, container, owner)
         except BaseException:
@@ -77,7 +71,7 @@ class Mounts:
             return
         if any(number != hold and self._is_alive(owner) for number, owner in holds.items()):
             with self._database.write(durable=False) as tx:
-                tx.execute("DELETE FROM holds WHERE number = ?", (hold,))
+                rows.end_hold(tx, hold)
         else:
             self.end(row)
 
@@ -103,22 +97,19 @@ class Mounts:
 
     def end(self, row: Row) -> None:
         """Unmount, whoever holds it. A process that works in it makes this an EBUSY that names it."""
-        mountpoint = self._layers.driver.mountpoint(row.key)
-        if mount_id(mountpoint) is not None:
-            unmount(mountpoint)
-            if self._layers.driver.capabilities.dialect is not Dialect.OVERLAY:
-                syncfs(self._layers.driver.home)  # which overlay's unmount does by itself
+        driver = self._storage.driver
+        mountpoint = driver.mountpoint(row.layer)
         with self._database.read() as tx:
             place = rows.place_of(tx, row.id)
+        if mount_id(mountpoint) is not None:
+            unmount(mountpoint)
+            if driver.capabilities.dialect is not Dialect.OVERLAY:
+                syncfs(driver.home)  # which overlay's unmount does by itself
         is_elsewhere = place is not None and _elsewhere(place) is not None
         with self._database.write(durable=False) as tx:
-            tx.execute("DELETE FROM holds WHERE container = ?", (row.id,))
-            if not is_elsewhere:
-                tx.execute("DELETE FROM mounts WHERE container = ?", (row.id,))
-            # It is synced: from here on there are files that a power cut leaves.
-            tx.execute("UPDATE containers SET touched = 1 WHERE id = ? AND NOT touched", (row.id,))
+            rows.end_mount(tx, row.id, is_elsewhere=is_elsewhere)
 
-    def end_abandoned(self, row: Row, _: Sequence[LayerKey]) -> None:
+    def end_abandoned(self, row: Row, _: Sequence[Layer]) -> None:
         """Unmount, unless somebody has taken hold of it."""
         with self._database.read() as tx:
             holds = rows.holds_of(tx, row.id)
@@ -127,11 +118,11 @@ class Mounts:
 
     def is_mounted(self, row: Row) -> bool:
         """Is it mounted in this mount namespace?"""
-        return mount_id(self._layers.driver.mountpoint(row.key)) is not None
+        return mount_id(self._storage.driver.mountpoint(row.layer)) is not None
 
     def require_unmounted(self, row: Row) -> None:
         """Raise `InUse` if it is mounted here or in another mount namespace."""
-        mountpoint = self._layers.driver.mountpoint(row.key)
+        mountpoint = self._storage.driver.mountpoint(row.layer)
         if mount_id(mountpoint) is not None:
             raise InUse(
                 f"container {row.name} is mounted at {mountpoint}",
@@ -141,24 +132,25 @@ class Mounts:
         with self._database.read() as tx:
             self._require_free(row, rows.place_of(tx, row.id))
 
-    def require_files(self, row: Row, parents: Sequence[LayerKey]) -> None:
+    def require_files(self, row: Row, parents: Sequence[Layer]) -> None:
         """See that the container's own files are there.
 
         Making one is not synced: after a power cut it may have a row and no files. If it was never unmounted, nothing
         that was ever on disk is lost, and it is made once more.
         """
-        if os.path.lexists(self._layers.driver.tree(row.key)):
+        files = self._storage.files
+        if files.has(row.layer):
             return
         if row.touched or row.boot == boot_id():
             raise Damaged(
-                f"the files of container {row.name} are missing: {self._layers.driver.tree(row.key)}",
+                f"the files of container {row.name} are missing: {files.place_of(row.layer)}",
                 remedy=f"What was written in it is lost. Remove it: layerstore rm {row.name}",
-                path=self._layers.driver.tree(row.key),
+                path=files.place_of(row.layer),
             )
         try:
-            self._layers.driver.create(row.key, parents, size=row.size)
-        except KernelError:
-            self._layers.folders.require(parents)
+            self._storage.driver.create(row.layer, parents, size=row.size)
+        except (KernelError, DriverFailed):
+            files.require(parents)
             raise
 
     def place_of(self, container: str) -> Path | None:

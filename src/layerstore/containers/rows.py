@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from attrs import astuple, evolve, frozen
 from layerstore.containers import names
 from layerstore.database import Transaction
 from layerstore.digest import ChainID, ImageID
-from layerstore.driver import LayerKey
-from layerstore.errors import NameInUse, NotFound
+from layerstore.driver import Layer, LayerKey, State
+from layerstore.errors import Ambiguous, NameInUse, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id
 
@@ -35,8 +35,13 @@ class Row:
     boot: str
     touched: bool
 
+    @property
+    def layer(self) -> Layer:
+        """Its writable layer, as a driver is told of it."""
+        return Layer(self.key, State.WRITABLE)
 
-COLUMNS = "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched"
+
+_COLUMNS = "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched"
 
 
 @frozen
@@ -49,28 +54,69 @@ class Place:
     namespace: int
 
 
-QUERY = (
-    f"SELECT {COLUMNS}, t.name FROM containers c LEFT JOIN tags t ON t.name = c.image_name AND t.image_id = c.image_id"
+_TAGGED = (
+    f"SELECT {_COLUMNS}, t.name FROM containers c LEFT JOIN tags t ON t.name = c.image_name AND t.image_id = c.image_id"
 )
+
+
+@frozen
+class Seen:
+    """A container's row, and the tag that it was made from, if that still means its image."""
+
+    row: Row
+    tag: str | None
+
+
+def seen(tx: Transaction, container: str) -> Seen:
+    """`find`, with the tag. Raises `NotFound`."""
+    found = tx.execute(f"{_TAGGED} WHERE c.id = ?", (container,)).fetchone()
+    if found is None:
+        raise NotFound(f"no such container: {container[:12]}")
+    return _seen(found)
+
+
+def resolve(tx: Transaction, ref: str) -> Seen:
+    """The container of this ID, name, or beginning of an ID. Raises `NotFound`, `Ambiguous`."""
+    wanted = ref.removeprefix("/")
+    for condition in ("c.id = ?", "c.name = ?"):
+        found = tx.execute(f"{_TAGGED} WHERE {condition}", (wanted,)).fetchone()
+        if found is not None:
+            return _seen(found)
+    several = []
+    if wanted and all(digit in "0123456789abcdef" for digit in wanted):
+        query = f"{_TAGGED} WHERE c.id >= ? AND c.id < ? LIMIT 2"
+        several = tx.execute(query, (wanted, wanted + "g")).fetchall()
+    if len(several) > 1:
+        raise Ambiguous(f"several containers have an ID that begins with {wanted}", remedy="Give more digits.")
+    if not several:
+        raise NotFound(f"no such container: {ref}", remedy="`layerstore ps -a` shows what there is.")
+    return _seen(several[0])
+
+
+def all_seen(tx: Transaction) -> list[Seen]:
+    """All containers, the newest first."""
+    return [_seen(found) for found in tx.execute(f"{_TAGGED} ORDER BY c.created DESC")]
+
+
+def mounted(tx: Transaction) -> list[Seen]:
+    """Those with a row of a mount, the newest first."""
+    query = f"{_TAGGED} JOIN mounts m ON m.container = c.id ORDER BY c.created DESC"
+    return [_seen(found) for found in tx.execute(query)]
+
+
+def _seen(columns: Sequence[Any]) -> Seen:
+    return Seen(_row(columns[:-1]), columns[-1])
 
 
 def find(tx: Transaction, container: str) -> Row:
     """The row of the container with this ID. Raises `NotFound`."""
-    row = tx.execute(f"SELECT {COLUMNS} FROM containers c WHERE c.id = ?", (container,)).fetchone()
+    row = tx.execute(f"SELECT {_COLUMNS} FROM containers c WHERE c.id = ?", (container,)).fetchone()
     if row is None:
         raise NotFound(f"no such container: {container[:12]}")
-    return to_row(row)
+    return _row(row)
 
 
-def with_tag(tx: Transaction, container: str) -> tuple[Row, str | None]:
-    """The same, and the tag that it was made from, if that still means its image."""
-    row = tx.execute(f"{QUERY} WHERE c.id = ?", (container,)).fetchone()
-    if row is None:
-        raise NotFound(f"no such container: {container[:12]}")
-    return to_row(row[:-1]), row[-1]
-
-
-def to_row(columns: Sequence[object]) -> Row:
+def _row(columns: Sequence[object]) -> Row:
     """A row from its columns."""
     number, name, image, image_name, chain, key, size, created, boot, touched = columns
     return Row(
@@ -89,7 +135,14 @@ def to_row(columns: Sequence[object]) -> Row:
 
 def every(tx: Transaction) -> list[Row]:
     """The rows of all containers, the oldest first."""
-    return [to_row(row) for row in tx.execute(f"SELECT {COLUMNS} FROM containers c ORDER BY c.created, c.id")]
+    return [_row(row) for row in tx.execute(f"SELECT {_COLUMNS} FROM containers c ORDER BY c.created, c.id")]
+
+
+def rename(tx: Transaction, container: str, name: str) -> None:
+    """Give a container another name. Raises `NotFound`, `NameInUse`."""
+    if find(tx, container).name != name:
+        require_new(tx, name)
+        tx.execute("UPDATE containers SET name = ? WHERE id = ?", (name, container))
 
 
 def delete(tx: Transaction, container: str) -> None:
@@ -115,6 +168,7 @@ def stand_on(
 
 
 def require_new(tx: Transaction, name: str | None) -> None:
+    """Raise `NameInUse` if a container has this name."""
     if name is None:
         return
     row = tx.execute("SELECT id FROM containers WHERE name = ?", (name,)).fetchone()
@@ -123,10 +177,6 @@ def require_new(tx: Transaction, name: str | None) -> None:
             f"the container name {name!r} is in use by container {row[0][:12]}",
             remedy=f"Remove that one (layerstore rm {name}), rename it, or take another name.",
         )
-
-
-def top_of(tx: Transaction, image: ImageID) -> Any:
-    return tx.execute("SELECT chain_id FROM images WHERE id = ?", (image,)).fetchone()[0]
 
 
 def insert(tx: Transaction, row: Row) -> Row:
@@ -185,3 +235,59 @@ def holds_of(tx: Transaction, container: str) -> dict[int, str | None]:
     """The holds on a container's mount, and whose they are."""
     rows = tx.execute("SELECT number, session FROM holds WHERE container = ? ORDER BY rowid", (container,))
     return dict(rows.fetchall())
+
+
+def put_mount(tx: Transaction, container: str, place: Place, keys: Sequence[LayerKey]) -> None:
+    """Write down a mount that was just made, or found without a row; whoever held an earlier one does no more."""
+    end_holds(tx, container)
+    tx.execute(
+        "INSERT OR REPLACE INTO mounts (container, mountpoint, mount_id, boot, namespace, keys) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (container, os.fsencode(place.mountpoint), place.mount_id, place.boot, place.namespace, " ".join(keys)),
+    )
+
+
+def end_mount(tx: Transaction, container: str, *, is_elsewhere: bool) -> None:
+    """It is unmounted and synced here: from here on there are files that a power cut leaves.
+
+    `is_elsewhere`: its mount in another mount namespace has the row.
+    """
+    end_holds(tx, container)
+    if not is_elsewhere:
+        tx.execute("DELETE FROM mounts WHERE container = ?", (container,))
+    tx.execute("UPDATE containers SET touched = 1 WHERE id = ? AND NOT touched", (container,))
+
+
+def end_holds(tx: Transaction, container: str) -> None:
+    """Nobody holds its mount any more."""
+    tx.execute("DELETE FROM holds WHERE container = ?", (container,))
+
+
+def end_hold(tx: Transaction, number: int) -> None:
+    """One user less of a container's mount."""
+    tx.execute("DELETE FROM holds WHERE number = ?", (number,))
+
+
+def end_void(tx: Transaction, dead: Iterable[str]) -> None:
+    """Delete the mounts of other boots, the holds of `dead` sessions, and those on no mount."""
+    tx.execute("DELETE FROM mounts WHERE boot != ?", (boot_id(),))
+    tx.executemany("DELETE FROM holds WHERE session = ?", [(owner,) for owner in dead])
+    tx.execute("DELETE FROM holds WHERE container NOT IN (SELECT container FROM mounts)")
+
+
+def unheld(tx: Transaction) -> list[str]:
+    """The containers with a row of a mount that nobody holds."""
+    query = "SELECT container FROM mounts WHERE container NOT IN (SELECT container FROM holds)"
+    return [row[0] for row in tx.execute(query)]
+
+
+def unsure(tx: Transaction) -> list[str]:
+    """The containers of former boots whose files were never known to be on disk."""
+    found = tx.execute("SELECT id FROM containers WHERE NOT touched AND boot != ?", (boot_id(),))
+    return [row[0] for row in found]
+
+
+def without_mount(tx: Transaction) -> list[Row]:
+    """The containers without a row of a mount."""
+    query = f"SELECT {_COLUMNS} FROM containers c WHERE c.id NOT IN (SELECT container FROM mounts)"
+    return [_row(row) for row in tx.execute(query)]

@@ -124,7 +124,7 @@ class Image:
 
     def open_tree(self) -> AbstractContextManager[int]:
         """While inside: a directory descriptor of its tree, to be read; mounted where nobody else sees it."""
-        return trees.opened(self._images.layers, self, self.chain_id)
+        return self._images.trees.opened(self, self.chain_id)
 
     def changes(self, since: HasTree | None = None) -> Changes:
         """What differs from `since`, an image or a container, to the last attribute and byte.
@@ -135,7 +135,7 @@ class Image:
         if since is not None:
             return trees.changes_between(self, since)
         base = None if self.parent is None else self._images.get(self.parent)
-        return trees.changes_of(self._images.layers, self, base)
+        return self._images.trees.changes_of(self, base)
 
     def copy_out(
         self, path: str, target: str | PathLike[str] | BinaryIO, *, archive: bool = False, follow: bool = False

@@ -16,10 +16,10 @@ from typing import Any
 
 from attrs import evolve
 
-from layerstore import reference
-from layerstore.database import Transaction
+from layerstore import facts, reference
+from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, DiffID, ImageID, of_bytes
-from layerstore.driver import LayerKey
+from layerstore.driver import Layer
 from layerstore.errors import InUse, InvalidArchive, KernelError, NotFound, named
 from layerstore.images import config as config_of
 from layerstore.images import removal, rows
@@ -27,21 +27,25 @@ from layerstore.images.config import History
 from layerstore.images.image import Image
 from layerstore.images.loaded import Loaded
 from layerstore.images.removal import Removal
-from layerstore.kernel.mounts import attach, mount_id, unmount
-from layerstore.layers import Layers, LayerSource, Progress, Staged
+from layerstore.images.trees import Trees
+from layerstore.kernel.mounts import mount_id, unmount
+from layerstore.layers import Layers, LayerSource, Progress, Staged, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import Assembly, assembling
-
-_ROW = "i.id, i.config, i.chain_id, i.parent, i.created, i.stored"
+from layerstore.layers.attaching import attach_tree
+from layerstore.session import Session
 
 
 class Images:
     """The images of a store."""
 
-    def __init__(self, layers: Layers, exec_root: Path) -> None:
-        self.layers = layers
-        self._database = layers.database
+    def __init__(self, database: Database, session: Session, storage: Storage, layers: Layers, exec_root: Path) -> None:
+        self._database = database
+        self._session = session
+        self._storage = storage
+        self._layers = layers
         self._exec_root = exec_root
+        self.trees = Trees(database, session, storage, layers)
 
     # --- in ---
 
@@ -65,7 +69,7 @@ class Images:
         for diff_id, source in zip(diff_ids, sources, strict=True):
             named.setdefault(diff_id, evolve(source, diff_id=diff_id))
         tags = [reference.normalise(name) for name in names]
-        with assembling(self.layers, diff_ids, "being loaded") as assembly:
+        with assembling(self._layers, diff_ids, "being loaded") as assembly:
             assembly.unpack(named, progress)
             if progress is not None:
                 self._tell_known(assembly, named, progress)
@@ -86,8 +90,7 @@ class Images:
         """
         diff_ids = config_of.layers(config_of.read(config))
         tags = [reference.normalise(name) for name in names]
-        with assembling(self.layers, diff_ids, "being loaded", trust=trust) as assembly:
-            assembly.adopt(staged)
+        with assembling(self._layers, diff_ids, "being loaded", offered=staged, trust=trust) as assembly:
             return self._store(config, assembly, tags, parent)
 
     def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str], parent: ImageID | None = None) -> Loaded:
@@ -121,30 +124,22 @@ class Images:
         return {image: self._get(tx, image) for image in images}
 
     def _get(self, tx: Transaction, image: ImageID) -> Image:
-        row = tx.execute(f"SELECT {_ROW} FROM images i WHERE i.id = ?", (image,)).fetchone()
-        size = sum(diff.size for diff in layer_rows.stack(tx, row[2]).diffs)
+        row = rows.find(tx, image)
+        assert row is not None  # it was resolved in this transaction
+        size = sum(diff.size for diff in layer_rows.stack(tx, row.chain_id).diffs)
         return self._image(row, rows.tags_of(tx, image), size)
 
     def all(self) -> list[Image]:
         """All images, the newest first."""
         with self._database.read() as tx:
-            found = tx.execute(f"SELECT {_ROW} FROM images i").fetchall()
-            tags: dict[str, list[str]] = {}
-            for name, image in tx.execute("SELECT name, image_id FROM tags ORDER BY name"):
-                tags.setdefault(image, []).append(name)
-            layers = {
-                chain: (parent, size)
-                for chain, parent, size in tx.execute(
-                    "SELECT l.chain_id, l.parent, d.size FROM layers l JOIN diffs d ON d.key = l.key"
-                )
-            }
+            found, tags, layers = rows.every(tx), rows.all_tags(tx), layer_rows.sizes(tx)
         images = []
         for row in sorted(found, key=_age, reverse=True):
-            size, chain = 0, row[2]
+            size, chain = 0, row.chain_id
             while chain is not None:
                 chain, own = layers[chain]
                 size += own
-            images.append(self._image(row, tags.get(row[0], []), size))
+            images.append(self._image(row, tags.get(row.id, []), size))
         return images
 
     def history(self, image: Image) -> tuple[History, ...]:
@@ -156,11 +151,11 @@ class Images:
             known: dict[int, ImageID] = {len(steps): image.id}
             parent = image.parent
             while parent is not None:
-                row = tx.execute("SELECT config, parent FROM images WHERE id = ?", (parent,)).fetchone()
+                row = rows.find(tx, parent)
                 if row is None:
                     break
-                known.setdefault(len(config_of.history(config_of.read(row[0]))), parent)
-                parent = row[1]
+                known.setdefault(len(config_of.history(config_of.read(row.config))), parent)
+                parent = row.parent
             for number, name in known.items():
                 if 0 < number <= len(steps):
                     tags = tuple(reference.familiar(tag) for tag in rows.tags_of(tx, name))
@@ -171,21 +166,21 @@ class Images:
         """Where each layer of an image is kept."""
         with self._database.read() as tx:
             stack = layer_rows.stack(tx, image.chain_id)
-        return {chain: self.layers.driver.tree(diff.key) for chain, diff in zip(stack.chain, stack.diffs, strict=True)}
+        files = self._storage.files
+        return {chain: files.place_of(Layer(diff.key)) for chain, diff in zip(stack.chain, stack.diffs, strict=True)}
 
     def containers_of(self, image: ImageID) -> tuple[str, ...]:
         """The names of the containers on an image."""
         with self._database.read() as tx:
-            found = tx.execute("SELECT name FROM containers WHERE image_id = ? ORDER BY name", (image,))
-            return tuple(row[0] for row in found)
+            return tuple(name for name, _ in rows.containers_on(tx, image))
 
     def inspect(self, image: Image) -> dict[str, Any]:
         """docker's object for an image."""
         with self._database.read() as tx:
-            keys = layer_rows.stack(tx, image.chain_id).keys
-            tagged = tx.execute("SELECT max(tagged) FROM tags WHERE image_id = ?", (image.id,)).fetchone()[0]
-        driver = self.layers.driver
-        facts: dict[str, Any] = {
+            stack = layer_rows.parents_on(tx, image.chain_id)
+            tagged = rows.last_tagged(tx, image.id)
+        driver = self._storage.driver
+        object: dict[str, Any] = {
             "Id": image.id,
             "RepoTags": list(image.tags),
             "RepoDigests": list(image.digests),
@@ -198,51 +193,44 @@ class Images:
             "Architecture": image.architecture,
             "Os": image.os,
             "Size": image.size,
-            "GraphDriver": {"Data": dict(driver.graph_data(keys[0], keys[1:])) if keys else None, "Name": driver.name},
+            "GraphDriver": {
+                "Data": dict(driver.graph_data(stack[0], stack[1:])) if stack else None,
+                "Name": driver.name,
+            },
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
             "Metadata": {"LastTagTime": config_of.timestamp(tagged or 0) if tagged else "0001-01-01T00:00:00Z"},
         }
         if image.variant:
-            facts["Variant"] = image.variant
-        return facts
+            object["Variant"] = image.variant
+        return object
 
     # --- use ---
 
     @contextmanager
     def mounted(self, image: Image) -> Iterator[Path]:
         """While inside, the image's tree is mounted read-only, and the image cannot be removed."""
-        session = self.layers.session
+        session = self._session
         place = self._exec_root / "images" / f"{session.name}-{os.urandom(4).hex()}"
         with self._database.write(durable=False) as tx:
             rows.resolve(tx, image.id)
-            keys = layer_rows.stack(tx, image.chain_id).keys
-            wanted: list[tuple[str, str | bytes]] = [
-                ("image", str(image.id)),
-                ("mount", os.fsencode(place)),
-                *(("diff", str(key)) for key in keys),
-            ]
+            stack = layer_rows.parents_on(tx, image.chain_id)
+            wanted: list[tuple[str, str | bytes]] = [("image", str(image.id)), ("mount", os.fsencode(place))]
+            wanted += [("diff", str(layer.key)) for layer in stack]
             purpose = f"it is mounted at {os.fsencode(place).decode(errors='backslashreplace')}"
             leases = layer_rows.add_leases(tx, session.name, wanted, purpose)
         try:
             with named("mkdir", place):
                 place.mkdir(mode=0o700, parents=True)
             try:
-                if keys:
-                    self._attach(keys, place)
+                if stack:
+                    attach_tree(self._storage, stack[0], stack[1:], place, read_only=True)
                 yield place
             finally:
                 self._detach(place)
         finally:
             # Somebody who is still in it keeps the lease, too; the next `open` sees to both.
             if mount_id(place) is None:
-                self.layers.end_leases(leases)
-
-    def _attach(self, keys: Sequence[LayerKey], place: Path) -> None:
-        try:
-            attach(self.layers.driver.mounts(keys[0], keys[1:], read_only=True), place)
-        except KernelError:
-            self.layers.folders.require(keys)
-            raise
+                self._layers.end_leases(leases)
 
     def _detach(self, place: Path) -> None:
         try:
@@ -250,7 +238,7 @@ class Images:
                 unmount(place)
             place.rmdir()
         except KernelError:
-            self.layers.note_garbage()
+            facts.ask_for_recovery(self._database)
             raise
 
     @contextmanager
@@ -260,12 +248,12 @@ class Images:
             for image in images:
                 rows.resolve(tx, image.id)
             leases = layer_rows.add_leases(
-                tx, self.layers.session.name, [("image", image.id) for image in images], "it is being saved"
+                tx, self._session.name, [("image", image.id) for image in images], "it is being saved"
             )
         try:
             yield
         finally:
-            self.layers.end_leases(leases)
+            self._layers.end_leases(leases)
 
     def tag(self, ref: str, name: str) -> None:
         """Give an image one more name. If another image has it, that one loses it."""
@@ -280,7 +268,7 @@ class Images:
         """Take a name away; the image stays, even if it was the last."""
         full = reference.normalise(name)
         with self._database.write() as tx:
-            if tx.execute("SELECT 1 FROM tags WHERE name = ?", (full,)).fetchone() is None:
+            if not rows.has_tag(tx, full):
                 raise NotFound(f"no image {reference.familiar(full)}")
             return removal.untag(tx, full)
 
@@ -302,9 +290,9 @@ class Images:
                     holders=names,
                     remedy=f"Remove it by its names (layerstore rmi {' '.join(names)}), or with --force.",
                 )
-            removal.require_free(tx, image, self.layers.session.staging)
+            removal.require_free(tx, image, self._session.staging)
             done, keys = removal.delete(tx, image)
-        self.layers.drop(keys)
+        self._layers.drop(keys)
         return done
 
     def prune(self, *, even_tagged: bool = False, among: Collection[ImageID] | None = None) -> list[Removal]:
@@ -321,13 +309,13 @@ class Images:
                         removals, keys = removal.delete(tx, image, among=among)
                         done += removals
                         doomed += keys
-        self.layers.drop(doomed)
+        self._layers.drop(doomed)
         return done
 
     def recover(self) -> None:
         """Unmount what dead processes were looking at."""
         with self._database.read() as tx:
-            found = layer_rows.dead_leases(tx, self.layers.session.staging, "mount")
+            found = layer_rows.dead_leases(tx, self._session.staging, "mount")
         for place in (Path(os.fsdecode(name)) for name in found):
             # Lazily: a child of the dead may still be reading, and keeps what it has open.
             if mount_id(place) is not None:
@@ -337,20 +325,19 @@ class Images:
             except OSError:
                 pass  # gone with the boot, or seen to by another process
 
-    def _image(self, row: Sequence[Any], tags: Sequence[str], size: int) -> Image:
-        image, config, _, parent, created, _ = row
+    def _image(self, row: rows.Row, tags: Sequence[str], size: int) -> Image:
         return Image(
-            id=ImageID(image),
+            id=row.id,
             tags=tuple(sorted(reference.familiar(tag) for tag in tags)),
-            created=created,
+            created=row.created,
             size=size,
-            parent=None if parent is None else ImageID(parent),
-            config_bytes=config,
+            parent=row.parent,
+            config_bytes=row.config,
             images=self,
         )
 
 
-def _age(row: Sequence[Any]) -> tuple[bool, datetime | None, int]:
+def _age(row: rows.Row) -> tuple[bool, datetime | None, int]:
     """By what images are sorted: the time that their config tells, if it does, then that of their coming."""
-    then = config_of.moment(row[4])
-    return then is not None, then, row[5]
+    then = config_of.moment(row.created)
+    return then is not None, then, row.stored

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from layerstore import reference, session
 from layerstore.database import Transaction
-from layerstore.digest import ChainID, ImageID
+from layerstore.digest import ImageID
 from layerstore.driver import LayerKey
 from layerstore.errors import InUse
 from layerstore.images import rows
@@ -45,7 +45,7 @@ class _Holders:
 
 def untag(tx: Transaction, tag: str) -> Removal:
     """Take a tag away; the image stays."""
-    tx.execute("DELETE FROM tags WHERE name = ?", (tag,))
+    rows.unset_tag(tx, tag)
     return Removal("Untagged", reference.familiar(tag))
 
 
@@ -77,57 +77,45 @@ def delete(
     keys: list[LayerKey] = []
     current: ImageID | None = image
     while current is not None:
+        row = rows.find(tx, current)
+        assert row is not None  # the caller's transaction has seen it
         done += [untag(tx, tag) for tag in rows.tags_of(tx, current)]
-        chain, parent = tx.execute("SELECT chain_id, parent FROM images WHERE id = ?", (current,)).fetchone()
-        tx.execute("DELETE FROM images WHERE id = ?", (current,))
+        rows.delete(tx, current)
         done.append(Removal("Deleted", current))
-        gone, freed = layer_rows.release(tx, None if chain is None else ChainID(chain))
+        gone, freed = layer_rows.release(tx, row.chain_id)
         done += [Removal("Deleted", layer, is_layer=True) for layer in gone]
         keys += freed
-        current = None if parent is None else ImageID(parent)
+        current = row.parent
         if current is not None and not (is_unneeded(tx, current) and (among is None or current in among)):
             current = None
     return done, keys
 
 
 def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool = False) -> bool:
-    """Is there the image, without a tag (or does that not matter), container, image built on it, or lease?"""
-    query = (
-        "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?1)"
-        " AND (?2 OR NOT EXISTS (SELECT 1 FROM tags WHERE image_id = ?1))"
-        " AND NOT EXISTS (SELECT 1 FROM containers WHERE image_id = ?1)"
-        " AND NOT EXISTS (SELECT 1 FROM images WHERE parent = ?1)"
-        " AND NOT EXISTS (SELECT 1 FROM leases WHERE kind = 'image' AND value = ?1)"
-    )
-    return bool(tx.execute(query, (image, even_tagged)).fetchone()[0])
+    """May the image go? `even_tagged`: a tag does not keep it."""
+    return rows.is_unneeded(tx, image, even_tagged=even_tagged)
 
 
 def unneeded(tx: Transaction, *, even_tagged: bool, among: Collection[ImageID] | None = None) -> Sequence[ImageID]:
     """The images that `prune` may remove now. Removing one can make another unneeded."""
-    found = [ImageID(row[0]) for row in tx.execute("SELECT id FROM images")]
     return [
-        image
-        for image in found
-        if (among is None or image in among) and is_unneeded(tx, image, even_tagged=even_tagged)
+        row.id
+        for row in rows.every(tx)
+        if (among is None or row.id in among) and is_unneeded(tx, row.id, even_tagged=even_tagged)
     ]
 
 
 def _holders(tx: Transaction, image: ImageID) -> _Holders:
     names: list[str] = []
     commands: list[str] = []
-    on_it = tx.execute(
-        "SELECT c.name, m.mountpoint FROM containers c LEFT JOIN mounts m ON m.container = c.id "
-        "WHERE c.image_id = ? ORDER BY c.name",
-        (image,),
-    ).fetchall()
-    names += [f"container {name}" + (" (mounted)" if mountpoint else "") for name, mountpoint in on_it]
-    mounted = [name for name, mountpoint in on_it if mountpoint]
+    on_it = rows.containers_on(tx, image)
+    names += [f"container {name}" + (" (mounted)" if is_mounted else "") for name, is_mounted in on_it]
+    mounted = [name for name, is_mounted in on_it if is_mounted]
     if mounted:
         commands.append(f"layerstore umount {' '.join(mounted)}")
     if on_it:
         commands.append(f"layerstore rm {' '.join(name for name, _ in on_it)}")
-    for row in tx.execute("SELECT id FROM images WHERE parent = ? ORDER BY stored DESC", (image,)).fetchall():
-        child = ImageID(row[0])
+    for child in rows.built_on(tx, image):
         names.append(f"image {rows.shown(tx, child)}, which is built on it")
         commands += [*_holders(tx, child).commands, f"layerstore rmi {' '.join(_names(tx, child))}"]
     return _Holders(tuple(names), tuple(dict.fromkeys(commands)))

@@ -6,11 +6,28 @@ import re
 import time
 from collections.abc import Sequence
 
+from attrs import frozen
+
 from layerstore import reference
 from layerstore.database import Transaction
 from layerstore.digest import ChainID, ImageID, of_bytes
 from layerstore.errors import Ambiguous, InvalidReference, NotFound
 from layerstore.images import config as config_of
+
+_COLUMNS = "i.id, i.config, i.chain_id, i.parent, i.created, i.stored"
+
+
+@frozen
+class Row:
+    """An image as the database has it. `created`: as its config says; `stored`: ns since the epoch."""
+
+    id: ImageID
+    config: bytes
+    chain_id: ChainID | None
+    parent: ImageID | None
+    created: str
+    stored: int
+
 
 _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 
@@ -38,6 +55,56 @@ def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
     raise NotFound(f"no such image: {ref}", remedy="`layerstore images` shows what there is.")
 
 
+def find(tx: Transaction, image: ImageID) -> Row | None:
+    """The row of the image with this ID."""
+    found = tx.execute(f"SELECT {_COLUMNS} FROM images i WHERE i.id = ?", (image,)).fetchone()
+    return None if found is None else Row(*found)
+
+
+def every(tx: Transaction) -> list[Row]:
+    """The rows of all images, in no order."""
+    return [Row(*row) for row in tx.execute(f"SELECT {_COLUMNS} FROM images i")]
+
+
+def top_of(tx: Transaction, image: ImageID) -> ChainID | None:
+    """The topmost layer of an image that is there; None if it has none."""
+    found = tx.execute("SELECT chain_id FROM images WHERE id = ?", (image,)).fetchone()[0]
+    return None if found is None else ChainID(found)
+
+
+def built_on(tx: Transaction, image: ImageID) -> list[ImageID]:
+    """The images that were built on an image, the newest first."""
+    found = tx.execute("SELECT id FROM images WHERE parent = ? ORDER BY stored DESC", (image,)).fetchall()
+    return [ImageID(row[0]) for row in found]
+
+
+def containers_on(tx: Transaction, image: ImageID) -> list[tuple[str, bool]]:
+    """The names of the containers on an image, and whether there is a row of a mount."""
+    found = tx.execute(
+        "SELECT c.name, m.mountpoint FROM containers c LEFT JOIN mounts m ON m.container = c.id "
+        "WHERE c.image_id = ? ORDER BY c.name",
+        (image,),
+    )
+    return [(name, mountpoint is not None) for name, mountpoint in found]
+
+
+def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool) -> bool:
+    """Is there the image, without a tag (or does that not matter), container, image built on it, or lease?"""
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?1)"
+        " AND (?2 OR NOT EXISTS (SELECT 1 FROM tags WHERE image_id = ?1))"
+        " AND NOT EXISTS (SELECT 1 FROM containers WHERE image_id = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM images WHERE parent = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM leases WHERE kind = 'image' AND value = ?1)"
+    )
+    return bool(tx.execute(query, (image, even_tagged)).fetchone()[0])
+
+
+def delete(tx: Transaction, image: ImageID) -> None:
+    """Delete the row of an image that has no tags."""
+    tx.execute("DELETE FROM images WHERE id = ?", (image,))
+
+
 def insert(tx: Transaction, config: bytes, top: ChainID | None, parent: ImageID | None, tags: Sequence[str]) -> ImageID:
     """Write the row of an image, if it has none, and its tags. Its layers have their rows."""
     image = ImageID(of_bytes(config))
@@ -58,6 +125,30 @@ def set_tags(tx: Transaction, image: ImageID, tags: Sequence[str]) -> None:
         "ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged = excluded.tagged",
         [(tag, image, time.time_ns()) for tag in tags],
     )
+
+
+def unset_tag(tx: Transaction, tag: str) -> None:
+    """Take away a tag, in full."""
+    tx.execute("DELETE FROM tags WHERE name = ?", (tag,))
+
+
+def has_tag(tx: Transaction, tag: str) -> bool:
+    """Is there this tag, in full?"""
+    return tx.execute("SELECT 1 FROM tags WHERE name = ?", (tag,)).fetchone() is not None
+
+
+def all_tags(tx: Transaction) -> dict[ImageID, list[str]]:
+    """The tags of each image that has some, in full."""
+    found: dict[ImageID, list[str]] = {}
+    for name, image in tx.execute("SELECT name, image_id FROM tags ORDER BY name"):
+        found.setdefault(ImageID(image), []).append(name)
+    return found
+
+
+def last_tagged(tx: Transaction, image: ImageID) -> int | None:
+    """When an image last got a tag, in ns since the epoch; None if it has none."""
+    found: int | None = tx.execute("SELECT max(tagged) FROM tags WHERE image_id = ?", (image,)).fetchone()[0]
+    return found
 
 
 def taken_by(tx: Transaction, image: ImageID, tags: Sequence[str]) -> dict[str, ImageID]:

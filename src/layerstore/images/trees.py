@@ -11,13 +11,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from layerstore.changes import Changes, compare_trees
+from layerstore.database import Database
 from layerstore.digest import ChainID
-from layerstore.errors import KernelError
+from layerstore.driver import look
+from layerstore.errors import DriverFailed, KernelError
 from layerstore.images import rows
 from layerstore.kernel.files.filesystems import type_of
 from layerstore.kernel.mounts import Mount, detached
-from layerstore.layers import Layers
+from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
+from layerstore.session import Session
 
 if TYPE_CHECKING:
     from layerstore.images.image import Image
@@ -34,25 +37,44 @@ class HasTree(Protocol):
         ...
 
 
-@contextmanager
-def opened(layers: Layers, image: Image, top: ChainID | None) -> Iterator[int]:
-    """While inside: the tree of an image's layers up to `top`, and the image cannot be removed."""
-    with layers.database.write(durable=False) as tx:
-        rows.resolve(tx, image.id)
-        keys = layer_rows.stack(tx, top).keys
-        wanted = [("image", str(image.id)), *(("diff", str(key)) for key in keys)]
-        leases = layer_rows.add_leases(tx, layers.session.name, wanted, "it is being read")
-    try:
-        with ExitStack() as after:
-            try:
-                recipe = layers.driver.mounts(keys[0], keys[1:], read_only=True) if keys else [_EMPTY]
-                root = after.enter_context(detached(recipe))
-            except KernelError:
-                layers.folders.require(keys)
-                raise
-            yield settled(root)
-    finally:
-        layers.end_leases(leases)
+class Trees:
+    """The trees of a store's images."""
+
+    def __init__(self, database: Database, session: Session, storage: Storage, layers: Layers) -> None:
+        self._database = database
+        self._session = session
+        self._storage = storage
+        self._layers = layers
+
+    @contextmanager
+    def opened(self, image: Image, top: ChainID | None) -> Iterator[int]:
+        """While inside: the tree of an image's layers up to `top`, and the image cannot be removed."""
+        with self._database.write(durable=False) as tx:
+            rows.resolve(tx, image.id)
+            stack = layer_rows.parents_on(tx, top)
+            wanted = [("image", str(image.id)), *(("diff", str(layer.key)) for layer in stack)]
+            leases = layer_rows.add_leases(tx, self._session.name, wanted, "it is being read")
+        try:
+            with ExitStack() as after:
+                try:
+                    tree = look(self._storage.driver, stack[0], stack[1:]) if stack else detached([_EMPTY])
+                    root = after.enter_context(tree)
+                except (KernelError, DriverFailed):
+                    self._storage.files.require(stack)
+                    raise
+                yield settled(root)
+        finally:
+            self._layers.end_leases(leases)
+
+    def changes_of(self, image: Image, base: Image | None) -> Changes:
+        """What an image changes against the one that it was built on, or else what its topmost layer changes."""
+        below = base.chain_id if base is not None else image.chain_ids[-2] if len(image.chain_ids) > 1 else None
+        if image.chain_id is None:
+            return Changes(b"", sealable=False)
+        with ExitStack() as trees:
+            new = trees.enter_context(self.opened(image, image.chain_id))
+            old = None if below is None else trees.enter_context(self.opened(base or image, below))
+            return compare_trees(new, old, content=True)
 
 
 def settled(root: int) -> int:
@@ -64,17 +86,6 @@ def settled(root: int) -> int:
         for _ in os.fwalk(".", dir_fd=root):
             pass
     return root
-
-
-def changes_of(layers: Layers, image: Image, base: Image | None) -> Changes:
-    """What an image changes against the one that it was built on, or else what its topmost layer changes."""
-    below = base.chain_id if base is not None else image.chain_ids[-2] if len(image.chain_ids) > 1 else None
-    if image.chain_id is None:
-        return Changes(b"", sealable=False)
-    with ExitStack() as trees:
-        new = trees.enter_context(opened(layers, image, image.chain_id))
-        old = None if below is None else trees.enter_context(opened(layers, image if base is None else base, below))
-        return compare_trees(new, old, content=True)
 
 
 def changes_between(new: HasTree, old: HasTree) -> Changes:

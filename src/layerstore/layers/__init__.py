@@ -1,11 +1,14 @@
 """Layers: chains, the diffs they share, who needs them, and how they come in and go out.
 
-`layers` is the front; `rows` has the SQL, `folders` the files, `assembly` the way of an image's layers into the store,
-`garbage` what nobody owns. A layer has a row only while its files are whole and on disk.
+`layers` is the front and `rows` has the SQL. `assembly` is an image's way into the store, by what `plan` decides and
+`placing` does. `files` says how layers can be kept, `folders` is how most drivers do, `storage` holds the driver.
+`garbage` is what nobody owns. A layer has a row only while its files are whole and on disk.
 """
 
-from layerstore.layers.folders import Diff, Staged
-from layerstore.layers.layers import Layers, LayerSource, Progress
+from layerstore.layers.files import Diff, Staged
+from layerstore.layers.layers import Layers
 from layerstore.layers.rows import Stack
+from layerstore.layers.sources import LayerSource, Progress
+from layerstore.layers.storage import Storage
 
-__all__ = ["Diff", "LayerSource", "Layers", "Progress", "Stack", "Staged"]
+__all__ = ["Diff", "LayerSource", "Layers", "Progress", "Stack", "Staged", "Storage"]

@@ -1,4 +1,4 @@
-"""What lies in the home or in `skeletons/` without a row, and belongs to nobody alive.
+"""What lies in the home or beside it without a row, and belongs to nobody alive.
 
 A session makes files first and rows after, and strikes out rows first and removes files after; between the two it is
 the owner, and the names of its keys say so. What a dead one left there is garbage. What does not have a name as this
@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from attrs import frozen
 
 from layerstore import session
+from layerstore.database import Database
 from layerstore.driver import LayerKey
+from layerstore.layers import rows
+from layerstore.layers.files import LayerFiles
 from layerstore.layers.layers import Layers
 
 _KEY = re.compile(r"[0-9a-f]{32}(?:[a-z][0-9a-z]{0,23})?")
@@ -25,26 +29,24 @@ _LENGTH = 32
 
 @frozen
 class Garbage:
-    """Keys in the home, and keys of skeletons, that nothing refers to."""
+    """Keys in the home, and keys of what is kept beside it, that nothing refers to."""
 
     home: tuple[LayerKey, ...]
-    skeletons: tuple[LayerKey, ...]
+    beside: tuple[LayerKey, ...]
 
 
-def find(layers: Layers) -> Garbage:
+def find(database: Database, staging: Path, files: LayerFiles) -> Garbage:
     """Look for garbage.
 
     The order decides: files are listed first, then it is asked who is alive, and the rows are read last. So what is
     listed, whose maker is dead, and which has no row by then, never gets one.
     """
-    home = set(own_keys(layers.driver.layers()))
-    skeletons = set(own_keys(path.name.partition(".")[0] for path in layers.skeletons.iterdir()))
-    makers = {_maker(key) for key in home | skeletons}
-    alive = {maker for maker in makers if session.is_alive(layers.session.staging, maker)}
-    with layers.database.read() as tx:
-        diffs = {row[0] for row in tx.execute("SELECT key FROM diffs")}
-        containers = {row[0] for row in tx.execute("SELECT key FROM containers")}
-        leased = tuple(row[0] for row in tx.execute("SELECT value FROM leases WHERE kind = 'diff'"))
+    home = set(own_keys(files.driver.keys()))
+    beside = set(own_keys(files.keys_beside()))
+    makers = {_maker(key) for key in home | beside}
+    alive = {maker for maker in makers if session.is_alive(staging, maker)}
+    with database.read() as tx:
+        diffs, containers, leased = rows.owned(tx)
 
     def is_garbage(key: LayerKey, rows: set[str]) -> bool:
         # A driver may seal a container's layer into a new one, with a suffix to its key: leased by the beginning, and
@@ -54,7 +56,7 @@ def find(layers: Layers) -> Garbage:
 
     return Garbage(
         tuple(sorted(key for key in home if is_garbage(key, diffs | containers))),
-        tuple(sorted(key for key in skeletons if is_garbage(key, diffs))),
+        tuple(sorted(key for key in beside if is_garbage(key, diffs))),
     )
 
 
@@ -63,12 +65,12 @@ def own_keys(names: Iterable[str]) -> list[LayerKey]:
     return [LayerKey(name) for name in names if _KEY.fullmatch(name)]
 
 
-def sweep(layers: Layers) -> None:
+def sweep(layers: Layers, staging: Path) -> None:
     """Remove the garbage."""
-    found = find(layers)
+    found = find(layers.database, staging, layers.files)
     layers.drop(found.home)
-    for key in found.skeletons:
-        layers.drop_skeleton(key)
+    for key in found.beside:
+        layers.drop_beside(key)
 
 
 def _maker(key: LayerKey) -> str:

@@ -2,46 +2,27 @@
 
 A layer is a DiffID on a parent; its files are a diff, which several layers may share. Two invariants: a layer has a row
 only while its files are whole and on disk (rows last on the way in, first on the way out), and nothing that an image, a
-container or a lease reaches is ever removed. How layers come in is in `assembly`, their files are in `folders`.
+container or a lease reaches is ever removed. How layers come in is in `assembly`, their files are in `files`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
-
-from attrs import frozen
 
 from layerstore.database import Database
 from layerstore.digest import ChainID, DiffID
-from layerstore.driver import LayerKey, StorageDriver
-from layerstore.errors import Damaged, DepthExceeded, KernelError, NotFound, ReadOnlyStore
+from layerstore.driver import Layer, LayerKey, State
+from layerstore.errors import Damaged, DepthExceeded, NotFound, ReadOnlyStore
 from layerstore.kernel.files import Writeback
 from layerstore.layers import rows
-from layerstore.layers.folders import Diff, Folders, Staged
+from layerstore.layers.files import Diff, LayerFiles, Level, Readable, Staged
 from layerstore.layers.relay import Write
+from layerstore.layers.sources import Progress
+from layerstore.layers.storage import Storage
 from layerstore.locks import Locks
 from layerstore.session import Session
-from layerstore.tar import Level, Readable
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a label, the bytes of a layer's tar done so far, and the bytes in all if known; from any thread."""
-
-
-@frozen
-class LayerSource:
-    """A layer on its way in that can be read when it is wanted.
-
-    `open` gives the uncompressed tar, at most once and in any thread; it is not called for a layer that is there
-    already. `diff_id` may be None where only the position in the image's config names it.
-    """
-
-    open: Callable[[], AbstractContextManager[Readable]]
-    diff_id: DiffID | None = None
-    size: int | None = None
-    label: str = ""
 
 
 class Layers:
@@ -52,25 +33,18 @@ class Layers:
         database: Database,
         locks: Locks,
         session: Session,
-        skeletons: Path,
-        driver: Callable[[], StorageDriver],
+        storage: Storage,
     ) -> None:
         self.database = database
         self.locks = locks
         self.session = session
-        self.skeletons = skeletons
-        self._open_driver = driver
+        self._storage = storage
         self._unused: dict[LayerKey, Staged] = {}
 
-    @cached_property
-    def driver(self) -> StorageDriver:
-        """The store's driver; made when it is first needed, for it needs this process's staging folder."""
-        return self._open_driver()
-
-    @cached_property
-    def folders(self) -> Folders:
+    @property
+    def files(self) -> LayerFiles:
         """The files of the layers."""
-        return Folders(self.driver, self.session, self.skeletons, self.note_garbage)
+        return self._storage.files
 
     # --- in ---
 
@@ -90,19 +64,27 @@ class Layers:
         self.database.require_writable()
         name = label or expected or ""
         told = None if progress is None else lambda done: progress(name, done, None)
-        if self.folders.independent:
-            staged = self.folders.take_in(stream, expected=expected, progress=told)
-        else:
-            staged = self.folders.spool(stream, expected=expected, progress=told)
+        staged = self.files.take_in(stream, expected=expected, progress=told)
         self._unused[staged.diff.key] = staged
         if progress is not None:
             progress(name, staged.size, staged.size)
         return staged
 
+    def stage_changes(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> Staged | None:
+        """The same with what a container has changed; None if that is nothing. See `LayerFiles.take_changes`."""
+        staged = self.files.take_changes(container, parents, in_use=in_use)
+        if staged is not None:
+            self._unused[staged.diff.key] = staged
+        return staged
+
     def discard(self, staged: Staged) -> None:
-        """Give up a staged layer. What became a layer of an image is left alone."""
-        if self._unused.pop(staged.diff.key, None) is not None:
-            self.folders.drop([staged.diff.key], quietly=True)
+        """Give up a staged layer. What became a layer of an image is left alone, and so is a container's own."""
+        if self._unused.pop(staged.diff.key, None) is None:
+            return
+        if staged.is_container:
+            self.files.drop_beside(staged.diff.key)
+        else:
+            self.files.drop([staged.layer], quietly=True)
 
     def consume(self, staged: Staged) -> bool:
         """From here on `staged` belongs to an assembly. False if it was used or discarded already."""
@@ -116,14 +98,14 @@ class Layers:
         with self.database.write(durable=False) as tx:
             found = rows.find_diffs(tx, diff_id)
             leases = rows.add_leases(tx, self.session.name, [("diff", diff.key) for diff in found], purpose)
-        if any(next(iter(self.folders.damages(diff, Level.SIZES)), None) is None for diff in found):
+        if any(next(iter(self.files.damages(diff, Level.SIZES)), None) is None for diff in found):
             return leases
         self.end_leases(leases)
         return None
 
     def writeback(self) -> AbstractContextManager[object]:
         """While inside, what is unpacked is written to disk early."""
-        return Writeback(self.driver.home)
+        return Writeback(self._storage.driver.home)
 
     def spool(self, suffix: str = "") -> Path:
         """A name for a file in this process's staging folder, on the filesystem of the store."""
@@ -136,6 +118,11 @@ class Layers:
         with self.database.read() as tx:
             found = rows.find(tx, chain_ids)
         return [chain in found and not found[chain].damaged for chain in chain_ids]
+
+    def named(self, name: str) -> ChainID:
+        """A layer that has this ChainID, or this DiffID. Raises `NotFound`."""
+        with self.database.read() as tx:
+            return rows.named(tx, name)
 
     def size(self, chain_id: ChainID) -> int:
         """The bytes of a layer's tar."""
@@ -154,7 +141,7 @@ class Layers:
         with self.lease([("layer", chain_id)], "being read"):
             stored = self._one(chain_id)
             try:
-                self.folders.give_out(stored, write)
+                self.files.give_out(stored, write)
             except Damaged:
                 self.mark_damaged(stored.key)
                 raise
@@ -162,14 +149,15 @@ class Layers:
     def mark_damaged(self, key: LayerKey, *, damaged: bool = True) -> None:
         """Note in the row that the files of a diff are not what they were, or are again."""
         with suppress(ReadOnlyStore), self.database.write() as tx:
-            tx.execute("UPDATE diffs SET damaged = ? WHERE key = ?", (damaged, key))
+            rows.set_damaged(tx, key, damaged=damaged)
 
     def check_depth(self, depth: int) -> None:
         """Raise `DepthExceeded` if a stack of so many layers cannot be mounted."""
-        limit = self.driver.capabilities.max_depth
+        driver = self._storage.driver
+        limit = driver.capabilities.max_depth
         if limit is not None and depth > limit:
             raise DepthExceeded(
-                f"a stack of {depth} layers: {self.driver.name} mounts at most {limit}",
+                f"a stack of {depth} layers: {driver.name} mounts at most {limit}",
                 remedy="Put several layers into one: export a container of the image and import the result.",
             )
 
@@ -202,32 +190,30 @@ class Layers:
 
     # --- away ---
 
-    def drop(self, keys: Sequence[LayerKey], *, quietly: bool = False) -> None:
+    def drop(self, keys: Sequence[LayerKey], *, staged: bool = False, quietly: bool = False) -> None:
         """Remove the files of those of `keys` that have no row; `quietly`: while another error is on its way.
 
-        The database is asked each time, for an interrupt may come between a commit and the line after it.
+        `staged`: they may still lie in the staging folder. The database is asked each time, for an interrupt may come
+        between a commit and the line after it.
         """
         if not keys:
             return
         with self.database.read() as tx:
-            doomed = [key for key in keys if not rows.has_row(tx, key)]
-        if doomed:
-            self.folders.drop(doomed, quietly=quietly)
+            rowless = [key for key in dict.fromkeys(keys) if not rows.has_diff(tx, key)]
+            writable = {key for key in rowless if rows.has_row(tx, key)}
+        for key in writable:
+            self.files.drop_beside(key)  # a container's, whose commit came to nothing
+        doomed = [key for key in rowless if key not in writable]
+        if staged:
+            self.files.drop([Layer(key, State.STAGED) for key in doomed], quietly=quietly)
+        self.files.drop([Layer(key) for key in doomed], quietly=quietly)
 
-    def note_garbage(self) -> None:
-        """Let the next `open` look for garbage, as it does after a boot."""
-        try:
-            with self.database.write(durable=False) as tx:
-                tx.execute("DELETE FROM meta WHERE key = 'boot'")
-        except KernelError:
-            pass  # no space even for this: there is another error on its way, and `check` finds the garbage
-
-    def drop_skeleton(self, key: LayerKey) -> None:
-        """Remove the skeleton of a key that is no diff's: of a container whose commit came to nothing."""
+    def drop_beside(self, key: LayerKey) -> None:
+        """Remove what is kept beside the home of a key that no diff has."""
         with self.database.read() as tx:
-            if tx.execute("SELECT 1 FROM diffs WHERE key = ?", (key,)).fetchone() is not None:
-                return
-        self.folders.drop_skeleton(key)
+            is_kept = rows.has_diff(tx, key)
+        if not is_kept:
+            self.files.drop_beside(key)
 
     def recover(self) -> None:
         """End the leases of dead processes, and remove the layers that nothing needs any more."""
@@ -238,7 +224,7 @@ class Layers:
     def total_size(self) -> int:
         """The bytes of the tars of all diffs that are kept."""
         with self.database.read() as tx:
-            return int(tx.execute("SELECT coalesce(sum(size), 0) FROM diffs").fetchone()[0])
+            return rows.total_size(tx)
 
     def prune(self) -> list[ChainID]:
         """Remove every layer that nothing needs."""

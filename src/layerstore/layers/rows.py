@@ -16,24 +16,24 @@ from attrs import frozen
 from layerstore import session
 from layerstore.database import Transaction
 from layerstore.digest import ChainID, DiffID
-from layerstore.driver import LayerKey
+from layerstore.driver import Layer, LayerKey
 from layerstore.errors import NotFound
-from layerstore.layers.folders import Diff
+from layerstore.layers.files import Diff, committed
 
 _DIFF = "d.key, d.diff_id, d.size, d.entries, d.root_opaque, d.implied, d.implied_digest, d.dependent, d.damaged"
 
 
 @frozen
 class Stack:
-    """A chain of layers as drivers want it. `keys`: nearest first, cut below a layer that hides all others."""
+    """A chain of layers, the topmost first, with the diff of each."""
 
     chain: tuple[ChainID, ...]
     diffs: tuple[Diff, ...]
 
     @property
-    def keys(self) -> tuple[LayerKey, ...]:
-        """What the layer on top of this stack has for parents."""
-        return visible(self.diffs)
+    def layers(self) -> tuple[Layer, ...]:
+        """What a layer on top of it has for parents: the nearest first, cut below one that hides all others."""
+        return committed(visible(self.diffs))
 
 
 _UNREACHABLE = """
@@ -91,14 +91,14 @@ def stack(tx: Transaction, chain_id: ChainID | None) -> Stack:
     return Stack(tuple(ChainID(row[9]) for row in rows), tuple(_diff(row) for row in rows))
 
 
-def keys_of(tx: Transaction, chain_id: ChainID | None) -> tuple[LayerKey, ...]:
-    """The keys of a stack, and nothing else: for what is done often."""
+def parents_on(tx: Transaction, chain_id: ChainID | None) -> tuple[Layer, ...]:
+    """`Stack.layers` of a stack, and nothing else: for what is done often."""
     if chain_id is None:
         return ()
     keys = _visible(tx.execute(_KEYS_UP, (chain_id,)))
     if not keys:
         raise NotFound(f"no layer {chain_id}")
-    return keys
+    return committed(keys)
 
 
 def find(tx: Transaction, chain_ids: Iterable[ChainID]) -> dict[ChainID, Diff]:
@@ -109,6 +109,18 @@ def find(tx: Transaction, chain_ids: Iterable[ChainID]) -> dict[ChainID, Diff]:
         if (row := tx.execute(query, (chain,)).fetchone()) is not None:
             found[chain] = _diff(row)
     return found
+
+
+def named(tx: Transaction, name: str) -> ChainID:
+    """A layer with this ChainID, or this DiffID, undamaged before damaged. Raises `NotFound`."""
+    query = (
+        "SELECT l.chain_id FROM layers l JOIN diffs d ON d.key = l.key WHERE l.chain_id = ?1 OR d.diff_id = ?1"
+        " ORDER BY l.chain_id != ?1, d.damaged LIMIT 1"
+    )
+    found = tx.execute(query, (name,)).fetchone()
+    if found is None:
+        raise NotFound(f"no layer {name}")
+    return ChainID(found[0])
 
 
 def find_diffs(tx: Transaction, diff_id: DiffID) -> list[Diff]:
@@ -169,13 +181,36 @@ def insert_layer(tx: Transaction, chain_id: ChainID, parent: ChainID | None, key
     tx.execute("INSERT INTO layers (chain_id, parent, key) VALUES (?, ?, ?)", (chain_id, parent, key))
 
 
-def put_layer(tx: Transaction, chain_id: ChainID, parent: ChainID | None, stored: Diff) -> None:
-    """Write the rows of a layer and of its new diff; if the layer is there, the diff takes the place of its old one."""
-    insert_diff(tx, stored)
-    if find(tx, [chain_id]):
-        tx.execute("UPDATE layers SET key = ? WHERE chain_id = ?", (stored.key, chain_id))
-    else:
-        insert_layer(tx, chain_id, parent, stored.key)
+def replace_diff(tx: Transaction, chain_id: ChainID, old: Diff, new: Diff) -> None:
+    """Let a layer have another diff than its damaged one, and every other layer that shares that, if it can."""
+    tx.execute("UPDATE layers SET key = ? WHERE chain_id = ?", (new.key, chain_id))
+    if new.implied_digest == old.implied_digest and not new.dependent and not old.dependent:
+        tx.execute("UPDATE layers SET key = ? WHERE key = ?", (new.key, old.key))
+
+
+def set_damaged(tx: Transaction, key: LayerKey, *, damaged: bool) -> None:
+    """Note that the files of a diff are not what they were, or are again."""
+    tx.execute("UPDATE diffs SET damaged = ? WHERE key = ?", (damaged, key))
+
+
+def total_size(tx: Transaction) -> int:
+    """The bytes of the tars of all diffs."""
+    return int(tx.execute("SELECT coalesce(sum(size), 0) FROM diffs").fetchone()[0])
+
+
+def contents(tx: Transaction) -> dict[ChainID, tuple[ChainID | None, DiffID]]:
+    """Every layer, with its parent and its content."""
+    query = "SELECT l.chain_id, l.parent, d.diff_id FROM layers l JOIN diffs d ON d.key = l.key ORDER BY l.chain_id"
+    return {
+        ChainID(chain): (None if parent is None else ChainID(parent), DiffID(name))
+        for chain, parent, name in tx.execute(query)
+    }
+
+
+def sizes(tx: Transaction) -> dict[ChainID, tuple[ChainID | None, int]]:
+    """Every layer, with its parent and the bytes of its own tar."""
+    query = "SELECT l.chain_id, l.parent, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+    return {ChainID(chain): (parent, int(size)) for chain, parent, size in tx.execute(query)}
 
 
 def release(tx: Transaction, chain_id: ChainID | None) -> tuple[list[ChainID], list[LayerKey]]:
@@ -213,7 +248,7 @@ def delete_up(tx: Transaction, chain_ids: Iterable[ChainID]) -> None:
 
 def exchange(tx: Transaction, diffs: Iterable[Diff], keys: Mapping[ChainID, LayerKey]) -> None:
     """Let every layer have another diff; the old ones' rows go, and all leases."""
-    tx.execute("DELETE FROM leases")
+    end_all_leases(tx)
     for stored in diffs:
         insert_diff(tx, stored)
     tx.executemany("UPDATE layers SET key = ? WHERE chain_id = ?", [(key, chain) for chain, key in keys.items()])
@@ -235,6 +270,19 @@ def is_read(tx: Transaction, key: LayerKey) -> bool:
         " OR EXISTS (SELECT 1 FROM mounts WHERE instr(keys, ?1))"
     )
     return bool(tx.execute(query, (key,)).fetchone()[0])
+
+
+def has_diff(tx: Transaction, key: LayerKey) -> bool:
+    """Does a diff have this key?"""
+    return tx.execute("SELECT 1 FROM diffs WHERE key = ?", (key,)).fetchone() is not None
+
+
+def owned(tx: Transaction) -> tuple[set[str], set[str], tuple[str, ...]]:
+    """The keys of all diffs, those of all containers, and those of leased diffs."""
+    diffs = {row[0] for row in tx.execute("SELECT key FROM diffs")}
+    containers = {row[0] for row in tx.execute("SELECT key FROM containers")}
+    leased = tuple(row[0] for row in tx.execute("SELECT value FROM leases WHERE kind = 'diff'"))
+    return diffs, containers, leased
 
 
 def has_row(tx: Transaction, key: LayerKey) -> bool:
@@ -279,6 +327,11 @@ def dead_leases(tx: Transaction, staging: Path, kind: str | None = None) -> list
     owners = dead_owners(tx, staging, "leases")
     query = "SELECT value FROM leases WHERE session = ?1 AND (?2 IS NULL OR kind = ?2)"
     return [row[0] for owner in owners for row in tx.execute(query, (owner, kind))]
+
+
+def end_all_leases(tx: Transaction) -> None:
+    """Give back every lease, of whoever: the caller is alone."""
+    tx.execute("DELETE FROM leases")
 
 
 def dead_owners(tx: Transaction, staging: Path, table: str) -> list[str]:

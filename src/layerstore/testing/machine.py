@@ -359,7 +359,7 @@ class StackMachine(RuleBasedStateMachine):
             name, number = every[self._turn % len(every)]
             image = self._store.image(name)
             assert image.layers == self.pictures[name].layers, f"image {name} has other layers now"
-            self._store.layers.give_out(image.chain_ids[number], _nowhere)
+            self._store.write_layer(image.chain_ids[number], _nowhere)
 
     def _look(self, name: str) -> None:
         box = self.boxes[name]
@@ -406,7 +406,7 @@ class StackMachine(RuleBasedStateMachine):
         while self.pictures:
             for name in _images(self):
                 self.remove_image(name)
-        assert list(self._store.layers.driver.layers()) == [], "all is removed"
+        assert (self._store.info().layers, self._store.check()) == (0, []), "all is removed"
 
     def _let_go(self, box: Box, *, unmount: bool = True) -> None:
         if box.hand is not None:

@@ -1,7 +1,8 @@
 """`Workbench`: a home with its driver, and the core's part in a driver's work: keys, filling, mounts, removal.
 
 What the core does with a driver it does here in its plainest form, without a database and without tar, so that a driver
-can be tried by itself. Layers are filled from `tars.Entry` values, in the driver's dialect.
+can be tried by itself. Layers are filled from `tars.Entry` values, in the driver's dialect. Each is a `Layer`, and what
+its state is from then on is known here: a driver's `seal` makes a committed one of it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from layerstore.changes import Changes
-from layerstore.driver import Dialect, LayerKey, StorageDriver, Usage
+from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, Usage, blamed
+from layerstore.driver import look as look_into
 from layerstore.kernel.files import copy_root_attributes, remove_tree, syncfs
 from layerstore.kernel.mounts import mounting
 from layerstore.testing import trees
 from layerstore.testing.edits import MountedTree, fill
 from layerstore.testing.tars import Entry, file
 
-__all__ = ["Workbench", "key"]
+__all__ = ["Workbench", "key", "keys_of"]
 
 _OPAQUE, _WHITEOUT = b".wh..wh..opq", b".wh."
 
@@ -31,6 +33,11 @@ Driver = TypeVar("Driver", bound=StorageDriver)
 def key() -> LayerKey:
     """A name for a layer, as the core gives them."""
     return LayerKey(os.urandom(16).hex())
+
+
+def keys_of(*layers: Layer) -> list[LayerKey]:
+    """Their keys, sorted: to be compared with `Workbench.keys`."""
+    return sorted(layer.key for layer in layers)
 
 
 class Workbench(Generic[Driver]):
@@ -70,22 +77,22 @@ class Workbench(Generic[Driver]):
                 parts.callback(remove_tree, folder)
             parts.callback(self.driver.close)
             if self.driver.home.exists():  # or another bench, in the same home, was closed before
-                for layer in self.keys():
-                    parts.callback(self.remove, layer)
+                for found in self.keys():
+                    parts.callback(self.remove, Layer(found))
 
     def remove_all(self) -> None:
         """Remove each layer, as the core would, and give back what the driver holds open."""
-        for layer in self.keys():
-            self.remove(layer)
+        for found in self.keys():
+            self.remove(Layer(found))
         self.driver.close()
         self.empty_staging()
 
     # --- layers ------------------------------------------------------------------------------------------------------
 
-    def staged(self, parents: Sequence[LayerKey] = (), *entries: Entry) -> LayerKey:
+    def staged(self, parents: Sequence[Layer] = (), *entries: Entry) -> Layer:
         """A layer that is filled and not sealed. `.wh.` names mean what they mean in a layer's tar."""
-        made = key()
-        self.driver.create(made, parents, staged=True)
+        made = Layer(key(), State.STAGED)
+        self.create(made, parents)
         dialect = self.driver.capabilities.dialect
         if parents and dialect is not Dialect.MERGED:
             # A root directory that the layer does not list looks as the parents': this is the core's to see to.
@@ -95,69 +102,75 @@ class Workbench(Generic[Driver]):
             _fill(tree, entries, dialect)
         return made
 
-    def seal(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> LayerKey:
+    def seal(self, layer: Layer, parents: Sequence[Layer] = ()) -> Layer:
         """As the core does it: sync, seal, remove what the driver has replaced."""
         sealed = self.seal_only(layer, parents)
-        if sealed != layer:
+        if sealed.key != layer.key:
             self.remove(layer)
         return sealed
 
-    def seal_only(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> LayerKey:
+    def seal_only(self, layer: Layer, parents: Sequence[Layer] = ()) -> Layer:
         """Sync and seal. What the driver has replaced is still there, as before the core has written its row."""
         syncfs(self.driver.home)
         return self.driver_seal(layer, parents)
 
-    def driver_seal(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> LayerKey:
+    def driver_seal(self, layer: Layer, parents: Sequence[Layer] = ()) -> Layer:
         """The driver's own part of that."""
-        return self.driver.seal(layer, parents)
+        with blamed(self.driver.name, "seal", layer):
+            return Layer(self.driver.seal(layer, parents))
 
-    def empty_staging(self, *, keep: LayerKey | None = None) -> None:
+    def empty_staging(self, *, keep: Layer | None = None) -> None:
         """Delete what was removed, or left by a death, as the core does."""
         for name in os.listdir(self.driver.staging):
-            if name != keep:
+            if keep is None or name != keep.key:
                 remove_tree(self.driver.staging / name)
 
-    def layer(self, parents: Sequence[LayerKey] = (), *entries: Entry, **files: str) -> LayerKey:
+    def layer(self, parents: Sequence[Layer] = (), *entries: Entry, **files: str) -> Layer:
         """A committed layer with these entries, or files with these texts."""
         texts = [file(name.encode(), text.encode()) for name, text in files.items()]
         return self.seal(self.staged(parents, *entries, *texts), parents)
 
-    def stack(self, *layers: Sequence[Entry]) -> list[LayerKey]:
-        """Committed layers on each other, given bottom to top: their keys, nearest first, as parents are."""
-        keys: list[LayerKey] = []
+    def stack(self, *layers: Sequence[Entry]) -> list[Layer]:
+        """Committed layers on each other, given bottom to top; returned nearest first, as parents are."""
+        made: list[Layer] = []
         for entries in layers:
-            keys.insert(0, self.layer(keys, *entries))
-        return keys
+            made.insert(0, self.layer(made, *entries))
+        return made
 
-    def container(self, parents: Sequence[LayerKey] = (), **more: Any) -> LayerKey:
+    def container(self, parents: Sequence[Layer] = (), **more: Any) -> Layer:
         """The writable layer of a container."""
-        made = key()
+        made = Layer(key(), State.WRITABLE)
         self.create(made, parents, **more)
         return made
 
-    def create(self, layer: LayerKey, parents: Sequence[LayerKey] = (), **more: Any) -> None:
-        """The same, of a given name."""
-        self.driver.create(layer, parents, **more)
+    def create(self, layer: Layer, parents: Sequence[Layer] = (), **more: Any) -> None:
+        """The same, of a given name; or a staged one, which is empty."""
+        with blamed(self.driver.name, "create", layer):
+            self.driver.create(layer, parents, **more)
 
-    def remove(self, layer: LayerKey) -> None:
+    def remove(self, layer: Layer) -> None:
         """Into the staging folder, where it stays for now."""
-        self.driver.remove(layer)
+        with blamed(self.driver.name, "remove", layer):
+            self.driver.remove(layer)
 
     def keys(self) -> list[LayerKey]:
-        """All that the driver knows of in its home."""
-        return list(self.driver.layers())
+        """All that the driver knows of in its home, sorted."""
+        return sorted(self.driver.keys())
 
-    def has(self, layer: LayerKey) -> bool:
-        """Does the driver know of it?"""
-        return layer in list(self.driver.layers())
+    def has(self, layer: Layer) -> bool:
+        """Does the driver know of it, in its home?"""
+        return layer.key in self.keys()
 
     # --- trees -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def mount(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Iterator[Path]:
+    def mount(self, layer: Layer, parents: Sequence[Layer] = ()) -> Iterator[Path]:
         """The writable tree of a container."""
+        with blamed(self.driver.name, "mount", layer):
+            self.driver.prepare(layer, parents, read_only=False)
+            recipe = self.driver.mounts(layer, parents, read_only=False)
         place = self.driver.mountpoint(layer)
-        mounting.attach(self.driver.mounts(layer, parents, read_only=False), place)
+        mounting.attach(recipe, place)
         self.mounted.append(place)
         try:
             yield place
@@ -168,41 +181,46 @@ class Workbench(Generic[Driver]):
                 syncfs(self.driver.home)
 
     @contextmanager
-    def edit(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Iterator[MountedTree]:
+    def edit(self, layer: Layer, parents: Sequence[Layer] = ()) -> Iterator[MountedTree]:
         """The same, to be edited by names of any bytes."""
         with self.mount(layer, parents) as place, MountedTree(place) as tree:
             yield tree
 
     @contextmanager
-    def look(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Iterator[Path]:
+    def look(self, layer: Layer, parents: Sequence[Layer] = ()) -> Iterator[Path]:
         """The tree of any layer, to read."""
-        with mounting.detached(self.driver.mounts(layer, parents, read_only=True)) as tree:
+        with look_into(self.driver, layer, parents) as tree:
             yield Path(f"/proc/self/fd/{tree}")
 
-    def listing(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> dict[str, trees.Entry]:
+    def listing(self, layer: Layer, parents: Sequence[Layer] = ()) -> dict[str, trees.Entry]:
         """Everything that is seen there."""
         with self.look(layer, parents) as place:
             return trees.listing(place)
 
-    def tree(self, layer: LayerKey) -> Path:
+    def tree(self, layer: Layer) -> Path:
         """The directory of its own files, in the driver's dialect."""
         return self.driver.tree(layer)
 
-    def work_folder(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Path | None:
+    def work_folder(self, layer: Layer, parents: Sequence[Layer] = ()) -> Path | None:
         """The work directory of a writable mount, if it is one that has any."""
         recipe = self.driver.mounts(layer, parents, read_only=False)
         found = [value for mount in recipe for name, value in mount.options if name == "workdir"]
         return Path(found[0]) if found and found[0] else None
 
-    def changes(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Changes:
+    def changes(self, layer: Layer, parents: Sequence[Layer] = ()) -> Changes:
         """What the driver finds."""
-        return self.driver.changes(layer, parents)
+        with blamed(self.driver.name, "compare", layer):
+            return self.driver.changes(layer, parents)
 
-    def usage(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Usage:
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """What `info` shows of the driver."""
+        return self.driver.probe(self.driver.home, self.driver.settings).notes
+
+    def usage(self, layer: Layer, parents: Sequence[Layer] = ()) -> Usage:
         """What the driver says that it occupies."""
         return self.driver.usage(layer, parents)
 
-    def graph_data(self, layer: LayerKey, parents: Sequence[LayerKey] = ()) -> Mapping[str, str]:
+    def graph_data(self, layer: Layer, parents: Sequence[Layer] = ()) -> Mapping[str, str]:
         """What the driver gives to `inspect`."""
         return self.driver.graph_data(layer, parents)
 

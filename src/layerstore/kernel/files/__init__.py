@@ -16,7 +16,7 @@ from layerstore.kernel.files.folders import (
     move_away,
     remove_tree,
 )
-from layerstore.kernel.files.syncing import Writeback, fsync_folder, syncfs
+from layerstore.kernel.files.syncing import Writeback, fsync_folder, rename_durably, syncfs
 
 __all__ = [
     "Writeback",
@@ -34,6 +34,7 @@ __all__ = [
     "open_beneath",
     "open_tree_root",
     "remove_tree",
+    "rename_durably",
     "syncfs",
     "write_in_place",
 ]

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from layerstore.errors import KernelError
+from layerstore.errors import FULL, KernelError
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.kernel.files.failure import kernel_error, new_failure
@@ -82,15 +82,23 @@ def _copy_attributes(old: int, new: int) -> None:
 
 
 def move_away(path: Path | str, target: Path | str) -> bool:
-    """Rename a folder that is to go, whatever flags (`chattr +i`) a program has given it. False if it is not there."""
+    """Rename what is to go, whatever flags (`chattr +i`) a program has given it. False if it is not there.
+
+    Where there is no room for the new name, it is removed where it is: on a full disk, to free room must need none.
+    """
     try:
-        os.rename(path, target)
+        try:
+            os.rename(path, target)
+        except PermissionError:
+            if not lib.ls_free_of_flags(_HERE, os.fsencode(path)):
+                raise
+            os.rename(path, target)
     except FileNotFoundError:
         return False
-    except PermissionError:
-        if not lib.ls_free_of_flags(_HERE, os.fsencode(path)):
+    except OSError as error:
+        if error.errno not in FULL:
             raise
-        os.rename(path, target)
+        remove_tree(Path(path))
     return True
 
 

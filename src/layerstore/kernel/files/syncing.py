@@ -8,12 +8,12 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from layerstore.errors import KernelError
+from layerstore.errors import KernelError, named
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import FOLDER, open_path, opened
 from layerstore.kernel.files.filesystems import type_of
 
-__all__ = ["Writeback", "fsync_folder", "syncfs"]
+__all__ = ["Writeback", "fsync_folder", "rename_durably", "syncfs"]
 
 
 def syncfs(what: Path | int) -> None:
@@ -36,6 +36,18 @@ def fsync_folder(path: Path) -> None:
             os.fsync(fd)
         except OSError as error:
             raise KernelError("fsync", error.errno or errno.EIO, path=path) from None
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Rename, so that it survives a power cut. If that cannot be had, the old name is back, and the error raised."""
+    with named("rename", source):
+        os.rename(source, target)
+    try:
+        fsync_folder(target.parent)
+    except KernelError:
+        with named("rename", target):
+            os.rename(target, source)
+        raise
 
 
 class Writeback:

@@ -69,11 +69,9 @@ def detached(mounts: Sequence[Mount]) -> Iterator[int]:
 
 def unmount(target: Path, *, lazy: bool = False) -> None:
     """Undo one mount. If it is busy, the error says by whom; `lazy` takes it away and leaves them what they hold."""
-    answer = lib.ls_unmount(os.fsencode(target), lazy)
+    answer = _unmounted(target, lazy=lazy)
     if answer < 0:
-        from layerstore.kernel.mounts import refusals
-
-        raise refusals.of_unmount(target, -answer)
+        raise _not_unmounted(target, answer)
 
 
 # ---- one mount
@@ -317,7 +315,18 @@ def _refused(call: str, mount: Mount, number: int, path: Path | str | None, word
 
 def _undo(target: Path) -> None:
     """Takes a mount away whatever holds it; the failure that led here is the one to report."""
-    lib.ls_unmount(os.fsencode(target), True)
+    _unmounted(target, lazy=True)
+
+
+def _unmounted(target: Path, *, lazy: bool) -> int:
+    answer: int = lib.ls_unmount(os.fsencode(target), lazy)
+    return answer
+
+
+def _not_unmounted(target: Path, answer: int) -> KernelError:
+    from layerstore.kernel.mounts import refusals
+
+    return refusals.of_unmount(target, -answer)
 
 
 @contextmanager

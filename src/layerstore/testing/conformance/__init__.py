@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from layerstore.testing.conformance.breaking import Breaking
 from layerstore.testing.conformance.containers import Containers
+from layerstore.testing.conformance.contract import Contract
 from layerstore.testing.conformance.copies import Copies
 from layerstore.testing.conformance.examples import BASE, EDITS, STACKS
 from layerstore.testing.conformance.finding import Finding
@@ -32,6 +33,6 @@ __all__ = ["BASE", "EDITS", "STACKS", "DriverConformance"]
 
 
 class DriverConformance(
-    Probing, Layers, Containers, Finding, Sealing, Copies, Removal, Telling, Sharing, Breaking, PowerCuts
+    Probing, Layers, Containers, Finding, Sealing, Copies, Removal, Telling, Sharing, Contract, Breaking, PowerCuts
 ):
     """The tests. A subclass has a fixture `driver`, the class to be tested; `home` and `options` if it wants."""

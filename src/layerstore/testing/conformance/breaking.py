@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 from attrs import evolve, frozen
 
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, State, StorageDriver
 from layerstore.testing import edits as make
 from layerstore.testing import trees
 from layerstore.testing.calls import SYNCING, Answer, Call, CannotWatch, Death, Failure, run_watched
@@ -60,8 +60,8 @@ class Trial:
     """One piece of work in hand: on which layer, on what parents, and how things stood before."""
 
     bench: Bench
-    image: list[LayerKey]
-    layer: LayerKey
+    image: list[Layer]
+    layer: Layer
     was: Remains
     tree: trees.Tree | None
     keeps_times: bool
@@ -75,7 +75,7 @@ class Trial:
         """Are there files of the layer that the driver knows of?"""
         return self.bench.has(self.layer) and os.path.lexists(self.bench.tree(self.layer))
 
-    def assert_shows(self, model: ModelTree, layer: LayerKey, parents: Sequence[LayerKey]) -> None:
+    def assert_shows(self, model: ModelTree, layer: Layer, parents: Sequence[Layer]) -> None:
         """Work that is broken off may leave other times of directories, in which it made or removed marks."""
         seen = self.bench.listing(layer, parents)
         for path, inode in model.walk():
@@ -83,7 +83,7 @@ class Trial:
                 inode.mtime = None if os.fsdecode(path) in seen else inode.mtime
         assert_tree(model, seen)
 
-    def assert_changes(self, model: ModelTree, layer: LayerKey) -> None:
+    def assert_changes(self, model: ModelTree, layer: Layer) -> None:
         """The list is exact."""
         found = self.bench.changes(layer, self.image)
         assert list(map(str, found)) == list(map(str, model.changes(model_of(BASE))))
@@ -97,7 +97,7 @@ class Work:
     before and can be done again, `dead` that what another process finds is one of the two.
     """
 
-    ready: Callable[[Bench, list[LayerKey]], LayerKey]
+    ready: Callable[[Bench, list[Layer]], Layer]
     do: Callable[[Trial], object]
     done: Callable[[Trial], None]
     undone: Callable[[Trial], None]
@@ -111,8 +111,12 @@ class Work:
 # --- making ----------------------------------------------------------------------------------------------------------
 
 
-def _nothing(bench: Bench, image: list[LayerKey]) -> LayerKey:
-    return key()
+def _nothing(bench: Bench, image: list[Layer]) -> Layer:
+    return Layer(key(), State.WRITABLE)
+
+
+def _nothing_staged(bench: Bench, image: list[Layer]) -> Layer:
+    return Layer(key(), State.STAGED)
 
 
 def _made(trial: Trial) -> None:
@@ -155,14 +159,14 @@ def _edited() -> ModelTree:
     return model
 
 
-def _container(bench: Bench, image: list[LayerKey]) -> LayerKey:
+def _container(bench: Bench, image: list[Layer]) -> Layer:
     box = bench.container(image)
     with bench.edit(box, image) as hand:
         apply_all(EDITED, hand)
     return box
 
 
-def _filled(bench: Bench, image: list[LayerKey]) -> LayerKey:
+def _filled(bench: Bench, image: list[Layer]) -> Layer:
     return bench.staged((), *BASE)
 
 
@@ -183,7 +187,7 @@ def _still_a_container(trial: Trial) -> None:
 
 def _sealed_layer(trial: Trial) -> None:
     assert trial.bench.has(trial.layer)
-    trial.assert_shows(model_of(BASE), trial.layer, ())
+    trial.assert_shows(model_of(BASE), Layer(trial.layer.key), ())
 
 
 def _still_staged(trial: Trial) -> None:
@@ -191,8 +195,9 @@ def _still_staged(trial: Trial) -> None:
 
 
 def _sealed_or_not(trial: Trial) -> None:
-    if trial.is_there:
-        _sealed_layer(trial)
+    sealed = evolve(trial, layer=Layer(trial.layer.key))
+    if sealed.is_there:
+        _sealed_layer(sealed)
 
 
 # --- away, and compared ----------------------------------------------------------------------------------------------
@@ -231,8 +236,8 @@ WORK: Mapping[str, Work] = {
         may_leave=frozenset(),
     ),
     "create a staged layer": Work(
-        ready=_nothing,
-        do=lambda trial: trial.bench.create(trial.layer, (), staged=True),
+        ready=_nothing_staged,
+        do=lambda trial: trial.bench.create(trial.layer),
         done=_staged_layer,
         undone=_gone,
         dead=lambda trial: None,
@@ -308,7 +313,7 @@ class Breaking(Subject):
 
     @pytest.mark.parametrize("work", list(WORK))
     def test_a_call_that_fails_is_an_error_that_leaves_nothing(
-        self, bench: Bench, image: list[LayerKey], work: str, *, thorough: bool, keeps_times: bool
+        self, bench: Bench, image: list[Layer], work: str, *, thorough: bool, keeps_times: bool
     ) -> None:
         part = WORK[work]
         for point in _chosen(self._calls(part, bench, image), thorough=thorough):
@@ -328,7 +333,7 @@ class Breaking(Subject):
 
     @pytest.mark.parametrize("work", [name for name in WORK if name != "find changes"])
     def test_a_death_leaves_each_layer_whole_or_gone(
-        self, bench: Bench, image: list[LayerKey], work: str, *, thorough: bool, keeps_times: bool
+        self, bench: Bench, image: list[Layer], work: str, *, thorough: bool, keeps_times: bool
     ) -> None:
         part = WORK[work]
         calls = [call for call in self._calls(part, bench, image) if call.alters]
@@ -349,12 +354,12 @@ class Breaking(Subject):
             finally:
                 self._clear(bench, trial.layer)
 
-    def _begin(self, part: Work, bench: Bench, image: list[LayerKey], *, keeps_times: bool) -> Trial:
+    def _begin(self, part: Work, bench: Bench, image: list[Layer], *, keeps_times: bool) -> Trial:
         layer = part.ready(bench, image)
         tree = trees.listing(bench.tree(layer)) if part.keeps_tree else None
         return Trial(bench, image, layer, Remains.of(bench.driver), tree, keeps_times)
 
-    def _calls(self, part: Work, bench: Bench, image: list[LayerKey]) -> list[Call]:
+    def _calls(self, part: Work, bench: Bench, image: list[Layer]) -> list[Call]:
         """All that the work does when nobody disturbs it. It is done twice: what is noted once a home is then there."""
         for _ in range(2):
             trial = self._begin(part, bench, image, keeps_times=True)
@@ -365,11 +370,13 @@ class Breaking(Subject):
             self._clear(bench, trial.layer)
         return run.calls
 
-    def _clear(self, bench: Bench, layer: LayerKey) -> None:
+    def _clear(self, bench: Bench, layer: Layer) -> None:
         """Remove what there is of it: another process may have made it, and sealed it under another key."""
         for found in [*bench.keys()]:
-            if found.startswith(layer):
-                bench.remove(found)
+            if found.startswith(layer.key):
+                bench.remove(Layer(found))
+        if layer.is_staged:
+            bench.remove(layer)
         bench.empty_staging()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.driver import Dialect, LayerKey, StorageDriver
+from layerstore.driver import Dialect, Layer, StorageDriver
 from layerstore.errors import LayerstoreError
 from layerstore.kernel.mounts import mounting
 from layerstore.testing import edits as make
@@ -24,24 +24,24 @@ from layerstore.testing.editing import ModelTree
 from layerstore.testing.edits import apply_all
 from layerstore.testing.filesystems import mountpoints
 from layerstore.testing.remains import paths_below
-from layerstore.testing.workbench import Workbench
+from layerstore.testing.workbench import Workbench, keys_of
 
 
 class Containers(Subject):
     """Writable layers."""
 
-    def test_a_container_is_whole_when_it_is_made(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+    def test_a_container_is_whole_when_it_is_made(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         """Its process may die at once: another one finds it and can use it."""
         box = bench.container(image)
 
-        assert sorted(bench.keys()) == sorted([*image, box])
+        assert bench.keys() == keys_of(*image, box)
         other = bench.again()
         with other.mount(box, image) as root:
             (root / "new").touch()
             _ = os.listdir(root)
         assert list(map(str, bench.changes(box, image))) == ["A /new"]
 
-    def test_a_container_begins_as_its_image(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+    def test_a_container_begins_as_its_image(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         box = bench.container(image)
 
         with bench.mount(box, image) as root:
@@ -63,7 +63,7 @@ class Containers(Subject):
 
     @pytest.mark.parametrize("program", list(EDITS))
     def test_edits_are_seen_found_and_kept(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey], program: str, *, keeps_times: bool
+        self, bench: Workbench[StorageDriver], image: list[Layer], program: str, *, keeps_times: bool
     ) -> None:
         """The whole life of a container: edited, unmounted, mounted again, sealed, built on."""
         below = model_of(BASE)
@@ -107,13 +107,13 @@ class Containers(Subject):
         model: ModelTree,
         below: ModelTree,
         bench: Workbench[StorageDriver],
-        layer: LayerKey,
-        parents: Sequence[LayerKey],
+        layer: Layer,
+        parents: Sequence[Layer],
     ) -> None:
         found = bench.changes(layer, parents)
         assert list(map(str, found)) == list(map(str, model.changes(below)))
 
-    def test_reading_changes_nothing(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+    def test_reading_changes_nothing(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         box = bench.container(image)
         with bench.mount(box, image) as root:
             trees.listing(root)
@@ -122,7 +122,7 @@ class Containers(Subject):
 
         assert len(bench.changes(box, image)) == 0
 
-    def test_changes_are_those_of_now(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+    def test_changes_are_those_of_now(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         """Asked again, after more was written, a driver looks again."""
         box = bench.container(image)
         with bench.mount(box, image) as root:
@@ -133,7 +133,7 @@ class Containers(Subject):
             assert list(map(str, bench.changes(box, image))) == ["A /new0", "A /new2"]
 
     def test_containers_and_images_do_not_see_each_other(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey]
+        self, bench: Workbench[StorageDriver], image: list[Layer]
     ) -> None:
         """Nothing that one container does reaches the image or a sibling, mounted at the same time."""
         first, second = bench.container(image), bench.container(image)
@@ -151,7 +151,7 @@ class Containers(Subject):
         assert len(bench.changes(second, image)) == 0
         assert len(bench.changes(first, image)) > 0
 
-    def test_a_mounted_container_can_be_looked_at(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+    def test_a_mounted_container_can_be_looked_at(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         box = bench.container(image)
         with bench.mount(box, image) as root:
             (root / "new").write_text("x")
@@ -162,9 +162,7 @@ class Containers(Subject):
             (root / "more").touch()
             assert [str(change) for change in bench.changes(box, image)] == ["A /more", "A /new", "D /one"]
 
-    def test_the_tree_has_the_marks_of_its_dialect(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey]
-    ) -> None:
+    def test_the_tree_has_the_marks_of_its_dialect(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         box = bench.container(image)
         with bench.mount(box, image) as root:
             (root / "one").unlink()
@@ -184,7 +182,7 @@ class Containers(Subject):
                 assert not (tree / "two").exists()
 
     def test_a_container_is_usable_until_its_row_is_written(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey]
+        self, bench: Workbench[StorageDriver], image: list[Layer]
     ) -> None:
         """The machine goes down after `seal`: the database still says that it is a container."""
         box = bench.container(image)
@@ -194,15 +192,15 @@ class Containers(Subject):
         sealed = bench.seal_only(box, image)
 
         other = bench.again()
-        assert {box, sealed} <= {*other.keys()}
+        assert {*keys_of(box, sealed)} <= {*other.keys()}
         assert list(map(str, other.changes(box, image))) == ["A /new"]
         with other.mount(box, image) as root:
             assert (root / "new").read_text() == "x"
             (root / "more").touch()
 
-    def test_a_size_is_kept(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+    def test_a_size_is_kept(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         driver = bench.driver
-        if not driver.capabilities.quota or not driver.probe(driver.home, driver.settings).quota:
+        if not driver.probe(driver.home, driver.settings).quota:
             pytest.skip("it cannot limit a container's size here")
         box = bench.container(image, size=4 << 20)
 
@@ -212,12 +210,10 @@ class Containers(Subject):
                 self._fill_up(root / "large", 16 << 20)
             assert caught.value.errno in {errno.ENOSPC, errno.EDQUOT}
 
-    def test_a_size_that_cannot_be_kept_is_refused(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey]
-    ) -> None:
+    def test_a_size_that_cannot_be_kept_is_refused(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         """In silence it would be taken for a limit."""
         driver = bench.driver
-        if driver.capabilities.quota and driver.probe(driver.home, driver.settings).quota:
+        if driver.probe(driver.home, driver.settings).quota:
             pytest.skip("it can limit a container's size here")
         before = paths_below(driver.home)
 
@@ -226,9 +222,9 @@ class Containers(Subject):
 
         assert caught.value.remedy
         assert paths_below(driver.home) == before
-        assert bench.keys() == image
+        assert bench.keys() == keys_of(*image)
 
-    def test_what_is_in_use_is_not_unmounted(self, bench: Workbench[StorageDriver], image: list[LayerKey]) -> None:
+    def test_what_is_in_use_is_not_unmounted(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         box = bench.container(image)
         with bench.mount(box, image) as root:
             place = str(root)
@@ -239,7 +235,7 @@ class Containers(Subject):
         assert place not in mountpoints()
 
     def test_a_mount_that_came_up_read_only_is_an_error(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey]
+        self, bench: Workbench[StorageDriver], image: list[Layer]
     ) -> None:
         """Overlay does that, without a word, where it cannot write to its work directory."""
         box = bench.container(image)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import evolve
 
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, StorageDriver
 from layerstore.testing import trees
 from layerstore.testing.conformance.subject import Subject
 from layerstore.testing.edits import MountedTree
@@ -43,7 +43,7 @@ def _without_root_time(listing: dict[str, trees.Entry]) -> dict[str, trees.Entry
 class Copies(Subject):
     """A container begins as its image, whatever has to be copied for it."""
 
-    def _begun(self, bench: Bench, layer: LayerKey, *, content: bool = True) -> None:
+    def _begun(self, bench: Bench, layer: Layer, *, content: bool = True) -> None:
         """A container on it shows the same, and a layer on top too, by whatever way these are made."""
         expected = bench.listing(layer) if content else self._bare(bench, layer, ())
         box = bench.container([layer])
@@ -55,7 +55,7 @@ class Copies(Subject):
         del shown["top"]
         trees.assert_same(_without_root_time(expected), _without_root_time(shown))
 
-    def _bare(self, bench: Bench, layer: LayerKey, parents: list[LayerKey] | tuple[()]) -> dict[str, trees.Entry]:
+    def _bare(self, bench: Bench, layer: Layer, parents: list[Layer] | tuple[()]) -> dict[str, trees.Entry]:
         with bench.look(layer, parents) as root:
             return trees.listing(root, content=False)
 
@@ -114,7 +114,7 @@ class Copies(Subject):
             target.write(b"end.")
         os.utime(path, ns=(10**18, 10**18))
 
-    def _blocks(self, bench: Bench, layer: LayerKey, parents: list[LayerKey] | tuple[()]) -> int:
+    def _blocks(self, bench: Bench, layer: Layer, parents: list[Layer] | tuple[()]) -> int:
         with bench.look(layer, parents) as root:
             return (root / "sparse").stat().st_blocks
 

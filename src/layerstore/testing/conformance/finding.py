@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, StorageDriver
 from layerstore.testing import edits as make
 from layerstore.testing.conformance.examples import BASE
 from layerstore.testing.conformance.subject import Subject, model_of
@@ -61,7 +61,7 @@ class Finding(Subject):
     """Small changes."""
 
     @pytest.mark.parametrize("target", list(TARGETS))
-    def test_one_attribute_alone_is_a_change(self, bench: Bench, image: list[LayerKey], target: str) -> None:
+    def test_one_attribute_alone_is_a_change(self, bench: Bench, image: list[Layer], target: str) -> None:
         for edit in _one_attribute(TARGETS[target]):
             below = model_of(BASE)
             with bench.look(image[0]) as root:

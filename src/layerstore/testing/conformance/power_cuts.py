@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from layerstore.driver import StorageDriver
+from layerstore.driver import Layer, State, StorageDriver
 from layerstore.kernel.files import filesystem_type
 from layerstore.testing import trees
 from layerstore.testing.calls import SYNCING, Call, CannotWatch, run_watched
@@ -24,7 +24,7 @@ from layerstore.testing.edits import apply_all
 from layerstore.testing.filesystems import Filesystems
 from layerstore.testing.power import CUTTABLE, Disk
 from layerstore.testing.tars import file, folder
-from layerstore.testing.workbench import Workbench, key
+from layerstore.testing.workbench import Workbench, key, keys_of
 
 Bench = Workbench[StorageDriver]
 
@@ -72,7 +72,7 @@ class PowerCuts(Subject):
 
         bench = plugged()
 
-        assert sorted(bench.keys()) == sorted(image)
+        assert bench.keys() == keys_of(*image)
         for layer, tree in zip(image, expected, strict=True):
             trees.assert_same(tree, trees.listing(bench.tree(layer)))
         trees.assert_same(shown, bench.listing(image[0], image[1:]))
@@ -99,7 +99,7 @@ class PowerCuts(Subject):
         """What is synced when it is made is meant to stay: such a container is there."""
         bench = plugged()
         image = bench.stack(BASE)
-        box = key()
+        box = Layer(key(), State.WRITABLE)
         try:
             run = run_watched(partial(bench.create, box, image), _allow, names=sorted(SYNCING))
         except CannotWatch as error:

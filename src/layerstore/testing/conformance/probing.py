@@ -24,12 +24,9 @@ class Probing(Subject):
         assert driver.name == driver.name.strip().lower(), "as in daemon.json"
         assert isinstance(driver.capabilities, Capabilities)
         assert isinstance(driver.capabilities.dialect, Dialect)
-        assert isinstance(driver.capabilities.copy_on_write, CopyOnWrite)
         assert driver.capabilities.max_depth is None or driver.capabilities.max_depth > 0
         assert attrs.has(driver.options), "options is an attrs class"
         assert isinstance(driver.options(), driver.options), "each option has a default"
-        if driver.capabilities.dialect is Dialect.MERGED:
-            assert not driver.capabilities.independent_layers, "a whole tree depends on what was below it"
 
     def test_a_probe_says_what_it_found_and_leaves_nothing(
         self, driver: type[StorageDriver], home: Path, options: Any

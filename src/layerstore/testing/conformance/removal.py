@@ -7,27 +7,25 @@ import time
 
 import pytest
 
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, StorageDriver
 from layerstore.testing.conformance.examples import BASE
 from layerstore.testing.conformance.subject import Subject, assert_tree, model_of
 from layerstore.testing.remains import paths_below
 from layerstore.testing.tars import file, whiteout
-from layerstore.testing.workbench import Workbench, key
+from layerstore.testing.workbench import Workbench, key, keys_of
 
 
 class Removal(Subject):
     """Away."""
 
-    def test_removal_is_one_step_and_may_be_repeated(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey]
-    ) -> None:
+    def test_removal_is_one_step_and_may_be_repeated(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         box = bench.container(image)
 
-        for layer in (box, box, key()):
+        for layer in (box, box, Layer(key())):
             bench.remove(layer)
 
-        assert bench.keys() == image
-        assert bench.again().keys() == image
+        assert bench.keys() == keys_of(*image)
+        assert bench.again().keys() == keys_of(*image)
         assert_tree(model_of(BASE), bench.listing(image[0]))
 
     def test_layers_go_in_any_order(self, bench: Workbench[StorageDriver]) -> None:
@@ -73,7 +71,7 @@ class Removal(Subject):
         before = paths_below(bench.driver.home)
 
         with pytest.raises(Exception, match=r"."):  # an error of any kind, but not in silence
-            bench.container([key()])
+            bench.container([Layer(key())])
 
         assert paths_below(bench.driver.home) == before
-        assert bench.keys() == [layer]
+        assert bench.keys() == [layer.key]

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import threading
 
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, StorageDriver
 from layerstore.errors import LayerstoreError
 from layerstore.testing.conformance.subject import Subject
 from layerstore.testing.tars import file
-from layerstore.testing.workbench import Workbench
+from layerstore.testing.workbench import Workbench, keys_of
 
 
 class Sharing(Subject):
     """Together."""
 
-    def test_threads_do_not_get_in_each_others_way(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey]
-    ) -> None:
-        made: list[LayerKey] = []
+    def test_threads_do_not_get_in_each_others_way(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
+        made: list[Layer] = []
         failed: list[BaseException] = []
 
         begin = threading.Barrier(4)
@@ -41,11 +39,9 @@ class Sharing(Subject):
             thread.join()
 
         assert not failed
-        assert sorted(bench.keys()) == sorted([*image, *made])
+        assert bench.keys() == keys_of(*image, *made)
 
-    def test_what_another_process_made_can_be_used(
-        self, bench: Workbench[StorageDriver], image: list[LayerKey]
-    ) -> None:
+    def test_what_another_process_made_can_be_used(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         other = bench.again()
         box = other.container(image)
         with bench.mount(box, image) as root:

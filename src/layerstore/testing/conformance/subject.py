@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from layerstore.driver import LayerKey, StorageDriver
+from layerstore.driver import Layer, StorageDriver
 from layerstore.testing import trees
 from layerstore.testing.conformance.examples import BASE
 from layerstore.testing.editing import ModelTree
@@ -80,6 +80,6 @@ class Subject:
             assert not left, f"all its layers are removed, and there is still {left[:5]}"
 
     @pytest.fixture
-    def image(self, bench: Workbench[StorageDriver]) -> list[LayerKey]:
+    def image(self, bench: Workbench[StorageDriver]) -> list[Layer]:
         """A committed layer, as the parents of what stands on it."""
         return bench.stack(BASE)

@@ -1,0 +1,60 @@
+"""What a store remembers of itself: its ID, its driver, the boot in which it was last put in order. The table `meta`.
+
+A name and a text each. What a conversion to another driver has to remember is here too, under names of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from layerstore.database import Database, Transaction
+from layerstore.errors import KernelError
+
+__all__ = ["all_of", "ask_for_recovery", "clear", "counts", "found", "put", "read"]
+
+
+def read(database: Database) -> dict[str, str]:
+    """All facts; empty for a store that is not founded yet."""
+    with database.read() as tx:
+        return all_of(tx)
+
+
+def all_of(tx: Transaction) -> dict[str, str]:
+    """The same, within a transaction."""
+    return dict(tx.execute("SELECT key, value FROM meta").fetchall())
+
+
+def counts(tx: Transaction) -> dict[str, int]:
+    """How many containers, images and layers there are."""
+    tables = ("containers", "images", "layers")
+    return {table: int(tx.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in tables}
+
+
+def found(tx: Transaction, facts: Mapping[str, str]) -> dict[str, str]:
+    """Write down the first facts of a store, unless another process was faster. Returns those that hold."""
+    if tx.execute("SELECT 1 FROM meta").fetchone() is None:
+        put(tx, facts)
+    return all_of(tx)
+
+
+def put(tx: Transaction, facts: Mapping[str, str | Mapping[str, object]]) -> None:
+    """Write facts down, in place of what they were. A mapping is kept as JSON."""
+    tx.executemany(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+        [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in facts.items()],
+    )
+
+
+def clear(tx: Transaction, names: Iterable[str]) -> None:
+    """Forget facts. What is not there is fine."""
+    tx.executemany("DELETE FROM meta WHERE key = ?", [(name,) for name in names])
+
+
+def ask_for_recovery(database: Database) -> None:
+    """Let the next `open` put the store in order, as it does after a boot: something could not be removed."""
+    try:
+        with database.write(durable=False) as tx:
+            clear(tx, ["boot"])
+    except KernelError:
+        pass  # no space even for this: there is another error on its way, and `check` finds the garbage

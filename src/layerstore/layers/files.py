@@ -1,0 +1,304 @@
+"""How the layers of a store are kept: what every way of keeping them does, and the values that pass between them.
+
+The core knows a layer's files by these methods alone: a tar is taken in or a container's changes are, laid on its
+parents, kept, given out again, looked at for damage, dropped. `folders` is the way of all drivers that unpack; a driver
+whose layers are no folders (the tar as it came, with an index) brings another, and names it in `layer_files`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from layerstore import tar
+from layerstore.digest import DiffID
+from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, Usage, look
+from layerstore.errors import Damaged, DriverFailed, KernelError, LayerstoreError
+from layerstore.kernel.files import copy_root_attributes, syncfs
+from layerstore.kernel.mounts import detached
+from layerstore.layers.relay import Write, relay
+from layerstore.session import Session
+from layerstore.tar import Damage, Level, Packed, Readable
+
+__all__ = [
+    "Damage",
+    "Diff",
+    "LayerFiles",
+    "Level",
+    "Packed",
+    "Readable",
+    "Staged",
+    "Told",
+    "committed",
+    "counting",
+    "name_layer",
+]
+
+_PIECE = 1 << 20
+
+Told = Callable[[int], None]
+"""Called with the bytes of the tar done so far."""
+
+
+@frozen
+class Diff:
+    """A diff as it is kept: what its row says.
+
+    `implied` are the directories that the tar implies without listing them; they look as in the parents, and
+    `implied_digest` says how. `dependent`: unpacked for one stack of parents, of no use on another.
+    """
+
+    key: LayerKey
+    diff_id: DiffID
+    size: int
+    entries: int
+    root_opaque: bool = False
+    implied: tuple[str, ...] = ()
+    implied_digest: str = ""
+    dependent: bool = False
+    damaged: bool = False
+
+
+@frozen
+class Staged:
+    """A layer on its way in, which nobody sees yet: a tar that was taken in, or the changes of a container.
+
+    `layer` has its files: a staged one, or the container's own, if it can become the committed layer as it lies.
+    `needs_parents`: it has to be laid anew on its parents. `spool`: the tar itself, of a layer that can be unpacked on
+    its parents only, and has no files yet. `notices` tell what a tar could not hold.
+    """
+
+    diff: Diff
+    layer: Layer
+    needs_parents: bool = False
+    notices: tuple[str, ...] = ()
+    spool: Path | None = None
+
+    @property
+    def diff_id(self) -> DiffID:
+        """The digest of the tar."""
+        return self.diff.diff_id
+
+    @property
+    def size(self) -> int:
+        """The bytes of the tar."""
+        return self.diff.size
+
+    @property
+    def entries(self) -> int:
+        """How many entries the tar has; 0 while it is only spooled."""
+        return self.diff.entries
+
+    @property
+    def is_container(self) -> bool:
+        """Will a container's own layer be the committed one?"""
+        return self.layer.state is State.WRITABLE
+
+
+class LayerFiles(ABC):
+    """The files of all diffs of a store. A diff is whole and on the disk before `keep` returns; only then has it a row.
+
+    `beside` is a folder for what is kept of layers outside of the driver's home; `on_garbage` is called when something
+    that ought to go could not be removed.
+    """
+
+    independent: bool = True
+    """Can a layer be taken in without its parents, and lie on others than those that it came with?"""
+
+    def __init__(self, driver: StorageDriver, session: Session, beside: Path, on_garbage: Callable[[], None]) -> None:
+        self.driver = driver
+        self.session = session
+        self.beside = beside
+        self._on_garbage = on_garbage
+
+    # --- in ---
+
+    @abstractmethod
+    def take_in(
+        self,
+        stream: Readable,
+        *,
+        parents: Sequence[Layer] | None = None,
+        expected: DiffID | None = None,
+        progress: Told | None = None,
+    ) -> Staged:
+        """Take in a tar. Nothing is synced yet; on an error nothing is left.
+
+        `parents` are given for a layer that cannot be taken in without them; it is then of use on these only. A way
+        that is not `independent` may spool a tar whose parents are None. Raises `DigestMismatch`, `InvalidArchive`.
+        """
+
+    @abstractmethod
+    def take_changes(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> Staged | None:
+        """Take in what a container has changed; None if that is nothing.
+
+        `in_use`: programs may be writing to it, so what is hashed has to be copied. Raises `CannotRepresent`.
+        """
+
+    @abstractmethod
+    def rebuild(self, origin: Diff, parents: Sequence[Layer], *, staged: bool) -> Staged:
+        """Take in the tar of `origin` once more, for these parents. `staged`: `origin` is still staged itself."""
+
+    @abstractmethod
+    def settle(self, staged: Staged, parents: Sequence[Layer]) -> Staged:
+        """Lay a staged layer on `parents`. Another one is returned where it had to be taken in again for that."""
+
+    @abstractmethod
+    def fits(self, stored: Diff, parents: Sequence[Layer]) -> bool:
+        """May `stored` lie on these parents as it is?"""
+
+    @abstractmethod
+    def keep(self, placed: Sequence[tuple[Staged, Sequence[Layer]]]) -> list[Diff]:
+        """Make staged layers, bottom to top and each with its parents, committed ones; durable when this returns.
+
+        Parents may be among those before. The keys may be others afterwards.
+        """
+
+    # --- out ---
+
+    @abstractmethod
+    def give_out(self, stored: Diff, write: Write) -> None:
+        """Write the tar, byte for byte as it came. `Damaged`, `DigestMismatch`: what was written is void."""
+
+    @abstractmethod
+    def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
+        """What is no longer as it was stored."""
+
+    @abstractmethod
+    def place_of(self, layer: Layer) -> Path:
+        """Where a layer lies, for people to look at."""
+
+    @abstractmethod
+    def has(self, layer: Layer) -> bool:
+        """Are the layer's own files there?"""
+
+    # --- away ---
+
+    @abstractmethod
+    def drop(self, layers: Iterable[Layer], *, quietly: bool = False) -> None:
+        """Remove layers with all that is kept of them. That no row names them is the caller's business.
+
+        What cannot be moved away stays, and is found by the next `open`; `quietly`: and there is something worse to
+        tell.
+        """
+
+    @abstractmethod
+    def drop_beside(self, key: LayerKey) -> None:
+        """Remove what is kept beside the home of a key that no diff has: of a commit that came to nothing."""
+
+    @abstractmethod
+    def keys_beside(self) -> Iterable[str]:
+        """The keys of all that lies in `beside`."""
+
+    @abstractmethod
+    def hand_over(self, keys: Iterable[LayerKey], beside: Path) -> None:
+        """Give what is kept beside the home a second name in another folder, durably. Done again, it goes on."""
+
+    # --- the same for all ways ---
+
+    def write_changes(self, container: Layer, parents: Sequence[Layer], write: Write | None = None) -> Packed:
+        """What a container has changed, as a layer's tar, to `write`; without it, only what the tar would be."""
+        changes = self.driver.changes(container, parents)
+        with look(self.driver, container, parents) as root:
+            return tar.pack(changes, root, write=write)
+
+    def write_tree(self, layer: Layer, parents: Sequence[Layer], write: Write) -> Packed:
+        """The whole tree as one tar, as `docker export` has it.
+
+        By a mount of its own: what a program serves (fuse-overlayfs) is told right to who looks for the first time.
+        """
+        with look(self.driver, layer, parents) as root:
+            return tar.pack_tree(root, write)
+
+    def repeat(
+        self,
+        container: Layer,
+        parents: Sequence[Layer],
+        *,
+        of: Callable[[Write], Packed],
+        root: int,
+        progress: Told | None = None,
+    ) -> Packed:
+        """Make in a new container, through its mount, what a tar says that `of` writes. It is synced on return.
+
+        `root` is a directory fd of the tree that the tar came of. So changes reach a container of another driver.
+        """
+        made: list[Packed] = []
+        skeleton = self.session.folder / f"{container.key}.repeated"  # of no use, for a container has none
+        self.driver.prepare(container, parents, read_only=False)
+        with (
+            relay(lambda write: made.append(of(write))) as stream,
+            detached(self.driver.mounts(container, parents, read_only=False)) as tree,
+        ):
+            tar.unpack(
+                stream,
+                tree,
+                dialect=Dialect.MERGED,
+                skeleton=skeleton,
+                below=tree,
+                progress=counting(progress),
+            )
+            if not parents:  # then the root directory itself may be as it was made, which is no change
+                copy_root_attributes(f"/proc/self/fd/{root}", f"/proc/self/fd/{tree}")
+            syncfs(tree)
+        self.session.discard(skeleton)
+        return made[0]
+
+    def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
+        """What a layer occupies by itself."""
+        return self.driver.usage(layer, parents)
+
+    def require(self, layers: Iterable[Layer]) -> None:
+        """Raise `Damaged` if the files of one of these are gone. Asked when something else has failed."""
+        for layer in layers:
+            if not self.has(layer):
+                place = self.place_of(layer)
+                raise Damaged(
+                    f"the files of layer {layer.key} are missing: {place}",
+                    remedy="`layerstore check` names the layer. Load an image that has it again: that mends it.",
+                    path=place,
+                )
+
+    def drop_container(self, container: Layer) -> None:
+        """Remove the writable layer of a container."""
+        try:
+            self.driver.remove(container)
+            self._discard(container.key)
+        except (KernelError, DriverFailed):
+            self._on_garbage()
+            raise
+
+    def _discard(self, key: LayerKey) -> None:
+        """Delete what staging has of a key: the beginning of a name there is the key, whatever a driver adds to it."""
+        self.session.discard_all(key)
+
+
+def counting(told: Told | None) -> Told | None:
+    """What `unpack` may be given: it tells the bytes that came, often; `told` wants their sum, and not too often."""
+    if told is None:
+        return None
+    done = last = 0
+
+    def count(more: int) -> None:
+        nonlocal done, last
+        done += more
+        if done - last >= _PIECE:
+            last = done
+            told(done)
+
+    return count
+
+
+def committed(keys: Iterable[LayerKey]) -> tuple[Layer, ...]:
+    """The layers that have these keys in rows."""
+    return tuple(Layer(key) for key in keys)
+
+
+def name_layer(error: BaseException, diff_id: DiffID | None) -> None:
+    """Say in an error which layer it is about."""
+    if isinstance(error, LayerstoreError) and diff_id is not None and error.layer != diff_id:
+        error.layer = diff_id
+        error.message = f"layer {diff_id}: {error.message}"

@@ -1,0 +1,34 @@
+"""Where a layer on its way in can be read, and whom its progress is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from attrs import frozen
+
+from layerstore.digest import DiffID
+from layerstore.tar import Readable
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a label, the bytes of a layer's tar done so far, and the bytes in all if known; from any thread."""
+
+
+@frozen
+class LayerSource:
+    """A layer on its way in that can be read when it is wanted.
+
+    `open` gives the uncompressed tar, at most once and in any thread; it is not called for a layer that is there
+    already. `diff_id` may be None where only the position in the image's config names it. `size`: the bytes of the
+    tar, if they are known; `label`: what `Progress` is told, the DiffID's first digits if it is empty.
+    """
+
+    open: Callable[[], AbstractContextManager[Readable]]
+    diff_id: DiffID | None = None
+    size: int | None = None
+    label: str = ""
+
+
+def label_of(source: LayerSource) -> str:
+    """What its progress is called."""
+    return source.label or ("" if source.diff_id is None else source.diff_id.removeprefix("sha256:")[:12])

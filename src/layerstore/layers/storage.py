@@ -1,0 +1,129 @@
+"""The storage of one store: its driver, and the files of layers that it keeps. Both are made when first needed.
+
+The driver that the core uses is `Answering`: the store's own, whose failures all come as errors of this library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+from layerstore.changes import Changes
+from layerstore.driver import Backing, Layer, LayerKey, Mount, StorageDriver, Usage, blamed
+from layerstore.errors import DriverNotFound
+from layerstore.layers.files import LayerFiles
+from layerstore.session import Session
+
+__all__ = ["Answering", "Storage", "files_of"]
+
+
+class Storage:
+    """See the module's text. `beside` is the folder for what is kept of layers outside of the driver's home."""
+
+    def __init__(
+        self,
+        open_driver: Callable[[], StorageDriver],
+        session: Session,
+        beside: Path,
+        on_garbage: Callable[[], None],
+    ) -> None:
+        self._open_driver = open_driver
+        self._session = session
+        self._beside = beside
+        self._on_garbage = on_garbage
+
+    @cached_property
+    def driver(self) -> StorageDriver:
+        """The store's driver; it needs this process's staging folder."""
+        return Answering(self._open_driver())
+
+    @cached_property
+    def files(self) -> LayerFiles:
+        """The files of the layers."""
+        return files_of(self.driver, self._session, self._beside, self._on_garbage)
+
+    def close(self) -> None:
+        """Give back what the driver holds, if there is one."""
+        if "driver" in self.__dict__:
+            self.driver.close()
+
+
+def files_of(driver: StorageDriver, session: Session, beside: Path, on_garbage: Callable[[], None]) -> LayerFiles:
+    """The way in which layers are kept with a driver (`StorageDriver.layer_files`). Raises `DriverNotFound`."""
+    module, _, name = driver.layer_files.partition(":")
+    try:
+        kind: type[LayerFiles] = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise DriverNotFound(
+            f"the way in which {driver.name} keeps layers cannot be imported: {driver.layer_files}: {error}",
+            remedy="Install the package that it is in, or mend it.",
+        ) from error
+    return kind(driver, session, beside, on_garbage)
+
+
+class Answering(StorageDriver):
+    """A driver that answers for another: what that raises becomes what the interface says (`driver.blamed`)."""
+
+    name: ClassVar[str] = ""  # each has its driver's
+    options: ClassVar[type] = object
+
+    def __init__(self, driver: StorageDriver) -> None:
+        super().__init__(driver.home, driver.staging, driver.settings)
+        self._driver = driver
+        self.name = driver.name  # type: ignore[misc]
+        self.capabilities = driver.capabilities  # type: ignore[misc]
+        self.layer_files = driver.layer_files  # type: ignore[misc]
+
+    def probe(self, home: Path, options: Any) -> Backing:  # type: ignore[override]  # it has no class to be asked
+        with blamed(self.name, "look at its home"):
+            return self._driver.probe(home, options)
+
+    def create(self, layer: Layer, parents: Sequence[Layer], *, size: int | None = None) -> None:
+        with blamed(self.name, "create", layer):
+            self._driver.create(layer, parents, size=size)
+
+    def tree(self, layer: Layer) -> Path:
+        with blamed(self.name, "find", layer):
+            return self._driver.tree(layer)
+
+    def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
+        with blamed(self.name, "prepare", layer):
+            self._driver.prepare(layer, parents, read_only=read_only)
+
+    def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
+        with blamed(self.name, "say how to mount", layer):
+            return self._driver.mounts(layer, parents, read_only=read_only)
+
+    def seal(self, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
+        with blamed(self.name, "commit", layer):
+            return self._driver.seal(layer, parents)
+
+    def remove(self, layer: Layer) -> None:
+        with blamed(self.name, "remove", layer):
+            self._driver.remove(layer)
+
+    def keys(self) -> Iterable[LayerKey]:
+        with blamed(self.name, "list its home"):
+            return list(self._driver.keys())
+
+    def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
+        with blamed(self.name, "find what was changed in", layer):
+            return self._driver.changes(layer, parents)
+
+    def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
+        with blamed(self.name, "measure", layer):
+            return self._driver.usage(layer, parents)
+
+    def graph_data(self, layer: Layer, parents: Sequence[Layer]) -> Mapping[str, str]:
+        with blamed(self.name, "describe", layer):
+            return self._driver.graph_data(layer, parents)
+
+    def mountpoint(self, layer: Layer) -> Path:
+        return self._driver.mountpoint(layer)
+
+    def close(self) -> None:
+        with blamed(self.name, "close its home"):
+            self._driver.close()

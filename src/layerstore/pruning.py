@@ -1,0 +1,48 @@
+"""Pruning: what nobody needs goes, containers first, then images, then layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from layerstore.containers import Container, Containers
+from layerstore.digest import ChainID
+from layerstore.images import Image, Images, Removal
+from layerstore.layers import Layers, garbage
+from layerstore.session import Session
+
+__all__ = ["Pruned", "prune"]
+
+
+@frozen
+class Pruned:
+    """What `prune` removed: IDs of containers, images and their tags, layers, and the bytes of their tars."""
+
+    containers: tuple[str, ...]
+    images: tuple[Removal, ...]
+    layers: tuple[ChainID, ...]
+    reclaimed: int
+
+
+def prune(
+    session: Session,
+    layers: Layers,
+    images: Images,
+    containers: Containers,
+    *,
+    all_images: bool,
+    prune_containers: bool,
+    prune_images: bool,
+    fits: Callable[[Image | Container], bool] | None,
+) -> Pruned:
+    """See `Store.prune`."""
+    before = layers.total_size()
+    gone = containers.prune(fits) if prune_containers else []
+    chosen = None if fits is None else {image.id for image in images.all() if fits(image)}
+    removals = images.prune(even_tagged=all_images, among=chosen) if prune_images else []
+    chains = [ChainID(done.what) for done in removals if done.kind == "Deleted" and done.is_layer]
+    chains += layers.prune()
+    garbage.sweep(layers, session.staging)
+    reclaimed = max(before - layers.total_size(), 0)
+    return Pruned(tuple(gone), tuple(removals), tuple(chains), reclaimed)

@@ -1,0 +1,66 @@
+"""Importing: the tar of a root filesystem becomes an image of one layer, as `docker import` has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from layerstore import platforms
+from layerstore.errors import named
+from layerstore.images import config as config_of
+from layerstore.images import instructions
+from layerstore.transfer.compression import open_stream
+from layerstore.transfer.standard import STANDARD, standard_input
+
+if TYPE_CHECKING:
+    from layerstore.images import Image, Images
+    from layerstore.layers import Layers, Progress
+
+
+def import_tar(
+    source: str | Path | BinaryIO,
+    reference: str | None,
+    *,
+    images: Images,
+    layers: Layers,
+    message: str,
+    changes: Sequence[str],
+    platform: str | None,
+    progress: Progress | None,
+) -> Image:
+    """See `Store.import_tar`."""
+    run_config = instructions.apply(None, changes)
+    chosen = None if platform is None else platforms.parse(platform)
+    label = source if isinstance(source, str | Path) else getattr(source, "name", "-")
+    with _opened(source) as raw, open_stream(raw) as stream:
+        staged = layers.stage(stream, label=str(label), progress=progress)
+    try:
+        made = config_of.derive(
+            None,
+            new_layer=staged.diff_id,
+            run_config=run_config,
+            created=config_of.now(),
+            comment=message or f"Imported from {label}",
+            platform=chosen,
+        )
+        names = [] if reference is None else [reference]
+        return images.add_staged(made, {staged.diff_id: staged}, names, trust=True)
+    finally:
+        layers.discard(staged)
+
+
+@contextmanager
+def _opened(source: str | Path | BinaryIO) -> Iterator[FileIO | BinaryIO]:
+    if isinstance(source, str | Path) and str(source) == STANDARD:
+        with named("read", "standard input"):
+            yield standard_input()
+    elif isinstance(source, str | Path):
+        with named("open", source):
+            file = FileIO(source)
+        with file:
+            yield file
+    else:
+        yield source
