@@ -33,6 +33,7 @@ lint:
 	find src benchmarks tests -name '*.[ch]' ! -name _shim.c -exec .venv/bin/clang-format --dry-run --Werror {} +
 	.venv/bin/python -m mypy
 	.venv/bin/lint-imports --no-cache
+	.venv/bin/python tools/check-house
 
 bench:
 	@tools/prepare bench

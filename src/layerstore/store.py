@@ -212,13 +212,13 @@ class Store:
         reference: str | None = None,
         *,
         message: str = "",
-        changes: Sequence[str] = (),
+        instructions: Sequence[str] = (),
         platform: str | None = None,
         progress: Progress | None = None,
     ) -> Image:
         """Make an image of one layer from the tar of a root filesystem; "-" is standard input.
 
-        `changes` are Dockerfile instructions (`CMD`, `ENV`, ...) for its configuration.
+        `instructions` are those of a Dockerfile (`CMD`, `ENV`, ...), for its configuration.
         """
         from layerstore.transfer.importing import import_tar
 
@@ -228,7 +228,7 @@ class Store:
             images=self._images,
             layers=self._layers,
             message=message,
-            changes=changes,
+            instructions=instructions,
             platform=platform,
             progress=progress,
         )

@@ -333,7 +333,7 @@ def test_changes_are_seen_mounted_or_not(store: Store, image: Image) -> None:
         assert [str(change) for change in box.changes()] == expected
     assert [str(change) for change in box.changes()] == expected
     out = io.BytesIO()
-    box.diff(out.write)
+    box.write_changes(out.write)
     out.seek(0)
     with tarfile.open(fileobj=out) as tar:
         assert "etc/.wh.group" in tar.getnames()
@@ -403,7 +403,7 @@ def test_commit_while_mounted_keeps_what_was_hashed(store: Store, image: Image) 
 
 def test_commit_of_no_changes_has_the_same_layers(store: Store, image: Image) -> None:
     box = store.create_container(image)
-    made = box.commit("made", changes=["ENV A=b"])
+    made = box.commit("made", instructions=["ENV A=b"])
     assert made.layers == image.layers
     assert made.history[-1].empty_layer
     assert made.config["config"] == {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/bin", "A=b"]}
@@ -439,7 +439,7 @@ def test_commits_from_nothing_build_an_image_layer_by_layer(store: Store) -> Non
     with store.create_container(name="scratch") as box:
         for number in range(3):
             write(box, f"{number}", str(number))
-            made = box.commit("built", changes=['CMD ["/0"]'] if number == 2 else [])
+            made = box.commit("built", instructions=['CMD ["/0"]'] if number == 2 else [])
         box.remove()
     assert len(made.layers) == len(made.history) == 3
     assert made.config["config"]["Cmd"] == ["/0"]
@@ -469,7 +469,7 @@ def test_failed_commit_leaves_the_container_as_it_was(
     box = store.create_container(image, name="web")
     write(box, "new", "n")
     with pytest.raises(ConfigError):
-        box.commit("made", changes=["RUN rm -rf /"])
+        box.commit("made", instructions=["RUN rm -rf /"])
     with pytest.raises(layerstore.InvalidReference):
         box.commit("Not A Name")
     with monkeypatch.context() as patched:

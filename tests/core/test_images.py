@@ -89,7 +89,7 @@ def test_inspect_names_the_lower_layers_topmost_first(store: Store, add: Adder, 
 def test_history_has_sizes_and_known_images(store: Store, add: Adder, base: bytes) -> None:
     image = add(base, config=make.config([base], history=[{"created_by": "ADD"}]), name="x")
     with store.create_container(image) as box:
-        box.commit("y", changes=["ENV A=b"])
+        box.commit("y", instructions=["ENV A=b"])
     steps = store.image("y").history
     assert [step.size for step in steps] == [len(base), 0]
     assert [step.empty_layer for step in steps] == [False, True]
@@ -197,7 +197,7 @@ def test_what_frees_an_image_is_told_in_the_order_to_do_it(store: Store, add: Ad
     add(base, name="a")
     for old, new in (("a", "b"), ("b", "c")):
         with store.create_container(old) as box:
-            box.commit(new, changes=[f"LABEL n={new}"])
+            box.commit(new, instructions=[f"LABEL n={new}"])
             box.remove()
     store.create_container("c", name="box")
     with pytest.raises(InUse) as caught:

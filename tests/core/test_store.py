@@ -172,7 +172,7 @@ def test_saved_image_loads_elsewhere_the_same(
 @pytest.mark.root
 def test_imported_tar_is_an_image_of_one_layer(store: Store, base: bytes, tmp_path: Path) -> None:
     (tmp_path / "root.tar").write_bytes(base)
-    image = store.import_tar(tmp_path / "root.tar", "fresh", changes=["CMD /tool"], platform="linux/arm64/v8")
+    image = store.import_tar(tmp_path / "root.tar", "fresh", instructions=["CMD /tool"], platform="linux/arm64/v8")
     assert image.layers == (make.digest(base),)
     assert (image.architecture, image.variant, image.tags) == ("arm64", "v8", ("fresh:latest",))
     assert image.config["config"]["Cmd"] == ["/bin/sh", "-c", "/tool"]
@@ -185,7 +185,7 @@ def test_imported_tar_is_an_image_of_one_layer(store: Store, base: bytes, tmp_pa
     with pytest.raises(KernelError, match="missing"):
         store.import_tar(tmp_path / "missing.tar")
     with pytest.raises(ConfigError):
-        store.import_tar(tmp_path / "root.tar", changes=["RUN x"])
+        store.import_tar(tmp_path / "root.tar", instructions=["RUN x"])
     assert store.check() == []
 
 

@@ -63,7 +63,7 @@ def test_it_is_whole_and_goes_on(old: layerstore.Config, tmp_path: Path) -> None
         assert store.check(content=True) == []
         store.save("old:1", tmp_path / "saved.tar")
         written = io.BytesIO()
-        store.container("changed").diff(written.write)
+        store.container("changed").write_changes(written.write)
         with store.container("changed").mount() as root:
             assert (root / "new").read_text() == "written in version 1"
         image = store.container("changed").commit("new:1")

@@ -83,7 +83,7 @@ def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> N
                 if dice.random() < 0.5:
                     box.commit()
         elif kind == "commit":
-            image = box.commit(f"made{dice.randrange(4)}", changes=[f"LABEL n={dice.random()}"])
+            image = box.commit(f"made{dice.randrange(4)}", instructions=[f"LABEL n={dice.random()}"])
             with image.mount() as root:
                 assert all(path.read_bytes() is not None for path in root.iterdir() if path.is_file())
 

@@ -144,7 +144,7 @@ def outcome(folder: Path, form: str) -> Outcome:
             mounted = trees.listing(root)
             live = box.commit("live")
         diff = io.BytesIO()
-        box.diff(diff.write)
+        box.write_changes(diff.write)
         changes = [str(change) for change in box.changes()]
         assert [str(change) for change in box.changes(image)] == changes
         backwards = [str(change) for change in image.changes(box)]

@@ -211,7 +211,7 @@ def saved(store: layerstore.Store, ref: str, target: Path) -> bytes:
 
 def packed(box: Any) -> bytes:
     out = io.BytesIO()
-    box.diff(out.write)
+    box.write_changes(out.write)
     return out.getvalue()
 
 

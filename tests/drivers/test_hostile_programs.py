@@ -170,7 +170,7 @@ def test_path_that_is_too_long_for_a_layer(store: layerstore.Store, folder: Path
     before = keys(store) - {box._row.key}
 
     def refuse_all() -> None:
-        for act in (box.changes, box.commit, lambda: box.diff(sink.write)):
+        for act in (box.changes, box.commit, lambda: box.write_changes(sink.write)):
             with pytest.raises(CannotRepresent, match=r"4,095 bytes") as caught:
                 act()
             assert caught.value.path is not None
@@ -206,7 +206,7 @@ def test_device_that_means_a_removal(box: Container, form: str) -> None:
         except OSError:
             assert form in ("overlay2", "aufs")
             return
-        for act in (box.commit, lambda: box.diff(io.BytesIO().write), lambda: box.export(io.BytesIO().write)):
+        for act in (box.commit, lambda: box.write_changes(io.BytesIO().write), lambda: box.export(io.BytesIO().write)):
             with pytest.raises(CannotRepresent, match=r"/null: .*0/0") as caught:
                 act()
             assert caught.value.remedy

@@ -136,7 +136,7 @@ def import_command(
     source = _source(file)
     with arguments.open() as store, bars("Importing", quiet=quiet) as report:
         image = store.import_tar(
-            source, reference, message=message, changes=changes, platform=platform or None, progress=report
+            source, reference, message=message, instructions=changes, platform=platform or None, progress=report
         )
     output.lines([image.id])
 

@@ -295,7 +295,7 @@ def commit_command(
 ) -> None:
     """Create an image from a container's changes, and print its ID."""
     with arguments.open() as store:
-        image = store.container(container).commit(reference, message=message, author=author, changes=changes)
+        image = store.container(container).commit(reference, message=message, author=author, instructions=changes)
         output.lines([image.id])
 
 

@@ -17,8 +17,9 @@ from layerstore.containers.rows import Row
 from layerstore.database import Database
 from layerstore.digest import DiffID
 from layerstore.driver import Layer, State
-from layerstore.images import Image, Images, instructions
+from layerstore.images import Image, Images
 from layerstore.images import config as config_of
+from layerstore.images import instructions as instructions_of
 from layerstore.images import rows as image_rows
 from layerstore.layers import Layers, Staged, Storage
 from layerstore.layers.assembly import assembling
@@ -41,7 +42,7 @@ class Commit:
         tag: str | None,
         message: str,
         author: str | None,
-        changes: Sequence[str],
+        instructions: Sequence[str],
     ) -> None:
         self._database = database
         self._session = session
@@ -55,7 +56,8 @@ class Commit:
         self._author = author
         base = None if row.image_id is None else images.get(row.image_id)
         self._base = None if base is None else base.config
-        self._run_config = instructions.apply(None if base is None else base.config.get("config"), changes)
+        run_config = None if base is None else base.config.get("config")
+        self._run_config = instructions_of.apply(run_config, instructions)
 
     def run(self) -> Image:
         """Do it."""

@@ -219,8 +219,11 @@ class Container:
             row, below = self._containers.seen(self.id)
             return self._containers.storage.driver.changes(row.layer, below.layers)
 
-    def diff(self, write: Write) -> None:
-        """The changes as a layer's tar."""
+    def write_changes(self, write: Write) -> None:
+        """Write its changes as a layer's tar, as a commit would keep them.
+
+        What `write` is given is valid until it returns. Raises `CannotRepresent`.
+        """
         with self._containers.lock(self.id, shared=True):
             row, below = self._containers.seen(self.id)
             self._containers.storage.files.write_changes(row.layer, below.layers, write)
@@ -254,9 +257,14 @@ class Container:
             return copies.copy_in(fd, f"container {self.name}", source, path, archive=archive, follow=follow)
 
     def commit(
-        self, reference: str | None = None, *, message: str = "", author: str | None = None, changes: Sequence[str] = ()
+        self,
+        reference: str | None = None,
+        *,
+        message: str = "",
+        author: str | None = None,
+        instructions: Sequence[str] = (),
     ) -> Image:
-        """Make an image of it. `changes` are Dockerfile instructions (`CMD`, `ENV`, ...) for its configuration.
+        """Make an image of it. `instructions` are those of a Dockerfile (`CMD`, `ENV`, ...), for its configuration.
 
         `author`: None is the one of the image that it stands on.
 
@@ -266,7 +274,7 @@ class Container:
         self._state = None
         with self._containers.lock(self.id):
             image = self._containers.commit(
-                self._refreshed(), tag=reference, message=message, author=author, changes=changes
+                self._refreshed(), tag=reference, message=message, author=author, instructions=instructions
             )
             self._refreshed()
         return image

@@ -166,7 +166,9 @@ class Containers:
         with self._database.write() as tx:
             rows.rename(tx, container, name)
 
-    def commit(self, row: Row, *, tag: str | None, message: str, author: str | None, changes: Sequence[str]) -> Image:
+    def commit(
+        self, row: Row, *, tag: str | None, message: str, author: str | None, instructions: Sequence[str]
+    ) -> Image:
         """`Container.commit`, for a caller that has the container's lock."""
         return Commit(
             self._database,
@@ -179,7 +181,7 @@ class Containers:
             tag=tag,
             message=message,
             author=author,
-            changes=changes,
+            instructions=instructions,
         ).run()
 
     def remove(self, container: str, *, force: bool = False) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from layerstore import platforms
 from layerstore.errors import named
 from layerstore.images import config as config_of
-from layerstore.images import instructions
+from layerstore.images import instructions as instructions_of
 from layerstore.transfer.compression import open_stream
 from layerstore.transfer.standard import STANDARD, standard_input
 
@@ -27,12 +27,12 @@ def import_tar(
     images: Images,
     layers: Layers,
     message: str,
-    changes: Sequence[str],
+    instructions: Sequence[str],
     platform: str | None,
     progress: Progress | None,
 ) -> Image:
     """See `Store.import_tar`."""
-    run_config = instructions.apply(None, changes)
+    run_config = instructions_of.apply(None, instructions)
     chosen = None if platform is None else platforms.parse(platform)
     label = source if isinstance(source, str | Path) else getattr(source, "name", "-")
     with _opened(source) as raw, open_stream(raw) as stream:
