@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from layerstore.database import Database, Tables
 from layerstore.database.failures import LONGEST
 from layerstore.errors import Damaged, KernelError, LayerstoreError, StoreClosed
+from layerstore.kernel.files.reserve import Reserve
 
 
 @pytest.fixture
@@ -176,6 +178,26 @@ def test_full_disk_is_an_error_with_its_number(own_filesystem: Callable[..., Pat
         fill()
     assert caught.value.errno == errno.ENOSPC
     assert count(database) > 0
+    database.close()
+
+
+@pytest.mark.root
+def test_transaction_that_finds_no_room_after_all_gives_up_the_reserve(own_filesystem: Callable[..., Path]) -> None:
+    disk = own_filesystem("tmpfs", size=96 << 20)
+    reserve = Reserve(disk / "reserve")
+    reserve.make()
+    database = Database(disk / "db", reserve=reserve)
+    put(database, "a")  # which finds plenty, for a while
+    with open(disk / "hog", "wb", buffering=0) as hog, suppress(OSError):
+        while hog.write(bytes(1 << 20)):
+            pass
+    reserve._enough_until = float("inf")
+    with pytest.raises(KernelError, match="has been given up: try again") as caught:
+        put(database, "x" * (1 << 20))
+    assert caught.value.errno == errno.ENOSPC
+    assert not (disk / "reserve").exists()
+    put(database, "x" * (1 << 20))
+    assert count(database) == 2
     database.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 __all__ = ["NO_ROOM", "Reserve"]
@@ -27,6 +28,9 @@ _PLENTY = 16
 _LOW = 1 << 20
 _LOW_FILES = 16
 
+_WHILE = 0.02
+"""Seconds. Should the disk fill up within, the error of a transaction gives up the reserve, and says to try again."""
+
 
 class Reserve:
     """One reserve. Thread-safe, and any number of processes may make it and give it up."""
@@ -36,6 +40,7 @@ class Reserve:
         self._folder = folder
         self._parent = os.fspath(folder.parent)
         self._room = f"{folder}/room"
+        self._enough_until = 0.0
 
     def make(self) -> None:
         """Make it if it is missing and there is plenty of room. What it cannot make, it leaves: that is no error."""
@@ -85,9 +90,15 @@ class Reserve:
         return freed
 
     def is_needed(self) -> bool:
-        """Is there hardly any room? Costs a system call: for what is going to need some."""
+        """Is there hardly any room? Whatever is going to need some asks, so often that an answer counts for a while."""
+        now = time.monotonic()
+        if now < self._enough_until:
+            return False
         left = os.statvfs(self._parent)
-        return left.f_bavail * left.f_frsize < _LOW or left.f_favail < min(left.f_files, _LOW_FILES)
+        if left.f_bavail * left.f_frsize < _LOW or left.f_favail < min(left.f_files, _LOW_FILES):
+            return True
+        self._enough_until = now + _WHILE
+        return False
 
     def gives_way(self, error: OSError) -> bool:
         """Was there no room, and is there some now, since the reserve was given up?"""
