@@ -18,9 +18,9 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from layerstore.driver import LayerKey
-from layerstore.errors import KernelError, StoreClosed, named
+from layerstore.errors import FULL, KernelError, StoreClosed, named
 from layerstore.kernel.files import remove_tree
-from layerstore.kernel.files.reserve import NO_ROOM, Reserve
+from layerstore.kernel.files.reserve import Reserve
 
 NAME_LENGTH = 8
 """Hex digits of a session's name, and of the part of a layer key that says who made it."""
@@ -197,7 +197,7 @@ def _begin(staging: Path, reserve: Reserve | None) -> tuple[str, int]:
             except OSError as error:
                 if reserve is not None and reserve.gives_way(error):
                     continue
-                fd = _take_spare(staging, folder) if error.errno in NO_ROOM else None
+                fd = _take_spare(staging, folder) if error.errno in FULL else None
                 if fd is not None:
                     return name, fd
                 raise

@@ -19,9 +19,9 @@ from types import TracebackType
 
 from layerstore.database import failures, kept, schema
 from layerstore.database.schema import Tables
-from layerstore.errors import LayerstoreError, StoreClosed
+from layerstore.errors import FULL, LayerstoreError, StoreClosed
 from layerstore.kernel.files import fsync_folder
-from layerstore.kernel.files.reserve import NO_ROOM, Reserve
+from layerstore.kernel.files.reserve import Reserve
 
 __all__ = ["Database", "Transaction"]
 
@@ -160,7 +160,7 @@ class Database:
                 connection.execute("COMMIT")
         except sqlite3.Error as failure:
             explained = self._translated(failure)
-            if explained.errno in NO_ROOM and self._reserve is not None and self._reserve.give_up():
+            if explained.errno in FULL and self._reserve is not None and self._reserve.give_up():
                 explained.remedy = f"Some room that was set aside has been given up: try again. {explained.remedy}"
             raise explained from failure
         finally:
@@ -180,7 +180,7 @@ class Database:
             time.sleep(0.0005)
             return deadline
         explained = self._translated(error)
-        if explained.errno in NO_ROOM and self._reserve is not None and self._reserve.give_up():
+        if explained.errno in FULL and self._reserve is not None and self._reserve.give_up():
             return deadline
         raise explained from error
 

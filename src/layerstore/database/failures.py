@@ -7,8 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from layerstore.errors import Damaged, KernelError, LayerstoreError
-from layerstore.kernel.files.reserve import NO_ROOM
+from layerstore.errors import FULL, Damaged, KernelError, LayerstoreError
 
 LONGEST = 504
 """The bytes that the path of a database may have, as SQLite is built everywhere (MAX_PATHNAME, and what it appends)."""
@@ -35,8 +34,6 @@ _WRITING = (
     sqlite3.SQLITE_IOERR_SHMMAP,
 )
 """I/O errors that a full disk or a quota may be behind: SQLite tells these apart in a plain write only."""
-
-_IO = "The disk or the filesystem below it failed: the kernel's log (dmesg) says more."
 
 
 def code_of(error: sqlite3.Error) -> int:
@@ -138,25 +135,15 @@ def _by_count(path: Path) -> int | None:
 
 
 def _remedy(number: int, path: Path) -> str | None:
-    if number in NO_ROOM:
-        cause = "" if number == errno.ENOSPC else "A quota is used up. "
-        return (
-            f"{cause}Free some space on the filesystem of the data-root: "
-            "`layerstore rm` and `layerstore rmi` work there without any, and so does `layerstore prune`."
-        )
+    """What can be done about the number, where it is more than can be said of it anywhere."""
+    if number in FULL:
+        cause = "Free some space on the filesystem of the data-root" if number == errno.ENOSPC else "Raise the quota"
+        return f"{cause}: `layerstore rm`, `layerstore rmi` and `layerstore prune` need none themselves."
     match number:
         case errno.EACCES | errno.EPERM:
             return _about_owner(path)
-        case errno.EROFS:
-            return "The data-root must be on a filesystem that can be written to."
-        case errno.EMFILE | errno.ENFILE:
-            return "Too many files are open: close some, or raise the limit (ulimit -n)."
         case errno.ENOENT:
             return "Somebody removed or renamed it: open the store again."
-        case errno.ELOOP:
-            return "There is a circle of symbolic links on its way."
-        case errno.EIO | errno.EUCLEAN:
-            return _IO
         case _:
             return None
 

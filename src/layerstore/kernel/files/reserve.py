@@ -7,15 +7,13 @@ by whoever needs it, and made again when there is plenty.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from pathlib import Path
 
-__all__ = ["NO_ROOM", "Reserve"]
+from layerstore.errors import FULL
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-"""The numbers of an error that room would cure."""
+__all__ = ["Reserve"]
 
 _SIZE = 4 << 20
 _FILES = 32
@@ -102,4 +100,4 @@ class Reserve:
 
     def gives_way(self, error: OSError) -> bool:
         """Was there no room, and is there some now, since the reserve was given up?"""
-        return error.errno in NO_ROOM and self.give_up()
+        return error.errno in FULL and self.give_up()
