@@ -27,6 +27,9 @@ from layerstore.testing.tars import SECOND, Entry, Kind
 
 _CAPABILITY = b"security.capability"
 
+_BY_THE_CLOCK = tars.EPOCH * SECOND + 123_456_789
+"""What stands for a time that the clock has set: one that nobody else gives."""
+
 
 class ModelTree(Tree):
     """A tree in memory: layers are applied to it, programs edit it, containers branch from it.
@@ -108,7 +111,7 @@ class ModelTree(Tree):
                 mode=inode.mode,
                 uid=inode.uid,
                 gid=inode.gid,
-                mtime=tars.EPOCH * SECOND if inode.mtime is None else inode.mtime,
+                mtime=_BY_THE_CLOCK if inode.mtime is None else inode.mtime,
                 target=inode.target,
                 device=inode.device,
                 xattrs=dict(inode.xattrs),

@@ -23,7 +23,6 @@ from layerstore.testing.conformance.subject import Subject, assert_tree, model_o
 from layerstore.testing.editing import ModelTree
 from layerstore.testing.edits import apply_all
 from layerstore.testing.filesystems import mountpoints
-from layerstore.testing.remains import paths_below
 from layerstore.testing.workbench import Workbench, keys_of
 
 
@@ -209,20 +208,6 @@ class Containers(Subject):
             with pytest.raises(OSError, match=r"space|quota") as caught:
                 self._fill_up(root / "large", 16 << 20)
             assert caught.value.errno in {errno.ENOSPC, errno.EDQUOT}
-
-    def test_a_size_that_cannot_be_kept_is_refused(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
-        """In silence it would be taken for a limit."""
-        driver = bench.driver
-        if driver.probe(driver.home, driver.settings).quota:
-            pytest.skip("it can limit a container's size here")
-        before = paths_below(driver.home)
-
-        with pytest.raises(LayerstoreError) as caught:
-            bench.container(image, size=4 << 20)
-
-        assert caught.value.remedy
-        assert paths_below(driver.home) == before
-        assert bench.keys() == keys_of(*image)
 
     def test_what_is_in_use_is_not_unmounted(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         box = bench.container(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -75,6 +76,30 @@ class Finding(Subject):
             assert found == list(map(str, model.changes(below))), f"mounted, after {edit}"
             assert list(map(str, bench.changes(box, image))) == found, f"unmounted, after {edit}"
             bench.remove(box)
+
+    def test_the_root_of_a_container_without_an_image(self, bench: Bench) -> None:
+        for edit in (make.chmod(b"", 0o700), make.chown(b"", 0, 1), make.setxattr(b"", b"user.new", b"")):
+            box = bench.container()
+            assert list(map(str, bench.changes(box))) == []
+            with bench.edit(box) as hand:
+                edit.apply(hand)
+            assert list(map(str, bench.changes(box))) == ["C /"], f"after {edit}"
+            bench.remove(box)
+
+    def test_folders_that_change_places_are_found(self, bench: Bench) -> None:
+        """The files in them are not touched by that: neither their bytes nor any of their times."""
+        image = bench.stack([folder(b"a"), file(b"a/file", b"1"), folder(b"b"), file(b"b/file", b"2")])
+        box = bench.container(image)
+        with bench.mount(box, image) as root:
+            try:
+                (root / "a").rename(root / "c")
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                pytest.skip("it does not rename folders of an image, as programs have to expect")
+            (root / "b").rename(root / "a")
+            (root / "c").rename(root / "b")
+        assert list(map(str, bench.changes(box, image))) == ["C /a", "C /a/file", "C /b", "C /b/file"]
 
     @pytest.mark.parametrize("size", SIZES)
     def test_one_byte_alone_is_a_change(self, bench: Bench, size: int) -> None:

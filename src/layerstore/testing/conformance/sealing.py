@@ -85,6 +85,29 @@ class Sealing(Subject):
             with bench.look(sealed, parents) as seen:
                 assert not (seen / "etc/tool").exists()
 
+    def test_a_folder_of_the_image_that_was_renamed(self, bench: Bench) -> None:
+        """Where that can be done at all, the layer has what is in it, and needs no name of another layer for it."""
+        image = bench.stack(BASE)
+        box = bench.container(image)
+        with bench.mount(box, image) as root:
+            try:
+                (root / "data/deep").rename(root / "moved")
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                pytest.skip("it does not rename folders of an image, as programs have to expect")
+        found = bench.changes(box, image)
+        assert list(map(str, found)) == ["C /data", "D /data/deep", "A /moved", "A /moved/big"]
+        if not found.sealable:
+            return
+        seen = bench.listing(box, image)
+        sealed = bench.seal(box, image)
+        trees.assert_same(seen, bench.listing(sealed, image), ignoring=["mtime_ns"])
+        if bench.driver.capabilities.dialect is not Dialect.MERGED:
+            fresh = bench.listing(sealed, bench.stack(OTHER))
+            assert [path for path in fresh if path.startswith("moved")] == ["moved", "moved/big"]
+            assert fresh["moved/big"].sha256 == seen["moved/big"].sha256
+
     def test_a_committed_layer_is_not_written_any_more(self, bench: Bench) -> None:
         """By its path, where a filesystem forbids that; by what was open before, where a seal makes another object."""
         image = bench.stack(BASE)

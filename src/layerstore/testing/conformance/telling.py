@@ -107,8 +107,9 @@ class Telling(Subject):
             bench.changes(box, image)
             bench.remove(bench.seal(box, image))
             bench.remove(bench.layer((), file(b"file", b"x")))
-        bench.empty_staging()
 
+        assert sorted(bench.notes()) == before, "what was removed and not deleted yet"
+        bench.empty_staging()
         assert sorted(bench.notes()) == before
         assert sorted(bench.again().notes()) == before
 
