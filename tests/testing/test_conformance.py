@@ -30,8 +30,8 @@ FUSE_FAULTS = {
 }
 """What fuse-overlayfs does otherwise than the kernel, by program or test. Nothing that the driver could mend."""
 
-COSTLY = ("Breaking.",)
-"""The class of the kit that tries every point of failure."""
+COSTLY = ("Breaking.", "Finding.", "Sealing.test_a_sealed_layer_fits", "Layers.test_as_many")
+"""What takes long, and is much the same on each filesystem."""
 
 EXACT = ("Breaking.", "Copies.", "Finding.", "PowerCuts.", "Sealing.")
 """Classes of the kit in which nearly every test meets a fault of fuse-overlayfs."""
@@ -57,7 +57,7 @@ class Ours(Subject):
     @pytest.fixture(autouse=True)
     def leave_the_rest_for_the_night(self, case: Case, request: pytest.FixtureRequest, *, thorough: bool) -> None:
         if not thorough and not case.is_first and request.function.__qualname__.startswith(COSTLY):
-            pytest.skip("by night: by day it is broken off on one filesystem, and without fuse-overlayfs")
+            pytest.skip("by night: by day it is tried on one filesystem, and without fuse-overlayfs")
         if case.is_fuse and request.function.__qualname__.startswith(EXACT):
             pytest.skip("fuse-overlayfs gives what it copies up other times and modes: see FUSE_FAULTS")
 

@@ -281,12 +281,12 @@ WORK: Mapping[str, Work] = {
 # --- where it is broken off ------------------------------------------------------------------------------------------
 
 
-def _chosen(calls: Iterable[Call], *, thorough: bool) -> list[tuple[str, int]]:
-    """Calls by name and number. By day the first and the last of each name."""
+def _chosen(calls: Iterable[Call], *, thorough: bool, middle: bool = False) -> list[tuple[str, int]]:
+    """Calls by name and number. By day the first and the last of each name, perhaps the middle."""
     points: list[tuple[str, int]] = []
     for name, count in Counter(call.name for call in calls).items():
         every = thorough or name in ("getdents64", "openat2")  # what is below such an error is easily lost
-        points += [(name, n) for n in range(count) if every or n in (0, count - 1)]
+        points += [(name, n) for n in range(count) if every or n in (0, count - 1) or (middle and n == count // 2)]
     return points
 
 
@@ -338,7 +338,7 @@ class Breaking(Subject):
         part = WORK[work]
         calls = [call for call in self._calls(part, bench, image) if call.alters]
         before = Remains.of(bench.driver)
-        for point in _chosen(calls, thorough=thorough):
+        for point in _chosen(calls, thorough=thorough, middle=True):
             trial = self._begin(part, bench, image, keeps_times=keeps_times)
             run = run_watched(partial(part.do, trial), _at(point, Death(), altering=True), names=[point[0]])
             if run.died:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 from attrs import evolve
@@ -31,7 +32,7 @@ ODD: list[Entry] = [
 ]
 """What the order of calls loses."""
 
-BEYOND = (2 << 30) + 1
+BEYOND = (2 << 30) + (1 << 20) + 1
 """More than one call copies (2 GiB less a page), and more than 31 bits count."""
 
 
@@ -119,16 +120,15 @@ class Copies(Subject):
             return (root / "sparse").stat().st_blocks
 
     def test_names_of_one_file_in_many_folders(self, bench: Bench) -> None:
-        """Copied by several threads, they are still one file, and so are those of another."""
-        folders = [b"d%02d" % number for number in range(48)]
+        """Copied by several threads, which come upon the names of a file at the same time, they are still one file."""
+        folders = [b"d%03d" % number for number in range(160)]
         made = bench.staged((), folder(b".", mtime=3), *(folder(name) for name in folders))
         with MountedTree(bench.tree(made)) as hand:
-            for kind in (b"a", b"b"):
-                hand.write(folders[0] + b"/" + kind, kind)
-            for name in folders[1:]:
-                for number in range(8):
-                    hand.link(name + b"/a%d" % number, folders[0] + b"/a")
-                    hand.link(name + b"/b%d" % number, folders[0] + b"/b")
+            for above, name in pairwise(folders):
+                hand.write(above + b"/shared", above * 20_000)
+                hand.link(name + b"/above", above + b"/shared")
+                hand.link(name + b"/again", above + b"/shared")
+                for number in range(2):
                     hand.write(name + b"/own%d" % number, name)
         layer = bench.seal(made)
         for _ in range(2):

@@ -117,7 +117,7 @@ class Sealing(Subject):
         held = os.open(bench.tree(box) / "new", os.O_WRONLY) if (bench.tree(box) / "new").exists() else None
         try:
             sealed = bench.seal_only(box, image)
-            if sealed != box and held is not None:
+            if sealed.key != box.key and held is not None:
                 os.pwrite(held, b"SEALED", 0)
         finally:
             if held is not None:
