@@ -112,8 +112,8 @@ class Kept:
             if count > 1:
                 _opened[self._file] = count - 1, fds
                 return
-        for fd in fds:
-            os.close(fd)
+            for fd in fds:  # before anybody else in this process opens it anew, and locks it
+                os.close(fd)
 
 
 def _try(fd: int, kind: int, where: tuple[int, int]) -> bool:
