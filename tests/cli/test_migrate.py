@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from layerstore._layers.folders import Folders
 
 from core.plain import Plain
 from layerstore import plugins
+from layerstore.layers.folders import Folders
 from support import images as made
 
 Run = Callable[..., Result]

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from attrs import frozen
-from layerstore._layers.files import Damage, Diff, LayerFiles, Level, Readable, Staged, Told
-from layerstore._layers.relay import Write, relay
 
 from layerstore import tar
 from layerstore.digest import DiffID
@@ -34,6 +32,8 @@ from layerstore.driver import (
 from layerstore.errors import Damaged, DigestMismatch, named
 from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, remove_tree, syncfs
 from layerstore.kernel.mounts import mount_id, unmount
+from layerstore.layers.files import Damage, Diff, LayerFiles, Level, Readable, Staged, Told
+from layerstore.layers.relay import Write, relay
 
 _TAR, _TREE = "layer.tar", "tree"
 _VIEWS = ".views"

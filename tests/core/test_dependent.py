@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from layerstore._layers import garbage
 
 import layerstore
 from core.adding import Adder
 from layerstore import facts
 from layerstore.driver import Layer, State
 from layerstore.images import Image
+from layerstore.layers import garbage
 from layerstore.store import Store
 from layerstore.testing.trees import listing
 from support import images as make
