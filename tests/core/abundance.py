@@ -162,7 +162,7 @@ def seen(store: layerstore.Store, *, trees: bool = True) -> dict[str, Any]:
     for box in store.containers():
         facts[box.name] = (box.id, box.image_id, box.image_name, box.created, box.size_limit)
         facts[f"changes of {box.name}"] = [str(change) for change in box.changes()]
-        facts[f"diff of {box.name}"] = digest_of(box.diff)
+        facts[f"diff of {box.name}"] = digest_of(box.write_changes)
         if trees:
             with box.mount() as root:
                 facts[f"tree of {box.name}"] = listing(root)

@@ -91,7 +91,7 @@ def test_it_passes_the_kit(environment: Path) -> None:
 
 def test_it_is_short() -> None:
     text = (EXAMPLE / "layerstore_copies.py").read_text()
-    assert len(code_lines(text)) <= 50
+    assert len(code_lines(text)) <= 55
 
 
 def code_lines(text: str) -> set[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerstore.driver import Layer, LayerKey, blamed
-from layerstore.errors import DriverFailed, InUse, KernelError
+from layerstore.errors import DriverFailed, InUse, KernelError, remedy_for
 
 LAYER = Layer(LayerKey("ab" * 16))
 WHAT = f"the storage driver mine could not create layer {LAYER.key}"
@@ -20,16 +20,18 @@ def test_a_refused_call_of_python_is_one_of_the_kernel(tmp_path: Path) -> None:
     with pytest.raises(KernelError) as caught, blamed("mine", "create", LAYER):
         os.mkdir(tmp_path / "missing" / "folder")
 
-    assert str(caught.value) == f"{WHAT} {tmp_path}/missing/folder: No such file or directory"
+    assert (
+        str(caught.value) == f"{WHAT} {tmp_path}/missing/folder: No such file or directory\n{remedy_for(errno.ENOENT)}"
+    )
     assert (caught.value.errno, caught.value.layer) == (errno.ENOENT, LAYER.key)
-    assert caught.value.path == f"{tmp_path}/missing/folder"
+    assert caught.value.path == where
 
 
 def test_a_call_on_a_descriptor_tells_of_no_path() -> None:
     with pytest.raises(KernelError) as caught, blamed("mine", "create", LAYER):
         os.chmod(999_999, 0)
 
-    assert str(caught.value) == f"{WHAT}: Bad file descriptor"
+    assert str(caught.value) == f"{WHAT}: Bad file descriptor\n{remedy_for(errno.EBADF)}"
     assert caught.value.path is None
 
 
@@ -39,7 +41,7 @@ def test_a_call_on_a_descriptor_tells_of_no_path() -> None:
         ("echo first >&2; echo it broke >&2; exit 3", "sh ended with 3: it broke", None),
         (
             "echo 'a: No space left on device' >&2; echo 'b: giving up' >&2; exit 1",
-            "sh ended with 1: a: No space left on device\nFree some space on the filesystem of the data-root.",
+            f"sh ended with 1: a: No space left on device\n{remedy_for(errno.ENOSPC)}",
             errno.ENOSPC,
         ),
         ("echo only here; exit 1", "sh ended with 1: only here", None),

@@ -720,4 +720,4 @@ def test_death_between_two_steps_leaves_garbage_that_the_next_open_removes(
             assert list(map(str, store.container("box").changes())) == ["A /file"]
         store.prune(all_images=True, containers=True)
         assert everything(driver_of(store).home) == EMPTY
-    assert everything(folder / "store" / "staging") == []
+    assert everything(folder / "store" / "staging") in ([], [".spare"])

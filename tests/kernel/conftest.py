@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel.stacks import Stack, make_stack
-from layerstore.kernel.mounts import Mount, mounting
+from layerstore.kernel.mounts import Mount, mount_id, mounting
 
 
 @pytest.fixture
@@ -39,9 +39,11 @@ def mounted() -> Iterator[Callable[[list[Mount], Path], int]]:
     places: list[Path] = []
 
     def mount(recipe: list[Mount], target: Path) -> int:
-        attached = mounting.attach(recipe, target)
-        places.extend(attached.places)
-        return attached.id
+        identity = mounting.attach(recipe, target)
+        places.append(target)
+        return identity
 
     yield mount
-    mounting.detach(places, lazy=True)
+    for place in reversed(places):
+        if mount_id(place) is not None:
+            mounting.unmount(place, lazy=True)

@@ -7,7 +7,14 @@ from attrs import make_class
 
 from layerstore.driver import Backing, Capabilities, CopyOnWrite, Dialect, Mount, StorageDriver
 from layerstore.errors import DriverNotSupported
-from layerstore.kernel.files import filesystem_type, fsync_folder, make_plain_folder, remove_tree, syncfs
+from layerstore.kernel.files import (
+    filesystem_type,
+    fsync_folder,
+    make_plain_folder,
+    remove_tree,
+    rename_durably,
+    syncfs,
+)
 
 
 class Copies(StorageDriver):
@@ -51,10 +58,9 @@ class Copies(StorageDriver):
         return [Mount("bind", str(self.tree(layer)), read_only=read_only)]
 
     def seal(self, layer, parents):
-        if layer.is_staged:
-            (self.staging / layer.key).rename(self.home / layer.key)
-            fsync_folder(self.home)
-        return layer.key  # a container's tree is already where it is to be
+        if layer.is_staged:  # a container's tree is what the layer is to be, and where
+            rename_durably(self.staging / layer.key, self.home / layer.key)
+        return layer.key
 
     def remove(self, layer):
         if (self.home / layer.key).exists():
