@@ -24,7 +24,7 @@ def test_a_refused_call_of_python_is_one_of_the_kernel(tmp_path: Path) -> None:
         str(caught.value) == f"{WHAT} {tmp_path}/missing/folder: No such file or directory\n{remedy_for(errno.ENOENT)}"
     )
     assert (caught.value.errno, caught.value.layer) == (errno.ENOENT, LAYER.key)
-    assert caught.value.path == where
+    assert caught.value.path == f"{tmp_path}/missing/folder"
 
 
 def test_a_call_on_a_descriptor_tells_of_no_path() -> None:
