@@ -85,6 +85,5 @@ CASES = _installed()
 VARIANTS = [
     Case("overlay2", ("overlay2.metacopy=true",), "ext4"),
     Case("overlay2", ("overlay2.redirect_dir=true",), "ext4"),
-    Case("vfs", ("vfs.copy=copy",), "xfs"),
 ]
 """Options under which containers are written in another way. They are tried with what concerns containers alone."""

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+from attrs import evolve
+
 from layerstore.changes import Changes
 from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, Usage, blamed
 from layerstore.driver import look as look_into
@@ -168,7 +170,8 @@ class Workbench(Generic[Driver]):
         """The writable tree of a container."""
         with blamed(self.driver.name, "mount", layer):
             self.driver.prepare(layer, parents, read_only=False)
-            recipe = self.driver.mounts(layer, parents, read_only=False)
+            self.driver.prepare(layer, parents, read_only=False)
+        recipe = self.driver.mounts(layer, parents, read_only=False)
         place = self.driver.mountpoint(layer)
         mounting.attach(recipe, place)
         self.mounted.append(place)
@@ -203,6 +206,7 @@ class Workbench(Generic[Driver]):
 
     def work_folder(self, layer: Layer, parents: Sequence[Layer] = ()) -> Path | None:
         """The work directory of a writable mount, if it is one that has any."""
+        self.driver.prepare(layer, parents, read_only=False)
         recipe = self.driver.mounts(layer, parents, read_only=False)
         found = [value for mount in recipe for name, value in mount.options if name == "workdir"]
         return Path(found[0]) if found and found[0] else None
@@ -232,7 +236,7 @@ def _fill(tree: MountedTree, entries: Sequence[Entry], dialect: Dialect) -> None
         if not name.startswith(_WHITEOUT):
             if dialect is Dialect.MERGED:
                 _make_room(tree, entry)
-            fill(tree, entry)
+            fill(tree, _escaped(entry) if dialect is Dialect.OVERLAY else entry)
         elif dialect is Dialect.AUFS:
             tree.write(entry.name, b"")
         elif dialect is Dialect.OVERLAY and name == _OPAQUE:
@@ -249,6 +253,13 @@ def _fill(tree: MountedTree, entries: Sequence[Entry], dialect: Dialect) -> None
     for entry in entries:
         if entry.kind.name == "FOLDER":
             tree.utimes(entry.name.strip(b"/"), entry.mtime)
+
+
+def _escaped(entry: Entry) -> Entry:
+    """Overlay keeps xattrs of its own names for itself: those of a program it stores under a longer one."""
+    own = b"trusted.overlay."
+    names = {own + name if name.startswith(own) else name: value for name, value in entry.xattrs.items()}
+    return evolve(entry, xattrs={name.replace(own + own, own + b"overlay."): value for name, value in names.items()})
 
 
 def _make_room(tree: MountedTree, entry: Entry) -> None:

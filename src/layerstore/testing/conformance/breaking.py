@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import pytest
@@ -104,6 +104,8 @@ class Work:
     dead: Callable[[Trial], None]
     may_leave: frozenset[str] = frozenset({"home"})
     """Names of parts of `Remains` in which a failure may leave something."""
+    every: frozenset[str] = frozenset()
+    """Names of calls each of which is made to fail, by day too: what is below such an error is easily lost."""
     keeps_tree: bool = False
     """Is the layer's own tree compared with what it was?"""
 
@@ -249,6 +251,7 @@ WORK: Mapping[str, Work] = {
         done=_sealed,
         undone=_still_a_container,
         dead=_still_a_container,
+        every=frozenset({"getdents64", "openat2"}),
     ),
     "seal a staged layer": Work(
         ready=_filled,
@@ -273,6 +276,7 @@ WORK: Mapping[str, Work] = {
         undone=_unaltered,
         dead=_unaltered,
         may_leave=frozenset(),
+        every=frozenset({"getdents64", "openat2"}),
         keeps_tree=True,
     ),
 }
@@ -281,12 +285,12 @@ WORK: Mapping[str, Work] = {
 # --- where it is broken off ------------------------------------------------------------------------------------------
 
 
-def _chosen(calls: Iterable[Call], *, thorough: bool, middle: bool = False) -> list[tuple[str, int]]:
-    """Calls by name and number. By day the first and the last of each name, perhaps the middle."""
+def _chosen(calls: Iterable[Call], *, thorough: bool, every: Collection[str] = ()) -> list[tuple[str, int]]:
+    """Calls by name and number. By day the first, the middle and the last of each name, and all of those in `every`."""
     points: list[tuple[str, int]] = []
     for name, count in Counter(call.name for call in calls).items():
-        every = thorough or name in ("getdents64", "openat2")  # what is below such an error is easily lost
-        points += [(name, n) for n in range(count) if every or n in (0, count - 1) or (middle and n == count // 2)]
+        whole = thorough or name in every
+        points += [(name, n) for n in range(count) if whole or n in (0, count // 2, count - 1)]
     return points
 
 
@@ -316,7 +320,7 @@ class Breaking(Subject):
         self, bench: Bench, image: list[Layer], work: str, *, thorough: bool, keeps_times: bool
     ) -> None:
         part = WORK[work]
-        for point in _chosen(self._calls(part, bench, image), thorough=thorough):
+        for point in _chosen(self._calls(part, bench, image), thorough=thorough, every=part.every):
             for number in _errors(point[0], thorough=thorough):
                 trial = self._begin(part, bench, image, keeps_times=keeps_times)
                 try:
@@ -338,7 +342,7 @@ class Breaking(Subject):
         part = WORK[work]
         calls = [call for call in self._calls(part, bench, image) if call.alters]
         before = Remains.of(bench.driver)
-        for point in _chosen(calls, thorough=thorough, middle=True):
+        for point in _chosen(calls, thorough=thorough):
             trial = self._begin(part, bench, image, keeps_times=keeps_times)
             run = run_watched(partial(part.do, trial), _at(point, Death(), altering=True), names=[point[0]])
             if run.died:
