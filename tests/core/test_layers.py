@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
@@ -13,10 +14,12 @@ import pytest
 import layerstore
 from core.adding import Adder
 from layerstore.digest import ChainID, DiffID
-from layerstore.errors import Damaged, DepthExceeded, DigestMismatch, InvalidArchive, LayerstoreError
+from layerstore.driver import Layer
+from layerstore.errors import Damaged, DepthExceeded, DigestMismatch, InUse, InvalidArchive, LayerstoreError
 from layerstore.images import Image
 from layerstore.store import Store
 from layerstore.testing import trees
+from layerstore_overlay2 import Overlay2
 from support import images as make
 
 pytestmark = pytest.mark.root
@@ -331,6 +334,48 @@ def test_shared_layers_go_with_the_last_image(
     assert store._layers.has(two.chain_ids) == [True, True]
     store.remove_image("two")
     assert store._layers.has(one.chain_ids) == [False]
+    store.close()
+    assert leftovers() == []
+
+
+def test_layer_that_cannot_be_removed_keeps_no_other_from_going(
+    store: Store, add: Adder, base: bytes, upper: bytes, leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver may refuse with any error of this library: something is mounted in a layer, say."""
+    image = add(base, upper)
+    busy = store._layers.stack(image.chain_ids[1]).layers[0]
+    remove = Overlay2.remove
+
+    def refusing(driver: Overlay2, layer: Layer) -> None:
+        if layer == busy:
+            raise InUse("something is mounted in it", holders=(), remedy="Unmount it.")
+        remove(driver, layer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Overlay2, "remove", refusing)
+        with pytest.raises(InUse, match="mounted"):
+            image.remove()
+        store.wait()
+        assert [name for name in leftovers() if len(name) == 32] == [busy.key]
+    store.close()
+    with layerstore.open(config=store.config):  # it was noted that there is something left
+        pass
+    assert leftovers() == []
+
+
+def test_skeletons_go_without_room_for_another_name(
+    store: Store, add: Adder, base: bytes, leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = add(base)
+    rename = os.rename
+
+    def full(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+        if "skeletons" in os.fspath(source):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", full)
+    image.remove()
     store.close()
     assert leftovers() == []
 

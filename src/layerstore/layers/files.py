@@ -16,7 +16,7 @@ from attrs import frozen
 from layerstore import tar
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, Usage, look
-from layerstore.errors import Damaged, DriverFailed, KernelError, LayerstoreError
+from layerstore.errors import Damaged, LayerstoreError
 from layerstore.kernel.files import copy_root_attributes, syncfs
 from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write, relay
@@ -267,7 +267,7 @@ class LayerFiles(ABC):
         try:
             self.driver.remove(container)
             self._discard(container.key)
-        except (KernelError, DriverFailed):
+        except LayerstoreError:
             self._on_garbage()
             raise
 

@@ -18,8 +18,8 @@ from layerstore import tar
 from layerstore.changes import Changes
 from layerstore.digest import DiffID, Digest
 from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, look
-from layerstore.errors import DigestMismatch, DriverFailed, InvalidArchive, KernelError, LayerstoreError, named
-from layerstore.kernel.files import fsync_folder, syncfs
+from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, named
+from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.layers.files import Diff, LayerFiles, Staged, Told, counting, name_layer
 from layerstore.layers.relay import Write, relay
 from layerstore.session import Session
@@ -214,7 +214,7 @@ class Folders(LayerFiles):
             for deed in deeds:
                 try:
                     deed()
-                except (KernelError, DriverFailed) as error:
+                except LayerstoreError as error:
                     failures.append(error)
         if failures:
             self._on_garbage()
@@ -222,7 +222,9 @@ class Folders(LayerFiles):
                 raise failures[0]
 
     def drop_beside(self, key: LayerKey) -> None:
-        self._staged_skeleton(key).unlink(missing_ok=True)
+        staged = self._staged_skeleton(key)
+        with named("unlink", staged):
+            staged.unlink(missing_ok=True)
         for path in self._move_skeleton(key):
             self.session.discard(path)
 
@@ -257,11 +259,8 @@ class Folders(LayerFiles):
         for skeleton in (self._skeleton(key), tar.shadow_of(self._skeleton(key))):
             target = self.session.folder / f"{key}.{skeleton.suffix[1:] or 'skeleton'}.gone"
             with named("rename", skeleton):
-                try:
-                    os.rename(skeleton, target)
+                if move_away(skeleton, target):
                     moved.append(target)
-                except FileNotFoundError:
-                    pass
         return moved
 
     def _keep_skeleton(self, staged: LayerKey, key: LayerKey) -> None:
