@@ -558,6 +558,29 @@ def test_container_that_never_reached_the_disk_is_made_again(
             assert (root / "etc/passwd").exists()
 
 
+def test_container_that_cannot_be_made_again_stops_nobody_else(
+    store: Store, image: Image, settings: layerstore.Config, data_root: Path
+) -> None:
+    """Its size cannot be limited any more, say: then it says so itself, and the store opens."""
+    box = store.create_container(image, name="web")
+    Path(box.inspect()["GraphDriver"]["Data"]["UpperDir"]).parent.rename(data_root.with_name("lost"))
+    forget_boot(store)
+    with store._parts.database.write() as tx:
+        tx.execute("UPDATE containers SET size = 1 << 20")
+    refused = layerstore.DriverNotSupported("the size of a container cannot be limited")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("layerstore_overlay2.Overlay2._limit", lambda *_: throw(refused))
+        with layerstore.open(config=settings) as again:
+            assert [found.name for found in again.containers()] == ["web"]
+            with pytest.raises(layerstore.DriverNotSupported, match="cannot be limited"):
+                again.container("web").mount()
+            again.container("web").remove()
+
+
+def throw(error: Exception) -> None:
+    raise error
+
+
 def test_lost_container_that_was_used_is_told(
     store: Store, image: Image, settings: layerstore.Config, data_root: Path
 ) -> None:

@@ -22,7 +22,7 @@ from layerstore.containers.rows import Row
 from layerstore.database import Database, Transaction
 from layerstore.digest import ImageID
 from layerstore.driver import Layer, State
-from layerstore.errors import ConfigError, Damaged, DriverFailed, InUse, KernelError, NotFound
+from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, LayerstoreError, NotFound
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
@@ -237,7 +237,7 @@ class Containers:
                 try:
                     row, below = self.seen(container)
                     deed(row, below.layers)
-                except (NotFound, KernelError, Damaged):
+                except LayerstoreError:
                     pass  # it says so to whoever wants to use it
 
     def every(self) -> list[Row]:
