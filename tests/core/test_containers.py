@@ -424,6 +424,28 @@ def test_equal_commits_share_their_layer(store: Store, image: Image, data_root: 
     assert store.check(content=True) == []
 
 
+def test_equal_commit_takes_the_place_of_a_layer_that_is_damaged(
+    store: Store, add: Adder, image: Image, data_root: Path
+) -> None:
+    """Nobody has noticed the damage: what the container wrote must not go for it, on the same parents or others."""
+    other = add(make.layer(make.folder("./", mode=0o755)), name="other")
+    boxes = [store.create_container(base) for base in (image, image, other)]
+    for box in boxes:
+        with box.mount() as root:
+            (root / "new").write_text("same")
+            os.utime(root / "new", ns=(0, 10**18))
+            os.utime(root, ns=(0, 10**18))
+    first, *others = boxes
+    made = first.commit("made")
+    for box in others:
+        os.truncate(made.folders[made.chain_ids[-1]] / "new", 0)
+        assert box.commit().layers[-1] == made.layers[-1]
+        with box.mount() as root:
+            assert (root / "new").read_text() == "same"
+    # On other parents there is no layer to mend: the new one lies beside it.
+    assert {problem.layer for problem in store.check(content=True)} == {made.layers[-1]}
+
+
 def test_the_root_of_a_container_on_nothing_is_committed_as_it_is(store: Store) -> None:
     box = store.create_container()
     with box.mount() as root:

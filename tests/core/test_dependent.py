@@ -119,6 +119,43 @@ def test_what_stands_on_a_damaged_layer_is_made_anew(
     assert kept(data_root) == 2
 
 
+def test_what_stands_on_a_damaged_layer_is_made_anew_from_a_stream(
+    store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path
+) -> None:
+    """The stream is passed over where the store has a layer whole, though its tree has the damage of those below."""
+    image = add(base, upper, name="x")
+    archive = io.BytesIO()
+    store.save("x", archive)
+    bottom = data_root / "plain" / store._layers.stack(image.chain_ids[0]).layers[0].key
+    os.truncate(bottom / "tree/usr/tool", 0)
+
+    store.load(io.BytesIO(archive.getvalue()))
+
+    with image.mount() as root:
+        assert (root / "usr/tool").read_text() == "#!/bin/sh\n"
+    assert store.check(content=True) == []
+    store.prune()
+    assert kept(data_root) == 2
+
+
+def test_damage_found_while_a_layer_is_taken_from_the_store_is_remembered(
+    store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path
+) -> None:
+    image = add(base, upper)
+    file = data_root / "plain" / store._layers.stack(image.chain_ids[1]).layers[0].key / "tree/etc/new"
+    facts_of_it = file.stat()
+    file.write_text("old")
+    os.utime(file, ns=(facts_of_it.st_atime_ns, facts_of_it.st_mtime_ns))
+    other = make.layer(make.file("only", "here"))
+    with pytest.raises(layerstore.Damaged, match="etc/new"):
+        add(other, upper)
+
+    again = add(other, upper)
+
+    with again.mount() as root:
+        assert (root / "etc/new").read_text() == "new"
+
+
 def test_container_lives_and_is_committed(
     store: Store, add: Adder, base: bytes, read_back: Content, data_root: Path
 ) -> None:

@@ -81,24 +81,23 @@ class Images:
         staged: Mapping[DiffID, Staged],
         names: Sequence[str] = (),
         *,
-        parent: ImageID | None = None,
         trust: bool = False,
     ) -> Loaded:
         """Store an image whose layers were staged before, or are in the store. Those it does not use stay staged.
 
-        `parent` is the image that it was built on. `trust`: what is in the store is not looked at.
+        `trust`: what is in the store is not looked at, but for what is staged too. See `assembling`.
         """
         diff_ids = config_of.layers(config_of.read(config))
         tags = [reference.normalise(name) for name in names]
         with assembling(self._layers, diff_ids, "being loaded", offered=staged, trust=trust) as assembly:
-            return self._store(config, assembly, tags, parent)
+            return self._store(config, assembly, tags)
 
-    def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str], parent: ImageID | None = None) -> Loaded:
+    def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str]) -> Loaded:
         assembly.place()
         with self._database.write() as tx:
             assembly.record(tx)
             taken = rows.taken_by(tx, ImageID(of_bytes(config)), tags)
-            image = self._get(tx, rows.insert(tx, config, assembly.top, parent, tags))
+            image = self._get(tx, rows.insert(tx, config, assembly.top, None, tags))
         return Loaded.of(image, tags, taken)
 
     def _tell_known(self, assembly: Assembly, sources: Mapping[DiffID, LayerSource], progress: Progress) -> None:

@@ -37,8 +37,8 @@ def assembling(
 ) -> Iterator[Assembly]:
     """Begin to put a stack together, bottom to top: then `unpack`, `place`, and `record` in a transaction.
 
-    `offered` are layers that were staged before; those that are needed are used, the others stay staged. `trust`: do
-    not look whether what is there is whole, for it is in use anyway, and nothing but what is offered is made.
+    `offered` are layers that were staged before; those that are needed are used, the others stay staged. `trust`: of
+    what is there, look only whether that is whole for which an offered layer would be given up; nothing else is made.
     """
     layers.database.require_writable()
     layers.check_depth(len(diff_ids))
@@ -100,10 +100,9 @@ class Assembly:
             wanted += [("diff", str(one.diff.key)) for one in self._offered.values() if one.is_container]
             self._leases = rows.add_leases(tx, layers.session.name, wanted, purpose)
         candidates = [*found.values(), *(diff for diffs in stored.values() for diff in diffs)]
-        if trust:
-            whole = {diff.key for diff in candidates if not (diff.damaged and diff.diff_id in self._offered)}
-        else:
-            whole = self._whole(candidates)
+        trusted = [diff for diff in candidates if trust and diff.diff_id not in self._offered]
+        whole = {diff.key for diff in trusted}
+        whole |= self._whole([diff for diff in candidates if diff.key not in whole])
         self._plan = plan(levels, found, stored, whole, independent=self._files.independent)
         self._placing = placing_for(self._files, self._plan, self._consumed())
 
@@ -120,9 +119,13 @@ class Assembly:
         """
         placing = self._at_work()
         for diff_id in self._plan.missing:
-            if diff_id not in placing.staged and diff_id not in self._asked:
+            if diff_id not in placing.staged and diff_id not in self._asked and diff_id not in self._plan.copied:
                 raise InvalidArchive(f"layer {diff_id} is neither in the archive nor in the store", layer=diff_id)
-        self._stack = placing.place()
+        try:
+            self._stack = placing.place()
+        finally:
+            for key in placing.damaged:  # so the next load takes it in anew
+                self._layers.mark_damaged(key)
 
     def record(self, tx: Transaction) -> None:
         """Write the rows of what is new. Part of the caller's transaction."""

@@ -15,7 +15,7 @@ from io import FileIO
 
 from layerstore.digest import DiffID
 from layerstore.driver import Layer, LayerKey
-from layerstore.errors import LayerstoreError
+from layerstore.errors import Damaged, LayerstoreError
 from layerstore.kernel.files import Writeback
 from layerstore.layers.files import Diff, LayerFiles, Readable, Staged
 from layerstore.layers.plan import Plan
@@ -41,6 +41,8 @@ class Placing(ABC):
         """The keys of all that was made here, or given: what of it gets no row has to go."""
         self.fresh: Sequence[Diff] = ()
         """The diffs that are new, once they are kept."""
+        self.damaged: list[LayerKey] = []
+        """The keys of diffs of the store whose tars could not be read."""
 
     @abstractmethod
     def take_in(self, sources: Mapping[DiffID, LayerSource], progress: Progress | None) -> None:
@@ -70,6 +72,14 @@ class Placing(ABC):
         self.made += [diff.key for diff in kept]
         self.fresh = kept
         return {staged.diff.key: diff for (staged, _), diff in zip(self._placed, kept, strict=True)}
+
+    def _from_store(self, stored: Diff, parents: tuple[Layer, ...]) -> Staged:
+        """Take in what the store has, once more."""
+        try:
+            return self._files.rebuild(stored, parents, staged=False)
+        except Damaged:
+            self.damaged.append(stored.key)
+            raise
 
     def _note(self, staged: Staged) -> None:
         self.made.append(staged.diff.key)
@@ -141,8 +151,7 @@ class Apart(Placing):
                 return diff
         staged = self.staged.pop(diff_id, None)
         if staged is None:
-            origin, in_staging = (fresh[0], True) if fresh else (stored[0], False)
-            staged = files.rebuild(origin, parents, staged=in_staging)
+            staged = files.rebuild(fresh[0], parents, staged=True) if fresh else self._from_store(stored[0], parents)
             self._note(staged)
         settled = files.settle(staged, parents)
         self._note(settled)
@@ -172,11 +181,13 @@ class InTurn(Placing):
             with FileIO(staged.spool) as spooled:
                 taken = self._files.take_in(spooled, parents=parents, expected=diff_id, progress=told)
         elif stored := self._plan.shared.get(diff_id):
-            taken = self._files.rebuild(stored[0], parents, staged=False)
+            taken = self._from_store(stored[0], parents)
         elif twin is not None:  # an image that has the same layer twice: a source can be read once
             taken = self._files.rebuild(twin.diff, parents, staged=True)
+        elif source is None:
+            taken = self._from_store(self._plan.copied[diff_id], parents)
         else:
-            with self._sources[diff_id].open() as stream:
+            with source.open() as stream:
                 taken = self._files.take_in(stream, parents=parents, expected=diff_id, progress=told)
         self._note(taken)
         self._placed.append((taken, parents))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import LayerKey
@@ -25,14 +25,19 @@ class Level:
 
 @frozen
 class Plan:
-    """The levels, bottom to top, and the whole diffs that are kept of content that a level lacks."""
+    """The levels, bottom to top, and where content that a level lacks can be had.
+
+    `shared` are whole diffs of it, kept under other parents. `copied` are those that stand on a damaged layer, which
+    they hold a copy of: of no use as they are, but their tars can be read.
+    """
 
     levels: tuple[Level, ...]
     shared: Mapping[DiffID, tuple[Diff, ...]]
+    copied: Mapping[DiffID, Diff] = field(factory=dict)
 
     @property
     def missing(self) -> list[DiffID]:
-        """The content that is nowhere in the store, bottom to top, each once."""
+        """The content that is nowhere in the store, or only `copied`, bottom to top, each once."""
         wanted = [level.diff_id for level in self.levels if level.diff is None]
         return [diff_id for diff_id in dict.fromkeys(wanted) if not self.shared.get(diff_id)]
 
@@ -57,15 +62,18 @@ def plan(
     a damaged tree was copied from it: all above it is made anew.
     """
     decided: list[Level] = []
+    copied: dict[DiffID, Diff] = {}
     is_sound = True
     for level in levels:
         diff = found.get(level.chain)
         is_whole = diff is not None and diff.key in whole
         is_sound = is_sound and (is_whole or independent)
+        if diff is not None and is_whole and not is_sound:
+            copied[level.diff_id] = diff
         decided.append(evolve(level, diff=diff if is_whole and is_sound else None, has_row=diff is not None))
     shared = {
         diff_id: kept
         for diff_id, diffs in stored.items()
         if (kept := tuple(diff for diff in diffs if diff.key in whole))
     }
-    return Plan(tuple(decided), shared)
+    return Plan(tuple(decided), shared, copied)
