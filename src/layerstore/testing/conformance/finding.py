@@ -12,7 +12,7 @@ from layerstore.testing import edits as make
 from layerstore.testing.conformance.examples import BASE
 from layerstore.testing.conformance.subject import Subject, model_of
 from layerstore.testing.edits import Edit
-from layerstore.testing.tars import Entry, Kind, file, folder
+from layerstore.testing.tars import EPOCH, SECOND, Entry, Kind, file, folder, symlink
 from layerstore.testing.trees import listing
 from layerstore.testing.workbench import Workbench
 
@@ -114,6 +114,16 @@ class Finding(Subject):
             sealed = bench.seal(box, image)
             assert list(map(str, bench.changes(sealed, image))) == ["C /large"], f"at {at}, sealed"
             bench.remove(sealed)
+
+    def test_another_target_of_a_link_is_a_change(self, bench: Bench) -> None:
+        """Of the same length, and with the same time."""
+        image = bench.stack([symlink(b"link", b"one"), file(b"one", b"x")])
+        box = bench.container(image)
+        with bench.edit(box, image) as hand:
+            hand.unlink(b"link")
+            hand.symlink(b"link", b"two")
+            hand.utimes(b"link", EPOCH * SECOND)
+        assert list(map(str, bench.changes(box, image))) == ["C /link"]
 
     def test_the_same_bytes_again_are_no_change(self, bench: Bench) -> None:
         image = bench.stack([file(b"large", b"x" * SIZES[1])])
