@@ -138,8 +138,9 @@ class Capabilities:
 
     With the dialect MERGED a layer holds what its parents held: the core unpacks the layers of an image one after
     another, each on its parents. In each other dialect it unpacks several at once, and keeps equal diffs once, whatever
-    is below them. `max_depth`: how many layers one stack may have, the writable one not counted; None when there is no
-    limit.
+    is below them. Of a driver whose layers are no folders (`StorageDriver.layer_files`) it is the dialect of what
+    containers write. `max_depth`: how many layers one stack may have, the writable one not counted; None when there is
+    no limit.
     """
 
     dialect: Dialect

@@ -95,6 +95,7 @@ def open_parts(config: Config) -> Parts:
             data_root / "skeletons",
             lambda: facts.ask_for_recovery(database),
         )
+        undo.callback(storage.close)
         layers = Layers(database, locks, own, storage)
         images = Images(database, own, storage, layers, config.exec_root)
         containers = Containers(database, locks, own, storage, layers, images)

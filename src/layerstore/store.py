@@ -252,8 +252,8 @@ class Store:
     def write_layer(self, layer: ChainID | DiffID | str, write: Callable[[memoryview], object]) -> None:
         """Write the tar of a layer, given by its ChainID or DiffID, byte for byte as it came in.
 
-        What `write` is given is valid until it returns. The DiffID is verified: `Damaged` or `DigestMismatch` at the
-        end mean that what was written is worthless. Raises `NotFound`.
+        What `write` is given is valid until it returns. The DiffID is verified: `Damaged` at the end means that what
+        was written is worthless. Raises `NotFound`.
         """
         self._layers.give_out(self._layers.named(layer), write)
 

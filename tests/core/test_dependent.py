@@ -16,6 +16,7 @@ from layerstore import facts
 from layerstore.driver import Layer, State
 from layerstore.images import Image
 from layerstore.layers import garbage
+from layerstore.layers.folders import Folders
 from layerstore.store import Store
 from layerstore.testing.trees import listing
 from support import images as make
@@ -86,6 +87,21 @@ def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store:
 
     image = box.commit()
     with image.mount() as root:
+        assert (root / "file").read_text() == "x"
+
+
+def test_commit_that_fails_after_the_seal_leaves_nothing_sealed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = store.create_container()
+    with box.mount() as root:
+        (root / "file").write_text("x")
+    before = list(store._parts.storage.driver.keys())
+    with monkeypatch.context() as patched:
+        patched.setattr(Folders, "_keep_skeleton", lambda *_: os.rename("/nowhere/a", "/nowhere/b"))
+        with pytest.raises(FileNotFoundError):
+            box.commit()
+    assert list(store._parts.storage.driver.keys()) == before
+    assert store.check() == []
+    with box.commit().mount() as root:
         assert (root / "file").read_text() == "x"
 
 

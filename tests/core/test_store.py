@@ -13,6 +13,7 @@ import pytest
 
 import layerstore
 from core.adding import Adder
+from layerstore import facts
 from layerstore.errors import ConfigError, DriverMismatch, InUse, KernelError, NotFound, StoreClosed
 from layerstore.store import Store
 from support import images as make
@@ -208,6 +209,19 @@ def killed(settings: layerstore.Config) -> Callable[[str], None]:
         assert done.returncode == -9, done.stderr
 
     return until
+
+
+@pytest.mark.root
+def test_open_that_fails_gives_back_what_the_driver_holds(
+    store: Store, settings: layerstore.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    facts.ask_for_recovery(store._parts.database)
+    monkeypatch.setattr("layerstore_overlay2.Overlay2.close", lambda driver: closed.append(driver.name))
+    monkeypatch.setattr("layerstore.layers.garbage.sweep", lambda layers, _: (layers.files.driver.keys(), 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        layerstore.open(config=settings)
+    assert closed == ["overlay2"]
 
 
 @pytest.mark.root

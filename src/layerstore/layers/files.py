@@ -154,14 +154,14 @@ class LayerFiles(ABC):
     def keep(self, placed: Sequence[tuple[Staged, Sequence[Layer]]]) -> list[Diff]:
         """Make staged layers, bottom to top and each with its parents, committed ones; durable when this returns.
 
-        Parents may be among those before. The keys may be others afterwards.
+        Parents may be among those before. The keys may be others afterwards; on an error nothing is left under others.
         """
 
     # --- out ---
 
     @abstractmethod
     def give_out(self, stored: Diff, write: Write) -> None:
-        """Write the tar, byte for byte as it came. `Damaged`, `DigestMismatch`: what was written is void."""
+        """Write the tar, byte for byte as it came. Raises `Damaged`: then what was written is void."""
 
     @abstractmethod
     def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:

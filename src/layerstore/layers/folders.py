@@ -176,14 +176,18 @@ class Folders(LayerFiles):
         syncfs(self.driver.home)
         sealed: dict[LayerKey, LayerKey] = {}
         kept = []
-        for staged, parents in placed:
-            below = [Layer(sealed.get(parent.key, parent.key)) for parent in parents]
-            key = self.driver.seal(staged.layer, below)
-            sealed[staged.layer.key] = key
-            self._keep_skeleton(staged.layer.key, key)
-            kept.append(evolve(staged.diff, key=key))
-        with named("fsync", self.beside):
-            fsync_folder(self.beside)
+        try:
+            for staged, parents in placed:
+                below = [Layer(sealed.get(parent.key, parent.key)) for parent in parents]
+                key = self.driver.seal(staged.layer, below)
+                sealed[staged.layer.key] = key
+                self._keep_skeleton(staged.layer.key, key)
+                kept.append(evolve(staged.diff, key=key))
+            with named("fsync", self.beside):
+                fsync_folder(self.beside)
+        except BaseException:
+            self.drop([Layer(key) for staged_key, key in sealed.items() if key != staged_key], quietly=True)
+            raise
         return kept
 
     # --- out ---

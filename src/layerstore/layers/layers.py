@@ -136,7 +136,7 @@ class Layers:
     def give_out(self, chain_id: ChainID, write: Write) -> None:
         """The tar of a layer, byte for byte as it came in; its DiffID is verified.
 
-        Raises `Damaged` or `DigestMismatch`, and remembers it: the next load of the layer unpacks it anew.
+        Raises `Damaged`, and remembers it: the next load of the layer unpacks it anew.
         """
         with self.lease([("layer", chain_id)], "being read"):
             stored = self._one(chain_id)
