@@ -401,6 +401,18 @@ def test_commit_while_mounted_keeps_what_was_hashed(store: Store, image: Image) 
     assert store.check(content=True) == []
 
 
+def test_commit_without_descriptors_says_so(store: Store, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    box = store.create_container(image)
+    with box.mount() as root:
+        (root / "new").touch()
+        monkeypatch.setattr(os, "pipe2", refused)
+        with pytest.raises(KernelError, match="pipe2: Too many open files"):
+            box.commit()
+
+
 def test_commit_of_no_changes_has_the_same_layers(store: Store, image: Image) -> None:
     box = store.create_container(image)
     made = box.commit("made", instructions=["ENV A=b"])

@@ -11,8 +11,9 @@ import pytest
 
 from core.adding import Adder
 from layerstore.digest import of_bytes
-from layerstore.errors import Ambiguous, InUse, InvalidReference, NotFound
+from layerstore.errors import Ambiguous, InUse, InvalidReference, KernelError, NotFound
 from layerstore.images import Image
+from layerstore.kernel.mounts import unmount
 from layerstore.store import Store
 from support import images as make
 
@@ -109,9 +110,23 @@ def test_image_without_layers(store: Store, add: Adder) -> None:
     assert image.inspect()["GraphDriver"]["Data"] is None
     with image.mount() as root:
         assert os.listdir(root) == []
+        with pytest.raises(OSError, match="Read-only"):
+            (root / "x").touch()
+    assert not root.exists()
     with store.create_container(image) as box, box.mount() as root:
         (root / "x").write_text("x")
         assert [str(change) for change in box.changes()] == ["A /x"]
+
+
+def test_what_cannot_be_cleared_away_after_a_look_is_told(add: Adder, base: bytes) -> None:
+    looking = add(base).mount()
+    place = looking.__enter__()
+    unmount(place)
+    (place / "left").touch()
+    with pytest.raises(KernelError, match=r"rmdir .*not empty"):
+        looking.__exit__(None, None, None)
+    (place / "left").unlink()
+    place.rmdir()
 
 
 # --- names

@@ -27,8 +27,8 @@ from layerstore.images.config import History
 from layerstore.images.image import Image
 from layerstore.images.loaded import Loaded
 from layerstore.images.removal import Removal
-from layerstore.images.trees import Trees
-from layerstore.kernel.mounts import mount_id, unmount
+from layerstore.images.trees import EMPTY, Trees
+from layerstore.kernel.mounts import attach, mount_id, unmount
 from layerstore.layers import Layers, LayerSource, Progress, Staged, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import Assembly, assembling
@@ -223,6 +223,8 @@ class Images:
             try:
                 if stack:
                     attach_tree(self._storage, stack[0], stack[1:], place, read_only=True)
+                else:
+                    attach([EMPTY], place)
                 yield place
             finally:
                 self._detach(place)
@@ -235,7 +237,8 @@ class Images:
         try:
             if mount_id(place) is not None:
                 unmount(place)
-            place.rmdir()
+            with named("rmdir", place):
+                place.rmdir()
         except KernelError:
             facts.ask_for_recovery(self._database)
             raise

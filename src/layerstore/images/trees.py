@@ -25,7 +25,7 @@ from layerstore.session import Session
 if TYPE_CHECKING:
     from layerstore.images.image import Image
 
-_EMPTY = Mount("tmpfs", "layerstore", (("mode", "0755"), ("nr_inodes", "16")), read_only=True)
+EMPTY = Mount("tmpfs", "layerstore", (("mode", "0755"), ("nr_inodes", "16")), read_only=True)
 """What an image without layers is."""
 
 
@@ -57,7 +57,7 @@ class Trees:
         try:
             with ExitStack() as after:
                 try:
-                    tree = look(self._storage.driver, stack[0], stack[1:]) if stack else detached([_EMPTY])
+                    tree = look(self._storage.driver, stack[0], stack[1:]) if stack else detached([EMPTY])
                     root = after.enter_context(tree)
                 except (KernelError, DriverFailed):
                     self._storage.files.require(stack)

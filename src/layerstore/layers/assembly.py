@@ -20,8 +20,7 @@ from layerstore.layers import rows
 from layerstore.layers.files import Diff, Level, Staged, committed
 from layerstore.layers.layers import Layers
 from layerstore.layers.placing import Placing, placing_for
-from layerstore.layers.plan import Level as PlannedLevel
-from layerstore.layers.plan import Plan, plan
+from layerstore.layers.plan import Plan, Wanted, plan
 from layerstore.layers.sources import LayerSource, Progress
 from layerstore.locks import of_diff
 
@@ -61,7 +60,7 @@ class Assembly:
         self._files = layers.files
         self._offered = offered
         self._plan = Plan(
-            tuple(PlannedLevel(chain, name) for chain, name in zip(chain_ids(diff_ids), diff_ids, strict=True)), {}
+            tuple(Wanted(chain, name) for chain, name in zip(chain_ids(diff_ids), diff_ids, strict=True)), {}
         )
         self._asked: set[DiffID] = set()
         self._placing: Placing | None = None

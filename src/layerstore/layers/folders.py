@@ -20,6 +20,7 @@ from layerstore.digest import DiffID, Digest
 from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, look
 from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, named
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
+from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.layers.files import Diff, LayerFiles, Staged, Told, counting, name_layer
 from layerstore.layers.relay import Write, relay
 from layerstore.session import Session
@@ -233,7 +234,8 @@ class Folders(LayerFiles):
             self.session.discard(path)
 
     def keys_beside(self) -> Iterable[str]:
-        return [path.name.partition(".")[0] for path in self.beside.iterdir()]
+        with named("open", self.beside):
+            return [name.partition(".")[0] for name in os.listdir(self.beside)]
 
     def hand_over(self, keys: Iterable[LayerKey], beside: Path) -> None:
         for key in keys:
@@ -292,11 +294,8 @@ class Folders(LayerFiles):
             with self._merged(parents) as below:
                 yield below
             return
-        own = os.open(self.driver.tree(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with opened(self.driver.tree(layer), FOLDER) as own:
             yield own
-        finally:
-            os.close(own)
 
     def _export(self, stored: Diff, write: Write, *, staged: bool) -> None:
         skeleton = self._staged_skeleton(stored.key) if staged else self._skeleton(stored.key)

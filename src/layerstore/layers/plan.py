@@ -10,11 +10,11 @@ from layerstore.digest import ChainID, DiffID
 from layerstore.driver import LayerKey
 from layerstore.layers.files import Diff
 
-__all__ = ["Level", "Plan", "plan"]
+__all__ = ["Plan", "Wanted", "plan"]
 
 
 @frozen
-class Level:
+class Wanted:
     """One layer of the stack. `diff`: what it is made of, if that is there and whole; `has_row`: it has a row."""
 
     chain: ChainID
@@ -31,7 +31,7 @@ class Plan:
     they hold a copy of: of no use as they are, but their tars can be read.
     """
 
-    levels: tuple[Level, ...]
+    levels: tuple[Wanted, ...]
     shared: Mapping[DiffID, tuple[Diff, ...]]
     copied: Mapping[DiffID, Diff] = field(factory=dict)
 
@@ -48,7 +48,7 @@ class Plan:
 
 
 def plan(
-    levels: Sequence[Level],
+    levels: Sequence[Wanted],
     found: Mapping[ChainID, Diff],
     stored: Mapping[DiffID, Sequence[Diff]],
     whole: Collection[LayerKey],
@@ -61,7 +61,7 @@ def plan(
     parents, and `whole` the keys of those among both that have all their files. Without `independent`, what stands on
     a damaged tree was copied from it: all above it is made anew.
     """
-    decided: list[Level] = []
+    decided: list[Wanted] = []
     copied: dict[DiffID, Diff] = {}
     is_sound = True
     for level in levels:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 
+from layerstore.errors import named
+
 _CAPACITY = 1 << 20
 
 Write = Callable[[memoryview], object]
@@ -25,7 +27,8 @@ def relay(produce: Callable[[Write], object]) -> Iterator[FileIO]:
     When both sides fail, the producer's error is raised: the reader merely saw the end too early. A reader that leaves
     early stops the producer.
     """
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with named("pipe2"):
+        reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _CAPACITY)
     except PermissionError:
