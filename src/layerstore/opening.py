@@ -355,19 +355,27 @@ def _has_dead(parts: Parts) -> bool:
 
 
 def _recover(parts: Parts) -> None:
-    """Put in order what dead processes and former boots left. Others may do the same at the same time."""
+    """Put in order what dead processes and former boots left. Others may do the same at the same time.
+
+    What cannot be removed stops nobody: `check` tells of it, and the next `open` tries again.
+    """
     staging = parts.session.staging
     with session.dead(staging) as dead:
         parts.containers.recover()
         parts.images.recover()
         parts.layers.recover()
-        garbage.sweep(parts.layers, staging)
+        try:
+            garbage.sweep(parts.layers, staging)
+            is_swept = True
+        except LayerstoreError:
+            is_swept = False
         sweep_trials(parts)
         session.remove(staging, dead)
     with suppress(LayerstoreError):  # it is tried again by the next `open`, and `info` tells of it
         migration.remove_former(parts.config.data_root, parts.database, parts.locks, parts.session, parts.layers)
-    with parts.database.write(durable=False) as tx:
-        facts.put(tx, {"boot": boot_id()})
+    if is_swept:
+        with parts.database.write(durable=False) as tx:
+            facts.put(tx, {"boot": boot_id()})
 
 
 def sweep_trials(parts: Parts) -> None:

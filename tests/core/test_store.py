@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import layerstore
 from core.adding import Adder
 from layerstore import facts
+from layerstore.driver import Layer
 from layerstore.errors import ConfigError, DriverMismatch, InUse, KernelError, NotFound, StoreClosed
 from layerstore.store import Store
 from support import images as make
@@ -286,6 +288,31 @@ def test_removed_rows_whose_files_stayed_are_swept(
     killed("store._parts.storage.files.drop = die; store.remove_image('x')")
     store.close()
     assert len(leftovers()) > 1
+    layerstore.open(config=settings).close()
+    assert leftovers() == []
+
+
+@pytest.mark.root
+def test_garbage_that_cannot_be_removed_stops_nobody(
+    store: Store,
+    add: Adder,
+    base: bytes,
+    killed: Callable[[str], None],
+    settings: layerstore.Config,
+    leftovers: Leftovers,
+) -> None:
+    add(base, name="x")
+    killed("store._parts.storage.files.drop = die; store.remove_image('x')")
+    store.close()
+
+    def refused(_: object, layer: Layer) -> None:
+        raise KernelError("rename", errno.EIO, path=layer.key)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("layerstore_overlay2.Overlay2.remove", refused)
+        with layerstore.open(config=settings) as again:
+            assert again.images() == []
+            assert [problem.kind for problem in again.check()] == ["garbage"]
     layerstore.open(config=settings).close()
     assert leftovers() == []
 
