@@ -14,7 +14,7 @@ from attrs import frozen
 
 from layerstore.database import Database
 from layerstore.driver import Layer
-from layerstore.errors import Damaged, KernelError
+from layerstore.errors import Damaged, DriverFailed, KernelError
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import Damage, LayerFiles, Level
@@ -88,8 +88,8 @@ class _Look:
         """What is wrong with it."""
         try:
             damages = self._damages(stored, content=content)
-        except KernelError as error:
-            # The disk may fail, or the process lack something: a problem, but none that unpacking anew mends for sure.
+        except (KernelError, DriverFailed) as error:
+            # Disk or driver may fail, or the process lack something: a problem, but none that unpacking anew surely mends.
             if self._has_row(stored):
                 what = error.message.removeprefix(f"layer {stored.diff_id}: ")
                 yield Problem("damaged layer", f"{stored.diff_id}: {what}", stored.diff_id, error.path)

@@ -275,6 +275,17 @@ def test_damage_that_only_reading_finds(store: Store, add: Adder, base: bytes, d
     assert store.check(content=True) == []
 
 
+def test_check_goes_on_where_the_driver_fails_at_a_layer(
+    store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = add(base, upper)
+    damage(data_root, store, image, "usr/tool").unlink()
+    odd = store._layers.stack(image.chain_ids[1]).layers[0]
+    tree = Overlay2.tree
+    monkeypatch.setattr(Overlay2, "tree", lambda driver, layer: 1 / 0 if layer == odd else tree(driver, layer))
+    assert {problem.layer for problem in store.check()} == set(image.layers)
+
+
 def test_damage_found_while_giving_out_is_remembered(store: Store, add: Adder, base: bytes, data_root: Path) -> None:
     image = add(base)
     damage(data_root, store, image, "usr/tool").write_bytes(b"#!/bin/no\n")
