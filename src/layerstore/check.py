@@ -89,7 +89,7 @@ class _Look:
         try:
             damages = self._damages(stored, content=content)
         except (KernelError, DriverFailed) as error:
-            # Disk or driver may fail, or the process lack something: a problem, but none that unpacking anew surely mends.
+            # Disk or driver may fail, or the process lack something: a problem, but unpacking anew may not mend it.
             if self._has_row(stored):
                 what = error.message.removeprefix(f"layer {stored.diff_id}: ")
                 yield Problem("damaged layer", f"{stored.diff_id}: {what}", stored.diff_id, error.path)
