@@ -217,8 +217,9 @@ class StorageDriver(ABC):
     def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
         """The recipe that shows `layer` on `parents` as one tree: data, and nothing is made. See `prepare`.
 
-        The core mounts it, and unmounts it. `read_only` works for each layer, and while a writable
-        mount of it exists; the writable recipe is asked for only for layers that are WRITABLE.
+        The core mounts it, and unmounts it. What a `Mount` says is told where it is defined, in
+        `layerstore.kernel.mounts.recipe`. `read_only` works for each layer, and while a writable mount of it exists;
+        the writable recipe is asked for only for layers that are WRITABLE.
         """
 
     @abstractmethod
@@ -228,6 +229,10 @@ class StorageDriver(ABC):
         The core has unmounted the layer and synced its filesystem. Returns the key of the committed layer: that of
         `layer`, or the same with a suffix when the driver had to make a new object (a snapshot); the core then removes
         the old one. Until the row is written a writable layer must still be usable as what it was.
+
+        In a dialect with marks a sealed tree holds what changed and no more, so that it means the same on any parents.
+        An upper directory of overlay holds more: `layerstore.changes.make_exact` takes that away. What `seal` alters it
+        syncs.
         """
 
     @abstractmethod
@@ -246,7 +251,9 @@ class StorageDriver(ABC):
     def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         """What `layer` changes against `parents`, exactly: bytes, attributes and xattrs. The layer may be mounted.
 
-        The default reads both trees, in full.
+        The default reads both trees, in full. In a dialect with marks it says `sealable=False`: the core then copies
+        what changed at each commit, and never seals a container. `layerstore.changes.overlay_changes` reads an upper
+        directory of overlay instead.
         """
         with ExitStack() as opened:
             new = opened.enter_context(look(self, layer, parents))
