@@ -107,7 +107,9 @@ def in_full(driver: Btrfs, layer: Layer, parent: Layer) -> Changes:
 
 
 def everything(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    """All paths but the notes of quota groups: where quotas are on, the kernel lets go of those in its own time."""
+    found = (path for path in folder.rglob("*") if path.parent.name != "quotas")
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 EMPTY = ["mnt", "quotas", "subvolumes"]
@@ -445,8 +447,10 @@ def test_default_limit_and_least_one(driver: Maker, disk: Path) -> None:
     write(home.tree(staged(home)) / "big", 16 << 20)  # an image is not limited
 
 
-def test_a_size_is_refused_where_there_can_be_no_quotas(driver: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = driver()
+def test_a_size_is_refused_where_there_can_be_no_quotas(
+    driver: Maker, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = driver(disk)
 
     def refuse(*_: object) -> QuotaState:
         raise KernelError("ioctl(BTRFS_IOC_QUOTA_CTL)", errno.EOPNOTSUPP)

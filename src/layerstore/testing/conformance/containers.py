@@ -224,6 +224,7 @@ class Containers(Subject):
     ) -> None:
         """Overlay does that, without a word, where it cannot write to its work directory."""
         box = bench.container(image)
+        bench.driver.prepare(box, image, read_only=False)
         work = bench.work_folder(box, image)
         if work is None:
             pytest.skip("no mount of it has a work directory")
