@@ -20,6 +20,7 @@ from attrs import evolve
 
 import layerstore
 from core.adding import Adder
+from layerstore.driver import Layer, LayerKey
 from layerstore.errors import (
     Ambiguous,
     ConfigError,
@@ -33,6 +34,7 @@ from layerstore.errors import (
 from layerstore.images import Image
 from layerstore.kernel.mounts import Mount, mount_id, mounts_below
 from layerstore.store import Store
+from layerstore_overlay2 import Overlay2
 from support import images as make
 
 pytestmark = pytest.mark.root
@@ -398,6 +400,27 @@ def test_commit_while_mounted_keeps_what_was_hashed(store: Store, image: Image) 
         assert (root / "new").read_text() == "one"
         assert not (root / "etc/group").exists()
     assert [str(change) for change in box.changes()] == ["C /etc", "D /etc/group", "A /new"]
+    assert store.check(content=True) == []
+
+
+def test_layer_may_be_mended_while_a_container_on_it_is_committed(
+    store: Store, add: Adder, image: Image, base: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = store.create_container(image)
+    write(box, "new", "n")
+    seal = Overlay2.seal
+
+    def then_mend(driver: Overlay2, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
+        sealed = seal(driver, layer, parents)
+        if not layer.is_staged:
+            os.truncate(image.folders[image.chain_ids[0]] / "usr/tool", 0)
+            add(base)
+        return sealed
+
+    monkeypatch.setattr(Overlay2, "seal", then_mend)
+    with box.commit().mount() as root:
+        assert (root / "usr/tool").read_text() == "#!/bin/sh\n"
+        assert (root / "new").read_text() == "n"
     assert store.check(content=True) == []
 
 

@@ -133,7 +133,8 @@ class Assembly:
         parent: ChainID | None = None
         for level, diff in zip(self._plan.levels, self._stack, strict=True):
             there = rows.find(tx, [level.chain]).get(level.chain)
-            if there is None or (there.key != diff.key and level.has_row):
+            # What was there already may have been mended meanwhile by somebody else: theirs stays.
+            if there is None or (there.key != diff.key and level.has_row and level.diff is None):
                 if (new := fresh.pop(diff.key, None)) is not None:
                     rows.insert_diff(tx, new)
                 if there is None:
