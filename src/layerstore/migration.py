@@ -182,17 +182,17 @@ class Migration:
     def _chains(self) -> dict[ChainID, list[DiffID]]:
         """Every layer, parents first, with the content of its stack, bottom to top."""
         with self._database.read() as tx:
-            rows = layer_rows.contents(tx)
+            rows = layer_rows.all_kept(tx)
         found: dict[ChainID, list[DiffID]] = {}
         for chain in rows:
             way: list[ChainID] = []
             at: ChainID | None = chain
             while at is not None and at not in found:
                 way.append(at)
-                at = rows[at][0]
+                at = rows[at].parent
             for one in reversed(way):
-                parent, name = rows[one]
-                found[one] = [*(found[parent] if parent is not None else ()), name]
+                parent = rows[one].parent
+                found[one] = [*(found[parent] if parent is not None else ()), rows[one].diff_id]
         return found
 
     def _boxes(self) -> list[Row]:

@@ -17,6 +17,7 @@ from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer
 from layerstore.errors import Damaged, DepthExceeded, DigestMismatch, InUse, InvalidArchive, LayerstoreError
 from layerstore.images import Image
+from layerstore.layers import rows
 from layerstore.store import Store
 from layerstore.testing import trees
 from layerstore_overlay2 import Overlay2
@@ -32,6 +33,13 @@ def given_out(store: Store, chain: ChainID) -> bytes:
     out = bytearray()
     store.write_layer(chain, out.extend)
     return bytes(out)
+
+
+def known(store: Store, chains: Sequence[ChainID]) -> list[bool]:
+    """Which of these layers have a row, and are not noted as damaged."""
+    with store._parts.database.read() as tx:
+        found = rows.find(tx, chains)
+    return [chain in found and not found[chain].damaged for chain in chains]
 
 
 def diffs(store: Store, data_root: Path) -> int:
@@ -291,9 +299,9 @@ def test_damage_found_while_giving_out_is_remembered(store: Store, add: Adder, b
     damage(data_root, store, image, "usr/tool").write_bytes(b"#!/bin/no\n")
     with pytest.raises(Damaged, match="usr/tool"):
         given_out(store, image.chain_ids[0])
-    assert store._layers.has(image.chain_ids) == [False]
+    assert known(store, image.chain_ids) == [False]
     add(base)
-    assert store._layers.has(image.chain_ids) == [True]
+    assert known(store, image.chain_ids) == [True]
     assert given_out(store, image.chain_ids[0]) == base
 
 
@@ -331,10 +339,10 @@ def test_leased_layer_outlives_its_image(store: Store, add: Adder, base: bytes) 
     image = add(base)
     with store._layers.lease([("layer", image.chain_ids[0])], "a test"):
         image.remove()
-        assert store._layers.has(image.chain_ids) == [True]
+        assert known(store, image.chain_ids) == [True]
         assert given_out(store, image.chain_ids[0]) == base
     store.prune()
-    assert store._layers.has(image.chain_ids) == [False]
+    assert known(store, image.chain_ids) == [False]
 
 
 def test_shared_layers_go_with_the_last_image(
@@ -342,9 +350,9 @@ def test_shared_layers_go_with_the_last_image(
 ) -> None:
     one, two = add(base, name="one"), add(base, upper, name="two")
     store.remove_image("one")
-    assert store._layers.has(two.chain_ids) == [True, True]
+    assert known(store, two.chain_ids) == [True, True]
     store.remove_image("two")
-    assert store._layers.has(one.chain_ids) == [False]
+    assert known(store, one.chain_ids) == [False]
     store.close()
     assert leftovers() == []
 

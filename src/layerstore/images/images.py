@@ -131,13 +131,13 @@ class Images:
     def all(self) -> list[Image]:
         """All images, the newest first."""
         with self._database.read() as tx:
-            found, tags, layers = rows.every(tx), rows.all_tags(tx), layer_rows.sizes(tx)
+            found, tags, layers = rows.every(tx), rows.all_tags(tx), layer_rows.all_kept(tx)
         images = []
         for row in sorted(found, key=_age, reverse=True):
             size, chain = 0, row.chain_id
             while chain is not None:
-                chain, own = layers[chain]
-                size += own
+                size += layers[chain].size
+                chain = layers[chain].parent
             images.append(self._image(row, tags.get(row.id, []), size))
         return images
 

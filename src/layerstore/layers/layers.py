@@ -113,12 +113,6 @@ class Layers:
 
     # --- what there is ---
 
-    def has(self, chain_ids: Sequence[ChainID]) -> list[bool]:
-        """Which of these layers are known, and not known to be damaged."""
-        with self.database.read() as tx:
-            found = rows.find(tx, chain_ids)
-        return [chain in found and not found[chain].damaged for chain in chain_ids]
-
     def named(self, name: str) -> ChainID:
         """A layer that has this ChainID, or this DiffID. Raises `NotFound`."""
         with self.database.read() as tx:

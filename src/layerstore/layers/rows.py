@@ -150,8 +150,11 @@ class Kept:
 
 
 def all_kept(tx: Transaction) -> dict[ChainID, Kept]:
-    """Every layer."""
-    query = "SELECT l.chain_id, l.parent, l.key, d.diff_id, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+    """Every layer, in the order of the ChainIDs."""
+    query = (
+        "SELECT l.chain_id, l.parent, l.key, d.diff_id, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+        " ORDER BY l.chain_id"
+    )
     return {
         ChainID(chain): Kept(None if parent is None else ChainID(parent), LayerKey(key), DiffID(diff_id), size)
         for chain, parent, key, diff_id, size in tx.execute(query)
@@ -196,21 +199,6 @@ def set_damaged(tx: Transaction, key: LayerKey, *, damaged: bool) -> None:
 def total_size(tx: Transaction) -> int:
     """The bytes of the tars of all diffs."""
     return int(tx.execute("SELECT coalesce(sum(size), 0) FROM diffs").fetchone()[0])
-
-
-def contents(tx: Transaction) -> dict[ChainID, tuple[ChainID | None, DiffID]]:
-    """Every layer, with its parent and its content."""
-    query = "SELECT l.chain_id, l.parent, d.diff_id FROM layers l JOIN diffs d ON d.key = l.key ORDER BY l.chain_id"
-    return {
-        ChainID(chain): (None if parent is None else ChainID(parent), DiffID(name))
-        for chain, parent, name in tx.execute(query)
-    }
-
-
-def sizes(tx: Transaction) -> dict[ChainID, tuple[ChainID | None, int]]:
-    """Every layer, with its parent and the bytes of its own tar."""
-    query = "SELECT l.chain_id, l.parent, d.size FROM layers l JOIN diffs d ON d.key = l.key"
-    return {ChainID(chain): (parent, int(size)) for chain, parent, size in tx.execute(query)}
 
 
 def release(tx: Transaction, chain_id: ChainID | None) -> tuple[list[ChainID], list[LayerKey]]:
