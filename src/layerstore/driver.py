@@ -290,23 +290,30 @@ def look(driver: StorageDriver, layer: Layer, parents: Sequence[Layer]) -> Itera
         yield tree
 
 
+_BLAME = "the storage driver "
+"""What all begin with that is told of a driver."""
+
+
 @contextmanager
 def blamed(driver: str, deed: str, layer: Layer | None = None) -> Iterator[None]:
     """While inside, whatever a driver raises becomes an error of this library: see the table above.
 
-    `deed` completes "could not …". What is a `LayerstoreError` already passes, and is told its layer.
+    `deed` completes "could not …". What a system call refused is told so much more; any other `LayerstoreError` has
+    words of its own, and passes. Each is told its layer.
     """
     key = None if layer is None else layer.key
-    what = f"the storage driver {driver} could not {deed}" + ("" if key is None else f" layer {key}")
+    what = f"{_BLAME}{driver} could not {deed}" + ("" if key is None else f" layer {key}")
     try:
         yield
     except LayerstoreError as error:
         error.layer = error.layer or key
+        if isinstance(error, KernelError) and not error.message.startswith(_BLAME):
+            error.message = f"{what}: {error.message}"
         raise
     except OSError as error:
-        number = error.errno or errno.EIO
-        failure = KernelError(what, number, path=file_of(error), layer=key)
-        raise failure from error
+        path = file_of(error)
+        call = what if path is None else f"{what}:"
+        raise KernelError(call, error.errno or errno.EIO, path=path, layer=key) from error
     except Exception as error:
         raise _failure(what, driver, key, error) from error
 

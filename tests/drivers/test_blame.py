@@ -21,7 +21,7 @@ def test_a_refused_call_of_python_is_one_of_the_kernel(tmp_path: Path) -> None:
         os.mkdir(tmp_path / "missing" / "folder")
 
     assert (
-        str(caught.value) == f"{WHAT} {tmp_path}/missing/folder: No such file or directory\n{remedy_for(errno.ENOENT)}"
+        str(caught.value) == f"{WHAT}: {tmp_path}/missing/folder: No such file or directory\n{remedy_for(errno.ENOENT)}"
     )
     assert (caught.value.errno, caught.value.layer) == (errno.ENOENT, LAYER.key)
     assert caught.value.path == f"{tmp_path}/missing/folder"
@@ -74,3 +74,11 @@ def test_an_error_of_this_library_passes_and_is_told_its_layer() -> None:
 
     assert caught.value is raised
     assert caught.value.layer == LAYER.key
+
+
+def test_a_refusal_of_the_kernel_is_told_the_driver_and_what_it_did_once() -> None:
+    with pytest.raises(KernelError) as caught, blamed("outer", "mount"), blamed("mine", "create", LAYER):
+        raise KernelError("copy_file_range", errno.ENOSPC, path="/x")
+
+    assert caught.value.message == f"{WHAT}: copy_file_range /x: No space left on device"
+    assert (caught.value.errno, caught.value.path, caught.value.layer) == (errno.ENOSPC, "/x", LAYER.key)
