@@ -115,11 +115,12 @@ class Session:
         while (path := self._doomed.get()) is not None:
             try:
                 remove_tree(path)
-            except KernelError:
+            except (KernelError, MemoryError):
                 pass  # `close` tries again, and says so; else the next `open` does
-            with self._idle:
-                self._waiting -= 1
-                self._idle.notify_all()
+            finally:
+                with self._idle:
+                    self._waiting -= 1
+                    self._idle.notify_all()
 
     def close(self) -> None:
         """Wait for what is being deleted, and leave no folder behind."""

@@ -233,7 +233,7 @@ class TarFiles(LayerFiles):
         pass
 
     def _tar(self, layer: Layer) -> Path:
-        return self.driver.tree(layer).with_name(_TAR)
+        return self.driver.folder(layer) / _TAR
 
 
 def left_mounted(home: Path) -> list[Path]:

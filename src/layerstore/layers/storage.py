@@ -77,6 +77,12 @@ class Answering(StorageDriver):
         self.capabilities = driver.capabilities  # type: ignore[misc]
         self.layer_files = driver.layer_files  # type: ignore[misc]
 
+    def __getattr__(self, name: str) -> Any:
+        # What a driver has beyond the interface is for the way of keeping layers that comes with it.
+        if name == "_driver":
+            raise AttributeError(name)
+        return getattr(self._driver, name)
+
     def probe(self, home: Path, options: Any) -> Backing:  # type: ignore[override]  # it has no class to be asked
         with blamed(self.name, "look at its home"):
             return self._driver.probe(home, options)
