@@ -175,19 +175,18 @@ class Folders(LayerFiles):
         if not placed:
             return []
         syncfs(self.driver.home)
-        sealed: dict[LayerKey, LayerKey] = {}
+        sealed: dict[LayerKey, Layer] = {}
         kept = []
         try:
             for staged, parents in placed:
-                below = [Layer(sealed.get(parent.key, parent.key)) for parent in parents]
-                key = self.driver.seal(staged.layer, below)
-                sealed[staged.layer.key] = key
+                key = self.driver.seal(staged.layer, [sealed.get(parent.key, parent) for parent in parents])
+                sealed[staged.layer.key] = Layer(key)
                 self._keep_skeleton(staged.layer.key, key)
                 kept.append(evolve(staged.diff, key=key))
             with named("fsync", self.beside):
                 fsync_folder(self.beside)
         except BaseException:
-            self.drop([Layer(key) for staged_key, key in sealed.items() if key != staged_key], quietly=True)
+            self.drop([layer for key, layer in sealed.items() if layer.key != key], quietly=True)
             raise
         return kept
 

@@ -51,13 +51,15 @@ class Placing(ABC):
     def place(self) -> tuple[Diff, ...]:
         """Lay each level on those below it, and keep what is new; the diffs of all levels, bottom to top."""
         below: list[Diff] = []  # nearest first
-        on_their_way: dict[LayerKey, Layer] = {}
+        known: dict[LayerKey, Layer] = {}  # of what is below: staged, or there before
         for level in self._plan.levels:
             diff = level.diff
             if diff is None:
-                parents = tuple(on_their_way.get(key, Layer(key)) for key in visible(below))
-                diff = self._laid(level.diff_id, parents)
-                on_their_way |= {staged.layer.key: staged.layer for staged, _ in self._placed}
+                diff = self._laid(level.diff_id, tuple(known[key] for key in visible(below)))
+                if self._placed:
+                    newest = self._placed[-1][0].layer
+                    known[newest.key] = newest
+            known.setdefault(diff.key, Layer(diff.key))
             below.insert(0, diff)
         sealed = self._kept()
         return tuple(sealed.get(diff.key, diff) for diff in reversed(below))
