@@ -32,7 +32,7 @@ before and writes the database row after. What lies in the home without a row is
 Errors
 ------
 
-A method that fails leaves the home as it was, and nothing in staging that is in the way. What it may raise:
+A method that fails leaves the home as it was, and a `create` that fails nothing in staging either. What it may raise:
 
 ==================  ====================================================================================================
 DriverNotSupported  `probe`: it cannot work here, with the reason and what the user could do about it. `create`: a
