@@ -1,7 +1,7 @@
 # Each target makes its own virtual environment and installs what it needs, system packages included.
 # Where it needs root and is not, it says so and uses sudo.
 
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo test torture lint bench clean
 
 PYTEST_ARGS ?= -n auto --dist worksteal
 BENCH_ARGS ?=
@@ -9,6 +9,7 @@ BENCH_ARGS ?=
 help:
 	@echo 'make demo     builds an image of real Debian packages, layer by layer, and shows what layers are'
 	@echo 'make test     runs the tests (PYTEST_ARGS="tests/core -k mount" chooses some)'
+	@echo 'make torture  the tests by night: many more examples, every point of failure, every fault of the list; hours'
 	@echo 'make lint     ruff, clang-format, mypy, import-linter'
 	@echo 'make bench    measures against the peers: BENCH_ARGS="--images FOLDER" (see benchmarks/README.md)'
 	@echo 'make venv     only the virtual environment, with the extension built'
@@ -25,6 +26,10 @@ demo:
 test:
 	@tools/prepare test
 	@tools/as-root 'The tests mount filesystems' .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+torture:
+	@tools/prepare test
+	@tools/as-root 'The tests mount filesystems' env HYPOTHESIS_PROFILE=nightly .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 lint:
 	@tools/prepare lint
