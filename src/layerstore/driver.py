@@ -59,6 +59,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
+from types import TracebackType
 from typing import Any, ClassVar, NewType
 
 from attrs import frozen
@@ -294,28 +295,40 @@ _BLAME = "the storage driver "
 """What all begin with that is told of a driver."""
 
 
-@contextmanager
-def blamed(driver: str, deed: str, layer: Layer | None = None) -> Iterator[None]:
+class blamed:
     """While inside, whatever a driver raises becomes an error of this library: see the table above.
 
     `deed` completes "could not …". What a system call refused is told so much more; any other `LayerstoreError` has
-    words of its own, and passes. Each is told its layer.
+    words of its own, and passes. Each is told its layer. A class, for it is on the way of all that a driver does.
     """
-    key = None if layer is None else layer.key
-    what = f"{_BLAME}{driver} could not {deed}" + ("" if key is None else f" layer {key}")
-    try:
-        yield
-    except LayerstoreError as error:
-        error.layer = error.layer or key
-        if isinstance(error, KernelError) and not error.message.startswith(_BLAME):
-            error.message = f"{what}: {error.message}"
-        raise
-    except OSError as error:
-        path = file_of(error)
-        call = what if path is None else f"{what}:"
-        raise KernelError(call, error.errno or errno.EIO, path=path, layer=key) from error
-    except Exception as error:
-        raise _failure(what, driver, key, error) from error
+
+    __slots__ = ("_deed", "_driver", "_key")
+
+    def __init__(self, driver: str, deed: str, layer: Layer | None = None) -> None:
+        self._driver = driver
+        self._deed = deed
+        self._key = None if layer is None else layer.key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception):
+            return
+        key = self._key
+        what = f"{_BLAME}{self._driver} could not {self._deed}" + ("" if key is None else f" layer {key}")
+        if isinstance(error, LayerstoreError):
+            error.layer = error.layer or key
+            if isinstance(error, KernelError) and not error.message.startswith(_BLAME):
+                error.message = f"{what}: {error.message}"
+        elif isinstance(error, OSError):
+            path = file_of(error)
+            call = what if path is None else f"{what}:"
+            raise KernelError(call, error.errno or errno.EIO, path=path, layer=key) from error
+        else:
+            raise _failure(what, self._driver, key, error) from error
 
 
 def _failure(what: str, driver: str, key: LayerKey | None, error: Exception) -> DriverFailed:
