@@ -117,8 +117,9 @@ class _Layer:
     """A tar in the making, in a file that has no name."""
 
     def __init__(self) -> None:
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=4 << 20)  # noqa: SIM115 - closed by `_archive`
-        self._tar = tarfile.open(fileobj=self.file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - see `done`
+        # It outlives this function: `_archive` closes it, once the layer is in the archive.
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=4 << 20)  # noqa: SIM115
+        self._tar = tarfile.TarFile(fileobj=self.file, mode="w", format=tarfile.PAX_FORMAT)
         self._folders: set[str] = set()
 
     def folder(self, name: str) -> None:

@@ -232,8 +232,8 @@ def _path(ctx: click.Context | None) -> str:
     return PROGRAM if ctx is None else ctx.command_path
 
 
-def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
-    if value and not ctx.resilient_parsing:
+def _version(ctx: click.Context, _: click.Parameter, asked: object) -> None:
+    if asked and not ctx.resilient_parsing:
         from layerstore.cli.facts import version_line
 
         output.lines([version_line()])

@@ -134,14 +134,14 @@ class TarWriter:
 @contextmanager
 def writing(stream: BinaryIO) -> Iterator[TarWriter]:
     """A tar in PAX format. Its end is written on the way out, unless by an error."""
-    tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - an error must not end it
-    try:
-        yield TarWriter(tar)
-        with _named(None):
-            tar.close()
-    except BaseException:
-        cast(Any, tar.fileobj).closed = True  # else it would write on when it is collected
-        raise
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        try:
+            yield TarWriter(tar)
+            with _named(None):
+                tar.close()
+        except BaseException:
+            cast(Any, tar.fileobj).closed = True  # else it would write what it still has, after an error
+            raise
 
 
 def _info(entry: Entry) -> tarfile.TarInfo:

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from attrs import evolve
@@ -211,9 +212,9 @@ class Folders(LayerFiles):
         failures: list[LayerstoreError] = []
         for layer in layers:
             deeds: list[Callable[[], object]] = [
-                lambda layer=layer: self.driver.remove(layer),  # type: ignore[misc]
-                lambda layer=layer: self._move_skeleton(layer.key),  # type: ignore[misc]
-                lambda layer=layer: self._discard(layer.key),  # type: ignore[misc]
+                partial(self.driver.remove, layer),
+                partial(self._move_skeleton, layer.key),
+                partial(self._discard, layer.key),
             ]
             for deed in deeds:
                 try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from layerstore.changes import Changes
 from layerstore.driver import Backing, Layer, LayerKey, Mount, StorageDriver, Usage, blamed
@@ -17,7 +17,7 @@ from layerstore.errors import DriverNotFound
 from layerstore.layers.files import LayerFiles
 from layerstore.session import Session
 
-__all__ = ["Answering", "Storage", "files_of"]
+__all__ = ["Answering", "Storage"]
 
 
 class Storage:
@@ -36,14 +36,19 @@ class Storage:
         self._on_garbage = on_garbage
 
     @cached_property
+    def _own(self) -> StorageDriver:
+        return self._open_driver()
+
+    @cached_property
     def driver(self) -> StorageDriver:
         """The store's driver; it needs this process's staging folder."""
-        return Answering(self._open_driver())
+        return Answering(self._own)
 
     @cached_property
     def files(self) -> LayerFiles:
         """The files of the layers."""
-        return files_of(self.driver, self._session, self._beside, self._on_garbage)
+        kind = _way_of(self._own)
+        return kind(self.driver, self._session, self._beside, self._on_garbage)
 
     def close(self) -> None:
         """Give back what the driver holds, if there is one."""
@@ -51,7 +56,7 @@ class Storage:
             self.driver.close()
 
 
-def files_of(driver: StorageDriver, session: Session, beside: Path, on_garbage: Callable[[], None]) -> LayerFiles:
+def _way_of(driver: StorageDriver) -> type[LayerFiles]:
     """The way in which layers are kept with a driver (`StorageDriver.layer_files`). Raises `DriverNotFound`."""
     module, _, name = driver.layer_files.partition(":")
     try:
@@ -61,29 +66,25 @@ def files_of(driver: StorageDriver, session: Session, beside: Path, on_garbage: 
             f"the way in which {driver.name} keeps layers cannot be imported: {driver.layer_files}: {error}",
             remedy="Install the package that it is in, or mend it.",
         ) from error
-    return kind(driver, session, beside, on_garbage)
+    return kind
 
 
 class Answering(StorageDriver):
     """A driver that answers for another: what that raises becomes what the interface says (`driver.blamed`)."""
 
-    name: ClassVar[str] = ""  # each has its driver's
-    options: ClassVar[type] = object
-
     def __init__(self, driver: StorageDriver) -> None:
         super().__init__(driver.home, driver.staging, driver.settings)
         self._driver = driver
-        self.name = driver.name  # type: ignore[misc]
-        self.capabilities = driver.capabilities  # type: ignore[misc]
-        self.layer_files = driver.layer_files  # type: ignore[misc]
 
     def __getattr__(self, name: str) -> Any:
-        # What a driver has beyond the interface is for the way of keeping layers that comes with it.
+        # `name`, `capabilities` and `options` are the driver's own; and what it has beyond the interface is for the way
+        # of keeping layers that comes with it.
         if name == "_driver":
             raise AttributeError(name)
         return getattr(self._driver, name)
 
-    def probe(self, home: Path, options: Any) -> Backing:  # type: ignore[override]  # it has no class to be asked
+    # Of an instance, which alone knows whose class is to be asked; in the interface it is a class's.
+    def probe(self, home: Path, options: Any) -> Backing:  # type: ignore[override]
         with blamed(self.name, "look at its home"):
             return self._driver.probe(home, options)
 

@@ -247,7 +247,9 @@ def _watch(process: int, channel: socket.socket, answer: Answer) -> Run:
             assert ready, f"it hangs after {run.calls[-1:]}"
             if ready.get(listener, 0) & select.POLLIN:
                 question = _received(listener)
-                if question is not None and _serve(listener, process, question, names, run, answer, deed_goes_on):
+                if question is not None and _serve(
+                    listener, process, question, names, run, answer, deed_goes_on=deed_goes_on
+                ):
                     run.died = True
                     return run
             elif channel.fileno() in ready:
@@ -303,7 +305,8 @@ def _serve(
     names: dict[int, tuple[str, bool]],
     run: Run,
     answer: Answer,
-    deed_goes_on: bool,  # noqa: FBT001
+    *,
+    deed_goes_on: bool,
 ) -> bool:
     """Answer one question. True: by death."""
     ticket, thread, _, number, _, _, *arguments = question
