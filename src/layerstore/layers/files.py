@@ -105,14 +105,16 @@ class LayerFiles(ABC):
     that ought to go could not be removed.
     """
 
-    independent: bool = True
-    """Can a layer be taken in without its parents, and lie on others than those that it came with?"""
-
     def __init__(self, driver: StorageDriver, session: Session, beside: Path, on_garbage: Callable[[], None]) -> None:
         self.driver = driver
         self.session = session
         self.beside = beside
         self._on_garbage = on_garbage
+
+    @property
+    def independent(self) -> bool:
+        """Can a layer be taken in without its parents, and lie on others than those that it came with?"""
+        return True
 
     # --- in ---
 

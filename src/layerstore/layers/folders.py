@@ -18,13 +18,12 @@ from attrs import evolve
 from layerstore import tar
 from layerstore.changes import Changes
 from layerstore.digest import DiffID, Digest
-from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, look
+from layerstore.driver import Dialect, Layer, LayerKey, State, look
 from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, named
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.layers.files import Diff, LayerFiles, Staged, Told, counting, name_layer
 from layerstore.layers.relay import Write, relay
-from layerstore.session import Session
 from layerstore.tar import Damage, Level, Readable
 
 _PIECE = 1 << 20
@@ -33,10 +32,14 @@ _PIECE = 1 << 20
 class Folders(LayerFiles):
     """The way of every driver that does not say otherwise."""
 
-    def __init__(self, driver: StorageDriver, session: Session, beside: Path, on_garbage: Callable[[], None]) -> None:
-        super().__init__(driver, session, beside, on_garbage)
-        self.dialect = driver.capabilities.dialect
-        self.independent = self.dialect is not Dialect.MERGED
+    @property
+    def dialect(self) -> Dialect:
+        """How the driver marks what a layer removes."""
+        return self.driver.capabilities.dialect
+
+    @property
+    def independent(self) -> bool:
+        return self.dialect is not Dialect.MERGED
 
     # --- in ---
 
