@@ -1,5 +1,5 @@
 /* What the parts of unpacking share: the reader (stream.c, place.c and what place.c calls), the writers (write.c), the
- * end (finish.c). Each part's functions stand below its name.
+ * end (finish.c). Each part's functions stand below its name, and use those of the parts above it.
  *
  * Each returns 0 (or more) or -errno, as all C of layerstore does. A failure is told once, where its place in the tar
  * or the layer is known: ls_fail_* and ls_failed_* note it as the failure of the whole, and end the queue with it. */
@@ -89,12 +89,19 @@ int ls_failed_outside(struct ls_unpack *unpack, const char *path);
 int ls_failed(struct ls_unpack *unpack);
 int ls_notice(struct ls_unpack *unpack, const char *kind, const struct ls_node *node);
 
+/* Has this layer made something of the name? */
+static inline bool ls_is_own(const struct ls_node *node) {
+    return node->type && node->flags & (LS_STATED | LS_IMPLIED | LS_OPAQUE | LS_FILLED);
+}
 void ls_default_folder(struct ls_node *node);
 void ls_mark_filled(struct ls_node *folder);
 /* A descriptor of the directory, which the cursor keeps; a failure is in `said`. */
 int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_node *folder);
 /* Makes the directory and those above it, where they are not on disk yet. */
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder);
+
+/* --- shadow.c */
+
 int ls_shadow_folder(struct ls_unpack *unpack);
 int ls_shadow_settle(struct ls_unpack *unpack);
 
@@ -116,26 +123,22 @@ struct ls_node *ls_walk(struct ls_unpack *unpack, struct ls_node *from, const st
 /* The node that the words of a hard link mean, which may be a link itself, or NULL. `wrong`: they can mean no file. */
 struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool *wrong);
 
+/* --- link.c */
+
+/* What the entry in hand, a hard link, would make of the node: 0 and its target, NULL for one that is not there yet; 1: it
+ * is that already, and nothing is to be done. For a link that is to be made, ls_make_way and ls_place_link follow. */
+int ls_link_target(struct ls_unpack *unpack, const struct ls_node *node, struct ls_node **target);
+int ls_place_link(struct ls_unpack *unpack, struct ls_node *node, struct ls_node *target);
+/* All jobs are done and all links made that can be. */
+int ls_settle_jobs(struct ls_unpack *unpack);
+int ls_finish_links(struct ls_unpack *unpack);
+
 /* --- replace.c */
 
-/* Has this layer made something of the name? */
-static inline bool ls_is_own(const struct ls_node *node) {
-    return node->type && node->flags & (LS_STATED | LS_IMPLIED | LS_OPAQUE | LS_FILLED);
-}
-bool ls_lies_within(const struct ls_node *node, const struct ls_node *top);
-/* Removes what earlier entries made, in the model and on disk. */
-int ls_clear(struct ls_unpack *unpack, struct ls_node *top);
 /* Makes the name free: of what an earlier entry made, and of all that was said of names below it. */
 int ls_make_way(struct ls_unpack *unpack, struct ls_node *top);
 int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name);
 int ls_place_opaque(struct ls_unpack *unpack, struct ls_node *folder);
-
-/* --- link.c */
-
-int ls_place_link(struct ls_unpack *unpack, struct ls_node *node);
-/* All jobs are done and all links made that can be. */
-int ls_settle_jobs(struct ls_unpack *unpack);
-int ls_finish_links(struct ls_unpack *unpack);
 
 /* --- place.c */
 

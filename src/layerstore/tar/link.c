@@ -161,30 +161,32 @@ static int link_below(struct ls_unpack *unpack, struct ls_node *node) {
     return rc ? rc : 1;
 }
 
-int ls_place_link(struct ls_unpack *unpack, struct ls_node *node) {
+int ls_link_target(struct ls_unpack *unpack, const struct ls_node *node, struct ls_node **target) {
     bool wrong;
-    struct ls_node *target = ls_find_name(unpack, (char *)unpack->entry.link.data, &wrong);
+    *target = ls_find_name(unpack, (char *)unpack->entry.link.data, &wrong);
     int rc = ls_failed(unpack);
     if (rc)
         return rc;
-    if (target && target->type == LS_HARD_LINK)
-        target = target->target;
+    if (*target && (*target)->type == LS_HARD_LINK)
+        *target = (*target)->target;
     if (wrong)
         return ls_fail_entry(unpack, "a hard link leads to a directory or outside the layer");
     bool known = node->type == LS_DIRECTORY && !(node->flags & LS_IMPLIED && unpack->below == LS_BELOW_UNKNOWN);
-    if (known && unpack->link_folder && ls_lies_within(unpack->link_folder, node))
+    if (known && unpack->link_folder && ls_node_is_within(unpack->link_folder, node))
         return ls_fail_entry(unpack, "a hard link replaces the directory that it leads into");
-    if (target && (target == node || (node->type == LS_HARD_LINK && node->target == target)))
-        return 0; /* to itself, or the same link again */
-    if ((rc = ls_make_way(unpack, node)))
-        return rc;
+    /* to itself, or the same link again */
+    return *target && (*target == node || (node->type == LS_HARD_LINK && node->target == *target));
+}
+
+int ls_place_link(struct ls_unpack *unpack, struct ls_node *node, struct ls_node *target) {
     if (target && !target->type) /* it lay within what has just been replaced */
         target = NULL;
     node->type = LS_HARD_LINK;
     node->flags = LS_STATED;
     node->target = target;
     ls_mark_filled(node->parent);
-    if ((rc = ls_make_folders(unpack, node->parent)))
+    int rc = ls_make_folders(unpack, node->parent);
+    if (rc)
         return rc;
     if (!target && unpack->below >= 0) {
         int found = link_below(unpack, node);

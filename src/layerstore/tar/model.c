@@ -134,6 +134,13 @@ struct ls_node *ls_node_postorder(const struct ls_node *node, const struct ls_no
     return node->next ? ls_node_deepest(node->next) : node->parent;
 }
 
+bool ls_node_is_within(const struct ls_node *node, const struct ls_node *top) {
+    for (; node; node = node->parent)
+        if (node == top)
+            return true;
+    return false;
+}
+
 int ls_node_path(const struct ls_node *node, struct ls_bytes *path) {
     path->length = 0;
     int rc = ls_bytes_reserve(path, node->path_length + 1u);

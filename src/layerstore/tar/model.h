@@ -73,6 +73,8 @@ struct ls_node *ls_node_preorder(const struct ls_node *node, const struct ls_nod
 /* The same, children first. Begin with ls_node_deepest(top); `top` itself comes last. */
 struct ls_node *ls_node_deepest(struct ls_node *node);
 struct ls_node *ls_node_postorder(const struct ls_node *node, const struct ls_node *top);
+/* Is it `top`, or anything below that? */
+bool ls_node_is_within(const struct ls_node *node, const struct ls_node *top);
 /* The path within the layer, "" for the root. */
 int ls_node_path(const struct ls_node *node, struct ls_bytes *path);
 

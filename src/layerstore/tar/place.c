@@ -128,9 +128,17 @@ static int pass_over(struct ls_unpack *unpack) {
     return rc ? ls_fail_memory(unpack) : 0;
 }
 
+static int place_link(struct ls_unpack *unpack, struct ls_node *node) {
+    struct ls_node *target;
+    int rc = ls_link_target(unpack, node, &target);
+    if (rc)
+        return rc < 0 ? rc : 0;
+    return ls_make_way(unpack, node) ?: ls_place_link(unpack, node, target);
+}
+
 static int place_file(struct ls_unpack *unpack, struct ls_node *node) {
     if (unpack->entry.type == LS_HARD_LINK)
-        return ls_place_link(unpack, node);
+        return place_link(unpack, node);
     int rc = ls_make_way(unpack, node);
     if (rc)
         return rc;
@@ -170,8 +178,6 @@ static enum ls_purpose purpose_of(struct ls_part name) {
                                                 : LS_FOR_FILE;
 }
 
-/* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the
- * skeleton. */
 int ls_place(struct ls_unpack *unpack) {
     struct ls_entry *entry = &unpack->entry;
     struct ls_parts *parts = &unpack->parts;

@@ -9,20 +9,13 @@
 
 /* --- replacing what an earlier entry made ------------------------------------------------------------------------- */
 
-bool ls_lies_within(const struct ls_node *node, const struct ls_node *top) {
-    for (; node; node = node->parent)
-        if (node == top)
-            return true;
-    return false;
-}
-
 /* A file that goes, but has hard links elsewhere, lives on there: the first of them becomes its place. */
 static struct ls_node *heir_of(struct ls_unpack *unpack, struct ls_node *node, const struct ls_node *top) {
     struct ls_node *heir = NULL;
     for (size_t i = 0; node->links && i < unpack->links.count; i++) {
         struct ls_node *link = unpack->links.list[i].node;
         if (!unpack->links.list[i].made || link->type != LS_HARD_LINK || link->target != node ||
-            ls_lies_within(link, top))
+            ls_node_is_within(link, top))
             continue;
         if (!heir) {
             uint16_t flags = link->flags;
@@ -64,7 +57,8 @@ static int keep_payload(struct ls_unpack *unpack, struct ls_node *node) {
     return 0;
 }
 
-int ls_clear(struct ls_unpack *unpack, struct ls_node *top) {
+/* Removes what earlier entries made, in the model and on disk. */
+static int clear(struct ls_unpack *unpack, struct ls_node *top) {
     int rc = ls_settle_jobs(unpack);
     if (rc)
         return rc;
@@ -89,9 +83,8 @@ int ls_clear(struct ls_unpack *unpack, struct ls_node *top) {
     return 0;
 }
 
-/* Makes the name free: of what an earlier entry made, and of all that was said of names below it. */
 int ls_make_way(struct ls_unpack *unpack, struct ls_node *top) {
-    int rc = ls_is_own(top) ? ls_clear(unpack, top) : 0;
+    int rc = ls_is_own(top) ? clear(unpack, top) : 0;
     if (rc)
         return rc;
     for (struct ls_node *node = ls_node_deepest(top); node; node = ls_node_postorder(node, top))

@@ -90,7 +90,7 @@ static struct ls_node *follow(struct ls_unpack *unpack, struct ls_node *link, en
     return at;
 }
 
-/* The name as part of the layer; beyond PATH_MAX no program could reach it by name. */
+/* Beyond PATH_MAX no program could reach it by name. */
 struct ls_node *ls_child(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name) {
     struct ls_node *node = ls_model_child(&unpack->model, folder, name.name, name.length);
     if (!node)
