@@ -68,7 +68,7 @@ _REMEDIES = {
     numbers.ENOSPC: f"Free some space there, or inodes (df -i). {_ROOM}",
     numbers.EDQUOT: f"The quota there is used up: raise it, or free some space. {_ROOM}",
     numbers.EROFS: "The filesystem is mounted read-only: mount it writable, or see in the kernel's log why it is not.",
-    numbers.EMFILE: "Too many files are open in this process: raise its limit (ulimit -n).",
+    numbers.EMFILE: "Too many files are open in this process: raise the limit (ulimit -n).",
     numbers.ENFILE: "Too many files are open on this machine: raise the sysctl fs.file-max.",
     numbers.ENAMETOOLONG: "A name may have 255 bytes, and a path 4095: take a shorter one.",
     numbers.ENOENT: "Look whether the path is right. In a data-root, `layerstore check` finds what is missing.",

@@ -15,7 +15,6 @@ from typing import BinaryIO, Final
 from attrs import field, frozen
 
 from layerstore.errors import KernelError
-from layerstore.kernel.files.descriptors import MORE_DESCRIPTORS, NO_DESCRIPTORS
 
 _HOSTS_OWN: Final = ("trusted.overlay.", "trusted.SGI_ACL_", "security.selinux")
 """Extended attributes that are the host's or the kernel's, and no part of a file."""
@@ -51,9 +50,7 @@ class Entry:
 
 def refused(call: str, error: OSError, path: Sequence[str]) -> KernelError:
     """What a system call refused, in a tree where `path` leads to it."""
-    number = error.errno or errno.EIO
-    remedy = MORE_DESCRIPTORS if number in NO_DESCRIPTORS else None
-    return KernelError(call, number, path="/".join(path) or ".", remedy=remedy)
+    return KernelError(call, error.errno or errno.EIO, path="/".join(path) or ".")
 
 
 def of_tree(handle: int, *, xattrs: bool) -> Generator[Entry]:

@@ -14,7 +14,7 @@ from typing import Any
 from layerstore.digest import DiffID
 from layerstore.errors import CannotRepresent, Damaged, InvalidArchive, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
-from layerstore.kernel.files.descriptors import FOLDER, MORE_DESCRIPTORS, NO_DESCRIPTORS, opened
+from layerstore.kernel.files.descriptors import FOLDER, opened
 
 MEND = "Load an image that has this layer again: what is damaged is unpacked anew."
 """The remedy for a damaged layer."""
@@ -22,7 +22,6 @@ MEND = "Load an image that has this layer again: what is damaged is unpacked ane
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 _REMEDIES = {
-    **dict.fromkeys(NO_DESCRIPTORS, MORE_DESCRIPTORS),
     errno.EPERM: "Run as root: files of other owners and devices cannot be made otherwise.",
     errno.EOPNOTSUPP: "The filesystem of the data-root cannot keep extended attributes: use ext4, xfs or btrfs.",
 }

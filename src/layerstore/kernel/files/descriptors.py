@@ -14,7 +14,6 @@ from layerstore.kernel._shim import lib
 __all__ = [
     "FOLDER",
     "HANDLE",
-    "MORE_DESCRIPTORS",
     "NO_DESCRIPTORS",
     "open_beneath",
     "open_path",
@@ -29,7 +28,7 @@ HANDLE = os.O_PATH | os.O_DIRECTORY
 """To name a folder, and nothing else."""
 
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-MORE_DESCRIPTORS = "Too many files are open: raise the limit (`ulimit -n`)."
+"""What a call fails with for want of descriptors."""
 
 
 def open_path(path: Path | str | bytes, flags: int) -> int:
@@ -37,8 +36,7 @@ def open_path(path: Path | str | bytes, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_CLOEXEC)
     except OSError as error:
-        remedy = MORE_DESCRIPTORS if error.errno in NO_DESCRIPTORS else None
-        raise KernelError("open", error.errno or errno.EIO, path=path, remedy=remedy) from None
+        raise KernelError("open", error.errno or errno.EIO, path=path) from None
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import ffi
-from layerstore.kernel.files.descriptors import MORE_DESCRIPTORS, NO_DESCRIPTORS
 
 __all__ = ["kernel_error", "new_failure"]
 
@@ -25,6 +24,4 @@ def kernel_error(
     path, inner = os.fsencode(root), ffi.string(failure.path)
     if inner or not path:
         path += b"/" + inner
-    if failure.code in NO_DESCRIPTORS and remedy is None:
-        remedy = MORE_DESCRIPTORS
     return KernelError(ffi.string(failure.what).decode(), failure.code, path=path, detail=detail, remedy=remedy)

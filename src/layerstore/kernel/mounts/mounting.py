@@ -17,7 +17,7 @@ from pathlib import Path
 
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import lib
-from layerstore.kernel.files.descriptors import FOLDER, HANDLE, MORE_DESCRIPTORS, NO_DESCRIPTORS, open_path, opened
+from layerstore.kernel.files.descriptors import FOLDER, HANDLE, NO_DESCRIPTORS, open_path, opened
 from layerstore.kernel.mounts.apart import apart
 from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, PAGE, Mount, OldKernel, words_of
 from layerstore.kernel.mounts.table import id_of
@@ -307,7 +307,7 @@ def _ensure_writable(mount: Mount, tree: int, target: Path | None) -> None:
 
 def _refused(call: str, mount: Mount, number: int, path: Path | str | None, words: str = "") -> KernelError:
     if number in NO_DESCRIPTORS:  # then nothing can be imported either
-        return KernelError(call, number, path=path, remedy=MORE_DESCRIPTORS)
+        return KernelError(call, number, path=path)
     from layerstore.kernel.mounts import refusals
 
     return refusals.of_mount(call, mount, number, path, words)
