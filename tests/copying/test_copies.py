@@ -354,6 +354,22 @@ def test_name_that_becomes_a_link_while_it_is_made_changes_nothing_elsewhere(hos
     assert trees.listing(host) == before
 
 
+@pytest.mark.parametrize("name", ["sub/pipe", f"sub/{'n' * 256}"])
+def test_what_is_refused_is_told_of_the_entry(target: Path, name: str) -> None:
+    """Not of the descriptor, or of the name that it has until it is whole."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo(name)
+        info.type = tarfile.FIFOTYPE
+        info.pax_headers = {"SCHILY.xattr.user.note": "no pipe can have one"}
+        tar.addfile(info)
+    out.seek(0)
+    with pytest.raises(KernelError) as caught:
+        unpacked(out, target)
+    assert caught.value.path == name
+    assert os.listdir(target / "sub") == []
+
+
 def test_tree_deeper_than_there_are_descriptors_says_so(source: Path, target: Path) -> None:
     import resource
 

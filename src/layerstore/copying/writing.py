@@ -11,15 +11,15 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import FileIO
 from typing import BinaryIO
 
 from attrs import define, field, frozen
 
 from layerstore.copying.entries import Entry, refused
-from layerstore.errors import CannotCopy, InvalidArchive, KernelError, named
+from layerstore.errors import CannotCopy, InvalidArchive, KernelError
 from layerstore.kernel.files import copy_data, open_beneath
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -77,7 +77,7 @@ class Writer:
         """Give the folders what they are to have, the innermost first."""
         for entry in reversed(self._folders):
             folder = self._opened(entry.path)
-            with named("open", entry.title):
+            with _asking("open", entry.path):
                 fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
             try:
                 self._settle(fd, entry)
@@ -107,7 +107,7 @@ class Writer:
         try:
             return self._stepped(above, path[-1], path)
         except FileNotFoundError:
-            with named("mkdir", "/".join(path)):
+            with _asking("mkdir", path):
                 if not self.links:
                     raise
                 os.mkdir(path[-1], 0o755, dir_fd=above)
@@ -165,7 +165,7 @@ class Writer:
         fresh = f".layerstore-{secrets.token_hex(8)}"
         gone = False
         try:
-            with named("create", entry.title):
+            with _asking("create", entry.path):
                 self._fill(folder, fresh, entry)
                 self._replace(folder, fresh, name, entry)
             gone = entry.same_as is None  # a rename to another name of the same file does nothing
@@ -220,27 +220,25 @@ class Writer:
 
     # --- attributes ---
 
-    def _settle(self, fd: int, entry: Entry) -> None:
-        """Owner, mode, xattrs, times: in this order, for a change of owner clears setuid bits and capabilities."""
-        with named("setting attributes of", entry.title):
-            os.fchown(fd, *self._owner(entry))
-            os.fchmod(fd, self._mode(entry))
+    def _settle(self, made: int | str, entry: Entry, *, is_link: bool = False) -> None:
+        """Owner, mode, xattrs, times: in this order, for a change of owner clears setuid bits and capabilities.
+
+        `made` is a descriptor, or the name of what one is of. A symbolic link has no mode.
+        """
+        with _asking("setting attributes of", entry.path):
+            os.chown(made, *self._owner(entry))
+            if not is_link:
+                os.chmod(made, self._mode(entry))
             if self.manner.exact:
                 for name, value in entry.xattrs.items():
-                    os.setxattr(fd, name, value)
-            os.utime(fd, ns=(entry.atime, entry.mtime))
+                    os.setxattr(made, name, value)
+            os.utime(made, ns=(entry.atime, entry.mtime))
 
     def _settle_special(self, folder: int, name: str, entry: Entry) -> None:
         """The same, of what cannot be opened. By a descriptor, for a name may be a link to elsewhere by now."""
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            os.chown(_handle(fd), *self._owner(entry))
-            if not stat.S_ISLNK(os.fstat(fd).st_mode):
-                os.chmod(_handle(fd), self._mode(entry))
-            if self.manner.exact:
-                for key, value in entry.xattrs.items():
-                    os.setxattr(_handle(fd), key, value)
-            os.utime(_handle(fd), ns=(entry.atime, entry.mtime))
+            self._settle(_handle(fd), entry, is_link=stat.S_ISLNK(os.fstat(fd).st_mode))
         finally:
             os.close(fd)
 
@@ -249,6 +247,15 @@ class Writer:
 
     def _mode(self, entry: Entry) -> int:
         return entry.mode & (0o7777 if self.manner.exact else 0o1777)
+
+
+@contextmanager
+def _asking(call: str, path: Sequence[str]) -> Iterator[None]:
+    """While inside, a refusal is told of what is copied, and not of the descriptor or the name that stands for it."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(call, error, path) from None
 
 
 def _handle(fd: int) -> str:
