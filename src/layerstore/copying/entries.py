@@ -10,14 +10,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from attrs import field, frozen
 
 from layerstore.errors import KernelError
-
-_HOSTS_OWN: Final = ("trusted.overlay.", "trusted.SGI_ACL_", "security.selinux")
-"""Extended attributes that are the host's or the kernel's, and no part of a file."""
+from layerstore.kernel.files.folders import PRIVATE_XATTRS
 
 
 @frozen
@@ -124,7 +122,7 @@ def _entry(handle: int, path: tuple[str, ...], links: dict[tuple[int, int], tupl
 
 def _xattrs(place: str, path: Sequence[str]) -> dict[str, bytes]:
     try:
-        return {name: os.getxattr(place, name) for name in os.listxattr(place) if not name.startswith(_HOSTS_OWN)}
+        return {name: os.getxattr(place, name) for name in os.listxattr(place) if not name.startswith(PRIVATE_XATTRS)}
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.ENODATA):  # none here, or gone meanwhile
             return {}

@@ -16,6 +16,7 @@ from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.kernel.files.failure import kernel_error, new_failure
 
 __all__ = [
+    "PRIVATE_XATTRS",
     "clear_mountpoint",
     "copy_root_attributes",
     "make_plain",
@@ -24,8 +25,10 @@ __all__ = [
     "remove_tree",
 ]
 
+PRIVATE_XATTRS = ("trusted.overlay.", "trusted.SGI_ACL_", "security.selinux")
+"""How extended attributes begin that are the host's or the kernel's, and no part of a file."""
+
 _HERE = -100  # AT_FDCWD
-_PRIVATE_XATTRS = ("trusted.overlay.", "trusted.SGI_ACL_", "security.selinux")
 _ESCAPED_XATTRS = "trusted.overlay.overlay."  # a program's own `trusted.overlay.`, as overlay stores it
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
@@ -71,7 +74,7 @@ def _copy_attributes(old: int, new: int) -> None:
     if facts.st_mode != made.st_mode:
         os.fchmod(new, stat.S_IMODE(facts.st_mode))
     wanted = [
-        name for name in os.listxattr(old) if name.startswith(_ESCAPED_XATTRS) or not name.startswith(_PRIVATE_XATTRS)
+        name for name in os.listxattr(old) if name.startswith(_ESCAPED_XATTRS) or not name.startswith(PRIVATE_XATTRS)
     ]
     for name in os.listxattr(new):
         if name in _ACLS and name not in wanted:
