@@ -95,7 +95,6 @@ def _require_packages() -> None:
 
 
 def _measured(arguments: Arguments, folder: str | None, choices: dict[str, Any], *, quiet: bool) -> Results:
-    from layerstore import config
     from layerstore.bench.running import QUICK, Settings, measure
 
     values: dict[str, Any] = dict(QUICK) if choices["quick"] else {}
@@ -112,10 +111,7 @@ def _measured(arguments: Arguments, folder: str | None, choices: dict[str, Any],
         seed=choices["seed"],
         **values,
     )
-    if arguments.root is not None:
-        data_root = Path(arguments.root)
-    else:
-        data_root = config.load(None if arguments.config is None else Path(arguments.config)).data_root
+    data_root = arguments.read_config().data_root if arguments.root is None else Path(arguments.root)
     with _bar(quiet=quiet) as progress:
         return measure(None if folder is None else Path(folder), data_root, settings, progress)
 

@@ -68,6 +68,4 @@ def found(store: Store, name: str, kind: str | None = None) -> Container | Image
     except (NotFound, InvalidReference):
         if kind == "image":
             raise
-        raise NotFound(
-            f"no such object: {name}", remedy="`layerstore images` and `layerstore ps -a` show what there is."
-        ) from None
+        raise NotFound(f"no such object: {name}") from None

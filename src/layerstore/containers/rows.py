@@ -87,7 +87,7 @@ def resolve(tx: Transaction, ref: str) -> Seen:
         query = f"{_TAGGED} WHERE c.id >= ? AND c.id < ? LIMIT 2"
         several = tx.execute(query, (wanted, wanted + "g")).fetchall()
     if len(several) > 1:
-        raise Ambiguous(f"several containers have an ID that begins with {wanted}", remedy="Give more digits.")
+        raise Ambiguous(f"several containers have an ID that begins with {wanted}")
     if not several:
         raise NotFound(f"no such container: {ref}", remedy="`layerstore ps -a` shows what there is.")
     return _seen(several[0])

@@ -49,7 +49,7 @@ def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
         first = f"sha256:{match[1]}"
         rows = tx.execute("SELECT id FROM images WHERE id >= ? AND id < ? LIMIT 2", (first, first + "g")).fetchall()
         if len(rows) > 1:
-            raise Ambiguous(f"several images have an ID that begins with {match[1]}", remedy="Give more digits.")
+            raise Ambiguous(f"several images have an ID that begins with {match[1]}")
         if rows:
             return ImageID(rows[0][0]), None
     raise NotFound(f"no such image: {ref}", remedy="`layerstore images` shows what there is.")

@@ -84,5 +84,5 @@ def _by_digits(text: str, offered: Sequence[Offered]) -> list[Offered]:
     first = f"sha256:{match[1]}"
     found = [image for image in offered if any(known.startswith(first) for known in (image.id, *image.digests))]
     if len({image.id for image in found}) > 1:
-        raise Ambiguous(f"several images of the archive have an ID that begins with {match[1]}: give more digits")
+        raise Ambiguous(f"several images of the archive have an ID that begins with {match[1]}")
     return found
