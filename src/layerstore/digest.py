@@ -27,6 +27,7 @@ ImageID = NewType("ImageID", str)
 """Digest of an image's configuration: the identity of the image (OCI image spec, config.md, "ImageID")."""
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_BEGINNING = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 
 
 def parse(text: object) -> Digest:
@@ -44,6 +45,17 @@ def of_bytes(data: bytes) -> Digest:
 def hex_of(digest: str) -> str:
     """The 64 hex digits of a digest, without the algorithm."""
     return digest.partition(":")[2]
+
+
+def beginning(text: str) -> str | None:
+    """`text` as a digest or the beginning of one, which people may write as digits alone; None if it is neither."""
+    match = _BEGINNING.fullmatch(text)
+    return None if match is None else f"sha256:{match[1]}"
+
+
+def short(name: str) -> str:
+    """What people are shown of a digest: the first 12 digits."""
+    return name.removeprefix("sha256:")[:12]
 
 
 def chain_id(parent: ChainID | None, diff_id: DiffID) -> ChainID:

@@ -19,12 +19,11 @@ from attrs import frozen
 from layerstore import reference
 from layerstore.changes import Changes
 from layerstore.containers.rows import Row
-from layerstore.digest import ImageID
+from layerstore.digest import ImageID, short
 from layerstore.driver import Usage, look
 from layerstore.errors import NotFound
 from layerstore.images import Image, copies
 from layerstore.images import config as config_of
-from layerstore.images import rows as image_rows
 from layerstore.images.trees import HasTree, changes_between, settled
 from layerstore.kernel.files.descriptors import HANDLE, opened
 from layerstore.layers.relay import Write
@@ -115,7 +114,7 @@ class Container:
         """What it stands on, as people call it: the tag it was made from, if that still means it, or a short ID."""
         if self._tag is not None:
             return reference.familiar(self._tag)
-        return "" if self.image_id is None else image_rows.short(self.image_id)
+        return "" if self.image_id is None else short(self.image_id)
 
     @property
     def created(self) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from attrs import field, frozen
 
 from layerstore.changes import Changes
-from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
+from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, short
 from layerstore.images import config as config_of
-from layerstore.images import copies, rows, trees
+from layerstore.images import copies, trees
 from layerstore.images.config import History
 from layerstore.images.removal import Removal
 from layerstore.images.trees import HasTree
@@ -45,7 +45,7 @@ class Image:
     @property
     def short_id(self) -> str:
         """12 digits of the ID."""
-        return rows.short(self.id)
+        return short(self.id)
 
     @property
     def digests(self) -> tuple[str, ...]:

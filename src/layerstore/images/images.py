@@ -18,7 +18,7 @@ from attrs import evolve
 
 from layerstore import facts, reference
 from layerstore.database import Database, Transaction
-from layerstore.digest import ChainID, DiffID, ImageID, of_bytes
+from layerstore.digest import ChainID, DiffID, ImageID, of_bytes, short
 from layerstore.driver import Layer
 from layerstore.errors import InUse, InvalidArchive, KernelError, NotFound, named
 from layerstore.images import config as config_of
@@ -33,6 +33,7 @@ from layerstore.layers import Layers, LayerSource, Progress, Staged, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import Assembly, assembling
 from layerstore.layers.attaching import attach_tree
+from layerstore.layers.sources import label_of
 from layerstore.session import Session
 
 
@@ -103,7 +104,7 @@ class Images:
     def _tell_known(self, assembly: Assembly, sources: Mapping[DiffID, LayerSource], progress: Progress) -> None:
         for diff_id in assembly.known:
             source = sources[diff_id]
-            progress(source.label or rows.short(diff_id), source.size or 0, source.size or 0)
+            progress(label_of(source), source.size or 0, source.size or 0)
 
     # --- what there is ---
 
@@ -288,7 +289,7 @@ class Images:
             if tag is None and len(tags) > 1 and not force:
                 names = tuple(reference.familiar(name) for name in tags)
                 raise InUse(
-                    f"image {rows.short(image)} has several names: {', '.join(names)}",
+                    f"image {short(image)} has several names: {', '.join(names)}",
                     holders=names,
                     remedy=f"Remove it by its names (layerstore rmi {' '.join(names)}), or with --force.",
                 )

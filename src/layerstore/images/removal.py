@@ -14,7 +14,7 @@ from attrs import frozen
 
 from layerstore import reference, session
 from layerstore.database import Transaction
-from layerstore.digest import ImageID
+from layerstore.digest import ImageID, short
 from layerstore.driver import LayerKey
 from layerstore.errors import InUse
 from layerstore.images import rows
@@ -123,4 +123,4 @@ def _holders(tx: Transaction, image: ImageID) -> _Holders:
 
 def _names(tx: Transaction, image: ImageID) -> list[str]:
     """What to give to `rmi` so that the image goes."""
-    return [reference.familiar(tag) for tag in rows.tags_of(tx, image)] or [rows.short(image)]
+    return [reference.familiar(tag) for tag in rows.tags_of(tx, image)] or [short(image)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ from attrs import frozen
 
 from layerstore import reference
 from layerstore.database import Transaction
-from layerstore.digest import ChainID, ImageID, of_bytes
+from layerstore.digest import ChainID, ImageID, beginning, hex_of, of_bytes, short
 from layerstore.errors import Ambiguous, InvalidReference, NotFound
 from layerstore.images import config as config_of
 
@@ -29,27 +28,23 @@ class Row:
     stored: int
 
 
-_HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
-
-
 def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
     """The image that `ref` means, and its tag if it was meant by one. A name goes before the beginning of an ID."""
-    match = _HEX.fullmatch(ref)
-    if match is None or len(match[1]) < 64:
+    first = beginning(ref)
+    if first is None or len(hex_of(first)) < 64:
         try:
             name = reference.parse(ref)
         except InvalidReference:
-            if match is None:
+            if first is None:
                 raise
         else:
             row = tx.execute("SELECT image_id FROM tags WHERE name = ?", (name.full,)).fetchone()
             if row is not None and name.digest in (None, row[0]):
                 return ImageID(row[0]), name.full
-    if match is not None:
-        first = f"sha256:{match[1]}"
+    if first is not None:
         rows = tx.execute("SELECT id FROM images WHERE id >= ? AND id < ? LIMIT 2", (first, first + "g")).fetchall()
         if len(rows) > 1:
-            raise Ambiguous(f"several images have an ID that begins with {match[1]}")
+            raise Ambiguous(f"several images have an ID that begins with {hex_of(first)}")
         if rows:
             return ImageID(rows[0][0]), None
     raise NotFound(f"no such image: {ref}", remedy="`layerstore images` shows what there is.")
@@ -167,8 +162,3 @@ def shown(tx: Transaction, image: ImageID) -> str:
     """What people call the image: a tag, or its short ID."""
     tags = tags_of(tx, image)
     return reference.familiar(tags[0]) if tags else short(image)
-
-
-def short(name: str) -> str:
-    """The first 12 digits of an ID."""
-    return name.removeprefix("sha256:")[:12]

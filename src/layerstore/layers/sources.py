@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from attrs import frozen
 
-from layerstore.digest import DiffID
+from layerstore.digest import DiffID, short
 from layerstore.tar import Readable
 
 Progress = Callable[[str, int, int | None], None]
@@ -31,4 +31,4 @@ class LayerSource:
 
 def label_of(source: LayerSource) -> str:
     """What its progress is called."""
-    return source.label or ("" if source.diff_id is None else source.diff_id.removeprefix("sha256:")[:12])
+    return source.label or ("" if source.diff_id is None else short(source.diff_id))

@@ -6,16 +6,14 @@ alone, as one that is saved by a name does; one that is asked for by its ID come
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from attrs import frozen
 
 from layerstore import reference
-from layerstore.digest import Digest
+from layerstore.digest import Digest, beginning, hex_of, short
 from layerstore.errors import Ambiguous, InvalidReference, NotFound
 
-_HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 _SHOWN = 20
 
 
@@ -36,7 +34,7 @@ class Offered:
     def title(self) -> str:
         """What people may ask for."""
         names = ", ".join(reference.familiar(name) for name in self.names) or ", ".join(self.words)
-        return names or self.id.removeprefix("sha256:")[:12]
+        return names or short(self.id)
 
 
 def choose(wanted: Sequence[str], offered: Sequence[Offered]) -> dict[Digest, tuple[str, ...] | None]:
@@ -78,11 +76,10 @@ def _full(text: str) -> str | None:
 
 
 def _by_digits(text: str, offered: Sequence[Offered]) -> list[Offered]:
-    match = _HEX.fullmatch(text)
-    if match is None:
+    first = beginning(text)
+    if first is None:
         return []
-    first = f"sha256:{match[1]}"
     found = [image for image in offered if any(known.startswith(first) for known in (image.id, *image.digests))]
     if len({image.id for image in found}) > 1:
-        raise Ambiguous(f"several images of the archive have an ID that begins with {match[1]}")
+        raise Ambiguous(f"several images of the archive have an ID that begins with {hex_of(first)}")
     return found

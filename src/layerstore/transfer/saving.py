@@ -94,7 +94,7 @@ class _Source:
         if self._progress is None:
             self._layers.give_out(chain_id, write)
             return
-        progress, label, total, done = self._progress, digest.hex_of(diff_id)[:12], self.size(chain_id), 0
+        progress, label, total, done = self._progress, digest.short(diff_id), self.size(chain_id), 0
 
         def count(data: memoryview) -> None:
             nonlocal done
