@@ -149,7 +149,7 @@ class Overlay2(StorageDriver):
     def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
         """Overlay refuses a writable mount after a volatile one; if that was in this boot, all is well."""
         if not read_only:
-            with named("open", self.home / layer.key / _VOLATILE):
+            with named("open", f"{self.home}/{layer.key}/{_VOLATILE}"):
                 self._end_volatile(layer)
                 if self.settings.volatile:
                     (self.home / layer.key / _VOLATILE).write_text(boot_id())

@@ -75,6 +75,7 @@ class Answering(StorageDriver):
     def __init__(self, driver: StorageDriver) -> None:
         super().__init__(driver.home, driver.staging, driver.settings)
         self._driver = driver
+        self._name = driver.name
 
     def __getattr__(self, name: str) -> Any:
         # `name`, `capabilities` and `options` are the driver's own; and what it has beyond the interface is for the way
@@ -85,52 +86,52 @@ class Answering(StorageDriver):
 
     # Of an instance, which alone knows whose class is to be asked; in the interface it is a class's.
     def probe(self, home: Path, options: Any) -> Backing:  # type: ignore[override]
-        with blamed(self.name, "look at its home"):
+        with blamed(self._name, "look at its home"):
             return self._driver.probe(home, options)
 
     def create(self, layer: Layer, parents: Sequence[Layer], *, size: int | None = None) -> None:
-        with blamed(self.name, "create", layer):
+        with blamed(self._name, "create", layer):
             self._driver.create(layer, parents, size=size)
 
     def tree(self, layer: Layer) -> Path:
-        with blamed(self.name, "find", layer):
+        with blamed(self._name, "find", layer):
             return self._driver.tree(layer)
 
     def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
-        with blamed(self.name, "prepare", layer):
+        with blamed(self._name, "prepare", layer):
             self._driver.prepare(layer, parents, read_only=read_only)
 
     def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
-        with blamed(self.name, "say how to mount", layer):
+        with blamed(self._name, "say how to mount", layer):
             return self._driver.mounts(layer, parents, read_only=read_only)
 
     def seal(self, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
-        with blamed(self.name, "commit", layer):
+        with blamed(self._name, "commit", layer):
             return self._driver.seal(layer, parents)
 
     def remove(self, layer: Layer) -> None:
-        with blamed(self.name, "remove", layer):
+        with blamed(self._name, "remove", layer):
             self._driver.remove(layer)
 
     def keys(self) -> Iterable[LayerKey]:
-        with blamed(self.name, "list its home"):
+        with blamed(self._name, "list its home"):
             return list(self._driver.keys())
 
     def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
-        with blamed(self.name, "find what was changed in", layer):
+        with blamed(self._name, "find what was changed in", layer):
             return self._driver.changes(layer, parents)
 
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
-        with blamed(self.name, "measure", layer):
+        with blamed(self._name, "measure", layer):
             return self._driver.usage(layer, parents)
 
     def graph_data(self, layer: Layer, parents: Sequence[Layer]) -> Mapping[str, str]:
-        with blamed(self.name, "describe", layer):
+        with blamed(self._name, "describe", layer):
             return self._driver.graph_data(layer, parents)
 
     def mountpoint(self, layer: Layer) -> Path:
         return self._driver.mountpoint(layer)
 
     def close(self) -> None:
-        with blamed(self.name, "close its home"):
+        with blamed(self._name, "close its home"):
             self._driver.close()
