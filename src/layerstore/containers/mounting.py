@@ -66,6 +66,7 @@ class Mounts:
         """Give back one hold, and unmount if it was the last."""
         with self._database.read() as tx:
             row = rows.find(tx, container)
+            place = rows.place_of(tx, container)
             holds = rows.holds_of(tx, container)
         if hold not in holds:
             return
@@ -73,7 +74,7 @@ class Mounts:
             with self._database.write(durable=False) as tx:
                 rows.end_hold(tx, hold)
         else:
-            self.end(row)
+            self._end(row, place)
 
     def release_persistent(self, row: Row) -> bool:
         """Give back a hold that outlives its process. True if the container is unmounted now."""
@@ -97,10 +98,13 @@ class Mounts:
 
     def end(self, row: Row) -> None:
         """Unmount, whoever holds it. A process that works in it makes this an EBUSY that names it."""
-        driver = self._storage.driver
-        mountpoint = driver.mountpoint(row.layer)
         with self._database.read() as tx:
             place = rows.place_of(tx, row.id)
+        self._end(row, place)
+
+    def _end(self, row: Row, place: rows.Place | None) -> None:
+        driver = self._storage.driver
+        mountpoint = driver.mountpoint(row.layer)
         if mount_id(mountpoint) is not None:
             unmount(mountpoint)
             if driver.capabilities.dialect is not Dialect.OVERLAY:
