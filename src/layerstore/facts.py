@@ -11,7 +11,26 @@ from collections.abc import Iterable, Mapping
 from layerstore.database import Database, Transaction
 from layerstore.errors import KernelError
 
-__all__ = ["all_of", "ask_for_recovery", "clear", "counts", "found", "put", "read"]
+__all__ = [
+    "FORMER",
+    "MIGRATION",
+    "all_of",
+    "ask_for_recovery",
+    "clear",
+    "counts",
+    "former_of",
+    "found",
+    "process_of",
+    "put",
+    "read",
+    "target_of",
+]
+
+MIGRATION = "migration"
+"""The fact, while there is a migration: its target (name and entry), and the process that is at it."""
+
+FORMER = "former"
+"""The fact, after one: the driver (name and entry) whose home is to be removed."""
 
 
 def read(database: Database) -> dict[str, str]:
@@ -58,3 +77,18 @@ def ask_for_recovery(database: Database) -> None:
             clear(tx, ["boot"])
     except KernelError:
         pass  # no space even for this: there is another error on its way, and `check` finds the garbage
+
+
+def target_of(known: Mapping[str, str]) -> str | None:
+    """The driver to which an unfinished migration leads. `known`: the facts of the store."""
+    return str(json.loads(known[MIGRATION])["driver"]) if MIGRATION in known else None
+
+
+def process_of(known: Mapping[str, str]) -> int | None:
+    """The process that is, or was, at it."""
+    return int(json.loads(known[MIGRATION])["process"]) if MIGRATION in known else None
+
+
+def former_of(known: Mapping[str, str]) -> str | None:
+    """The driver whose home is still to be removed."""
+    return str(json.loads(known[FORMER])["driver"]) if FORMER in known else None

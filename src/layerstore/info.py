@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from layerstore import facts, migration, plugins
+from layerstore import facts, plugins
 from layerstore.errors import LayerstoreError
 from layerstore.opening import Parts
 
@@ -66,8 +66,8 @@ def gather(parts: Parts) -> Info:
         driver_status=_driver_status(parts),
         refusals=tuple((name, reason) for name, reason in json.loads(known.get("refusals", "[]"))),
         broken=tuple((refusal.name, refusal.reason) for refusal in plugins.broken()),
-        migration=migration.target_of(known),
-        former=migration.former_of(known),
+        migration=facts.target_of(known),
+        former=facts.former_of(known),
         data_root=parts.config.data_root,
         exec_root=parts.config.exec_root,
         kernel=host.release,

@@ -3,7 +3,7 @@
 What is new grows beside the old: the layers in the new driver's home, their skeletons and a second database of the same
 schema in `<data-root>/migration`. A layer or container has a row there only when it is whole and on disk, so whoever is
 killed goes on from there. Until the switch, one durable transaction on the store's own database, the store is the old
-one; from then on it is the new one, and the old home goes. The caller has the store alone (`Store` sees to that).
+one; from then on it is the new one, and the old home goes. Meanwhile nobody else has it open (`migrate` sees to that).
 """
 
 from __future__ import annotations
@@ -12,46 +12,28 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from attrs import asdict, evolve, frozen
 
 from layerstore import facts, plugins
-from layerstore.containers import Containers
+from layerstore.config import Config
 from layerstore.containers import rows as container_rows
 from layerstore.containers.rows import Row
 from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, State, look
 from layerstore.errors import ConfigError, DepthExceeded, DriverNotSupported, InUse, LayerstoreError, named
+from layerstore.homes import BESIDE, Away, first_in
 from layerstore.kernel.files import fsync_folder, syncfs
 from layerstore.layers import Layers, LayerSource, Progress, Storage, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import assembling
-from layerstore.layers.files import LayerFiles, Level, Packed, committed
+from layerstore.layers.files import LayerFiles, Level, Packed
 from layerstore.layers.relay import Write, relay
-from layerstore.locks import FORMER, Locks
+from layerstore.opening import Parts, sweep_trials
 from layerstore.session import Session
 
-__all__ = [
-    "Migrated",
-    "Migration",
-    "Parts",
-    "first_in",
-    "former_of",
-    "give_up",
-    "process_of",
-    "remove_former",
-    "target_of",
-]
-
-_UNFINISHED = "migration"
-"""The row of `meta`, while there is a migration: its target (name and entry), and the process that is at it."""
-
-_FORMER = "former"
-"""The row of `meta`, after the switch: the driver (name and entry) whose home is to be removed."""
-
-_FOLDER = "migration"
+__all__ = ["Migrated", "Migration", "migrate"]
 
 
 @frozen
@@ -72,52 +54,6 @@ class Migrated:
 
 
 @frozen
-class Parts:
-    """What a migration needs of the store."""
-
-    data_root: Path
-    database: Database
-    locks: Locks
-    session: Session
-    storage: Storage
-    layers: Layers
-    containers: Containers
-
-    @property
-    def folder(self) -> Path:
-        """Where the second database and the new skeletons lie."""
-        return self.data_root / _FOLDER
-
-
-# --- what is written down
-
-
-def target_of(known: Mapping[str, str]) -> str | None:
-    """The driver to which an unfinished migration leads. `known`: the facts of the store."""
-    return str(json.loads(known[_UNFINISHED])["driver"]) if _UNFINISHED in known else None
-
-
-def process_of(known: Mapping[str, str]) -> int | None:
-    """The process that is, or was, at it."""
-    return int(json.loads(known[_UNFINISHED])["process"]) if _UNFINISHED in known else None
-
-
-def former_of(known: Mapping[str, str]) -> str | None:
-    """The driver whose home is still to be removed."""
-    return str(json.loads(known[_FORMER])["driver"]) if _FORMER in known else None
-
-
-def first_in(folder: Path) -> str | None:
-    """A name that is in a folder; None if it is empty, or not there."""
-    with named("open", folder):
-        try:
-            with os.scandir(folder) as entries:
-                return next((entry.name for entry in entries), None)
-        except FileNotFoundError:
-            return None
-
-
-@frozen
 class _Note:
     """Which state of a container was converted: its writable layer then, what that stood on, and its diff."""
 
@@ -131,22 +67,37 @@ def _noted(tx: Transaction) -> dict[str, _Note]:
     return {key.partition(" ")[2]: _Note(**json.loads(value)) for key, value in known if key.startswith("container ")}
 
 
+def migrate(parts: Parts, config: Config, to: str, progress: Progress | None) -> Migrated:
+    """Convert a store to the driver `to`, whose configuration is `config`. Nobody else may have it open: `InUse`.
+
+    To the driver that it has: give up a migration that was not finished.
+    """
+    parts.database.require_writable()
+    parts.use.require_alone()
+    sweep_trials(parts)
+    if to == parts.known["driver"]:
+        return _give_up(parts)
+    choice = plugins.choose(config, config.data_root.joinpath, None)
+    return Migration(parts, choice, progress).run()
+
+
 # --- there
 
 
 class Migration:
     """One migration, or one more try at it."""
 
-    def __init__(self, parts: Parts, entry: str, choice: plugins.Choice, progress: Progress | None) -> None:
-        """`entry` is where the store's driver is found; `choice` the new driver, which works here."""
+    def __init__(self, parts: Parts, choice: plugins.Choice, progress: Progress | None) -> None:
+        """`choice` is the new driver, which works here."""
         self._parts = parts
         self._database = parts.database
         self._old = parts.layers
         self._driver = parts.storage.driver
-        self._entry = entry
         self._choice = choice
         self._name = choice.driver.name
-        self._home = parts.data_root / self._name
+        self._data_root = parts.config.data_root
+        self._beside = self._data_root / BESIDE
+        self._home = self._data_root / self._name
         self._progress = progress
         self._notices: list[str] = []
 
@@ -155,9 +106,9 @@ class Migration:
         origin = self._driver.name
         chains, boxes = self._chains(), self._boxes()
         self._require_possible(chains, boxes)
-        begun = target_of(facts.read(self._database))
+        begun = facts.target_of(facts.read(self._database))
         if begun not in (None, self._name):
-            give_up(self._parts)
+            _give_up(self._parts)
             begun = None
         if begun is None:
             self._require_free_home()
@@ -241,22 +192,22 @@ class Migration:
         """Write down what is begun, before there is anything of it."""
         target = {"driver": self._name, "entry": plugins.entry_of(self._choice.driver), "process": os.getpid()}
         with self._database.write() as tx:
-            facts.put(tx, {_UNFINISHED: target})
-        for folder in (self._parts.folder, self._parts.folder / "skeletons", self._home):
+            facts.put(tx, {facts.MIGRATION: target})
+        for folder in (self._beside, self._beside / "skeletons", self._home):
             with named("mkdir", folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
-        fsync_folder(self._parts.data_root)
+        fsync_folder(self._data_root)
 
     @contextmanager
     def _new(self) -> Iterator[_New]:
         """The layers that grow beside the store."""
-        folder, parts = self._parts.folder, self._parts
-        database = Database(folder / "layerstore.db")
+        parts = self._parts
+        database = Database(self._beside / "layerstore.db")
         try:
             storage = Storage(
                 lambda: self._choice.driver(self._home, parts.session.folder, self._choice.options),
                 parts.session,
-                folder / "skeletons",
+                self._beside / "skeletons",
                 lambda: facts.ask_for_recovery(self._database),
             )
             try:
@@ -392,9 +343,9 @@ class Migration:
                 raise LayerstoreError("the store has changed meanwhile", remedy="Try it again.")
             container_rows.exchange(tx, containers)
             layer_rows.exchange(tx, diffs, keys)
-            facts.clear(tx, ["refusals", _UNFINISHED])
-            former = {"driver": self._driver.name, "entry": self._entry}
-            facts.put(tx, {_FORMER: former, "driver": self._name, "entry": plugins.entry_of(self._choice.driver)})
+            facts.clear(tx, ["refusals", facts.MIGRATION])
+            former = {"driver": self._driver.name, "entry": self._parts.known["entry"]}
+            facts.put(tx, {facts.FORMER: former, "driver": self._name, "entry": plugins.entry_of(self._choice.driver)})
 
 
 @frozen
@@ -419,77 +370,17 @@ def _about(what: str) -> Iterator[None]:
 # --- away
 
 
-def give_up(parts: Parts) -> Migrated:
+def _give_up(parts: Parts) -> Migrated:
     """Remove all of an unfinished migration. Done again, it goes on where it was killed."""
-    name = parts.storage.driver.name
+    name, data_root = parts.storage.driver.name, parts.config.data_root
     known = facts.read(parts.database)
-    if _UNFINISHED not in known:
+    if facts.MIGRATION not in known:
         raise LayerstoreError(f"the store keeps its layers with {name} already", remedy="Name another driver.")
-    target = json.loads(known[_UNFINISHED])
-    away = _Away(parts.database, parts.session)
-    away.remove_home(parts.data_root / target["driver"], target["entry"], parts.folder / "skeletons")
-    away.move(parts.folder)
-    fsync_folder(parts.data_root)
+    target = json.loads(known[facts.MIGRATION])
+    away = Away(parts.database, parts.session)
+    away.remove_home(data_root / target["driver"], target["entry"], data_root / BESIDE / "skeletons")
+    away.move(data_root / BESIDE)
+    fsync_folder(data_root)
     with parts.database.write() as tx:
-        facts.clear(tx, [_UNFINISHED])
+        facts.clear(tx, [facts.MIGRATION])
     return Migrated(name, name, given_up=target["driver"])
-
-
-def remove_former(data_root: Path, database: Database, locks: Locks, session: Session, layers: Layers) -> None:
-    """Remove what a store that was converted has kept of its former driver. `layers`: with the one that it has now."""
-    if _FORMER not in facts.read(database):
-        return
-    with locks.at_once(FORMER) as free:
-        known = facts.read(database)
-        if not free or _FORMER not in known:
-            return  # another process is at it, or was
-        former = json.loads(known[_FORMER])
-        away = _Away(database, session)
-        away.remove_home(data_root / former["driver"], former["entry"], layers.files.beside)
-        away.move(data_root / _FOLDER)
-        garbage.sweep(layers, session.staging)
-        fsync_folder(data_root)
-        with database.write() as tx:
-            facts.clear(tx, [_FORMER])
-
-
-@frozen
-class _Away:
-    """How a home that is not that of the store's driver goes."""
-
-    database: Database
-    session: Session
-
-    def remove_home(self, home: Path, entry: str, beside: Path) -> None:
-        """Remove it, with what is kept of its layers beside it."""
-        if not home.is_dir():
-            return
-        kind = plugins.load(entry)
-        storage = Storage(
-            lambda: kind(home, self.session.folder, kind.options()),
-            self.session,
-            beside,
-            lambda: facts.ask_for_recovery(self.database),
-        )
-        try:
-            storage.files.drop(committed(garbage.own_keys(storage.driver.keys())))
-            foreign = next(iter(storage.driver.keys()), None)
-        finally:
-            storage.close()
-        if foreign is not None:
-            raise LayerstoreError(
-                f"{home} holds {foreign}, which is nothing of this store",
-                remedy="See what it is, and move it away.",
-                path=home,
-            )
-        self.move(home)
-
-    def move(self, folder: Path) -> None:
-        """Move a folder into staging, to be deleted."""
-        target = self.session.folder / f"{self.session.new_key()}.{folder.name}"
-        with named("rename", folder):
-            try:
-                folder.rename(target)
-            except FileNotFoundError:
-                return
-        self.session.discard(target)

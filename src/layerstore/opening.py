@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore import config as configuration
-from layerstore import facts, migration, plugins, session
+from layerstore import facts, homes, plugins, session
 from layerstore.config import Config
 from layerstore.containers import Containers
 from layerstore.database import Database, ReadOnlyDatabase
@@ -62,18 +62,6 @@ class Parts:
         """The folder of the store's driver."""
         return self.config.data_root / self.known["driver"]
 
-    def for_migration(self) -> migration.Parts:
-        """What a migration needs of it."""
-        return migration.Parts(
-            self.config.data_root,
-            self.database,
-            self.locks,
-            self.session,
-            self.storage,
-            self.layers,
-            self.containers,
-        )
-
 
 def open_parts(config: Config) -> Parts:
     """Open the store of a configuration. Raises `ConfigError`, `DriverMismatch`, `DriverNotSupported`, `InUse`."""
@@ -103,7 +91,7 @@ def open_parts(config: Config) -> Parts:
             config, ground.use, locks, ground.reserve, database, own, storage, layers, images, containers, known
         )
         if parts.reserve is not None:
-            if known.get("boot") != boot_id() or migration.former_of(known) is not None or _has_dead(parts):
+            if known.get("boot") != boot_id() or facts.former_of(known) is not None or _has_dead(parts):
                 _recover(parts)
             parts.reserve.make()
         undo.pop_all()
@@ -179,7 +167,7 @@ def _choose(config: Config) -> plugins.Choice:
 def _require_free_home(data_root: Path, driver: str) -> None:
     """Raise `ConfigError` if a new store's home belongs to another program, as docker's does."""
     home = data_root / driver
-    found = migration.first_in(home)
+    found = homes.first_in(home)
     # A store that was founded this moment by another process has its home already.
     if found is not None and _is_new(data_root):
         raise ConfigError(
@@ -300,7 +288,7 @@ def _known_to(data_root: Path) -> dict[str, str]:
 
 
 def _being_migrated(data_root: Path, known: Mapping[str, str]) -> InUse:
-    to, process = migration.target_of(known), migration.process_of(known)
+    to, process = facts.target_of(known), facts.process_of(known)
     who = "another process" if process is None else f"process {process}"
     return InUse(
         f"the store in {data_root} is being converted{f' to {to}' if to else ''} by {who}",
@@ -372,7 +360,7 @@ def _recover(parts: Parts) -> None:
         sweep_trials(parts)
         session.remove(staging, dead)
     with suppress(LayerstoreError):  # it is tried again by the next `open`, and `info` tells of it
-        migration.remove_former(parts.config.data_root, parts.database, parts.locks, parts.session, parts.layers)
+        homes.remove_former(parts.config.data_root, parts.database, parts.locks, parts.session, parts.layers)
     if is_swept:
         with parts.database.write(durable=False) as tx:
             facts.put(tx, {"boot": boot_id()})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from attrs import evolve
 
 from layerstore import config as configuration
-from layerstore import facts, migration, opening, plugins, pruning, reference
+from layerstore import facts, opening, pruning, reference
 from layerstore.check import Problem, problems
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
@@ -23,7 +23,7 @@ from layerstore.errors import KernelError, NotFound
 from layerstore.images import Image, Loaded, Removal
 from layerstore.info import Info, gather
 from layerstore.layers import LayerSource
-from layerstore.migration import Migrated, Migration
+from layerstore.migration import Migrated, migrate
 from layerstore.pruning import Pruned
 
 if TYPE_CHECKING:
@@ -85,26 +85,14 @@ def migrate_store(
     old = evolve(config, storage_driver=None, storage_opts=others)
     new = evolve(config, storage_driver=to, storage_opts=mine)
     with Store(old) as store:
-        done = _migrate(store._parts, new, to, progress)
+        done = migrate(store._parts, new, to, progress)
     if done.given_up is not None:
         return done
     with Store(new) as store:  # which removes the former home, as any open would now
-        if migration.former_of(facts.read(store._parts.database)) is not None:
+        if facts.former_of(facts.read(store._parts.database)) is not None:
             notice = f"the home of {done.origin} could not be removed yet: the next command tries again"
             done = evolve(done, notices=(*done.notices, notice))
     return done
-
-
-def _migrate(parts: opening.Parts, config: Config, to: str, progress: Progress | None) -> Migrated:
-    """`migrate_store`, of a store that nobody else has open by then. `config` is that of the driver `to`."""
-    parts.database.require_writable()
-    parts.use.require_alone()
-    opening.sweep_trials(parts)
-    ours = parts.for_migration()
-    if to == parts.known["driver"]:
-        return migration.give_up(ours)
-    choice = plugins.choose(config, config.data_root.joinpath, None)
-    return Migration(ours, parts.known["entry"], choice, progress).run()
 
 
 class Store:
