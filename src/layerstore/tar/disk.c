@@ -201,6 +201,25 @@ int ls_disk_drop_inherited(int fd, struct ls_failure *failure) {
     return 0;
 }
 
+unsigned ls_type_of(mode_t mode) {
+    switch (mode & S_IFMT) {
+    case S_IFREG:
+        return LS_REGULAR;
+    case S_IFDIR:
+        return LS_DIRECTORY;
+    case S_IFLNK:
+        return LS_SYMLINK;
+    case S_IFCHR:
+        return LS_CHARACTER;
+    case S_IFBLK:
+        return LS_BLOCK_DEVICE;
+    case S_IFIFO:
+        return LS_FIFO;
+    default:
+        return 0;
+    }
+}
+
 int ls_disk_read_link(int fd, int64_t size, struct ls_node *node, struct ls_failure *failure) {
     LS_FREED char *link = malloc((size_t)size + 1);
     if (!link)

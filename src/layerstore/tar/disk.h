@@ -50,6 +50,8 @@ int ls_disk_whiteout(const struct ls_disk *disk, int folder, const char *name, s
 int ls_disk_opaque(const struct ls_disk *disk, int fd, struct ls_failure *failure);
 /* What a new file or directory inherits from the default ACL of its parent is not the layer's. */
 int ls_disk_drop_inherited(int fd, struct ls_failure *failure);
+/* The enum ls_type of a file of this mode; 0 for a socket, which no tar can hold. */
+unsigned ls_type_of(mode_t mode);
 /* The words of a symlink of `size` bytes into the node. */
 int ls_disk_read_link(int fd, int64_t size, struct ls_node *node, struct ls_failure *failure);
 /* Reads mode, owner, times and xattrs of what `fd` is into the node. */

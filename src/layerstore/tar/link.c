@@ -91,21 +91,6 @@ static int copy_regular(struct ls_unpack *unpack, struct ls_node *node, int fold
     return rc ?: ls_disk_close(&to, said);
 }
 
-static enum ls_type type_of(mode_t mode) {
-    switch (mode & S_IFMT) {
-    case S_IFREG:
-        return LS_REGULAR;
-    case S_IFLNK:
-        return LS_SYMLINK;
-    case S_IFCHR:
-        return LS_CHARACTER;
-    case S_IFBLK:
-        return LS_BLOCK_DEVICE;
-    default:
-        return LS_FIFO;
-    }
-}
-
 /* A hard link to a file of the parents: it cannot be linked across layers, so the layer gets a copy of its own. Made at
  * once, since a later entry may replace the file. */
 static int copy_from_below(struct ls_unpack *unpack, struct ls_node *node, int fd, const struct stat *facts) {
@@ -115,7 +100,7 @@ static int copy_from_below(struct ls_unpack *unpack, struct ls_node *node, int f
         return ls_failed_at(unpack, node);
     node->target = NULL;
     node->size = facts->st_size;
-    node->type = type_of(facts->st_mode);
+    node->type = ls_type_of(facts->st_mode) ?: LS_FIFO;
     if (node->type == LS_REGULAR)
         rc = copy_regular(unpack, node, folder, fd);
     else {

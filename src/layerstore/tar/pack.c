@@ -164,25 +164,6 @@ static int read_link(struct ls_pack *pack, int fd, int64_t size) {
     return 0;
 }
 
-static unsigned type_of(mode_t mode) {
-    switch (mode & S_IFMT) {
-    case S_IFREG:
-        return LS_REGULAR;
-    case S_IFDIR:
-        return LS_DIRECTORY;
-    case S_IFLNK:
-        return LS_SYMLINK;
-    case S_IFCHR:
-        return LS_CHARACTER;
-    case S_IFBLK:
-        return LS_BLOCK_DEVICE;
-    case S_IFIFO:
-        return LS_FIFO;
-    default:
-        return 0;
-    }
-}
-
 /* The data follows in pieces; what is known of the file is written to the index when its hash is complete. */
 static int open_file(struct ls_pack *pack, int fd, const struct ls_index_node *node) {
     char link[64];
@@ -205,7 +186,7 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     const char *first = NULL;
     if (fstat(fd, &facts))
         return fail_system(pack, -errno, "fstat", node);
-    if (!(node->type = type_of(facts.st_mode))) {
+    if (!(node->type = ls_type_of(facts.st_mode))) {
         int rc = ls_bytes_add(&pack->notices, "socket", 7);
         rc = rc ?: ls_bytes_add(&pack->notices, node->path, node->path_length);
         rc = rc ?: ls_bytes_add(&pack->notices, "", 1);

@@ -180,10 +180,8 @@ void ls_verify_failure(struct ls_verify *verify, struct ls_failure *failure) {
 
 /* --- one node ----------------------------------------------------------------------------------------------------- */
 
-static mode_t format_of(unsigned type) {
-    static const mode_t FORMATS[] = {[LS_REGULAR] = S_IFREG,      [LS_SYMLINK] = S_IFLNK,   [LS_CHARACTER] = S_IFCHR,
-                                     [LS_BLOCK_DEVICE] = S_IFBLK, [LS_DIRECTORY] = S_IFDIR, [LS_FIFO] = S_IFIFO};
-    return type < sizeof FORMATS / sizeof *FORMATS ? FORMATS[type] : 0;
+static bool is_of_type(mode_t mode, unsigned type) {
+    return type && ls_type_of(mode) == type;
 }
 
 static int check_whiteout(struct ls_verify *verify, int fd, const struct stat *facts) {
@@ -365,7 +363,7 @@ static int check(struct ls_verify *verify, int fd) {
     if (fd < 0)
         return damaged(verify, "it is missing");
     bool link = node->type == LS_HARD_LINK;
-    if (link ? S_ISDIR(facts.st_mode) : (facts.st_mode & S_IFMT) != format_of(node->type))
+    if (link ? S_ISDIR(facts.st_mode) : !is_of_type(facts.st_mode, node->type))
         return damaged(verify, "it is of another type now");
     if (S_ISREG(facts.st_mode) && facts.st_size != node->size)
         return damaged(verify, "the size has changed");
