@@ -14,6 +14,8 @@
 #include "../kernel/files/marks.h"
 #include "../kernel/files/scope.h"
 
+#include <sys/stat.h>
+
 struct ls_payload {
     int64_t size;
     struct ls_node *node; /* where it lies in the tree; NULL when it lies in the shadow folder */
@@ -109,9 +111,10 @@ int ls_shadow_settle(struct ls_unpack *unpack);
 
 enum ls_purpose { LS_FOR_FILE, LS_FOR_OPAQUE, LS_FOR_WHITEOUT, LS_TO_LOOK };
 
-/* An O_PATH descriptor of what the parents have under this name. -ENOENT: they have nothing, or nothing that shows
- * here. */
-int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name);
+/* An O_PATH descriptor of what the parents have under this name, and its facts. -ENOENT: they have nothing, or nothing
+ * that shows here. Any other failure is noted, at `node`. */
+int ls_open_below(struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name, struct stat *facts,
+                  const struct ls_node *node);
 /* What the parents have under this name: 0 for nothing, else LS_DIRECTORY, LS_SYMLINK, or LS_REGULAR for all other
  * files. The node then describes the directory or the symlink. */
 int ls_look_below(struct ls_unpack *unpack, struct ls_node *node);

@@ -133,13 +133,9 @@ static int link_below(struct ls_unpack *unpack, struct ls_node *node) {
     const struct ls_node *own = folder ? ls_model_find(&unpack->model, folder, name.name, name.length) : NULL;
     if (!folder || (own && (own->type == LS_DIRECTORY || own->flags & LS_WHITEOUT || ls_is_own(own))))
         return 0;
-    LS_CLOSED int fd = ls_open_below(unpack, folder, name);
-    if (fd == -ENOENT)
-        return 0;
+    LS_CLOSED int fd = ls_open_below(unpack, folder, name, &facts, node);
     if (fd < 0)
-        return ls_fail_system(unpack, fd, "openat2", node);
-    if (fstat(fd, &facts))
-        return ls_fail_system(unpack, -errno, "fstat", node);
+        return fd == -ENOENT ? 0 : fd;
     if (S_ISDIR(facts.st_mode))
         return ls_fail_entry(unpack, "a hard link leads to a directory");
     int rc = copy_from_below(unpack, node, fd, &facts);

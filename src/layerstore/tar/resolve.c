@@ -25,7 +25,7 @@ static bool may_look_below(const struct ls_unpack *unpack, const struct ls_node 
     return unpack->below >= 0 && folder->flags & LS_BELOW && !is_hidden(folder);
 }
 
-int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name) {
+static int open_below(const struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name) {
     LS_BYTES_FREED struct ls_bytes path = {0};
     if (!may_look_below(unpack, folder))
         return -ENOENT;
@@ -37,15 +37,22 @@ int ls_open_below(const struct ls_unpack *unpack, const struct ls_node *folder, 
     return fd == -ENOTDIR ? -ENOENT : fd;
 }
 
-int ls_look_below(struct ls_unpack *unpack, struct ls_node *node) {
-    struct stat facts;
-    LS_CLOSED int fd = ls_open_below(unpack, node->parent, (struct ls_part){node->name, node->name_length});
+int ls_open_below(struct ls_unpack *unpack, const struct ls_node *folder, struct ls_part name, struct stat *facts,
+                  const struct ls_node *node) {
+    LS_CLOSED int fd = open_below(unpack, folder, name);
     if (fd == -ENOENT)
-        return 0;
+        return fd;
     if (fd < 0)
         return ls_fail_system(unpack, fd, "openat2", node);
-    if (fstat(fd, &facts))
-        return ls_fail_system(unpack, -errno, "fstat", node);
+    return fstat(fd, facts) ? ls_fail_system(unpack, -errno, "fstat", node) : ls_take_fd(&fd);
+}
+
+int ls_look_below(struct ls_unpack *unpack, struct ls_node *node) {
+    struct stat facts;
+    struct ls_part name = {node->name, node->name_length};
+    LS_CLOSED int fd = ls_open_below(unpack, node->parent, name, &facts, node);
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
     if (S_ISDIR(facts.st_mode)) {
         node->flags |= LS_BELOW;
         if (node->type != LS_DIRECTORY) {
