@@ -9,6 +9,11 @@
 
 enum { LS_BLOCK = 512, LS_EXTENSION_MAX = 8 << 20 };
 
+/* What is missing to whole blocks after so many bytes. */
+static inline int64_t ls_padding_of(int64_t size) {
+    return (LS_BLOCK - size % LS_BLOCK) % LS_BLOCK;
+}
+
 enum ls_type {
     LS_REGULAR = 1,
     LS_HARD_LINK,

@@ -103,7 +103,7 @@ static void fill(uint8_t block[LS_BLOCK], const uint8_t *name, size_t name_lengt
 static int add_padded(struct ls_bytes *out, const struct ls_bytes *body) {
     static const uint8_t zeros[LS_BLOCK];
     return ls_bytes_add(out, body->data, body->length)
-               ?: ls_bytes_add(out, zeros, (LS_BLOCK - body->length % LS_BLOCK) % LS_BLOCK);
+               ?: ls_bytes_add(out, zeros, (size_t)ls_padding_of((int64_t)body->length));
 }
 
 int ls_header_put(struct ls_bytes *out, const struct ls_index_node *node, const struct ls_bytes *xattrs,

@@ -83,6 +83,9 @@ struct ls_part {
     const char *name;
     size_t length;
 };
+static inline bool ls_part_is(struct ls_part part, const char *word) {
+    return part.length == strlen(word) && !memcmp(part.name, word, part.length);
+}
 struct ls_parts {
     LS_ARRAY(struct ls_part);
 };

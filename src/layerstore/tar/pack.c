@@ -176,7 +176,7 @@ static int open_file(struct ls_pack *pack, int fd, const struct ls_index_node *n
     posix_fadvise(pack->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     pack->file = *node;
     pack->remaining = node->size;
-    pack->padding = (LS_BLOCK - node->size % LS_BLOCK) % LS_BLOCK;
+    pack->padding = ls_padding_of(node->size);
     ls_xxh64_begin(&pack->hash, 0);
     return 0;
 }

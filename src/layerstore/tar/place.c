@@ -167,13 +167,9 @@ static int place_in_link_store(struct ls_unpack *unpack) {
     return describe(unpack, node) ?: begin_job(unpack, node, unpack->shadow_count++);
 }
 
-static bool equals(struct ls_part part, const char *word) {
-    return part.length == strlen(word) && !memcmp(part.name, word, part.length);
-}
-
 /* Where the walk ends to which this name is the last: its mark, or its file. */
 static enum ls_purpose purpose_of(struct ls_part name) {
-    return equals(name, LS_OPAQUE_NAME)         ? LS_FOR_OPAQUE
+    return ls_part_is(name, LS_OPAQUE_NAME)     ? LS_FOR_OPAQUE
            : ls_is_mark(name.name, name.length) ? LS_FOR_WHITEOUT
                                                 : LS_FOR_FILE;
 }
@@ -197,7 +193,7 @@ int ls_place(struct ls_unpack *unpack) {
         return describe(unpack, unpack->model.root);
     }
     struct ls_part last = parts->list[parts->count - 1];
-    if (equals(parts->list[0], LS_LINK_STORE))
+    if (ls_part_is(parts->list[0], LS_LINK_STORE))
         return place_in_link_store(unpack);
     enum ls_purpose purpose = purpose_of(last);
     for (size_t i = 0; i < parts->count; i++) {

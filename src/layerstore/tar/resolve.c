@@ -176,8 +176,7 @@ struct ls_node *ls_find_name(struct ls_unpack *unpack, const char *wanted, bool 
     if (rc || *wrong)
         return NULL;
     struct ls_part last = parts->list[parts->count - 1];
-    if (parts->count == 2 && parts->list[0].length == strlen(LS_LINK_STORE) &&
-        !memcmp(parts->list[0].name, LS_LINK_STORE, strlen(LS_LINK_STORE)))
+    if (parts->count == 2 && ls_part_is(parts->list[0], LS_LINK_STORE))
         return ls_model_find(&unpack->model, unpack->model.aside, last.name, last.length);
     struct ls_node *folder = ls_walk(unpack, unpack->model.root, parts->list, parts->count - 1, LS_TO_LOOK);
     unpack->link_folder = folder;

@@ -21,13 +21,9 @@ static int keep_raw(struct ls_unpack *unpack, const void *data, size_t length) {
 
 /* --- the stream --------------------------------------------------------------------------------------------------- */
 
-static int64_t padding_of(int64_t size) {
-    return (LS_BLOCK - size % LS_BLOCK) % LS_BLOCK;
-}
-
 static int entry_complete(struct ls_unpack *unpack) {
     unpack->remaining = unpack->entry.payload;
-    unpack->padding = padding_of(unpack->entry.payload);
+    unpack->padding = ls_padding_of(unpack->entry.payload);
     unpack->in_entry = false;
     int rc = ls_place(unpack);
     if (rc)
@@ -80,7 +76,7 @@ static int header(struct ls_unpack *unpack, const uint8_t *block) {
         return ls_fail_reading(unpack, (int)unpack->body_size, why);
     unpack->extension = type;
     unpack->body.length = 0;
-    unpack->remaining = unpack->body_size + padding_of(unpack->body_size);
+    unpack->remaining = unpack->body_size + ls_padding_of(unpack->body_size);
     unpack->state = LS_IN_EXTENSION;
     return 0;
 }

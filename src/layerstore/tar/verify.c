@@ -396,21 +396,12 @@ static int begin_search(struct ls_verify *verify) {
     return ls_listing_begin(&verify->listing, fd, &verify->failure) ? failed(verify) : 0;
 }
 
-static int search_path(struct ls_verify *verify, const char *name) {
-    struct ls_bytes *path = &verify->path;
-    int rc = ls_bytes_set(path, verify->folder.data, verify->folder.length);
-    if (!rc && path->length)
-        rc = ls_bytes_add(path, "/", 1);
-    rc = rc ?: ls_bytes_add(path, name, strlen(name));
-    return rc ? fail_memory(verify) : 0;
-}
-
 /* The next name of the folder that is in no index, or the end of the search. */
 static int search(struct ls_verify *verify) {
     int rc;
     while ((rc = ls_listing_next(&verify->listing)) > 0) {
-        if ((rc = search_path(verify, verify->listing.name)))
-            return rc;
+        if (ls_bytes_path(&verify->path, (char *)verify->folder.data, verify->listing.name))
+            return fail_memory(verify);
         uint64_t hash = ls_xxh64_of(verify->path.data, verify->path.length, 0);
         if (!verify->names.count || !bsearch(&hash, verify->names.list, verify->names.count, sizeof hash, by_value))
             return damaged(verify, "it does not belong to the layer");
