@@ -3,16 +3,14 @@
  *
  * It also knows what the extension has allocated and not freed yet. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
-#include <search.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <fcntl.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -48,7 +46,7 @@ static bool fails(enum kind kind, void *from) {
     if (armed != (int)kind || !is_ours(from))
         return false;
     long now = __atomic_add_fetch(&met, 1, __ATOMIC_SEQ_CST);
-    if (now != wanted && !(lasting && wanted && now > wanted))
+    if (now != wanted && !(lasting && now > wanted))
         return false;
     errno = number;
     return true;
@@ -186,16 +184,6 @@ void *tsearch(const void *key, void **root, int (*order)(const void *, const voi
 
 ssize_t getdents64(int folder, void *buffer, size_t room) {
     return fails(LISTING, FROM) ? -1 : syscall(SYS_getdents64, folder, buffer, room);
-}
-
-struct dirent *readdir(DIR *listing) {
-    struct dirent *(*next)(DIR *) = real("readdir");
-    return fails(LISTING, FROM) ? NULL : next(listing);
-}
-
-DIR *fdopendir(int folder) {
-    DIR *(*next)(int) = real("fdopendir");
-    return fails(LISTING, FROM) ? NULL : next(folder);
 }
 
 /* --- data ---------------------------------------------------------------------------------------------------------- */

@@ -202,10 +202,6 @@ size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data) {
     return changes->list.length;
 }
 
-size_t ls_changes_count(struct ls_changes *changes) {
-    return changes->found.count;
-}
-
 int ls_changes_can_be_exact(struct ls_changes *changes) {
     return !changes->needs_copy;
 }

@@ -30,7 +30,6 @@ int ls_changes_of_copy(struct ls_changes *changes, int merged, int lower, const 
 
 /* The result: for each change a letter (A, C, D) and the path without leading slash ("" is the root), ended by NUL; sorted. */
 size_t ls_changes_list(struct ls_changes *changes, const uint8_t **data);
-size_t ls_changes_count(struct ls_changes *changes);
 /* 1: the upper directory can be made to hold exactly these changes, and to mean the same on any parents. */
 int ls_changes_can_be_exact(struct ls_changes *changes);
 /* After ls_changes_of_upper, with the same descriptors and nothing mounted that writes: makes it so; marks of fuse-overlayfs

@@ -143,13 +143,6 @@ void ls_queue_fail(struct ls_queue *queue) {
     end_with(queue, &queue->failed);
 }
 
-bool ls_queue_failed(struct ls_queue *queue) {
-    pthread_mutex_lock(&queue->lock);
-    bool failed = queue->failed;
-    pthread_mutex_unlock(&queue->lock);
-    return failed;
-}
-
 struct ls_job *ls_queue_take(struct ls_queue *queue) {
     struct ls_job *job = NULL;
     pthread_mutex_lock(&queue->lock);

@@ -59,7 +59,6 @@ void ls_job_drop(struct ls_queue *queue, struct ls_job *job); /* one that was ne
 void ls_queue_drain(struct ls_queue *queue); /* until every job that was put is done, or one has failed */
 void ls_queue_close(struct ls_queue *queue);
 void ls_queue_fail(struct ls_queue *queue);
-bool ls_queue_failed(struct ls_queue *queue);
 
 /* Writer's side. */
 struct ls_job *ls_queue_take(struct ls_queue *queue); /* NULL: no more */
