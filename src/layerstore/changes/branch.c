@@ -73,8 +73,9 @@ struct walk {
 };
 
 static bool is_private(const char *name) {
-    return ls_begins(name, "trusted.overlay.") || ls_begins(name, "user.overlay.") ||
-           ls_begins(name, "user.fuseoverlayfs.");
+    size_t length = strlen(name);
+    return ls_begins(name, length, "trusted.overlay.") || ls_begins(name, length, "user.overlay.") ||
+           ls_begins(name, length, "user.fuseoverlayfs.");
 }
 
 /* The names of all xattrs, each ended by NUL; or -errno. They may change while they are read. */

@@ -102,10 +102,6 @@ int ls_disk_close(int *fd, struct ls_failure *failure) {
 
 /* --- attributes --------------------------------------------------------------------------------------------------- */
 
-static bool begins(const char *name, size_t length, const char *prefix) {
-    return length >= strlen(prefix) && !memcmp(name, prefix, strlen(prefix));
-}
-
 /* `trusted.overlay.x` of a tar lies on disk as the kernel's own escape of it (overlayfs.rst, "Nested overlayfs
  * mounts"). */
 static int set_xattrs(const struct ls_disk *disk, int fd, const char *path, const struct ls_node *node,
@@ -114,7 +110,8 @@ static int set_xattrs(const struct ls_disk *disk, int fd, const char *path, cons
     struct ls_xattr xattr;
     char name[XATTR_NAME_MAX + 1];
     while (node->xattrs_length && ls_xattr_next(&reader, &xattr)) {
-        bool escape = disk->dialect == LS_DIALECT_OVERLAY && begins(xattr.name, xattr.name_length, LS_OVERLAY_PREFIX);
+        bool escape =
+            disk->dialect == LS_DIALECT_OVERLAY && ls_begins(xattr.name, xattr.name_length, LS_OVERLAY_PREFIX);
         int length = escape ? snprintf(name, sizeof name, LS_OVERLAY_PREFIX "overlay.%.*s",
                                        (int)(xattr.name_length - strlen(LS_OVERLAY_PREFIX)),
                                        xattr.name + strlen(LS_OVERLAY_PREFIX))

@@ -56,6 +56,11 @@ static inline int ls_bytes_path(struct ls_bytes *bytes, const char *folder, cons
     return rc ?: ls_bytes_text(bytes, name);
 }
 
+/* Does text of `length` bytes, which need not end with NUL, begin so? */
+static inline bool ls_begins(const void *text, size_t length, const char *prefix) {
+    return length >= strlen(prefix) && !memcmp(text, prefix, strlen(prefix));
+}
+
 static inline void ls_bytes_free(struct ls_bytes *bytes) {
     free(bytes->data);
     *bytes = (struct ls_bytes){0};

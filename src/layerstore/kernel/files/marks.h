@@ -18,19 +18,14 @@
 /* Bytes of a prefix or name above, without the NUL. */
 #define LS_LENGTH_OF(literal) (sizeof(literal) - 1)
 
-static inline bool ls_begins(const char *name, const char *prefix) {
-    return !strncmp(name, prefix, strlen(prefix));
-}
-
 /* Does a name of `length` bytes, which need not end with NUL, begin as a mark does? */
 static inline bool ls_is_mark(const void *name, size_t length) {
-    return length >= LS_LENGTH_OF(LS_WHITEOUT_PREFIX) &&
-           !memcmp(name, LS_WHITEOUT_PREFIX, LS_LENGTH_OF(LS_WHITEOUT_PREFIX));
+    return ls_begins(name, length, LS_WHITEOUT_PREFIX);
 }
 
 /* The same for a mark that hides nothing of its own. */
 static inline bool ls_is_meta(const void *name, size_t length) {
-    return length >= LS_LENGTH_OF(LS_META_PREFIX) && !memcmp(name, LS_META_PREFIX, LS_LENGTH_OF(LS_META_PREFIX));
+    return ls_begins(name, length, LS_META_PREFIX);
 }
 
 /* What the file `name` hides, as a part of that string; NULL: it is no whiteout. */

@@ -8,10 +8,6 @@
 #include <stdio.h>
 #include <sys/xattr.h>
 
-static bool begins(const char *name, size_t length, const char *prefix) {
-    return length >= strlen(prefix) && !memcmp(name, prefix, strlen(prefix));
-}
-
 /* The list of names (`name` NULL) or one value, whatever its size, in `*data`; both may change while they are read. */
 static ssize_t grab(const char *path, const char *name, uint8_t **data) {
     for (;;) {
@@ -30,16 +26,16 @@ static ssize_t grab(const char *path, const char *name, uint8_t **data) {
 
 bool ls_xattr_travels(const char *name) {
     return strcmp(name, "security.selinux") && strcmp(name, "system.nfs4_acl") &&
-           !begins(name, strlen(name), "trusted.SGI_ACL_");
+           !ls_begins(name, strlen(name), "trusted.SGI_ACL_");
 }
 
 /* The name in a tar of a name on disk; NULL for what is the host's or the kernel's and no part of a layer. */
 static const char *exported(const char *name, bool overlay, char plain[XATTR_NAME_MAX + 1]) {
     if (!ls_xattr_travels(name))
         return NULL;
-    if (!overlay || !begins(name, strlen(name), LS_OVERLAY_PREFIX))
+    if (!overlay || !ls_begins(name, strlen(name), LS_OVERLAY_PREFIX))
         return name;
-    if (!begins(name, strlen(name), LS_OVERLAY_PREFIX "overlay."))
+    if (!ls_begins(name, strlen(name), LS_OVERLAY_PREFIX "overlay."))
         return NULL;
     snprintf(plain, XATTR_NAME_MAX + 1, LS_OVERLAY_PREFIX "%s", name + strlen(LS_OVERLAY_PREFIX "overlay."));
     return plain;
