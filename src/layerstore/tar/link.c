@@ -77,12 +77,10 @@ static int copy_data(int from, int to, uint64_t *content, struct ls_failure *fai
 }
 
 static int copy_regular(struct ls_unpack *unpack, struct ls_node *node, int folder, int fd) {
-    char link[64];
     struct ls_failure *said = &unpack->said;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    LS_CLOSED int from = open(link, O_RDONLY | O_CLOEXEC);
+    LS_CLOSED int from = ls_open_again(fd, O_RDONLY);
     if (from < 0)
-        return LS_FAIL(said, "open");
+        return ls_fail(said, "open", from);
     LS_CLOSED int to = ls_disk_regular(&unpack->disk, folder, node, false, said);
     if (to < 0)
         return to;

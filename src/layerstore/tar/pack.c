@@ -14,7 +14,6 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -166,13 +165,11 @@ static int read_link(struct ls_pack *pack, int fd, int64_t size) {
 
 /* The data follows in pieces; what is known of the file is written to the index when its hash is complete. */
 static int open_file(struct ls_pack *pack, int fd, const struct ls_index_node *node) {
-    char link[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    pack->fd = open(link, O_RDONLY | O_CLOEXEC | O_NOATIME);
-    if (pack->fd < 0 && errno == EPERM)
-        pack->fd = open(link, O_RDONLY | O_CLOEXEC);
+    pack->fd = ls_open_again(fd, O_RDONLY | O_NOATIME);
+    if (pack->fd == -EPERM)
+        pack->fd = ls_open_again(fd, O_RDONLY);
     if (pack->fd < 0)
-        return fail_system(pack, -errno, "open", node);
+        return fail_system(pack, pack->fd, "open", node);
     posix_fadvise(pack->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     pack->file = *node;
     pack->remaining = node->size;

@@ -251,12 +251,10 @@ static int hash_payload(struct ls_verify *verify, int fd, uint8_t *buffer, struc
 }
 
 static int hash_file(struct ls_verify *verify, int fd, uint64_t *content) {
-    char link[64];
     struct ls_xxh64 hash;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    LS_CLOSED int data = open(link, O_RDONLY | O_CLOEXEC);
+    LS_CLOSED int data = ls_open_again(fd, O_RDONLY);
     if (data < 0)
-        return LS_FAIL(&verify->failure, "open");
+        return ls_fail(&verify->failure, "open", data);
     LS_FREED uint8_t *buffer = malloc(LS_CHUNK);
     if (!buffer)
         return fail_memory(verify);

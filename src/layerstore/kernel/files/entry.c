@@ -44,11 +44,9 @@ int ls_entry_settle(int from, int to, const struct stat *facts, struct ls_failur
 }
 
 static int copy_file(int from, int folder, const char *name, struct ls_failure *failure) {
-    char link[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", from);
-    LS_CLOSED int data = open(link, O_RDONLY | O_CLOEXEC);
+    LS_CLOSED int data = ls_open_again(from, O_RDONLY);
     if (data < 0)
-        return LS_FAIL(failure, "open");
+        return ls_fail(failure, "open", data);
     LS_CLOSED int to = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (to < 0)
         return LS_FAIL(failure, "openat");

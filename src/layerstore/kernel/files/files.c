@@ -7,6 +7,7 @@
 #include <linux/openat2.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -36,6 +37,13 @@ int ls_open_in_root(int root, const char *path, int flags, unsigned int mode) {
 int ls_open_beneath(int root, const char *path, int flags, unsigned int mode) {
     return ls_open_how(root, path, (unsigned int)flags, mode,
                        RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+}
+
+int ls_open_again(int handle, int flags) {
+    char link[40];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", handle);
+    int fd = open(link, flags | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
 }
 
 int ls_sync_filesystem(int fd) {

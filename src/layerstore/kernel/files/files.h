@@ -12,6 +12,9 @@ int ls_open_in_root(int root, const char *path, int flags, unsigned int mode);
 /* Opens `path` beneath `root` through no symlink at all. */
 int ls_open_beneath(int root, const char *path, int flags, unsigned int mode);
 
+/* Opens once more what a descriptor (O_PATH too) names. */
+int ls_open_again(int handle, int flags);
+
 int ls_sync_filesystem(int fd);
 
 /* The filesystem's magic number. */
