@@ -144,7 +144,7 @@ int ls_changes_present(struct ls_changes *changes, struct place *place, const ch
     int equal = unaltered;
     if (had && !unaltered)
         equal = same(place->merged, place->lower, name, now, &before, read_both, &changes->failure);
-    if (equal == -ENOENT || equal == -ELOOP || equal == -ENOTDIR)
+    if (ls_is_absent(equal))
         equal = 0; /* it changes while we look: the next look will see what it became */
     if (equal < 0)
         return ls_fail_at(&changes->failure, path);
@@ -224,7 +224,7 @@ static int visit_folder(struct ls_changes *changes, const struct folder *folder)
     int rc = open_place(changes, &place);
     if (rc >= 0)
         rc = open_upper(changes, &place);
-    if (rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP)
+    if (ls_is_absent(rc))
         rc = 0; /* gone meanwhile */
     else if (rc < 0)
         ls_changes_fail(changes, "openat2", rc, folder->path);

@@ -2,6 +2,7 @@
  * different: a mark goes when nothing depends on it any more. */
 #define _GNU_SOURCE
 #include "internal.h"
+#include "../kernel/files/files.h"
 #include "../kernel/files/listing.h"
 
 #include <fcntl.h>
@@ -76,7 +77,7 @@ static int spell_out(struct ls_changes *changes, const char *path) {
     if (fstat(upper, &facts))
         return ls_changes_fail(changes, "fstat", -errno, path);
     LS_CLOSED int lower = changes->lower < 0 ? -ENOENT : ls_changes_open_folder(changes->lower, path);
-    if (lower < 0 && lower != -ENOENT && lower != -ENOTDIR && lower != -ELOOP) /* or what it hides would show again */
+    if (lower < 0 && !ls_is_absent(lower)) /* or what it hides would show again */
         return ls_changes_fail(changes, "openat2", lower, path);
     int rc = lower < 0 ? 0 : hide_each(changes, path, upper, lower);
     if (!rc && fremovexattr(upper, "trusted.overlay.opaque") && errno != ENODATA)

@@ -108,7 +108,7 @@ static int begin_payload(struct ls_export *export_, uint64_t size) {
         (uint64_t)payload->size != size)
         return fail_skeleton(export_);
     int fd = open_payload(export_, &call);
-    if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EXDEV)
+    if (ls_is_absent(fd) || fd == -EXDEV)
         return fail_damaged(export_, payload->shadowed ? "a file is missing that the tar itself replaces"
                                                        : "the file is missing");
     if (fd < 0)

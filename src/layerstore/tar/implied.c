@@ -22,7 +22,7 @@ static int learn(int below, const char *path, struct ls_node *node, struct ls_fa
     if (below < 0)
         return 0;
     LS_CLOSED int fd = ls_open_beneath(below, *path ? path : ".", O_PATH | O_NOFOLLOW, 0);
-    if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
+    if (ls_is_absent(fd))
         return 0;
     if (fd < 0)
         return ls_fail(failure, "openat2", fd);

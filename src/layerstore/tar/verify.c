@@ -194,10 +194,6 @@ static int check_whiteout(struct ls_verify *verify, int fd, const struct stat *f
     return right ? 0 : damaged(verify, "the whiteout is none any more");
 }
 
-static bool is_missing(int fd) {
-    return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP;
-}
-
 static int look_at(struct ls_verify *verify, const char *path, struct stat *facts) {
     LS_CLOSED int fd = ls_open_beneath(verify->tree, path, O_PATH | O_NOFOLLOW, 0);
     if (fd < 0)
@@ -212,7 +208,7 @@ static int check_link(struct ls_verify *verify, const struct stat *facts) {
     if (ls_bytes_add(&target, node->target, node->target_length))
         return fail_memory(verify);
     int rc = look_at(verify, (char *)target.data, &other);
-    if (rc && !is_missing(rc))
+    if (rc && !ls_is_absent(rc))
         return unreadable(verify, "the file that it links to cannot be looked at");
     bool linked = !rc && other.st_ino == facts->st_ino && other.st_dev == facts->st_dev;
     return linked ? 0 : damaged(verify, "it is no longer a link to the same file");
@@ -418,7 +414,7 @@ static int next_node(struct ls_verify *verify) {
         return fail_memory(verify);
     const char *path = verify->path.length ? (char *)verify->path.data : ".";
     LS_CLOSED int fd = ls_open_beneath(verify->tree, path, O_PATH | O_NOFOLLOW, 0);
-    if (fd < 0 && !is_missing(fd))
+    if (fd < 0 && !ls_is_absent(fd))
         return fail(verify, "openat2", fd);
     int found = check(verify, fd);
     bool search = !found && fd >= 0 && verify->node.type == LS_DIRECTORY && knows_all_names(verify);

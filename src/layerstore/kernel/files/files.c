@@ -39,6 +39,10 @@ int ls_open_beneath(int root, const char *path, int flags, unsigned int mode) {
                        RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 }
 
+int ls_is_absent(int code) {
+    return code == -ENOENT || code == -ENOTDIR || code == -ELOOP;
+}
+
 int ls_open_again(int handle, int flags) {
     char link[40];
     snprintf(link, sizeof link, "/proc/self/fd/%d", handle);

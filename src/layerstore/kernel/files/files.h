@@ -12,6 +12,8 @@ int ls_open_in_root(int root, const char *path, int flags, unsigned int mode);
 /* Opens `path` beneath `root` through no symlink at all. */
 int ls_open_beneath(int root, const char *path, int flags, unsigned int mode);
 
+/* Does the -errno of opening or describing a name say that there is nothing? A symlink in its place is nothing, too. */
+int ls_is_absent(int code);
 /* Opens once more what a descriptor (O_PATH too) names. */
 int ls_open_again(int handle, int flags);
 
