@@ -190,14 +190,6 @@ static bool had_none(void) {
     return errno == ENODATA || errno == EOPNOTSUPP;
 }
 
-int ls_disk_drop_inherited(int fd, struct ls_failure *failure) {
-    static const char *const NAMES[] = {"system.posix_acl_access", "system.posix_acl_default"};
-    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
-        if (fremovexattr(fd, NAMES[i]) && !had_none())
-            return LS_FAIL(failure, "fremovexattr");
-    return 0;
-}
-
 unsigned ls_type_of(mode_t mode) {
     switch (mode & S_IFMT) {
     case S_IFREG:
@@ -254,7 +246,7 @@ int ls_disk_learn(int fd, struct ls_node *node, struct ls_failure *failure) {
 
 /* Only in a merged tree can a parent have a default ACL by then: the others settle their directories last. */
 static int drop_inherited(const struct ls_disk *disk, int fd, struct ls_failure *failure) {
-    return disk->dialect == LS_DIALECT_MERGED ? ls_disk_drop_inherited(fd, failure) : 0;
+    return disk->dialect == LS_DIALECT_MERGED ? ls_acls_drop(fd, failure) : 0;
 }
 
 /* After a name could not be made: one of the layers below stands in its way, which happens in a merged tree alone. */

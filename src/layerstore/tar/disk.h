@@ -48,8 +48,6 @@ int ls_disk_remove(int folder, const char *name, struct ls_failure *failure);
 int ls_disk_remove_path(int tree, const char *path, struct ls_failure *failure);
 int ls_disk_whiteout(const struct ls_disk *disk, int folder, const char *name, struct ls_failure *failure);
 int ls_disk_opaque(const struct ls_disk *disk, int fd, struct ls_failure *failure);
-/* What a new file or directory inherits from the default ACL of its parent is not the layer's. */
-int ls_disk_drop_inherited(int fd, struct ls_failure *failure);
 /* The enum ls_type of a file of this mode; 0 for a socket, which no tar can hold. */
 unsigned ls_type_of(mode_t mode);
 /* The words of a symlink of `size` bytes into the node. */

@@ -44,7 +44,7 @@ static int open_inside(struct ls_unpack *unpack) {
     unpack->shadow = open_folder(unpack->disk.tree, unpack->shadow_inside);
     if (unpack->shadow < 0)
         return LS_FAIL(&unpack->said, "openat");
-    return ls_disk_drop_inherited(unpack->shadow, &unpack->said);
+    return ls_acls_drop(unpack->shadow, &unpack->said);
 }
 
 int ls_shadow_folder(struct ls_unpack *unpack) {

@@ -54,7 +54,7 @@ int ls_unpack_begin(struct ls_unpack *unpack) {
             return 0;
     }
     /* what the folder inherited from its parent is not the layer's */
-    if (ls_disk_drop_inherited(unpack->disk.tree, &unpack->said))
+    if (ls_acls_drop(unpack->disk.tree, &unpack->said))
         return ls_failed_at(unpack, root);
     return fchmod(unpack->disk.tree, 0700) ? ls_fail_system(unpack, -errno, "fchmod", root) : 0;
 }

@@ -11,18 +11,16 @@
 #define _GNU_SOURCE
 #include "file.h"
 #include "../files/bytes.h"
+#include "../files/xattrs.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <sys/xattr.h>
 
 enum {
     DEEPEST = 32,    /* levels whose descriptors are kept, */
     LANDMARK = 1024, /* and one in so many below */
 };
-
-static const char *const acls[] = {"system.posix_acl_default", "system.posix_acl_access"};
 
 /* --- descriptors -------------------------------------------------------------------------------------------------- */
 
@@ -107,10 +105,7 @@ static int make_plain(const struct job *job, int fd, struct ls_failure *failure)
         return LS_FAIL(failure, "fchown");
     if (fchmod(fd, 0700) < 0)
         return LS_FAIL(failure, "fchmod");
-    for (size_t i = 0; i < sizeof acls / sizeof *acls; i++)
-        if (fremovexattr(fd, acls[i]) < 0 && errno != ENODATA && errno != EOPNOTSUPP)
-            return LS_FAIL(failure, "fremovexattr");
-    return 0;
+    return ls_acls_drop(fd, failure);
 }
 
 static int fail(struct worker *worker, struct folder *folder, const char *name, int code) {

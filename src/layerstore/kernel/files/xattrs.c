@@ -72,6 +72,14 @@ int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_fail
     return rc ? ls_fail(failure, "malloc", rc) : 0;
 }
 
+int ls_acls_drop(int fd, struct ls_failure *failure) {
+    static const char *const NAMES[] = {"system.posix_acl_access", "system.posix_acl_default"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (fremovexattr(fd, NAMES[i]) && errno != ENODATA && errno != EOPNOTSUPP)
+            return LS_FAIL(failure, "fremovexattr");
+    return 0;
+}
+
 /* --- the list ----------------------------------------------------------------------------------------------------- */
 
 int ls_xattr_add(struct ls_bytes *xattrs, const char *name, size_t name_length, const void *value,

@@ -25,6 +25,8 @@ bool ls_xattr_travels(const char *name);
 /* The xattrs that belong to a layer, canonical, by their names in the tar. `overlay`: as they lie in an overlay layer. 0, or
  * -errno: the place is the caller's to name. */
 int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_failure *failure);
+/* Takes off the ACLs that a file or directory has inherited from its parent when it was made. */
+int ls_acls_drop(int fd, struct ls_failure *failure);
 /* A file capability of version 3 names the root of one host's user namespace: it travels as version 2, without it. Alters
  * the value of the xattr `name`, if it is such a one; returns its size. */
 ssize_t ls_xattr_portable(const char *name, uint8_t *value, ssize_t size);
