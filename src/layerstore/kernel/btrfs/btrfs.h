@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The inode number of every subvolume's root (BTRFS_FIRST_FREE_OBJECTID). */
+enum { LS_BTRFS_ROOT_INODE = 256 };
+
 /* Makes an empty subvolume in a folder. Not durable by itself. */
 int ls_btrfs_create(int folder, const char *name);
 

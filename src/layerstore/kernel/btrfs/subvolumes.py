@@ -38,9 +38,6 @@ __all__ = [
     "written",
 ]
 
-_ROOT_INODE = 256
-"""Of every subvolume (BTRFS_FIRST_FREE_OBJECTID)."""
-
 _TRIES = 8
 """How often a subvolume is found to hold others, when those are destroyed, before somebody must be making them."""
 
@@ -130,7 +127,7 @@ def is_read_only(subvolume: Path | str) -> bool:
 def is_subvolume(folder: Path | str) -> bool:
     """Is a folder of a btrfs a subvolume itself?"""
     with opened(folder, FOLDER) as fd:
-        return os.fstat(fd).st_ino == _ROOT_INODE
+        return bool(os.fstat(fd).st_ino == lib.LS_BTRFS_ROOT_INODE)
 
 
 def set_read_only(subvolume: Path | str, *, to: bool = True) -> None:

@@ -4,8 +4,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LS_BTRFS_ROOT_INODE = 256 };
-
 struct ls_btrfs_item {
     uint64_t object, offset;
     uint32_t type;

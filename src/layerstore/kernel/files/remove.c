@@ -172,10 +172,9 @@ static void clear(struct removal *job, struct ls_worker *worker, struct folder *
 /* A subvolume of btrfs goes at once, whatever is in it, unless it holds another one; and a read-only one goes only so, or
    when it is made writable. True: it is gone. */
 static bool remove_subvolume(const struct folder *folder) {
-    enum { ROOT_INODE = 256 };
     struct stat facts;
     struct statfs filesystem;
-    if (fstat(folder->fd, &facts) < 0 || facts.st_ino != ROOT_INODE || fstatfs(folder->fd, &filesystem) < 0 ||
+    if (fstat(folder->fd, &facts) < 0 || facts.st_ino != LS_BTRFS_ROOT_INODE || fstatfs(folder->fd, &filesystem) < 0 ||
         filesystem.f_type != BTRFS_SUPER_MAGIC)
         return false;
     const char *slash = folder->base.above ? NULL : strrchr(folder->base.name, '/');
