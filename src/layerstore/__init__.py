@@ -43,8 +43,11 @@ if TYPE_CHECKING:
         UnsupportedMediaType,
     )
     from layerstore.images import History, Image, Loaded, Removal
+    from layerstore.info import Info
     from layerstore.layers import LayerSource
-    from layerstore.store import Info, Migrated, Pruned, Store
+    from layerstore.migration import Migrated
+    from layerstore.pruning import Pruned
+    from layerstore.store import Store
     from layerstore.store import migrate_store as migrate
     from layerstore.store import open_store as open
     from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage
@@ -106,9 +109,12 @@ _HOMES = {
     "containers": ("Container", "ContainerState", "Mounted"),
     "copying": ("Copied",),
     "images": ("History", "Image", "Loaded", "Removal"),
+    "info": ("Info",),
     "layers": ("LayerSource",),
+    "migration": ("Migrated",),
+    "pruning": ("Pruned",),
+    "store": ("Store",),
     "usage": ("ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage"),
-    "store": ("Info", "Migrated", "Pruned", "Store"),
 }
 
 

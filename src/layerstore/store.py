@@ -1,6 +1,6 @@
 """The front door: what can be done with a store, passed on to the parts that do it.
 
-How a store is opened, founded and put in order is in `opening`.
+How a store is opened, founded and put in order is in `opening`. What few commands need is imported when it is called.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from attrs import evolve
 
 from layerstore import config as configuration
-from layerstore import facts, opening, pruning, reference
-from layerstore.check import Problem, problems
+from layerstore import facts, opening, reference
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
 from layerstore.digest import ChainID, DiffID
 from layerstore.errors import KernelError, NotFound
 from layerstore.images import Image, Loaded, Removal
-from layerstore.info import Info, gather
 from layerstore.layers import LayerSource
-from layerstore.migration import Migrated, migrate
-from layerstore.pruning import Pruned
 
 if TYPE_CHECKING:
-    from layerstore.check import Told
+    from layerstore.check import Problem, Told
+    from layerstore.info import Info
     from layerstore.layers import Progress
+    from layerstore.migration import Migrated
+    from layerstore.pruning import Pruned
     from layerstore.usage import DiskUsage
 
-__all__ = ["Info", "Migrated", "Problem", "Pruned", "Store", "migrate_store", "open_store"]
+__all__ = ["Store", "migrate_store", "open_store"]
 
 
 def open_store(
@@ -75,6 +74,8 @@ def migrate_store(
     the driver that the store has, it gives up a migration that was not finished. Raises `DriverNotFound`,
     `DriverNotSupported`, `Damaged` (a layer that is not what it was), `DepthExceeded`, `ConfigError`.
     """
+    from layerstore.migration import migrate
+
     if not isinstance(config, Config):
         config = configuration.load(None if config is None else Path(config))
     config = configuration.with_overrides(config, data_root=configuration.root_of(data_root), storage_opts=storage_opts)
@@ -289,6 +290,8 @@ class Store:
 
     def check_iter(self, *, content: bool = False, progress: Told | None = None) -> Iterator[Problem]:
         """`check`, one by one as they are found."""
+        from layerstore.check import problems
+
         parts = self._parts
         return problems(
             parts.database,
@@ -313,6 +316,8 @@ class Store:
         `containers`: every container that is not mounted, too. `all_images`: every image that no container needs.
         `images`: False spares all images. `fits`: only those images and containers of which this is true.
         """
+        from layerstore import pruning
+
         return pruning.prune(
             self._parts.session,
             self._layers,
@@ -335,6 +340,8 @@ class Store:
 
     def info(self) -> Info:
         """What there is, how it is kept, and on what kind of host."""
+        from layerstore.info import gather
+
         return gather(self._parts)
 
     def wait(self) -> None:

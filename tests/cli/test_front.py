@@ -55,6 +55,13 @@ def test_version_imports_next_to_nothing() -> None:
     assert not costly & set(ast.literal_eval(modules))
 
 
+def test_store_is_opened_without_what_few_commands_need() -> None:
+    code = "import sys; from layerstore.cli import containers, images; import layerstore.store; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    few = "check cli.shapes containers.commit copying images.instructions info migration platforms pruning transfer usage"
+    assert not {f"layerstore.{name}" for name in few.split()} & {*done.stdout.split()}
+
+
 @pytest.mark.parametrize("args", [("version",), ("--root", "/nowhere", "version")])
 def test_version(bare_shell: Shell, args: tuple[str, ...]) -> None:
     done = bare_shell(*args)

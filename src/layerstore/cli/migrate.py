@@ -13,7 +13,7 @@ from layerstore.cli.progress import bars
 
 if TYPE_CHECKING:
     from layerstore.config import Config
-    from layerstore.store import Migrated
+    from layerstore.migration import Migrated
 
 
 @click.command(cls=Command)

@@ -10,7 +10,6 @@ import click
 from layerstore.cli import completion, output
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Form, format_option
-from layerstore.cli.shapes import inspected
 from layerstore.cli.template import as_json
 from layerstore.errors import InvalidReference, LayerstoreError, NotFound
 
@@ -42,6 +41,8 @@ def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form,
     if form.template is None or form.is_json:
         output.lines([as_json(subjects, indent=None if form.is_json else 4)])
     else:
+        from layerstore.cli.shapes import inspected
+
         output.lines(form.template.render(inspected(value)) for value in subjects)
     for failure in problems:
         output.error(failure)

@@ -16,7 +16,7 @@ from layerstore.cli.images import labels_of
 if TYPE_CHECKING:
     from layerstore.containers import Container
     from layerstore.images import Image
-    from layerstore.store import Pruned
+    from layerstore.pruning import Pruned
 
 _FILTERS: Final = ("label", "label!", "reference", "until")
 _CONTAINERS: Final = "all containers that are not mounted, and what was written into them"

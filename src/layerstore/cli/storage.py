@@ -13,7 +13,7 @@ from layerstore.cli.listing import Column, Form, format_option, show_object, sho
 
 if TYPE_CHECKING:
     from layerstore.check import Problem
-    from layerstore.store import Info
+    from layerstore.info import Info
 
 
 @click.command(cls=Command)

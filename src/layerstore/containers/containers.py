@@ -15,7 +15,6 @@ from pathlib import Path
 
 from layerstore import options, reference
 from layerstore.containers import names, rows
-from layerstore.containers.commit import Commit
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.mounting import Mounts
 from layerstore.containers.rows import Row
@@ -170,6 +169,8 @@ class Containers:
         self, row: Row, *, tag: str | None, message: str, author: str | None, instructions: Sequence[str]
     ) -> Image:
         """`Container.commit`, for a caller that has the container's lock."""
+        from layerstore.containers.commit import Commit
+
         return Commit(
             self._database,
             self.session,

@@ -12,15 +12,16 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from layerstore import platforms
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
 from layerstore.digest import parse as parse_digest
 from layerstore.errors import ConfigError, InvalidArchive, InvalidDigest
-from layerstore.platforms import Platform
+
+if TYPE_CHECKING:
+    from layerstore.platforms import Platform
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):(\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -136,10 +137,14 @@ def derive(
 
     `author`: None is that of `base`. `platform` is that of an image from nothing; by default this machine's.
     """
-    config: dict[str, Any] = dict((platforms.host() if platform is None else platform).fields)
+    config: dict[str, Any]
     old_layers: Sequence[str] = ()
     old_history: Sequence[Mapping[str, Any]] = ()
-    if base is not None:
+    if base is None:
+        from layerstore import platforms
+
+        config = dict((platforms.host() if platform is None else platform).fields)
+    else:
         config = {key: base[key] for key in _KEPT if base.get(key) is not None}
         old_layers = layers(base)
         old_history = _complete_history(base)
