@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,6 +124,19 @@ def own_filesystem(filesystems: Filesystems) -> Iterator[Callable[..., Path]]:
     finally:
         for path in made:
             filesystems.drop(path)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A device that takes nothing, as /dev/full: one of the test's own, lest what is tested replaces the machine's."""
+    device = tmp_path / "full"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+        device.open("wb").close()
+    except PermissionError:  # an ordinary user, who cannot replace the machine's, or a folder without devices
+        device.unlink(missing_ok=True)
+        device.symlink_to("/dev/full")
+    return device
 
 
 @pytest.fixture(params=FILESYSTEMS)

@@ -151,12 +151,12 @@ def test_save_of_what_is_not_there_leaves_no_file(shell: Shell, tmp_path: Path) 
     assert shell("save", "nope").stdout == b""
 
 
-def test_a_full_disk_under_a_saved_stream_is_an_error(shell: Shell, archive: Path) -> None:
+def test_a_full_disk_under_a_saved_stream_is_an_error(shell: Shell, archive: Path, full: Path) -> None:
     shell("load", str(archive))
     shell("create", "--name", "web", "base:1")
     for args in (("save", "base:1"), ("export", "web")):
-        with open("/dev/full", "wb") as full:
-            done = shell(*args, stdout=full.fileno())
+        with full.open("wb") as out:
+            done = shell(*args, stdout=out.fileno())
         assert done.returncode == 1
         assert b"No space left on device" in done.stderr
         assert len(done.stderr.splitlines()) <= 2

@@ -58,7 +58,9 @@ def test_version_imports_next_to_nothing() -> None:
 def test_store_is_opened_without_what_few_commands_need() -> None:
     code = "import sys; from layerstore.cli import containers, images; import layerstore.store; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    few = "check cli.shapes containers.commit copying images.instructions info migration platforms pruning transfer usage"
+    few = (
+        "check cli.shapes containers.commit copying images.instructions info migration platforms pruning transfer usage"
+    )
     assert not {f"layerstore.{name}" for name in few.split()} & {*done.stdout.split()}
 
 
@@ -196,9 +198,9 @@ def test_a_result_that_is_no_number_is_success() -> None:
 
 
 @pytest.mark.parametrize("args", [("version",), ("version", "-f", "json"), ("completion", "zsh")])
-def test_a_full_disk_under_standard_output_is_an_error(bare_shell: Shell, args: tuple[str, ...]) -> None:
-    with open("/dev/full", "wb") as full:
-        done = bare_shell(*args, stdout=full.fileno())
+def test_a_full_disk_under_standard_output_is_an_error(bare_shell: Shell, args: tuple[str, ...], full: Path) -> None:
+    with full.open("wb") as out:
+        done = bare_shell(*args, stdout=out.fileno())
     assert done.returncode == 1
     words = b"layerstore: standard output: No space left on device\nFree some space there, or write elsewhere.\n"
     assert done.stderr == words

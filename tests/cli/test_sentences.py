@@ -27,12 +27,13 @@ CLOSED_OUTPUT = "layerstore: standard output is closed\nName a file with -o, or 
 
 
 @pytest.fixture
-def line(run: Run, settings: Path, tmp_path: Path) -> Line:
+def line(run: Run, settings: Path, tmp_path: Path, full: Path) -> Line:
     """`line("images >&-")`: a command line of the shell, beside a few files, on a store with base:1 and web."""
     made.docker_archive(tmp_path / "base.tar", [BASE], ["base:1"])
     (tmp_path / "text").write_text("hello\n")
     (tmp_path / "dir").mkdir()
     (tmp_path / "loop").symlink_to("loop")
+    assert full == tmp_path / "full"
     run("load", str(tmp_path / "base.tar"))
     run("create", "--name", "web", "base:1")
 
@@ -57,10 +58,10 @@ def line(run: Run, settings: Path, tmp_path: Path) -> Line:
         ("import - 0>new", "layerstore: read standard input: Bad file descriptor\nIt is not open for that"),
         ("save base:1 1<text", "layerstore: write standard output: Bad file descriptor\nIt is not open for that"),
         ("export web 1<text", "layerstore: standard output: Bad file descriptor\nIt is not open for that"),
-        ("save base:1 >/dev/full", "layerstore: write standard output: No space left on device\nFree some space there"),
-        ("export web >/dev/full", "layerstore: standard output: No space left on device\nFree some space there"),
-        ("export web -o /dev/full", "layerstore: write /dev/full: No space left on device\nFree some space there"),
-        ("cp web:/etc - >/dev/full", "layerstore: write the tar: No space left on device\nFree some space there"),
+        ("save base:1 >full", "layerstore: write standard output: No space left on device\nFree some space there"),
+        ("export web >full", "layerstore: standard output: No space left on device\nFree some space there"),
+        ("export web -o full", "layerstore: write {here}/full: No space left on device\nFree some space there"),
+        ("cp web:/etc - >full", "layerstore: write the tar: No space left on device\nFree some space there"),
         ("load nothing", "layerstore: open nothing: No such file or directory\nLook whether the path is right"),
         ("load text/x", "layerstore: open text/x: Not a directory\nLook whether the path is right"),
         ("load loop", "layerstore: open loop: Too many levels of symbolic links\nIts symbolic links lead nowhere"),
