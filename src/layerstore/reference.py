@@ -1,7 +1,8 @@
 """Names of images as people write them, `[host[:port]/]path[:tag][@digest]`, and their full form.
 
-docker's grammar and defaults: `debian` is docker.io/library/debian:latest. The database has full names only; what
-people are shown is the shortest form (`familiar`) that reads back to the same name.
+docker's grammar and defaults (distribution/reference, regexp.go and normalize.go): `debian` is
+docker.io/library/debian:latest. The database has full names only; what people are shown is the shortest form
+(`familiar`) that reads back to the same name.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _ID = re.compile(r"[0-9a-f]{64}")
 
 _HUB = "docker.io"
 _OFFICIAL = "library/"
+_LONGEST = 255
+"""Characters of a name without its host (distribution/reference, RepositoryNameTotalLengthMax)."""
 DEFAULT_TAG = "latest"
 
 
@@ -47,9 +50,10 @@ class Reference:
 
     @property
     def familiar_name(self) -> str:
-        """`debian`; or the whole name, should the short one be read as another (docker.io/a.b/c)."""
+        """`debian`; or the whole name, should the short one be read as another (docker.io/a.b/c), or as an ID."""
         short = self.path.removeprefix(_OFFICIAL) if self.path.count("/") == 1 else self.path
-        return short if _split_domain(short) == (self.domain, self.path) else self.name
+        reads_back = _split_domain(short) == (self.domain, self.path) and not _ID.fullmatch(short)
+        return short if reads_back else self.name
 
     @property
     def familiar(self) -> str:
@@ -59,6 +63,8 @@ class Reference:
 
 def parse(text: str) -> Reference:
     """`text` in its parts. Raises `InvalidReference`, which says what is wrong with it."""
+    if _ID.fullmatch(text):
+        raise _invalid(text, "64 hexadecimal digits are an ID, not a name")
     rest, at, digest_text = text.partition("@")
     digest = None
     if at:
@@ -79,10 +85,8 @@ def parse(text: str) -> Reference:
         raise _invalid(text, hint or "a name is lower-case letters and digits, with '.', '_', '-' and '/' between them")
     if not _DOMAIN.fullmatch(domain):
         raise _invalid(text, f"{domain!r} is not a host name")
-    if domain == _HUB and _ID.fullmatch(path.removeprefix(_OFFICIAL)):
-        raise _invalid(text, "64 hexadecimal digits are an ID, not a name")
-    if len(domain) + 1 + len(path) > 255:
-        raise _invalid(text[:40] + "...", "a name has at most 255 characters")
+    if len(path) > _LONGEST:
+        raise _invalid(text[:40] + "...", f"a name has at most {_LONGEST} characters")
     return Reference(domain, path, tag, digest)
 
 
@@ -91,6 +95,8 @@ def normalise(text: str) -> str:
     reference = parse(text)
     if reference.digest is not None:
         raise _invalid(text, "a tag is wanted here, not a digest")
+    if reference.familiar_name == "sha256":
+        raise _invalid(text, "sha256:… is a digest, so no image can be called so")
     return reference.full
 
 
