@@ -16,9 +16,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerstore.compression import compressing, open_stream, sniff
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidArchive
-from layerstore.transfer.compression import compressing, open_stream, sniff
 from support.images import digest
 
 _CHANCE = random.Random(1)
@@ -186,7 +186,7 @@ def test_the_bytes_do_not_depend_on_the_machines_cores(compression: str, monkeyp
     data = DATA * 8
     written = set()
     for threads in (1, 2, 5):
-        monkeypatch.setattr("layerstore.transfer.compression.THREADS", threads)
+        monkeypatch.setattr("layerstore.compression.streams.THREADS", threads)
         out = io.BytesIO()
         with compressing(out.write, compression) as write:
             write(memoryview(data))

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
+from layerstore.compression import HEAD, Stream, open_stream, sniff
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, KernelError, named
 from layerstore.kernel.files import open_beneath, open_tree_root
-from layerstore.transfer.compression import HEAD, Stream, open_stream, sniff
 from layerstore.transfer.documents import DOCUMENT_LIMIT
 from layerstore.transfer.tarball import Member, members, normal
 

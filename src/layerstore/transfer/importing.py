@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from layerstore import platforms
+from layerstore.compression import open_stream
 from layerstore.errors import named
 from layerstore.images import config as config_of
 from layerstore.images import instructions as instructions_of
-from layerstore.transfer.compression import open_stream
 from layerstore.transfer.standard import STANDARD, standard_input
 
 if TYPE_CHECKING:

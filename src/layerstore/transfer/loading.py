@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from attrs import evolve
 
 from layerstore import platforms, reference
+from layerstore.compression import HEAD, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import Ambiguous, ConfigError, InvalidArchive, KernelError, LayerstoreError, NotFound, named
 from layerstore.layers import LayerSource
@@ -26,7 +27,6 @@ from layerstore.platforms import Platform
 from layerstore.transfer import docker_archive, oci
 from layerstore.transfer.archive import Archive, FolderArchive, TarArchive
 from layerstore.transfer.choosing import Offered, choose, titles
-from layerstore.transfer.compression import HEAD, sniff
 from layerstore.transfer.documents import Documents
 from layerstore.transfer.incoming import Blob, Incoming, merged, platform_of
 from layerstore.transfer.standard import STANDARD, standard_input

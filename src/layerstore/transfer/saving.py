@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from attrs import frozen
 
 from layerstore import digest, reference
+from layerstore.compression import COMPRESSIONS, compressing
 from layerstore.digest import ChainID, DiffID, Digest
 from layerstore.errors import ConfigError
 from layerstore.transfer import docker_archive, oci
 from layerstore.transfer import target as targets
-from layerstore.transfer.compression import COMPRESSIONS, compressing
 from layerstore.transfer.documents import BLOBS
 from layerstore.transfer.target import Target, Write
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
+from layerstore.compression import Stream, open_stream, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import DigestMismatch, InvalidArchive
 from layerstore.transfer.archive import follow
-from layerstore.transfer.compression import Stream, open_stream, sniff
 from layerstore.transfer.documents import BLOB, BLOBS, DOCUMENT_LIMIT
 from layerstore.transfer.incoming import Incoming
 from layerstore.transfer.tarball import BLOCK, Member, is_header, members

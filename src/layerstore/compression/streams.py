@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, Self
 
+from layerstore.compression.frames import FRAME_MAGIC, SKIPPABLE_MAGIC, Frames
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidArchive
-from layerstore.transfer.frames import FRAME_MAGIC, SKIPPABLE_MAGIC, Frames
 
 if TYPE_CHECKING:
     from layerstore.tar import Readable
