@@ -2,7 +2,8 @@
 
 docker's grammar and defaults (distribution/reference, regexp.go and normalize.go): `debian` is
 docker.io/library/debian:latest. The database has full names only; what people are shown is the shortest form
-(`familiar`) that reads back to the same name.
+(`familiar`) that reads back to the same name. A name has a tag, which means another image tomorrow, or the digest of a
+manifest, which is the same for ever.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ class Reference:
         return f"{self.name}:{self.tag or DEFAULT_TAG}"
 
     @property
+    def pinned(self) -> str | None:
+        """`docker.io/library/debian@sha256:…`, whatever the tag; None without a digest."""
+        return None if self.digest is None else f"{self.name}@{self.digest}"
+
+    @property
     def familiar_name(self) -> str:
         """`debian`; or the whole name, should the short one be read as another (docker.io/a.b/c), or as an ID."""
         short = self.path.removeprefix(_OFFICIAL) if self.path.count("/") == 1 else self.path
@@ -57,7 +63,9 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """`debian:latest`."""
+        """`debian:latest`, or `debian@sha256:…` if it is pinned."""
+        if self.digest is not None:
+            return f"{self.familiar_name}{'' if self.tag is None else f':{self.tag}'}@{self.digest}"
         return f"{self.familiar_name}:{self.tag or DEFAULT_TAG}"
 
 
@@ -101,13 +109,19 @@ def normalise(text: str) -> str:
 
 
 def familiar(full: str) -> str:
-    """The short form of a stored tag."""
+    """The short form of a stored name."""
     return parse(full).familiar
 
 
 def split(text: str) -> tuple[str, str]:
-    """Repository and tag of a name as people are shown it: `debian:12` is ("debian", "12")."""
-    name, tag = _split_tag(text)
+    """Repository and tag of a name as people are shown it: `debian:12` is ("debian", "12").
+
+    One that is pinned by a digest has no tag: "".
+    """
+    name, at, _ = text.partition("@")
+    name, tag = _split_tag(name)
+    if at:
+        return name, tag or ""
     return name, tag or DEFAULT_TAG
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+import layerstore
+from layerstore.digest import of_bytes
+from layerstore.images import rows
 from support import images as made
 
 Run = Callable[..., Result]
@@ -129,6 +132,31 @@ def test_images_in_other_forms(two: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert two("images", "--no-trunc", "-q", "base").stdout.startswith("sha256:")
     assert "   DIGEST    IMAGE ID " in two("images", "--digests").stdout
     assert two("images", "--format", "table {{.Tag}}", "base").stdout == "TAG\n1\n"
+
+
+def test_digests_have_lines_of_their_own_only_where_they_are_shown(two: Run, settings: Path) -> None:
+    """What `images` and `images --digests` of docker 20.10 print of the same names."""
+    digests = [of_bytes(bytes([number])) for number in range(2)]
+    with layerstore.open(config=settings) as store:
+        image = store.image("tool:1")
+        with store._parts.database.write() as tx:
+            for digest in digests:
+                rows.set_digest(tx, image.id, "docker.io/library/tool", digest)
+            rows.set_digest(tx, store.images()[0].id, "quay.io/team/other", digests[0])
+    table = "{{.Repository}}:{{.Tag}}"
+    other = "quay.io/team/other:<none>"
+    assert two("images", "--format", table).stdout.splitlines() == [other, "tool:1", "tool:2", "base:1"]
+    assert two("images", "--format", table + "@{{.Digest}}").stdout.splitlines() == [
+        f"{other}@{digests[0]}",
+        *(f"tool:{tag}@{digest}" for tag in "12" for digest in sorted(digests)),
+        "base:1@<none>",
+    ]
+    head, first, *_ = two("images", "--digests", "quay.io/team/other").stdout.splitlines()
+    assert first[head.index("DIGEST") :].startswith(digests[0])
+    assert two("images", "--format", table, "--filter", "dangling=true").stdout.splitlines() == [other]
+    assert other in two("images", "--format", table, "--filter", "dangling=false").stdout.splitlines()
+    assert two("rmi", f"tool@{digests[0]}").stdout == f"Untagged: tool@{digests[0]}\n"
+    assert two("inspect", "--format", "{{.RepoDigests}}", "tool:1").stdout == f"[tool@{digests[1]}]\n"
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,11 @@ class Adder:
         self.read: list[str] = []
 
     def __call__(self, *layers: bytes, name: str | None = None, config: bytes | None = None) -> Image:
-        sources = [layerstore.LayerSource(open=self._opener(layer)) for layer in layers]
-        return self.store.add(config or make.config(layers), sources, [name] if name else [])
+        return self.store.add(config or make.config(layers), self.sources(*layers), [name] if name else [])
+
+    def sources(self, *layers: bytes) -> list[layerstore.LayerSource]:
+        """Where the tars can be read."""
+        return [layerstore.LayerSource(open=self._opener(layer)) for layer in layers]
 
     def _opener(self, layer: bytes) -> Callable[[], AbstractContextManager[io.BytesIO]]:
         @contextmanager

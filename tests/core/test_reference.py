@@ -131,7 +131,8 @@ def test_what_is_no_name_is_refused(text: str) -> None:
         ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
         ("host:5000/app", "host:5000/app:latest", "host:5000/app:latest"),
         ("[2001:db8::1]:5000/app", "[2001:db8::1]:5000/app:latest", "[2001:db8::1]:5000/app:latest"),
-        (f"debian:12@{DIGEST}", "docker.io/library/debian:12", "debian:12"),
+        (f"debian:12@{DIGEST}", "docker.io/library/debian:12", f"debian:12@{DIGEST}"),
+        (f"quay.io/me/app@{DIGEST}", "quay.io/me/app:latest", f"quay.io/me/app@{DIGEST}"),
         # Whose short form would be read as something else.
         ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
         ("docker.io/localhost/c", "docker.io/localhost/c:latest", "docker.io/localhost/c:latest"),
@@ -146,6 +147,12 @@ def test_name_has_a_full_and_a_short_form(text: str, full: str, familiar: str) -
 def test_upper_case_is_explained() -> None:
     with pytest.raises(InvalidReference, match="lower case"):
         reference.parse("Debian:12")
+
+
+def test_name_with_a_digest_has_a_form_without_its_tag() -> None:
+    assert reference.parse(f"debian:12@{DIGEST}").pinned == f"docker.io/library/debian@{DIGEST}"
+    assert reference.parse("debian:12").pinned is None
+    assert reference.split(f"debian@{DIGEST}") == ("debian", "")
 
 
 def test_a_tag_is_no_digest() -> None:

@@ -85,11 +85,12 @@ def images_command(
             if _fits(image, wanted, is_parent=image.id in parents)
             and all(_earlier(image.created_at, bound) for bound in bounds["before"])
             and all(_earlier(bound, image.created_at) for bound in bounds["since"])
-            and (all_images or image.tags or image.id not in parents)
+            and (all_images or image.tags or image.digests or image.id not in parents)
         ]
         digest = "\t{{.Digest}}" if digests else ""
         usual = f"{{{{.Repository}}}}\t{{{{.Tag}}}}{digest}\t{{{{.ID}}}}\t{{{{.CreatedSince}}}}\t{{{{.Size}}}}"
-        lines = (line for image in chosen for line in _lines(image, names, trunc=not no_trunc))
+        each = digests or (form.template is not None and "Digest" in form.template.source)
+        lines = (line for image in chosen for line in _lines(image, names, trunc=not no_trunc, digests=each))
         show_rows(lines, _IMAGE_COLUMNS, form, usual, "{{.ID}}" if quiet else None)
 
 
@@ -110,27 +111,44 @@ def labels_of(image: Image | None) -> dict[str, str]:
 def _fits(image: Image, wanted: Mapping[str, list[str]], *, is_parent: bool) -> bool:
     """Whether an image passes the filters that look at nothing but itself."""
     labels = labels_of(image)
-    dangling = not image.tags and not is_parent
+    dangling = not image.tags and (bool(image.digests) or not is_parent)
     return (
-        filters.any_of(wanted.get("dangling", ()), lambda value: filters.truth("dangling", value) == dangling)
+        filters.any_of(
+            wanted.get("dangling", ()),
+            # docker shows what has but digests on either side.
+            lambda value: dangling if filters.truth("dangling", value) else not dangling or bool(image.digests),
+        )
         and filters.has_labels(labels, wanted.get("label", ()))
         and not any(filters.has_labels(labels, [label]) for label in wanted.get("label!", ()))
         and all(_earlier(image.created_at, filters.time("until", value)) for value in wanted.get("until", ()))
     )
 
 
-def _lines(image: Image, names: Iterable[str], *, trunc: bool) -> Iterator[Listed]:
-    """One line a name that fits `names`; one without a name for an image that has none."""
+def _lines(image: Image, names: Iterable[str], *, trunc: bool, digests: bool) -> Iterator[Listed]:
+    """One line a name that fits `names`; one without a name for an image that has none.
+
+    `digests`: one for each digest that the image has in the repository of the name. A repository in which it has
+    digests alone has a line without a tag.
+    """
     from layerstore import reference
 
-    digests = {name: digest for name, _, digest in (text.partition("@") for text in image.digests)}
     wanted = list(names)
-    for tag in image.tags:
-        repository, version = reference.split(tag)
-        if not wanted or any(filters.matches_reference(name, repository, version) for name in wanted):
-            yield Listed(image, repository, version, digests.get(repository, _NONE), trunc)
-    if not image.tags and not wanted:
-        yield Listed(image, _NONE, _NONE, next(iter(digests.values()), _NONE), trunc)
+
+    def fits(repository: str, tag: str) -> bool:
+        return not wanted or any(filters.matches_reference(name, repository, tag) for name in wanted)
+
+    known: dict[str, list[str]] = {}
+    for text in image.digests:
+        name, _, digest = text.partition("@")
+        known.setdefault(name, []).append(digest)
+    tagged = [reference.split(tag) for tag in image.tags]
+    others = [(name, _NONE) for name in known if name not in {name for name, _ in tagged}]
+    for repository, tag in (*tagged, *others):
+        if fits(repository, tag):
+            for digest in (digests and known.get(repository)) or [_NONE]:
+                yield Listed(image, repository, tag, digest, trunc)
+    if not tagged and not others and not wanted:
+        yield Listed(image, _NONE, _NONE, _NONE, trunc)
 
 
 @frozen

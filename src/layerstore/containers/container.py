@@ -111,7 +111,7 @@ class Container:
 
     @property
     def image_name(self) -> str:
-        """What it stands on, as people call it: the tag it was made from, if that still means it, or a short ID."""
+        """What it stands on, as people call it: the name it was made from, if that still means it, or a short ID."""
         if self._tag is not None:
             return reference.familiar(self._tag)
         return "" if self.image_id is None else short(self.image_id)

@@ -55,13 +55,15 @@ class Place:
 
 
 _TAGGED = (
-    f"SELECT {_COLUMNS}, t.name FROM containers c LEFT JOIN tags t ON t.name = c.image_name AND t.image_id = c.image_id"
+    f"SELECT {_COLUMNS}, coalesce(t.name, r.name || '@' || r.digest) FROM containers c"
+    " LEFT JOIN tags t ON t.name = c.image_name AND t.image_id = c.image_id"
+    " LEFT JOIN repo_digests r ON r.image_id = c.image_id AND r.name || '@' || r.digest = c.image_name"
 )
 
 
 @frozen
 class Seen:
-    """A container's row, and the tag that it was made from, if that still means its image."""
+    """A container's row, and the name that it was made from, with a tag or a digest, if that still means its image."""
 
     row: Row
     tag: str | None

@@ -130,6 +130,16 @@ CREATE TABLE schemas (
     version INTEGER NOT NULL
 ) WITHOUT ROWID;
 """,
+    """
+-- The manifests by which registries know an image, each under the name of a repository.
+CREATE TABLE repo_digests (
+    name TEXT NOT NULL,                     -- in full, without a tag: docker.io/library/debian
+    digest TEXT NOT NULL,                   -- of the manifest, or of the index that it was chosen from
+    image_id TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
+    PRIMARY KEY (name, digest)
+) WITHOUT ROWID;
+CREATE INDEX repo_digests_by_image ON repo_digests (image_id);
+""",
 )
 
 VERSION = len(_STEPS)

@@ -38,6 +38,8 @@ class Image:
     """Bytes of its layers' tars."""
     parent: ImageID | None
     """The image that it was committed on, if that happened in this store."""
+    digests: tuple[str, ...]
+    """`name@digest` of the manifests that it is known by in registries, in the short form, sorted."""
     config_bytes: bytes = field(repr=False)
     """The config, to the byte: what `id` is the digest of."""
     _images: Images = field(repr=False, eq=False)
@@ -46,11 +48,6 @@ class Image:
     def short_id(self) -> str:
         """12 digits of the ID."""
         return short(self.id)
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        """`name@digest` of the manifests that it is known by in registries."""
-        return ()
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

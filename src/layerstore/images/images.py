@@ -8,7 +8,7 @@ never guessed from their layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +36,9 @@ from layerstore.layers.attaching import attach_tree
 from layerstore.layers.sources import label_of
 from layerstore.session import Session
 
+Record = Callable[[Transaction, ImageID], object]
+"""Writes what a caller has to remember of an image, in the transaction in which that appears, or gets its names."""
+
 
 class Images:
     """The images of a store."""
@@ -57,10 +60,12 @@ class Images:
         names: Sequence[str] = (),
         *,
         progress: Progress | None = None,
+        record: Record | None = None,
     ) -> Loaded:
         """Store an image whose layers can be read when they are wanted: all of it, or nothing.
 
         There is one source for each of the config's DiffIDs, in order; those of layers that are there are not opened.
+        `record` writes what else has to be remembered of the image, in the transaction in which it appears.
         Raises `InvalidArchive`, `DigestMismatch`, `DepthExceeded`.
         """
         diff_ids = config_of.layers(config_of.read(config))
@@ -74,7 +79,7 @@ class Images:
             assembly.unpack(named, progress)
             if progress is not None:
                 self._tell_known(assembly, named, progress)
-            return self._store(config, assembly, tags)
+            return self._store(config, assembly, tags, record)
 
     def add_staged(
         self,
@@ -93,18 +98,32 @@ class Images:
         with assembling(self._layers, diff_ids, "being loaded", offered=staged, trust=trust) as assembly:
             return self._store(config, assembly, tags)
 
-    def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str]) -> Loaded:
+    def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str], record: Record | None = None) -> Loaded:
         assembly.place()
         with self._database.write() as tx:
             assembly.record(tx)
             taken = rows.taken_by(tx, ImageID(of_bytes(config)), tags)
-            image = self._get(tx, rows.insert(tx, config, assembly.top, None, tags))
+            name = rows.insert(tx, config, assembly.top, None, tags)
+            if record is not None:
+                record(tx, name)
+            image = self._get(tx, name)
         return Loaded.of(image, tags, taken)
 
     def _tell_known(self, assembly: Assembly, sources: Mapping[DiffID, LayerSource], progress: Progress) -> None:
         for diff_id in assembly.known:
             source = sources[diff_id]
             progress(label_of(source), source.size or 0, source.size or 0)
+
+    def name(self, image: ImageID, names: Sequence[str], record: Record | None = None) -> Loaded:
+        """Give an image that is there names, each in full, as if it had come in with them. Raises `NotFound`."""
+        with self._database.write() as tx:
+            rows.resolve(tx, image)
+            taken = rows.taken_by(tx, image, names)
+            rows.set_tags(tx, image, names)
+            if record is not None:
+                record(tx, image)
+            found = self._get(tx, image)
+        return Loaded.of(found, names, taken)
 
     # --- what there is ---
 
@@ -116,8 +135,8 @@ class Images:
     def find(self, ref: str) -> tuple[Image, str | None]:
         """The same, and the tag in full if it was meant by one."""
         with self._database.read() as tx:
-            image, tag = rows.resolve(tx, ref)
-            return self._get(tx, image), tag
+            image, name = rows.resolve(tx, ref)
+            return self._get(tx, image), None if name is None or "@" in name else name
 
     def those(self, tx: Transaction, images: Collection[ImageID]) -> dict[ImageID, Image]:
         """The images with these IDs, all of which there are."""
@@ -127,19 +146,20 @@ class Images:
         row = rows.find(tx, image)
         assert row is not None  # it was resolved in this transaction
         size = sum(diff.size for diff in layer_rows.stack(tx, row.chain_id).diffs)
-        return self._image(row, rows.tags_of(tx, image), size)
+        return self._image(row, rows.tags_of(tx, image), rows.digests_of(tx, image), size)
 
     def all(self) -> list[Image]:
         """All images, the newest first."""
         with self._database.read() as tx:
-            found, tags, layers = rows.every(tx), rows.all_tags(tx), layer_rows.all_kept(tx)
+            found, layers = rows.every(tx), layer_rows.all_kept(tx)
+            tags, digests = rows.all_tags(tx), rows.all_digests(tx)
         images = []
         for row in sorted(found, key=_age, reverse=True):
             size, chain = 0, row.chain_id
             while chain is not None:
                 size += layers[chain].size
                 chain = layers[chain].parent
-            images.append(self._image(row, tags.get(row.id, []), size))
+            images.append(self._image(row, tags.get(row.id, []), digests.get(row.id, []), size))
         return images
 
     def history(self, image: Image) -> tuple[History, ...]:
@@ -278,16 +298,18 @@ class Images:
     def remove(self, ref: str, *, force: bool = False) -> list[Removal]:
         """Remove an image, or one of its several names. Raises `InUse`, which says by whom and how to free it.
 
-        Given a name, the image goes with its last one. Given an ID, all names go with it, if it has one only or by
-        `force`. Layers that nothing else needs go too, and so do untagged images that it was built on.
+        Given a name, the image goes with its last one; the digests that it has in a repository go with its last tag in
+        that. Given an ID, all names go with it, if they are of one tag or by `force`. Layers that nothing else needs go
+        too, and so do nameless images that it was built on.
         """
         with self._database.write() as tx:
-            image, tag = rows.resolve(tx, ref)
-            tags = rows.tags_of(tx, image)
-            if tag is not None and len(tags) > 1:
-                return [removal.untag(tx, tag)]
-            if tag is None and len(tags) > 1 and not force:
-                names = tuple(reference.familiar(name) for name in tags)
+            image, name = rows.resolve(tx, ref)
+            if name is not None:
+                going, staying = removal.going_with(tx, image, name)
+                if staying:
+                    return [removal.untag(tx, one) for one in going]
+            elif removal.has_several_names(tx, image) and not force:
+                names = tuple(map(reference.familiar, rows.tags_of(tx, image) or rows.digests_of(tx, image)))
                 raise InUse(
                     f"image {short(image)} has several names: {', '.join(names)}",
                     holders=names,
@@ -328,13 +350,14 @@ class Images:
             except OSError:
                 pass  # gone with the boot, or seen to by another process
 
-    def _image(self, row: rows.Row, tags: Sequence[str], size: int) -> Image:
+    def _image(self, row: rows.Row, tags: Sequence[str], digests: Sequence[str], size: int) -> Image:
         return Image(
             id=row.id,
             tags=tuple(sorted(reference.familiar(tag) for tag in tags)),
             created=row.created,
             size=size,
             parent=row.parent,
+            digests=tuple(sorted(reference.familiar(digest) for digest in digests)),
             config_bytes=row.config,
             images=self,
         )

@@ -43,10 +43,33 @@ class _Holders:
     commands: tuple[str, ...]
 
 
-def untag(tx: Transaction, tag: str) -> Removal:
-    """Take a tag away; the image stays."""
-    rows.unset_tag(tx, tag)
-    return Removal("Untagged", reference.familiar(tag))
+def untag(tx: Transaction, name: str) -> Removal:
+    """Take a tag, or a name with a digest, away; the image stays."""
+    (rows.unset_digest if "@" in name else rows.unset_tag)(tx, name)
+    return Removal("Untagged", reference.familiar(name))
+
+
+def going_with(tx: Transaction, image: ImageID, name: str) -> tuple[list[str], list[str]]:
+    """The names of an image that go when this one is taken away, itself first, and those that stay.
+
+    As in docker, the digests that a repository gave to an image go with the last tag that the image has in it.
+    """
+    tags, digests = rows.tags_of(tx, image), rows.digests_of(tx, image)
+    going = [name]
+    repository = _repository(name)
+    if "@" not in name and not any(tag != name and _repository(tag) == repository for tag in tags):
+        going += [digest for digest in digests if _repository(digest) == repository]
+    return going, [other for other in (*tags, *digests) if other not in going]
+
+
+def has_several_names(tx: Transaction, image: ImageID) -> bool:
+    """Does the image have several tags, or names in several repositories? Then its ID alone does not remove it."""
+    tags = rows.tags_of(tx, image)
+    return len(tags) > 1 or len({_repository(name) for name in (*tags, *rows.digests_of(tx, image))}) > 1
+
+
+def _repository(name: str) -> str:
+    return reference.parse(name).name
 
 
 def require_free(tx: Transaction, image: ImageID, staging: Path) -> None:
@@ -68,7 +91,7 @@ def require_free(tx: Transaction, image: ImageID, staging: Path) -> None:
 def delete(
     tx: Transaction, image: ImageID, *, among: Collection[ImageID] | None = None
 ) -> tuple[list[Removal], list[LayerKey]]:
-    """Delete a free image, its tags, its layers, and the untagged images it was built on, as far as nothing needs them.
+    """Delete a free image, its names, its layers, and nameless images it was built on, as far as nothing needs them.
 
     `among`: of the latter no others than these.
     Returns what was done, and the keys whose files may go after the commit.
@@ -79,14 +102,16 @@ def delete(
     while current is not None:
         row = rows.find(tx, current)
         assert row is not None  # the caller's transaction has seen it
-        done += [untag(tx, tag) for tag in rows.tags_of(tx, current)]
+        done += [untag(tx, name) for name in (*rows.tags_of(tx, current), *rows.digests_of(tx, current))]
         rows.delete(tx, current)
         done.append(Removal("Deleted", current))
         gone, freed = layer_rows.release(tx, row.chain_id)
         done += [Removal("Deleted", layer, is_layer=True) for layer in gone]
         keys += freed
         current = row.parent
-        if current is not None and not (is_unneeded(tx, current) and (among is None or current in among)):
+        if current is not None and not (
+            is_unneeded(tx, current) and not rows.digests_of(tx, current) and (among is None or current in among)
+        ):
             current = None
     return done, keys
 
@@ -123,4 +148,5 @@ def _holders(tx: Transaction, image: ImageID) -> _Holders:
 
 def _names(tx: Transaction, image: ImageID) -> list[str]:
     """What to give to `rmi` so that the image goes."""
-    return [reference.familiar(tag) for tag in rows.tags_of(tx, image)] or [short(image)]
+    names = rows.tags_of(tx, image) or rows.digests_of(tx, image)
+    return [reference.familiar(name) for name in names] or [short(image)]

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from layerstore import reference
 from layerstore.database import Transaction
-from layerstore.digest import ChainID, ImageID, beginning, hex_of, of_bytes, short
+from layerstore.digest import ChainID, Digest, ImageID, beginning, hex_of, of_bytes, short
 from layerstore.errors import Ambiguous, InvalidReference, NotFound
 from layerstore.images import config as config_of
 
@@ -29,7 +29,11 @@ class Row:
 
 
 def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
-    """The image that `ref` means, and its tag if it was meant by one. A name goes before the beginning of an ID."""
+    """The image that `ref` means, and the name by which it was meant, in full: a tag, or a name with a digest.
+
+    A name goes before the beginning of an ID. One with a digest means what was pulled or pushed under it, whatever tag
+    is between: what has that digest is the same for ever.
+    """
     first = beginning(ref)
     if first is None or len(hex_of(first)) < 64:
         try:
@@ -38,6 +42,10 @@ def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
             if first is None:
                 raise
         else:
+            if name.digest is not None:
+                query = "SELECT image_id FROM repo_digests WHERE name = ? AND digest = ?"
+                if (row := tx.execute(query, (name.name, name.digest)).fetchone()) is not None:
+                    return ImageID(row[0]), name.pinned
             row = tx.execute("SELECT image_id FROM tags WHERE name = ?", (name.full,)).fetchone()
             if row is not None and name.digest in (None, row[0]):
                 return ImageID(row[0]), name.full
@@ -138,6 +146,35 @@ def all_tags(tx: Transaction) -> dict[ImageID, list[str]]:
     for name, image in tx.execute("SELECT name, image_id FROM tags ORDER BY name"):
         found.setdefault(ImageID(image), []).append(name)
     return found
+
+
+def set_digest(tx: Transaction, image: ImageID, name: str, digest: Digest) -> None:
+    """Note that a registry knows an image by this digest, in the repository of this full name."""
+    tx.execute(
+        "INSERT INTO repo_digests (name, digest, image_id) VALUES (?, ?, ?) "
+        "ON CONFLICT (name, digest) DO UPDATE SET image_id = excluded.image_id",
+        (name, digest, image),
+    )
+
+
+def unset_digest(tx: Transaction, pinned: str) -> None:
+    """Take away a name with a digest, in full."""
+    name, _, digest = pinned.partition("@")
+    tx.execute("DELETE FROM repo_digests WHERE name = ? AND digest = ?", (name, digest))
+
+
+def all_digests(tx: Transaction) -> dict[ImageID, list[str]]:
+    """The names with digests of each image that has some, in full."""
+    found: dict[ImageID, list[str]] = {}
+    for name, digest, image in tx.execute("SELECT name, digest, image_id FROM repo_digests ORDER BY name, digest"):
+        found.setdefault(ImageID(image), []).append(f"{name}@{digest}")
+    return found
+
+
+def digests_of(tx: Transaction, image: ImageID) -> list[str]:
+    """The names with digests of an image, in full."""
+    query = "SELECT name, digest FROM repo_digests WHERE image_id = ? ORDER BY name, digest"
+    return [f"{name}@{digest}" for name, digest in tx.execute(query, (image,))]
 
 
 def last_tagged(tx: Transaction, image: ImageID) -> int | None:

@@ -37,6 +37,7 @@ class Template:
     """
 
     def __init__(self, text: str, *, escapes: bool = False) -> None:
+        self.source = text
         try:
             self._nodes = parse(text, _NAMES, escapes=escapes)
         except RecursionError:
