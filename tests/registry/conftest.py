@@ -1,0 +1,97 @@
+"""Fixtures for registries: servers on 127.0.0.1 and free ports, each ended by what started it.
+
+docker-registry starts once for each worker: let each test use repositories of its own (`repository`). What
+misbehaves, and its token service, is each test's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from typing import Any
+
+import pytest
+
+from .servers.certificates import Authority
+from .servers.debian import DockerRegistry
+from .servers.quirks import Quirks
+from .servers.tokens import TokenService
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def repository() -> str:
+    """The name of a repository that no other test uses."""
+    return f"team/app{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def docker_registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., DockerRegistry]]:
+    """`docker_registries(basic=True)`: one more docker-registry, which lasts as long as the session."""
+    if shutil.which("docker-registry") is None:
+        if os.environ.get("CI"):
+            pytest.fail("docker-registry is not installed: `tools/prepare test` should have done so")
+        pytest.skip("needs docker-registry, which is not installed")
+    with ExitStack() as running:
+
+        def start(**settings: Any) -> DockerRegistry:
+            return running.enter_context(DockerRegistry(tmp_path_factory.mktemp("registry"), **settings))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def docker_registry(docker_registries: Callable[..., DockerRegistry]) -> DockerRegistry:
+    """A docker-registry that is open to all."""
+    return docker_registries()
+
+
+@pytest.fixture(scope="session")
+def basic_registry(docker_registries: Callable[..., DockerRegistry]) -> DockerRegistry:
+    """A docker-registry that wants Basic: `debian.USER` and `debian.PASSWORD`."""
+    return docker_registries(basic=True)
+
+
+@pytest.fixture(scope="session")
+def token_registry(docker_registries: Callable[..., DockerRegistry]) -> Iterator[tuple[DockerRegistry, TokenService]]:
+    """A docker-registry, and the token service in front of it. Whoever alters the latter's switches puts them back."""
+    with TokenService() as tokens:
+        yield docker_registries(tokens=tokens), tokens
+
+
+@pytest.fixture
+def tokens() -> Iterator[TokenService]:
+    """A token service, for `quirks.tokens`."""
+    with TokenService() as service:
+        yield service
+
+
+@pytest.fixture
+def quirks() -> Iterator[Quirks]:
+    """A registry that behaves until it is told not to."""
+    with Quirks() as server:
+        yield server
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Quirks]:
+    """Another one: where redirects lead, a mirror, a peer."""
+    with Quirks() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whose certificates are good."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def secure_quirks(authority: Authority) -> Iterator[Quirks]:
+    """`quirks` by TLS, with a certificate of `authority` for 127.0.0.1."""
+    with Quirks(tls=authority.server()) as server:
+        yield server
