@@ -1,4 +1,4 @@
-"""A registry in memory that behaves (distribution-spec 1.1), for `quirks` to spoil. Real ones differ in its switches."""
+"""A registry in memory that behaves, for `quirks` to spoil. Its switches are where real ones differ."""
 
 from __future__ import annotations
 
