@@ -1,0 +1,1 @@
+"""Registries: images pulled, pushed and copied over the OCI distribution protocol."""

@@ -1,0 +1,114 @@
+"""Where images lie, as people write it: `docker://debian:12`, `oci:FOLDER:TAG`, `docker-archive:FILE`, or a path.
+
+The words are those of skopeo and podman (containers-transports(5)). What begins with none of them is a path, and stays
+what it is: `./oci:x` is a file of that name. Pure: nothing is opened here, and no host is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeAlias
+
+from attrs import frozen
+
+from layerstore import reference
+from layerstore.errors import ConfigError, InvalidReference
+from layerstore.reference import Reference
+
+FORMS: Final = (
+    "docker://NAME[:TAG|@DIGEST], oci:FOLDER[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], or a path"
+)
+
+_WORD: Final = re.compile(
+    r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*"
+)
+"""What an image may be called in an OCI layout (OCI image spec, annotations.md, "…image.ref.name")."""
+
+_OTHERS: Final = ("containers-storage:", "dir:", "docker-daemon:", "docker:", "ostree:", "registry:", "tarball:")
+"""What skopeo knows beside these, or is written when one of them is meant."""
+
+
+@frozen
+class InRegistry:
+    """An image of a registry, by name."""
+
+    reference: Reference
+
+
+@frozen
+class InArchive:
+    """An image of an archive, or all that it has.
+
+    `form` is "oci" (a folder), "oci-archive" or "docker-archive". `name` is what the image is called there: in full for
+    a docker-archive, any word for an OCI layout; `index` is its place in the list of a docker-archive, from 0.
+    """
+
+    form: str
+    path: str
+    name: str | None = None
+    index: int | None = None
+
+
+@frozen
+class AtPath:
+    """A path, or "-". What lies there has to be looked at."""
+
+    path: str
+
+
+Place: TypeAlias = InRegistry | InArchive | AtPath
+
+
+def parse(text: str) -> Place:
+    """The place that `text` means. Raises `InvalidReference` for a name, `ConfigError` for the rest."""
+    form, colon, rest = text.partition(":")
+    if not colon:
+        return AtPath(text)
+    match form:
+        case "docker" if rest.startswith("//"):
+            return InRegistry(reference.parse(rest[2:]))
+        case "oci" | "oci-archive":
+            path, named = _split(text, rest)
+            if named and not _WORD.fullmatch(named):
+                raise ConfigError(
+                    f"{text!r}: an image of an OCI layout cannot be called {named!r}",
+                    remedy="A name there is letters and digits, with '-', '.', '_', ':', '@', '+', '/' between.",
+                )
+            return InArchive(form, path, named or None)
+        case "docker-archive":
+            return _docker_archive(text, rest)
+    return AtPath(text)
+
+
+def is_registry(source: object) -> bool:
+    """Whether something that is loaded or saved is a name in a registry."""
+    return isinstance(source, str) and source.startswith("docker://")
+
+
+def is_foreign(path: str) -> bool:
+    """Whether a path looks like a place of a kind that is not known here."""
+    return path.startswith(_OTHERS) or "://" in path
+
+
+def _docker_archive(text: str, rest: str) -> InArchive:
+    path, named = _split(text, rest)
+    if not named:
+        return InArchive("docker-archive", path)
+    if named.startswith("@"):
+        # What int() takes beyond digits ("+1", "1_0") is not meant.
+        if not re.fullmatch("[0-9]{1,9}", named[1:]):
+            raise ConfigError(f"{text!r}: {named!r} is no number of an image", remedy="The first is @0.")
+        return InArchive("docker-archive", path, index=int(named[1:]))
+    if "@" in named:
+        raise InvalidReference(
+            f"{text!r}: a docker-archive knows no digests of manifests", remedy="Name a tag, or the number: @0."
+        )
+    return InArchive("docker-archive", path, reference.normalise(named))
+
+
+def _split(text: str, rest: str) -> tuple[str, str]:
+    """Path and name: as in skopeo the first colon parts them, so a path has none."""
+    path, _, named = rest.partition(":")
+    if not path:
+        raise ConfigError(f"{text!r} names no path", remedy=f"An image is at {FORMS}.")
+    return path, named
