@@ -7,7 +7,6 @@ an OCI layout with compressed layers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from layerstore import digest, reference
 from layerstore.compression import COMPRESSIONS, compressing
 from layerstore.digest import ChainID, DiffID, Digest
 from layerstore.errors import ConfigError
-from layerstore.transfer import docker_archive, oci
+from layerstore.transfer import docker_archive, oci, outgoing
 from layerstore.transfer import target as targets
 from layerstore.transfer.documents import BLOBS
 from layerstore.transfer.target import Target, Write
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from layerstore.layers import Layers, Progress
 
 FORMATS: Final = ("docker-archive", "oci")
-_SUFFIXES: Final = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
 
 
 @frozen
@@ -58,13 +56,13 @@ def save_images(
         raise ConfigError(f"there is no compression {compression!r}", remedy=f"It is one of {', '.join(COMPRESSIONS)}.")
     if format == "docker-archive" and compression not in (None, "none"):
         raise ConfigError("a docker-archive has plain layers", remedy="Compress the whole, or take the format oci.")
-    outgoing = _merged(images, names)
+    wanted = _merged(images, names)
     with targets.opened(target, folder=folder, spool=layers.spool) as opened:
         source = _Source(layers, progress)
         if format == "oci":
-            _save_oci(outgoing, opened, source, "gzip" if compression is None else compression)
+            _save_oci(wanted, opened, source, "gzip" if compression is None else compression)
         else:
-            _save_docker_archive(outgoing, opened, source)
+            _save_docker_archive(wanted, opened, source)
         opened.finish()
 
 
@@ -115,7 +113,7 @@ def _save_docker_archive(images: Sequence[_Outgoing], target: Target, source: _S
     entries: list[dict[str, Any]] = []
     for item in images:
         layers = [
-            _descriptor(oci.LAYER_TYPE, Digest(diff_id), source.size(wanted[diff_id])) for diff_id in item.image.layers
+            outgoing.layer("none", Digest(diff_id), source.size(wanted[diff_id])) for diff_id in item.image.layers
         ]
         entries += _put_manifest(blobs, item, layers)
     listed = [
@@ -128,7 +126,7 @@ def _save_docker_archive(images: Sequence[_Outgoing], target: Target, source: _S
         for item in images
     ]
     _put_layout(target, entries)
-    target.put_document(docker_archive.MANIFEST, _json(listed))
+    target.put_document(docker_archive.MANIFEST, outgoing.document(listed))
     _put_folders(target)
     for name, data in blobs.items():
         target.put_document(name, data)
@@ -157,14 +155,14 @@ def _put_layer(target: Target, source: _Source, diff_id: DiffID, chain_id: Chain
     if compression == "none":
         size = source.size(chain_id)
         target.put(BLOBS + digest.hex_of(diff_id), size, partial(source.give_out, diff_id, chain_id))
-        return _descriptor(oci.LAYER_TYPE, Digest(diff_id), size)
+        return outgoing.layer("none", Digest(diff_id), size)
 
     def produce(write: Write) -> None:
         with compressing(write, compression) as compress:
             source.give_out(diff_id, chain_id, compress)
 
     name, size = target.put_blob(produce)
-    return _descriptor(oci.LAYER_TYPE + _SUFFIXES[compression], name, size)
+    return outgoing.layer(compression, name, size)
 
 
 def _put_manifest(
@@ -172,18 +170,11 @@ def _put_manifest(
 ) -> list[dict[str, Any]]:
     """Add an image's config and manifest to `blobs`; the entries of index.json, one for each of its names."""
     config = item.image.config_bytes
-    manifest = _json(
-        {
-            "schemaVersion": 2,
-            "mediaType": oci.MANIFEST_TYPE,
-            "config": _descriptor(oci.CONFIG_TYPE, digest.of_bytes(config), len(config)),
-            "layers": layers,
-        }
-    )
+    manifest = outgoing.manifest(config, layers)
     blobs[BLOBS + digest.hex_of(item.image.id)] = config
     name = digest.of_bytes(manifest)
     blobs[BLOBS + digest.hex_of(name)] = manifest
-    entry = _descriptor(oci.MANIFEST_TYPE, name, len(manifest))
+    entry = outgoing.descriptor(oci.MANIFEST_TYPE, name, len(manifest))
     # As docker: the tag for those who look for one in the layout, the whole name for those who know that annotation.
     named = [
         entry | {"annotations": {oci.IMAGE_NAME: full, oci.REF_NAME: reference.split(full)[1]}} for full in item.names
@@ -192,9 +183,8 @@ def _put_manifest(
 
 
 def _put_layout(target: Target, entries: Sequence[Mapping[str, Any]]) -> None:
-    target.put_document(oci.LAYOUT, _json({"imageLayoutVersion": oci.LAYOUT_VERSION}))
-    index = {"schemaVersion": 2, "mediaType": oci.INDEX_TYPE, "manifests": entries}
-    target.put_document(oci.INDEX, _json(index))
+    target.put_document(oci.LAYOUT, outgoing.document({"imageLayoutVersion": oci.LAYOUT_VERSION}))
+    target.put_document(oci.INDEX, outgoing.index(entries))
 
 
 def _put_folders(target: Target) -> None:
@@ -209,11 +199,3 @@ def _layers_of(images: Sequence[_Outgoing]) -> dict[DiffID, ChainID]:
         for item in images
         for diff_id, chain_id in zip(item.image.layers, item.image.chain_ids, strict=True)
     }
-
-
-def _descriptor(media_type: str, name: Digest, size: int) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": name, "size": size}
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

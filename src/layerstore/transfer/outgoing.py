@@ -1,0 +1,54 @@
+"""The documents of images that go out: manifests and their descriptors, made in one place, the same bytes each time.
+
+Archives, registries and what serves a store take them from here, so that an image of the same blobs has the same digest
+wherever it goes. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from layerstore import digest
+from layerstore.digest import Digest
+from layerstore.transfer import oci
+
+LAYER_TYPES: Final = {
+    "none": oci.LAYER_TYPE,
+    "gzip": oci.LAYER_TYPE + "+gzip",
+    "zstd": oci.LAYER_TYPE + "+zstd",
+}
+"""The media types of layers by their compression (OCI image spec, layer.md)."""
+
+
+def manifest(config: bytes, layers: Sequence[Mapping[str, Any]]) -> bytes:
+    """The manifest of an image with this config, and layers with these descriptors, bottom to top."""
+    return document(
+        {
+            "schemaVersion": 2,
+            "mediaType": oci.MANIFEST_TYPE,
+            "config": descriptor(oci.CONFIG_TYPE, digest.of_bytes(config), len(config)),
+            "layers": list(layers),
+        }
+    )
+
+
+def index(entries: Sequence[Mapping[str, Any]], **fields: Any) -> bytes:
+    """An index of manifests with these descriptors."""
+    return document({"schemaVersion": 2, "mediaType": oci.INDEX_TYPE, "manifests": list(entries), **fields})
+
+
+def layer(compression: str, name: Digest, size: int) -> dict[str, Any]:
+    """The descriptor of a layer's blob. `compression`: a key of `LAYER_TYPES`."""
+    return descriptor(LAYER_TYPES[compression], name, size)
+
+
+def descriptor(media_type: str, name: Digest, size: int) -> dict[str, Any]:
+    """A pointer to a blob (OCI image spec, descriptor.md)."""
+    return {"mediaType": media_type, "digest": name, "size": size}
+
+
+def document(value: object) -> bytes:
+    """JSON, without blanks."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
