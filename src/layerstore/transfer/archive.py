@@ -20,7 +20,7 @@ from layerstore.compression import HEAD, Stream, open_stream, sniff
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, KernelError, named
 from layerstore.kernel.files import open_beneath, open_tree_root
-from layerstore.transfer.documents import DOCUMENT_LIMIT
+from layerstore.manifests import DOCUMENT_LIMIT
 from layerstore.transfer.tarball import Member, members, normal
 
 _LINKS_LIMIT: Final = 40

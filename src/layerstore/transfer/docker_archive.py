@@ -14,7 +14,8 @@ from typing import Any, Final
 from layerstore import reference
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, InvalidReference
-from layerstore.transfer.documents import BLOB, Documents, as_list, as_object, as_text, parse, verify
+from layerstore.manifests import as_list, as_object, as_text, parse, verify
+from layerstore.transfer.documents import BLOB, Documents
 from layerstore.transfer.incoming import Blob, Incoming, check_count, diff_ids_of
 
 MANIFEST: Final = "manifest.json"

@@ -9,8 +9,8 @@ from attrs import evolve, frozen
 from layerstore import digest, platforms
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import InvalidArchive
+from layerstore.manifests import as_digest, as_list, as_object, parse_object
 from layerstore.platforms import Platform
-from layerstore.transfer.documents import as_digest, as_list, as_object, parse_object
 
 
 @frozen

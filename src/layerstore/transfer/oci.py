@@ -7,23 +7,28 @@ artifacts beside images; what is chosen is an image for the platform asked for, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from attrs import frozen
 
 from layerstore import platforms, reference
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, InvalidReference, UnsupportedMediaType
-from layerstore.platforms import Platform
-from layerstore.transfer.choosing import Offered
-from layerstore.transfer.documents import (
+from layerstore.manifests import (
+    Contents,
     Descriptor,
-    Documents,
+    Manifest,
     as_descriptor,
     as_list,
+    best,
+    check_layers,
     parse_object,
-    read_blob,
+    read,
 )
+from layerstore.manifests.media_types import INDEXES, MANIFESTS
+from layerstore.platforms import Platform
+from layerstore.transfer.choosing import Offered
+from layerstore.transfer.documents import Documents, member_of, read_blob
 from layerstore.transfer.incoming import Blob, Incoming, check_count, diff_ids_of, platform_of
 
 INDEX: Final = "index.json"
@@ -33,27 +38,6 @@ LAYOUT_VERSION: Final = "1.0.0"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 IMAGE_NAME: Final = "io.containerd.image.name"
 """containerd's and docker's annotation for the whole name, where the other has only a tag."""
-
-INDEX_TYPE: Final = "application/vnd.oci.image.index.v1+json"
-MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
-CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
-LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
-
-_INDEXES: Final = (INDEX_TYPE, "application/vnd.docker.distribution.manifest.list.v2+json")
-_MANIFESTS: Final = (MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
-_CONFIGS: Final = (CONFIG_TYPE, "application/vnd.docker.container.image.v1+json")
-_LAYERS: Final = frozenset(
-    prefix + suffix
-    for prefix, suffixes in {
-        LAYER_TYPE: ("", "+gzip", "+zstd"),
-        "application/vnd.oci.image.layer.nondistributable.v1.tar": ("", "+gzip", "+zstd"),
-        "application/vnd.docker.image.rootfs.diff.tar": ("", ".gzip", ".zstd"),
-        "application/vnd.docker.image.rootfs.foreign.diff.tar": ("", ".gzip", ".zstd"),
-    }.items()
-    for suffix in suffixes
-)
-
-_LAYER_PREFIXES: Final = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
 
 _DEPTH_LIMIT: Final = 8
 _MANIFESTS_LIMIT: Final = 10_000
@@ -75,7 +59,7 @@ class _Offer:
     """An image manifest that is in the archive."""
 
     leaf: _Leaf
-    manifest: dict[str, Any]
+    manifest: Contents
     config: Descriptor
     platform: Platform
 
@@ -144,27 +128,27 @@ def _check_layout(documents: Documents) -> None:
         raise InvalidArchive(f"{LAYOUT} has version {version!r}: {LAYOUT_VERSION} is known", path=LAYOUT)
 
 
-def _leaves(documents: Documents, index: dict[str, Any]) -> Iterator[_Leaf]:
+def _leaves(documents: Documents, index: Sequence[Descriptor]) -> Iterator[_Leaf]:
     """All that the indexes lead to, in their order, but for attestations. Nothing is visited twice for one name."""
     seen: set[tuple[str, tuple[str, ...]]] = set()
     waiting = [
         (_Leaf(descriptor, names_of(descriptor.annotations), entry, _word_of(descriptor.annotations)), 0)
-        for entry, descriptor in enumerate(_entries(index, INDEX))
+        for entry, descriptor in enumerate(index)
     ][::-1]
     while waiting:
         leaf, depth = waiting.pop()
         descriptor, names = leaf.descriptor, leaf.names
-        if (descriptor.digest, names) in seen or _is_attestation(descriptor):
+        if (descriptor.digest, names) in seen or descriptor.is_attestation:
             continue
         seen.add((descriptor.digest, names))
         if len(seen) > _MANIFESTS_LIMIT:
             raise InvalidArchive(f"the indexes of the archive list more than {_MANIFESTS_LIMIT} manifests")
-        if descriptor.media_type not in _INDEXES:
+        if descriptor.media_type not in INDEXES:
             yield leaf
             continue
         if depth == _DEPTH_LIMIT:
             raise InvalidArchive(f"the indexes of the archive are nested more than {_DEPTH_LIMIT} deep")
-        nested = _entries(_document(documents, descriptor, "index"), f"index {descriptor.digest}")
+        nested = _contents(documents, descriptor, "index").manifests
         waiting += [
             (
                 _Leaf(
@@ -176,29 +160,9 @@ def _leaves(documents: Documents, index: dict[str, Any]) -> Iterator[_Leaf]:
         ]
 
 
-def _document(documents: Documents, descriptor: Descriptor, what: str) -> dict[str, Any]:
-    """A verified manifest or index. One that could be read as either is refused (CVE-2021-41190)."""
-    title = f"{what} {descriptor.digest}"
-    fields = parse_object(read_blob(documents, descriptor, what), title)
-    if fields.get("mediaType", descriptor.media_type) != descriptor.media_type:
-        raise InvalidArchive(
-            f"{title} has media type {fields['mediaType']!r}, but is announced as {descriptor.media_type!r}"
-        )
-    if "manifests" in fields and ("layers" in fields or "config" in fields):
-        raise InvalidArchive(f"{title} is an index and a manifest at once")
-    return fields
-
-
-def _entries(index: dict[str, Any], what: str) -> list[Descriptor]:
-    manifests = as_list(index.get("manifests"), f"{what}: manifests")
-    return [as_descriptor(value, f"{what}: manifests") for value in manifests]
-
-
-def _is_attestation(descriptor: Descriptor) -> bool:
-    """What BuildKit lists beside an image: provenance and the like, for a platform that is not known."""
-    if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
-        return True
-    return descriptor.platform is not None and platforms.of(descriptor.platform).is_unknown
+def _contents(documents: Documents, descriptor: Descriptor, what: str) -> Contents:
+    """What a manifest or index of the archive says, verified."""
+    return read(Manifest(descriptor.digest, descriptor.media_type, read_blob(documents, descriptor, what)))
 
 
 # --- the choice of a platform ---
@@ -225,23 +189,25 @@ def _all_offers(documents: Documents, artifacts: set[str]) -> Iterator[list[_Off
     if data is None:
         return
     _check_layout(documents)
-    for group in _groups(list(_leaves(documents, parse_object(data, INDEX)))):
+    listed = as_list(parse_object(data, INDEX).get("manifests"), f"{INDEX}: manifests")
+    entries = [as_descriptor(value, f"{INDEX}: manifests") for value in listed]
+    for group in _groups(list(_leaves(documents, entries))):
         if offers := _offers(documents, group, artifacts):
             yield offers
 
 
 def _offers(documents: Documents, group: Sequence[_Leaf], artifacts: set[str]) -> list[_Offer]:
     """The image manifests of a group. An index may list more platforms than the archive has."""
-    there = [leaf for leaf in group if documents.size(leaf.descriptor.member) is not None]
+    there = [leaf for leaf in group if documents.size(member_of(leaf.descriptor)) is not None]
     offers = []
     for leaf in there or group[:1]:
         descriptor = leaf.descriptor
-        if descriptor.media_type not in _MANIFESTS:
+        if descriptor.media_type not in MANIFESTS:
             artifacts.add(f"a blob of type {descriptor.media_type!r}")
             continue
-        manifest = _document(documents, descriptor, "manifest")
-        config = as_descriptor(manifest.get("config"), f"manifest {descriptor.digest}: config")
-        if (kind := _artifact(manifest, config, descriptor)) is not None:
+        manifest = _contents(documents, descriptor, "manifest")
+        config = manifest.config
+        if (kind := manifest.artifact) is not None or config is None:
             artifacts.add(f"an artifact of type {kind!r}")
             continue
         if descriptor.platform is not None:
@@ -252,28 +218,12 @@ def _offers(documents: Documents, group: Sequence[_Leaf], artifacts: set[str]) -
     return offers
 
 
-def _artifact(manifest: dict[str, Any], config: Descriptor, descriptor: Descriptor) -> str | None:
-    """What a manifest describes if it is no image (OCI image spec, manifest.md, "Guidelines for Artifact Usage")."""
-    if config.media_type not in _CONFIGS:
-        kind = manifest.get("artifactType")
-        return kind if isinstance(kind, str) and kind else config.media_type
-    types = [layer.media_type for layer in _layers(manifest, descriptor)]
-    if types and not any(media_type.startswith(_LAYER_PREFIXES) for media_type in types):
-        return types[0]
-    return None
-
-
 def _chosen(offers: Sequence[_Offer], platform: Platform | None) -> _Offer:
     """The image that is wanted. A single one is, whatever it is made for, unless a platform was asked for."""
     if platform is None and len(offers) == 1:
         return offers[0]
     wanted = platforms.host() if platform is None else platform
-    ranked = [(rank, offer) for offer in offers if (rank := platforms.rank(wanted, offer.platform)) is not None]
-    if not ranked:
-        title = next(iter(offers[0].leaf.names), "the archive")
-        there = ", ".join(sorted({str(offer.platform) for offer in offers}))
-        raise InvalidArchive(f"{title} has no image for {wanted}", remedy=f"It has {there}: ask for one of these.")
-    return min(ranked, key=lambda pair: pair[0])[1]
+    return best(offers, lambda offer: offer.platform, wanted, next(iter(offers[0].leaf.names), "the archive"))
 
 
 # --- the image ---
@@ -282,26 +232,15 @@ def _chosen(offers: Sequence[_Offer], platform: Platform | None) -> _Offer:
 def _image(documents: Documents, offer: _Offer) -> Incoming:
     descriptor = offer.leaf.descriptor
     config = read_blob(documents, offer.config, "config")
-    layers = _layers(offer.manifest, descriptor)
-    for layer in layers:
-        if layer.media_type not in _LAYERS:
-            raise UnsupportedMediaType(
-                f"layer {layer.digest} has media type {layer.media_type!r}, which is not known",
-                remedy="Layers are tars, plain or compressed with gzip or zstd. Decrypt encrypted ones first.",
-                layer=layer.digest,
-            )
+    layers = offer.manifest.layers
+    check_layers(layers)
     diff_ids = diff_ids_of(config, f"config {offer.config.digest}")
     check_count(diff_ids, layers, f"manifest {descriptor.digest}")
     return Incoming(
         config=config,
         layers=tuple(
-            Blob(layer.member, diff_id, layer.digest, layer.size)
+            Blob(member_of(layer), diff_id, layer.digest, layer.size)
             for layer, diff_id in zip(layers, diff_ids, strict=True)
         ),
         names=offer.leaf.names,
     )
-
-
-def _layers(manifest: dict[str, Any], descriptor: Descriptor) -> list[Descriptor]:
-    what = f"manifest {descriptor.digest}: layers"
-    return [as_descriptor(value, what) for value in as_list(manifest.get("layers"), what)]

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from layerstore import digest
 from layerstore.digest import Digest
-from layerstore.transfer import oci
+from layerstore.manifests import media_types
 
 LAYER_TYPES: Final = {
-    "none": oci.LAYER_TYPE,
-    "gzip": oci.LAYER_TYPE + "+gzip",
-    "zstd": oci.LAYER_TYPE + "+zstd",
+    "none": media_types.LAYER_TYPE,
+    "gzip": media_types.LAYER_TYPE + "+gzip",
+    "zstd": media_types.LAYER_TYPE + "+zstd",
 }
 """The media types of layers by their compression (OCI image spec, layer.md)."""
 
@@ -27,8 +27,8 @@ def manifest(config: bytes, layers: Sequence[Mapping[str, Any]]) -> bytes:
     return document(
         {
             "schemaVersion": 2,
-            "mediaType": oci.MANIFEST_TYPE,
-            "config": descriptor(oci.CONFIG_TYPE, digest.of_bytes(config), len(config)),
+            "mediaType": media_types.MANIFEST_TYPE,
+            "config": descriptor(media_types.CONFIG_TYPE, digest.of_bytes(config), len(config)),
             "layers": list(layers),
         }
     )
@@ -36,7 +36,7 @@ def manifest(config: bytes, layers: Sequence[Mapping[str, Any]]) -> bytes:
 
 def index(entries: Sequence[Mapping[str, Any]], **fields: Any) -> bytes:
     """An index of manifests with these descriptors."""
-    return document({"schemaVersion": 2, "mediaType": oci.INDEX_TYPE, "manifests": list(entries), **fields})
+    return document({"schemaVersion": 2, "mediaType": media_types.INDEX_TYPE, "manifests": list(entries), **fields})
 
 
 def layer(compression: str, name: Digest, size: int) -> dict[str, Any]:

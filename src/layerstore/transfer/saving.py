@@ -18,6 +18,7 @@ from layerstore import digest, reference
 from layerstore.compression import COMPRESSIONS, compressing
 from layerstore.digest import ChainID, DiffID, Digest
 from layerstore.errors import ConfigError
+from layerstore.manifests import media_types
 from layerstore.transfer import docker_archive, oci, outgoing
 from layerstore.transfer import target as targets
 from layerstore.transfer.documents import BLOBS
@@ -174,7 +175,7 @@ def _put_manifest(
     blobs[BLOBS + digest.hex_of(item.image.id)] = config
     name = digest.of_bytes(manifest)
     blobs[BLOBS + digest.hex_of(name)] = manifest
-    entry = outgoing.descriptor(oci.MANIFEST_TYPE, name, len(manifest))
+    entry = outgoing.descriptor(media_types.MANIFEST_TYPE, name, len(manifest))
     # As docker: the tag for those who look for one in the layout, the whole name for those who know that annotation.
     named = [
         entry | {"annotations": {oci.IMAGE_NAME: full, oci.REF_NAME: reference.split(full)[1]}} for full in item.names

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from layerstore.compression import Stream, open_stream, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import DigestMismatch, InvalidArchive
+from layerstore.manifests import DOCUMENT_LIMIT
 from layerstore.transfer.archive import follow
-from layerstore.transfer.documents import BLOB, BLOBS, DOCUMENT_LIMIT
+from layerstore.transfer.documents import BLOB, BLOBS
 from layerstore.transfer.incoming import Incoming
 from layerstore.transfer.tarball import BLOCK, Member, is_header, members
 
