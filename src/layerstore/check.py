@@ -12,6 +12,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from layerstore.blobs import Blobs
 from layerstore.database import Database
 from layerstore.driver import Layer
 from layerstore.errors import Damaged, DriverFailed, KernelError
@@ -29,7 +30,7 @@ Told = Callable[[str, int, int], None]
 class Problem:
     """One thing that is wrong. `str` says it in a line.
 
-    `kind`: database, missing layer, damaged layer, missing container, garbage.
+    `kind`: database, missing layer, damaged layer, missing container, missing blob, damaged blob, garbage.
     """
 
     kind: str
@@ -46,6 +47,7 @@ def problems(
     staging: Path,
     layers: Layers,
     files: LayerFiles,
+    blobs: Blobs,
     containers: Callable[[], Sequence[tuple[str, Layer]]],
     *,
     content: bool = False,
@@ -70,6 +72,8 @@ def problems(
         if not files.has(layer) and (name, layer) in containers():
             path = str(files.place_of(layer))
             yield Problem("missing container", f"the files of container {name} are gone: {path}", path=path)
+    for kind, text, where in blobs.problems(content=content):
+        yield Problem(kind, text, path=str(where))
     left = garbage.find(database, staging, files)
     for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):
         for key in keys:

@@ -27,6 +27,7 @@ USE = 1 << 61
 FORMER = USE + 1
 """The lock of whoever removes what a conversion has left."""
 
+_BLOBS = USE | 1 << 60
 _DIFFS = 1 << 62
 _held: set[int] = set()
 _generation = 0
@@ -41,6 +42,11 @@ def of_container(container: str) -> int:
 def of_diff(diff_id: str) -> int:
     """The lock of whoever stores the diff `diff_id`."""
     return _DIFFS | int(diff_id.partition(":")[2][:15], 16)
+
+
+def of_blob(digest: str) -> int:
+    """The lock of whoever keeps or removes the file of a blob."""
+    return _BLOBS | int(digest.partition(":")[2][:15], 16)
 
 
 class Locks:

@@ -13,12 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
 
 from layerstore import config as configuration
 from layerstore import facts, homes, plugins, session
+from layerstore.blobs import Blobs
+from layerstore.blobs.partials import make_room
 from layerstore.config import Config
 from layerstore.containers import Containers
 from layerstore.database import Database, ReadOnlyDatabase
@@ -53,6 +56,7 @@ class Parts:
     session: Session
     storage: Storage
     layers: Layers
+    blobs: Blobs
     images: Images
     containers: Containers
     known: Mapping[str, str]
@@ -85,14 +89,16 @@ def open_parts(config: Config) -> Parts:
         )
         undo.callback(storage.close)
         layers = Layers(database, locks, own, storage)
+        blobs = Blobs(data_root, database, locks, layers, is_writable=ground.reserve is not None)
         images = Images(database, own, storage, layers, config.exec_root)
         containers = Containers(database, locks, own, storage, layers, images)
         parts = Parts(
-            config, ground.use, locks, ground.reserve, database, own, storage, layers, images, containers, known
+            config, ground.use, locks, ground.reserve, database, own, storage, layers, blobs, images, containers, known
         )
         if parts.reserve is not None:
             if known.get("boot") != boot_id() or facts.former_of(known) is not None or _has_dead(parts):
                 _recover(parts)
+            blobs.sweep_partials()
             parts.reserve.make()
         undo.pop_all()
     return parts
@@ -113,7 +119,7 @@ def _ground(data_root: Path, undo: ExitStack) -> _Ground:
     locks = Locks(data_root / "locks")
     use = Use(data_root, locks)
     undo.callback(use.release)
-    reserve = Reserve(data_root / "reserve")
+    reserve = Reserve(data_root / "reserve", before=partial(make_room, data_root / "partial"))
     database = Database(data_root / "layerstore.db", reserve=reserve, alone=use.alone)
     undo.callback(database.close)
     own = Session(data_root / "staging", reserve)
@@ -353,6 +359,7 @@ def _recover(parts: Parts) -> None:
         parts.images.recover()
         parts.layers.recover()
         try:
+            parts.blobs.recover()
             garbage.sweep(parts.layers, staging)
             is_swept = True
         except LayerstoreError:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from layerstore.blobs import Blobs
 from layerstore.containers import Container, Containers
 from layerstore.digest import ChainID
 from layerstore.images import Image, Images, Removal
@@ -17,7 +18,10 @@ __all__ = ["Pruned", "prune"]
 
 @frozen
 class Pruned:
-    """What `prune` removed: IDs of containers, images and their tags, layers, and the bytes of their tars."""
+    """What `prune` removed: IDs of containers, images and their tags, layers, and the bytes that took.
+
+    Those are the tars of the layers, kept blobs, and what was left of broken downloads.
+    """
 
     containers: tuple[str, ...]
     images: tuple[Removal, ...]
@@ -28,6 +32,7 @@ class Pruned:
 def prune(
     session: Session,
     layers: Layers,
+    blobs: Blobs,
     images: Images,
     containers: Containers,
     *,
@@ -44,5 +49,5 @@ def prune(
     chains = [ChainID(done.what) for done in removals if done.kind == "Deleted" and done.is_layer]
     chains += layers.prune()
     garbage.sweep(layers, session.staging)
-    reclaimed = max(before - layers.total_size(), 0)
+    reclaimed = max(before - layers.total_size(), 0) + blobs.prune(everything=all_images)
     return Pruned(tuple(gone), tuple(removals), tuple(chains), reclaimed)

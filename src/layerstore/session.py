@@ -82,6 +82,10 @@ class Session:
             return self.staging / self.name
         return self._folder
 
+    def begin(self) -> None:
+        """Have the folder: if this process dies, the next `open` puts the store in order."""
+        _ = self.name
+
     def new_key(self) -> LayerKey:
         """A fresh name for a layer."""
         return LayerKey(self.name + os.urandom(16 - NAME_LENGTH // 2).hex())

@@ -15,6 +15,7 @@ from attrs import evolve
 
 from layerstore import config as configuration
 from layerstore import facts, opening, reference
+from layerstore.blobs import Blobs
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
 from layerstore.digest import ChainID, DiffID
@@ -124,6 +125,11 @@ class Store:
     def driver_name(self) -> str:
         """The driver that keeps its layers."""
         return self._parts.known["driver"]
+
+    @property
+    def blobs(self) -> Blobs:
+        """Blobs by their digest, as a registry has them: which holds which layer, what can be given out as it came."""
+        return self._parts.blobs
 
     # --- images in and out ---
 
@@ -262,7 +268,9 @@ class Store:
 
     def remove_image(self, ref: str, *, force: bool = False) -> list[Removal]:
         """Remove an image, or one of its several names. Raises `InUse`, which says by whom and how to free it."""
-        return self._images.remove(ref, force=force)
+        done = self._images.remove(ref, force=force)
+        self.blobs.collect()
+        return done
 
     def container(self, ref: str) -> Container:
         """The container of a name, an ID or the beginning of one. Raises `NotFound`, `Ambiguous`."""
@@ -298,6 +306,7 @@ class Store:
             parts.session.staging,
             parts.layers,
             parts.storage.files,
+            parts.blobs,
             lambda: [(row.name, row.layer) for row in self._containers.every()],
             content=content,
             progress=progress,
@@ -321,6 +330,7 @@ class Store:
         return pruning.prune(
             self._parts.session,
             self._layers,
+            self.blobs,
             self._images,
             self._containers,
             all_images=all_images,

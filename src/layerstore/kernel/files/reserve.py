@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from layerstore.errors import FULL
@@ -33,12 +34,16 @@ _WHILE = 0.02
 class Reserve:
     """One reserve. Thread-safe, and any number of processes may make it and give it up."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` is where it lies, when it is there. Its parent exists."""
+    def __init__(self, folder: Path, *, before: Callable[[], bool] | None = None) -> None:
+        """`folder` is where it lies, when it is there. Its parent exists.
+
+        `before` removes what is to go before it, whenever it is needed, and tells whether there was anything.
+        """
         self._folder = folder
         self._parent = os.fspath(folder.parent)
         self._room = f"{folder}/room"
         self._enough_until = 0.0
+        self._before = before
 
     def make(self) -> None:
         """Make it if it is missing and there is plenty of room. What it cannot make, it leaves: that is no error."""
@@ -67,11 +72,11 @@ class Reserve:
 
     def give_up(self) -> bool:
         """Remove it. True if there was anything to remove: then what failed for want of room may be tried again."""
+        freed = self._before is not None and self._before()
         try:
             names = os.listdir(self._folder)
         except OSError:
-            return False
-        freed = False
+            return freed
         for name in names:
             try:
                 # Its blocks are free when `truncate` returns; after an unlink, xfs takes its time.

@@ -1,0 +1,416 @@
+"""Blobs by their digest: what a registry has, seen from a store.
+
+A store keeps layers by their DiffID, unpacked; a registry has blobs, most of them compressed. Here it is remembered
+which blob holds which layer and where it was seen, and which blobs can be given out to the byte: those that are kept as
+files, plain tars, configs of images, manifests, and compressed layers whose recipe is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from layerstore.blobs import kept, links, rows
+from layerstore.blobs.kept import KeptFiles, Readable
+from layerstore.blobs.partials import Partial, Partials
+from layerstore.blobs.values import LARGEST_MANIFEST, KnownBlob, Manifest, Place
+from layerstore.blobs.window import Window
+from layerstore.database import Database, Transaction, schema
+from layerstore.digest import DiffID, Digest, ImageID
+from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, NotFound, named
+from layerstore.layers import Layers
+from layerstore.layers.relay import Write
+from layerstore.locks import Locks
+
+if TYPE_CHECKING:
+    from layerstore.compression import Stream
+
+__all__ = ["Blobs", "Remains"]
+
+
+@frozen
+class Remains:
+    """What lies on the disk: kept blobs, and partial downloads and uploads; each as a number and bytes.
+
+    `unneeded` are the bytes of the kept ones that nothing refers to.
+    """
+
+    kept: int = 0
+    kept_size: int = 0
+    unneeded: int = 0
+    partial: int = 0
+    partial_size: int = 0
+
+
+class Blobs:
+    """The blobs of a store. Thread-safe."""
+
+    def __init__(self, data_root: Path, database: Database, locks: Locks, layers: Layers, *, is_writable: bool) -> None:
+        self._database = database
+        self._layers = layers
+        self._files = KeptFiles(data_root, database, locks)
+        self._partials = Partials(data_root / "partial")
+        self._is_writable = is_writable
+
+    # --- which blob holds which layer ---
+
+    def known(self, digests: Iterable[Digest]) -> Mapping[Digest, DiffID]:
+        """The layers (by DiffID) that those of the blobs hold of which that is known: each was found out here once."""
+        found = {}
+        with self._database.read() as tx:
+            if rows.are_there(tx):
+                for digest in digests:
+                    if (blob := rows.find_known(tx, digest)) is not None:
+                        found[digest] = blob.diff_id
+        return found
+
+    def remember(self, tx: Transaction | None, blob: KnownBlob, places: Iterable[Place | tuple[str, str]] = ()) -> None:
+        """Remember that a blob holds a layer, which the caller has seen with its own eyes; and where the blob was seen.
+
+        `tx`: in this transaction, in which the image is written; None: in one of its own. `places`: registry and
+        repository. What is known of a layer goes when the layer does.
+        """
+        with self._writing(tx) as mine:
+            rows.insert_known(mine, blob)
+            for place in places:
+                rows.insert_places(mine, [blob.digest], _place(place))
+
+    def forms_of(self, diff_id: DiffID) -> list[KnownBlob]:
+        """The blobs that are known to hold a layer, those that came first before the others."""
+        with self._database.read() as tx:
+            return rows.forms_of(tx, diff_id) if rows.are_there(tx) else []
+
+    # --- where blobs were seen ---
+
+    def saw(self, tx: Transaction | None, digests: Iterable[Digest], registry: str, repository: str) -> None:
+        """Remember that blobs (of layers, configs, whatever) are in a repository. `tx`: see `remember`."""
+        with self._writing(tx) as mine:
+            rows.insert_places(mine, digests, Place(registry, repository))
+
+    def missed(self, digest: Digest, registry: str, repository: str) -> None:
+        """A blob is not there any more."""
+        with self._writing(None) as tx:
+            rows.delete_place(tx, digest, Place(registry, repository))
+
+    def places(self, digest: Digest, registry: str) -> list[str]:
+        """The repositories of a registry in which a blob was seen, the last first: it may be mounted from there."""
+        return [place.repository for place in self.all_places(digest) if place.registry == registry]
+
+    def all_places(self, digest: Digest) -> list[Place]:
+        """All repositories in which a blob was seen, the last first: its bytes may be had there."""
+        with self._database.read() as tx:
+            return rows.places(tx, digest) if rows.are_there(tx) else []
+
+    # --- manifests ---
+
+    def put_manifest(
+        self,
+        media_type: str,
+        data: bytes,
+        *,
+        images: Iterable[ImageID] = (),
+        expected: Digest | None = None,
+        tx: Transaction | None = None,
+    ) -> Manifest:
+        """Keep a manifest, or an index of such, to the byte: at most 4 MiB.
+
+        It stays as long as one of `images` does (those that it is the manifest of), as what it is a part or a referrer
+        of, as somebody holds it, and in any case for a day. What it names stays with it, as far as that is kept.
+        `tx`: see `remember`. Raises `DigestMismatch`, and `InvalidArchive` if it is no JSON object or too large.
+        """
+        if len(data) > LARGEST_MANIFEST:
+            raise InvalidArchive(f"the manifest has {len(data)} bytes: at most {LARGEST_MANIFEST} are taken")
+        manifest = Manifest.of(media_type, data)
+        if expected is not None and manifest.digest != expected:
+            raise DigestMismatch("the manifest", expected=expected, actual=manifest.digest)
+        parts, subject = links.of(data)
+        with self._writing(tx) as mine:
+            rows.insert_manifest(mine, manifest, parts, subject, images)
+        return manifest
+
+    def manifest(self, digest: Digest) -> Manifest | None:
+        """The manifest with this digest, if it is kept."""
+        with self._database.read() as tx:
+            return rows.find_manifest(tx, digest) if rows.are_there(tx) else None
+
+    def manifests_of(self, image: ImageID) -> list[Manifest]:
+        """The manifests, and indexes of such, that an image came or was sent as, in the order of their coming."""
+        with self._database.read() as tx:
+            return rows.manifests_of(tx, image) if rows.are_there(tx) else []
+
+    def referrers(self, subject: Digest) -> list[Manifest]:
+        """The kept manifests that are about this one: signatures, bills of material (distribution-spec, referrers)."""
+        with self._database.read() as tx:
+            return rows.about(tx, subject) if rows.are_there(tx) else []
+
+    # --- what needs them ---
+
+    def hold(self, holder: str, digest: Digest, *, tx: Transaction | None = None) -> None:
+        """Let a blob or manifest, with all that it names, stay until `let_go`: for a server's tag, say.
+
+        A holder is any text, and holds one digest at a time.
+        """
+        with self._writing(tx) as mine:
+            rows.hold(mine, holder, digest)
+
+    def holds(self, beginning: str = "") -> Mapping[str, Digest]:
+        """The holders whose names begin so, in order, and what each holds."""
+        with self._database.read() as tx:
+            return rows.holds(tx, beginning) if rows.are_there(tx) else {}
+
+    def let_go(self, holder: str, *, tx: Transaction | None = None) -> bool:
+        """Let a holder hold nothing. False if it did not."""
+        with self._writing(tx) as mine:
+            return rows.let_go(mine, holder)
+
+    # --- bytes in ---
+
+    def put(self, stream: Readable, *, expected: Digest | None = None) -> tuple[Digest, int]:
+        """Keep all of a stream as a blob; its digest and size. It is on the disk when this returns.
+
+        It stays for a day; longer if it is known to hold a layer that there is, or something refers to it by then.
+        Raises `DigestMismatch`, and keeps nothing then.
+        """
+        self._database.require_writable()
+        path = self._layers.spool(".blob")
+        try:
+            digest, size = kept.received(stream, path)
+            if expected is not None and digest != expected:
+                raise DigestMismatch("the blob", expected=expected, actual=digest)
+            self._files.keep(path, digest, size, self._provide)
+        finally:
+            with named("unlink", path):
+                path.unlink(missing_ok=True)
+        return digest, size
+
+    def put_partial(self, partial: Partial, expected: Digest, *, is_verified: bool = False) -> int:
+        """Make what was downloaded or uploaded a kept blob, without a copy; its size. See `put`.
+
+        `is_verified`: whoever wrote it has hashed all that is in it. Raises `DigestMismatch`: then it is as it was.
+        """
+        self._database.require_writable()
+        if not is_verified and (actual := kept.digest_of(partial.pieces())) != expected:
+            raise DigestMismatch("the blob", expected=expected, actual=actual)
+        partial.sync()
+        self._layers.session.begin()  # so that whoever finds it dead looks for what it left
+        self._files.keep(partial.path, expected, partial.size, self._provide)
+        size = partial.size
+        partial.moved()
+        return size
+
+    def partial(self, name: str, *, bounded: bool = True) -> Partial | None:
+        """What there is of a broken download, or of an upload, to go on with: see `Partials.open`.
+
+        `name`: the digest of the blob, or hex digits. None if somebody else is at it, or nothing can be written.
+        """
+        return self._partials.open(name.removeprefix("sha256:"), bounded=bounded) if self._is_writable else None
+
+    # --- bytes out ---
+
+    def size(self, digest: Digest) -> int | None:
+        """The bytes of a blob, if these very bytes can be given out; else None."""
+        with self._database.read() as tx:
+            found = self._found(tx, digest)
+        return None if found is None else found.size
+
+    def write(self, digest: Digest, write: Write, *, start: int = 0, end: int | None = None) -> None:
+        """Write the bytes of a blob, from `start` up to before `end`. What `write` is given is valid until it returns.
+
+        Written to its end, a blob that is made again is verified, and so is a kept one if all of it is written;
+        `Damaged` at the end means that what was written is worthless. What ends before the end is not verified, and
+        whatever has to be made again is made from its beginning. Raises `NotFound`.
+        """
+        with self._database.read() as tx:
+            found = self._found(tx, digest)
+        if found is None:
+            raise NotFound(f"no blob {digest}", remedy="It may be in the registry that it came from.")
+        stop = found.size if end is None else min(end, found.size)
+        if found.data is not None:
+            write(memoryview(found.data)[start:stop])
+        elif not (found.is_file and self._write_file(found, digest, write, start, stop)):
+            if found.diff_id is None:
+                raise NotFound(f"no blob {digest}")
+            self._write_layer(found, digest, Window(write, start, stop, found.size))
+
+    def _write_file(self, found: _Found, digest: Digest, write: Write, start: int, stop: int) -> bool:
+        """False if the file is not there."""
+        fd = self._files.open(digest)
+        if fd is None:
+            return False
+        with FileIO(fd):
+            try:
+                self._files.write(fd, digest, write, start, stop)
+            except Damaged:
+                self._mark_damaged(digest)
+                raise
+        return True
+
+    def _write_layer(self, found: _Found, digest: Digest, window: Window) -> None:
+        assert found.diff_id is not None
+        chain = self._layers.named(found.diff_id)
+        with window:
+            self._layers.give_out(chain, window.write)
+
+    def _found(self, tx: Transaction, digest: Digest) -> _Found | None:
+        """How a blob can be given out: the cheapest and surest way first."""
+        if (config := rows.config_of(tx, digest)) is not None:
+            return _Found(len(config), data=config)
+        has_rows = rows.are_there(tx)
+        if has_rows and (manifest := rows.find_manifest(tx, digest)) is not None:
+            return _Found(len(manifest.data), data=manifest.data)
+        plain = rows.size_of_layer(tx, DiffID(digest))
+        if has_rows and (size := rows.size_of_file(tx, digest)) is not None:
+            return _Found(size, is_file=True, diff_id=None if plain is None else DiffID(digest))
+        return None if plain is None else _Found(plain, diff_id=DiffID(digest))
+
+    @contextmanager
+    def opened(self, digest: Digest) -> Iterator[Stream]:
+        """What a kept blob holds, inflated if it is compressed; its digest is checked at its end.
+
+        Raises `NotFound` if there is no file of it: `write` can do more.
+        """
+        from layerstore.compression import open_stream
+
+        fd = self._files.open(digest)
+        if fd is None:
+            raise NotFound(f"no kept blob {digest}", remedy="It may be in the registry that it came from.")
+        with FileIO(fd) as raw, open_stream(raw, expect=digest) as stream:
+            yield stream
+
+    # --- away, and what there is ---
+
+    def delete(self, digest: Digest) -> bool:
+        """Remove a manifest or a kept file, whoever needs it. False if there is neither. Layers and images stay."""
+        with self._writing(None) as tx:
+            was_manifest = rows.delete_manifest(tx, digest)
+            was_file = rows.delete_file(tx, digest)
+        if was_file:
+            self._files.remove([digest])
+        return was_manifest or was_file
+
+    def prune(self, *, everything: bool = False) -> int:
+        """Remove what nothing needs, and partials that are too old or too many; `everything`: all that nobody has open.
+
+        Returns the bytes that are free now.
+        """
+        freed = self.collect()
+        self._files.sweep()
+        return freed + self._partials.sweep(everything=everything)
+
+    def collect(self) -> int:
+        """Remove the kept blobs and manifests that nothing needs. Returns the bytes."""
+        if not self._is_writable:
+            return 0
+        with self._database.read() as tx:
+            if not rows.are_there(tx):
+                return 0
+            manifests, files = rows.unneeded(tx)
+        if not manifests and not files:
+            return 0
+        if files:
+            self._layers.session.begin()  # so that whoever finds it dead looks for what it left
+        with self._database.write() as tx:
+            sizes = rows.files(tx)
+            gone = rows.release_unneeded(tx)
+        self._files.remove(gone)
+        return sum(sizes[digest] for digest in gone)
+
+    def recover(self) -> None:
+        """Remove what dead processes left. What cannot be removed is found by the next one."""
+        self.collect()
+        self._files.sweep()
+
+    def sweep_partials(self) -> None:
+        """Remove partials that are too old or too many. Costs the look into one small folder."""
+        if self._is_writable:
+            self._partials.sweep()
+
+    def remains(self) -> Remains:
+        """What lies on the disk."""
+        with self._database.read() as tx:
+            has_rows = rows.are_there(tx)
+            sizes = rows.files(tx) if has_rows else {}
+            unneeded = rows.unneeded(tx)[1] if has_rows else []
+        return Remains(
+            len(sizes),
+            sum(sizes.values()),
+            sum(sizes[digest] for digest in unneeded),
+            len(self._partials.names()),
+            self._partials.total(),
+        )
+
+    def problems(self, *, content: bool = False) -> Iterator[tuple[str, str, Path]]:
+        """What is wrong with kept blobs: its kind, a line, and where. `content`: read every byte of them."""
+        with self._database.read() as tx:
+            sizes = rows.files(tx) if rows.are_there(tx) else {}
+        for digest, size in sizes.items():
+            yield from self._problem(digest, size, content=content)
+        for digest in self._files.garbage():
+            path = self._files.path(digest)
+            yield "garbage", f"{path} belongs to nothing", path
+
+    def _problem(self, digest: Digest, size: int, *, content: bool) -> Iterator[tuple[str, str, Path]]:
+        path = self._files.path(digest)
+        fd = self._files.open(digest)
+        if fd is None:
+            if self._has_file(digest):
+                self._mark_damaged(digest)
+                yield "missing blob", f"the kept blob {digest} is gone: {path}", path
+            return
+        with FileIO(fd) as file:
+            actual = file.seek(0, 2)
+            what = None
+            if actual != size:
+                what = f"it has {actual} bytes, not {size}"
+            elif content:
+                try:
+                    self._files.write(fd, digest, lambda _: None, 0, size)
+                except Damaged as error:
+                    what = error.message.partition(": ")[2]
+        if what is not None and self._has_file(digest):
+            self._mark_damaged(digest)
+            yield "damaged blob", f"the kept blob {digest}: {what}", path
+
+    def _has_file(self, digest: Digest) -> bool:
+        with self._database.read() as tx:
+            return rows.has_file(tx, digest)
+
+    def _mark_damaged(self, digest: Digest) -> None:
+        if self._is_writable:
+            with self._writing(None) as tx:
+                rows.set_damaged(tx, digest, damaged=True)
+
+    # --- transactions ---
+
+    @contextmanager
+    def _writing(self, tx: Transaction | None) -> Iterator[Transaction]:
+        """The caller's transaction, or one of its own; with the tables."""
+        if tx is not None:
+            self._provide(tx)
+            yield tx
+        else:
+            with self._database.write() as mine:
+                self._provide(mine)
+                yield mine
+
+    def _provide(self, tx: Transaction) -> None:
+        schema.provide(tx, rows.TABLES, self._database.path)
+
+
+@frozen
+class _Found:
+    """How a blob can be given out."""
+
+    size: int
+    data: bytes | None = None
+    is_file: bool = False
+    diff_id: DiffID | None = None
+
+
+def _place(place: Place | tuple[str, str]) -> Place:
+    return place if isinstance(place, Place) else Place(*place)

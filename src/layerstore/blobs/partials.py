@@ -1,0 +1,316 @@
+"""Broken downloads, and uploads that are under way: `<data-root>/partial/<hex>`.
+
+Nothing in it is believed: whoever goes on from one hashes what is there again, and a power cut leads to a digest that
+is wrong and a fresh start, no more. So nothing is synced. Each is locked (flock) by whoever has it open; the kernel
+drops the lock with the process, and what nobody has open may go: by its age, for the room, for a disk that is full.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from attrs import frozen
+
+from layerstore.errors import FULL, KernelError, named
+
+__all__ = ["AGE", "MOST", "Partial", "Partials", "make_room"]
+
+AGE: Final = 7 * 24 * 60 * 60.0
+"""Seconds after which one that nobody went on with goes."""
+
+MOST: Final = 10 << 30
+"""Bytes that all of them may have together; less where there is less room: a tenth of what is free."""
+
+_SHARE: Final = 10
+_NAME: Final = re.compile(r"[0-9a-f]{16,64}")
+_AGAIN: Final = 64 << 20
+"""Bytes after which a partial asks again how much all of them may have."""
+
+_BLOCK: Final = 4096
+_PIECE: Final = 1 << 20
+
+_open: weakref.WeakSet[Partial] = weakref.WeakSet()
+
+
+class Partial:
+    """One that this process has open, and nobody else: bytes that are appended to, and read again.
+
+    For one thread at a time. A context manager: it is closed at the end, and stays for the next who wants it, unless it
+    is empty.
+    """
+
+    def __init__(self, owner: Partials, name: str, fd: int, *, bounded: bool) -> None:
+        self.name = name
+        self.path = owner.folder / name
+        self._owner = owner
+        self._fd = fd
+        self._bounded = bounded
+        self._size = _sound_size(fd)
+        if self._size < os.fstat(fd).st_size:
+            os.ftruncate(fd, self._size)
+        self._next_look = self._size
+        self._is_full = False
+        _open.add(self)
+
+    @property
+    def size(self) -> int:
+        """The bytes that it has."""
+        return self._size
+
+    def append(self, data: bytes | bytearray | memoryview) -> bool:
+        """Write what comes next. False if there is no room for it, by the limit or on the disk.
+
+        Then it has what it had, perhaps a little more, and takes nothing any more: whoever downloads goes on without.
+        """
+        if self._is_full or (self._bounded and self._size >= self._next_look and not self._may_grow(len(data))):
+            self._is_full = True
+            return False
+        rest = memoryview(data).cast("B")
+        with named("write", self.path):
+            while rest:
+                try:
+                    count = os.pwrite(self._fd, rest, self._size)
+                except OSError as error:
+                    if error.errno not in FULL and error.errno != errno.EFBIG:
+                        raise
+                    self._is_full = True
+                    return False
+                self._size += count
+                rest = rest[count:]
+        return True
+
+    def _may_grow(self, wanted: int) -> bool:
+        limit, others = self._owner.limit(), self._owner.total(without=self.name)
+        self._next_look = min(self._size + _AGAIN, max(limit - others, 0))
+        return others + self._size + wanted <= limit
+
+    def readinto(self, buffer: memoryview, offset: int) -> int:
+        """Fill the beginning of `buffer` from there on; 0 at the end."""
+        count = min(len(buffer), self._size - offset)
+        if count <= 0:
+            return 0
+        with named("read", self.path):
+            return os.preadv(self._fd, [buffer[:count]], offset)
+
+    def pieces(self, start: int = 0) -> Iterator[memoryview]:
+        """What it has from there on, piece by piece; each is valid until the next."""
+        buffer = memoryview(bytearray(_PIECE))
+        while count := self.readinto(buffer, start):
+            yield buffer[:count]
+            start += count
+
+    def truncate(self, size: int = 0) -> None:
+        """Throw away what comes after the first `size` bytes."""
+        with named("ftruncate", self.path):
+            os.ftruncate(self._fd, size)
+        self._size = size
+        self._next_look = size
+        self._is_full = False
+
+    def sync(self) -> None:
+        """Have all of it on the disk."""
+        with named("fsync", self.path):
+            os.fsync(self._fd)
+
+    def discard(self) -> None:
+        """Remove it. A second time is no error."""
+        if self._fd >= 0:
+            with named("unlink", self.path):
+                self.path.unlink(missing_ok=True)
+            self._let_go()
+
+    def moved(self) -> None:
+        """It has another name, and is a kept blob now."""
+        self._let_go()
+
+    def close(self) -> None:
+        """Let it go; what it has stays. A second time is no error."""
+        if self._fd >= 0:
+            try:
+                if not self._size:
+                    self.path.unlink(missing_ok=True)
+            except OSError:
+                pass  # an empty file is swept in a week
+            self._let_go()
+
+    def _let_go(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._let_go()
+
+
+@frozen
+class Partials:
+    """All of them. `folder`: where they lie; made when it is first needed."""
+
+    folder: Path
+
+    def open(self, name: str, *, bounded: bool = True) -> Partial | None:
+        """One by its name: hex digits, those of a digest or any. None: one goes without.
+
+        So it is if somebody else has it open, or if nothing can be written there. It is not waited for: who wants a
+        layer holds the lock of its DiffID (`layers.assembly`), so the second does not come here before the first is
+        done; whoever else has it (a server's upload, a copy between registries) may hold it for as long as a client
+        likes. `bounded`: it counts against the limit, as a download should; an upload is only limited by the disk.
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a partial blob")
+        path = self.folder / name
+        while True:
+            fd = self._open(path)
+            if fd is None:
+                return None
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_still(path, fd):
+                    return Partial(self, name, fd, bounded=bounded)
+            except BlockingIOError:
+                os.close(fd)
+                return None
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # it was removed between the two calls
+
+    def _open(self, path: Path) -> int | None:
+        while True:
+            try:
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except FileNotFoundError:
+                with named("mkdir", self.folder):
+                    try:
+                        self.folder.mkdir(mode=0o700, exist_ok=True)
+                    except OSError as error:
+                        if error.errno in (*FULL, errno.EROFS):
+                            return None
+                        raise
+            except OSError as error:
+                if error.errno in (*FULL, errno.EROFS):
+                    return None
+                raise KernelError("open", error.errno or errno.EIO, path=path) from None
+
+    def names(self) -> list[str]:
+        """What lies there. What has another name than we give is none of ours."""
+        with named("open", self.folder):
+            try:
+                return sorted(name for name in os.listdir(self.folder) if _NAME.fullmatch(name))
+            except FileNotFoundError:
+                return []
+
+    def total(self, *, without: str = "") -> int:
+        """The bytes that they occupy together."""
+        return sum(size for name, size, _ in self._found() if name != without)
+
+    def limit(self) -> int:
+        """The bytes that they may have together."""
+        left = os.statvfs(self.folder)
+        return min(MOST, (left.f_bavail * left.f_frsize + self.total()) // _SHARE)
+
+    def sweep(self, *, everything: bool = False) -> int:
+        """Remove those that are too old, and the oldest where they are too many; or `everything` that nobody has open.
+
+        Returns the bytes.
+        """
+        found = sorted(self._found(), key=lambda one: one[2])
+        if not found:
+            return 0
+        limit, total, freed, now = self.limit(), sum(size for _, size, _ in found), 0, time.time()
+        for name, size, modified in found:
+            if (everything or now - modified > AGE or total - freed > limit) and self._remove(name):
+                freed += size
+        return freed
+
+    def _found(self) -> list[tuple[str, int, float]]:
+        found = []
+        for name in self.names():
+            try:
+                facts = os.lstat(self.folder / name)
+            except FileNotFoundError:
+                continue
+            found.append((name, facts.st_blocks * 512, facts.st_mtime))
+        return found
+
+    def _remove(self, name: str) -> bool:
+        """Remove one, if nobody has it open."""
+        path = self.folder / name
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, fd):
+                os.ftruncate(fd, 0)  # its blocks are free when this returns; after an unlink, xfs takes its time
+                path.unlink()
+                return True
+        except OSError:
+            pass  # somebody has it, or it cannot be removed: the next sweep tries again
+        finally:
+            os.close(fd)
+        return False
+
+
+def make_room(folder: Path) -> bool:
+    """On a disk that is full: remove all that nobody has open. True if anything was."""
+    try:
+        return Partials(folder).sweep(everything=True) > 0
+    except (KernelError, OSError):
+        return False
+
+
+def _is_still(path: Path, fd: int) -> bool:
+    """Is this the file that has the name?"""
+    try:
+        there, here = os.lstat(path), os.fstat(fd)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def _sound_size(fd: int) -> int:
+    """How many bytes may be what was written: up to the first hole, without the zeros at the end.
+
+    Those are what a power cut leaves of data that were not on the disk yet. Real ones among them are fetched again.
+    """
+    size = os.fstat(fd).st_size
+    if not size:
+        return 0
+    try:
+        size = os.lseek(fd, 0, os.SEEK_HOLE)
+    except OSError:
+        pass  # the filesystem cannot tell
+    while size:
+        start = (size - 1) // _PIECE * _PIECE
+        data = os.pread(fd, size - start, start)
+        kept = len(data.rstrip(b"\0"))
+        if kept:
+            ended = size - start == kept
+            return size if ended else start + kept // _BLOCK * _BLOCK
+        size = start
+    return 0
+
+
+def _forget() -> None:
+    # The child of a fork has nothing open: the lock must end with the parent.
+    for partial in list(_open):
+        partial._let_go()
+
+
+os.register_at_fork(after_in_child=_forget)
