@@ -5,7 +5,7 @@ what a manifest names, `window` a range of what is made from its beginning.
 """
 
 from layerstore.blobs.blobs import Blobs, Remains
-from layerstore.blobs.partials import Partial
+from layerstore.blobs.partials import Growing, Partial
 from layerstore.blobs.values import KnownBlob, Manifest, Place
 
-__all__ = ["Blobs", "KnownBlob", "Manifest", "Partial", "Place", "Remains"]
+__all__ = ["Blobs", "Growing", "KnownBlob", "Manifest", "Partial", "Place", "Remains"]

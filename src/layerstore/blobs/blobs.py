@@ -17,11 +17,11 @@ from attrs import frozen
 
 from layerstore.blobs import kept, links, rows
 from layerstore.blobs.kept import KeptFiles, Readable
-from layerstore.blobs.partials import Partial, Partials
+from layerstore.blobs.partials import Growing, Partial, Partials
 from layerstore.blobs.values import LARGEST_MANIFEST, KnownBlob, Manifest, Place
 from layerstore.blobs.window import Window
 from layerstore.database import Database, Transaction, schema
-from layerstore.digest import DiffID, Digest, ImageID
+from layerstore.digest import DiffID, Digest, ImageID, hex_of
 from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, NotFound, named
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
@@ -209,6 +209,10 @@ class Blobs:
         `name`: the digest of the blob, or hex digits. None if somebody else is at it, or nothing can be written.
         """
         return self._partials.open(name.removeprefix("sha256:"), bounded=bounded) if self._is_writable else None
+
+    def growing(self, digest: Digest) -> Growing | None:
+        """A blob that somebody is downloading into this store, to be read along; None if nobody is, or has begun."""
+        return self._partials.watch(hex_of(digest))
 
     # --- bytes out ---
 

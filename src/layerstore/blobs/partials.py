@@ -21,7 +21,7 @@ from attrs import frozen
 
 from layerstore.errors import FULL, KernelError, named
 
-__all__ = ["AGE", "MOST", "Partial", "Partials", "make_room"]
+__all__ = ["AGE", "MOST", "Growing", "Partial", "Partials", "make_room"]
 
 AGE: Final = 7 * 24 * 60 * 60.0
 """Seconds after which one that nobody went on with goes."""
@@ -156,6 +156,47 @@ class Partial:
         self._let_go()
 
 
+class Growing:
+    """One that somebody else has open, as it grows: for those who want the same bytes. A context manager.
+
+    It has no lock, and is in nobody's way. What is read may be wrong, or be taken back: its reader verifies it.
+    """
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self._path = path
+
+    def readinto(self, buffer: memoryview, offset: int) -> int:
+        """Fill the beginning of `buffer` from there on; 0 where there is nothing yet."""
+        with named("read", self._path):
+            return os.preadv(self._fd, [buffer], offset)
+
+    @property
+    def size(self) -> int:
+        """The bytes that it has now."""
+        return os.fstat(self._fd).st_size
+
+    @property
+    def is_given_up(self) -> bool:
+        """Is it removed, so that nothing comes any more?"""
+        return os.fstat(self._fd).st_nlink == 0
+
+    def close(self) -> None:
+        """Let it go. A second time is no error."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @frozen
 class Partials:
     """All of them. `folder`: where they lie; made when it is first needed."""
@@ -205,6 +246,18 @@ class Partials:
                 if error.errno in (*FULL, errno.EROFS):
                     return None
                 raise KernelError("open", error.errno or errno.EIO, path=path) from None
+
+    def watch(self, name: str) -> Growing | None:
+        """One that somebody may be writing, to read along; None if there is none of this name."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a partial blob")
+        path = self.folder / name
+        try:
+            return Growing(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise KernelError("open", error.errno or errno.EIO, path=path) from None
 
     def names(self) -> list[str]:
         """What lies there. What has another name than we give is none of ours."""
