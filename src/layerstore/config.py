@@ -1,4 +1,4 @@
-"""daemon.json: where a store lies and which driver keeps it.
+"""daemon.json: where a store lies, which driver keeps it, and how registries are reached.
 
 The keys are docker's, so that a daemon.json written for dockerd can be taken as it is: what does not concern a store is
 ignored, what neither knows is an error. A missing file is normal. Values are checked here, once; the options of a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,11 +17,21 @@ from attrs import evolve, field, fields_dict, frozen
 
 from layerstore.errors import ConfigError, remedy_for
 
-__all__ = ["DEFAULT_FILE", "Config", "driver_options", "load", "owner_of", "root_of", "with_overrides"]
+__all__ = ["DEFAULT_FILE", "Config", "Proxies", "driver_options", "load", "owner_of", "root_of", "with_overrides"]
 
 DEFAULT_FILE = Path("/etc/layerstore/daemon.json")
 
 Options = TypeVar("Options")
+
+
+@frozen
+class Proxies:
+    """docker's `proxies`: what daemon.json says instead of the environment. None: the environment's."""
+
+    http: str | None = None
+    https: str | None = None
+    none_for: str | None = None
+    """`no-proxy`: hosts, domains, addresses and networks that are reached directly, separated by commas."""
 
 
 @frozen
@@ -34,8 +44,31 @@ class Config:
     storage_opts: tuple[str, ...] = ()
     source: Path | None = None
 
+    insecure_registries: tuple[str, ...] = ()
+    """Registries (`host`, `host:port`) and networks (`10.0.0.0/8`) whose certificates are not checked, and which may
+    speak plain HTTP."""
+    registry_mirrors: tuple[str, ...] = ()
+    """URLs of registries that are asked before Docker Hub is, and for what comes from there only."""
+    max_concurrent_downloads: int = 3
+    """Layers of one image that are fetched at the same time; 0: as many as there are."""
+    max_concurrent_uploads: int = 5
+    """Layers of one image that are sent at the same time; 0: as many as there are."""
+    max_download_attempts: int = 5
+    """How often one thing is asked for before that is an error."""
+    proxies: Proxies = field(factory=Proxies)
+    keep_blobs: bool = False
+    """Keep the compressed layers that registries sent, so that they can be sent on as they were."""
+    remotes: tuple[str, ...] = ()
+    """Where layers are looked for before the registry of their image is asked, in this order."""
+    push_through: bool = False
+    """Give the first of the remotes what a registry had to be asked for."""
 
-_OURS = ("data-root", "exec-root", "storage-driver", "storage-opts")
+
+_STORE = ("data-root", "exec-root", "storage-driver", "storage-opts")
+_SWITCHES = ("keep-blobs", "push-through")
+_LEAST = {"max-concurrent-downloads": 0, "max-concurrent-uploads": 0, "max-download-attempts": 1}
+"""Keys that are numbers, with the least that docker allows."""
+_OURS = (*_STORE, "insecure-registries", "registry-mirrors", *_LEAST, "proxies", "remotes", *_SWITCHES)
 
 # What dockerd reads or has read from its daemon.json, and what is none of our business.
 _DOCKERS_WORDS = """
@@ -45,10 +78,10 @@ containerd-namespace containerd-plugin-namespace cpu-rt-period cpu-rt-runtime cr
 default-address-pools default-cgroupns-mode default-gateway default-gateway-v6 default-init default-ipc-mode
 default-network-opts default-runtime default-shm-size default-ulimits deprecated-key-path disable-legacy-registry dns
 dns-opts dns-search exec-opts experimental features firewall-backend fixed-cidr fixed-cidr-v6 group host-gateway-ip
-host-gateway-ips hosts http-proxy https-proxy icc init init-path insecure-registries ip ip-forward ip-forward-no-drop
-ip-masq ip6tables iptables ipv6 labels live-restore log-driver log-format log-level log-opts max-concurrent-downloads
-max-concurrent-uploads max-download-attempts metrics-addr mtu network-control-plane-mtu network-diagnostic-port
-no-new-privileges no-proxy node-generic-resources oom-score-adjust pidfile proxies raw-logs registry-mirrors
+host-gateway-ips hosts http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop
+ip-masq ip6tables iptables ipv6 labels live-restore log-driver log-format log-level log-opts
+metrics-addr mtu network-control-plane-mtu network-diagnostic-port
+no-new-privileges no-proxy node-generic-resources oom-score-adjust pidfile raw-logs
 resolv-conf rootless runtimes seccomp-profile selinux-enabled shutdown-timeout swarm-default-advertise-addr
 swarm-raft-election-tick swarm-raft-heartbeat-tick tls tlscacert tlscert tlskey tlsverify userland-proxy
 userland-proxy-path userns-remap
@@ -178,7 +211,78 @@ def _parsed(text: bytes, file: Path) -> Config:
         if not isinstance(opts, list) or not all(isinstance(opt, str) for opt in opts):
             raise _bad_value(file, "storage-opts", opts, 'a list of strings such as ["overlay2.size=10G"]')
         values["storage_opts"] = tuple(opts)
-    return Config(**values, source=file)
+    return Config(**values, **_of_registries(content, file), source=file)
+
+
+def _of_registries(content: Mapping[str, object], file: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, (is_right, allowed) in _LISTS.items():
+        if key in content:
+            items = content[key]
+            if not isinstance(items, list) or not all(isinstance(item, str) and is_right(item) for item in items):
+                raise _bad_value(file, key, items, allowed)
+            values[key.replace("-", "_")] = tuple(items)
+    for key, least in _LEAST.items():
+        if key in content:
+            number = content[key]
+            if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= _MOST:
+                raise _bad_value(file, key, number, f"a number from {least} to {_MOST}")
+            values[key.replace("-", "_")] = number
+    for key in _SWITCHES:
+        if key in content:
+            if not isinstance(content[key], bool):
+                raise _bad_value(file, key, content[key], "true or false")
+            values[key.replace("-", "_")] = content[key]
+    if "proxies" in content:
+        values["proxies"] = _proxies(content["proxies"], file)
+    return values
+
+
+_MOST = 10_000
+_PROXIES = {"http-proxy": "http", "https-proxy": "https", "no-proxy": "none_for"}
+
+
+def _proxies(value: object, file: Path) -> Proxies:
+    allowed = '{"http-proxy": URL, "https-proxy": URL, "no-proxy": "host,.domain,10.0.0.0/8"}'
+    if not isinstance(value, dict):
+        raise _bad_value(file, "proxies", value, allowed)
+    for key in value:
+        if key not in _PROXIES:
+            raise ConfigError(
+                f"{file}: proxies has an unknown key {key!r}", remedy=_nearest(key, list(_PROXIES), "key"), path=file
+            )
+        if not isinstance(value[key], str) or not _is_plain(value[key]):
+            # The value is not repeated: a proxy's URL may have a password in it.
+            raise ConfigError(f"{file}: {key} of proxies must be a string", remedy=_MEND, path=file)
+    return Proxies(**{name: value[key] or None for key, name in _PROXIES.items() if key in value})
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and _encodable(text)
+
+
+def _is_word(text: str) -> bool:
+    return bool(text) and _is_plain(text) and not any(char.isspace() for char in text)
+
+
+def _is_registry(text: str) -> bool:
+    """`host`, `host:port` or `10.0.0.0/8`; docker takes a scheme before it, too, and so do we."""
+    host = text.removeprefix("http://").removeprefix("https://")
+    network, slash, bits = host.partition("/")
+    return _is_word(host) and bool(network) and (not slash or (bits.isascii() and bits.isdecimal())) and "@" not in host
+
+
+def _is_mirror(text: str) -> bool:
+    scheme, separator, rest = text.partition("://")
+    is_url = _is_word(text) and bool(separator) and scheme.lower() in ("http", "https")
+    return is_url and bool(rest.partition("/")[0]) and not any(char in rest for char in "@?#")
+
+
+_LISTS: dict[str, tuple[Callable[[str], bool], str]] = {
+    "insecure-registries": (_is_registry, 'a list such as ["registry.example:5000", "10.0.0.0/8"]'),
+    "registry-mirrors": (_is_mirror, 'a list of URLs such as ["https://mirror.example"], without a password'),
+    "remotes": (_is_word, 'a list of strings such as ["https://peer.example:5000"]'),
+}
 
 
 def _folder(value: object, key: str, file: Path) -> Path:
@@ -207,7 +311,9 @@ def _encodable(text: str) -> bool:
 
 
 def _bad_value(file: Path, key: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{file}: {key} must be {allowed}, not {json.dumps(value)}", path=file)
+    shown = json.dumps(value)
+    # A URL may have a password in it.
+    return ConfigError(f"{file}: {key} must be {allowed}{'' if '@' in shown else f', not {shown}'}", path=file)
 
 
 def _bad(config: Config, message: str, remedy: str | None = None) -> ConfigError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from layerstore import config as configuration
 from layerstore import options
-from layerstore.config import Config, driver_options, load, with_overrides
+from layerstore.config import Config, Proxies, driver_options, load, with_overrides
 from layerstore.errors import ConfigError, LayerstoreError
 
 Write = Callable[[object], Path]
@@ -70,6 +70,58 @@ def test_all_keys_of_ours(write: Write) -> None:
     assert load(path) == Config(Path("/srv/layers"), Path("/run/layers"), "overlay2", opts, path)
 
 
+def test_all_keys_of_registries(write: Write) -> None:
+    path = write(
+        {
+            "insecure-registries": ["registry.example:5000", "10.0.0.0/8", "http://old.example"],
+            "registry-mirrors": ["https://mirror.example/", "http://10.0.0.1:5000"],
+            "max-concurrent-downloads": 0,
+            "max-concurrent-uploads": 8,
+            "max-download-attempts": 1,
+            "proxies": {"http-proxy": "http://proxy:3128", "https-proxy": "", "no-proxy": ".example,10.0.0.0/8"},
+            "keep-blobs": True,
+            "remotes": ["https://peer.example:5000"],
+            "push-through": True,
+        }
+    )
+
+    assert load(path) == Config(
+        source=path,
+        insecure_registries=("registry.example:5000", "10.0.0.0/8", "http://old.example"),
+        registry_mirrors=("https://mirror.example/", "http://10.0.0.1:5000"),
+        max_concurrent_downloads=0,
+        max_concurrent_uploads=8,
+        max_download_attempts=1,
+        proxies=Proxies("http://proxy:3128", None, ".example,10.0.0.0/8"),
+        keep_blobs=True,
+        remotes=("https://peer.example:5000",),
+        push_through=True,
+    )
+
+
+def test_without_them_registries_are_reached_as_docker_reaches_them(write: Write) -> None:
+    config = load(write({}))
+
+    assert (config.max_concurrent_downloads, config.max_concurrent_uploads, config.max_download_attempts) == (3, 5, 5)
+    assert (config.insecure_registries, config.registry_mirrors, config.remotes) == ((), (), ())
+    assert (config.keep_blobs, config.push_through, config.proxies) == (False, False, Proxies())
+
+
+def test_a_password_in_the_file_is_in_no_error(write: Write) -> None:
+    for content in (
+        {"proxies": {"https-proxy": "http://anna:secret@proxy\n"}},
+        {"proxies": "http://anna:secret@proxy"},
+        {"registry-mirrors": ["https://anna:secret@mirror.example"]},
+        {"remotes": ["https://anna:secret@peer", 1]},
+        {"insecure-registries": ["anna:secret@peer"]},
+    ):
+        assert "secret" not in refusal(write(content))
+
+
+def test_a_misspelt_key_of_the_proxies_is_named(write: Write) -> None:
+    assert "Did you mean 'http-proxy'?" in refusal(write({"proxies": {"httpProxy": "http://proxy"}}))
+
+
 def test_an_empty_file_says_nothing(write: Write) -> None:
     assert load(write("")) == Config(source=write(""))
     assert load(write({})) == Config(source=write({}))
@@ -82,11 +134,11 @@ def test_a_file_written_for_dockerd_is_taken(write: Write) -> None:
             "log-driver": "json-file",
             "log-opts": {"max-size": "10m"},
             "live-restore": True,
-            "registry-mirrors": ["https://mirror.example"],
+            "tls": True,
+            "tlscacert": "/etc/docker/ca.pem",
             "runtimes": {"other": {"path": "/usr/bin/other"}},
             "features": {"buildkit": True},
             "builder": {"gc": {"enabled": True}},
-            "proxies": {"http-proxy": "http://proxy.example"},
             "default-address-pools": [{"base": "10.0.0.0/8", "size": 24}],
             "userns-remap": "",
             "storage-driver": "",
@@ -114,7 +166,7 @@ def test_a_misspelt_key_is_named_with_the_nearest(write: Write, key: str, meant:
 
 
 def test_a_key_that_resembles_none_gets_the_list_of_ours(write: Write) -> None:
-    assert "The keys are data-root, exec-root, storage-driver, storage-opts." in refusal(write({"qqqq": 1}))
+    assert "The keys are data-root, exec-root, storage-driver, storage-opts, " in refusal(write({"qqqq": 1}))
 
 
 def test_a_former_name_is_not_silently_ignored(write: Write) -> None:
@@ -136,6 +188,28 @@ def test_a_former_name_is_not_silently_ignored(write: Write) -> None:
         ("storage-opts", [1], "a list of strings"),
         ("storage-opts", {"overlay2.size": "1G"}, "a list of strings"),
         ("storage-opts", None, "a list of strings"),
+        ("insecure-registries", "host:5000", "a list such as"),
+        ("insecure-registries", ["a b"], "a list such as"),
+        ("insecure-registries", [""], "a list such as"),
+        ("insecure-registries", ["10.0.0.0/x"], "a list such as"),
+        ("insecure-registries", ["http://host/path"], "a list such as"),
+        ("registry-mirrors", ["mirror.example"], "a list of URLs"),
+        ("registry-mirrors", ["ftp://mirror.example"], "a list of URLs"),
+        ("registry-mirrors", ["https://"], "a list of URLs"),
+        ("registry-mirrors", ["https://mirror.example?a=b"], "a list of URLs"),
+        ("registry-mirrors", ["https://mirror.example#a"], "a list of URLs"),
+        ("registry-mirrors", [None], "a list of URLs"),
+        ("max-concurrent-downloads", -1, "a number from 0 to"),
+        ("max-concurrent-downloads", True, "a number from 0 to"),
+        ("max-concurrent-uploads", "3", "a number from 0 to"),
+        ("max-concurrent-uploads", 1.5, "a number from 0 to"),
+        ("max-download-attempts", 0, "a number from 1 to"),
+        ("max-download-attempts", None, "a number from 1 to"),
+        ("proxies", [], '{"http-proxy": URL'),
+        ("keep-blobs", 1, "true or false"),
+        ("push-through", "true", "true or false"),
+        ("remotes", "https://peer", "a list of strings"),
+        ("remotes", [""], "a list of strings"),
     ],
 )
 def test_a_bad_value_names_file_key_and_what_is_allowed(write: Write, key: str, value: object, allowed: str) -> None:
@@ -183,7 +257,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-keys = st.sampled_from(["data-root", "exec-root", "storage-driver", "storage-opts", "hosts"]) | st.text(max_size=6)
+keys = st.sampled_from([*configuration._OURS, "hosts"]) | st.text(max_size=6)
 
 
 @given(st.dictionaries(keys, json_values, max_size=4))
