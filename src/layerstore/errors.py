@@ -236,3 +236,37 @@ class StoreClosed(LayerstoreError):
     """The store was used after `close`."""
 
     usual_remedy = "Open it again."
+
+
+class RegistryError(LayerstoreError):
+    """A registry, or what stands before it, did not do what was asked. `status`: HTTP's, if it answered."""
+
+    def __init__(self, message: str, *, remedy: str | None = None, status: int | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.status = status
+
+
+class Unauthorized(RegistryError):
+    """A registry wants to know who asks, or does not know the name and password that it was told."""
+
+
+class Denied(RegistryError):
+    """A registry knows who asks, and does not allow it."""
+
+
+class RateLimited(RegistryError):
+    """A registry answers no more requests for now. `until`: when it will again, as Unix time, if it said so."""
+
+    def __init__(
+        self, message: str, *, until: float | None = None, remedy: str | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy, status=status)
+        self.until = until
+
+
+class Unreachable(RegistryError):
+    """A registry cannot be reached, is silent, or breaks off."""
+
+
+class CertificateError(Unreachable):
+    """A registry cannot prove who it is, or wants a certificate of us."""

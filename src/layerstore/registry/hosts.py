@@ -1,0 +1,165 @@
+"""Where a registry is: its URL, the mirrors that are asked before it, and how far its word is trusted.
+
+The rules are docker's (moby, daemon/pkg/registry: config.go and service_v2.go): HTTPS with a checked certificate; but
+what `insecure-registries` or loopback addresses cover is not checked, and may speak plain HTTP.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from layerstore.errors import ConfigError
+from layerstore.registry.settings import Settings
+
+__all__ = ["HUB", "Endpoint", "certificates_of", "endpoints", "is_insecure", "tls_context"]
+
+HUB = "docker.io"
+_HUB_HOST = "registry-1.docker.io"
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+@frozen
+class Endpoint:
+    """One server that has a registry's content.
+
+    `registry` is the host that names of images have (`docker.io`), `base` the URL before `/v2/`. Without `verify` its
+    certificate is not checked; where it is `plain`, HTTP is spoken where the server knows no HTTPS.
+    """
+
+    registry: str
+    base: str
+    verify: bool = True
+    plain: bool = False
+    is_mirror: bool = False
+
+    @property
+    def host(self) -> str:
+        """`registry-1.docker.io`, `localhost:5000`: the part of the URL that says which server."""
+        return urlsplit(self.base).netloc
+
+
+def endpoints(settings: Settings, registry: str) -> tuple[Endpoint, ...]:
+    """Where `registry` is read from: mirrors first, the registry itself last. Only the last is ever written to."""
+    found = []
+    if registry == HUB:
+        for url in settings.mirrors:
+            is_free = is_insecure(settings, urlsplit(url).netloc)
+            # A mirror's scheme is what its URL says: who writes http:// means it.
+            found.append(Endpoint(registry, url, verify=not is_free, plain=url.startswith("http://"), is_mirror=True))
+    host = _HUB_HOST if registry == HUB else registry
+    is_free = is_insecure(settings, registry)
+    return (*found, Endpoint(registry, f"https://{host}", verify=not is_free, plain=is_free))
+
+
+def is_insecure(settings: Settings, registry: str) -> bool:
+    """Whether `registry` (`host` or `host:port`) need not prove who it is, as docker decides it.
+
+    Networks of `insecure-registries` are compared with the addresses that the name has; loopback is always in them.
+    """
+    if settings.verify is not None:
+        return not settings.verify
+    networks = []
+    for entry in settings.insecure:
+        name = entry.removeprefix("http://").removeprefix("https://")
+        try:
+            networks.append(ipaddress.ip_network(name, strict=False) if "/" in name else None)
+        except ValueError:
+            raise ConfigError(
+                f"insecure-registries: {entry!r} is neither a host nor a network",
+                remedy="A host looks like registry.example:5000, a network like 10.0.0.0/8.",
+            ) from None
+        if name.lower() == registry.lower():
+            return True
+    wanted = [network for network in networks if network is not None]
+    host = _host_of(registry)
+    if host.lower() == "localhost":
+        return True
+    addresses = _addresses(host, ask=bool(wanted))
+    covering = (*wanted, *map(ipaddress.ip_network, _LOOPBACK))
+    return any(address in network for address in addresses for network in covering)
+
+
+def certificates_of(settings: Settings, host: str) -> Path | None:
+    """The folder with certificates for `host` (`registry.example:5000`), where there is one."""
+    for folder in settings.certificate_folders:
+        own = folder / host
+        if own.is_dir():
+            return own
+    return None
+
+
+def tls_context(settings: Settings, host: str, *, verify: bool) -> ssl.SSLContext:
+    """How TLS is spoken with `host`: the system's authorities, and what certs.d has for it.
+
+    `*.crt` there are authorities, `NAME.cert` with `NAME.key` is shown to the server. Raises `ConfigError` for files
+    that are none.
+    """
+    if verify:
+        context = ssl.create_default_context()
+    else:
+        # Reading the system's authorities costs 10 ms, for nothing here.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    folder = certificates_of(settings, host)
+    for file in () if folder is None else sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".crt":
+                context.load_verify_locations(file)
+            elif file.suffix == ".cert":
+                context.load_cert_chain(file, _key_of(file), password=_no_password)
+            elif file.suffix == ".key" and not file.with_suffix(".cert").exists():
+                raise ConfigError(
+                    f"{file}: there is no certificate to this key",
+                    remedy=f"Put it beside as {file.with_suffix('.cert').name}: .crt is for authorities.",
+                    path=file,
+                )
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            raise ConfigError(
+                f"{file}: {getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error}",
+                remedy="It has to be readable, and PEM: a certificate, or the key that belongs to it, unencrypted.",
+                path=file,
+            ) from None
+    return context
+
+
+def _key_of(certificate: Path) -> Path:
+    key = certificate.with_suffix(".key")
+    if not key.exists():
+        raise ConfigError(
+            f"{certificate}: there is no key to this certificate",
+            remedy=f"Put it beside as {key.name}; an authority's certificate ends in .crt.",
+            path=certificate,
+        )
+    return key
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted")
+
+
+def _host_of(registry: str) -> str:
+    if registry.startswith("["):
+        return registry[1:].partition("]")[0]
+    return registry.partition(":")[0]
+
+
+def _addresses(host: str, *, ask: bool) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """What `host` is; the name service is asked only where that decides something."""
+    try:
+        return [ipaddress.ip_address(host)]
+    except ValueError:
+        pass
+    if not ask:
+        return []
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
