@@ -64,7 +64,8 @@ def test_an_address(text: str, scheme: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "10.0.0.7", "ftp://host", "http://", "s3://", "file://", "file://host/x", "http://h:x"]
+    "text",
+    ["", "10.0.0.7", "ftp://host", "http://", "s3://", "file://", "file://host/x", "http://h:x", "http://h/path"],
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ConfigError, match="is no remote"):
@@ -193,15 +194,15 @@ def test_pauses_grow_and_end_with_the_first_answer() -> None:
         assert health.is_paused("a")
         assert not health.is_paused("b")
         now += pauses[-1]
-    assert pauses[:4] == [1, 2, 4, 8]
+    assert pauses[:4] == [30, 60, 120, 240]
     assert pauses[-1] == LONGEST_PAUSE
     health.worked("a")
-    assert health.failed("a") == 1
+    assert health.failed("a") == 30
 
 
 def test_failures_of_one_moment_count_once() -> None:
     health = Health(lambda: 0.0)
-    assert [health.failed("a") for _ in range(3)] == [1, 1, 1]
+    assert [health.failed("a") for _ in range(3)] == [30, 30, 30]
 
 
 # --- turns

@@ -187,7 +187,7 @@ class Bucket(Remote):
         except BaseError as error:
             raise RemoteFailed(self.name, _words(error)) from None
         except FileNotFoundError:
-            raise RemoteFailed(self.name, "it has no such object any more") from None
+            raise RemoteFailed(self.name, "it has no such object any more", is_absent=True) from None
         except (OSError, ValueError) as error:
             raise RemoteFailed(self.name, _words(error)) from None
 

@@ -1,7 +1,7 @@
 """Which remotes are left alone for a while, since they did not answer: remembered for the life of the process.
 
-The first failure costs a second of silence, each one that follows without a success between twice as much, up to ten
-minutes. While it lasts nobody waits for the remote, or even asks.
+The first failure is followed by half a minute of silence, each one that follows without a success between by twice as
+much, up to ten minutes. While it lasts nobody waits for the remote, or even asks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 __all__ = ["HEALTH", "Health"]
 
-FIRST_PAUSE: Final = 1.0
+FIRST_PAUSE: Final = 30.0
 LONGEST_PAUSE: Final = 600.0
 
 

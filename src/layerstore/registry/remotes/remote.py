@@ -17,7 +17,7 @@ from attrs import frozen
 from layerstore.digest import Digest
 from layerstore.errors import ConfigError, LayerstoreError
 
-__all__ = ["ASK", "SILENCE", "Address", "Name", "Reading", "Remote", "RemoteFailed"]
+__all__ = ["ASK", "SILENCE", "SLOWEST", "Address", "Name", "Reading", "Remote", "RemoteFailed"]
 
 ASK: Final = 1.0
 """Seconds that a remote has to answer a question, and to accept a connection."""
@@ -25,19 +25,26 @@ ASK: Final = 1.0
 SILENCE: Final = 5.0
 """Seconds for which a blob that is being read may not go on."""
 
+SLOWEST: Final = 64 << 10
+"""Bytes a second below which a remote is left, looked at every `SILENCE` seconds."""
+
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SECRET: Final = re.compile(r"key|secret|token|password|sas|credential", re.IGNORECASE)
 _FORMS: Final = "http://HOST:PORT, https://HOST:PORT, registry://HOST/NAME, s3://BUCKET/PREFIX, gs://, az:// or file://"
 
 
 class RemoteFailed(LayerstoreError):
-    """A remote did not do what it was asked: `remote` is its name, the message says what it said or did not say."""
+    """A remote did not do what it was asked: `remote` is its name, the message says what it said or did not say.
+
+    `is_absent`: it answers, and has not, or not yet, or no more, what was wanted.
+    """
 
     usual_remedy = "Look whether it runs and can be reached, or take it out of the remotes in daemon.json."
 
-    def __init__(self, remote: str, what: str) -> None:
+    def __init__(self, remote: str, what: str, *, is_absent: bool = False) -> None:
         super().__init__(f"remote {remote}: {_CONTROLS.sub('?', what)[:300]}")
         self.remote = remote
+        self.is_absent = is_absent
 
 
 class Reading(Protocol):
@@ -90,7 +97,7 @@ class Address:
                     f"the remote {parts.scheme}://{parts.netloc} has a secret in it ({key})",
                     remedy="Leave it to the environment, where others do not read it.",
                 )
-        if parts.scheme not in KINDS or _is_placeless(parts) or parts.fragment or (parts.scheme in _WEB and options):
+        if parts.scheme not in KINDS or not _is_well_formed(parts):
             raise _bad(text)
         return cls(parts.scheme, parts.netloc, parts.path.strip("/"), options)
 
@@ -102,13 +109,19 @@ class Address:
         return f"{self.scheme}://{self.place}" + (f"/{self.path}" if self.path else "")
 
 
-_WEB: Final = ("http", "https", "registry")
+STORES: Final = ("http", "https")
+_WEB: Final = (*STORES, "registry")
 BUCKETS: Final = ("s3", "gs", "az", "file")
 KINDS: Final = (*_WEB, *BUCKETS)
 
 
-def _is_placeless(parts: SplitResult) -> bool:
-    return not parts.path.strip("/") or bool(parts.netloc) if parts.scheme == "file" else not parts.netloc
+def _is_well_formed(parts: SplitResult) -> bool:
+    path = parts.path.strip("/")
+    if parts.fragment or (parts.query and parts.scheme in _WEB):
+        return False
+    if parts.scheme == "file":
+        return bool(path) and not parts.netloc
+    return bool(parts.netloc) and not (path and parts.scheme in STORES)
 
 
 def _bad(text: str) -> ConfigError:

@@ -60,10 +60,11 @@ class Turns:
         self._lock = threading.Lock()
         self._blobs: OrderedDict[str, _Blob] = OrderedDict()
 
-    def take(self, digest: str, store: str, *, lost: Collection[str] = ()) -> str | None:
+    def take(self, digest: str, store: str, *, lost: Collection[str] = (), gives: bool = True) -> str | None:
         """The store from which `store` is to have the blob; None: from the registry.
 
         `lost`: stores that it was sent to before and that gave it nothing. They are sent to nobody, until they ask.
+        `gives`: others can have it from this one; False: it only takes.
         """
         with self._lock:
             takers = self._blob(digest).takers
@@ -72,9 +73,9 @@ class Turns:
                     takers[name].is_lost = True
             known = takers.get(store)
             if known is None:
-                if len(takers) >= MOST_STORES:
-                    return None
                 source = self._free(takers, list(takers), lost)
+                if not gives or len(takers) >= MOST_STORES:
+                    return source
                 takers[store] = _Taker(source)
             else:
                 known.is_lost = False
