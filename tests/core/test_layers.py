@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,26 @@ def test_first_failure_stops_the_other_layers(store: Store, add: Adder) -> None:
     before = endless_read
     assert threading.active_count() < 10
     assert endless_read == before
+
+
+@pytest.mark.parametrize("wrong", ["other bytes", "cut short", "no tar"])
+@pytest.mark.parametrize("driver", ["overlay2", "vfs"])
+def test_what_turns_out_to_be_wrong_is_read_from_a_surer_place(
+    data_root: Path, base: bytes, upper: bytes, wrong: str, driver: str
+) -> None:
+    bad = {"other bytes": base.replace(b"root:x", b"mine:x"), "cut short": base[:1500], "no tar": b"<html>" * 200}
+    sources = [
+        layerstore.LayerSource(
+            open=lambda: nullcontext(io.BytesIO(bad[wrong])), instead=lambda: nullcontext(io.BytesIO(base))
+        ),
+        layerstore.LayerSource(open=lambda: nullcontext(io.BytesIO(upper))),
+    ]
+    settings = layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver=driver)
+    with layerstore.open(config=settings) as store:
+        with store.add(make.config([base, upper]), sources).mount() as root:
+            assert (root / "etc/passwd").read_text() == "root:x:0:0\nme:x:1:1\n"
+        assert os.listdir(store._parts.session.folder) == []
+        assert store.check(content=True) == []
 
 
 def test_number_of_layers_must_be_that_of_the_config(store: Store, add: Adder, base: bytes) -> None:

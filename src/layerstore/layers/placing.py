@@ -117,9 +117,10 @@ class Apart(Placing):
                 self._take_in_parallel(list(sources.values()))
 
     def _take_in(self, source: LayerSource) -> None:
-        with source.open() as stream:
-            watched = _Stoppable(stream, self._stop)
-            staged = self._files.take_in(watched, expected=source.diff_id, progress=self._teller(source))
+        told = self._teller(source)
+        staged = source.read_by(
+            lambda stream: self._files.take_in(_Stoppable(stream, self._stop), expected=source.diff_id, progress=told)
+        )
         self._note(staged)
         self.staged[staged.diff_id] = staged
         self._tell_done(source, staged.size)
@@ -189,8 +190,9 @@ class InTurn(Placing):
         elif source is None:
             taken = self._from_store(self._plan.copied[diff_id], parents)
         else:
-            with source.open() as stream:
-                taken = self._files.take_in(stream, parents=parents, expected=diff_id, progress=told)
+            taken = source.read_by(
+                lambda stream: self._files.take_in(stream, parents=parents, expected=diff_id, progress=told)
+            )
         self._note(taken)
         self._placed.append((taken, parents))
         self._tell_done(source, taken.size)

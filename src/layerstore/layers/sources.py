@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from attrs import frozen
 
 from layerstore.digest import DiffID, short
+from layerstore.errors import InvalidArchive
 from layerstore.tar import Readable
+
+Taken = TypeVar("Taken")
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a label, the bytes of a layer's tar done so far, and the bytes in all if known; from any thread."""
@@ -20,13 +24,26 @@ class LayerSource:
 
     `open` gives the uncompressed tar, at most once and in any thread; it is not called for a layer that is there
     already. `diff_id` may be None where only the position in the image's config names it. `size`: the bytes of the
-    tar, if they are known; `label`: what `Progress` is told, the DiffID's first digits if it is empty.
+    tar, if they are known; `label`: what `Progress` is told, the DiffID's first digits if it is empty. `instead` gives
+    the same layer from a surer place, if what `open` gave turns out to be wrong.
     """
 
     open: Callable[[], AbstractContextManager[Readable]]
     diff_id: DiffID | None = None
     size: int | None = None
     label: str = ""
+    instead: Callable[[], AbstractContextManager[Readable]] | None = None
+
+    def read_by(self, take: Callable[[Readable], Taken]) -> Taken:
+        """What `take` makes of the layer; it is given the one that is read instead, should the first be wrong."""
+        try:
+            with self.open() as stream:
+                return take(stream)
+        except InvalidArchive:
+            if self.instead is None:
+                raise
+        with self.instead() as stream:
+            return take(stream)
 
 
 def label_of(source: LayerSource) -> str:
