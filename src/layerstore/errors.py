@@ -198,12 +198,12 @@ class InvalidArchive(LayerstoreError):
 class DigestMismatch(InvalidArchive):
     """Content does not have the digest that it was announced with."""
 
-    def __init__(self, what: str, *, expected: str, actual: str, layer: str | None = None) -> None:
-        super().__init__(
-            f"{what} has digest {actual}, not {expected} as announced",
-            remedy="The archive is damaged or was altered: get it again.",
-            layer=layer,
-        )
+    usual_remedy = "The archive is damaged or was altered: get it again."
+
+    def __init__(
+        self, what: str, *, expected: str, actual: str, layer: str | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(f"{what} has digest {actual}, not {expected} as announced", remedy=remedy, layer=layer)
         self.expected, self.actual = expected, actual
 
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,7 +22,43 @@ from .servers.seaweed import Seaweed
 from .servers.seaweed import program as weed
 from .servers.tokens import TokenService
 
+if TYPE_CHECKING:
+    from layerstore.registry.client import Repository
+    from layerstore.registry.http import Http
+    from layerstore.registry.settings import Settings
+
 _numbers = count(1)
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """How the tests reach their servers: with little patience."""
+    from layerstore.registry.settings import Settings
+
+    return Settings(
+        connect_timeout=1.0, read_timeout=0.5, pause=0.002, longest_pause=1.5, unrelated_timeout=0.2, slowest=64
+    )
+
+
+@pytest.fixture
+def http(settings: Settings) -> Iterator[Http]:
+    """Talks to registries as `settings` say."""
+    from layerstore.registry.http import Http
+
+    with Http(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(http: Http, settings: Settings) -> Callable[..., Repository]:
+    """`opened(server, "a/b", actions=("pull", "push"))`: a repository of a server, for `actions`."""
+    from layerstore import reference
+    from layerstore.registry.client import Repository
+
+    def open_repository(server: Any, path: str = "a/b", **options: Any) -> Repository:
+        return Repository(http, settings, reference.parse(f"{server.host}/{path}"), **options)
+
+    return open_repository
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from attrs import frozen
 from layerstore.blobs import kept, links, rows
 from layerstore.blobs.kept import KeptFiles, Readable
 from layerstore.blobs.partials import Growing, Partial, Partials
-from layerstore.blobs.values import LARGEST_MANIFEST, KnownBlob, Manifest, Place
+from layerstore.blobs.values import KnownBlob, Manifest, Place
 from layerstore.blobs.window import Window
 from layerstore.database import Database, Transaction, schema
 from layerstore.digest import DiffID, Digest, ImageID, hex_of
@@ -26,6 +26,7 @@ from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, NotFound,
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
 from layerstore.locks import Locks
+from layerstore.manifests import DOCUMENT_LIMIT
 
 if TYPE_CHECKING:
     from layerstore.compression import Stream
@@ -123,8 +124,8 @@ class Blobs:
         of, as somebody holds it, and in any case for a day. What it names stays with it, as far as that is kept.
         `tx`: see `remember`. Raises `DigestMismatch`, and `InvalidArchive` if it is no JSON object or too large.
         """
-        if len(data) > LARGEST_MANIFEST:
-            raise InvalidArchive(f"the manifest has {len(data)} bytes: at most {LARGEST_MANIFEST} are taken")
+        if len(data) > DOCUMENT_LIMIT:
+            raise InvalidArchive(f"the manifest has {len(data)} bytes: at most {DOCUMENT_LIMIT} are taken")
         manifest = Manifest.of(media_type, data)
         if expected is not None and manifest.digest != expected:
             raise DigestMismatch("the manifest", expected=expected, actual=manifest.digest)

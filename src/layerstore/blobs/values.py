@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from layerstore.digest import DiffID, Digest, of_bytes
+from layerstore.digest import DiffID, Digest
+from layerstore.manifests import Manifest
 
-__all__ = ["DAY", "LARGEST_MANIFEST", "KnownBlob", "Manifest", "Place"]
+__all__ = ["DAY", "KnownBlob", "Manifest", "Place"]
 
 DAY = 24 * 60 * 60 * 10**9
 """In ns: for so long nothing of what was put goes, although nothing refers to it yet."""
-
-LARGEST_MANIFEST = 4 << 20
-"""Bytes: what registries take at the least, and at the most (distribution-spec, "Pushing Manifests")."""
 
 
 @frozen
@@ -36,17 +34,3 @@ class Place:
 
     registry: str
     repository: str
-
-
-@frozen
-class Manifest:
-    """A manifest, or an index of such: the very bytes, whose digest is its name."""
-
-    digest: Digest
-    media_type: str
-    data: bytes
-
-    @classmethod
-    def of(cls, media_type: str, data: bytes) -> Manifest:
-        """The manifest that consists of these bytes."""
-        return cls(of_bytes(data), media_type, data)

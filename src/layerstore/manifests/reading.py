@@ -64,6 +64,11 @@ class Manifest:
     media_type: str
     data: bytes = field(repr=False)
 
+    @classmethod
+    def of(cls, media_type: str, data: bytes) -> Manifest:
+        """The manifest that consists of these bytes."""
+        return cls(digest.of_bytes(data), media_type, data)
+
     @property
     def size(self) -> int:
         """Its bytes."""

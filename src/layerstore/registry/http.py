@@ -224,6 +224,11 @@ class Http:
             self._tell(f"{printable(reply.registry)} asks to wait for {after:.0f} s")
         return after
 
+    def pause_before(self, attempt: int) -> None:
+        """Wait as before a repetition, after `attempt` (from 1) of what is more than one request. Raises `Unreachable`
+        if this is closed meanwhile."""
+        self._wait(retries.pause(attempt, self.settings.pause))
+
     def _wait(self, seconds: float) -> None:
         if self._closed.wait(seconds):
             raise Unreachable("the transfer was given up", remedy="Start it again.")
