@@ -186,7 +186,7 @@ def test_the_bytes_do_not_depend_on_the_machines_cores(compression: str, monkeyp
     data = DATA * 8
     written = set()
     for threads in (1, 2, 5):
-        monkeypatch.setattr("layerstore.compression.streams.THREADS", threads)
+        monkeypatch.setattr("layerstore.compression.coders.THREADS", threads)
         out = io.BytesIO()
         with compressing(out.write, compression) as write:
             write(memoryview(data))

@@ -1,7 +1,7 @@
 """Blobs by digest: what a registry's blobs and manifests are to a store.
 
-`blobs` is the whole, `rows` its SQL and what keeps a blob, `kept` the files, `partials` what is not whole yet, `links`
-what a manifest names, `window` a range of what is made from its beginning.
+`blobs` is the whole, `rows` its SQL and what keeps a blob, `kept` the files, `partials` what is not whole yet,
+`outgoing` gives out what there is, `window` a range of it; `links` reads what a manifest names.
 """
 
 from layerstore.blobs.blobs import Blobs, Remains

@@ -17,9 +17,9 @@ from attrs import frozen
 
 from layerstore.blobs import kept, links, rows
 from layerstore.blobs.kept import KeptFiles, Readable
+from layerstore.blobs.outgoing import Outgoing
 from layerstore.blobs.partials import Growing, Partial, Partials
 from layerstore.blobs.values import KnownBlob, Manifest, Place
-from layerstore.blobs.window import Window
 from layerstore.database import Database, Transaction, schema
 from layerstore.digest import DiffID, Digest, ImageID, hex_of
 from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, NotFound, named
@@ -56,6 +56,7 @@ class Blobs:
         self._layers = layers
         self._files = KeptFiles(data_root, database, locks)
         self._partials = Partials(data_root / "partial")
+        self._outgoing = Outgoing(database, layers, self._files, is_writable=is_writable)
         self._is_writable = is_writable
 
     # --- which blob holds which layer ---
@@ -217,11 +218,17 @@ class Blobs:
 
     # --- bytes out ---
 
-    def size(self, digest: Digest) -> int | None:
-        """The bytes of a blob, if these very bytes can be given out; else None."""
-        with self._database.read() as tx:
-            found = self._found(tx, digest)
-        return None if found is None else found.size
+    def size(self, digest: Digest, *, prove: bool = False) -> int | None:
+        """The bytes of a blob, if these very bytes can be given out; else None.
+
+        A recipe that is only a guess does not count. `prove`: it is found out whether it is right, which takes as long
+        as the compression.
+        """
+        return self._outgoing.size(digest, prove=prove)
+
+    def prove(self, digest: Digest) -> bool:
+        """Give a blob out to nobody, and tell whether its bytes are right. What comes out is remembered."""
+        return self._outgoing.prove(digest)
 
     def write(self, digest: Digest, write: Write, *, start: int = 0, end: int | None = None) -> None:
         """Write the bytes of a blob, from `start` up to before `end`. What `write` is given is valid until it returns.
@@ -229,49 +236,11 @@ class Blobs:
         Written to its end, a blob that is made again is verified, and so is a kept one if all of it is written;
         `Damaged` at the end means that what was written is worthless. What ends before the end is not verified, and
         whatever has to be made again is made from its beginning. Raises `NotFound`.
+
+        Made by a recipe that is only a guess, it may well be worthless: that recipe is forgotten then, and the same
+        call again takes another way, or there is none.
         """
-        with self._database.read() as tx:
-            found = self._found(tx, digest)
-        if found is None:
-            raise NotFound(f"no blob {digest}", remedy="It may be in the registry that it came from.")
-        stop = found.size if end is None else min(end, found.size)
-        if found.data is not None:
-            write(memoryview(found.data)[start:stop])
-        elif not (found.is_file and self._write_file(found, digest, write, start, stop)):
-            if found.diff_id is None:
-                raise NotFound(f"no blob {digest}")
-            self._write_layer(found, digest, Window(write, start, stop, found.size))
-
-    def _write_file(self, found: _Found, digest: Digest, write: Write, start: int, stop: int) -> bool:
-        """False if the file is not there."""
-        fd = self._files.open(digest)
-        if fd is None:
-            return False
-        with FileIO(fd):
-            try:
-                self._files.write(fd, digest, write, start, stop)
-            except Damaged:
-                self._mark_damaged(digest)
-                raise
-        return True
-
-    def _write_layer(self, found: _Found, digest: Digest, window: Window) -> None:
-        assert found.diff_id is not None
-        chain = self._layers.named(found.diff_id)
-        with window:
-            self._layers.give_out(chain, window.write)
-
-    def _found(self, tx: Transaction, digest: Digest) -> _Found | None:
-        """How a blob can be given out: the cheapest and surest way first."""
-        if (config := rows.config_of(tx, digest)) is not None:
-            return _Found(len(config), data=config)
-        has_rows = rows.are_there(tx)
-        if has_rows and (manifest := rows.find_manifest(tx, digest)) is not None:
-            return _Found(len(manifest.data), data=manifest.data)
-        plain = rows.size_of_layer(tx, DiffID(digest))
-        if has_rows and (size := rows.size_of_file(tx, digest)) is not None:
-            return _Found(size, is_file=True, diff_id=None if plain is None else DiffID(digest))
-        return None if plain is None else _Found(plain, diff_id=DiffID(digest))
+        self._outgoing.write(digest, write, start=start, end=end)
 
     @contextmanager
     def opened(self, digest: Digest) -> Iterator[Stream]:
@@ -364,7 +333,7 @@ class Blobs:
         fd = self._files.open(digest)
         if fd is None:
             if self._has_file(digest):
-                self._mark_damaged(digest)
+                self._outgoing.mark_damaged(digest)
                 yield "missing blob", f"the kept blob {digest} is gone: {path}", path
             return
         with FileIO(fd) as file:
@@ -378,17 +347,12 @@ class Blobs:
                 except Damaged as error:
                     what = error.message.partition(": ")[2]
         if what is not None and self._has_file(digest):
-            self._mark_damaged(digest)
+            self._outgoing.mark_damaged(digest)
             yield "damaged blob", f"the kept blob {digest}: {what}", path
 
     def _has_file(self, digest: Digest) -> bool:
         with self._database.read() as tx:
             return rows.has_file(tx, digest)
-
-    def _mark_damaged(self, digest: Digest) -> None:
-        if self._is_writable:
-            with self._writing(None) as tx:
-                rows.set_damaged(tx, digest, damaged=True)
 
     # --- transactions ---
 
@@ -405,16 +369,6 @@ class Blobs:
 
     def _provide(self, tx: Transaction) -> None:
         schema.provide(tx, rows.TABLES, self._database.path)
-
-
-@frozen
-class _Found:
-    """How a blob can be given out."""
-
-    size: int
-    data: bytes | None = None
-    is_file: bool = False
-    diff_id: DiffID | None = None
 
 
 def _place(place: Place | tuple[str, str]) -> Place:

@@ -24,6 +24,7 @@ CREATE TABLE blobs_layers (
     size INTEGER NOT NULL,                  -- of the blob
     media_type TEXT NOT NULL,
     recipe TEXT,                            -- how its bytes are made of the tar again
+    proved INTEGER NOT NULL,                -- it made them once
     known INTEGER NOT NULL                  -- since when, ns since the epoch
 ) WITHOUT ROWID;
 CREATE INDEX blobs_layers_by_diff_id ON blobs_layers (diff_id);
@@ -115,10 +116,13 @@ def are_there(tx: Transaction) -> bool:
 def insert_known(tx: Transaction, blob: KnownBlob) -> None:
     """Remember a form of a layer; a recipe that is known stays known."""
     tx.execute(
-        "INSERT INTO blobs_layers (digest, diff_id, size, media_type, recipe, known) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (digest) DO UPDATE SET diff_id = excluded.diff_id, size = excluded.size,"
-        " media_type = excluded.media_type, recipe = coalesce(excluded.recipe, recipe)",
-        (blob.digest, blob.diff_id, blob.size, blob.media_type, blob.recipe, time.time_ns()),
+        "INSERT INTO blobs_layers (digest, diff_id, size, media_type, recipe, proved, known)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET diff_id = excluded.diff_id,"
+        " size = excluded.size, media_type = excluded.media_type,"
+        " recipe = CASE WHEN excluded.recipe IS NULL OR (proved AND NOT excluded.proved)"
+        " THEN recipe ELSE excluded.recipe END,"
+        " proved = max(proved, excluded.proved)",
+        (blob.digest, blob.diff_id, blob.size, blob.media_type, blob.recipe, blob.is_proved, time.time_ns()),
     )
 
 
@@ -134,9 +138,9 @@ def forms_of(tx: Transaction, diff_id: DiffID) -> list[KnownBlob]:
     return [_known(row) for row in tx.execute(query, (diff_id,))]
 
 
-def forget_recipe(tx: Transaction, digest: Digest) -> None:
-    """A recipe did not make what it should."""
-    tx.execute("UPDATE blobs_layers SET recipe = NULL WHERE digest = ?", (digest,))
+def set_recipe(tx: Transaction, digest: Digest, recipe: str | None, *, is_proved: bool) -> None:
+    """A recipe made what it should, or did not; None: there is none left."""
+    tx.execute("UPDATE blobs_layers SET recipe = ?, proved = ? WHERE digest = ?", (recipe, is_proved, digest))
 
 
 def size_of_layer(tx: Transaction, diff_id: DiffID) -> int | None:
@@ -155,17 +159,18 @@ def config_of(tx: Transaction, digest: Digest) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-_KNOWN = "digest, diff_id, size, media_type, recipe"
+_KNOWN = "digest, diff_id, size, media_type, recipe, proved"
 
 
 def _known(row: Sequence[object]) -> KnownBlob:
-    digest, diff_id, size, media_type, recipe = row
+    digest, diff_id, size, media_type, recipe, proved = row
     return KnownBlob(
         Digest(str(digest)),
         DiffID(str(diff_id)),
         int(str(size)),
         str(media_type),
         None if recipe is None else str(recipe),
+        bool(proved),
     )
 
 

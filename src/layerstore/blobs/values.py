@@ -18,7 +18,8 @@ class KnownBlob:
     """A form in which a layer is known, compressed or plain: this blob holds this tar, which was found out here once.
 
     `size`: the bytes of the blob. `recipe`: how its very bytes are made of the tar again, as `compression.recipes`
-    writes it; None where that is not known.
+    writes it; None where that is not known. `is_proved`: it made them once, to the last byte; until then it is a guess,
+    which fits the beginning.
     """
 
     digest: Digest
@@ -26,6 +27,7 @@ class KnownBlob:
     size: int
     media_type: str
     recipe: str | None = None
+    is_proved: bool = False
 
 
 @frozen

@@ -8,7 +8,6 @@ The name of a file and a media type are only claims: what counts is what the byt
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -31,12 +30,6 @@ _WAITING: Final = 8
 _XZ_MEMORY: Final = 256 << 20
 HEAD: Final = 6
 """The bytes by which a compression is known."""
-
-GZIP_LEVEL: Final = 3
-"""Of isal: its best. 9 % larger than gzip -6, and ten times as fast."""
-ZSTD_LEVEL: Final = 3
-THREADS: Final = min(4, os.cpu_count() or 1)
-"""Threads that compress one stream. The bytes do not depend on how many they are, but zstd's on there being any."""
 
 COMPRESSIONS: Final = ("gzip", "zstd", "none")
 """What can be written. Read are bzip2 and xz as well."""
@@ -345,33 +338,12 @@ def compressing(write: Callable[[memoryview], object], compression: str) -> Iter
     `compression`: one of `COMPRESSIONS`. The same input gives the same bytes, without a time or a name in them, as long
     as the library behind it and the processor's vector instructions are the same.
     """
-    sink: Any = _Sink(write)
     if compression == "none":
         yield write
-    elif compression == "zstd":
-        import zstandard
+        return
+    from layerstore.compression.recipes import making, own
 
-        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=THREADS)
-        with compressor.stream_writer(sink, closefd=False) as writer:
-            yield writer.write
-    else:
-        from isal import igzip_threaded
-
-        make: Any = igzip_threaded.open
-        with make(sink, "wb", GZIP_LEVEL, threads=THREADS) as writer:
-            yield writer.write
-
-
-class _Sink:
-    """A function, as a file that can only be written to."""
-
-    def __init__(self, write: Callable[[memoryview], object]) -> None:
-        self._write = write
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self._write(view)
-        return len(view)
-
-    def flush(self) -> None:
-        pass
+    recipe = own(compression)
+    assert recipe is not None
+    with making(recipe, -1, write) as feed:
+        yield feed
