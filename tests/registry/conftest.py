@@ -6,11 +6,14 @@ misbehaves, and its token service, is each test's own.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +31,48 @@ if TYPE_CHECKING:
     from layerstore.registry.settings import Settings
 
 _numbers = count(1)
+
+
+class CredentialFiles:
+    """docker's and podman's files, and helpers, of the test alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.docker = folder / ".docker" / "config.json"
+        self.podman = folder / "runtime" / "containers" / "auth.json"
+        self.programs = folder / "bin"
+        for place in (self.docker.parent, self.podman.parent, self.programs):
+            place.mkdir(parents=True)
+
+    def write(self, content: Any, file: Path | None = None) -> None:
+        """Have docker's file, or another one, say this."""
+        (file or self.docker).write_text(content if isinstance(content, str) else json.dumps(content))
+
+    def know(self, registry: str, username: str, password: str) -> None:
+        """Have docker's file know a name and password."""
+        self.write({"auths": {registry: {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}}})
+
+    def helper(self, name: str, script: str) -> None:
+        """Have a credential helper: `script` is of sh, `$1` the verb."""
+        program = self.programs / f"docker-credential-{name}"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+
+@pytest.fixture(autouse=True)
+def credential_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CredentialFiles:
+    """No test sees the credentials or proxies of whoever runs it."""
+    files = CredentialFiles(tmp_path / "home")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(files.folder))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(files.folder / "runtime"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(files.folder / ".config"))
+    monkeypatch.setenv("PATH", f"{files.programs}:{os.environ['PATH']}")
+    return files
 
 
 @pytest.fixture

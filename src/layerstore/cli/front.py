@@ -50,6 +50,8 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("rm", "containers", "Remove one or more containers"),
     ("import", "archives", "Create an image from the tar of a filesystem"),
     ("export", "archives", "Write a container's filesystem as a tar"),
+    ("login", "registry", "Log in to a registry"),
+    ("logout", "registry", "Log out from a registry"),
     ("info", "storage", "Show facts about the store and its driver"),
     ("check", "storage", "Find what is missing, damaged or left over in the store"),
     ("migrate", "migrate", "Convert the store to another storage driver"),

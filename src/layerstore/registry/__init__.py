@@ -1,1 +1,32 @@
-"""Registries: images pulled, pushed and copied over the OCI distribution protocol."""
+"""Registries: images pulled, pushed and copied over the OCI distribution protocol.
+
+Here are only the public names, imported when they are first used: with them comes an HTTP library.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from layerstore.registry.logins import LoggedIn, login, logout
+
+__all__ = ["LoggedIn", "login", "logout"]
+
+_HOMES = {"logins": ("LoggedIn", "login", "logout")}
+
+
+def __getattr__(name: str) -> Any:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

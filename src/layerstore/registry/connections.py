@@ -68,7 +68,7 @@ class _Watched(io.RawIOBase):
 
     def lift(self) -> None:
         """No limit but that it may not be silent or too slow."""
-        if self.deadline is not None:
+        if self.deadline is not None and self._socket.fileno() >= 0:
             self._socket.settimeout(self._settings.read_timeout)
         self.deadline = self.allowance = None
 
@@ -117,7 +117,7 @@ class Incoming(http.client.HTTPResponse):
         self.watch.lift()
 
 
-def _made_for(settings: Settings) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
+def _made_for(settings: Settings, *, verify: bool) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
     """The classes of connections that follow `settings`."""
 
     reply = cast(Any, partial(Incoming, settings=settings))
@@ -136,8 +136,19 @@ def _made_for(settings: Settings) -> tuple[type[HTTPConnection], type[HTTPSConne
         def connect(self) -> None:
             super().connect()
             self.sock.settimeout(settings.read_timeout)
+            if not verify:
+                # Who has switched that off knows it: urllib3 need not warn of it at each connection.
+                self.is_verified = True
 
     return Plain, Secure
+
+
+def _pools(settings: Settings, *, verify: bool) -> dict[str, type[HTTPConnectionPool]]:
+    plain, secure = _made_for(settings, verify=verify)
+    return {
+        "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
+    }
 
 
 def incoming_of(response: urllib3.BaseHTTPResponse) -> Incoming:
@@ -154,11 +165,7 @@ class Connections:
         self._width = settings.downloads + settings.uploads
         self._managers: dict[tuple[str, str, bool], urllib3.PoolManager] = {}
         self._lock = Lock()
-        plain, secure = _made_for(settings)
-        self._pools: dict[str, type] = {
-            "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-            "https": type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
-        }
+        self._pools = {verify: _pools(settings, verify=verify) for verify in (False, True)}
 
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: io.RawIOBase | None, *, verify: bool
@@ -207,7 +214,7 @@ class Connections:
             manager = _socks(proxy, options)
         else:
             manager = _proxied(proxy, options)
-        manager.pool_classes_by_scheme = self._pools
+        manager.pool_classes_by_scheme = self._pools[verify]
         return manager
 
 

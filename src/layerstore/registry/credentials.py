@@ -21,7 +21,19 @@ from layerstore.errors import ConfigError, RegistryError, remedy_for
 from layerstore.registry.hosts import HUB
 from layerstore.registry.words import printable
 
-__all__ = ["HUB_KEY", "Credentials", "docker_file", "find", "host_of_key", "key_of", "podman_file", "read_file"]
+__all__ = [
+    "HUB_KEY",
+    "Credentials",
+    "ask_helper",
+    "docker_file",
+    "find",
+    "find_in",
+    "host_of_key",
+    "is_whole",
+    "key_of",
+    "podman_file",
+    "read_file",
+]
 
 HUB_KEY: Final = "https://index.docker.io/v1/"
 """The name that docker gives Docker Hub in its file, and that helpers know it by."""
@@ -46,6 +58,8 @@ class Credentials:
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
     source: str = ""
+    wants_identity: bool = False
+    """The token service is asked for an identity token, to be kept in the password's place."""
 
     @property
     def basic(self) -> str | None:
@@ -62,7 +76,7 @@ def find(registry: str, repository: str = "") -> Credentials | None:
     """
     for file in _files():
         content = read_file(file)
-        found = None if content is None else _of_file(content, file, registry, repository)
+        found = None if content is None else find_in(content, file, registry, repository)
         if found is not None:
             return found
     return None
@@ -155,7 +169,8 @@ def _files() -> Iterator[Path]:
     yield Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "containers" / "auth.json"
 
 
-def _of_file(content: Mapping[str, Any], file: Path, registry: str, repository: str) -> Credentials | None:
+def find_in(content: Mapping[str, Any], file: Path, registry: str, repository: str) -> Credentials | None:
+    """What `file`, whose content that is, and the helpers that it names have for `registry`."""
     helpers = _object(content, "credHelpers", file)
     for key in (key_of(registry), *_names(registry, repository)):
         if isinstance(helpers.get(key), str) and helpers[key]:
@@ -178,7 +193,7 @@ def _names(registry: str, repository: str) -> Iterator[str]:
 
 
 def _from_auths(auths: Mapping[str, Any], file: Path, registry: str, repository: str) -> Credentials | None:
-    by_host = (key for key in auths if host_of_key(key) == registry and _is_whole(key))
+    by_host = (key for key in auths if host_of_key(key) == registry and is_whole(key))
     for key in (*_names(registry, repository), key_of(registry), *by_host):
         found = _of_entry(auths.get(key), f"{file}")
         if found is not None:
@@ -186,7 +201,7 @@ def _from_auths(auths: Mapping[str, Any], file: Path, registry: str, repository:
     return None
 
 
-def _is_whole(key: str) -> bool:
+def is_whole(key: str) -> bool:
     """Whether a key means a whole registry: `https://host/v1/` does, `host/team` is podman's for a part of it."""
     path = re.sub(r"^https?://", "", key).partition("/")[2].strip("/")
     return key.startswith(("http://", "https://")) or path in ("", "v1", "v2")

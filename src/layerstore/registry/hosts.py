@@ -43,6 +43,11 @@ class Endpoint:
         """`registry-1.docker.io`, `localhost:5000`: the part of the URL that says which server."""
         return urlsplit(self.base).netloc
 
+    @property
+    def name(self) -> str:
+        """What it is called in messages, and what credentials for it are kept under."""
+        return self.host if self.is_mirror else self.registry
+
 
 def endpoints(settings: Settings, registry: str) -> tuple[Endpoint, ...]:
     """Where `registry` is read from: mirrors first, the registry itself last. Only the last is ever written to."""

@@ -173,10 +173,14 @@ class Http:
         and `Unauthorized` (of the token service).
         """
         way = self._way(endpoint)
-        question = Question(method, headers or {}, body, registry=endpoint.registry)
+        question = Question(method, headers or {}, body, registry=endpoint.name)
         wish = _Wish(target, access, credentials)
         again = method in _REPEATABLE if repeat is None else repeat
         return self._persistent(lambda: self._admitted(way, question, wish), way, repeat=again)
+
+    def identity_of(self, credentials: Credentials) -> str | None:
+        """The identity token that a token service gave for `credentials`, if they asked for one and it did."""
+        return self._tokens.identity_of(credentials)
 
     # ---- again and again
 
@@ -194,8 +198,7 @@ class Http:
                     raise trouble.error from failed.__cause__
                 self._wait(retries.pause(attempt, self.settings.pause))
                 continue
-            for text in retries.warnings(reply.headers):
-                self._tell(f"{printable(reply.registry)} warns: {text}")
+            self._note(reply)
             wait = None if is_last else self._before_next(reply, attempt, repeat=repeat)
             if wait is None:
                 return reply
@@ -222,7 +225,17 @@ class Http:
                 raise reply.limited(None, after)
         if after >= 1:
             self._tell(f"{printable(reply.registry)} asks to wait for {after:.0f} s")
-        return after
+        return retries.spread(after)
+
+    def _note(self, reply: Reply) -> None:
+        """What a person should know of a reply."""
+        for text in retries.warnings(reply.headers):
+            self._tell(f"{printable(reply.registry)} warns: {text}")
+        limit = retries.limit_of(reply.headers)
+        if limit is not None and limit.total and limit.window and 0 < limit.remaining <= limit.total // 20:
+            hours = f"{limit.window / 3600:g} hours"
+            text = f"{printable(reply.registry)} allows {limit.remaining} more requests of {limit.total} in {hours}"
+            self._tell(text, key=f"limit of {reply.registry}")
 
     def pause_before(self, attempt: int) -> None:
         """Wait as before a repetition, after `attempt` (from 1) of what is more than one request. Raises `Unreachable`
@@ -233,11 +246,11 @@ class Http:
         if self._closed.wait(seconds):
             raise Unreachable("the transfer was given up", remedy="Start it again.")
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, *, key: str | None = None) -> None:
         """Once, however often it is said."""
         with self._lock:
-            is_new = text not in self._said
-            self._said.add(text)
+            is_new = (key or text) not in self._said
+            self._said.add(key or text)
         if is_new and self._told is not None:
             self._told(text)
 
@@ -274,7 +287,7 @@ class Http:
             way.scopes.get(wish.scopes, wish.scopes),
             credentials,
             self._sender(way, challenge, account),
-            registry=way.endpoint.registry,
+            registry=way.endpoint.name,
             refused=None if refused is None else refused.removeprefix("Bearer "),
         )
         return f"Bearer {token}", account
@@ -285,13 +298,12 @@ class Http:
         repository = wish.access[0].repository if wish.access else ""
         with way.lock:
             if repository not in way.credentials:
-                registry = way.endpoint.host if way.endpoint.is_mirror else way.endpoint.registry
-                way.credentials[repository] = find(registry, repository)
+                way.credentials[repository] = find(way.endpoint.name, repository)
             return way.credentials[repository]
 
     def _sender(self, way: _Way, challenge: Challenge, account: str | None) -> Sender:
         """How this registry's token service is asked."""
-        registry = way.endpoint.registry
+        registry = way.endpoint.name
         check_realm(challenge.parameters.get("realm", ""), way.base, registry)
 
         def send(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
@@ -330,7 +342,7 @@ class Http:
         try:
             first = ask(order[0])
         except Failed as failed:
-            if not failed.trouble.is_of_scheme:
+            if not failed.trouble.is_of_scheme and urlsplit(secure).port is not None:
                 raise
             first = failed
         if isinstance(first, Reply) and not (order[0] == plain and first.status in _WRONG_SCHEME):

@@ -128,14 +128,11 @@ class Reply:
         return RateLimited(words, until=until, remedy=remedy, status=self.status)
 
     def close(self) -> None:
-        """Give the connection back if the rest of the body is short, else close it."""
-        if (
-            not self._incoming.isclosed()
-            and self.status != 416
-            and (self._incoming.length or _ERROR_BODY) < _ERROR_BODY
-        ):
-            # A 416's Content-Length is that of the blob (docker-registry 2.8): one would wait for ever.
-            self._error_body()
+        """Give the connection back if what is left of the body is short, else close it."""
+        if not self._incoming.isclosed():
+            left = self._incoming.length
+            if left <= _ERROR_BODY if left is not None else self.status >= 300:
+                self._error_body()
         if not self._incoming.isclosed():
             self._response.close()
         self._release()
@@ -148,7 +145,8 @@ class Reply:
 
     def _error_body(self) -> bytes:
         """The beginning of a body that is short and comes soon, or what there is of it."""
-        if self.status == 416 and self.size is not None:
+        if self.status == 416:
+            # Its Content-Length is that of the blob (docker-registry 2.8): one would wait for ever.
             self._response.close()
             return b""
         watch = self._incoming.watch

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from layerstore.registry.words import printable
 
-__all__ = ["LIMITING", "PASSING", "Limit", "clock", "limit_of", "pause", "retry_after", "warnings"]
+__all__ = ["LIMITING", "PASSING", "Limit", "clock", "limit_of", "pause", "retry_after", "spread", "warnings"]
 
 LIMITING: Final = (429, 503)
 """Statuses that mean "later", and may say when."""
@@ -38,6 +38,11 @@ class Limit:
 def pause(attempt: int, first: float) -> float:
     """Before the repetition after `attempt` (from 1): twice the one before, at most 10 s, and jittered."""
     return min(first * (1 << (attempt - 1)), 10.0) * random.uniform(0.5, 1.0)
+
+
+def spread(seconds: float) -> float:
+    """A wait that a server asked for, and a little more, so that not all come back at the same moment."""
+    return seconds + random.uniform(0.0, min(seconds / 10, 1.0))
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:

@@ -71,8 +71,12 @@ class Tokens:
 
     def __init__(self) -> None:
         self._tokens: dict[tuple[str, ...], _Token] = {}
-        self._refresh: dict[tuple[str, str], str] = {}
+        self._refresh: dict[str, str] = {}
         self._lock = Lock()
+
+    def identity_of(self, credentials: Credentials) -> str | None:
+        """The identity token that a service gave in exchange for these."""
+        return self._refresh.get(_secret_of(credentials))
 
     def get(
         self,
@@ -113,7 +117,8 @@ class _Request:
     credentials: Credentials | None
     registry: str
     send: Sender
-    refresh: dict[tuple[str, str], str]
+    refresh: dict[str, str]
+    """Secret → the newest identity token that was given for it."""
 
     def answer(self) -> tuple[str, float]:
         identity = "" if self.credentials is None else self.credentials.identity_token
@@ -127,7 +132,7 @@ class _Request:
     def _posted(self, identity: str) -> Reply:
         """OAuth's way (docs/spec/auth/oauth.md): the identity token is its refresh token."""
         form = {"grant_type": "refresh_token", "service": self.service, "client_id": _CLIENT}
-        form["refresh_token"] = self.refresh.get((self.realm, identity), identity)
+        form["refresh_token"] = self.refresh.get(identity, identity)
         if self.scopes:
             form["scope"] = " ".join(self.scopes)
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -142,6 +147,8 @@ class _Request:
             basic = self.credentials.basic or Credentials(self.credentials.username or "<token>", identity).basic
             if self.credentials.username:
                 query.append(("account", self.credentials.username))
+            if self.credentials.wants_identity:
+                query += [("offline_token", "true"), ("client_id", _CLIENT)]
         if basic is not None:
             headers["Authorization"] = basic
         joint = "&" if urlsplit(self.realm).query else "?"
@@ -162,8 +169,10 @@ class _Request:
         if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
             raise self._strange("sends no token")
         renewed = document.get("refresh_token")
-        if isinstance(renewed, str) and renewed and self.credentials is not None and self.credentials.identity_token:
-            self.refresh[self.realm, self.credentials.identity_token] = renewed
+        credentials = self.credentials
+        wants_it = credentials is not None and bool(credentials.identity_token or credentials.wants_identity)
+        if credentials is not None and wants_it and isinstance(renewed, str) and renewed:
+            self.refresh[_secret_of(credentials)] = renewed
         lasts = document.get("expires_in")
         is_number = isinstance(lasts, int | float) and not isinstance(lasts, bool) and 0 < lasts < 1e9
         return value, float(lasts) if is_number and isinstance(lasts, int | float) else _USUAL
@@ -175,3 +184,7 @@ class _Request:
         host = printable(urlsplit(self.realm).netloc)
         words = f"the token service {host} of {printable(self.registry)} {what}"
         return RegistryError(words, remedy="Tell those who run it.")
+
+
+def _secret_of(credentials: Credentials) -> str:
+    return credentials.identity_token or f"{credentials.username}:{credentials.password}"

@@ -14,11 +14,12 @@ from urllib3 import exceptions as urllib3s
 from layerstore.errors import CertificateError, RegistryError, Unreachable
 from layerstore.registry.connections import TooSlow
 from layerstore.registry.settings import Settings
+from layerstore.registry.urls import place
 from layerstore.registry.words import printable
 
 __all__ = ["CAUSES", "Trouble", "explained"]
 
-CAUSES = (urllib3s.HTTPError, http.client.HTTPException, OSError)
+CAUSES = (urllib3s.HTTPError, http.client.HTTPException, OSError, UnicodeError)
 """What making a request or reading a reply may raise."""
 
 _NETWORK = "Look whether the name is right, the network works, and a proxy is needed (https_proxy)."
@@ -60,19 +61,24 @@ def explained(cause: BaseException, url: str, settings: Settings) -> Trouble:
             return Trouble(unknown, passes=passes, is_of_connecting=True)
         if isinstance(error, TooSlow):
             return Trouble(Unreachable(f"{shown} was given up: {error}", remedy=_AGAIN), passes=True)
+    if any(isinstance(error, TimeoutError) and "handshake" in str(error) for error in chain):
+        words = f"{shown} does not answer: no TLS within {settings.connect_timeout:g} s"
+        silent = Unreachable(words, remedy=_NETWORK)
+        return Trouble(silent, passes=True, is_of_connecting=True, is_of_scheme=True)
+    # Before ConnectTimeoutError, of which urllib3 makes it a kind.
+    if any(isinstance(error, urllib3s.NewConnectionError) for error in chain):
+        remedy = "Look whether it runs there, and whether the port is right."
+        unreachable = Unreachable(f"{shown} cannot be reached: {_words(chain[-1])}", remedy=remedy)
+        return Trouble(unreachable, passes=True, is_of_connecting=True)
     if any(isinstance(error, urllib3s.ConnectTimeoutError) for error in chain):
         words = f"{shown} does not answer: no connection within {settings.connect_timeout:g} s"
         return Trouble(Unreachable(words, remedy=_NETWORK), passes=True, is_of_connecting=True)
     if any(isinstance(error, urllib3s.ReadTimeoutError | TimeoutError) for error in chain):
         words = f"{shown} was silent for {settings.read_timeout:g} s"
         return Trouble(Unreachable(words, remedy=_AGAIN), passes=True)
-    if any(isinstance(error, urllib3s.NewConnectionError) for error in chain):
-        remedy = "Look whether it runs there, and whether the port is right."
-        unreachable = Unreachable(f"{shown} cannot be reached: {_words(chain[-1])}", remedy=remedy)
-        return Trouble(unreachable, passes=True, is_of_connecting=True)
     if any(isinstance(error, urllib3s.LocationValueError | http.client.InvalidURL | ValueError) for error in chain):
         remedy = "Tell those who run it."
-        return Trouble(RegistryError(f"{shown}: not a usable URL: {printable(url)}", remedy=remedy), passes=False)
+        return Trouble(RegistryError(f"{place(url)} is no usable URL", remedy=remedy), passes=False)
     last = chain[-1]
     if isinstance(last, http.client.RemoteDisconnected):
         words = "it hung up without an answer"

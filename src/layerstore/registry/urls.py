@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from layerstore.errors import RegistryError
 from layerstore.registry.words import printable
 
-__all__ = ["absolute", "check_realm", "is_loopback", "origin", "redirected"]
+__all__ = ["absolute", "check_realm", "is_loopback", "origin", "place", "redirected"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 _NOT_FOLLOWED: Final = "Nothing was sent there. Tell those who run the registry."
@@ -24,6 +24,15 @@ def origin(url: str) -> tuple[str, str, int | None]:
         return "", "", None
 
 
+def place(url: str) -> str:
+    """A URL fit for a message: without its query, which may be a signature, and without a user."""
+    try:
+        parts = urlsplit(url)
+        return printable(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
+    except ValueError:
+        return printable(url.partition("?")[0])
+
+
 def absolute(base: str, target: str) -> str:
     """The URL of a path below `base`, or of a `Location`. Raises `RegistryError` for one that is not safe.
 
@@ -35,7 +44,7 @@ def absolute(base: str, target: str) -> str:
     if scheme == "http" and our_scheme == "https" and host == our_host and port in (our_port, 80):
         return urlunsplit((*urlsplit(base)[:2], *urlsplit(target)[2:4], ""))
     if not _is_safe(target, our_scheme):
-        words = f"{printable(urlsplit(base).netloc)} sends us to {printable(target)}, {_fault(scheme)}"
+        words = f"{printable(urlsplit(base).netloc)} sends us to {place(target)}, {_fault(scheme)}"
         raise RegistryError(words, remedy=_NOT_FOLLOWED)
     return _without_user(target)
 
@@ -47,8 +56,8 @@ def redirected(url: str, location: str, registry: str) -> str:
     except ValueError:
         following = location
     if not _is_safe(following, origin(url)[0]):
-        place, fault = printable(following), _fault(origin(following)[0])
-        words = f"{printable(registry)} sends us from {printable(urlsplit(url).netloc)} to {place}, {fault}"
+        fault = _fault(origin(following)[0])
+        words = f"{printable(registry)} sends us from {printable(urlsplit(url).netloc)} to {place(following)}, {fault}"
         raise RegistryError(words, remedy=_NOT_FOLLOWED)
     return _without_user(following)
 
@@ -57,7 +66,7 @@ def check_realm(realm: str, base: str, registry: str) -> None:
     """Raise `RegistryError` if the URL of a token service is none that credentials may be sent to."""
     if not _is_safe(realm, origin(base)[0]):
         fault = _fault(origin(realm)[0])
-        words = f"{printable(registry)} names as its token service {printable(realm) or 'nothing'}, {fault}"
+        words = f"{printable(registry)} names as its token service {place(realm) or 'nothing'}, {fault}"
         raise RegistryError(words, remedy=_NOT_FOLLOWED)
 
 

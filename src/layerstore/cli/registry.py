@@ -1,0 +1,124 @@
+"""Commands on registries, as docker has them: login, logout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from layerstore.cli import output
+from layerstore.cli.front import Arguments, Command
+from layerstore.errors import LayerstoreError
+
+if TYPE_CHECKING:
+    from layerstore.config import Config
+    from layerstore.registry.logins import LoggedIn
+
+_HUB: Final = "docker.io"
+_LONGEST: Final = 1 << 20
+_NOBODY: Final = "Cannot perform an interactive login from a non TTY device"
+
+
+@click.command(cls=Command)
+@click.argument("server", metavar="[SERVER]", default=_HUB)
+@click.option("-u", "--username", metavar="NAME", help="Name to log in with")
+@click.option("-p", "--password", metavar="WORD", help="Password; others on this machine can see it")
+@click.option("--password-stdin", is_flag=True, help="Take the password from standard input")
+@click.pass_obj
+def login_command(
+    arguments: Arguments, *, server: str, username: str | None, password: str | None, password_stdin: bool
+) -> None:
+    """Log in to a registry: Docker Hub, if no SERVER is named.
+
+    The registry checks name and password; then they are kept as docker keeps them, in its config.json or by the
+    credential helper that is named there.
+    """
+    from layerstore.registry import login
+
+    server = server or _HUB
+    config = arguments.read_config()
+    if password is not None:
+        output.warn("WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
+        if password_stdin:
+            raise LayerstoreError("--password and --password-stdin are mutually exclusive", remedy="Use one of them.")
+    if password_stdin:
+        if not username:
+            raise LayerstoreError("Must provide --username with --password-stdin", remedy="Name it with -u.")
+        password = output.binary_input().read(_LONGEST).decode(errors="surrogateescape").rstrip("\r\n")
+    if not username and not password and _succeeds_as_before(server, config):
+        output.lines(["Login Succeeded"])
+        return
+    username = username or _asked_for("Username", server)
+    password = password or _asked_for("Password", server)
+    done = login(server, username=username, password=password, config=config, told=output.warn)
+    _warn_of(done)
+    output.lines(["Login Succeeded"])
+
+
+@click.command(cls=Command)
+@click.argument("server", metavar="[SERVER]", default=_HUB)
+def logout_command(*, server: str) -> None:
+    """Log out from a registry: Docker Hub, if no SERVER is named."""
+    from layerstore.registry import logout
+    from layerstore.registry.credentials import key_of
+    from layerstore.registry.logins import registry_of, still_known
+
+    server = server or _HUB
+    name = output.printable(key_of(registry_of(server)))
+    output.lines([f"Removing login credentials for {name}" if logout(server) else f"Not logged in to {name}"])
+    other = still_known(server)
+    if other is not None:
+        output.warn(f"{other}, which is podman's, still has credentials for {name}: `podman logout` removes them.")
+
+
+def _succeeds_as_before(server: str, config: Config) -> bool:
+    """Whether what was kept by a former login is still good, as docker tries first."""
+    from layerstore.errors import Unauthorized
+    from layerstore.registry.logins import check, known
+
+    before = known(server)
+    if before is None:
+        return False
+    output.lines(["Authenticating with existing credentials..."])
+    output.flush()
+    try:
+        check(server, before, config=config)
+    except Unauthorized as refused:
+        output.warn(f"Login did not succeed, error: {refused.message}")
+        return False
+    return True
+
+
+def _asked_for(what: str, server: str) -> str:
+    """A line from the terminal; a password is not shown. Raises `LayerstoreError` where there is no terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise LayerstoreError(_NOBODY, remedy="Use --username with --password-stdin.")
+    if what == "Password":
+        from getpass import getpass
+
+        return getpass("Password: ")
+    if server == _HUB:
+        output.lines(
+            [
+                "Login with your Docker ID to push and pull images from Docker Hub. If you don't have a Docker ID, "
+                "head over to https://hub.docker.com to create one."
+            ]
+        )
+    sys.stdout.write("Username: ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip()
+
+
+def _warn_of(done: LoggedIn) -> None:
+    if done.is_open:
+        output.warn(
+            f"{output.printable(done.registry)} lets in everybody: whether name and password are right is unknown."
+        )
+    if done.helper is None and not done.is_token:
+        output.warn(
+            f"WARNING! Your password will be stored unencrypted in {done.file}.",
+            "Configure a credential helper to remove this warning. See",
+            "https://docs.docker.com/engine/reference/commandline/login/#credentials-store",
+            "",
+        )
