@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from layerstore.layers import Progress
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
+    from layerstore.registry.push import Pushed
     from layerstore.usage import DiskUsage
 
 __all__ = ["Store", "migrate_store", "open_store"]
@@ -200,6 +201,46 @@ class Store:
                 compression=compression,
                 progress=progress,
             )
+
+    def push(
+        self,
+        name: str,
+        *,
+        compression: str | None = None,
+        progress: Progress | None = None,
+        done: Callable[[str, str], object] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Pushed:
+        """Give an image to the registry that its name says, under that tag (`latest` where it says none).
+
+        What the registry has is not sent. What was pulled goes back to the byte, with the manifest that it had, as far
+        as its blobs can be had: see the guide. Else, or where `compression` ("gzip", "zstd" or "none") asks for another
+        one, layers are compressed anew, the same each time. When this returns, everything is there; broken off at any
+        moment, the next push sends what is missing.
+
+        `done` is told what became of each layer, in docker's words; `told` is given lines for a person: waits, and
+        warnings of the registry. Both come from any thread. Raises `NotFound`, `RegistryError`.
+        """
+        from layerstore.registry.push import push
+
+        parts = (self._images, self._layers, self._parts.blobs)
+        [pushed] = push(name, self.config, *parts, compression=compression, progress=progress, done=done, told=told)
+        return pushed
+
+    def push_all(
+        self,
+        name: str,
+        *,
+        compression: str | None = None,
+        progress: Progress | None = None,
+        done: Callable[[str, str], object] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Iterator[Pushed]:
+        """`push` for every tag that this store has of a name; one after the other, as the result is iterated."""
+        from layerstore.registry.push import push_all
+
+        parts = (self._images, self._layers, self._parts.blobs)
+        return push_all(name, self.config, *parts, compression=compression, progress=progress, done=done, told=told)
 
     def import_tar(
         self,

@@ -34,6 +34,8 @@ Entry: TypeAlias = tuple[str, str, str]
 _COMMANDS: Final[tuple[Entry, ...]] = (
     ("load", "archives", "Load images from an archive, a folder or standard input"),
     ("save", "archives", "Save one or more images to an archive or folder (by default to standard output)"),
+    ("push", "push", "Give an image to a registry"),
+    ("copy", "push", "Copy an image from a registry or archive to another"),
     ("images", "images", "List images"),
     ("history", "images", "Show the history of an image"),
     ("tag", "images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
@@ -57,6 +59,9 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("migrate", "migrate", "Convert the store to another storage driver"),
     ("prune", "pruning", "Remove unmounted containers and unused images"),
     ("system", "groups", "Show what takes the room (df); info, prune"),
+    ("tags", "repositories", "List the tags that a repository has in its registry"),
+    ("search", "repositories", "Search Docker Hub or another registry for images"),
+    ("manifest", "repositories", "Show a manifest of a registry (inspect)"),
     ("image", "groups", "Commands on images, as docker groups them"),
     ("container", "groups", "Commands on containers, as docker groups them"),
     ("bench", "bench", "Measure the storage drivers against each other on your disk"),

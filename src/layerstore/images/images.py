@@ -265,14 +265,12 @@ class Images:
             raise
 
     @contextmanager
-    def lease(self, images: Sequence[Image]) -> Iterator[None]:
+    def lease(self, images: Sequence[Image], purpose: str = "it is being saved") -> Iterator[None]:
         """While inside, none of the images is removed."""
         with self._database.write(durable=False) as tx:
             for image in images:
                 rows.resolve(tx, image.id)
-            leases = layer_rows.add_leases(
-                tx, self._session.name, [("image", image.id) for image in images], "it is being saved"
-            )
+            leases = layer_rows.add_leases(tx, self._session.name, [("image", image.id) for image in images], purpose)
         try:
             yield
         finally:

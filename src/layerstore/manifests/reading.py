@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import field, frozen
 
-from layerstore import digest, platforms
+from layerstore import digest
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, UnsupportedMediaType
 from layerstore.manifests.fields import as_digest, as_list, as_object, as_text, parse_object
@@ -26,7 +26,9 @@ from layerstore.manifests.media_types import (
     MANIFESTS,
     SCHEMA_1,
 )
-from layerstore.platforms import Platform
+
+if TYPE_CHECKING:
+    from layerstore.platforms import Platform
 
 Offer = TypeVar("Offer")
 
@@ -53,7 +55,11 @@ class Descriptor:
         """Is it what BuildKit lists beside an image: provenance and the like, for a platform that is not known?"""
         if self.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
             return True
-        return self.platform is not None and platforms.of(self.platform).is_unknown
+        if self.platform is None:
+            return False
+        from layerstore import platforms
+
+        return platforms.of(self.platform).is_unknown
 
 
 @frozen
@@ -182,6 +188,8 @@ def check_layers(layers: Sequence[Descriptor]) -> None:
 
 def best(offers: Sequence[Offer], platform_of: Callable[[Offer], Platform], wanted: Platform, what: str) -> Offer:
     """The offer that runs best on `wanted`. Raises `InvalidArchive` if none does, which says what there is."""
+    from layerstore import platforms
+
     ranked = [(rank, offer) for offer in offers if (rank := platforms.rank(wanted, platform_of(offer))) is not None]
     if not ranked:
         there = ", ".join(sorted({str(platform_of(offer)) for offer in offers})) or "nothing"

@@ -10,11 +10,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from layerstore.registry.copying import Copied, copy
     from layerstore.registry.logins import LoggedIn, login, logout
+    from layerstore.registry.queries import Hit, manifest, search, tags
 
-__all__ = ["LoggedIn", "login", "logout"]
+__all__ = ["Copied", "Hit", "LoggedIn", "copy", "login", "logout", "manifest", "search", "tags"]
 
-_HOMES = {"logins": ("LoggedIn", "login", "logout")}
+_HOMES = {
+    "copying": ("Copied", "copy"),
+    "logins": ("LoggedIn", "login", "logout"),
+    "queries": ("Hit", "manifest", "search", "tags"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,101 @@
+"""The commands `push` and `copy`: images to registries, and from one place to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from layerstore.cli import completion, output
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.progress import bars
+
+if TYPE_CHECKING:
+    from layerstore.registry.push import Pushed
+
+
+def _line(label: str, words: str) -> None:
+    output.lines([f"{label}: {words}"])
+    output.flush()
+
+
+@click.command(cls=Command)
+@click.argument("name", metavar="NAME[:TAG]", shell_complete=completion.images)
+@click.option("-a", "--all-tags", is_flag=True, help="Push all tags of the repository")
+@click.option(
+    "--compression", type=click.Choice(["gzip", "zstd"]), help="Compress all layers so (default: as they came, or gzip)"
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print only the name")
+@click.pass_obj
+def push_command(arguments: Arguments, *, name: str, all_tags: bool, compression: str | None, quiet: bool) -> None:
+    """Give an image to the registry that its name says.
+
+    What the registry has is not sent. What was pulled goes back as it came, as far as its blobs can be had.
+    """
+    from layerstore import reference
+
+    wanted = reference.parse(name)
+    if all_tags and wanted.tag is not None:
+        raise click.UsageError("tag can't be used with --all-tags/-a")
+    if not (wanted.tag or wanted.digest or all_tags or quiet):
+        output.lines([f"Using default tag: {reference.DEFAULT_TAG}"])
+    with arguments.open() as store, bars("Pushing", quiet=quiet) as report:
+        if not quiet:
+            output.lines([f"The push refers to repository [{wanted.name}]"])
+            output.flush()
+        done = None if quiet else _line
+        made: Iterable[Pushed]
+        if all_tags:
+            made = store.push_all(name, compression=compression, progress=report, done=done, told=output.warn)
+        else:
+            made = [store.push(name, compression=compression, progress=report, done=done, told=output.warn)]
+        for pushed in made:
+            if not quiet:
+                output.lines([f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"])
+                output.flush()
+    if quiet:
+        output.lines([wanted.name if all_tags else wanted.full])
+
+
+@click.command(cls=Command)
+@click.argument("source")
+@click.argument("target")
+@click.option("-a", "--all", "all_platforms", is_flag=True, help="Copy the images for all platforms")
+@click.option("--platform", metavar="OS[/ARCH[/VARIANT]]", help="Platform to take from an index (default: the host's)")
+@click.option("--referrers", is_flag=True, help="Copy what is about the image, too: signatures, SBOMs")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the digest")
+@click.pass_obj
+def copy_command(
+    arguments: Arguments,
+    *,
+    source: str,
+    target: str,
+    all_platforms: bool,
+    platform: str | None,
+    referrers: bool,
+    quiet: bool,
+) -> None:
+    """Copy an image from a registry or an archive to another, with its digest and without a store.
+
+    SOURCE and TARGET are docker://NAME[:TAG|@DIGEST], oci:FOLDER[:NAME], oci-archive:FILE[:NAME],
+    docker-archive:FILE[:NAME], or a path. A path that is written is an OCI layout: a folder if it ends with / or is
+    one, else a tar.
+    """
+    from layerstore import registry
+
+    if all_platforms and platform:
+        raise click.UsageError("--all and --platform cannot both be given")
+    with bars("Copying", quiet=quiet) as report:
+        copied = registry.copy(
+            source,
+            target,
+            platform=platform or None,
+            all_platforms=all_platforms,
+            referrers=referrers,
+            config=arguments.read_config(),
+            progress=report,
+            done=None if quiet else _line,
+            told=output.warn,
+        )
+    output.lines([copied.digest if quiet else f"Digest: {copied.digest}"])
