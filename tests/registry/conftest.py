@@ -157,6 +157,12 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def object_registry(docker_registries: Callable[..., DockerRegistry], seaweed: Seaweed) -> DockerRegistry:
+    """A docker-registry that keeps its blobs in an S3, and sends who reads them there."""
+    return docker_registries(objects=seaweed)
+
+
 @pytest.fixture
 def tokens() -> Iterator[TokenService]:
     """A token service, for `quirks.tokens`."""

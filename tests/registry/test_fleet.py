@@ -19,6 +19,7 @@ import layerstore
 from core.adding import Adder
 from layerstore import Store
 from layerstore.digest import DiffID, Digest
+from layerstore.registry.http import Body
 from layerstore.registry.remotes import health
 from layerstore.registry.remotes import hunt as hunts
 from layerstore.registry.remotes import peer as peers
@@ -175,7 +176,7 @@ def test_a_bucket_has_it(stores: Callable[[], Store], tmp_path: Path) -> None:
     with Puller(mine, f"file://{tmp_path}/bucket") as puller:
         keeper = puller.remotes.keeper
         assert keeper is not None
-        keeper.write(WANTED.digest, len(BLOB), [BLOB])
+        keeper.write(WANTED.digest, Body.of(BLOB))
         assert puller.pull(upstream) == BLOB
     assert upstream.starts == []
 

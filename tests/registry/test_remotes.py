@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -15,14 +17,34 @@ from hypothesis import strategies as st
 
 from layerstore.digest import of_bytes
 from layerstore.errors import ConfigError
+from layerstore.registry.http import Body
 from layerstore.registry.remotes.bucket import Bucket
 from layerstore.registry.remotes.health import LONGEST_PAUSE, Health
-from layerstore.registry.remotes.remote import Address, Reading, RemoteFailed
+from layerstore.registry.remotes.mirror import tag_of
+from layerstore.registry.remotes.remote import Address, Reading, Remote, RemoteFailed
+from layerstore.registry.remotes.remotes import Remotes
 from layerstore.registry.remotes.turns import Turns, first_of
+from layerstore.registry.settings import Settings
 
 from .servers.seaweed import Seaweed
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+@pytest.fixture(params=["folder", "s3", "registry", "registry over s3"])
+def keeper(request: pytest.FixtureRequest, tmp_path: Path, repository: str) -> Iterator[Remote]:
+    """An empty remote that can be written to."""
+    kind = request.param
+    if kind == "folder":
+        text = f"file://{tmp_path}/bucket"
+    elif kind == "s3":
+        text = request.getfixturevalue("seaweed").remote(tmp_path.name)
+    else:
+        server = request.getfixturevalue("docker_registry" if kind == "registry" else "object_registry")
+        text = f"registry://{server.host}/{repository}/{tmp_path.name.lower()}"
+    with Remotes([text], settings=Settings(pause=0.01), store_id="0" * 32) as remotes:
+        assert remotes.keeper is not None
+        yield remotes.keeper
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -40,10 +62,6 @@ def read(reading: Reading, step: int = 100_000) -> bytes:
         found += buffer[:count]
     reading.close()
     return found
-
-
-def pieces(data: bytes, step: int = 1 << 20) -> Iterator[bytes]:
-    return (data[at : at + step] for at in range(0, len(data), step))
 
 
 # --- addresses
@@ -79,6 +97,18 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(text: str) -> None:
     assert "sesame" not in str(caught.value)
 
 
+def test_tags_of_names_are_tags_and_differ() -> None:
+    names = [
+        "docker.io/library/a:1",
+        "docker.io/library/a_1",
+        "[::1]:5000/x:1",
+        "host:5000/" + "x" * 240 + ":" + "t" * 128,
+    ]
+    tags = [tag_of(name) for name in names]
+    assert len(set(tags)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", tag) for tag in tags)
+
+
 def test_an_option_that_there_is_not() -> None:
     with pytest.raises(ConfigError, match="no option 'endpiont'"):
         Bucket(Address.parse("s3://bucket?endpiont=x"))
@@ -87,36 +117,57 @@ def test_an_option_that_there_is_not() -> None:
 # --- buckets
 
 
-def test_a_bucket_has_what_was_written(bucket: Bucket) -> None:
-    small, large, nothing = b"small", os.urandom(12 << 20), b""
-    for data in (small, large, nothing):
-        bucket.write(of_bytes(data), len(data), pieces(data))
+def test_a_keeper_has_what_was_written(keeper: Remote) -> None:
+    small, large = os.urandom(5), os.urandom(12 << 20)
+    for data in (small, large):
+        keeper.write(of_bytes(data), Body.of(data))
+        keeper.write(of_bytes(data), Body.of(data))
     absent = of_bytes(b"absent")
-    digests = [of_bytes(small), of_bytes(large), of_bytes(nothing), absent]
-    assert bucket.has(digests) == {of_bytes(small): 5, of_bytes(large): 12 << 20, of_bytes(nothing): 0}
-    assert read(bucket.read(of_bytes(large), 0, len(large))) == large
-    assert read(bucket.read(of_bytes(large), 1000, 9 << 20)) == large[1000 : 9 << 20]
-    with pytest.raises(RemoteFailed):
-        read(bucket.read(absent, 0, 10))
+    assert keeper.has([of_bytes(small), of_bytes(large), absent]) == {of_bytes(small): 5, of_bytes(large): 12 << 20}
+    assert keeper.has([]) == {}
+    assert read(keeper.read(of_bytes(large), 0, len(large))) == large
+    assert read(keeper.read(of_bytes(large), 9 << 20, len(large))) == large[9 << 20 :]
+    with pytest.raises(RemoteFailed) as caught:
+        read(keeper.read(absent, 0, 10))
+    assert caught.value.is_absent
 
 
 @pytest.mark.parametrize("size", [1000, 12 << 20])
-@pytest.mark.parametrize("fault", ["other bytes", "too short", "too long", "breaks"])
-def test_what_is_not_what_it_should_be_is_not_in_the_bucket(bucket: Bucket, size: int, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["other bytes", "too short", "breaks"])
+def test_what_is_not_what_it_should_be_is_not_kept(keeper: Remote, size: int, fault: str) -> None:
     data = os.urandom(size)
     digest = of_bytes(data)
 
-    def broken() -> Iterator[bytes]:
-        yield from pieces(data[: size // 2])
-        if fault == "breaks":
-            raise ConnectionResetError("the other side")
-        yield from pieces(bytes(size // 2) if fault == "other bytes" else data[size // 2 : -1])
-        if fault == "too long":
-            yield b"more than was told"
+    altered = {
+        "other bytes": data[: size // 2] + bytes(size - size // 2),
+        "too short": data[:-1],
+        "breaks": data[: size // 2],
+    }
 
-    with pytest.raises((RemoteFailed, ConnectionResetError)):
-        bucket.write(digest, size, broken())
-    assert bucket.has([digest]) == {}
+    class Stream(io.BytesIO):
+        def read(self, count: int | None = -1, /) -> bytes:
+            piece = super().read(count)
+            if not piece and fault == "breaks":
+                raise ConnectionResetError("the other side")
+            return piece
+
+    with pytest.raises(RemoteFailed):
+        keeper.write(digest, Body(size, lambda: Stream(altered[fault])))
+    assert keeper.has([digest]) == {}
+
+
+def test_a_name_is_kept_and_means_another_manifest_later(keeper: Remote) -> None:
+    config = b'{"of": "test_remotes"}'
+    keeper.write(of_bytes(config), Body.of(config))
+    about = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": of_bytes(config), "size": len(config)}
+    for note in ("first", "second"):
+        content = {"schemaVersion": 2, "mediaType": MANIFEST, "config": about, "layers": [], "annotations": {"n": note}}
+        manifest = json.dumps(content).encode()
+        keeper.publish("docker.io/library/a:1", manifest, MANIFEST)
+        found = keeper.resolve("docker.io/library/a:1")
+        assert found is not None
+        assert (found.digest, found.media_type, found.size) == (of_bytes(manifest), MANIFEST, len(manifest))
+    assert keeper.resolve("docker.io/library/a_1") is None
 
 
 def test_names_in_a_bucket(bucket: Bucket) -> None:

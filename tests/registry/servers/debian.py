@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Self
 
+from .seaweed import BUCKET, Seaweed
 from .tokens import TokenService
 
 USER, PASSWORD = "anna", "open sesame"
@@ -19,9 +20,20 @@ _LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 
 
 class DockerRegistry:
-    """A docker-registry while the `with` lasts. It keeps its blobs in `folder`. Open to all, unless told otherwise."""
+    """A docker-registry while the `with` lasts. Open to all, unless told otherwise.
 
-    def __init__(self, folder: Path, *, basic: bool = False, tokens: TokenService | None = None, **http: Any) -> None:
+    It keeps its blobs in `folder`, or in the bucket `BUCKET` of an S3, `objects`, to which it sends who reads them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        basic: bool = False,
+        tokens: TokenService | None = None,
+        objects: Seaweed | None = None,
+        **http: Any,
+    ) -> None:
         self.folder = folder
         self.log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +43,20 @@ class DockerRegistry:
             "storage": {"filesystem": {"rootdirectory": str(folder / "storage")}, "delete": {"enabled": True}},
             "http": {"addr": "127.0.0.1:0", "secret": "of the tests", **http},
         }
+        if objects is not None:
+            settings["storage"] = {
+                "s3": {
+                    "accesskey": "anna",
+                    "secretkey": "open sesame",
+                    "region": "us-east-1",
+                    "regionendpoint": objects.url,
+                    "bucket": BUCKET,
+                    "secure": False,
+                    "v4auth": True,
+                    "encrypt": False,
+                    "rootdirectory": f"/{folder.name}",
+                },
+            }
         if basic:
             (folder / "htpasswd").write_text(_HTPASSWD)
             settings["auth"] = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}

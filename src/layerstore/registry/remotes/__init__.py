@@ -1,6 +1,6 @@
 """Other places that may have layers: stores that serve theirs, registries, buckets. Asked before the upstream.
 
-`remotes` is the whole, `hunt` one pull's way to its layers. `remote` is the seam: `bucket` and `peer` are such.
+`remotes` is the whole, `hunt` one pull's way to its layers. `remote` is the seam: `bucket`, `mirror`, `peer` are such.
 `health` knows who is left alone, `turns` who fetches a blob for whom, `answering` what a store says to its peers.
 """
 

@@ -14,8 +14,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,8 @@ from layerstore.registry.remotes.remote import ASK, SILENCE, Address, Name, Remo
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+    from layerstore.registry.http import Body
+
 __all__ = ["Bucket"]
 
 _AT_ONCE: Final = 16
@@ -35,6 +37,7 @@ _AT_ONCE: Final = 16
 _PART: Final = 5 << 20
 """Blobs of more are sent in parts of this size: S3 takes no smaller ones."""
 
+_PIECE: Final = 1 << 20
 _INDEX_LIMIT: Final = 4 << 20
 _INDEX: Final = "index.json"
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
@@ -89,11 +92,12 @@ class Bucket(Remote):
             got = obstore.get(self._moved, _place(digest), options={"range": (start, end)})
             return _Object(self, iter(got.stream(min_chunk_size=1 << 20)))
 
-    def write(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> None:
+    def write(self, digest: Digest, body: Body) -> None:
         import obstore
 
         # What is raised while it is read ends the upload, and nothing of it is ever seen.
-        checked = _checked(chunks, digest, size, self.name)
+        checked = _checked(body, digest, self.name)
+        size = body.size or 0
         with self._errors():
             if size <= _PART:
                 obstore.put(self._moved, _place(digest), b"".join(checked))
@@ -119,8 +123,10 @@ class Bucket(Remote):
                 yield found
 
     def publish(self, name: str, manifest: bytes, media_type: str) -> None:
+        from layerstore.registry.http import Body
+
         digest = of_bytes(manifest)
-        self.write(digest, len(manifest), [manifest])
+        self.write(digest, Body.of(manifest))
         entry = {
             "mediaType": media_type,
             "digest": digest,
@@ -265,15 +271,16 @@ def _part_size(size: int) -> int:
     return max(_PART, -(-size // 9000))
 
 
-def _checked(chunks: Iterable[bytes], digest: Digest, size: int, remote: str) -> Iterator[bytes]:
+def _checked(body: Body, digest: Digest, remote: str) -> Iterator[bytes]:
     total, found = 0, hashlib.sha256()
-    for chunk in chunks:
-        total += len(chunk)
-        found.update(chunk)
-        if total > size:
-            break
-        yield bytes(chunk)
-    if total != size or found.hexdigest() != hex_of(digest):
+    with closing(body.open()) as stream:
+        while piece := stream.read(_PIECE):
+            total += len(piece)
+            found.update(piece)
+            if total > (body.size or 0):
+                break
+            yield piece
+    if total != body.size or found.hexdigest() != hex_of(digest):
         raise RemoteFailed(remote, f"what was to be written as {digest} is not that, and is not written")
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field, frozen
 
 from layerstore.digest import DiffID, Digest
+from layerstore.errors import InvalidArchive
 from layerstore.registry.remotes.health import HEALTH
 from layerstore.registry.remotes.peer import Peer
 from layerstore.registry.remotes.remote import SILENCE, SLOWEST, Reading, Remote, RemoteFailed
@@ -89,7 +90,7 @@ class Hunt:
                 for remote in self._in_order(plain, [remote for remote, known in there if plain in known]):
                     size = next(known[plain] for other, known in there if other is remote)
                     try:
-                        return Found(_Watched(remote, remote.read(plain, 0, size), size), size, is_plain=True)
+                        return Found(_Plain(_Watched(remote, remote.read(plain, 0, size), size)), size, is_plain=True)
                     except RemoteFailed as error:
                         _note(error)
         return Found(Chase(self, wanted, upstream, start), wanted.size)
@@ -179,6 +180,23 @@ class _Watched:
 
     def close(self) -> None:
         self._reading.close()
+
+
+class _Plain:
+    """A layer's tar from a remote. What breaks off is wrong, as what is altered is: another has to give all of it."""
+
+    def __init__(self, watched: _Watched) -> None:
+        self._watched = watched
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        try:
+            return self._watched.readinto(buffer)
+        except RemoteFailed as error:
+            _note(error)
+            raise InvalidArchive(error.message) from None
+
+    def close(self) -> None:
+        self._watched.close()
 
 
 class Chase:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import ClassVar, Final, Protocol, Self
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from attrs import frozen
 
 from layerstore.digest import Digest
 from layerstore.errors import ConfigError, LayerstoreError
+
+if TYPE_CHECKING:
+    from layerstore.registry.http import Body
 
 __all__ = ["ASK", "SILENCE", "SLOWEST", "Address", "Name", "Reading", "Remote", "RemoteFailed"]
 
@@ -150,7 +153,7 @@ class Remote(ABC):
     def read(self, digest: Digest, start: int, end: int) -> Reading:
         """The bytes of a blob from `start` up to, and without, `end`."""
 
-    def write(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> None:
+    def write(self, digest: Digest, body: Body) -> None:
         """Keep a blob. What does not have this digest and size is not kept, and an error."""
         raise NotImplementedError
 

@@ -94,4 +94,6 @@ def _opened(address: Address, settings: Settings) -> Remote:
         from layerstore.registry.remotes.bucket import Bucket
 
         return Bucket(address)
-    raise ConfigError(f"remotes: {address.url}: a registry cannot be one yet", remedy="Name a store or a bucket.")
+    from layerstore.registry.remotes.mirror import Mirror
+
+    return Mirror(address, settings)
