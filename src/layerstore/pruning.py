@@ -11,6 +11,7 @@ from layerstore.containers import Container, Containers
 from layerstore.digest import ChainID
 from layerstore.images import Image, Images, Removal
 from layerstore.layers import Layers, garbage
+from layerstore.repositories import Repositories
 from layerstore.session import Session
 
 __all__ = ["Pruned", "prune"]
@@ -35,6 +36,7 @@ def prune(
     blobs: Blobs,
     images: Images,
     containers: Containers,
+    repositories: Repositories,
     *,
     all_images: bool,
     prune_containers: bool,
@@ -49,5 +51,7 @@ def prune(
     chains = [ChainID(done.what) for done in removals if done.kind == "Deleted" and done.is_layer]
     chains += layers.prune()
     garbage.sweep(layers, session.staging)
+    if prune_images and fits is None:
+        repositories.prune()
     reclaimed = max(before - layers.total_size(), 0) + blobs.prune(everything=all_images)
     return Pruned(tuple(gone), tuple(removals), tuple(chains), reclaimed)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
     from layerstore.registry.push import Pushed
+    from layerstore.repositories import Repositories
     from layerstore.usage import DiskUsage
 
 __all__ = ["Store", "migrate_store", "open_store"]
@@ -131,6 +132,13 @@ class Store:
     def blobs(self) -> Blobs:
         """Blobs by their digest, as a registry has them: which holds which layer, what can be given out as it came."""
         return self._parts.blobs
+
+    @property
+    def repositories(self) -> Repositories:
+        """What a registry would have, under the names of images: manifests, tags and blobs, as they were pushed."""
+        from layerstore.repositories import Repositories
+
+        return Repositories(self._parts.database, self._images, self.blobs)
 
     # --- images in and out ---
 
@@ -374,6 +382,7 @@ class Store:
             self.blobs,
             self._images,
             self._containers,
+            self.repositories,
             all_images=all_images,
             prune_containers=containers,
             prune_images=images,

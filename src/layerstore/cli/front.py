@@ -57,6 +57,7 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("info", "storage", "Show facts about the store and its driver"),
     ("check", "storage", "Find what is missing, damaged or left over in the store"),
     ("migrate", "migrate", "Convert the store to another storage driver"),
+    ("serve", "serve", "Serve the store's images as a registry"),
     ("prune", "pruning", "Remove unmounted containers and unused images"),
     ("system", "groups", "Show what takes the room (df); info, prune"),
     ("tags", "repositories", "List the tags that a repository has in its registry"),

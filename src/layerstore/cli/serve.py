@@ -1,0 +1,73 @@
+"""The command that makes the store a registry: serve."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from layerstore.cli import output
+from layerstore.cli.front import Arguments, Command
+from layerstore.errors import ConfigError, LayerstoreError
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(cls=Command)
+@click.option(
+    "--address", metavar="HOST:PORT", default="127.0.0.1:5000", help="Where to listen; port 0 is any that is free"
+)
+@click.option("--read-only", is_flag=True, help="Let nobody push or delete")
+@click.option("--tls-cert", metavar="FILE", type=_FILE, help="The certificate, and its chain, as PEM")
+@click.option("--tls-key", metavar="FILE", type=_FILE, help="The key of the certificate, as PEM")
+@click.option("--htpasswd", metavar="FILE", type=_FILE, help="Users and passwords, as `htpasswd -B` writes them")
+@click.option("--insecure-listen", is_flag=True, help="Listen beyond this machine without TLS and passwords")
+@click.pass_obj
+def serve_command(
+    arguments: Arguments,
+    *,
+    address: str,
+    read_only: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    htpasswd: Path | None,
+    insecure_listen: bool,
+) -> None:
+    """Serve the images of the store as a registry, until it is told to end.
+
+    docker, podman, skopeo and containerd pull from it and push to it; a repository is called as `images` shows it:
+    team/app is the store's team/app, debian its debian. Without TLS, clients have to be told that it is insecure,
+    unless it is on 127.0.0.1.
+    """
+    from layerstore.faces.serve import listening
+
+    host, port = listening.parse(address)
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("a certificate needs its key, and a key its certificate", remedy="Give both, or neither.")
+    tls = None if tls_cert is None or tls_key is None else (tls_cert, tls_key)
+    listening.require_safe(host, tls=tls is not None, passwords=htpasswd is not None, insecure=insecure_listen)
+    try:
+        from layerstore.faces.serve.server import Server
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "cheroot":
+            raise
+        raise LayerstoreError(
+            "the server needs the package cheroot, which is not installed",
+            remedy="Install it with: pip install 'layerstore[serve]'",
+        ) from None
+    from layerstore.faces.serve import Passwords, Registry
+
+    passwords = None if htpasswd is None else Passwords(htpasswd)
+    if passwords is not None and tls is None and not listening.is_loopback(host):
+        output.warn("Passwords cross the network as they are: give a certificate (--tls-cert, --tls-key), too.")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with arguments.open() as store:
+        registry = Registry(store, read_only=read_only, passwords=passwords)
+        with Server(host, port, registry, tls=tls) as server:
+            output.lines([f"Listening on {server.url}"])
+            ended.wait()
+        registry.close()

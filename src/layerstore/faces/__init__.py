@@ -1,0 +1,1 @@
+"""Faces of a store: other ways to reach it than Python and the command line. Each uses its public names only."""

@@ -1,0 +1,149 @@
+"""The application: which request is answered by what, who may ask, and errors in the protocol's words."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from layerstore.errors import FULL, InvalidReference, LayerstoreError, NotFound, ReadOnlyStore
+from layerstore.faces.serve import listing, names, pulling
+from layerstore.faces.serve.messages import Refused, Reply, Request, of_json
+from layerstore.faces.serve.pushing import Pushing
+from layerstore.faces.serve.uploads import Limits, Uploads
+
+if TYPE_CHECKING:
+    from layerstore.faces.serve.passwords import Passwords
+    from layerstore.store import Store
+
+__all__ = ["Limits", "Registry"]
+
+_ROUTES: Final = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        ("support", r"/v2/?"),
+        ("catalog", r"/v2/_catalog"),
+        ("manifest", r"/v2/(.+)/manifests/([^/]+)"),
+        ("tags", r"/v2/(.+)/tags/list"),
+        ("referrers", r"/v2/(.+)/referrers/([^/]+)"),
+        ("uploads", r"/v2/(.+)/blobs/uploads/?"),
+        ("upload", r"/v2/(.+)/blobs/uploads/([^/]+)"),
+        ("blob", r"/v2/(.+)/blobs/([^/]+)"),
+    )
+)
+_COMMON: Final = (("Docker-Distribution-Api-Version", "registry/2.0"), ("X-Content-Type-Options", "nosniff"))
+
+
+class Registry:
+    """A WSGI application (PEP 3333) that is the registry of a store. Any number of threads may call it.
+
+    `read_only`: nothing may be pushed or deleted. `passwords`: who may come in; None is everybody.
+    """
+
+    def __init__(
+        self, store: Store, *, read_only: bool = False, passwords: Passwords | None = None, limits: Limits | None = None
+    ) -> None:
+        limits = Limits() if limits is None else limits
+        self._repositories = store.repositories
+        self._uploads = Uploads(store.blobs, limits)
+        self._pushing = Pushing(store.repositories, store.blobs, self._uploads, limits.manifest)
+        self._read_only = read_only
+        self._passwords = passwords
+
+    def close(self) -> None:
+        """Let the uploads go that are under way; a later server goes on with them."""
+        self._uploads.close()
+
+    def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        reply = self._reply(environ)
+        size = len(reply.body) if reply.size is None else reply.size
+        headers = [*reply.headers, *_COMMON]
+        if reply.status not in (204, 304):
+            headers.append(("Content-Length", str(size)))
+        write = start_response(reply.line, headers)
+        if environ["REQUEST_METHOD"] == "HEAD" or not size:
+            return []
+        if reply.stream is None:
+            return [reply.body]
+        # What fails from here on breaks the connection: the client sees that it got too little.
+        reply.stream(lambda data: write(bytes(data)))
+        return []
+
+    def _reply(self, environ: Mapping[str, Any]) -> Reply:
+        try:
+            request = Request.of(environ)
+            if self._passwords is not None and not self._passwords.admit(request.header("Authorization")):
+                raise Refused(
+                    401,
+                    "UNAUTHORIZED",
+                    "authentication required",
+                    headers=[("WWW-Authenticate", 'Basic realm="layerstore", charset="UTF-8"')],
+                )
+            return self._answer(request)
+        except Refused as refusal:
+            return refusal.reply
+        except ReadOnlyStore as error:
+            return Refused(405, "UNSUPPORTED", error.message).reply
+        except InvalidReference as error:
+            return Refused(400, "NAME_INVALID", error.message).reply
+        except NotFound:
+            # It was removed between two looks.
+            return Refused(404, "BLOB_UNKNOWN", "it was removed this moment").reply
+        except LayerstoreError as error:
+            print(f"layerstore: {error}", file=environ["wsgi.errors"], flush=True)
+            return Refused(507 if error.errno in FULL else 500, "UNKNOWN", error.message).reply
+        except OSError:
+            raise  # the connection broke: nobody waits for an answer
+        except Exception:
+            traceback.print_exc(file=environ["wsgi.errors"])
+            return Refused(500, "UNKNOWN", "a defect of layerstore, which its log tells of").reply
+
+    def _answer(self, request: Request) -> Reply:
+        found = ((kind, match) for kind, pattern in _ROUTES if (match := pattern.fullmatch(request.path)) is not None)
+        kind, match = next(found, ("", None))
+        if match is None:
+            raise Refused(404, "UNSUPPORTED", "there is nothing at this path")
+        if kind in ("support", "catalog"):
+            _require(request, "GET", "HEAD")
+            return of_json({}) if kind == "support" else listing.catalog(self._repositories, request)
+        name = names.repository(match[1], request)
+        reply = self._of(kind, name, match[2] if match.re.groups > 1 else "", request)
+        return reply if name.ns is None else reply.with_headers(("OCI-Namespace", name.ns))
+
+    def _of(self, kind: str, name: names.Name, what: str, request: Request) -> Reply:
+        repositories, pushing = self._repositories, self._pushing
+        match kind:
+            case "tags":
+                answers = {"GET": lambda: listing.tags(repositories, name, request)}
+            case "referrers":
+                answers = {"GET": lambda: listing.referrers(repositories, name, what, request)}
+            case "manifest":
+                answers = {
+                    "GET": lambda: pulling.manifest(repositories, name, what, request),
+                    "PUT": lambda: pushing.put_manifest(name, what, request),
+                    "DELETE": lambda: pushing.delete_manifest(name, what),
+                }
+            case "blob":
+                answers = {
+                    "GET": lambda: pulling.blob(repositories, name, what, request),
+                    "DELETE": lambda: pushing.delete_blob(name, what),
+                }
+            case "uploads":
+                answers = {"POST": lambda: pushing.begin(name, request)}
+            case _:
+                answers = {
+                    "GET": lambda: pushing.status(name, what),
+                    "PATCH": lambda: pushing.append(name, what, request),
+                    "PUT": lambda: pushing.finish(name, what, request),
+                    "DELETE": lambda: pushing.cancel(name, what),
+                }
+        if self._read_only:
+            answers = {method: answer for method, answer in answers.items() if method == "GET" and kind != "upload"}
+        _require(request, *answers, *(["HEAD"] if "GET" in answers else []))
+        return answers["GET" if request.method == "HEAD" else request.method]()
+
+
+def _require(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise Refused(405, "UNSUPPORTED", "the operation is unsupported", headers=[("Allow", ", ".join(methods))])
