@@ -12,7 +12,7 @@ from layerstore.registry.settings import Settings
 from .servers.memory import INDEX
 from .servers.memory import MANIFEST as MANIFEST_TYPE
 
-SETTINGS = Settings(connect_timeout=2.0, read_timeout=0.4, pause=0.01, longest_pause=2.0, unrelated_timeout=0.3)
+SETTINGS = Settings(connect_timeout=2.0, read_timeout=0.4, pause=0.01, longest_pause=3.0, unrelated_timeout=0.3)
 
 PULL = (Access("team/app", ("pull",)),)
 PUSH = (Access("team/app", ("pull", "push")),)

@@ -163,7 +163,7 @@ def test_a_name_that_nobody_knows_is_said_at_once(client: Asking) -> None:
 
 @pytest.mark.parametrize(("code", "form"), [(429, "seconds"), (503, "date")])
 def test_a_wait_that_is_asked_for_is_kept_and_told(quirks: Quirks, client: Asking, code: int, form: str) -> None:
-    after = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
+    after = "1" if form == "seconds" else formatdate(time.time() + 2.2, usegmt=True)
     quirks.spoil("GET", "manifests", act.status(code, Retry_After=after), times=1)
     began = time.monotonic()
 

@@ -78,7 +78,12 @@ class _Watched(io.RawIOBase):
             if before >= self.deadline:
                 raise TooSlow("its reply takes too long")
             self._socket.settimeout(min(self._settings.read_timeout, self.deadline - before))
-        got = self._raw.readinto(buffer)
+        try:
+            got = self._raw.readinto(buffer)
+        except TimeoutError:
+            if self._got and self.deadline is not None and time.monotonic() >= self.deadline:
+                raise TooSlow("its reply takes too long") from None
+            raise
         now = time.monotonic()
         count = got or 0
         self._waited += now - before
