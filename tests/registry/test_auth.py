@@ -14,7 +14,7 @@ import pytest
 from layerstore.errors import Denied, RegistryError, Unauthorized
 from layerstore.registry.http import Access, Body
 
-from .asking import MANIFEST, PULL, PUSH, Asking, asking
+from .asking import MANIFEST, PUSH, Asking, asking
 from .conftest import CredentialFiles
 from .servers import quirks as act
 from .servers.listening import Answer, Seen
@@ -276,7 +276,7 @@ def test_no_access_without_a_login_and_with_one_are_told_apart(
     assert "or log in" in str(failure)
 
     credential_files.know(guarded.host, USER, PASSWORD)
-    guarded.spoil("GET", "manifests", act.status(403, "DENIED", "requested access to the resource is denied"))
+    guarded.spoil("GET", "manifests", act.status(403, "DENIED", "requested access is denied"), after=1)
     with asking() as client, client.get(guarded.host) as reply:
         failure = reply.failure("reading app")
     assert isinstance(failure, Denied)
@@ -497,17 +497,12 @@ def test_a_token_service_has_to_be_a_url(quirks: Quirks, client: Asking, realm: 
         client.get(quirks.host)
 
 
-@pytest.mark.parametrize(
-    "header", ["", "Negotiate", "Bearer", "Digest realm=x", '"', "Bearer realm", ",,,", "Basic " * 9000]
-)
+@pytest.mark.parametrize("header", ["", "Negotiate", "Digest realm=x", '"', ",,,", "Basic " * 9000, 'Basic realm="'])
 def test_a_challenge_that_nobody_can_meet_is_the_answer(quirks: Quirks, client: Asking, header: str) -> None:
     quirks.spoil("GET", "manifests", lambda seen, answer: Answer(401, {"WWW-Authenticate": header}))
 
-    try:
-        with client.get(quirks.host) as reply:
-            assert isinstance(reply.failure("reading app"), Unauthorized)
-    except RegistryError as error:
-        assert "token service" in error.message
+    with client.get(quirks.host) as reply:
+        assert isinstance(reply.failure("reading app"), Unauthorized)
     assert len(quirks.asked()) == 1
 
 
@@ -516,6 +511,3 @@ def test_secrets_are_in_no_text_form() -> None:
 
     secret = Credentials("anna", "s3cret", "s3cret", "s3cret", "file")
     assert "s3cret" not in f"{secret!r}{secret}"
-
-
-assert PULL
