@@ -70,7 +70,8 @@ class Partial:
 
         Then it has what it had, perhaps a little more, and takes nothing any more: whoever downloads goes on without.
         """
-        if self._is_full or (self._bounded and self._size >= self._next_look and not self._may_grow(len(data))):
+        end = self._size + len(data)
+        if self._is_full or (self._bounded and end > self._next_look and not self._may_grow(len(data))):
             self._is_full = True
             return False
         rest = memoryview(data).cast("B")
@@ -225,6 +226,9 @@ class Partials:
             except BlockingIOError:
                 os.close(fd)
                 return None
+            except OSError as error:
+                os.close(fd)
+                raise KernelError("flock", error.errno or errno.EIO, path=path) from None
             except BaseException:
                 os.close(fd)
                 raise
