@@ -7,6 +7,7 @@ the likeliest first.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,8 @@ class Way(enum.Enum):
     """It never does: its descriptor says from where else it is fetched."""
     KEPT = enum.auto()
     """The store has its bytes, or makes them again."""
+    GUESSED = enum.auto()
+    """The store may be able to make them again, which shows when it is done."""
     ELSEWHERE = enum.auto()
     """Its bytes are in another repository, of this registry or another one."""
 
@@ -63,7 +66,7 @@ class Forms:
         self._blobs = blobs
         self._found: dict[str, Form | None] = {}
         self._absent: set[str] = set()
-        self._lost: set[str] = set()
+        self._lost: set[tuple[str, Way, Place | None]] = set()
         self._lock = Lock()
 
     def find(self, descriptor: Descriptor) -> Form | None:
@@ -96,10 +99,11 @@ class Forms:
             self._found[descriptor.digest] = Form(descriptor, Way.THERE)
 
     def lost(self, descriptor: Descriptor) -> None:
-        """Its bytes could not be had after all."""
+        """Its bytes could not be had in the way that was found. There may be another."""
         with self._lock:
-            self._lost.add(descriptor.digest)
-            self._found.pop(descriptor.digest, None)
+            form = self._found.pop(descriptor.digest, None)
+            if form is not None:
+                self._lost.add((descriptor.digest, form.way, form.place))
 
     def mounts(self, descriptor: Descriptor) -> list[str]:
         """The repositories of this registry from which it may be mounted, the likeliest first."""
@@ -118,17 +122,29 @@ class Forms:
             return Form(descriptor, Way.FOREIGN)
         if self.is_there(descriptor):
             return Form(descriptor, Way.THERE)
-        if descriptor.digest in self._lost:
-            return None
+        return next((form for form in self._ways(descriptor) if not self._is_lost(form)), None)
+
+    def _is_lost(self, form: Form) -> bool:
+        return (form.descriptor.digest, form.way, form.place) in self._lost
+
+    def _ways(self, descriptor: Descriptor) -> Iterator[Form]:
+        """All that may be, the cheapest first."""
         if self._blobs.size(descriptor.digest) == descriptor.size:
-            return Form(descriptor, Way.KEPT)
+            yield Form(descriptor, Way.KEPT)
+        elif self._has_recipe(descriptor):
+            yield Form(descriptor, Way.GUESSED)
         places = [place for place in self._blobs.all_places(descriptor.digest) if place != self._place]
         # What is in this registry can be mounted, and costs nothing where it can.
         places.sort(key=lambda place: place.registry != self._place.registry)
         for place in places[:_MOST_PLACES]:
-            if self._has(place, descriptor):
-                return Form(descriptor, Way.ELSEWHERE, place)
-        return None
+            form = Form(descriptor, Way.ELSEWHERE, place)
+            if not self._is_lost(form) and self._has(place, descriptor):
+                yield form
+
+    def _has_recipe(self, descriptor: Descriptor) -> bool:
+        diff_id = self._blobs.known([descriptor.digest]).get(descriptor.digest)
+        known = [] if diff_id is None else self._blobs.forms_of(diff_id)
+        return any(form.digest == descriptor.digest and form.recipe is not None for form in known)
 
     def _has(self, place: Place, descriptor: Descriptor) -> bool:
         try:

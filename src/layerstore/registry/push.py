@@ -17,8 +17,9 @@ from attrs import frozen
 from layerstore import digest, reference
 from layerstore.blobs import KnownBlob, Place
 from layerstore.compression import COMPRESSIONS, compressing
+from layerstore.compression.recipes import own
 from layerstore.digest import ChainID, DiffID, Digest
-from layerstore.errors import ConfigError, InvalidArchive, InvalidReference, NotFound
+from layerstore.errors import ConfigError, Damaged, InvalidArchive, InvalidReference, LayerstoreError, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.manifests import Contents, Descriptor, Manifest, as_descriptor, read
 from layerstore.manifests.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, MANIFESTS, is_foreign
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 Done: TypeAlias = Callable[[str, str], object]
 """Is told what became of a layer: its short DiffID, and docker's words. From any thread."""
+
+_RECIPES: Final = 4
+"""How often it is tried to make a blob again whose recipe is a guess."""
 
 _AT_ONCE: Final = 2
 """How many layers are compressed at once: each has threads of its own."""
@@ -219,7 +223,7 @@ class _Push:
             try:
                 manifest = self._send_image(image)
             except Lost as lost:
-                # Each blob is lost but once, and a layer that is compressed anew cannot be.
+                # Each way to it is lost but once, and a layer that is compressed anew cannot be.
                 self._forms.lost(lost.descriptor)
         self._repository.put_manifest(tag, manifest)
         self._images.name(image.id, (), record=partial(self._record, manifest))
@@ -324,12 +328,31 @@ class _Push:
                 return
             case Way.KEPT:
                 opened: Callable[[], Source] = partial(Written, partial(self._blobs.write, blob.digest))
+            case Way.GUESSED:
+                self._made(blob, label)
+                return
             case Way.ELSEWHERE:
                 assert form.place is not None
                 opened = partial(
                     Verified, blob, partial(self._forms.repository(form.place).blob, blob.digest, blob.size)
                 )
         self._upload(blob, opened, label, partial(self._report, label, blob.size))
+
+    def _made(self, blob: Descriptor, label: str | None) -> None:
+        """Make a blob by a recipe that is only a guess, and have it there if it is the right one."""
+        for _ in range(_RECIPES):
+            with Spool(self._layers.session.folder) as spool:
+                try:
+                    with self._compressing:
+                        self._blobs.write(blob.digest, spool.write)
+                except Damaged as error:
+                    wrong: LayerstoreError = error
+                    continue  # what it was made by is forgotten, and there may be another recipe
+                except NotFound as error:
+                    raise Lost(blob, error) from error
+                self._upload(blob, spool.open, label, partial(self._report, label, blob.size))
+                return
+        raise Lost(blob, wrong) from wrong
 
     def _anew(self, layer: _Layer) -> Mapping[str, Any]:
         """Compress a layer, and have the result there; its descriptor."""
@@ -363,7 +386,9 @@ class _Push:
                 )
             if self._keep:
                 self._blobs.put(spool.open(), expected=blob.digest)
-        known = KnownBlob(blob.digest, layer.diff_id, blob.size, blob.media_type)
+        recipe = own(compression)
+        text = None if recipe is None else str(recipe)
+        known = KnownBlob(blob.digest, layer.diff_id, blob.size, blob.media_type, text, is_proved=text is not None)
         self._blobs.remember(None, known, [self._place])
         return made
 
