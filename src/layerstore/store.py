@@ -19,7 +19,7 @@ from layerstore.blobs import Blobs
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
 from layerstore.digest import ChainID, DiffID
-from layerstore.errors import KernelError, NotFound
+from layerstore.errors import ConfigError, KernelError, NotFound
 from layerstore.images import Image, Loaded, Removal
 from layerstore.layers import LayerSource
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from layerstore.layers import Progress
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
+    from layerstore.reference import Reference
+    from layerstore.registry.pull import Pulled
     from layerstore.registry.push import Pushed
     from layerstore.repositories import Repositories
     from layerstore.usage import DiskUsage
@@ -249,6 +251,56 @@ class Store:
 
         parts = (self._images, self._layers, self._parts.blobs)
         return push_all(name, self.config, *parts, compression=compression, progress=progress, done=done, told=told)
+
+    def pull(
+        self,
+        name: str,
+        *,
+        platform: str | None = None,
+        progress: Progress | None = None,
+        begun: Callable[[Reference], object] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Pulled:
+        """Get an image from a registry: `debian:12`, `host:5000/team/app`, `debian@sha256:…`.
+
+        What the name means in the registry, it means here from then on. What the store has is not fetched again; what
+        came of a pull that broke off is there for the next one. It is durable when this returns. Needs the extra
+        `registry`.
+
+        `platform` (`linux/arm64`) chooses where an image is there for several; the default is this machine's.
+        `progress` is told the bytes of blobs, `told` lines for a person: waits, and warnings of the registry. `begun`
+        is called when the registry has said that there is such an image.
+
+        Raises `NotFound`, `RegistryError` with all that derive from it, `InvalidArchive`, `DigestMismatch`, and leaves
+        the store as it was.
+        """
+        from layerstore.registry.pull import pulling
+
+        wanted = reference.parse(name)
+        with pulling(
+            self.config, self._images, self.blobs, platform=platform, progress=progress, begun=begun, told=told
+        ) as puller:
+            return puller.pull(wanted)
+
+    def pull_all(
+        self,
+        name: str,
+        *,
+        platform: str | None = None,
+        progress: Progress | None = None,
+        begun: Callable[[Reference], object] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Iterator[Pulled]:
+        """Pull all tags of a repository, one after the other: see `pull`."""
+        from layerstore.registry.pull import pulling
+
+        wanted = reference.parse(name)
+        if wanted.tag is not None or wanted.digest is not None:
+            raise ConfigError(f"{name} is one image, not all of a repository", remedy="Leave tag and digest out.")
+        with pulling(
+            self.config, self._images, self.blobs, platform=platform, progress=progress, begun=begun, told=told
+        ) as puller:
+            yield from puller.pull_all(wanted)
 
     def import_tar(
         self,

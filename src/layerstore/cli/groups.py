@@ -13,6 +13,7 @@ _IMAGE: Final[tuple[Entry, ...]] = (
     ("load", "archives:load_command", "Load images from an archive, a folder or standard input"),
     ("ls", "images:images_command", "List images"),
     ("prune", "pruning:image_prune_command", "Remove unused images"),
+    ("pull", "pull:pull_command", "Get an image from a registry"),
     ("push", "push:push_command", "Give an image to a registry"),
     ("rm", "images:rmi_command", "Remove one or more images"),
     ("save", "archives:save_command", "Save one or more images to an archive or folder"),

@@ -18,7 +18,7 @@ from attrs import evolve
 
 from layerstore import facts, reference
 from layerstore.database import Database, Transaction
-from layerstore.digest import ChainID, DiffID, ImageID, of_bytes, short
+from layerstore.digest import ChainID, DiffID, Digest, ImageID, of_bytes, short
 from layerstore.driver import Layer
 from layerstore.errors import InUse, InvalidArchive, KernelError, NotFound, named
 from layerstore.images import config as config_of
@@ -125,7 +125,31 @@ class Images:
             found = self._get(tx, image)
         return Loaded.of(found, names, taken)
 
+    def pin(self, tx: Transaction, image: ImageID, name: str, digest: Digest) -> None:
+        """Let a name with a digest mean an image: a registry knows it so, in the repository of this full name.
+
+        Within a transaction of the caller, who has seen it there.
+        """
+        rows.set_digest(tx, image, name, digest)
+
     # --- what there is ---
+
+    def meant_by(self, *names: str) -> list[ImageID | None]:
+        """The images that have exactly these names, in full: tags, or names with digests."""
+        with self._database.read() as tx:
+            return [rows.meant_by(tx, name) for name in names]
+
+    def config_of(self, image: ImageID) -> bytes | None:
+        """The config of an image, to the byte, if there is the image."""
+        with self._database.read() as tx:
+            row = rows.find(tx, image)
+        return None if row is None else row.config
+
+    def is_sound(self, image: ImageID) -> bool:
+        """Is there the image, and none of its layers found damaged?"""
+        with self._database.read() as tx:
+            row = rows.find(tx, image)
+            return row is not None and not any(diff.damaged for diff in layer_rows.stack(tx, row.chain_id).diffs)
 
     def get(self, ref: str) -> Image:
         """The image of this name, ID, or beginning of an ID. Raises `NotFound`, `Ambiguous`."""

@@ -42,13 +42,10 @@ def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
             if first is None:
                 raise
         else:
-            if name.digest is not None:
-                query = "SELECT image_id FROM repo_digests WHERE name = ? AND digest = ?"
-                if (row := tx.execute(query, (name.name, name.digest)).fetchone()) is not None:
-                    return ImageID(row[0]), name.pinned
-            row = tx.execute("SELECT image_id FROM tags WHERE name = ?", (name.full,)).fetchone()
-            if row is not None and name.digest in (None, row[0]):
-                return ImageID(row[0]), name.full
+            if name.pinned is not None and (image := meant_by(tx, name.pinned)) is not None:
+                return image, name.pinned
+            if (image := meant_by(tx, name.full)) is not None and name.digest in (None, str(image)):
+                return image, name.full
     if first is not None:
         rows = tx.execute("SELECT id FROM images WHERE id >= ? AND id < ? LIMIT 2", (first, first + "g")).fetchall()
         if len(rows) > 1:
@@ -56,6 +53,17 @@ def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
         if rows:
             return ImageID(rows[0][0]), None
     raise NotFound(f"no such image: {ref}", remedy="`layerstore images` shows what there is.")
+
+
+def meant_by(tx: Transaction, name: str) -> ImageID | None:
+    """The image that has exactly this name, in full: a tag, or a name with a digest."""
+    repository, at, digest = name.partition("@")
+    if at:
+        query = "SELECT image_id FROM repo_digests WHERE name = ? AND digest = ?"
+        row = tx.execute(query, (repository, digest)).fetchone()
+    else:
+        row = tx.execute("SELECT image_id FROM tags WHERE name = ?", (name,)).fetchone()
+    return None if row is None else ImageID(row[0])
 
 
 def find(tx: Transaction, image: ImageID) -> Row | None:

@@ -108,8 +108,9 @@ class Assembly:
     def unpack(self, sources: Mapping[DiffID, LayerSource], progress: Progress | None) -> None:
         """Say where what is missing can be read, and begin with it. Raises what the first failure raises."""
         placing = self._at_work()
-        self._asked = {diff_id for diff_id in self._plan.missing if diff_id not in placing.staged}
-        placing.take_in({diff_id: sources[diff_id] for diff_id in self._asked}, progress)
+        asked = [diff_id for diff_id in self._plan.missing if diff_id not in placing.staged]
+        self._asked = set(asked)
+        placing.take_in({diff_id: sources[diff_id] for diff_id in asked}, progress)
 
     def place(self) -> None:
         """Put every layer on its parents, and what is new on the disk for good.

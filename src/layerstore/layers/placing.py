@@ -86,6 +86,12 @@ class Placing(ABC):
     def _note(self, staged: Staged) -> None:
         self.made.append(staged.diff.key)
 
+    def _expect(self, sources: Sequence[LayerSource]) -> None:
+        """Tell those that are going to be opened, in the order in which they are."""
+        for source in sources:
+            if source.expect is not None:
+                source.expect()
+
     # --- progress ---
 
     def _teller(self, source: LayerSource | None) -> Callable[[int], None] | None:
@@ -110,11 +116,14 @@ class Apart(Placing):
         self._progress = progress
         if not sources:
             return
+        # The largest first: the last one to end decides when all are done.
+        order = sorted(sources.values(), key=lambda source: -(source.size or 0))
+        self._expect(order)
         with Writeback(self._files.driver.home):
-            if len(sources) == 1:
-                self._take_in(next(iter(sources.values())))
+            if len(order) == 1:
+                self._take_in(order[0])
             else:
-                self._take_in_parallel(list(sources.values()))
+                self._take_in_parallel(order)
 
     def _take_in(self, source: LayerSource) -> None:
         told = self._teller(source)
@@ -125,24 +134,29 @@ class Apart(Placing):
         self.staged[staged.diff_id] = staged
         self._tell_done(source, staged.size)
 
-    def _take_in_parallel(self, sources: Sequence[LayerSource]) -> None:
+    def _take_in_parallel(self, order: Sequence[LayerSource]) -> None:
         from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-        # The largest first: the last one to end decides when all are done.
-        order = sorted(sources, key=lambda source: -(source.size or 0))
         with ThreadPoolExecutor(min(WORKERS, len(order)), thread_name_prefix="layerstore-unpack") as pool:
             futures = [pool.submit(self._take_in, source) for source in order]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             except BaseException:
-                self._stop.set()
+                self._abandon(order)
                 pool.shutdown(cancel_futures=True)
                 raise
             failed = [error for future in done if (error := future.exception()) is not None]
             if failed:
-                self._stop.set()  # what the others read is of no use any more
+                self._abandon(order)
                 pool.shutdown(cancel_futures=True)
                 raise failed[0]
+
+    def _abandon(self, sources: Sequence[LayerSource]) -> None:
+        """What is being read is of no use any more."""
+        self._stop.set()
+        for source in sources:
+            if source.abandon is not None:
+                source.abandon()
 
     def _laid(self, diff_id: DiffID, parents: tuple[Layer, ...]) -> Diff:
         """One that is there and looks the same on these parents, or a new one."""
@@ -167,6 +181,7 @@ class InTurn(Placing):
 
     def take_in(self, sources: Mapping[DiffID, LayerSource], progress: Progress | None) -> None:
         self._sources, self._progress = sources, progress  # each is read when its parents are there
+        self._expect(list(sources.values()))
 
     def place(self) -> tuple[Diff, ...]:
         with Writeback(self._files.driver.home):

@@ -24,8 +24,12 @@ class LayerSource:
 
     `open` gives the uncompressed tar, at most once and in any thread; it is not called for a layer that is there
     already. `diff_id` may be None where only the position in the image's config names it. `size`: the bytes of the
-    tar, if they are known; `label`: what `Progress` is told, the DiffID's first digits if it is empty. `instead` gives
-    the same layer from a surer place, if what `open` gave turns out to be wrong.
+    tar, or of what it is made from, if they are known; `label`: what `Progress` is told, the DiffID's first digits if
+    it is empty. `instead` gives the same layer from a surer place, if what `open` gave turns out to be wrong.
+
+    Two more are for what comes from far away. `expect` is called before any source is opened, of those that are going
+    to be and in their order: they may begin to fetch. `abandon` is called, from another thread, when what is opened is
+    of no use any more: whoever waits for more of it is to be told by an error.
     """
 
     open: Callable[[], AbstractContextManager[Readable]]
@@ -33,6 +37,8 @@ class LayerSource:
     size: int | None = None
     label: str = ""
     instead: Callable[[], AbstractContextManager[Readable]] | None = None
+    expect: Callable[[], object] | None = None
+    abandon: Callable[[], object] | None = None
 
     def read_by(self, take: Callable[[Readable], Taken]) -> Taken:
         """What `take` makes of the layer; it is given the one that is read instead, should the first be wrong."""

@@ -1,0 +1,419 @@
+"""Blobs on their way from a registry: a few threads fetch each into its partial file, and others read it from there.
+
+What is read follows what was written, so the network never waits for the disk or for the layers below, and what came is
+there for the next attempt, whatever happens to this one. Nothing that comes is believed: whoever has read a blob to its
+end knows that it has the digest that the manifest states.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from attrs import frozen
+
+from layerstore.compression import open_stream
+from layerstore.digest import DiffID, Digest, short
+from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, NotFound
+
+if TYPE_CHECKING:
+    from layerstore.blobs import Blobs, Partial
+    from layerstore.layers import Progress
+    from layerstore.tar import Readable
+
+__all__ = ["Blob", "Fetching", "Rest"]
+
+_PIECE: Final = 256 << 10
+"""What a death of the process loses at most, beside what the kernel has of the connection."""
+_PATIENCE: Final = 1.0
+"""Seconds that the end of a pull waits for threads whose server is silent. They end by themselves later."""
+
+
+class Rest(Protocol):
+    """The rest of a blob, as it comes over the line. It ends where the blob does, or raises."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the beginning of `buffer`; 0 at the end of the blob."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back."""
+        ...
+
+
+@frozen
+class Blob:
+    """A layer's blob as a manifest has it. `data`: the bytes, if the manifest has them; `urls`: where else they are."""
+
+    digest: Digest
+    size: int
+    diff_id: DiffID
+    media_type: str
+    urls: tuple[str, ...] = ()
+    data: bytes | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Is it the layer's tar itself?"""
+        return DiffID(self.digest) == self.diff_id
+
+    @property
+    def label(self) -> str:
+        """What its progress is called."""
+        return short(self.digest)
+
+
+class Fetching:
+    """The blobs of one image. A context manager: at its end nothing is fetched any more.
+
+    `source` gives the bytes of a blob from an offset on; `title` is the repository, in errors. What came stays in
+    `partial/` until `finish`, for the image may fail yet, and the machine. `keep`: what was fetched and is right
+    becomes a kept blob.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[Blob, int], Rest],
+        blobs: Blobs,
+        title: str,
+        *,
+        at_once: int,
+        keep: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self.verified: list[Blob] = []
+        """Those that were read to their end, and hold what the image's config says."""
+        self._source = source
+        self._blobs = blobs
+        self._title = title
+        self._at_once = at_once
+        self._keep = keep
+        self._progress = progress
+        self._wrong: dict[Digest, InvalidArchive] = {}
+        self._fetches: dict[Digest, _Fetch] = {}
+        self._waiting: deque[_Fetch] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+
+    def expect(self, blob: Blob) -> None:
+        """Begin to fetch a blob, as soon as a thread is free."""
+        if blob.data is not None or blob.digest in self._fetches or self._blobs.size(blob.digest) == blob.size:
+            return
+        self._begin(blob)
+
+    def is_expected(self, blob: Blob) -> bool:
+        """Was it to be fetched?"""
+        return blob.digest in self._fetches
+
+    @contextmanager
+    def opened(self, blob: Blob) -> Iterator[Readable]:
+        """The uncompressed content of a blob. Its digest is checked at the end, its size on the way.
+
+        Raises `DigestMismatch`, which names the blob, `InvalidArchive`, and whatever the registry's failure is.
+        """
+        try:
+            with ExitStack() as opened:
+                yield self._open(blob, opened)
+        except InvalidArchive as error:
+            fetch = self._fetches.get(blob.digest)
+            is_old = fetch is None or bool(fetch.had)
+            if fetch is not None:
+                fetch.fail(error)
+                fetch.throw_away()
+            told = self._explained(blob, error)
+            if not is_old or blob.data is not None:
+                self._wrong[blob.digest] = told
+            if told is error:
+                raise
+            raise told from error
+        self._verified(blob)
+
+    @contextmanager
+    def again(self, blob: Blob) -> Iterator[Readable]:
+        """The same, from its first byte, where what was there from before was wrong. Else the error once more."""
+        if (error := self._wrong.get(blob.digest)) is not None:
+            raise error
+        self._begin(blob)
+        with self.opened(blob) as stream:
+            yield stream
+
+    def finish(self) -> None:
+        """The image is in the store: what was fetched for it is of no use any more."""
+        for fetch in self._fetches.values():
+            fetch.throw_away()
+
+    def abandon(self) -> None:
+        """Let nothing be fetched any more, and tell whoever waits for it."""
+        for fetch in list(self._fetches.values()):
+            fetch.fail(LayerstoreError("stopped, for another layer could not be had"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
+        with self._lock:
+            self._waiting.clear()
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(timeout=_PATIENCE)
+        for fetch in self._fetches.values():
+            fetch.close()
+
+    # --- fetching ---
+
+    def _begin(self, blob: Blob) -> _Fetch:
+        fetch = self._fetches[blob.digest] = _Fetch(blob)
+        with self._lock:
+            self._waiting.append(fetch)
+            if len(self._threads) < self._at_once:
+                # A daemon: one that waits for a silent server must not keep the process from ending.
+                thread = threading.Thread(target=self._run, name="layerstore-fetch", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+        return fetch
+
+    def _run(self) -> None:
+        buffer = memoryview(bytearray(_PIECE))
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads.discard(threading.current_thread())
+                    return
+                fetch = self._waiting.popleft()
+            try:
+                self._fetch(fetch, buffer)
+            except BaseException as error:
+                fetch.fail(error)
+            finally:
+                fetch.leave()
+
+    def _fetch(self, fetch: _Fetch, buffer: memoryview) -> None:
+        blob = fetch.blob
+        file = self._blobs.partial(blob.digest)
+        if file is None:
+            fetch.give(lambda: self._source(blob, 0))
+            return
+        if file.size > blob.size:
+            file.truncate()
+        if not fetch.enter(file):
+            file.close()
+            return
+        self._tell(blob, file.size)
+        if file.size == blob.size:
+            fetch.end()
+            return
+        rest = self._source(blob, file.size)
+        try:
+            while count := rest.readinto(buffer):
+                if fetch.failure is not None:
+                    return
+                before = file.size
+                if not file.append(buffer[:count]):
+                    # There is no room for it: what follows goes straight to whoever reads.
+                    fetch.give(functools.partial(_the, rest), bytes(buffer[file.size - before : count]))
+                    rest = _NOTHING
+                    return
+                fetch.grow()
+                self._tell(blob, file.size)
+            fetch.end()
+        finally:
+            rest.close()
+
+    def _tell(self, blob: Blob, done: int) -> None:
+        if self._progress is not None:
+            self._progress(blob.label, done, blob.size)
+
+    # --- reading ---
+
+    def _open(self, blob: Blob, opened: ExitStack) -> Readable:
+        raw: _Given | _Following
+        if blob.data is not None:
+            raw = _Given(blob.data)
+        elif (fetch := self._fetches.get(blob.digest)) is not None:
+            raw = _Following(fetch)
+        else:
+            try:
+                return opened.enter_context(self._blobs.opened(blob.digest))
+            except NotFound:  # it went since
+                raw = _Following(self._begin(blob))
+        opened.callback(raw.close)
+        # A plain blob's digest is its DiffID, which is verified in any case: once is enough.
+        return opened.enter_context(open_stream(raw, expect=None if blob.is_plain else blob.digest))
+
+    def _explained(self, blob: Blob, error: InvalidArchive) -> InvalidArchive:
+        title = f"blob {blob.digest} of {self._title}"
+        if not isinstance(error, DigestMismatch) or error.expected != blob.digest:
+            error.message = f"{title}: {error.message}"
+            return error
+        told = DigestMismatch(title, expected=error.expected, actual=error.actual, layer=blob.diff_id)
+        told.remedy = "The registry, or something on the way, sent other bytes. They were thrown away: pull again."
+        return told
+
+    def _verified(self, blob: Blob) -> None:
+        fetch = self._fetches.get(blob.digest)
+        if self._keep and fetch is not None and (partial := fetch.taken()) is not None:
+            self._blobs.put_partial(partial, blob.digest, is_verified=True)
+        with self._lock:
+            self.verified.append(blob)
+
+
+class _Fetch:
+    """One blob between the thread that fetches it and the one that reads it: how much there is, and how it ended."""
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob = blob
+        self.changed = threading.Condition()
+        self.partial: Partial | None = None
+        self.had = 0
+        """The bytes that were there from before."""
+        self.is_whole = False
+        self.failure: BaseException | None = None
+        self.rest: Callable[[], Rest] | None = None
+        """Where the rest comes from, if it does not go into the partial file; `pending` comes before it."""
+        self.pending = b""
+        self._is_busy = False
+        self._after: Callable[[Partial], object] | None = None
+
+    # By the thread that fetches.
+
+    def enter(self, partial: Partial) -> bool:
+        """Begin. False if nobody wants it any more."""
+        with self.changed:
+            if self.failure is not None:
+                return False
+            self.partial, self.had, self._is_busy = partial, partial.size, True
+            self.changed.notify_all()
+        return True
+
+    def grow(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def end(self) -> None:
+        with self.changed:
+            self.is_whole = True
+            self.changed.notify_all()
+
+    def give(self, rest: Callable[[], Rest], pending: bytes = b"") -> None:
+        with self.changed:
+            self.rest, self.pending = rest, pending
+            self.changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        with self.changed:
+            self.failure = self.failure or error
+            self.changed.notify_all()
+
+    def leave(self) -> None:
+        with self.changed:
+            self._is_busy = False
+            if self._after is not None:
+                self._let_go(self._after)
+
+    # By whoever reads it, or wants it no more.
+
+    def taken(self) -> Partial | None:
+        """The partial file, if it has the whole blob: it is the caller's from here on."""
+        with self.changed:
+            partial = self.partial
+            if partial is None or not self.is_whole:
+                return None
+            self.partial = None
+            return partial
+
+    def throw_away(self) -> None:
+        """Remove the partial file, at once or when the thread that fetches has let go of it."""
+        self._settle(lambda partial: partial.discard())
+
+    def close(self) -> None:
+        """Let the partial file go, and stay."""
+        self._settle(lambda partial: partial.close())
+
+    def _settle(self, how: Callable[[Partial], object]) -> None:
+        with self.changed:
+            if not self._is_busy:
+                self._let_go(how)
+            elif self._after is None:
+                self._after = how
+
+    def _let_go(self, how: Callable[[Partial], object]) -> None:
+        partial, self.partial = self.partial, None
+        if partial is not None:
+            how(partial)
+
+
+class _Following:
+    """The bytes of a blob while they come."""
+
+    def __init__(self, fetch: _Fetch) -> None:
+        self._fetch = fetch
+        self._at = 0
+        self._rest: Rest | None = None
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        fetch = self._fetch
+        if self._rest is not None:
+            count = self._rest.readinto(buffer)
+            self._at += count
+            return count
+        with fetch.changed:
+            while True:
+                if fetch.failure is not None:
+                    raise fetch.failure
+                partial = fetch.partial
+                if partial is not None and self._at < partial.size:
+                    break
+                if fetch.is_whole:
+                    return 0
+                if fetch.rest is not None:
+                    return self._go_on(buffer)
+                fetch.changed.wait()
+        # One thread appends meanwhile: what it has written before is not touched again.
+        count = partial.readinto(buffer, self._at)
+        self._at += count
+        return count
+
+    def _go_on(self, buffer: memoryview) -> int:
+        fetch = self._fetch
+        if fetch.pending:
+            count = min(len(buffer), len(fetch.pending))
+            buffer[:count] = fetch.pending[:count]
+            fetch.pending = fetch.pending[count:]
+        else:
+            assert fetch.rest is not None
+            self._rest = fetch.rest()
+            count = self._rest.readinto(buffer)
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        if self._rest is not None:
+            self._rest.close()
+
+
+class _Given:
+    """Bytes that are there."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = memoryview(data)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        pass
+
+
+_NOTHING: Final = _Given(b"")
+
+
+def _the(rest: Rest) -> Rest:
+    return rest

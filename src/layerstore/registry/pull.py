@@ -1,0 +1,301 @@
+"""Images out of a registry into the store: what a name means there, which image of it is wanted, and its layers.
+
+What the store has is looked at first. A name that means what it meant costs one HEAD; documents are kept, layers are
+known by their DiffIDs, and only the blobs of those that are missing are fetched. A pulled image comes in whole, in one
+transaction with what is remembered of it: its digests, which blob holds which layer, and where it was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self
+
+from attrs import evolve, field, fields, frozen
+
+from layerstore import manifests, platforms
+from layerstore.blobs import Blobs, KnownBlob
+from layerstore.digest import Digest, ImageID
+from layerstore.errors import InvalidArchive, NotFound, UnsupportedMediaType
+from layerstore.images import Images, Loaded
+from layerstore.images import config as config_of
+from layerstore.layers import LayerSource, Progress
+from layerstore.manifests import Contents, Descriptor, Manifest
+from layerstore.platforms import Platform
+from layerstore.reference import DEFAULT_TAG, Reference
+from layerstore.registry.fetching import Blob, Fetching
+
+if TYPE_CHECKING:
+    from layerstore.config import Config
+    from layerstore.database import Transaction
+    from layerstore.registry.client import Repository
+
+__all__ = ["Pulled", "Puller", "pulling"]
+
+_NESTED: Final = 4
+"""Indexes within indexes."""
+
+
+@frozen(slots=False, eq=False)
+class Pulled(Loaded):
+    """An image that was pulled. It is equal to the `Image` that it is."""
+
+    digest: Digest = field(kw_only=True)
+    """What the registry calls it: the digest of its manifest, or of the index that it was chosen from."""
+    is_newer: bool = field(kw_only=True)
+    """Did the name mean another image, or none, before?"""
+
+    @classmethod
+    def from_registry(cls, loaded: Loaded, digest: Digest, *, is_newer: bool) -> Self:
+        """A loaded image, and what the registry says of it."""
+        facts = {one.alias or one.name: getattr(loaded, one.name) for one in fields(Loaded)}
+        return cls(**facts, digest=digest, is_newer=is_newer)
+
+
+@frozen
+class _Chosen:
+    """What a name led to: the documents from the one that the name means down to the image's own manifest."""
+
+    documents: tuple[Manifest, ...]
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """What the name means."""
+        return self.documents[0].digest
+
+
+class Puller:
+    """Pulls images with one set of connections.
+
+    `open_repository` gives the client of a repository. `begun` is called with each name as soon as the registry has
+    said that there is such an image.
+    """
+
+    def __init__(
+        self,
+        open_repository: Callable[[Reference], Repository],
+        images: Images,
+        blobs: Blobs,
+        *,
+        at_once: int,
+        keep: bool,
+        platform: Platform | None = None,
+        progress: Progress | None = None,
+        begun: Callable[[Reference], object] | None = None,
+    ) -> None:
+        self._open_repository = open_repository
+        self._images = images
+        self._blobs = blobs
+        self._at_once = at_once
+        self._keep = keep
+        self._platform = platform
+        self._progress = progress
+        self._begun = begun
+
+    def pull_all(self, name: Reference) -> Iterator[Pulled]:
+        """The images of all tags that a repository has."""
+        found = sorted(set(self._open_repository(name).tags()))
+        if not found:
+            raise NotFound(f"{name.familiar_name} has no tags", remedy="Look whether the name is right.")
+        for tag in found:
+            yield self.pull(evolve(name, tag=tag, digest=None))
+
+    def pull(self, name: Reference, names: Sequence[str] | None = None) -> Pulled:
+        """The image that a name means. `names`: those to give it in the store, in full, in the place of this one.
+
+        Raises `NotFound`, `InvalidArchive` and what the registry's failures are; the store is as it was then.
+        """
+        if names is None:
+            names = [name.full] if name.digest is None else []
+        repository = self._open_repository(name)
+        chosen = self._choose(name, repository)
+        if self._begun is not None:
+            self._begun(name)
+        image = ImageID(chosen.config.digest)
+        before = self._images.meant_by(*names, f"{name.name}@{chosen.digest}")
+        loaded = None
+        if self._images.is_sound(image):
+            loaded = self._named(name, chosen, names, is_told=all(one == image for one in before))
+        if loaded is None:
+            loaded = self._fetch(name, repository, chosen, names)
+        return Pulled.from_registry(loaded, chosen.digest, is_newer=before[0] != image)
+
+    def _named(self, name: Reference, chosen: _Chosen, names: Sequence[str], *, is_told: bool) -> Loaded | None:
+        """The image that is there already, with its names; None if it went since. `is_told`: nothing is new."""
+        image = ImageID(chosen.config.digest)
+        try:
+            if is_told:
+                return Loaded.of(self._images.get(image), names, {})
+            return self._images.name(image, names, partial(self._remember, name, chosen, ()))
+        except NotFound:
+            return None
+
+    # --- what the name means ---
+
+    def _choose(self, name: Reference, repository: Repository) -> _Chosen:
+        documents = [self._first(name, repository)]
+        contents = manifests.read(documents[0])
+        title = name.familiar
+        while documents[-1].is_index:
+            if len(documents) > _NESTED:
+                raise InvalidArchive(f"{title} leads to indexes that are nested more than {_NESTED} deep")
+            entry = self._best(contents, title)
+            documents.append(self._document(entry.digest, repository, entry))
+            contents = manifests.read(documents[-1])
+        if contents.artifact is not None or contents.config is None:
+            raise UnsupportedMediaType(
+                f"{title} is no image, but an artifact of type {contents.artifact!r}",
+                remedy="Get it with a tool that is made for such.",
+            )
+        manifests.check_layers(contents.layers)
+        return _Chosen(tuple(documents), contents.config, contents.layers)
+
+    def _first(self, name: Reference, repository: Repository) -> Manifest:
+        """The document that the name means."""
+        known = self._images.meant_by(name.pinned or name.full)[0]
+        if name.digest is not None:
+            kept = None if known is None else self._kept(name.digest)
+            return kept or repository.manifest(name.digest, expected=name.digest)
+        tag = name.tag or DEFAULT_TAG
+        if known is None:
+            return repository.manifest(tag)  # there is nothing to compare with: a HEAD would be in vain
+        found = repository.resolve(tag)
+        if found is None:
+            return repository.manifest(tag)  # which says in words that there is none
+        return self._document(found.digest, repository)
+
+    def _document(self, digest: Digest, repository: Repository, entry: Descriptor | None = None) -> Manifest:
+        """A manifest or index: kept here, in the index itself, or in the registry."""
+        if (kept := self._kept(digest)) is not None:
+            return kept
+        if entry is not None and entry.data is not None:
+            return Manifest(digest, entry.media_type, entry.data)
+        return repository.manifest(digest, expected=digest)
+
+    def _kept(self, digest: Digest) -> Manifest | None:
+        kept = self._blobs.manifest(digest)
+        return None if kept is None else Manifest(kept.digest, kept.media_type, kept.data)
+
+    def _best(self, index: Contents, title: str) -> Descriptor:
+        """The entry of an index that is wanted. Raises `InvalidArchive` with the platforms that there are."""
+        entries = [entry for entry in index.manifests if not entry.is_attestation]
+        stated = [entry for entry in entries if entry.platform is not None]
+        if not stated and len(entries) == 1:
+            return entries[0]
+        wanted = platforms.host() if self._platform is None else self._platform
+        return manifests.best(stated, lambda entry: platforms.of(entry.platform or {}), wanted, title)
+
+    # --- its layers ---
+
+    def _fetch(self, name: Reference, repository: Repository, chosen: _Chosen, names: Sequence[str]) -> Loaded:
+        title = name.familiar_name
+        config = self._images.config_of(ImageID(chosen.config.digest)) or repository.small_blob(chosen.config)
+        self._check_platform(config, name)
+        blobs = _blobs(config, chosen, title)
+        with Fetching(
+            lambda blob, at: repository.blob(blob.digest, blob.size, start=at, urls=blob.urls),
+            self._blobs,
+            title,
+            at_once=self._at_once,
+            keep=self._keep,
+            progress=self._progress,
+        ) as fetching:
+            loaded = self._images.add(
+                config,
+                [_source(fetching, blob) for blob in blobs],
+                names,
+                record=partial(self._remember, name, chosen, fetching.verified),
+            )
+            fetching.finish()
+            self._tell_known(blobs, fetching)
+        return loaded
+
+    def _check_platform(self, config: bytes, name: Reference) -> None:
+        """An image that stands alone is for whatever it is for, unless a platform was asked for."""
+        if self._platform is None:
+            return
+        offered = platforms.of(config_of.read(config))
+        if platforms.rank(self._platform, offered) is None:
+            raise InvalidArchive(
+                f"{name.familiar} has no image for {self._platform}", remedy=f"It has {offered}: ask for that."
+            )
+
+    def _tell_known(self, blobs: Sequence[Blob], fetching: Fetching) -> None:
+        if self._progress is not None:
+            for blob in blobs:
+                if not fetching.is_expected(blob):
+                    self._progress(blob.label, blob.size, blob.size)
+
+    # --- what is remembered of it ---
+
+    def _remember(
+        self, name: Reference, chosen: _Chosen, verified: Sequence[Blob], tx: Transaction, image: ImageID
+    ) -> None:
+        place = (name.domain, name.path)
+        self._images.pin(tx, image, name.name, chosen.digest)
+        for document in chosen.documents:
+            self._blobs.put_manifest(document.media_type, document.data, images=[image], tx=tx)
+        for blob in verified:
+            known = KnownBlob(blob.digest, blob.diff_id, blob.size, blob.media_type)
+            self._blobs.remember(tx, known)
+        seen = [chosen.config.digest, *(layer.digest for layer in chosen.layers)]
+        self._blobs.saw(tx, dict.fromkeys(seen), *place)
+
+
+@contextmanager
+def pulling(
+    config: Config,
+    images: Images,
+    blobs: Blobs,
+    *,
+    platform: str | None = None,
+    progress: Progress | None = None,
+    begun: Callable[[Reference], object] | None = None,
+    told: Callable[[str], None] | None = None,
+) -> Iterator[Puller]:
+    """Pulls by what a daemon.json says. `told` is given lines for a person: waits, and warnings of registries."""
+    from layerstore.registry.client import Repository
+    from layerstore.registry.http import Http
+    from layerstore.registry.settings import Settings
+
+    wanted = None if platform is None else platforms.parse(platform)
+    settings = Settings.of(config)
+    with Http(settings, told=told) as http:
+        yield Puller(
+            partial(Repository, http, settings),
+            images,
+            blobs,
+            at_once=settings.downloads,
+            keep=config.keep_blobs,
+            platform=wanted,
+            progress=progress,
+            begun=begun,
+        )
+
+
+def _blobs(config: bytes, chosen: _Chosen, title: str) -> list[Blob]:
+    """The blobs of the layers, each with the DiffID that the config says it has."""
+    diff_ids = config_of.layers(config_of.read(config))
+    if len(diff_ids) != len(chosen.layers):
+        raise InvalidArchive(
+            f"the manifest of {title} lists {len(chosen.layers)} layers, but its config has {len(diff_ids)}"
+        )
+    return [
+        Blob(layer.digest, layer.size, diff_id, layer.media_type, layer.urls, layer.data)
+        for layer, diff_id in zip(chosen.layers, diff_ids, strict=True)
+    ]
+
+
+def _source(fetching: Fetching, blob: Blob) -> LayerSource:
+    return LayerSource(
+        open=partial(fetching.opened, blob),
+        diff_id=blob.diff_id,
+        size=blob.size,
+        label=blob.label,
+        instead=partial(fetching.again, blob),
+        expect=partial(fetching.expect, blob),
+        abandon=fetching.abandon,
+    )
