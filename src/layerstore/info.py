@@ -9,6 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore import facts, plugins
+from layerstore.blobs import Remains
 from layerstore.errors import LayerstoreError
 from layerstore.opening import Parts
 
@@ -30,6 +31,7 @@ class Info:
     mounted: int
     images: int
     layers: int
+    blobs: Remains
     driver: str
     driver_status: tuple[tuple[str, str], ...]
     refusals: tuple[tuple[str, str], ...]
@@ -62,6 +64,7 @@ def gather(parts: Parts) -> Info:
         mounted=mounted,
         images=counts["images"],
         layers=counts["layers"],
+        blobs=parts.blobs.remains(),
         driver=known["driver"],
         driver_status=_driver_status(parts),
         refusals=tuple((name, reason) for name, reason in json.loads(known.get("refusals", "[]"))),

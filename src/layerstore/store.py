@@ -442,13 +442,15 @@ class Store:
         )
 
     def disk_usage(self, *, on_disk: bool = False) -> DiskUsage:
-        """What takes the room: images with what they share, containers, layers.
+        """What takes the room: images with what they share, containers, layers, kept and partial blobs.
 
         `on_disk`: what the files of each layer occupy, too; with most drivers each of them is looked at for that.
         """
         from layerstore import usage
 
-        return usage.disk_usage(self._parts.database, self._layers, self._images, self._containers, on_disk=on_disk)
+        return usage.disk_usage(
+            self._parts.database, self._layers, self.blobs, self._images, self._containers, on_disk=on_disk
+        )
 
     def info(self) -> Info:
         """What there is, how it is kept, and on what kind of host."""

@@ -1,4 +1,4 @@
-"""What takes the room: images with what they share, containers, layers. It is counted, and nothing is removed here."""
+"""What takes the room: images with what they share, containers, layers, blobs. It is counted, nothing is removed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from layerstore.blobs import Blobs, Remains
 from layerstore.containers import Container, Containers
 from layerstore.database import Database
 from layerstore.digest import ChainID, DiffID
@@ -65,6 +66,7 @@ class DiskUsage:
     images: tuple[ImageUsage, ...]
     containers: tuple[ContainerUsage, ...]
     layers: tuple[LayerUsage, ...]
+    blobs: Remains
 
     @property
     def images_size(self) -> int:
@@ -98,7 +100,7 @@ class DiskUsage:
 
 
 def disk_usage(
-    database: Database, layers: Layers, images: Images, containers: Containers, *, on_disk: bool
+    database: Database, layers: Layers, blobs: Blobs, images: Images, containers: Containers, *, on_disk: bool
 ) -> DiskUsage:
     """See `Store.disk_usage`."""
     with database.read() as tx:
@@ -132,6 +134,7 @@ def disk_usage(
             )
             for chain, kept in sorted(once.values(), key=lambda pair: (-pair[1].size, pair[1].diff_id))
         ),
+        blobs=blobs.remains(),
     )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from blobs.conftest import GZIP_TYPE, GZIPPED, INDEX_TYPE, LAYER, MANIFEST_TYPE, manifest, name_of, read
@@ -342,3 +345,52 @@ class TestCheck:
         store.prune()
         assert self.kinds(store) == []
         assert files(data_root) == sorted([place.name, "README"])
+
+
+class TestRoom:
+    """What kept and partial blobs take is told."""
+
+    @pytest.mark.usefixtures("a_day_later")
+    def test_in_the_usage(self, blobs: Blobs, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as then:
+            then.setattr("time.time_ns", lambda: 0)
+            blobs.put(io.BytesIO(b"x" * 1000))
+        blobs.put(io.BytesIO(b"y" * 300))
+        partial = blobs.partial("ab" * 16)
+        assert partial is not None
+        with partial:
+            partial.append(b"z" * 8192)
+        found = store.disk_usage().blobs
+        assert (found.kept, found.kept_size, found.unneeded, found.unneeded_size) == (2, 1300, 1, 1000)
+        assert (found.partial, found.partial_size) == (1, 8192)
+        assert store.info().blobs == found
+
+    def test_by_the_command(self, blobs: Blobs, store: Store, tmp_path: Path) -> None:
+        config = tmp_path / "daemon.json"
+        roots = {"data-root": str(store.data_root), "exec-root": str(store.config.exec_root)}
+        config.write_text(json.dumps(roots))
+        run = [sys.executable, "-m", "layerstore.cli", "--config", config, "system", "df", "--format", "json"]
+        before = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+        assert [json.loads(line)["Type"] for line in before.splitlines()] == ["Images", "Containers"]
+        blobs.put(io.BytesIO(b"x" * 1000))
+        after = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()[2:]
+        assert [json.loads(line) for line in after] == [
+            {"Type": "Kept blobs", "TotalCount": "1", "Active": "1", "Size": "1kB", "Reclaimable": "0B (0%)"}
+        ]
+
+
+def test_a_conversion_keeps_them(store: Store, blobs: Blobs, add: Adder) -> None:
+    add(LAYER, name="x")
+    blobs.put(io.BytesIO(GZIPPED))
+    blobs.remember(None, KNOWN, [("docker.io", "a/b")])
+    kept = blobs.put_manifest(MANIFEST_TYPE, b"{}")
+    config = store.config
+    store.close()
+    layerstore.migrate("vfs", config=config)
+    with layerstore.open(config=evolve(config, storage_driver="vfs")) as converted:
+        assert converted.blobs.forms_of(KNOWN.diff_id) == [KNOWN]
+        assert converted.blobs.places(KNOWN.digest, "docker.io") == ["a/b"]
+        assert converted.blobs.manifest(kept.digest) == kept
+        assert read(converted.blobs, name_of(GZIPPED)) == GZIPPED
+        assert read(converted.blobs, name_of(LAYER)) == LAYER
+        assert converted.check(content=True) == []

@@ -38,12 +38,14 @@ __all__ = ["Blobs", "Remains"]
 class Remains:
     """What lies on the disk: kept blobs, and partial downloads and uploads; each as a number and bytes.
 
-    `unneeded` are the bytes of the kept ones that nothing refers to.
+    `unneeded` are those of the kept ones to which nothing refers: `prune` removes them. With `all_images=True` it
+    removes the partial ones that nobody has open, too.
     """
 
     kept: int = 0
     kept_size: int = 0
     unneeded: int = 0
+    unneeded_size: int = 0
     partial: int = 0
     partial_size: int = 0
 
@@ -313,6 +315,7 @@ class Blobs:
         return Remains(
             len(sizes),
             sum(sizes.values()),
+            len(unneeded),
             sum(sizes[digest] for digest in unneeded),
             len(self._partials.names()),
             self._partials.total(),

@@ -112,6 +112,16 @@ def _kinds(usage: DiskUsage) -> Iterator[Kind]:
         usage.containers_size,
         usage.containers_reclaimable,
     )
+    yield from _blobs(usage)
+
+
+def _blobs(usage: DiskUsage) -> Iterator[Kind]:
+    """Nothing of a store that has none: docker's table knows no such kind."""
+    found = usage.blobs
+    if found.kept:
+        yield Kind("Kept blobs", found.kept, found.kept - found.unneeded, found.kept_size, found.unneeded_size)
+    if found.partial:
+        yield Kind("Partial blobs", found.partial, 0, found.partial_size, found.partial_size)
 
 
 def _verbose(usage: DiskUsage) -> Iterator[str]:
@@ -122,6 +132,9 @@ def _verbose(usage: DiskUsage) -> Iterator[str]:
     yield from rows(usage.containers, _CONTAINER_COLUMNS, table, _usual(_CONTAINER_COLUMNS, "CreatedAt"))
     yield from ("", "Layers space usage:", "")
     yield from rows(usage.layers, _LAYER_COLUMNS, table, _usual(_LAYER_COLUMNS))
+    if blobs := list(_blobs(usage)):
+        yield from ("", "Blobs space usage:", "")
+        yield from rows(blobs, _KIND_COLUMNS, table, _usual(_KIND_COLUMNS))
 
 
 def _object(usage: DiskUsage) -> dict[str, object]:
@@ -130,4 +143,5 @@ def _object(usage: DiskUsage) -> dict[str, object]:
         "Images": [Row(_IMAGE_COLUMNS, line) for line in usage.images],
         "Containers": [Row(_CONTAINER_COLUMNS, line) for line in usage.containers],
         "Layers": [Row(_LAYER_COLUMNS, line) for line in usage.layers],
+        "Blobs": [Row(_KIND_COLUMNS, line) for line in _blobs(usage)],
     }

@@ -53,6 +53,8 @@ def _info_facts(info: Info) -> dict[str, object]:
         "ContainersStopped": info.containers - info.mounted,
         "Images": info.images,
         "Layers": info.layers,
+        "KeptBlobs": info.blobs.kept,
+        "PartialBlobs": info.blobs.partial,
         "Driver": info.driver,
         "DriverStatus": [list(pair) for pair in info.driver_status],
         "DriverRefusals": [list(pair) for pair in info.refusals],
@@ -78,6 +80,9 @@ def _info_lines(info: Info) -> Iterator[str]:
     yield f" Unmounted: {info.containers - info.mounted}"
     yield f"Images: {info.images}"
     yield f"Layers: {info.layers}"
+    if info.blobs.kept or info.blobs.partial:
+        yield f"Kept blobs: {info.blobs.kept} ({units.size(info.blobs.kept_size)})"
+        yield f"Partial blobs: {info.blobs.partial} ({units.size(info.blobs.partial_size)})"
     yield f"Layerstore Version: {info.version}"
     yield f"Storage Driver: {info.driver}"
     for name, value in info.driver_status:
