@@ -101,19 +101,29 @@ class _Telling:
 
 
 class Verified:
-    """The bytes of a blob from somewhere else. At their end it is certain that they were right."""
+    """The bytes of a blob from somewhere else. Its last byte is given only if all of them are right."""
 
     def __init__(self, descriptor: Descriptor, open: Callable[[], Source]) -> None:
         self._descriptor = descriptor
         self._hash = hashlib.sha256()
+        self._left = descriptor.size
         self._source = open()
+        if not self._left:
+            self._check()
 
     def readinto(self, buffer: memoryview, /) -> int:
-        count = self._source.readinto(buffer) or 0
+        if not self._left:
+            return 0
+        count = self._source.readinto(buffer[: self._left]) or 0
         self._hash.update(buffer[:count])
-        if not count and (actual := f"sha256:{self._hash.hexdigest()}") != self._descriptor.digest:
-            raise DigestMismatch("the blob", expected=self._descriptor.digest, actual=actual)
+        self._left -= count
+        if not self._left or not count:
+            self._check()
         return count
+
+    def _check(self) -> None:
+        if (actual := f"sha256:{self._hash.hexdigest()}") != self._descriptor.digest:
+            raise DigestMismatch("the blob", expected=self._descriptor.digest, actual=actual)
 
     def close(self) -> None:
         self._source.close()
