@@ -32,6 +32,11 @@ class Asking(Http):
             self.endpoint(host), method, target, access=access, headers={"Accept": f"{INDEX}, {MANIFEST_TYPE}"}
         )
 
+    def status(self, host: str, target: str = MANIFEST, access: Sequence[Access] = PULL) -> int:
+        """How it answers."""
+        with self.get(host, target, access) as reply:
+            return reply.status
+
     def endpoint(self, host: str) -> Endpoint:
         """Where that registry is."""
         return endpoints(self.settings, host)[-1]

@@ -54,7 +54,7 @@ def scopes(seen: Seen) -> list[str]:
 def test_a_public_image_is_pulled_with_an_anonymous_token(
     guarded: Quirks, tokens: TokenService, client: Asking
 ) -> None:
-    assert client.get(guarded.host).status == 200
+    assert client.status(guarded.host) == 200
 
     [asked] = tokens.asked()
     assert (asked.method, asked.authorization, scopes(asked)) == ("GET", None, ["repository:team/app:pull"])
@@ -105,7 +105,7 @@ def test_credentials_go_to_the_token_service_and_nowhere_else(
 ) -> None:
     credential_files.know(guarded.host, USER, PASSWORD)
 
-    assert client.get(guarded.host, access=PUSH).status == 200
+    assert client.status(guarded.host, access=PUSH) == 200
 
     [asked] = tokens.asked()
     assert asked.authorization == "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -117,7 +117,7 @@ def test_a_challenge_without_a_scope_gets_ours(guarded: Quirks, tokens: TokenSer
     """As Artifactory's, and that of `GET /v2/`."""
     guarded.scope_in_challenge = False
 
-    assert client.get(guarded.host).status == 200
+    assert client.status(guarded.host) == 200
     assert [scopes(seen) for seen in tokens.asked()] == [["repository:team/app:pull"]]
 
 
@@ -149,7 +149,7 @@ def test_a_scope_that_only_the_registry_knows_of_is_added(
 def test_a_token_has_either_name(guarded: Quirks, tokens: TokenService, client: Asking, name: str) -> None:
     tokens.field = name
 
-    assert client.get(guarded.host).status == 200
+    assert client.status(guarded.host) == 200
 
 
 def test_a_token_is_renewed_before_it_ends(guarded: Quirks, tokens: TokenService, client: Asking) -> None:
@@ -168,7 +168,7 @@ def test_a_token_that_ends_earlier_than_was_said_is_renewed(
     client.get(guarded.host).close()
     tokens.revoke()
 
-    assert client.get(guarded.host).status == 200
+    assert client.status(guarded.host) == 200
     assert len(tokens.asked()) == 2
 
 
@@ -250,7 +250,7 @@ def test_a_token_service_that_is_tired_is_asked_again(guarded: Quirks, tokens: T
 
     tokens.answer = tired  # type: ignore[method-assign]
 
-    assert client.get(guarded.host).status == 200
+    assert client.status(guarded.host) == 200
 
 
 def test_a_wrong_password_is_said_to_be_one(
@@ -296,7 +296,7 @@ def identity(guarded: Quirks, tokens: TokenService, credential_files: Credential
 
 
 def test_an_identity_token_is_posted(guarded: Quirks, tokens: TokenService, client: Asking, identity: str) -> None:
-    assert client.get(guarded.host, access=PUSH).status == 200
+    assert client.status(guarded.host, access=PUSH) == 200
 
     [asked] = tokens.asked()
     assert asked.method == "POST"
@@ -322,7 +322,7 @@ def test_where_there_is_no_post_it_is_the_password(
         usual = tokens.answer
         tokens.answer = lambda seen: Answer(404) if seen.method == "POST" else usual(seen)  # type: ignore[method-assign]
 
-    assert client.get(guarded.host, access=PUSH).status == 200
+    assert client.status(guarded.host, access=PUSH) == 200
     assert [seen.method for seen in tokens.asked()] == ["POST", "GET"]
 
 
@@ -362,7 +362,7 @@ def test_a_token_of_a_helper_is_an_identity_token(
     credential_files.helper("acr", """echo '{"Username": "<token>", "Secret": "r3fresh"}'""")
     credential_files.write({"credHelpers": {guarded.host: "acr"}})
 
-    assert client.get(guarded.host, access=PUSH).status == 200
+    assert client.status(guarded.host, access=PUSH) == 200
     assert "refresh_token=r3fresh" in tokens.asked()[0].body.decode()
 
 
@@ -372,7 +372,7 @@ def test_a_registry_token_is_used_as_it_is(
     tokens.issued["ready"] = (time.time() + 60, [{"name": "team/app", "actions": ["pull"]}])
     credential_files.write({"auths": {guarded.host: {"registrytoken": "ready"}}})
 
-    assert client.get(guarded.host).status == 200
+    assert client.status(guarded.host) == 200
     assert tokens.asked() == []
 
 
@@ -383,7 +383,7 @@ def test_a_password_goes_with_every_request(private: Quirks, client: Asking, cre
     credential_files.know(private.host, USER, PASSWORD)
 
     for _ in range(3):
-        assert client.get(private.host).status == 200
+        assert client.status(private.host) == 200
     assert [seen.status for seen in private.asked()] == [401, 200, 200, 200]
 
 
@@ -407,7 +407,7 @@ def test_tokens_go_before_passwords(guarded: Quirks, tokens: TokenService, clien
     both = f'Basic realm="a, Bearer b", Bearer realm="{tokens.url}/token",service="x"'
     guarded.spoil("GET", "manifests", lambda seen, answer: Answer(401, {"WWW-Authenticate": both}), times=1)
 
-    assert client.get(guarded.host).status == 200
+    assert client.status(guarded.host) == 200
     assert len(tokens.asked()) == 1
 
 
@@ -449,7 +449,7 @@ def test_a_redirect_on_the_same_host_is_no_other_host(
     private.put_manifest("team/app", "other", {"schemaVersion": 2})
     private.spoil("GET", "latest", act.moved("/v2/team/app/manifests/other"))
 
-    assert client.get(private.host).status == 200
+    assert client.status(private.host) == 200
 
 
 def test_tokens_follow_no_redirect(

@@ -211,14 +211,8 @@ class Connections:
             options["ssl_context"] = tls_context(self._settings, host, verify=verify)
             if not verify:
                 options |= {"cert_reqs": "CERT_NONE", "assert_hostname": False}
-        manager: urllib3.PoolManager
         proxy = proxy_for(self._settings.proxies, url)
-        if proxy is None:
-            manager = urllib3.PoolManager(**options)
-        elif urlsplit(proxy).scheme.startswith("socks"):
-            manager = _socks(proxy, options)
-        else:
-            manager = _proxied(proxy, options)
+        manager = urllib3.PoolManager(**options) if proxy is None else _proxied(proxy, options)
         manager.pool_classes_by_scheme = self._pools[verify]
         return manager
 
@@ -226,25 +220,29 @@ class Connections:
 def _proxied(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
     from urllib.parse import unquote
 
-    parts = urlsplit(proxy)
-    headers = None
-    if parts.username is not None:
-        account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = urllib3.make_headers(proxy_basic_auth=account)
+    if proxy.startswith("socks"):
+        return _socks(proxy, options)
     try:
+        parts = urlsplit(proxy)
+        headers = None
+        if parts.username is not None:
+            account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            headers = urllib3.make_headers(proxy_basic_auth=account)
         return urllib3.ProxyManager(without_secrets(proxy), proxy_headers=headers, **options)
     except (ValueError, urllib3.exceptions.HTTPError):
         raise _bad_proxy(proxy) from None
 
 
 def _socks(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
-    try:
-        from urllib3.contrib.socks import SOCKSProxyManager
-    except ImportError:
+    from importlib.util import find_spec
+
+    if find_spec("socks") is None:
         raise RegistryError(
             f"the proxy {without_secrets(proxy)} needs the package PySocks, which is not installed",
             remedy="Install it with: pip install pysocks",
-        ) from None
+        )
+    from urllib3.contrib.socks import SOCKSProxyManager
+
     try:
         return SOCKSProxyManager(proxy, **options)
     except (ValueError, urllib3.exceptions.HTTPError):

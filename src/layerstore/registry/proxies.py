@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from layerstore.config import Proxies
+from layerstore.registry.words import printable
 
 __all__ = ["proxy_for", "without_secrets"]
 
@@ -33,8 +34,8 @@ def proxy_for(proxies: Proxies, url: str) -> str | None:
 
 def without_secrets(proxy: str) -> str:
     """The URL of a proxy, fit for a message: without its user and password."""
-    parts = urlsplit(proxy)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    scheme, _, rest = proxy.partition("://")
+    return printable(f"{scheme}://{rest.rpartition('@')[2].partition('/')[0]}")
 
 
 def _environment(name: str) -> str | None:

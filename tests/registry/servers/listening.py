@@ -192,11 +192,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.request.settimeout(5)
             self.request = self.owner._tls.wrap_socket(self.request, server_side=True)
             self.request.settimeout(None)
+            self.owner._went(self.raw_socket)
+            self.owner._open.add(self.request)
         super().setup()
 
     def finish(self) -> None:
-        self.owner._went(self.raw_socket)
+        self.owner._went(self.request)
         super().finish()
+        if self.owner._tls is not None:
+            self.request.close()  # the server closes what it was, before it was wrapped
 
     def log_message(self, *_: object) -> None:
         """Nothing: what a test wants to know is in `requests`."""
