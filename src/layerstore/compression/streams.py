@@ -20,6 +20,7 @@ from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidArchive
 
 if TYPE_CHECKING:
+    from layerstore.compression.recipes import Taster
     from layerstore.tar import Readable
 
 _INPUT: Final = 128 << 10
@@ -49,13 +50,14 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def open_stream(raw: Readable | BinaryIO, *, expect: Digest | None = None) -> Stream:
+def open_stream(raw: Readable | BinaryIO, *, expect: Digest | None = None, taster: Taster | None = None) -> Stream:
     """What `raw` holds, inflated if it is compressed. `raw` is read to its end, and stays open.
 
     `expect` is the digest of the bytes of `raw`. Whoever reads to the end knows that it was right; else the last
-    `readinto` raises `DigestMismatch`. Damaged and truncated data raise `InvalidArchive`.
+    `readinto` raises `DigestMismatch`. Damaged and truncated data raise `InvalidArchive`. `taster` is given what comes
+    in and, if it is compressed, what goes out.
     """
-    source = _Source(raw, expect)
+    source = _Source(raw, expect, taster)
     head = bytearray(HEAD)
     filled = 0
     while filled < HEAD and (count := source.fetch(memoryview(head)[filled:])):
@@ -87,8 +89,9 @@ class Stream(ABC):
 class _Source:
     """The bytes as they come in, hashed if their digest is to be checked. `begin`: what was read ahead."""
 
-    def __init__(self, raw: Any, expect: Digest | None) -> None:
+    def __init__(self, raw: Any, expect: Digest | None, taster: Taster | None) -> None:
         self.begin = b""
+        self.taster = taster
         self._raw = raw
         self._expect = expect
         self._hash = None if expect is None else hashlib.sha256()
@@ -101,8 +104,11 @@ class _Source:
         count: int = self._raw.readinto(buffer)
         if not count:
             self._ended = True
-        elif self._hash is not None:
+            return 0
+        if self._hash is not None:
             self._hash.update(buffer[:count])
+        if self.taster is not None:
+            self.taster.blob(buffer[:count])
         return count
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -162,6 +168,8 @@ class _Inflated(Stream):
         count = min(len(self._piece), len(buffer))
         buffer[:count] = self._piece[:count]
         self._piece = self._piece[count:]
+        if self._source.taster is not None:
+            self._source.taster.tar(buffer[:count])
         return count
 
     def close(self, *, wait: bool = False) -> None:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from attrs import frozen
 
+from layerstore.blobs import KnownBlob
 from layerstore.compression import open_stream
+from layerstore.compression.recipes import Taster
 from layerstore.digest import DiffID, Digest, short
 from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, NotFound
 
@@ -85,8 +87,9 @@ class Fetching:
         keep: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self.verified: list[Blob] = []
+        self.verified: list[KnownBlob] = []
         """Those that were read to their end, and hold what the image's config says."""
+        self._tasters: dict[Digest, Taster] = {}
         self._source = source
         self._blobs = blobs
         self._title = title
@@ -243,7 +246,10 @@ class Fetching:
                 raw = _Following(self._begin(blob))
         opened.callback(raw.close)
         # A plain blob's digest is its DiffID, which is verified in any case: once is enough.
-        return opened.enter_context(open_stream(raw, expect=None if blob.is_plain else blob.digest))
+        if blob.is_plain:
+            return opened.enter_context(open_stream(raw))
+        taster = self._tasters[blob.digest] = Taster()
+        return opened.enter_context(open_stream(raw, expect=blob.digest, taster=taster))
 
     def _explained(self, blob: Blob, error: InvalidArchive) -> InvalidArchive:
         title = f"blob {blob.digest} of {self._title}"
@@ -258,8 +264,12 @@ class Fetching:
         fetch = self._fetches.get(blob.digest)
         if self._keep and fetch is not None and (partial := fetch.taken()) is not None:
             self._blobs.put_partial(partial, blob.digest, is_verified=True)
+        taster = self._tasters.pop(blob.digest, None)
+        recipe = None if taster is None else taster.recipe()
+        is_proved = taster is not None and taster.is_certain and recipe is not None
+        known = KnownBlob(blob.digest, blob.diff_id, blob.size, blob.media_type, recipe, is_proved)
         with self._lock:
-            self.verified.append(blob)
+            self.verified.append(known)
 
 
 class _Fetch:

@@ -232,14 +232,13 @@ class Puller:
     # --- what is remembered of it ---
 
     def _remember(
-        self, name: Reference, chosen: _Chosen, verified: Sequence[Blob], tx: Transaction, image: ImageID
+        self, name: Reference, chosen: _Chosen, verified: Sequence[KnownBlob], tx: Transaction, image: ImageID
     ) -> None:
         place = (name.domain, name.path)
         self._images.pin(tx, image, name.name, chosen.digest)
         for document in chosen.documents:
             self._blobs.put_manifest(document.media_type, document.data, images=[image], tx=tx)
-        for blob in verified:
-            known = KnownBlob(blob.digest, blob.diff_id, blob.size, blob.media_type)
+        for known in verified:
             self._blobs.remember(tx, known)
         seen = [chosen.config.digest, *(layer.digest for layer in chosen.layers)]
         self._blobs.saw(tx, dict.fromkeys(seen), *place)
