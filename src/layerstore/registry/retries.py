@@ -22,7 +22,7 @@ PASSING: Final = (408, 500, 502, 503, 504)
 
 _LONGEST: Final = 30 * 86_400.0
 _WARNING = re.compile(r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
-_LIMIT = re.compile(r"\s*(\d{1,9})\s*(?:;.*?\bw=(\d{1,9}))?")
+_LIMIT = re.compile(r"\s*([0-9]{1,9})\s*(?:;.*?\bw=([0-9]{1,9}))?")
 
 
 @frozen
@@ -51,7 +51,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     if not text:
         return None
     seconds: float | None = None
-    if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", text):
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text):
         seconds = float(text)
     else:
         try:

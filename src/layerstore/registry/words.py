@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,7 +24,8 @@ class Complaint:
 def printable(text: object, longest: int = _LONGEST) -> str:
     """`text` on one line, fit for a terminal, and cut where it is too long to be read."""
     line = " ".join(str(text)[: 4 * longest].split())
-    shown = "".join(char if _is_harmless(char) else char.encode("unicode_escape").decode() for char in line)
+    # That leaves out control characters, and those that turn the direction of what follows.
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
@@ -63,8 +63,3 @@ def _told(entry: dict[str, object]) -> str:
 
 def _text(value: object) -> str:
     return printable(value) if isinstance(value, str | int | float) else ""
-
-
-def _is_harmless(char: str) -> bool:
-    """Neither a control character nor one that turns the direction of what follows."""
-    return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
