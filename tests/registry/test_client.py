@@ -20,7 +20,7 @@ from support import images
 from .reading import all_of, noise
 from .servers import memory
 from .servers.debian import DockerRegistry
-from .servers.quirks import Quirks, body, cut, headers, html, length, more, moved, status
+from .servers.quirks import Quirks, body, cut, headers, html, length, more, moved, reset, status
 from .servers.tokens import TokenService
 
 LAYERS = [images.layer(images.file("a", "one")), images.layer(images.file("b", b"two" * 1000))]
@@ -121,6 +121,24 @@ def test_referrers_are_found_by_their_tag_where_there_is_no_api(
     assert there.manifest(pushed.digest.replace(":", "-")).is_index
     there.put_manifest("again", sbom)
     assert there.referrers(pushed.digest) == listed
+
+
+def test_a_manifest_may_be_written_again(quirks: Quirks, opened: Callable[..., Repository]) -> None:
+    quirks.spoil("PUT", "/manifests/", reset(), times=1)
+    quirks.spoil("PUT", "/manifests/", status(502), times=1, after=1)
+    push_image(opened(quirks, actions=BOTH))
+    assert [seen.status for seen in quirks.asked("PUT", "/manifests/")] == [201, 502, 201]
+
+
+def test_a_manifest_without_its_blobs_is_refused_by_the_registry(
+    docker_registry: DockerRegistry, opened: Callable[..., Repository], repository: str
+) -> None:
+    missing = {"mediaType": memory.CONFIG, "digest": "sha256:" + "0" * 64, "size": 5}
+    content = {"schemaVersion": 2, "mediaType": memory.MANIFEST, "config": missing, "layers": []}
+    with pytest.raises(RegistryError, match=rf"writing the manifest of .*{repository}:1.*BLOB_UNKNOWN"):
+        opened(docker_registry, repository, actions=BOTH).put_manifest(
+            "1", Manifest.of(memory.MANIFEST, json.dumps(content).encode())
+        )
 
 
 # --- manifests ---

@@ -146,6 +146,17 @@ def test_a_refused_mount_is_no_failure(quirks: Quirks, there: Repository, code: 
     assert there.upload(NAME, Body.of(DATA), mount_from=["c/d"]) is Sent.SENT
 
 
+def test_a_mount_asks_for_the_right_to_read_its_source(quirks: Quirks, there: Repository, tokens: TokenService) -> None:
+    tokens.anonymous = BOTH
+    quirks.tokens, quirks.scope_in_challenge = tokens, False
+    quirks.put_blob("c/d", DATA)
+    assert there.upload(NAME, Body(len(DATA), never), mount_from=["c/d"]) is Sent.MOUNTED
+    # A token service may give nothing at all where it does not give all.
+    tokens.refused.add("e/f")
+    quirks.blobs.clear()
+    assert there.upload(NAME, Body.of(DATA), mount_from=["e/f"]) is Sent.SENT
+
+
 # --- too large ---
 
 
@@ -230,6 +241,19 @@ def test_the_registry_says_where_chunks_go_on(quirks: Quirks, there: Repository,
     quirks.spoil("PATCH", UPLOADS, headers(Range="0-49999"), times=1)
     assert there.upload(NAME, Body.of(DATA)) is Sent.SENT
     assert methods(quirks) == ["POST", "PATCH", "PATCH", "GET", "PATCH", "PATCH", "PATCH", "PUT"]
+    # 0-0 is what docker-registry says where it has nothing.
+    quirks.behave()
+    quirks.blobs.clear()
+    quirks.forget()
+
+    def forgotten(seen: Seen, answer: Answer) -> Answer:
+        [content] = quirks.uploads.values()
+        content.clear()
+        return quirks._upload(202, "a/b", next(iter(quirks.uploads)))
+
+    quirks.spoil("PATCH", UPLOADS, forgotten, times=1)
+    assert there.upload(NAME, Body.of(DATA)) is Sent.SENT
+    assert methods(quirks) == ["POST", *["PATCH"] * 5, "PUT"]
     # One that never gets further is given up.
     quirks.behave()
     quirks.blobs.clear()
@@ -263,10 +287,11 @@ def test_a_wrong_digest_gets_one_more_session(quirks: Quirks, there: Repository)
     quirks.spoil("PUT", UPLOADS, status(400, "DIGEST_INVALID"), times=1)
     assert there.upload(NAME, Body.of(DATA)) is Sent.SENT
     assert len({seen.path for seen in quirks.asked("PUT")}) == 2
+    quirks.forget()
     with pytest.raises(RegistryError, match="DIGEST_INVALID") as caught:
         there.upload(Digest("sha256:" + "0" * 64), Body.of(DATA))
     assert "sending blob sha256:000" in str(caught.value)
-    assert methods(quirks)[-4:] == ["POST", "PUT"] * 2
+    assert methods(quirks) == ["POST", "PUT"] * 2
 
 
 def test_a_session_that_is_forgotten_is_begun_again(quirks: Quirks, there: Repository) -> None:

@@ -230,9 +230,7 @@ class _Upload:
         if at_once is None or self._is_at_once or at_once <= _LEAST_CHUNK:
             raise again.error
         self._chunk = CHUNK if self._chunk is None and at_once > CHUNK else at_once // 2
-        if again.is_said:
-            self._uploads.remember(self._chunk)
-        else:
+        if not again.is_said:
             self._failed(again.error)
 
     def _send(self, session: _Session) -> None:

@@ -261,8 +261,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_head(answer)
             if self.command != "HEAD":
                 for piece in _pieces(answer):
+                    seen.sent += len(piece)  # first: whoever has the last byte may look
                     self.wfile.write(piece)
-                    seen.sent += len(piece)
                     if answer.rate:
                         ending.wait(len(piece) / answer.rate)
                 if answer.stall is not None:

@@ -190,7 +190,7 @@ class Registry(Server):
     def _blobs_uploads(self, seen: Seen, name: str, session: str) -> Answer:
         if seen.method == "POST":
             mounted, source = seen.first("mount"), seen.first("from")
-            if self.mounts and mounted and source and (source, mounted) in self.blobs:
+            if self.mounts and mounted and source and (source, mounted) in self.blobs and self._reads(seen, source):
                 self.blobs[name, mounted] = self.blobs[source, mounted]
                 return Answer(201, {"Location": f"/v2/{name}/blobs/{mounted}", "Docker-Content-Digest": mounted})
             session = f"session{next(self._state)}"
@@ -216,6 +216,11 @@ class Registry(Server):
         del self.uploads[session]
         self.put_blob(name, bytes(content))
         return Answer(201, {"Location": f"/v2/{name}/blobs/{expected}", "Docker-Content-Digest": expected})
+
+    def _reads(self, seen: Seen, name: str) -> bool:
+        """May whoever asks read that repository, too?"""
+        token = (seen.authorization or "").removeprefix("Bearer ")
+        return self.tokens is None or self.tokens.allows(token, name, "pull")
 
     def _upload(self, status: int, name: str, session: str) -> Answer:
         """The state of an upload; each has a Location of its own, with a query that has to be kept."""

@@ -45,6 +45,8 @@ class TokenService(Server):
         self.oauth = True
         """Is there a POST at all?"""
         self.gives_refresh_tokens = True
+        self.refused: set[str] = set()
+        """Repositories for which there is no token, nor for what is asked for together with them."""
         self.issued: dict[str, tuple[float, list[dict[str, Any]]]] = {}
         """Token → until when, and what it is for."""
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -73,6 +75,8 @@ class TokenService(Server):
             return self._by_post(seen)
         if seen.method != "GET":
             return Answer(405)
+        if any(f":{name}:" in scope for name in self.refused for scope in seen.query.get("scope", [])):
+            return _refusal("DENIED", "requested access to the resource is denied")
         user = None
         if seen.authorization is not None:
             scheme, _, value = seen.authorization.partition(" ")
