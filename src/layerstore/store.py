@@ -5,7 +5,7 @@ How a store is opened, founded and put in order is in `opening`. What few comman
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
     from layerstore.reference import Reference
+    from layerstore.registry.mending import Mended
     from layerstore.registry.pull import Pulled
     from layerstore.registry.push import Pushed
     from layerstore.repositories import Repositories
@@ -192,18 +193,11 @@ class Store:
         """
         from layerstore import transfer
 
-        wanted = [images] if isinstance(images, Image | str) else list(images)
-        chosen: dict[str, Image] = {}
-        names: dict[str, list[str]] = {}
-        for ref in wanted:
-            image, tag = self._images.find(ref if isinstance(ref, str) else ref.id)
-            chosen[image.id] = image
-            given = [tag] if tag is not None else [reference.normalise(name) for name in image.tags]
-            names.setdefault(image.id, []).extend(name for name in given if name not in names.get(image.id, ()))
-        with self._images.lease(list(chosen.values())):
+        chosen, names = self._images.given([images] if isinstance(images, Image | str) else images)
+        with self._images.lease(chosen):
             transfer.save(
-                list(chosen.values()),
-                [names[image] for image in chosen],
+                chosen,
+                names,
                 target,
                 layers=self._layers,
                 format=format,
@@ -412,6 +406,17 @@ class Store:
             content=content,
             progress=progress,
         )
+
+    def mend(
+        self, layers: Iterable[str], *, remotes: Sequence[str] = (), progress: Progress | None = None
+    ) -> Iterator[Mended]:
+        """Fetch damaged layers (DiffIDs, as `check` tells them) anew, and put them in their places; one by one.
+
+        From blobs that are kept, from `remotes` and daemon.json's, and from registries. Each tells its own error.
+        """
+        from layerstore.registry.mending import mend
+
+        return mend(layers, self._images, self._layers, self.blobs, self.config, remotes, self.id, progress=progress)
 
     def prune(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -12,6 +12,7 @@ from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, format_option, show_object, show_rows
 
 if TYPE_CHECKING:
+    from layerstore import Store
     from layerstore.check import Problem
     from layerstore.info import Info
 
@@ -118,17 +119,41 @@ _PROBLEM_COLUMNS: Final[Mapping[str, Column[Problem]]] = {
 
 @click.command(cls=Command)
 @click.option("--content", is_flag=True, help="Read every file, too, and compare it with what was stored")
+@click.option(
+    "--repair", is_flag=True, help="Fetch damaged layers anew, from remotes and the registries they came from"
+)
+@click.option("--from", "remotes", multiple=True, metavar="REMOTE", help="With --repair: ask this remote first")
 @format_option(rows=True)
 @click.pass_obj
-def check_command(arguments: Arguments, *, content: bool, form: Form) -> int:
+def check_command(arguments: Arguments, *, content: bool, repair: bool, remotes: Sequence[str], form: Form) -> int:
     """Find what is missing, damaged or left over: a line each, and exit code 1.
 
-    A damaged layer is mended by loading its image again.
+    A damaged layer is mended by loading its image again, or by --repair. What else is wrong is told, and not repaired.
     """
+    if remotes and not repair:
+        raise click.UsageError("--from says where --repair looks: give both, or neither.")
     with arguments.open() as store:
         problems = store.check(content=content)
         if form.template is None and not form.is_table:
             output.lines(units.one_line(str(problem)) for problem in problems)
         else:
             show_rows(problems, _PROBLEM_COLUMNS, form, "{{.Kind}}\t{{.Layer}}\t{{.Path}}\t{{.Text}}")
+        if repair:
+            return 1 if _repair(store, problems, remotes) else 0
     return 1 if problems else 0
+
+
+def _repair(store: Store, problems: Sequence[Problem], remotes: Sequence[str]) -> int:
+    """Mend the layers among `problems`; how many of these are left."""
+    from layerstore.cli.progress import bars
+
+    mended: set[str] = set()
+    with bars("Fetching") as report:
+        damaged = [problem.layer for problem in problems if problem.layer]
+        for one in store.mend(damaged, remotes=remotes, progress=report):
+            if one.error is None:
+                mended.add(one.layer)
+                output.warn(f"{one.layer}: repaired from {one.source}")
+            else:
+                output.error(one.error)
+    return sum(problem.layer not in mended for problem in problems)

@@ -8,7 +8,7 @@ never guessed from their layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -161,6 +161,16 @@ class Images:
         with self._database.read() as tx:
             image, name = rows.resolve(tx, ref)
             return self._get(tx, image), None if name is None or "@" in name else name
+
+    def given(self, refs: Iterable[Image | str]) -> tuple[list[Image], list[list[str]]]:
+        """Images as somebody names them, each once; and their full names: those it was named by, else all it has."""
+        names: dict[Image, list[str]] = {}
+        for ref in refs:
+            image, tag = self.find(ref if isinstance(ref, str) else ref.id)
+            own = names.setdefault(image, [])
+            given = [tag] if tag is not None else [reference.normalise(name) for name in image.tags]
+            own.extend(name for name in given if name not in own)
+        return list(names), list(names.values())
 
     def those(self, tx: Transaction, images: Collection[ImageID]) -> dict[ImageID, Image]:
         """The images with these IDs, all of which there are."""

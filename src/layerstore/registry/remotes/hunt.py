@@ -124,6 +124,13 @@ class Hunt:
         """The remotes that have a blob, those first that this store should ask first."""
         return self._in_order(digest, [remote for remote, there in self._there() if digest in there])
 
+    def offers(self, digests: Sequence[Digest]) -> Iterator[tuple[Remote, Digest, int]]:
+        """Who says to have one of these: the remote, which, and its bytes. Those that come first are the first told."""
+        for digest in digests:
+            for remote, there in self._there():
+                if digest in there:
+                    yield remote, digest, there[digest]
+
     def _in_order(self, digest: Digest, remotes: Sequence[Remote]) -> list[Remote]:
         """Stores before others, so that these are spared; and not all of us ask the same store first."""
         mine = f"{self._remotes.store_id} {digest}"
