@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -57,17 +58,27 @@ class Registry:
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         reply = self._reply(environ)
-        size = len(reply.body) if reply.size is None else reply.size
-        headers = [*reply.headers, *_COMMON]
-        if reply.status not in (204, 304):
-            headers.append(("Content-Length", str(size)))
-        write = start_response(reply.line, headers)
-        if environ["REQUEST_METHOD"] == "HEAD" or not size:
-            return []
-        if reply.stream is None:
-            return [reply.body]
-        # What fails from here on breaks the connection: the client sees that it got too little.
-        reply.stream(lambda data: write(bytes(data)))
+        if reply.stream is None or not reply.size or environ["REQUEST_METHOD"] == "HEAD":
+            start_response(reply.line, _headers(reply))
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.body]
+        write = None
+
+        def send(data: memoryview) -> None:
+            nonlocal write
+            if write is None:
+                write = start_response(reply.line, _headers(reply))
+            write(bytes(data))
+
+        try:
+            reply.stream(send)
+        except LayerstoreError as error:
+            if write is not None:
+                _tell(error, environ)
+                # The client sees that it got too little.
+                raise ConnectionAbortedError(errno.ECONNABORTED, error.message) from error
+            failure = _failure(error, environ)
+            start_response(failure.line, _headers(failure))
+            return [failure.body]
         return []
 
     def _reply(self, environ: Mapping[str, Any]) -> Reply:
@@ -91,8 +102,7 @@ class Registry:
             # It was removed between two looks.
             return Refused(404, "BLOB_UNKNOWN", "it was removed this moment").reply
         except LayerstoreError as error:
-            print(f"layerstore: {error}", file=environ["wsgi.errors"], flush=True)
-            return Refused(507 if error.errno in FULL else 500, "UNKNOWN", error.message).reply
+            return _failure(error, environ)
         except OSError:
             raise  # the connection broke: nobody waits for an answer
         except Exception:
@@ -142,6 +152,23 @@ class Registry:
             answers = {method: answer for method, answer in answers.items() if method == "GET" and kind != "upload"}
         _require(request, *answers, *(["HEAD"] if "GET" in answers else []))
         return answers["GET" if request.method == "HEAD" else request.method]()
+
+
+def _headers(reply: Reply) -> list[tuple[str, str]]:
+    headers = [*reply.headers, *_COMMON]
+    if reply.status not in (204, 304):
+        headers.append(("Content-Length", str(len(reply.body) if reply.size is None else reply.size)))
+    return headers
+
+
+def _failure(error: LayerstoreError, environ: Mapping[str, Any]) -> Reply:
+    """The answer where the store failed, and a line for who runs the server."""
+    _tell(error, environ)
+    return Refused(507 if error.errno in FULL else 500, "UNKNOWN", error.message).reply
+
+
+def _tell(error: LayerstoreError, environ: Mapping[str, Any]) -> None:
+    print(f"layerstore: {error}", file=environ["wsgi.errors"], flush=True)
 
 
 def _require(request: Request, *methods: str) -> None:

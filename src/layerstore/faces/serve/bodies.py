@@ -6,6 +6,7 @@ give what has come, so that a client that is too slow is found out; nothing that
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from typing import Any, Final
@@ -106,4 +107,4 @@ class Body:
 
 
 def _broken(where: str) -> ConnectionError:
-    return ConnectionAbortedError(f"the request broke off {where}")
+    return ConnectionAbortedError(errno.ECONNABORTED, f"the request broke off {where}")

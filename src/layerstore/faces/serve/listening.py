@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Final
 
 from layerstore.errors import ConfigError
 
 DEFAULT: Final = "127.0.0.1:5000"
 
+_SIX: Final = r"[0-9a-fA-F:.]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(?:%[\w.-]+)?"
+_ADDRESS: Final = re.compile(
+    rf"(?P<bare>{_SIX})|(?:\[(?P<six>{_SIX})\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]{{1,5}}))?"
+)
+
 
 def parse(address: str) -> tuple[str, int]:
     """`HOST:PORT`, `[::1]:PORT`, `HOST` or `:PORT` (of this machine alone). Raises `ConfigError`."""
     default_host, _, default_port = DEFAULT.rpartition(":")
-    text = address.strip()
-    host, port = text, default_port
-    if not (text.endswith("]") or (text.count(":") > 1 and not text.startswith("["))):
-        before, colon, after = text.rpartition(":")
-        if colon:
-            host, port = before, after
-    host = host.removeprefix("[").removesuffix("]") or default_host
-    if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+    match = _ADDRESS.fullmatch(address.strip())
+    if match is None or int(match["port"] or default_port) >= 1 << 16:
         raise ConfigError(
             f"{address!r} is no address to listen on", remedy="Write HOST:PORT, as in 127.0.0.1:5000 or [::1]:5000."
         )
-    return host, int(port)
+    host = match["six"] or match["bare"] or match["host"] or default_host
+    return host, int(match["port"] or default_port)
 
 
 def require_safe(host: str, *, tls: bool, passwords: bool, insecure: bool) -> None:

@@ -6,6 +6,7 @@ is made by the thread that answers, so that a silent client keeps nobody else wa
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import sys
@@ -77,9 +78,7 @@ class Server:
         try:
             server.prepare()
         except OSError as error:
-            # cheroot tells of the last address that it tried, in words of its own.
-            number = error.errno or getattr(error.__cause__, "errno", None) or getattr(error.__context__, "errno", None)
-            raise _cannot_listen(host, port, number, str(error)) from error
+            raise _cannot_listen(host, port, error) from error
         self._thread = threading.Thread(target=server.serve, name="layerstore-serve", daemon=True)
         self._thread.start()
 
@@ -145,7 +144,7 @@ class _Server(wsgi.Server):
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002
         """What cheroot finds worth telling: only its own defects, for clients break off all the time."""
-        if traceback:
+        if traceback and not isinstance(sys.exc_info()[1], OSError):
             import traceback as traces
 
             print(f"layerstore: {msg}", file=sys.stderr)
@@ -249,9 +248,11 @@ def _no_password() -> str:
     raise ConfigError("the key is encrypted", remedy="Give a key without a password, in a file that only you may read.")
 
 
-def _cannot_listen(host: str, port: int, number: int | None, words: str) -> LayerstoreError:
-    if number is None:
-        return ConfigError(f"cannot listen on {host}:{port}: {words}", remedy="Name an address of this machine.")
+def _cannot_listen(host: str, port: int, error: OSError) -> LayerstoreError:
+    # cheroot tells of the last address that it tried, in words of its own.
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    if found is None:
+        return ConfigError(f"cannot listen on {host}:{port}: {error}", remedy="Name an address of this machine.")
     return KernelError(
-        "bind", number, detail=f"{host}:{port}", remedy="Choose another port, or an address of this machine."
+        "bind", int(found[1]), detail=f"{host}:{port}", remedy="Choose another port, or an address of this machine."
     )
