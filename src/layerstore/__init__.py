@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from typing import Any
 
+    from layerstore import registry as registry
     from layerstore.changes import Change, Changes, Kind
     from layerstore.check import Problem
     from layerstore.config import Config
@@ -112,6 +113,7 @@ __all__ = [
     "__version__",
     "migrate",
     "open",
+    "registry",
 ]
 
 _HOMES = {
@@ -136,7 +138,9 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     home = next((module for module, names in _HOMES.items() if name in names), "errors")
-    if name in ("migrate", "open"):
+    if name == "registry":  # a room of which more than one name is public
+        value = import_module("layerstore.registry")
+    elif name in ("migrate", "open"):
         value = getattr(import_module("layerstore.store"), f"{name}_store")
     else:
         value = getattr(import_module(f"layerstore.{home}"), name)
