@@ -19,7 +19,7 @@ from layerstore.blobs import Blobs
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
 from layerstore.digest import ChainID, DiffID
-from layerstore.errors import ConfigError, KernelError, NotFound
+from layerstore.errors import KernelError, NotFound
 from layerstore.images import Image, Loaded, Removal
 from layerstore.layers import LayerSource
 
@@ -163,8 +163,15 @@ class Store:
         a name comes under that name alone. `names`: call the image so, and not as the archive does; there must be one
         image then, or `only` must choose one. `platform` (`linux/arm64`) chooses where an image is there for several.
 
+        `docker://NAME` is an image of a registry: it is pulled (`pull`), under its name or under `names`.
+
         Raises `InvalidArchive`, `NotFound` and `Ambiguous`, and leaves the store as it was.
         """
+        if isinstance(source, str) and source.startswith("docker://"):
+            from layerstore.registry.pull import load
+
+            parts = (self._images, self.blobs)
+            return [load(source, self.config, *parts, only=only, names=names, platform=platform, progress=progress)]
         from layerstore import transfer
 
         return transfer.load(
@@ -268,13 +275,10 @@ class Store:
         Raises `NotFound`, `RegistryError` with all that derive from it, `InvalidArchive`, `DigestMismatch`, and leaves
         the store as it was.
         """
-        from layerstore.registry.pull import pulling
+        from layerstore.registry.pull import pull
 
-        wanted = reference.parse(name)
-        with pulling(
-            self.config, self._images, self.blobs, platform=platform, progress=progress, begun=begun, told=told
-        ) as puller:
-            return puller.pull(wanted)
+        parts = (self._images, self.blobs)
+        return pull(name, self.config, *parts, platform=platform, progress=progress, begun=begun, told=told)
 
     def pull_all(
         self,
@@ -286,15 +290,10 @@ class Store:
         told: Callable[[str], None] | None = None,
     ) -> Iterator[Pulled]:
         """Pull all tags of a repository, one after the other: see `pull`."""
-        from layerstore.registry.pull import pulling
+        from layerstore.registry.pull import pull_all
 
-        wanted = reference.parse(name)
-        if wanted.tag is not None or wanted.digest is not None:
-            raise ConfigError(f"{name} is one image, not all of a repository", remedy="Leave tag and digest out.")
-        with pulling(
-            self.config, self._images, self.blobs, platform=platform, progress=progress, begun=begun, told=told
-        ) as puller:
-            yield from puller.pull_all(wanted)
+        parts = (self._images, self.blobs)
+        return pull_all(name, self.config, *parts, platform=platform, progress=progress, begun=begun, told=told)
 
     def import_tar(
         self,

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from attrs import evolve, field, fields, frozen
 
-from layerstore import manifests, platforms
+from layerstore import manifests, platforms, reference
 from layerstore.blobs import Blobs, KnownBlob
 from layerstore.digest import Digest, ImageID
-from layerstore.errors import InvalidArchive, NotFound, UnsupportedMediaType
+from layerstore.errors import ConfigError, InvalidArchive, NotFound, UnsupportedMediaType
 from layerstore.images import Images, Loaded
 from layerstore.images import config as config_of
 from layerstore.layers import LayerSource, Progress
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from layerstore.database import Transaction
     from layerstore.registry.client import Repository
 
-__all__ = ["Pulled", "Puller", "pulling"]
+__all__ = ["Pulled", "Puller", "load", "pull", "pull_all", "pulling"]
 
 _NESTED: Final = 4
 """Indexes within indexes."""
@@ -157,7 +157,7 @@ class Puller:
         """The document that the name means."""
         known = self._images.meant_by(name.pinned or name.full)[0]
         if name.digest is not None:
-            kept = None if known is None else self._kept(name.digest)
+            kept = None if known is None else self._blobs.manifest(name.digest)
             return kept or repository.manifest(name.digest, expected=name.digest)
         tag = name.tag or DEFAULT_TAG
         if known is None:
@@ -169,15 +169,11 @@ class Puller:
 
     def _document(self, digest: Digest, repository: Repository, entry: Descriptor | None = None) -> Manifest:
         """A manifest or index: kept here, in the index itself, or in the registry."""
-        if (kept := self._kept(digest)) is not None:
+        if (kept := self._blobs.manifest(digest)) is not None:
             return kept
         if entry is not None and entry.data is not None:
             return Manifest(digest, entry.media_type, entry.data)
         return repository.manifest(digest, expected=digest)
-
-    def _kept(self, digest: Digest) -> Manifest | None:
-        kept = self._blobs.manifest(digest)
-        return None if kept is None else Manifest(kept.digest, kept.media_type, kept.data)
 
     def _best(self, index: Contents, title: str) -> Descriptor:
         """The entry of an index that is wanted. Raises `InvalidArchive` with the platforms that there are."""
@@ -242,6 +238,62 @@ class Puller:
             self._blobs.remember(tx, known)
         seen = [chosen.config.digest, *(layer.digest for layer in chosen.layers)]
         self._blobs.saw(tx, dict.fromkeys(seen), *place)
+
+
+def pull(
+    name: str,
+    config: Config,
+    images: Images,
+    blobs: Blobs,
+    *,
+    names: Sequence[str] | None = None,
+    platform: str | None = None,
+    progress: Progress | None = None,
+    begun: Callable[[Reference], object] | None = None,
+    told: Callable[[str], None] | None = None,
+) -> Pulled:
+    """See `Store.pull`. `names`: see `Puller.pull`."""
+    wanted = reference.parse(name)
+    with pulling(config, images, blobs, platform=platform, progress=progress, begun=begun, told=told) as puller:
+        return puller.pull(wanted, names)
+
+
+def pull_all(
+    name: str,
+    config: Config,
+    images: Images,
+    blobs: Blobs,
+    *,
+    platform: str | None = None,
+    progress: Progress | None = None,
+    begun: Callable[[Reference], object] | None = None,
+    told: Callable[[str], None] | None = None,
+) -> Iterator[Pulled]:
+    """See `Store.pull_all`."""
+    wanted = reference.parse(name)
+    if wanted.tag is not None or wanted.digest is not None:
+        raise ConfigError(f"{name} is one image, not all of a repository", remedy="Leave tag and digest out.")
+    with pulling(config, images, blobs, platform=platform, progress=progress, begun=begun, told=told) as puller:
+        yield from puller.pull_all(wanted)
+
+
+def load(
+    source: str,
+    config: Config,
+    images: Images,
+    blobs: Blobs,
+    *,
+    only: Sequence[str],
+    names: Sequence[str],
+    platform: str | None,
+    progress: Progress | None,
+) -> Pulled:
+    """The image of `docker://NAME`, which takes the place of an archive: see `Store.load`."""
+    if only:
+        raise ConfigError(f"{source} is one image: there is nothing to choose from it", remedy="Name the image alone.")
+    given = [reference.normalise(name) for name in names] or None
+    name = source.removeprefix("docker://")
+    return pull(name, config, images, blobs, names=given, platform=platform, progress=progress)
 
 
 @contextmanager
