@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,10 @@ def stores(backing: Callable[[str], Path]) -> Iterator[Callable[[], Store]]:
     """`stores()`: one more empty store."""
     with ExitStack() as opened:
         folder = backing("ext4")
-        count = iter(range(100))
+        numbers = count()
 
         def make_store() -> Store:
-            place = folder / f"store{next(count)}"
+            place = folder / f"store{next(numbers)}"
             settings = layerstore.Config(data_root=place, exec_root=place / "exec", storage_driver="overlay2")
             return opened.enter_context(layerstore.open(config=settings))
 
@@ -110,10 +111,10 @@ class Puller:
             found = hunt.find(WANTED, upstream, start=start)
             self.is_plain = found.is_plain
             buffer = memoryview(bytearray(1 << 18))
-            while count := found.reading.readinto(buffer):
-                self.data += buffer[:count]
+            while taken := found.reading.readinto(buffer):
+                self.data += buffer[:taken]
                 if not found.is_plain and self.partial is not None:
-                    self.partial.append(buffer[:count])
+                    self.partial.append(buffer[:taken])
             self.sources = getattr(found.reading, "sources", [])
             found.reading.close()
         finally:
@@ -212,20 +213,35 @@ def test_where_nobody_listens_nothing_is_waited_for(stores: Callable[[], Store],
     assert time.monotonic() - begin < 0.5
 
 
-def _cut(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield next(pieces)
+def _cut() -> Callable[[bytes], Iterator[bytes]]:
+    pieces = count()
+
+    def alter(data: bytes) -> Iterator[bytes]:
+        if next(pieces):
+            raise ConnectionAbortedError
+        yield data
+
+    return alter
 
 
-def _stalled(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield next(pieces)
-    time.sleep(1.5)
+def _stalled() -> Callable[[bytes], Iterator[bytes]]:
+    pieces = count()
+
+    def alter(data: bytes) -> Iterator[bytes]:
+        if next(pieces):
+            time.sleep(1)
+        yield data
+
+    return alter
 
 
-def _trickling(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    for piece in pieces:
-        for at in range(0, len(piece), 1000):
-            yield piece[at : at + 1000]
+def _trickling() -> Callable[[bytes], Iterator[bytes]]:
+    def alter(data: bytes) -> Iterator[bytes]:
+        for at in range(0, len(data), 1000):
+            yield data[at : at + 1000]
             time.sleep(0.05)
+
+    return alter
 
 
 @pytest.mark.parametrize("fault", [_cut, _stalled, _trickling])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from layerstore.errors import FULL, InvalidReference, LayerstoreError, NotFound, ReadOnlyStore
 from layerstore.faces.serve import listing, names, pulling
 from layerstore.faces.serve.messages import Refused, Reply, Request, of_json
+from layerstore.faces.serve.peers import Peers
 from layerstore.faces.serve.pushing import Pushing
 from layerstore.faces.serve.uploads import Limits, Uploads
 
@@ -25,6 +26,9 @@ _ROUTES: Final = tuple(
     for kind, pattern in (
         ("support", r"/v2/?"),
         ("catalog", r"/v2/_catalog"),
+        ("has", r"/v2/_layerstore/has"),
+        ("turn", r"/v2/_layerstore/turn"),
+        ("shared", r"/v2/_layerstore/blobs/([^/]+)"),
         ("manifest", r"/v2/(.+)/manifests/([^/]+)"),
         ("tags", r"/v2/(.+)/tags/list"),
         ("referrers", r"/v2/(.+)/referrers/([^/]+)"),
@@ -47,6 +51,7 @@ class Registry:
     ) -> None:
         limits = Limits() if limits is None else limits
         self._repositories = store.repositories
+        self._peers = Peers(store)
         self._uploads = Uploads(store.blobs, limits)
         self._pushing = Pushing(store.repositories, store.blobs, self._uploads, limits.manifest)
         self._read_only = read_only
@@ -117,6 +122,12 @@ class Registry:
         if kind in ("support", "catalog"):
             _require(request, "GET", "HEAD")
             return of_json({}) if kind == "support" else listing.catalog(self._repositories, request)
+        if kind in ("has", "turn"):
+            _require(request, "POST")
+            return self._peers.has(request) if kind == "has" else self._peers.turn(request)
+        if kind == "shared":
+            _require(request, "GET")
+            return self._peers.blob(match[1], request)
         name = names.repository(match[1], request)
         reply = self._of(kind, name, match[2] if match.re.groups > 1 else "", request)
         return reply if name.ns is None else reply.with_headers(("OCI-Namespace", name.ns))

@@ -62,40 +62,40 @@ class Answering:
         digest = _digest(asked.get("digest"))
         return {"from": self._turns.take(digest, store, lost=lost, gives=asked.get("gives") is True)}
 
-    def blob(self, digest: str, start: int, size: int) -> Callable[[], Iterator[bytes]] | None:
-        """What gives out a blob of `size` bytes from `start` on, also while it is being received; None: it is not here.
+    def blob(self, digest: str, size: int, start: int, end: int) -> Callable[[], Iterator[bytes]] | None:
+        """What gives out a part of a blob of `size` bytes, also while it is being received; None: it is not here.
 
         It may end too early.
         """
         wanted = _digest(digest)
-        if not 0 <= start < size < 1 << 62:
+        if not 0 <= start < end <= size < 1 << 62:
             raise BadQuestion("the range lies outside of the blob")
         deadline = time.monotonic() + BEGINS
         while True:
             if self._blobs.size(wanted) == size:
-                return lambda: self._whole(wanted, start, size)
+                return lambda: self._whole(wanted, start, end)
             growing = self._blobs.growing(wanted)
             if growing is not None:
-                return lambda: self._along(growing, start, size)
+                return lambda: self._along(growing, start, end)
             if time.monotonic() > deadline:
                 return None
             time.sleep(_POLL)
 
-    def _whole(self, digest: Digest, start: int, size: int) -> Iterator[bytes]:
+    def _whole(self, digest: Digest, start: int, end: int) -> Iterator[bytes]:
         from layerstore.layers.relay import relay
 
         # A reader that leaves early closes the iterator, and that ends the writing.
-        with relay(lambda write: self._blobs.write(digest, write, start=start, end=size)) as stream:
+        with relay(lambda write: self._blobs.write(digest, write, start=start, end=end)) as stream:
             while piece := stream.read(_PIECE):
                 yield piece
 
-    def _along(self, growing: Growing, start: int, size: int) -> Iterator[bytes]:
+    def _along(self, growing: Growing, start: int, end: int) -> Iterator[bytes]:
         buffer = memoryview(bytearray(_PIECE))
         with growing:
             came = time.monotonic()
-            while start < size:
+            while start < end:
                 is_given_up = growing.is_given_up
-                if count := growing.readinto(buffer[: size - start], start):
+                if count := growing.readinto(buffer[: end - start], start):
                     start += count
                     yield bytes(buffer[:count])
                     came = time.monotonic()
