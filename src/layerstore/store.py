@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from attrs import evolve
 
 from layerstore import config as configuration
-from layerstore import facts, opening, reference
+from layerstore import facts, opening
 from layerstore.blobs import Blobs
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
