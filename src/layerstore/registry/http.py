@@ -7,7 +7,7 @@ that it names; never along a redirect, and never to an upload's `Location` elsew
 from __future__ import annotations
 
 import io
-import platform
+import os
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Lock
 from types import TracebackType
@@ -37,7 +37,7 @@ _MOST_REDIRECTS: Final = 10
 _REPEATABLE: Final = ("GET", "HEAD", "DELETE")
 _WRONG_SCHEME: Final = (400, 497)
 """What servers of HTTPS answer to HTTP: Go's 400, nginx' 400 or 497."""
-_AGENT: Final = f"layerstore/{layerstore.__version__} (Linux; {platform.machine()})"
+_AGENT: Final = f"layerstore/{layerstore.__version__} (Linux; {os.uname().machine})"
 
 
 class Readable(Protocol):

@@ -97,7 +97,7 @@ class Reply:
         words = f"{doing}: {printable(self.registry)} {self._said(told, body)}"
         codes = {entry.code.upper() for entry in told}
         if self.status in (401, 403) or codes & {"UNAUTHORIZED", "DENIED"}:
-            return self._refused(words)
+            return self._refused(words, is_denied=self.status == 403 or "DENIED" in codes)
         if self.status == 429 or "TOOMANYREQUESTS" in codes:
             return self.limited(doing, retries.retry_after(self.headers))
         if self.status == 404:
@@ -175,15 +175,16 @@ class Reply:
         is_page = "html" in self.headers.get("Content-Type", "").lower() or body.lstrip()[:1] == b"<"
         return f"{words} with a web page: it may be no registry, or something in between answers" if is_page else words
 
-    def _refused(self, words: str) -> RegistryError:
-        if self.status == 403 and self.account is not None:
+    def _refused(self, words: str, *, is_denied: bool) -> RegistryError:
+        kind = Denied if is_denied else Unauthorized
+        if self.account is None:
+            return kind(words, remedy=f"Look whether the name is right, or log in: {self._login}", status=self.status)
+        if is_denied and self.status == 403:
             remedy = f"The account from {self.account} may not do that: ask who runs it, or log in as another."
-            return Denied(words, remedy=remedy, status=self.status)
-        if self.account is not None:
+        else:
             remedy = f"Look whether the name is right, and whether the account from {self.account} may do that."
-            return Unauthorized(words, remedy=f"{remedy} Or log in again: {self._login}", status=self.status)
-        kind = Denied if self.status == 403 else Unauthorized
-        return kind(words, remedy=f"Look whether the name is right, or log in: {self._login}", status=self.status)
+            remedy += f" Or log in again: {self._login}"
+        return kind(words, remedy=remedy, status=self.status)
 
     @property
     def _login_name(self) -> str:
