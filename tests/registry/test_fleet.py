@@ -106,19 +106,17 @@ class Puller:
         self.sources: list[str] = []
 
     def pull(self, upstream: Upstream, *, start: int = 0) -> bytes:
-        hunt = self.remotes.hunt([WANTED])
-        try:
-            found = hunt.find(WANTED, upstream, start=start)
-            self.is_plain = found.is_plain
+        with self.remotes.hunt([WANTED]) as hunt:
+            self.is_plain = start == 0 and hunt.has_plain(WANTED)
+            reading = hunt.plain(WANTED) if self.is_plain else hunt.chase(WANTED, upstream, start)
+            assert reading is not None
             buffer = memoryview(bytearray(1 << 18))
-            while taken := found.reading.readinto(buffer):
+            while taken := reading.readinto(buffer):
                 self.data += buffer[:taken]
-                if not found.is_plain and self.partial is not None:
+                if not self.is_plain and self.partial is not None:
                     self.partial.append(buffer[:taken])
-            self.sources = getattr(found.reading, "sources", [])
-            found.reading.close()
-        finally:
-            hunt.close()
+            self.sources = getattr(reading, "sources", [])
+            reading.close()
         return self.data
 
     def __enter__(self) -> Puller:

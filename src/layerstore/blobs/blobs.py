@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from layerstore import facts
 from layerstore.blobs import kept, links, rows
 from layerstore.blobs.kept import KeptFiles, Readable
 from layerstore.blobs.outgoing import Outgoing
@@ -60,6 +61,11 @@ class Blobs:
         self._partials = Partials(data_root / "partial")
         self._outgoing = Outgoing(database, layers, self._files, is_writable=is_writable)
         self._is_writable = is_writable
+
+    @property
+    def store_id(self) -> str:
+        """The ID of the store whose blobs they are."""
+        return facts.read(self._database)["id"]
 
     # --- which blob holds which layer ---
 

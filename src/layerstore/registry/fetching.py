@@ -25,6 +25,7 @@ from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, N
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs, Partial
     from layerstore.layers import Progress
+    from layerstore.registry.remotes import Chase, Hunt
     from layerstore.tar import Readable
 
 __all__ = ["Blob", "Fetching", "Rest"]
@@ -73,8 +74,9 @@ class Fetching:
     """The blobs of one image. A context manager: at its end nothing is fetched any more.
 
     `source` gives the bytes of a blob from an offset on; `title` is the repository, in errors. What came stays in
-    `partial/` until `finish`, for the image may fail yet, and the machine. `keep`: what was fetched and is right
-    becomes a kept blob.
+    `partial/` until `finish`, for the image may fail yet, and the machine; till then other stores may read it along.
+    `keep`: what was fetched and is right becomes a kept blob. `hunt` finds blobs elsewhere, before the registry is
+    asked; if what came from there is wrong, the registry gives it.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Fetching:
         at_once: int,
         keep: bool = False,
         progress: Progress | None = None,
+        hunt: Hunt | None = None,
     ) -> None:
         self.verified: list[KnownBlob] = []
         """Those that were read to their end, and hold what the image's config says."""
@@ -96,6 +99,8 @@ class Fetching:
         self._at_once = at_once
         self._keep = keep
         self._progress = progress
+        self._hunt = hunt
+        self._plain: set[Digest] = set()
         self._wrong: dict[Digest, InvalidArchive] = {}
         self._fetches: dict[Digest, _Fetch] = {}
         self._waiting: deque[_Fetch] = deque()
@@ -106,7 +111,10 @@ class Fetching:
         """Begin to fetch a blob, as soon as a thread is free."""
         if blob.data is not None or blob.digest in self._fetches or self._blobs.size(blob.digest) == blob.size:
             return
-        self._begin(blob)
+        if self._hunt is not None and self._hunt.has_plain(blob):
+            self._plain.add(blob.digest)
+        else:
+            self._begin(blob)
 
     def is_expected(self, blob: Blob) -> bool:
         """Was it to be fetched?"""
@@ -123,7 +131,8 @@ class Fetching:
                 yield self._open(blob, opened)
         except InvalidArchive as error:
             fetch = self._fetches.get(blob.digest)
-            is_old = fetch is None or bool(fetch.had)
+            self._plain.discard(blob.digest)
+            is_old = fetch is None or bool(fetch.had) or fetch.is_of_others()
             if fetch is not None:
                 fetch.fail(error)
                 fetch.throw_away()
@@ -133,14 +142,18 @@ class Fetching:
             if told is error:
                 raise
             raise told from error
-        self._verified(blob)
+        if blob.digest not in self._plain:  # of that only the DiffID is known to be right
+            self._verified(blob)
 
     @contextmanager
     def again(self, blob: Blob) -> Iterator[Readable]:
-        """The same, from its first byte, where what was there from before was wrong. Else the error once more."""
+        """The same, from the registry and its first byte, where what was wrong came from before, or from elsewhere.
+
+        Else the error once more.
+        """
         if (error := self._wrong.get(blob.digest)) is not None:
             raise error
-        self._begin(blob)
+        self._begin(blob, is_alone=True)
         with self.opened(blob) as stream:
             yield stream
 
@@ -169,8 +182,8 @@ class Fetching:
 
     # --- fetching ---
 
-    def _begin(self, blob: Blob) -> _Fetch:
-        fetch = self._fetches[blob.digest] = _Fetch(blob)
+    def _begin(self, blob: Blob, *, is_alone: bool = False) -> _Fetch:
+        fetch = self._fetches[blob.digest] = _Fetch(blob, is_alone=is_alone)
         with self._lock:
             self._waiting.append(fetch)
             if len(self._threads) < self._at_once:
@@ -199,7 +212,7 @@ class Fetching:
         blob = fetch.blob
         file = self._blobs.partial(blob.digest)
         if file is None:
-            fetch.give(lambda: self._source(blob, 0))
+            fetch.give(lambda: self._rest(fetch, 0))
             return
         if file.size > blob.size:
             file.truncate()
@@ -210,7 +223,7 @@ class Fetching:
         if file.size == blob.size:
             fetch.end()
             return
-        rest = self._source(blob, file.size)
+        rest = self._rest(fetch, file.size)
         try:
             while count := rest.readinto(buffer):
                 if fetch.failure is not None:
@@ -227,6 +240,13 @@ class Fetching:
         finally:
             rest.close()
 
+    def _rest(self, fetch: _Fetch, at: int) -> Rest:
+        upstream = functools.partial(self._source, fetch.blob)
+        if self._hunt is None or fetch.is_alone:
+            return upstream(at)
+        fetch.chase = self._hunt.chase(fetch.blob, upstream, at)
+        return fetch.chase
+
     def _tell(self, blob: Blob, done: int) -> None:
         if self._progress is not None:
             self._progress(blob.label, done, blob.size)
@@ -235,6 +255,12 @@ class Fetching:
 
     def _open(self, blob: Blob, opened: ExitStack) -> Readable:
         raw: _Given | _Following
+        if blob.digest in self._plain:
+            assert self._hunt is not None
+            if (plain := self._hunt.plain(blob)) is not None:
+                opened.callback(plain.close)
+                return plain
+            self._plain.discard(blob.digest)
         if blob.data is not None:
             raw = _Given(blob.data)
         elif (fetch := self._fetches.get(blob.digest)) is not None:
@@ -275,8 +301,11 @@ class Fetching:
 class _Fetch:
     """One blob between the thread that fetches it and the one that reads it: how much there is, and how it ended."""
 
-    def __init__(self, blob: Blob) -> None:
+    def __init__(self, blob: Blob, *, is_alone: bool) -> None:
         self.blob = blob
+        self.is_alone = is_alone
+        """Is it fetched from the registry, and from nowhere else?"""
+        self.chase: Chase | None = None
         self.changed = threading.Condition()
         self.partial: Partial | None = None
         self.had = 0
@@ -326,6 +355,10 @@ class _Fetch:
                 self._let_go(self._after)
 
     # By whoever reads it, or wants it no more.
+
+    def is_of_others(self) -> bool:
+        """What came is wrong: did any of it come from elsewhere than the registry?"""
+        return self.chase is not None and self.chase.accuse()
 
     def taken(self) -> Partial | None:
         """The partial file, if it has the whole blob: it is the caller's from here on."""

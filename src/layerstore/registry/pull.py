@@ -8,7 +8,7 @@ transaction with what is remembered of it: its digests, which blob holds which l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from layerstore.config import Config
     from layerstore.database import Transaction
     from layerstore.registry.client import Repository
+    from layerstore.registry.remotes import Remotes
 
 __all__ = ["Pulled", "Puller", "load", "pull", "pull_all", "pulling"]
 
@@ -71,7 +72,7 @@ class Puller:
     """Pulls images with one set of connections.
 
     `open_repository` gives the client of a repository. `begun` is called with each name as soon as the registry has
-    said that there is such an image.
+    said that there is such an image. `remotes` are asked for layers before the registry is.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class Puller:
         platform: Platform | None = None,
         progress: Progress | None = None,
         begun: Callable[[Reference], object] | None = None,
+        remotes: Remotes | None = None,
     ) -> None:
         self._open_repository = open_repository
+        self._remotes = remotes
         self._images = images
         self._blobs = blobs
         self._at_once = at_once
@@ -191,14 +194,19 @@ class Puller:
         config = self._images.config_of(ImageID(chosen.config.digest)) or repository.small_blob(chosen.config)
         self._check_platform(config, name)
         blobs = _blobs(config, chosen, title)
-        with Fetching(
-            lambda blob, at: repository.blob(blob.digest, blob.size, start=at, urls=blob.urls),
-            self._blobs,
-            title,
-            at_once=self._at_once,
-            keep=self._keep,
-            progress=self._progress,
-        ) as fetching:
+        with ExitStack() as at_work:
+            hunt = None if self._remotes is None else at_work.enter_context(self._remotes.hunt(blobs))
+            fetching = at_work.enter_context(
+                Fetching(
+                    lambda blob, at: repository.blob(blob.digest, blob.size, start=at, urls=blob.urls),
+                    self._blobs,
+                    title,
+                    at_once=self._at_once,
+                    keep=self._keep,
+                    progress=self._progress,
+                    hunt=hunt,
+                )
+            )
             loaded = self._images.add(
                 config,
                 [_source(fetching, blob) for blob in blobs],
@@ -314,7 +322,13 @@ def pulling(
 
     wanted = None if platform is None else platforms.parse(platform)
     settings = Settings.of(config)
-    with Http(settings, told=told) as http:
+    with ExitStack() as opened:
+        http = opened.enter_context(Http(settings, told=told))
+        remotes = None
+        if config.remotes:
+            from layerstore.registry.remotes import Remotes
+
+            remotes = opened.enter_context(Remotes(config.remotes, settings=settings, store_id=blobs.store_id))
         yield Puller(
             partial(Repository, http, settings),
             images,
@@ -324,6 +338,7 @@ def pulling(
             platform=wanted,
             progress=progress,
             begun=begun,
+            remotes=remotes,
         )
 
 

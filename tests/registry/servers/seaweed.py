@@ -37,6 +37,8 @@ class Seaweed:
         with_parent = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         words = f"server -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.port={master} -volume.port={volume} -filer"
         words += f" -filer.port={filer} -s3 -s3.port={s3} -s3.iam=false -volume.max=20 -master.volumeSizeLimitMB=64"
+        words += f" -s3.port.iceberg=0 -s3.port.lance=0 -filer.localSocket={self.folder}/filer.sock"
+        words += f" -s3.localSocket={self.folder}/s3.sock"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*with_parent, weed, *words.split(), "-master.telemetry=false", f"-dir={self.folder}"],
@@ -46,6 +48,9 @@ class Seaweed:
                 stdout=log,
                 stderr=log,
             )
+        # More sockets, whose places are not to be chosen.
+        ports = {"master": master, "volume": volume, "filer": filer, "s3": s3}
+        self._left = [Path(f"/tmp/seaweedfs-{name}-grpc-{port + 10_000}.sock") for name, port in ports.items()]
         self.host = f"127.0.0.1:{s3}"
         self.url = f"http://{self.host}"
         try:
@@ -63,6 +68,8 @@ class Seaweed:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            for path in self._left:
+                path.unlink(missing_ok=True)
 
     def remote(self, prefix: str) -> str:
         """A folder of its bucket as daemon.json's `remotes` name it."""

@@ -5,8 +5,8 @@
 """
 
 from layerstore.registry.remotes.answering import Answering, BadQuestion
-from layerstore.registry.remotes.hunt import Chase, Found, Hunt, Wanted
+from layerstore.registry.remotes.hunt import Chase, Hunt, Sought, Wanted
 from layerstore.registry.remotes.remote import RemoteFailed
 from layerstore.registry.remotes.remotes import Remotes
 
-__all__ = ["Answering", "BadQuestion", "Chase", "Found", "Hunt", "RemoteFailed", "Remotes", "Wanted"]
+__all__ = ["Answering", "BadQuestion", "Chase", "Hunt", "RemoteFailed", "Remotes", "Sought", "Wanted"]

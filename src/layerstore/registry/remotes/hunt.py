@@ -5,8 +5,8 @@ whose turn comes before ours, while it is still on its way there (`turns`); from
 registry. Whoever breaks off, or is slow, is left where it stopped, and the next goes on from there. Only the registry's
 failures are failures of the pull.
 
-What comes is not verified here: it is by whoever inflates it. If it is wrong, the layer is fetched once more, `alone`:
-from the registry only.
+What comes is not verified here: it is by whoever inflates it. If it is wrong, the layer is fetched once more, from the
+registry alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from attrs import define, field, frozen
 
@@ -28,7 +28,7 @@ from layerstore.registry.remotes.turns import first_of
 if TYPE_CHECKING:
     from layerstore.registry.remotes.remotes import Remotes
 
-__all__ = ["Found", "Hunt", "Wanted"]
+__all__ = ["Chase", "Hunt", "Sought", "Wanted"]
 
 FRESH: Final = 1.0
 """Seconds for which it is believed who has what: others pull meanwhile."""
@@ -40,22 +40,29 @@ Upstream = Callable[[int], Reading]
 """Reads a blob from its registry, from that byte on."""
 
 
+class Sought(Protocol):
+    """A layer that is wanted: the blob of its manifest, and the DiffID of its config."""
+
+    @property
+    def digest(self) -> Digest:
+        """Of the blob."""
+
+    @property
+    def size(self) -> int:
+        """Of the blob, in bytes."""
+
+    @property
+    def diff_id(self) -> DiffID:
+        """Of the layer."""
+
+
 @frozen
 class Wanted:
-    """A layer that is wanted: the blob of its manifest, and the DiffID of its config."""
+    """See `Sought`."""
 
     digest: Digest
     size: int
     diff_id: DiffID
-
-
-@frozen
-class Found:
-    """A layer on its way here. `is_plain`: what comes is its tar, `size` bytes, and not the blob."""
-
-    reading: Chase | Reading
-    size: int
-    is_plain: bool = False
 
 
 @define
@@ -69,7 +76,7 @@ class _Known:
 class Hunt:
     """The layers of one image, and who has them. Any thread may ask."""
 
-    def __init__(self, remotes: Remotes, wanted: Sequence[Wanted]) -> None:
+    def __init__(self, remotes: Remotes, wanted: Sequence[Sought]) -> None:
         self._remotes = remotes
         self._digests = list(dict.fromkeys(digest for one in wanted for digest in (one.digest, Digest(one.diff_id))))
         self._asked: dict[str, Future[_Known]] = {}
@@ -81,19 +88,34 @@ class Hunt:
         """Wait for nobody any more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def find(self, wanted: Wanted, upstream: Upstream, *, start: int = 0) -> Found:
-        """A layer, from byte `start` of its blob on; whole and perhaps plain if that is 0."""
-        if start == 0:
-            there = self._there()
-            if not any(wanted.digest in known for _, known in there):
-                plain = Digest(wanted.diff_id)
-                for remote in self._in_order(plain, [remote for remote, known in there if plain in known]):
-                    size = next(known[plain] for other, known in there if other is remote)
-                    try:
-                        return Found(_Plain(_Watched(remote, remote.read(plain, 0, size), size)), size, is_plain=True)
-                    except RemoteFailed as error:
-                        _note(error)
-        return Found(Chase(self, wanted, upstream, start), wanted.size)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def has_plain(self, wanted: Sought) -> bool:
+        """Is a layer's tar somewhere, and its blob nowhere?"""
+        there = [known for _, known in self._there()]
+        return any(Digest(wanted.diff_id) in known for known in there) and not any(
+            wanted.digest in known for known in there
+        )
+
+    def plain(self, wanted: Sought) -> Reading | None:
+        """A layer's tar, if anybody has it so. If reading it raises `InvalidArchive`, another has to give it."""
+        plain = Digest(wanted.diff_id)
+        sizes = {remote.name: known[plain] for remote, known in self._there() if plain in known}
+        for remote in self.holders(plain):
+            try:
+                return _Plain(_Watched(remote, remote.read(plain, 0, sizes[remote.name]), sizes[remote.name]))
+            except (RemoteFailed, KeyError) as error:
+                if isinstance(error, RemoteFailed):
+                    _note(error)
+        return None
+
+    def chase(self, wanted: Sought, upstream: Upstream, start: int = 0) -> Chase:
+        """The bytes of a blob from `start` on, from whoever has it, or at last from its registry."""
+        return Chase(self, wanted, upstream, start)
 
     # --- who has what
 
@@ -140,7 +162,7 @@ class Hunt:
 
     # --- from whom
 
-    def places(self, wanted: Wanted) -> Iterator[Callable[[int], tuple[Remote, Reading]]]:
+    def places(self, wanted: Sought) -> Iterator[Callable[[int], tuple[Remote, Reading]]]:
         """The remotes to have a blob from, one after another: each is asked for only when the one before has failed."""
         self._there()  # so that all who live are known
         lost: list[str] = []
@@ -152,7 +174,7 @@ class Hunt:
                 yield _opener(remote, wanted)
 
 
-def _opener(remote: Remote, wanted: Wanted) -> Callable[[int], tuple[Remote, Reading]]:
+def _opener(remote: Remote, wanted: Sought) -> Callable[[int], tuple[Remote, Reading]]:
     return lambda start: (remote, remote.read(wanted.digest, start, wanted.size))
 
 
@@ -209,7 +231,7 @@ class _Plain:
 class Chase:
     """A blob from whoever has it, and at last from its registry: one reading of all. For one thread."""
 
-    def __init__(self, hunt: Hunt, wanted: Wanted, upstream: Upstream, start: int) -> None:
+    def __init__(self, hunt: Hunt, wanted: Sought, upstream: Upstream, start: int) -> None:
         self._wanted = wanted
         self._upstream = upstream
         self._places = hunt.places(wanted)
@@ -237,6 +259,12 @@ class Chase:
             self.at += count
             return count
         return 0
+
+    def accuse(self) -> bool:
+        """What came was wrong. Leave whom it came from alone for a while; False: that was the registry only."""
+        for name in self.sources:
+            HEALTH.failed(name)
+        return bool(self.sources)
 
     def close(self) -> None:
         """Let go of whom it is read from."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from layerstore.digest import Digest
 from layerstore.errors import ConfigError
 from layerstore.registry.remotes.health import HEALTH
-from layerstore.registry.remotes.hunt import Hunt, Wanted
+from layerstore.registry.remotes.hunt import Hunt, Sought
 from layerstore.registry.remotes.peer import Peer
 from layerstore.registry.remotes.remote import BUCKETS, STORES, Address, Remote, RemoteFailed
 from layerstore.registry.remotes.turns import first_of
@@ -41,7 +41,7 @@ class Remotes:
         self.all: list[Remote] = [_opened(Address.parse(text), settings) for text in dict.fromkeys(texts)]
         self._peers = [remote for remote in self.all if isinstance(remote, Peer)]
 
-    def hunt(self, wanted: Sequence[Wanted]) -> Hunt:
+    def hunt(self, wanted: Sequence[Sought]) -> Hunt:
         """Begin to find out who has these layers. Whoever begins closes it."""
         return Hunt(self, wanted)
 
