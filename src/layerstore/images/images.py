@@ -334,6 +334,8 @@ class Images:
         that. Given an ID, all names go with it, if they are of one tag or by `force`. Layers that nothing else needs go
         too, and so do nameless images that it was built on.
         """
+        self._database.require_writable()
+        self._session.begin()  # so that whoever finds it dead looks for what it left
         with self._database.write() as tx:
             image, name = rows.resolve(tx, ref)
             if name is not None:
