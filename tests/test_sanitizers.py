@@ -12,7 +12,13 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 INSTRUMENT = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
-TESTS = ("tests/tar", "tests/kernel", "tests/drivers/test_overlay2.py", "tests/drivers/test_aufs.py")
+TESTS = (
+    "tests/tar",
+    "tests/kernel",
+    "tests/compressing",
+    "tests/drivers/test_overlay2.py",
+    "tests/drivers/test_aufs.py",
+)
 """All C is in reach of these: what finds changes by marks is driven by the two drivers."""
 LEFT_OUT = "not 500_layers and not as_many_names"
 if os.environ.get("HYPOTHESIS_PROFILE") != "nightly":

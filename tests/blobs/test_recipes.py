@@ -18,6 +18,7 @@ from blobs.conftest import GZIP_TYPE, name_of, read
 from core.adding import Adder
 from layerstore.blobs import Blobs, KnownBlob
 from layerstore.compression import compressing
+from layerstore.compression.goflate import Deflate
 from layerstore.compression.recipes import TASTE, Recipe, Taster, making, own, parted
 from layerstore.digest import DiffID
 from layerstore.store import Store
@@ -50,6 +51,12 @@ def ours(data: bytes, compression: str) -> bytes:
     return bytes(made)
 
 
+def by_go(data: bytes, level: int) -> bytes:
+    stream = Deflate(level)
+    header = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, {1: 4}.get(level, 0), 255])
+    return header + stream.feed(data) + stream.finish() + struct.pack("<II", zlib.crc32(data), len(data))
+
+
 def named(data: bytes) -> bytes:
     made = io.BytesIO()
     with gzip.GzipFile("layer.tar", "wb", 9, made, mtime=1234567) as file:
@@ -70,6 +77,8 @@ def one_frame(data: bytes) -> bytes:
 WRITERS: dict[str, Callable[[bytes], bytes]] = {
     "our gzip": lambda data: ours(data, "gzip"),
     "our zstd": lambda data: ours(data, "zstd"),
+    "docker": lambda data: by_go(data, 6),
+    "ko": lambda data: by_go(data, 1),
     "python": lambda data: gzip.compress(data, 9, mtime=77),
     "python, with a name": named,
     "java": lambda data: deflated(data, 6, header="1f8b0800000000000000"),

@@ -1,4 +1,7 @@
-"""Compressed streams, in and out. `streams` inflates and compresses, `frames` knows where zstd's frames end."""
+"""Compressed streams, in and out. `streams` inflates and compresses, `frames` knows where zstd's frames end.
+
+`recipes` finds out who wrote a stream, and writes it again by `coders`; `goflate` is one of these, in C.
+"""
 
 from layerstore.compression.streams import COMPRESSIONS, HEAD, Stream, compressing, open_stream, sniff
 

@@ -1,7 +1,8 @@
 """The compressors whose bytes can be made again, each with the settings in which layers are met.
 
-`zlib` stands for all that call zlib in one stream: Python's gzip, Java's (jib), Node's. `isal` is python-isal's
-threaded writer, which is our own. `zstd` is libzstd, without a dictionary. The header of gzip is kept as it is.
+`go` is Go's compress/gzip: docker, BuildKit, ko. `zlib` stands for all that call zlib in one stream: Python's gzip,
+Java's (jib), Node's. `isal` is python-isal's threaded writer, which is our own. `zstd` is libzstd, without a
+dictionary. The header of gzip is kept as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 Write = Callable[[memoryview], object]
 Settings = Mapping[str, int]
@@ -31,6 +32,8 @@ _BLOCK: Final = 1 << 20
 
 _SHORT: Final = 10
 """Bytes of a gzip header that holds no name."""
+
+_UNKNOWN_SYSTEM: Final = 255
 
 _BEST, _FASTEST = 2, 4
 """What the byte XFL of a gzip header says of the level (RFC 1952, section 2.3.1)."""
@@ -68,8 +71,74 @@ class Coder(ABC):
         """A context manager that gives a function to call with the tar; at its end all is written but the header."""
 
 
-class Zlib(Coder):
-    """zlib's deflate, within gzip's frame."""
+class _Deflating(Protocol):
+    def feed(self, data: memoryview) -> bytes: ...
+    def finish(self) -> bytes: ...
+
+
+class _Gzip(Coder):
+    """Those that write gzip's trailer (RFC 1952) after one stream of deflate."""
+
+    @abstractmethod
+    def deflating(self, settings: Settings) -> _Deflating:
+        """The stream."""
+
+    def attempt(self, settings: Settings, tar: memoryview, size: int, *, is_all: bool) -> Iterator[bytes]:
+        coder = _Framed(self.deflating(settings))
+        yield coder.feed(tar[:SIP])
+        yield coder.feed(tar[SIP : len(tar) if is_all else 4 * SIP])
+        if is_all:
+            yield coder.finish()
+
+    @contextmanager
+    def making(self, settings: Settings, size: int, write: Write) -> Iterator[Write]:
+        coder = _Framed(self.deflating(settings))
+
+        def feed(data: memoryview) -> None:
+            if piece := coder.feed(data):
+                write(memoryview(piece))
+
+        yield feed
+        write(memoryview(coder.finish()))
+
+
+class _Framed:
+    def __init__(self, deflating: _Deflating) -> None:
+        self._deflating = deflating
+        self._crc = 0
+        self._size = 0
+
+    def feed(self, data: memoryview) -> bytes:
+        self._crc = zlib.crc32(data, self._crc)
+        self._size += len(data)
+        return self._deflating.feed(data)
+
+    def finish(self) -> bytes:
+        return self._deflating.finish() + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
+
+
+class Go(_Gzip):
+    """Go's compress/gzip, as it was up to Go 1.26."""
+
+    name = "go"
+    library = "go1.26"
+
+    def __init__(self) -> None:
+        self.own = {"level": 6}
+
+    def candidates(self, header: bytes, begin: bytes, *, rare: bool) -> Iterator[Settings]:
+        if len(header) == _SHORT and not any(header[3:8]) and header[9] == _UNKNOWN_SYSTEM:
+            hinted = {_BEST: 9, _FASTEST: 1}.get(header[8], 6)
+            yield from ({"level": level} for level in ((5, 4, 7, 8) if rare else (hinted,)))
+
+    def deflating(self, settings: Settings) -> _Deflating:
+        from layerstore.compression.goflate import Deflate
+
+        return Deflate(settings["level"])
+
+
+class Zlib(_Gzip):
+    """zlib's deflate."""
 
     name = "zlib"
 
@@ -89,38 +158,15 @@ class Zlib(Coder):
         else:
             yield from ({"level": hinted, "memory": memory} for memory in (8, 9))
 
-    def attempt(self, settings: Settings, tar: memoryview, size: int, *, is_all: bool) -> Iterator[bytes]:
-        coder = _ZlibStream(settings)
-        yield coder.feed(tar[:SIP])
-        yield coder.feed(tar[SIP : len(tar) if is_all else 4 * SIP])
-        if is_all:
-            yield coder.finish()
-
-    @contextmanager
-    def making(self, settings: Settings, size: int, write: Write) -> Iterator[Write]:
-        coder = _ZlibStream(settings)
-
-        def feed(data: memoryview) -> None:
-            if piece := coder.feed(data):
-                write(memoryview(piece))
-
-        yield feed
-        write(memoryview(coder.finish()))
+    def deflating(self, settings: Settings) -> _Deflating:
+        return _ZlibStream(settings)
 
 
 class _ZlibStream:
     def __init__(self, settings: Settings) -> None:
         self._deflate = zlib.compressobj(settings["level"], zlib.DEFLATED, -15, settings["memory"])
-        self._crc = 0
-        self._size = 0
-
-    def feed(self, data: memoryview) -> bytes:
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
-        return self._deflate.compress(data)
-
-    def finish(self) -> bytes:
-        return self._deflate.flush() + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
+        self.feed = self._deflate.compress
+        self.finish = self._deflate.flush
 
 
 class Isal(Coder):

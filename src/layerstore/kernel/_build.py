@@ -28,6 +28,7 @@ PARTS = (
     "tar/export",
     "tar/verify",
     "tar/implied",
+    "compression/goflate",
 )
 SHARED = (
     "kernel/files/listing",
@@ -57,6 +58,7 @@ SHARED = (
     "tar/write",
     "tar/finish",
     "tar/header",
+    "compression/blocks",
 )
 
 COMPILE_ARGS: tuple[str, ...] = ("-std=gnu11", "-O2", "-pthread", "-Wall", "-Wextra", "-fvisibility=hidden")
