@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from layerstore.errors import ConfigError, LayerstoreError, RegistryError
 from layerstore.registry.credentials import Credentials, find
+from support.properties import by_day
 
 from .conftest import CredentialFiles
 
@@ -278,6 +279,7 @@ json_values = st.recursive(
 keys = st.sampled_from(["auths", "credHelpers", "r.example", "auth", "identitytoken", "username", "password"])
 
 
+@by_day(40)
 @given(st.dictionaries(keys, st.dictionaries(keys, st.dictionaries(keys, json_values) | json_values) | json_values))
 def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
     from layerstore.registry.credentials import find_in, read_file

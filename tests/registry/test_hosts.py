@@ -208,8 +208,8 @@ def test_certs_d_names_an_authority(secure_quirks: Quirks, authority: Authority,
 
 def test_a_certificate_for_another_host_or_of_yesterday_is_not_taken(authority: Authority, certs: Path) -> None:
     for tls, words in (
-        (authority.server("other.example"), "127.0.0.1"),
-        (authority.server("127.0.0.1", days=-1), "expired"),
+        (authority.server("other.example"), "127.0.0.1(.|\n)*Use the name that its certificate is for"),
+        (authority.server("127.0.0.1", days=-1), "expired(.|\n)*Look at the clock"),
     ):
         with Quirks(tls=tls) as server:
             (certs / server.host).mkdir()
@@ -223,9 +223,8 @@ def test_certs_d_has_our_own_certificate(authority: Authority, certs: Path) -> N
         folder = certs / server.host
         folder.mkdir()
         shutil.copy(authority.certificate, folder / "ca.crt")
-        with pytest.raises(Unreachable) as caught:
+        with pytest.raises(CertificateError, match="refuses our certificate, or wants one") as caught:
             reach(checking(certs), server)
-        assert isinstance(caught.value, CertificateError), str(caught.value)
         assert f"Put client.cert and client.key into {folder}" in str(caught.value)
 
         cert, key = authority.issue("client")

@@ -145,6 +145,28 @@ def test_docker_registry_takes_it(
         run("login", "-u", USER, "--password-stdin", server.host, stdin="wrong", code=1)
 
 
+@pytest.mark.tools("skopeo")
+def test_skopeo_takes_what_we_keep_and_we_take_what_it_keeps(
+    basic_registry: DockerRegistry, run: Callable[..., Result], credential_files: CredentialFiles
+) -> None:
+    from .asking import asking
+
+    def skopeo(*args: str) -> str:
+        done = subprocess.run(["skopeo", *args], capture_output=True, text=True, timeout=30)
+        return done.stderr + done.stdout
+
+    image = f"docker://{basic_registry.host}/team/none"
+    assert "unauthorized" in skopeo("list-tags", "--tls-verify=false", image)
+    run("login", "-u", USER, "--password-stdin", basic_registry.host, stdin=PASSWORD)
+    assert "404 (Not Found)" in skopeo("list-tags", "--tls-verify=false", image)
+
+    credential_files.docker.unlink()
+    skopeo("login", "--tls-verify=false", "-u", USER, "-p", PASSWORD, basic_registry.host)
+    assert credential_files.podman.exists()
+    with asking() as client:
+        assert client.status(basic_registry.host, "/v2/team/none/tags/list") == 404
+
+
 def test_a_registry_that_asks_nobody_says_nothing_of_the_password(quirks: Quirks, run: Callable[..., Result]) -> None:
     result = run("login", "-u", USER, "--password-stdin", quirks.host, stdin="anything")
 

@@ -6,9 +6,11 @@ only module that knows urllib3's classes, together with `http`.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import io
 import socket
+import ssl
 import time
 from functools import partial
 from threading import Lock
@@ -144,6 +146,13 @@ def _made_for(settings: Settings, *, verify: bool) -> tuple[type[HTTPConnection]
             if not verify:
                 # Who has switched that off knows it: urllib3 need not warn of it at each connection.
                 self.is_verified = True
+
+        def send(self, data: Any) -> None:
+            try:
+                super().send(data)
+            except ssl.SSLEOFError as broken:
+                # As urllib3 knows it of plain HTTP: why the server hung up may be there to be read, a 413 or an alert.
+                raise BrokenPipeError(errno.EPIPE, "it hung up while it was sent something") from broken
 
     return Plain, Secure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import socket
 import ssl
@@ -114,24 +113,39 @@ def _words(error: BaseException) -> str:
     return printable(error) or type(error).__name__
 
 
+_OTHER_NAME = (62, 64)
+_NOT_NOW = (9, 10)
+"""OpenSSL's X509_V_ERR codes: another host name or address; not yet, or no longer, valid."""
+
+
 def _untrusted(error: ssl.SSLCertVerificationError, host: str, settings: Settings) -> CertificateError:
-    place = f"{settings.certificate_folders[-1]}/{host}/ca.crt" if settings.certificate_folders else "certs.d"
-    words = printable(error.verify_message or error.reason)
+    if error.verify_code in _OTHER_NAME:
+        remedy = "Use the name that its certificate is for, or ask who runs it to have this one put in."
+    elif error.verify_code in _NOT_NOW:
+        remedy = "Look at the clock of this machine, then ask who runs the registry to renew it."
+    else:
+        remedy = f"Put the certificate of its authority into {_place(settings, host)}/ca.crt."
     return CertificateError(
-        f"the certificate of {host} is not trusted: {words}",
-        remedy=f"Put the certificate of its authority into {place}; only for a registry that is not to be checked, "
-        f"name it in insecure-registries of daemon.json.",
+        f"the certificate of {host} is not trusted: {printable(error.verify_message or error.reason)}",
+        remedy=f"{remedy} Only a registry that is not to be checked belongs into insecure-registries of daemon.json.",
     )
 
 
 def _of_tls(error: ssl.SSLError, host: str, settings: Settings) -> Trouble:
     reason = str(error.reason or "")
     if any(word in reason for word in _CERTIFICATE_MISSING):
-        place = f"{settings.certificate_folders[-1]}/{host}/" if settings.certificate_folders else "certs.d"
         words = f"{host} refuses our certificate, or wants one: {printable(reason)}"
-        remedy = f"Put client.cert and client.key into {place}"
+        remedy = f"Put client.cert and client.key into {_place(settings, host)}."
         return Trouble(CertificateError(words, remedy=remedy), passes=False)
+    if isinstance(error, ssl.SSLEOFError):
+        remedy = f"Does it want a certificate of ours? {_place(settings, host)} is for that. Else try again later."
+        words = f"{host} hung up in the middle of TLS"
+        return Trouble(Unreachable(words, remedy=remedy), passes=True, is_of_scheme=True)
     words = f"{host} does not speak TLS as we do: {printable(reason or error)}"
     remedy = "If it speaks plain HTTP and that will do, name it in insecure-registries of daemon.json."
-    passes = error.errno == errno.ECONNRESET or isinstance(error, ssl.SSLEOFError)
-    return Trouble(Unreachable(words, remedy=remedy), passes=passes, is_of_connecting=True, is_of_scheme=True)
+    return Trouble(Unreachable(words, remedy=remedy), passes=False, is_of_connecting=True, is_of_scheme=True)
+
+
+def _place(settings: Settings, host: str) -> str:
+    """Where certificates for a host go."""
+    return f"{settings.certificate_folders[-1]}/{host}" if settings.certificate_folders else f"certs.d/{host}"
