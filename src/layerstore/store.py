@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
 
 from attrs import evolve
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from layerstore.reference import Reference
     from layerstore.registry.mending import Mended
     from layerstore.registry.pull import Pulled
-    from layerstore.registry.push import Pushed
+    from layerstore.registry.push import Pushed, PushOptions
     from layerstore.repositories import Repositories
     from layerstore.usage import DiskUsage
 
@@ -196,8 +196,15 @@ class Store:
     ) -> None:
         """Save images to an archive, each layer bit for bit as it came in.
 
-        An image that is given by a name is saved under that name, else under all it has.
+        An image that is given by a name is saved under that name, else under all it has. `docker://NAME` is a target,
+        too: the image is pushed, under that name.
         """
+        if isinstance(target, str) and target.startswith("docker://"):
+            from layerstore.registry import push
+
+            parts = (self._images, self._layers, self.blobs)
+            push.save(images, target, self.config, *parts, compression=compression, progress=progress)
+            return
         from layerstore import transfer
 
         chosen, names = self._images.given([images] if isinstance(images, Image | str) else images)
@@ -226,32 +233,20 @@ class Store:
 
         What the registry has is not sent. What was pulled goes back to the byte, with the manifest that it had, as far
         as its blobs can be had: see the guide. Else, or where `compression` ("gzip", "zstd" or "none") asks for another
-        one, layers are compressed anew, the same each time. When this returns, everything is there; broken off at any
-        moment, the next push sends what is missing.
+        one, layers are compressed anew, the same each time. Broken off at any moment, the next push sends what is left.
 
         `done` is told what became of each layer, in docker's words; `told` is given lines for a person: waits, and
         warnings of the registry. Both come from any thread. Raises `NotFound`, `RegistryError`.
         """
-        from layerstore.registry.push import push
-
-        parts = (self._images, self._layers, self._parts.blobs)
-        [pushed] = push(name, self.config, *parts, compression=compression, progress=progress, done=done, told=told)
+        options: PushOptions = {"compression": compression, "progress": progress, "done": done, "told": told}
+        [pushed] = self.push_all(name, only_one=True, **options)
         return pushed
 
-    def push_all(
-        self,
-        name: str,
-        *,
-        compression: str | None = None,
-        progress: Progress | None = None,
-        done: Callable[[str, str], object] | None = None,
-        told: Callable[[str], None] | None = None,
-    ) -> Iterator[Pushed]:
-        """`push` for every tag that this store has of a name; one after the other, as the result is iterated."""
-        from layerstore.registry.push import push_all
+    def push_all(self, name: str, *, only_one: bool = False, **options: Unpack[PushOptions]) -> Iterator[Pushed]:
+        """`push` for every tag that this store has of a name, one after the other, as the result is iterated."""
+        from layerstore.registry.push import push
 
-        parts = (self._images, self._layers, self._parts.blobs)
-        return push_all(name, self.config, *parts, compression=compression, progress=progress, done=done, told=told)
+        return push(name, self.config, self._images, self._layers, self.blobs, only_one=only_one, **options)
 
     def pull(
         self,

@@ -6,8 +6,8 @@ import pytest
 
 from layerstore import reference
 from layerstore.errors import ConfigError, InvalidReference, LayerstoreError
-from layerstore.registry import places
-from layerstore.registry.places import AtPath, InArchive, InRegistry
+from layerstore.transfer import places
+from layerstore.transfer.places import AtPath, InArchive, InRegistry
 
 DIGEST = "sha256:" + "ab" * 32
 

@@ -31,7 +31,6 @@ from layerstore.errors import Ambiguous, ConfigError, DigestMismatch, InvalidArc
 from layerstore.manifests import Descriptor, Manifest, as_descriptor, best, read
 from layerstore.manifests.media_types import CONFIG_TYPE, INDEXES, MANIFEST_TYPE, MANIFESTS
 from layerstore.platforms import Platform
-from layerstore.registry import places
 from layerstore.registry.bodies import Lost, Source, Verified
 from layerstore.registry.client import Repository
 from layerstore.registry.destinations import Destination, LayoutDestination, RegistryDestination, write_docker_archive
@@ -47,14 +46,14 @@ from layerstore.registry.origins import (
     opened,
     plain_image,
 )
-from layerstore.registry.places import AtPath, InArchive, InRegistry, Place
 from layerstore.registry.queries import settings_of
 from layerstore.registry.settings import Settings
 from layerstore.registry.spool import Spool
 from layerstore.registry.tasks import Tasks
-from layerstore.transfer import oci, outgoing
+from layerstore.transfer import oci, outgoing, places
 from layerstore.transfer import target as targets
 from layerstore.transfer.incoming import check_count, diff_ids_of, platform_of
+from layerstore.transfer.places import AtPath, InArchive, InRegistry, Place
 from layerstore.transfer.standard import STANDARD
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ only when it is complete.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -124,7 +124,7 @@ class LayoutDestination(Destination):
             self._target.put_document(BLOBS + digest.hex_of(manifest.digest), manifest.data)
         entry = outgoing.descriptor(manifest.media_type, manifest.digest, manifest.size)
         if is_root:
-            annotated = [entry | {"annotations": annotations_of(name)} for name in self._names]
+            annotated = [entry | {"annotations": outgoing.annotations_for(name)} for name in self._names]
             self._entries[:0] = annotated or [entry]
         elif tag is not None:
             self._entries.append(entry | {"annotations": {oci.REF_NAME: tag}})
@@ -138,20 +138,6 @@ class LayoutDestination(Destination):
         self._target.put_document(oci.LAYOUT, outgoing.document({"imageLayoutVersion": oci.LAYOUT_VERSION}))
         self._target.put_document(oci.INDEX, outgoing.index(self._entries))
         self._target.finish()
-
-
-def annotations_of(name: str) -> Mapping[str, str]:
-    """What an entry of index.json says of a name, or of any other word.
-
-    As docker: the tag for those who look for one, the whole name for those who know that annotation.
-    """
-    try:
-        full = reference.normalise(name) if "/" in name or ":" in name else None
-    except InvalidReference:
-        full = None
-    if full is None or full != name:
-        return {oci.REF_NAME: name} if full is None else {oci.IMAGE_NAME: full, oci.REF_NAME: name}
-    return {oci.IMAGE_NAME: full, oci.REF_NAME: reference.split(full)[1]}
 
 
 def write_docker_archive(
@@ -180,7 +166,7 @@ def write_docker_archive(
     target.put_document(BLOBS + digest.hex_of(manifest.digest), manifest.data)
     entry = outgoing.descriptor(manifest.media_type, manifest.digest, manifest.size)
     target.put_document(oci.LAYOUT, outgoing.document({"imageLayoutVersion": oci.LAYOUT_VERSION}))
-    entries = [entry | {"annotations": annotations_of(name)} for name in names] or [entry]
+    entries = [entry | {"annotations": outgoing.annotations_for(name)} for name in names] or [entry]
     target.put_document(oci.INDEX, outgoing.index(entries))
     listed = {
         "Config": BLOBS + digest.hex_of(config),

@@ -30,13 +30,13 @@ from layerstore.manifests.media_types import MANIFESTS
 from layerstore.reference import Reference
 from layerstore.registry.bodies import Source
 from layerstore.registry.client import Repository
-from layerstore.registry.places import InArchive
 from layerstore.registry.spool import nameless, write_all
 from layerstore.transfer import docker_archive, oci
 from layerstore.transfer.archive import Archive, FolderArchive, TarArchive
 from layerstore.transfer.choosing import Offered, choose, titles
 from layerstore.transfer.documents import member_of, read_blob
 from layerstore.transfer.incoming import Incoming
+from layerstore.transfer.places import InArchive
 
 _PIECE: Final = 1 << 20
 

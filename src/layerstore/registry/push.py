@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack
 
 from attrs import frozen
 
@@ -20,6 +20,7 @@ from layerstore.compression import COMPRESSIONS, compressing
 from layerstore.compression.recipes import own
 from layerstore.digest import ChainID, DiffID, Digest
 from layerstore.errors import ConfigError, Damaged, InvalidArchive, InvalidReference, LayerstoreError, NotFound
+from layerstore.images import Image
 from layerstore.images import rows as image_rows
 from layerstore.manifests import Contents, Descriptor, Manifest, as_descriptor, read
 from layerstore.manifests.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, MANIFESTS, is_foreign
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from layerstore.config import Config
     from layerstore.database import Transaction
     from layerstore.digest import ImageID
-    from layerstore.images import Image, Images
+    from layerstore.images import Images
     from layerstore.layers import Layers, Progress
 
 Done: TypeAlias = Callable[[str, str], object]
@@ -66,6 +67,15 @@ class Pushed:
         return reference.split(self.name)[1]
 
 
+class PushOptions(TypedDict, total=False):
+    """What `Store.push` can be told; see there."""
+
+    compression: str | None
+    progress: Progress | None
+    done: Done | None
+    told: Callable[[str], None] | None
+
+
 def push(
     name: str,
     config: Config,
@@ -73,52 +83,56 @@ def push(
     layers: Layers,
     blobs: Blobs,
     *,
-    target: Reference | None = None,
-    compression: str | None = None,
-    progress: Progress | None = None,
-    done: Done | None = None,
-    told: Callable[[str], None] | None = None,
+    only_one: bool,
+    **options: Unpack[PushOptions],
 ) -> Iterator[Pushed]:
-    """See `Store.push`. `target`: another name to push the image under, which it does not get here."""
-    parsed = _without_digest(name if target is None else target.familiar)
-    if target is None:
+    """See `Store.push_all`. `only_one`: the image of one tag, as in `Store.push`."""
+    parsed = _without_digest(name)
+    if only_one:
         image, full = images.find(parsed.familiar)
         if full is None:
             raise NotFound(f"no image has the tag {parsed.familiar}", remedy="`layerstore tag` gives it one.")
+        wanted = [(image, parsed.tag or reference.DEFAULT_TAG)]
     else:
-        image, _ = images.find(name)
-    wanted = [(image, parsed.tag or reference.DEFAULT_TAG)]
-    parts = (config, images, layers, blobs)
-    return _push(wanted, parsed, *parts, compression=compression, progress=progress, done=done, told=told)
+        wanted = _all_tags(images, parsed)
+    return _push(wanted, parsed, config, images, layers, blobs, **options)
 
 
-def push_all(
-    name: str,
+def _all_tags(images: Images, name: Reference) -> list[tuple[Image, str]]:
+    """The images that have a tag of a name, and that tag."""
+    if name.tag is not None:
+        raise InvalidReference(f"{name.familiar} has a tag, but all are to be pushed", remedy="Leave the tag away.")
+    found = [
+        (image, reference.split(tag)[1])
+        for image in images.all()
+        for tag in image.tags
+        if reference.parse(tag).name == name.name
+    ]
+    if not found:
+        raise NotFound(f"no image has a tag of {name.familiar_name}", remedy="`layerstore images` shows all tags.")
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def save(
+    images_given: Image | str | Sequence[Image | str],
+    target: str,
     config: Config,
     images: Images,
     layers: Layers,
     blobs: Blobs,
     *,
-    compression: str | None = None,
-    progress: Progress | None = None,
-    done: Done | None = None,
-    told: Callable[[str], None] | None = None,
-) -> Iterator[Pushed]:
-    """See `Store.push_all`."""
-    parsed = _without_digest(name)
-    if parsed.tag is not None:
-        raise InvalidReference(f"{name!r} has a tag, but all are to be pushed", remedy="Leave the tag away.")
-    wanted = [
-        (image, reference.split(tag)[1])
-        for image in images.all()
-        for tag in image.tags
-        if reference.parse(tag).name == parsed.name
-    ]
-    if not wanted:
-        raise NotFound(f"no image has a tag of {parsed.familiar_name}", remedy="`layerstore images` shows all tags.")
-    wanted.sort(key=lambda pair: pair[1])
-    parts = (config, images, layers, blobs)
-    return _push(wanted, parsed, *parts, compression=compression, progress=progress, done=done, told=told)
+    compression: str | None,
+    progress: Progress | None,
+) -> None:
+    """See `Store.save`. `target` is `docker://NAME`; the image does not get that name here."""
+    given = [images_given] if isinstance(images_given, Image | str) else list(images_given)
+    if len(given) != 1:
+        raise ConfigError(f"there is one name for {len(given)} images", remedy="Save one at a time.")
+    image, _ = images.find(given[0] if isinstance(given[0], str) else given[0].id)
+    name = _without_digest(target.removeprefix("docker://"))
+    wanted = [(image, name.tag or reference.DEFAULT_TAG)]
+    for _ in _push(wanted, name, config, images, layers, blobs, compression=compression, progress=progress):
+        pass
 
 
 def _push(
@@ -129,10 +143,10 @@ def _push(
     layers: Layers,
     blobs: Blobs,
     *,
-    compression: str | None,
-    progress: Progress | None,
-    done: Done | None,
-    told: Callable[[str], None] | None,
+    compression: str | None = None,
+    progress: Progress | None = None,
+    done: Done | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> Iterator[Pushed]:
     """Images, each with the tag that it is to have."""
     if compression is not None and compression not in COMPRESSIONS:

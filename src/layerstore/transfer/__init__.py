@@ -34,7 +34,17 @@ def load(
     names or IDs of images that the archive has: the others stay out. `names` take the place of those that the archive
     gives to its image, or to the one that `only` chooses. All images come in, or none. Raises `InvalidArchive`;
     `NotFound` and `Ambiguous` where `only` or `names` do not fit the archive.
+
+    `oci:FOLDER[:NAME]`, `oci-archive:FILE[:NAME]` and `docker-archive:FILE[:NAME|@NUMBER]` name an archive, too, and of
+    what it has one image.
     """
+    if isinstance(source, str) and ":" in source:
+        from layerstore.transfer import places
+
+        place = places.parse(source)
+        if isinstance(place, places.InArchive):
+            source = Path(place.path)
+            only = (*only, *place.wanted)
     from layerstore.transfer.loading import load_images
 
     return load_images(
@@ -56,12 +66,24 @@ def save(
     """Write images, each under its full `names`, to a tar, a folder, an open file, or "-" for standard output.
 
     The same images give the same bytes. `folder`: None makes a folder where `target` is one or ends with a slash.
+
+    `oci:FOLDER[:NAME]`, `oci-archive:FILE[:NAME]` and `docker-archive:FILE[:NAME]` are targets, too, which say the
+    format themselves, and what the one image is called there.
     """
+    called = None
+    if isinstance(target, str) and ":" in target:
+        from layerstore.transfer import places
+
+        place = places.parse(target)
+        if isinstance(place, places.InArchive):
+            called = place.only_name(len(images))
+            target, folder = Path(place.path), place.form == "oci"
+            format = "docker-archive" if place.form == "docker-archive" else "oci"
     from layerstore.transfer.saving import save_images
 
     save_images(
         images,
-        names,
+        names if called is None else [[called]],
         target,
         layers=layers,
         format=format,

@@ -47,7 +47,8 @@ def choose(wanted: Sequence[str], offered: Sequence[Offered]) -> dict[Digest, tu
     for text in wanted:
         name = _full(text)
         named = [image for image in offered if name is not None and name in image.names]
-        found = named or [image for image in offered if text in image.words] or _by_digits(text, offered)
+        found = named or [image for image in offered if text in image.words]
+        found = found or _by_number(text, offered) or _by_digits(text, offered)
         if not found:
             raise NotFound(f"the archive has no image {text}", remedy=f"It has {titles(offered)}.")
         for image in found:
@@ -73,6 +74,14 @@ def _full(text: str) -> str | None:
         return reference.normalise(text)
     except InvalidReference:
         return None
+
+
+def _by_number(text: str, offered: Sequence[Offered]) -> list[Offered]:
+    """`@2`: by its place in the list, from 0, as skopeo has it."""
+    listed = list(dict.fromkeys(image.id for image in offered))
+    if not text.startswith("@") or not text[1:].isdecimal() or not text.isascii() or int(text[1:]) >= len(listed):
+        return []
+    return [image for image in offered if image.id == listed[int(text[1:])]]
 
 
 def _by_digits(text: str, offered: Sequence[Offered]) -> list[Offered]:

@@ -10,9 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from layerstore import digest
+from layerstore import digest, reference
 from layerstore.digest import Digest
+from layerstore.errors import InvalidReference
 from layerstore.manifests import media_types
+from layerstore.transfer import oci
 
 LAYER_TYPES: Final = {
     "none": media_types.LAYER_TYPE,
@@ -42,6 +44,20 @@ def index(entries: Sequence[Mapping[str, Any]], **fields: Any) -> bytes:
 def layer(compression: str, name: Digest, size: int) -> dict[str, Any]:
     """The descriptor of a layer's blob. `compression`: a key of `LAYER_TYPES`."""
     return descriptor(LAYER_TYPES[compression], name, size)
+
+
+def annotations_for(name: str) -> Mapping[str, str]:
+    """What an entry of index.json says of a name, or of any other word.
+
+    As docker: the tag for those who look for one, the whole name for those who know that annotation.
+    """
+    try:
+        full = reference.normalise(name) if "/" in name or ":" in name else None
+    except InvalidReference:
+        full = None
+    if full is None or full != name:
+        return {oci.REF_NAME: name} if full is None else {oci.IMAGE_NAME: full, oci.REF_NAME: name}
+    return {oci.IMAGE_NAME: full, oci.REF_NAME: reference.split(full)[1]}
 
 
 def descriptor(media_type: str, name: Digest, size: int) -> dict[str, Any]:

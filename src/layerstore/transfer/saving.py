@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import frozen
 
-from layerstore import digest, reference
+from layerstore import digest
 from layerstore.compression import COMPRESSIONS, compressing
 from layerstore.digest import ChainID, DiffID, Digest
 from layerstore.errors import ConfigError
@@ -72,8 +72,7 @@ def _merged(images: Sequence[Image], names: Sequence[Sequence[str]]) -> list[_Ou
     found: dict[str, _Outgoing] = {}
     for image, given in zip(images, names, strict=True):
         known = found.get(image.id, _Outgoing(image, ()))
-        full = (reference.normalise(name) for name in given)
-        found[image.id] = _Outgoing(image, tuple(dict.fromkeys((*known.names, *full))))
+        found[image.id] = _Outgoing(image, tuple(dict.fromkeys((*known.names, *given))))
     return list(found.values())
 
 
@@ -176,10 +175,7 @@ def _put_manifest(
     name = digest.of_bytes(manifest)
     blobs[BLOBS + digest.hex_of(name)] = manifest
     entry = outgoing.descriptor(media_types.MANIFEST_TYPE, name, len(manifest))
-    # As docker: the tag for those who look for one in the layout, the whole name for those who know that annotation.
-    named = [
-        entry | {"annotations": {oci.IMAGE_NAME: full, oci.REF_NAME: reference.split(full)[1]}} for full in item.names
-    ]
+    named = [entry | {"annotations": outgoing.annotations_for(name)} for name in item.names]
     return named or [entry]
 
 

@@ -48,6 +48,24 @@ class InArchive:
     name: str | None = None
     index: int | None = None
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What to ask an archive for: a name, or its number as `choosing` knows it; nothing for all that it has."""
+        if self.index is not None:
+            return (f"@{self.index}",)
+        return () if self.name is None else (self.name,)
+
+    def only_name(self, count: int) -> str | None:
+        """The name for what is written there, of which there are `count`. Raises `ConfigError`."""
+        if self.index is not None:
+            raise ConfigError(f"@{self.index} is no name for an image that is written", remedy="Name it.")
+        if self.name is not None and count != 1:
+            raise ConfigError(
+                f"there is one name, {self.name}, for {count} images",
+                remedy="Save one of them, or leave the name away.",
+            )
+        return self.name
+
 
 @frozen
 class AtPath:
