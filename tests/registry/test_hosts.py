@@ -25,6 +25,7 @@ from .servers import quirks as act
 from .servers.certificates import Authority
 from .servers.listening import Answer
 from .servers.quirks import Quirks
+from .servers.tokens import TokenService
 
 # ---- which servers
 
@@ -262,6 +263,38 @@ def test_a_key_with_a_password_asks_nobody(secure_quirks: Quirks, authority: Aut
 
     with pytest.raises(ConfigError, match=r"client\.cert: the key is encrypted"):
         reach(checking(certs), secure_quirks)
+
+
+def test_the_authority_of_a_registry_holds_for_its_token_service_and_redirects(
+    authority: Authority, certs: Path
+) -> None:
+    with (
+        TokenService(tls=authority.server()) as tokens,
+        Quirks(tls=authority.server()) as server,
+        Quirks(tls=authority.server()) as cloud,
+    ):
+        server.tokens = tokens
+        (certs / server.host).mkdir()
+        shutil.copy(authority.certificate, certs / server.host / "ca.crt")
+        server.put_manifest("team/app", "latest", {"schemaVersion": 2})
+        server.spoil("GET", "blobs", act.moved(cloud.url))
+        digest = cloud.put_blob("team/app", b"layer")
+        with Asking(checking(certs)) as client:
+            assert client.status(server.host) == 200
+            assert client.status(server.host, f"/v2/team/app/blobs/{digest}") == 200
+            contexts = client._connections._contexts
+            assert len(contexts) == 2, "the two others share one"
+            # It does not hold where they are asked for themselves.
+            with pytest.raises(CertificateError):
+                client.status(cloud.host)
+
+
+def test_whom_an_insecure_registry_names_need_not_be_secure_either(authority: Authority) -> None:
+    with Quirks(tls=authority.server()) as server, Quirks(tls=authority.server("cloud.example")) as cloud:
+        server.spoil("GET", "", act.moved(cloud.url))
+        endpoint = Endpoint(server.host, server.url, verify=False)
+        with asking(verify=True) as client:
+            assert get(client, endpoint) == 200
 
 
 def test_an_insecure_registry_is_not_checked(secure_quirks: Quirks) -> None:

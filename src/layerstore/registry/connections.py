@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from layerstore.errors import RegistryError
-from layerstore.registry.hosts import tls_context
+from layerstore.registry.hosts import Trust, tls_context
 from layerstore.registry.proxies import proxy_for, without_secrets
 from layerstore.registry.settings import Settings
 
@@ -177,15 +177,26 @@ class Connections:
         self._settings = settings
         self._timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout)
         self._width = settings.downloads + settings.uploads
-        self._managers: dict[tuple[str, str, bool], urllib3.PoolManager] = {}
+        self._managers: dict[tuple[str, str, str, bool], urllib3.PoolManager] = {}
+        self._contexts: dict[Trust, ssl.SSLContext] = {}
         self._lock = Lock()
         self._pools = {verify: _pools(settings, verify=verify) for verify in (False, True)}
 
     def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: io.RawIOBase | None, *, verify: bool
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: io.RawIOBase | None,
+        *,
+        registry_host: str,
+        verify: bool,
     ) -> urllib3.BaseHTTPResponse:
-        """Make one request, and return with the head of the reply. Raises what `troubles.CAUSES` lists."""
-        return self._manager(url, verify=verify).urlopen(
+        """Make one request, and return with the head of the reply. Raises what `troubles.CAUSES` lists.
+
+        `registry_host` is whom it serves in the end: what is known of its certificates holds.
+        """
+        return self._manager(url, registry_host, verify=verify).urlopen(
             method,
             url,
             body=cast(Any, body),
@@ -205,19 +216,23 @@ class Connections:
         for manager in managers:
             manager.clear()
 
-    def _manager(self, url: str, *, verify: bool) -> urllib3.PoolManager:
+    def _manager(self, url: str, registry_host: str, *, verify: bool) -> urllib3.PoolManager:
         parts = urlsplit(url)
-        key = (parts.scheme, parts.netloc, verify)
+        key = (parts.scheme, parts.netloc, registry_host, verify)
         with self._lock:
             manager = self._managers.get(key)
             if manager is None:
-                manager = self._managers[key] = self._new(url, parts.scheme, parts.netloc, verify=verify)
+                manager = self._managers[key] = self._new(url, registry_host, verify=verify)
             return manager
 
-    def _new(self, url: str, scheme: str, host: str, *, verify: bool) -> urllib3.PoolManager:
+    def _new(self, url: str, registry_host: str, *, verify: bool) -> urllib3.PoolManager:
         options: dict[str, Any] = {"num_pools": 2, "maxsize": self._width, "blocksize": _BLOCK}
-        if scheme == "https":
-            options["ssl_context"] = tls_context(self._settings, host, verify=verify)
+        parts = urlsplit(url)
+        if parts.scheme == "https":
+            trust = Trust.of(self._settings, parts.netloc, registry_host, verify=verify)
+            if trust not in self._contexts:
+                self._contexts[trust] = tls_context(trust)
+            options["ssl_context"] = self._contexts[trust]
             if not verify:
                 options |= {"cert_reqs": "CERT_NONE", "assert_hostname": False}
         proxy = proxy_for(self._settings.proxies, url)

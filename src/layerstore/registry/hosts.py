@@ -17,7 +17,7 @@ from attrs import frozen
 from layerstore.errors import ConfigError
 from layerstore.registry.settings import Settings
 
-__all__ = ["HUB", "Endpoint", "certificates_of", "endpoints", "is_insecure", "tls_context"]
+__all__ = ["HUB", "Endpoint", "Trust", "certificates_of", "endpoints", "is_insecure", "tls_context"]
 
 HUB = "docker.io"
 _HUB_HOST = "registry-1.docker.io"
@@ -99,39 +99,61 @@ def certificates_of(settings: Settings, host: str) -> Path | None:
     return None
 
 
-def tls_context(settings: Settings, host: str, *, verify: bool) -> ssl.SSLContext:
-    """How TLS is spoken with `host`: the system's authorities, and what certs.d has for it.
+@frozen
+class Trust:
+    """What TLS with a host rests on. Hosts with equal ones can share a context: to read the authorities takes 10 ms."""
+
+    verify: bool
+    own: Path | None
+    """The host's folder in certs.d."""
+    registry: Path | None
+    """That of the registry on whose behalf the host is talked to: its authorities hold for its token service and for
+    where it redirects to, as in docker."""
+
+    @classmethod
+    def of(cls, settings: Settings, host: str, registry_host: str, *, verify: bool) -> Trust:
+        """What is known of `host` when it is talked to for `registry_host`."""
+        registry = None if host == registry_host else certificates_of(settings, registry_host)
+        return cls(verify, certificates_of(settings, host), registry)
+
+
+def tls_context(trust: Trust) -> ssl.SSLContext:
+    """How TLS is spoken: with the system's authorities, and what certs.d has.
 
     `*.crt` there are authorities, `NAME.cert` with `NAME.key` is shown to the server. Raises `ConfigError` for files
     that are none.
     """
-    if verify:
+    if trust.verify:
         context = ssl.create_default_context()
     else:
-        # Reading the system's authorities costs 10 ms, for nothing here.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    folder = certificates_of(settings, host)
-    for file in () if folder is None else sorted(folder.iterdir()):
-        try:
-            if file.suffix == ".crt":
-                context.load_verify_locations(file)
-            elif file.suffix == ".cert":
-                context.load_cert_chain(file, _key_of(file), password=_no_password)
-            elif file.suffix == ".key" and not file.with_suffix(".cert").exists():
-                raise ConfigError(
-                    f"{file}: there is no certificate to this key",
-                    remedy=f"Put it beside as {file.with_suffix('.cert').name}: .crt is for authorities.",
-                    path=file,
-                )
-        except (OSError, ValueError) as error:  # SSLError is an OSError
-            raise ConfigError(
-                f"{file}: {getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error}",
-                remedy="It has to be readable, and PEM: a certificate, or the key that belongs to it, unencrypted.",
-                path=file,
-            ) from None
+    for folder in (trust.registry, trust.own):
+        for file in () if folder is None else sorted(folder.iterdir()):
+            if file.suffix == ".crt" or folder == trust.own:
+                _load(context, file)
     return context
+
+
+def _load(context: ssl.SSLContext, file: Path) -> None:
+    try:
+        if file.suffix == ".crt":
+            context.load_verify_locations(file)
+        elif file.suffix == ".cert":
+            context.load_cert_chain(file, _key_of(file), password=_no_password)
+        elif file.suffix == ".key" and not file.with_suffix(".cert").exists():
+            raise ConfigError(
+                f"{file}: there is no certificate to this key",
+                remedy=f"Put it beside as {file.with_suffix('.cert').name}: .crt is for authorities.",
+                path=file,
+            )
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise ConfigError(
+            f"{file}: {getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error}",
+            remedy="It has to be readable, and PEM: a certificate, or the key that belongs to it, unencrypted.",
+            path=file,
+        ) from None
 
 
 def _key_of(certificate: Path) -> Path:

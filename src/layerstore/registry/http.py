@@ -137,6 +137,7 @@ class Http:
         self._lock = Lock()
         self._closed = Event()
         self._said: set[str] = set()
+        self._trusted: dict[str, bool] = {}
 
     def __enter__(self) -> Http:
         return self
@@ -358,13 +359,19 @@ class Http:
         return way.settle(order[1], second)
 
     def _verify(self, way: _Way, url: str) -> bool:
-        is_own = origin(url)[1:] == origin(way.endpoint.base)[1:]
-        return way.endpoint.verify if is_own else not is_insecure(self.settings, urlsplit(url).netloc)
+        """Whether whoever has this URL has to prove who it is. What an insecure registry names need not, as in docker:
+        whoever can be it can name what he likes."""
+        if not way.endpoint.verify or origin(url)[1:] == origin(way.endpoint.base)[1:]:
+            return way.endpoint.verify
+        host = urlsplit(url).netloc
+        if host not in self._trusted:  # to find out may need a name service
+            self._trusted[host] = not is_insecure(self.settings, host)
+        return self._trusted[host]
 
     def _followed(self, question: Question, url: str, way: _Way) -> Reply:
         """Ask, and go where the reply sends us: at most ten times."""
         for _ in range(_MOST_REDIRECTS + 1):
-            reply = self._once(question, url, verify=self._verify(way, url))
+            reply = self._once(question, url, way)
             location = reply.headers.get("Location")
             if reply.status not in _REDIRECTS or not location:
                 return reply
@@ -387,7 +394,7 @@ class Http:
             remedy="Tell those who run it.",
         )
 
-    def _once(self, question: Question, url: str, *, verify: bool) -> Reply:
+    def _once(self, question: Question, url: str, way: _Way) -> Reply:
         headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity", **question.headers}
         if question.shown is not None:
             headers["Authorization"] = question.shown
@@ -397,7 +404,14 @@ class Http:
             if question.body.size is not None:
                 headers["Content-Length"] = str(question.body.size)
         try:
-            response = self._connections.send(question.method, url, headers, body, verify=verify)
+            response = self._connections.send(
+                question.method,
+                url,
+                headers,
+                body,
+                registry_host=way.endpoint.host,
+                verify=self._verify(way, url),
+            )
         except CAUSES as cause:
             if body is not None and body.failure is not None:
                 raise body.failure from None
