@@ -96,13 +96,18 @@ def run_commands(page: str, place: Path) -> None:
             assert re.fullmatch(pattern, done.stdout.rstrip("\n"), re.DOTALL), f"$ {line}\n{done.stdout}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/serve.md"])
 def test_python_examples_run(page: str, place: Path) -> None:
     run_python(page, place)
 
 
 def test_commands_of_the_readme_print_what_it_says(place: Path) -> None:
     run_commands("README.md", place)
+
+
+@pytest.mark.tools("skopeo")
+def test_commands_of_the_page_on_serving_print_what_it_says(place: Path) -> None:
+    run_commands("docs/serve.md", place)
 
 
 def test_settings_of_the_readme_are_right(tmp_path: Path) -> None:

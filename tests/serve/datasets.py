@@ -100,7 +100,7 @@ def _manifest(config: Descriptor, layers: Sequence[Descriptor], **more: Any) -> 
 
 
 def _gzip(data: bytes) -> bytes:
-    return gzip.compress(data, 1)
+    return gzip.compress(data, 1, mtime=0)
 
 
 def _foreign(data: Dataset) -> None:
