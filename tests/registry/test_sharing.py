@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -18,13 +19,16 @@ import layerstore
 from core.adding import Adder
 from layerstore import Store
 from layerstore.digest import of_bytes
+from layerstore.errors import Unreachable
 from layerstore.registry.http import Body
 from layerstore.registry.remotes import health
 from layerstore.registry.remotes.bucket import Bucket
 from layerstore.registry.remotes.remote import Address
+from layerstore.registry.settings import Settings
 from support import images as make
 
 from .servers.listening import Answer, Seen
+from .servers.memory import INDEX, MANIFEST
 from .servers.peers import ServedStore, Spoil, honest
 from .servers.quirks import Quirks, slow
 from .servers.seaweed import Seaweed
@@ -37,6 +41,19 @@ LAYERS = [make.layer(make.file(f"layer{number}", os.urandom((300 + 100 * number)
 @pytest.fixture(autouse=True)
 def _all_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health.HEALTH, "_paused", {})
+    of = Settings.of.__func__  # type: ignore[attr-defined]
+    hasty = {"connect_timeout": 1.0, "read_timeout": 5.0, "pause": 0.01}
+    monkeypatch.setattr(
+        Settings, "of", classmethod(lambda cls, *given, **more: of(cls, *given, **more).evolve(**hasty))
+    )
+
+
+@pytest.fixture
+def dead() -> str:
+    """Where nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -227,3 +244,72 @@ def test_a_registry_that_dies_when_all_is_elsewhere_fails_only_for_names(
 def test_a_remote_that_is_none_is_an_error(opened: Callable[..., Store], name: str) -> None:
     with pytest.raises(layerstore.errors.ConfigError, match="is no remote"):
         opened(["10.0.0.1:5000"]).pull(name)
+
+
+# --- what is given on
+
+
+@pytest.fixture(params=["folder", "s3", "registry"])
+def keeper(request: pytest.FixtureRequest, tmp_path: Path, repository: str) -> str:
+    """A remote that can be written to."""
+    if request.param == "folder":
+        return f"file://{tmp_path}/bucket"
+    if request.param == "s3":
+        return str(request.getfixturevalue("seaweed").remote(tmp_path.name))
+    return f"registry://{request.getfixturevalue('docker_registry').host}/{repository}/{tmp_path.name.lower()}"
+
+
+@pytest.mark.parametrize("how", ["pull", "push"])
+def test_what_came_or_went_can_be_had_from_the_remote_alone(
+    opened: Callable[..., Store], quirks: Quirks, name: str, keeper: str, how: str
+) -> None:
+    store = opened([keeper], push_through=True)
+    told: list[str] = []
+    if how == "pull":
+        first = store.pull(name, told=told.append)
+    else:
+        Adder(store)(*LAYERS, name=name)
+        store.push(name, told=told.append)
+        first = store.image(name)
+    assert told == []
+    quirks.spoil(None, "", lambda seen, answer: Answer(503))
+    late = opened([keeper])
+    again = late.pull(name, told=told.append)
+    assert is_whole(late, name)
+    assert (again.id, again.digests) == (first.id, first.digests)
+    assert len(told) == 1
+    assert f"is what {keeper.partition('?')[0]} has by that name" in told[0]
+
+
+def test_an_index_is_given_on_with_the_image_that_was_pulled(
+    opened: Callable[..., Store], quirks: Quirks, name: str, keeper: str
+) -> None:
+    [digest] = [digest for (repository, digest) in quirks.manifests if repository == "team/app"]
+    size = len(quirks.manifests["team/app", digest][1])
+    here = {"architecture": "amd64", "os": "linux"}
+    entries = [{"mediaType": MANIFEST, "digest": digest, "size": size, "platform": here}]
+    entries.append({**entries[0], "digest": make.digest(b"another"), "platform": {**here, "architecture": "s390x"}})
+    quirks.put_manifest("team/app", "all", {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, INDEX)
+    name = name.replace(":1", ":all")
+    opened([keeper], push_through=True).pull(name, platform="linux/amd64")
+    quirks.spoil(None, "", lambda seen, answer: Answer(503))
+    late = opened([keeper])
+    late.pull(name, platform="linux/amd64")
+    assert is_whole(late, name)
+
+
+def test_what_cannot_be_given_on_fails_nothing(opened: Callable[..., Store], name: str, dead: str) -> None:
+    told: list[str] = []
+    store = opened([f"s3://bucket?endpoint={dead}&region=x&anonymous=true"], push_through=True)
+    begin = time.monotonic()
+    store.pull(name, told=told.append)
+    assert time.monotonic() - begin < 5
+    assert is_whole(store, name)
+
+
+def test_a_name_is_not_asked_of_a_store(opened: Callable[..., Store], quirks: Quirks, name: str) -> None:
+    other = opened(keep_blobs=True)
+    other.pull(name)
+    quirks.spoil(None, "", lambda seen, answer: Answer(503))
+    with ServedStore(other) as served, pytest.raises(Unreachable):
+        opened([served.url]).pull(name)

@@ -17,7 +17,14 @@ from attrs import evolve, field, fields, frozen
 from layerstore import manifests, platforms, reference
 from layerstore.blobs import Blobs, KnownBlob
 from layerstore.digest import Digest, ImageID
-from layerstore.errors import ConfigError, InvalidArchive, NotFound, UnsupportedMediaType
+from layerstore.errors import (
+    CertificateError,
+    ConfigError,
+    InvalidArchive,
+    NotFound,
+    Unreachable,
+    UnsupportedMediaType,
+)
 from layerstore.images import Images, Loaded
 from layerstore.images import config as config_of
 from layerstore.layers import LayerSource, Progress
@@ -25,12 +32,14 @@ from layerstore.manifests import Contents, Descriptor, Manifest
 from layerstore.platforms import Platform
 from layerstore.reference import DEFAULT_TAG, Reference
 from layerstore.registry.fetching import Blob, Fetching
+from layerstore.registry.words import printable
 
 if TYPE_CHECKING:
     from layerstore.config import Config
     from layerstore.database import Transaction
     from layerstore.registry.client import Repository
     from layerstore.registry.remotes import Remotes
+    from layerstore.registry.through import Through
 
 __all__ = ["Pulled", "Puller", "load", "pull", "pull_all", "pulling"]
 
@@ -72,7 +81,8 @@ class Puller:
     """Pulls images with one set of connections.
 
     `open_repository` gives the client of a repository. `begun` is called with each name as soon as the registry has
-    said that there is such an image. `remotes` are asked for layers before the registry is.
+    said that there is such an image. `remotes` are asked for layers before the registry is, and
+    for names where it cannot be reached; what was fetched is given on by `through`.
     """
 
     def __init__(
@@ -86,10 +96,14 @@ class Puller:
         platform: Platform | None = None,
         progress: Progress | None = None,
         begun: Callable[[Reference], object] | None = None,
+        told: Callable[[str], None] | None = None,
         remotes: Remotes | None = None,
+        through: Through | None = None,
     ) -> None:
         self._open_repository = open_repository
+        self._told = told
         self._remotes = remotes
+        self._through = through
         self._images = images
         self._blobs = blobs
         self._at_once = at_once
@@ -157,7 +171,22 @@ class Puller:
         return _Chosen(tuple(documents), contents.config, contents.layers)
 
     def _first(self, name: Reference, repository: Repository) -> Manifest:
-        """The document that the name means."""
+        """The document that the name means: by the word of the registry, else of a remote that keeps names."""
+        try:
+            return self._meant(name, repository)
+        except CertificateError:
+            raise
+        except Unreachable as error:
+            found = None if self._remotes is None else self._remotes.meaning(name.pinned or name.full)
+            if found is None:
+                raise
+            remote, known, data = found
+            if self._told is not None:
+                since = f", since {known.written}" if known.written else ""
+                self._told(f"{error.message}: {name.familiar} is what {remote.name} has by that name{printable(since)}")
+            return Manifest(known.digest, manifests.media_type_of(data, known.media_type, name.familiar), data)
+
+    def _meant(self, name: Reference, repository: Repository) -> Manifest:
         known = self._images.meant_by(name.pinned or name.full)[0]
         if name.digest is not None:
             kept = None if known is None else self._blobs.manifest(name.digest)
@@ -176,7 +205,25 @@ class Puller:
             return kept
         if entry is not None and entry.data is not None:
             return Manifest(digest, entry.media_type, entry.data)
-        return repository.manifest(digest, expected=digest)
+        try:
+            return repository.manifest(digest, expected=digest)
+        except Unreachable:
+            data = None if self._remotes is None else self._remotes.manifest(digest)
+            if data is None:
+                raise
+            return Manifest(digest, manifests.media_type_of(data, None, f"the manifest {digest}"), data)
+
+    def _config(self, config: Descriptor, repository: Repository) -> bytes:
+        if (known := self._images.config_of(ImageID(config.digest))) is not None:
+            return known
+        try:
+            return repository.small_blob(config)
+        except Unreachable:
+            is_small = config.size <= manifests.DOCUMENT_LIMIT
+            data = self._remotes.small_blob(config.digest, config.size) if self._remotes and is_small else None
+            if data is None:
+                raise
+            return data
 
     def _best(self, index: Contents, title: str) -> Descriptor:
         """The entry of an index that is wanted. Raises `InvalidArchive` with the platforms that there are."""
@@ -191,7 +238,7 @@ class Puller:
 
     def _fetch(self, name: Reference, repository: Repository, chosen: _Chosen, names: Sequence[str]) -> Loaded:
         title = name.familiar_name
-        config = self._images.config_of(ImageID(chosen.config.digest)) or repository.small_blob(chosen.config)
+        config = self._config(chosen.config, repository)
         self._check_platform(config, name)
         blobs = _blobs(config, chosen, title)
         with ExitStack() as at_work:
@@ -213,6 +260,8 @@ class Puller:
                 names,
                 record=partial(self._remember, name, chosen, fetching.verified),
             )
+            if self._through is not None:
+                self._through.give(name.pinned or name.full, chosen.documents, config, repository)
             fetching.finish()
             self._tell_known(blobs, fetching)
         return loaded
@@ -324,11 +373,15 @@ def pulling(
     settings = Settings.of(config)
     with ExitStack() as opened:
         http = opened.enter_context(Http(settings, told=told))
-        remotes = None
+        remotes = through = None
         if config.remotes:
             from layerstore.registry.remotes import Remotes
 
             remotes = opened.enter_context(Remotes(config.remotes, settings=settings, store_id=blobs.store_id))
+            if config.push_through and remotes.keeper is not None:
+                from layerstore.registry.through import Through
+
+                through = opened.enter_context(Through(remotes.keeper, blobs, told))
         yield Puller(
             partial(Repository, http, settings),
             images,
@@ -338,7 +391,9 @@ def pulling(
             platform=wanted,
             progress=progress,
             begun=begun,
+            told=told,
             remotes=remotes,
+            through=through,
         )
 
 

@@ -32,6 +32,7 @@ from layerstore.registry.http import Http
 from layerstore.registry.settings import Settings
 from layerstore.registry.spool import Spool
 from layerstore.registry.tasks import Tasks
+from layerstore.registry.through import Through, giving
 from layerstore.registry.uploads import Sent
 from layerstore.transfer import outgoing
 
@@ -156,6 +157,7 @@ def _push(
         images.lease([image for image, _ in wanted], "it is being pushed"),
         Http(settings, told=told) as http,
         Tasks(settings.uploads, abort=http.close) as tasks,
+        giving(config, settings, blobs, told) as through,
     ):
         pushing = _Push(
             target,
@@ -169,6 +171,7 @@ def _push(
             keep=config.keep_blobs,
             progress=progress,
             done=done,
+            through=through,
         )
         for image, tag in wanted:
             yield pushing.image(image, tag)
@@ -212,7 +215,9 @@ class _Push:
         keep: bool,
         progress: Progress | None,
         done: Done | None,
+        through: Through | None,
     ) -> None:
+        self._through = through
         self._target = target
         self._place = Place(target.domain, target.path)
         self._tasks = tasks
@@ -241,7 +246,10 @@ class _Push:
                 self._forms.lost(lost.descriptor)
         self._repository.put_manifest(tag, manifest)
         self._images.name(image.id, (), record=partial(self._record, manifest))
-        name = reference.familiar(f"{self._target.name}:{tag}")
+        full = f"{self._target.name}:{tag}"
+        if self._through is not None:
+            self._through.give(full, [manifest], image.config_bytes, self._repository)
+        name = reference.familiar(full)
         return Pushed(name, manifest.digest, manifest.size)
 
     def _send_image(self, image: Image) -> Manifest:

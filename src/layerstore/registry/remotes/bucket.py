@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from layerstore.digest import Digest, hex_of, of_bytes, parse
 from layerstore.errors import ConfigError, InvalidDigest
+from layerstore.manifests import DOCUMENT_LIMIT
 from layerstore.registry.remotes.remote import ASK, SILENCE, Address, Name, Remote, RemoteFailed
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _PART: Final = 5 << 20
 """Blobs of more are sent in parts of this size: S3 takes no smaller ones."""
 
 _PIECE: Final = 1 << 20
-_INDEX_LIMIT: Final = 4 << 20
 _INDEX: Final = "index.json"
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _INDEX_TYPE: Final = "application/vnd.oci.image.index.v1+json"
@@ -113,7 +113,24 @@ class Bucket(Remote):
             except FileNotFoundError:
                 return None
 
-    # --- names ---
+    # --- manifests and names ---
+
+    def put_manifest(self, manifest: bytes, media_type: str) -> None:
+        from layerstore.registry.http import Body
+
+        self.write(of_bytes(manifest), Body.of(manifest))
+
+    def manifest(self, digest: Digest) -> bytes | None:
+        import obstore
+
+        with self._errors():
+            try:
+                got = obstore.get(self._moved, _place(digest))
+                if got.meta["size"] > DOCUMENT_LIMIT:
+                    raise RemoteFailed(self.name, f"the manifest {digest} is too large")
+                return bytes(got.bytes())
+            except FileNotFoundError:
+                return None
 
     def names(self) -> Iterator[tuple[str, Name]]:
         index, _ = self._index()
@@ -123,10 +140,8 @@ class Bucket(Remote):
                 yield found
 
     def publish(self, name: str, manifest: bytes, media_type: str) -> None:
-        from layerstore.registry.http import Body
-
         digest = of_bytes(manifest)
-        self.write(digest, Body.of(manifest))
+        self.put_manifest(manifest, media_type)
         entry = {
             "mediaType": media_type,
             "digest": digest,
@@ -152,8 +167,8 @@ class Bucket(Remote):
             try:
                 got = obstore.get(self._asked, _INDEX)
                 meta = got.meta
-                if meta["size"] > _INDEX_LIMIT:
-                    raise RemoteFailed(self.name, f"{_INDEX} has {meta['size']} bytes: {_INDEX_LIMIT} are allowed")
+                if meta["size"] > DOCUMENT_LIMIT:
+                    raise RemoteFailed(self.name, f"{_INDEX} has {meta['size']} bytes: {DOCUMENT_LIMIT} are allowed")
                 data = bytes(got.bytes())
             except FileNotFoundError:
                 return {"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": []}, None
@@ -294,7 +309,7 @@ def _named(entry: object) -> tuple[str, Name] | None:
     except InvalidDigest:
         return None
     media_type, size = entry.get("mediaType"), entry.get("size")
-    if not isinstance(media_type, str) or not isinstance(size, int) or not 0 <= size <= _INDEX_LIMIT:
+    if not isinstance(media_type, str) or not isinstance(size, int) or not 0 <= size <= DOCUMENT_LIMIT:
         return None
     return name, Name(digest, media_type, size, str(entry["annotations"].get(_WRITTEN, "")))
 

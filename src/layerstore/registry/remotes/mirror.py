@@ -49,10 +49,11 @@ class Mirror(Remote):
         quick = settings.evolve(mirrors=(), attempts=1, connect_timeout=ASK, unrelated_timeout=ASK)
         asked = quick.evolve(read_timeout=ASK)
         read = quick.evolve(read_timeout=SILENCE, slowest=SLOWEST)
-        self._open = [Http(asked), Http(read), Http(settings)]
+        written = settings.evolve(mirrors=(), attempts=2, connect_timeout=ASK)
+        self._open = [Http(asked), Http(read), Http(written)]
         self._asked = Repository(self._open[0], asked, where)
         self._read = Repository(self._open[1], read, where)
-        self._written = Repository(self._open[2], settings, where, actions=("pull", "push"))
+        self._written = Repository(self._open[2], written, where, actions=("pull", "push"))
 
     @property
     def is_writable(self) -> bool:
@@ -78,6 +79,17 @@ class Mirror(Remote):
         except LayerstoreError as error:
             raise RemoteFailed(self.name, error.message) from None
 
+    def put_manifest(self, manifest: bytes, media_type: str) -> None:
+        self._put(None, Manifest.of(media_type, manifest))
+
+    def manifest(self, digest: Digest) -> bytes | None:
+        try:
+            return self._read.manifest(digest).data
+        except NotFound:
+            return None
+        except LayerstoreError as error:
+            raise RemoteFailed(self.name, error.message) from None
+
     def resolve(self, name: str) -> Name | None:
         try:
             found = self._asked.resolve(tag_of(name))
@@ -86,8 +98,11 @@ class Mirror(Remote):
         return None if found is None else Name(found.digest, found.media_type, found.size)
 
     def publish(self, name: str, manifest: bytes, media_type: str) -> None:
+        self._put(tag_of(name), Manifest.of(media_type, manifest))
+
+    def _put(self, tag: str | None, manifest: Manifest) -> None:
         try:
-            self._written.put_manifest(tag_of(name), Manifest.of(media_type, manifest))
+            self._written.put_manifest(manifest.digest if tag is None else tag, manifest)
         except LayerstoreError as error:
             raise RemoteFailed(self.name, error.message) from None
 

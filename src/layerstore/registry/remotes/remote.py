@@ -157,6 +157,14 @@ class Remote(ABC):
         """Keep a blob. What does not have this digest and size is not kept, and an error."""
         raise NotImplementedError
 
+    def put_manifest(self, manifest: bytes, media_type: str) -> None:
+        """Keep a manifest that has no name of its own; the blobs that it names are there."""
+        raise NotImplementedError
+
+    def manifest(self, digest: Digest) -> bytes | None:
+        """The bytes of a manifest, which may be wrong; None if it is not there."""
+        return None
+
     def names(self) -> Iterator[tuple[str, Name]]:
         """The names that it keeps, in full, with what they mean."""
         return iter(())

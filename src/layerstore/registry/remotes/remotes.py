@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
-from layerstore.digest import Digest
+from layerstore.digest import Digest, of_bytes
 from layerstore.errors import ConfigError
 from layerstore.registry.remotes.health import HEALTH
 from layerstore.registry.remotes.hunt import Hunt, Sought
 from layerstore.registry.remotes.peer import Peer
-from layerstore.registry.remotes.remote import BUCKETS, STORES, Address, Remote, RemoteFailed
+from layerstore.registry.remotes.remote import BUCKETS, STORES, Address, Name, Remote, RemoteFailed
 from layerstore.registry.remotes.turns import first_of
 
 if TYPE_CHECKING:
@@ -49,6 +49,55 @@ class Remotes:
     def keeper(self) -> Remote | None:
         """The first that can be written to."""
         return next((remote for remote in self.all if remote.is_writable), None)
+
+    def meaning(self, name: str) -> tuple[Remote, Name, bytes] | None:
+        """What a full name means in the first remote that keeps names and has it: where, what, and the manifest.
+
+        A name is believed, as no digest proves it: only of what its owner has given (buckets, registries).
+        """
+        for remote in self.all:
+            if remote.keeps_names and not HEALTH.is_paused(remote.name):
+                try:
+                    found = remote.resolve(name)
+                    data = None if found is None else remote.manifest(found.digest)
+                except RemoteFailed:
+                    HEALTH.failed(remote.name)
+                    continue
+                if found is not None and data is not None and of_bytes(data) == found.digest:
+                    return remote, found, data
+        return None
+
+    def manifest(self, digest: Digest) -> bytes | None:
+        """A manifest by its digest, which is verified, from any that has it."""
+        for remote in self.all:
+            if not HEALTH.is_paused(remote.name):
+                try:
+                    data = remote.manifest(digest)
+                except RemoteFailed:
+                    HEALTH.failed(remote.name)
+                    continue
+                if data is not None and of_bytes(data) == digest:
+                    return data
+        return None
+
+    def small_blob(self, digest: Digest, size: int) -> bytes | None:
+        """A config by its digest, which is verified, from any that has it. `size` is small."""
+        for remote in self.all:
+            if HEALTH.is_paused(remote.name) or self.is_me(remote):
+                continue
+            buffer, at = bytearray(size), 0
+            try:
+                reading = remote.read(digest, 0, size)
+                while at < size and (count := reading.readinto(memoryview(buffer)[at:])):
+                    at += count
+                reading.close()
+            except RemoteFailed as error:
+                if not error.is_absent:
+                    HEALTH.failed(remote.name)
+                continue
+            if of_bytes(bytes(buffer)) == digest:
+                return bytes(buffer)
+        return None
 
     def is_me(self, remote: Remote) -> bool:
         """Is it this store, that is served?"""
