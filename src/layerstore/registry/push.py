@@ -132,7 +132,9 @@ def save(
     image, _ = images.find(given[0] if isinstance(given[0], str) else given[0].id)
     name = _without_digest(target.removeprefix("docker://"))
     wanted = [(image, name.tag or reference.DEFAULT_TAG)]
-    for _ in _push(wanted, name, config, images, layers, blobs, compression=compression, progress=progress):
+    for _ in _push(
+        wanted, name, config, images, layers, blobs, named=False, compression=compression, progress=progress
+    ):
         pass
 
 
@@ -144,12 +146,13 @@ def _push(
     layers: Layers,
     blobs: Blobs,
     *,
+    named: bool = True,
     compression: str | None = None,
     progress: Progress | None = None,
     done: Done | None = None,
     told: Callable[[str], None] | None = None,
 ) -> Iterator[Pushed]:
-    """Images, each with the tag that it is to have."""
+    """Images, each with the tag that it is to have. `named`: it is known here by the digest that it has there."""
     if compression is not None and compression not in COMPRESSIONS:
         raise ConfigError(f"there is no compression {compression!r}", remedy=f"It is one of {', '.join(COMPRESSIONS)}.")
     settings = Settings.of(config)
@@ -169,6 +172,7 @@ def _push(
             blobs,
             compression=compression,
             keep=config.keep_blobs,
+            named=named,
             progress=progress,
             done=done,
             through=through,
@@ -213,6 +217,7 @@ class _Push:
         *,
         compression: str | None,
         keep: bool,
+        named: bool,
         progress: Progress | None,
         done: Done | None,
         through: Through | None,
@@ -226,6 +231,7 @@ class _Push:
         self._blobs = blobs
         self._compression = compression
         self._keep = keep
+        self._is_named = named
         self._progress = progress
         self._done = done
         self._repository = Repository(http, settings, target, actions=("pull", "push"))
@@ -273,7 +279,8 @@ class _Push:
         self._blobs.put_manifest(manifest.media_type, manifest.data, images=[image], tx=tx)
         parts = [part.digest for part in read(manifest).blobs if not is_foreign(part.media_type)]
         self._blobs.saw(tx, [*parts, manifest.digest], self._place.registry, self._place.repository)
-        image_rows.set_digest(tx, image, self._target.name, manifest.digest)
+        if self._is_named:
+            image_rows.set_digest(tx, image, self._target.name, manifest.digest)
 
     # --- which manifest ---
 
