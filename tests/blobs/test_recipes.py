@@ -8,6 +8,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 import zstandard
@@ -19,6 +20,7 @@ from core.adding import Adder
 from layerstore.blobs import Blobs, KnownBlob
 from layerstore.compression import compressing
 from layerstore.compression.goflate import Deflate
+from layerstore.compression.pigz import Deflate as PigzDeflate
 from layerstore.compression.recipes import TASTE, Recipe, Taster, making, own, parted
 from layerstore.digest import DiffID
 from layerstore.store import Store
@@ -57,6 +59,12 @@ def by_go(data: bytes, level: int) -> bytes:
     return header + stream.feed(data) + stream.finish() + struct.pack("<II", zlib.crc32(data), len(data))
 
 
+def by_pigz(data: bytes, level: int) -> bytes:
+    with closing(PigzDeflate(level, 2)) as stream:
+        body = stream.feed(memoryview(data)) + stream.finish()
+    return bytes.fromhex("1f8b0800000000000203") + body + struct.pack("<II", zlib.crc32(data), len(data))
+
+
 def named(data: bytes) -> bytes:
     made = io.BytesIO()
     with gzip.GzipFile("layer.tar", "wb", 9, made, mtime=1234567) as file:
@@ -79,6 +87,7 @@ WRITERS: dict[str, Callable[[bytes], bytes]] = {
     "our zstd": lambda data: ours(data, "zstd"),
     "docker": lambda data: by_go(data, 6),
     "ko": lambda data: by_go(data, 1),
+    "debian": lambda data: by_pigz(data, 9),
     "python": lambda data: gzip.compress(data, 9, mtime=77),
     "python, with a name": named,
     "java": lambda data: deflated(data, 6, header="1f8b0800000000000000"),

@@ -1,6 +1,6 @@
 """Compressed streams, in and out. `streams` inflates and compresses, `frames` knows where zstd's frames end.
 
-`recipes` finds out who wrote a stream, and writes it again by `coders`; `goflate` is one of these, in C.
+`recipes` finds out who wrote a stream, and writes it again by `coders`, of which `goflate` (in C) and `pigz` are two.
 """
 
 from layerstore.compression.streams import COMPRESSIONS, HEAD, Stream, compressing, open_stream, sniff

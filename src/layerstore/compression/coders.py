@@ -1,8 +1,8 @@
 """The compressors whose bytes can be made again, each with the settings in which layers are met.
 
-`go` is Go's compress/gzip: docker, BuildKit, ko. `zlib` stands for all that call zlib in one stream: Python's gzip,
-Java's (jib), Node's. `isal` is python-isal's threaded writer, which is our own. `zstd` is libzstd, without a
-dictionary. The header of gzip is kept as it is.
+`go` is Go's compress/gzip: docker, BuildKit, ko. `pigz` made the base layers of Debian's images. `zlib` stands for all
+that call zlib in one stream: Python's gzip, Java's (jib), Node's. `isal` is python-isal's threaded writer, which is our
+own. `zstd` is libzstd, without a dictionary. The header of gzip is kept as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final, Protocol
 
 Write = Callable[[memoryview], object]
@@ -33,7 +33,7 @@ _BLOCK: Final = 1 << 20
 _SHORT: Final = 10
 """Bytes of a gzip header that holds no name."""
 
-_UNKNOWN_SYSTEM: Final = 255
+_UNIX, _UNKNOWN_SYSTEM = 3, 255
 
 _BEST, _FASTEST = 2, 4
 """What the byte XFL of a gzip header says of the level (RFC 1952, section 2.3.1)."""
@@ -74,32 +74,33 @@ class Coder(ABC):
 class _Deflating(Protocol):
     def feed(self, data: memoryview) -> bytes: ...
     def finish(self) -> bytes: ...
+    def close(self) -> None: ...
 
 
 class _Gzip(Coder):
     """Those that write gzip's trailer (RFC 1952) after one stream of deflate."""
 
     @abstractmethod
-    def deflating(self, settings: Settings) -> _Deflating:
-        """The stream."""
+    def deflating(self, settings: Settings, *, is_trial: bool) -> _Deflating:
+        """The stream. `is_trial`: of what is compared at once, a little."""
 
     def attempt(self, settings: Settings, tar: memoryview, size: int, *, is_all: bool) -> Iterator[bytes]:
-        coder = _Framed(self.deflating(settings))
-        yield coder.feed(tar[:SIP])
-        yield coder.feed(tar[SIP : len(tar) if is_all else 4 * SIP])
-        if is_all:
-            yield coder.finish()
+        with closing(_Framed(self.deflating(settings, is_trial=True))) as coder:
+            yield coder.feed(tar[:SIP])
+            yield coder.feed(tar[SIP : len(tar) if is_all else 4 * SIP])
+            if is_all:
+                yield coder.finish()
 
     @contextmanager
     def making(self, settings: Settings, size: int, write: Write) -> Iterator[Write]:
-        coder = _Framed(self.deflating(settings))
+        with closing(_Framed(self.deflating(settings, is_trial=False))) as coder:
 
-        def feed(data: memoryview) -> None:
-            if piece := coder.feed(data):
-                write(memoryview(piece))
+            def feed(data: memoryview) -> None:
+                if piece := coder.feed(data):
+                    write(memoryview(piece))
 
-        yield feed
-        write(memoryview(coder.finish()))
+            yield feed
+            write(memoryview(coder.finish()))
 
 
 class _Framed:
@@ -112,6 +113,9 @@ class _Framed:
         self._crc = zlib.crc32(data, self._crc)
         self._size += len(data)
         return self._deflating.feed(data)
+
+    def close(self) -> None:
+        self._deflating.close()
 
     def finish(self) -> bytes:
         return self._deflating.finish() + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
@@ -131,10 +135,33 @@ class Go(_Gzip):
             hinted = {_BEST: 9, _FASTEST: 1}.get(header[8], 6)
             yield from ({"level": level} for level in ((5, 4, 7, 8) if rare else (hinted,)))
 
-    def deflating(self, settings: Settings) -> _Deflating:
+    def deflating(self, settings: Settings, *, is_trial: bool) -> _Deflating:
         from layerstore.compression.goflate import Deflate
 
         return Deflate(settings["level"])
+
+
+class Pigz(_Gzip):
+    """pigz, by two threads or more."""
+
+    name = "pigz"
+
+    def __init__(self) -> None:
+        self.own = {"level": 6}
+
+    @property
+    def library(self) -> str:
+        return zlib.ZLIB_RUNTIME_VERSION
+
+    def candidates(self, header: bytes, begin: bytes, *, rare: bool) -> Iterator[Settings]:
+        if header and header[9] == _UNIX:
+            hinted = {_BEST: 9, _FASTEST: 1}.get(header[8], 6)
+            yield from ({"level": level} for level in ((5, 7, 8, 4, 3, 2) if rare else (hinted,)))
+
+    def deflating(self, settings: Settings, *, is_trial: bool) -> _Deflating:
+        from layerstore.compression.pigz import Deflate
+
+        return Deflate(settings["level"], 1, ahead=0) if is_trial else Deflate(settings["level"], THREADS)
 
 
 class Zlib(_Gzip):
@@ -158,7 +185,7 @@ class Zlib(_Gzip):
         else:
             yield from ({"level": hinted, "memory": memory} for memory in (8, 9))
 
-    def deflating(self, settings: Settings) -> _Deflating:
+    def deflating(self, settings: Settings, *, is_trial: bool) -> _Deflating:
         return _ZlibStream(settings)
 
 
@@ -167,6 +194,9 @@ class _ZlibStream:
         self._deflate = zlib.compressobj(settings["level"], zlib.DEFLATED, -15, settings["memory"])
         self.feed = self._deflate.compress
         self.finish = self._deflate.flush
+
+    def close(self) -> None:
+        pass
 
 
 class Isal(Coder):

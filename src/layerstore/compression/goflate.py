@@ -38,6 +38,9 @@ class Deflate:
         """The rest, to the end of the stream."""
         return self._made(lib.ls_goflate_finish(self._stream))
 
+    def close(self) -> None:
+        """Nothing is held that does not go by itself."""
+
     def _made(self, answer: int) -> bytes:
         if answer:
             raise MemoryError

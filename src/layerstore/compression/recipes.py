@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import frozen
 
-from layerstore.compression.coders import Coder, Go, Isal, Settings, Write, Zlib, Zstd
+from layerstore.compression.coders import Coder, Go, Isal, Pigz, Settings, Write, Zlib, Zstd
 from layerstore.compression.frames import FRAME_MAGIC
 
 __all__ = ["TASTE", "Recipe", "Taster", "joined", "making", "own", "parted", "recognised"]
@@ -32,7 +32,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b\x08"
 _HEADER_CRC, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
 _LONGEST_HEADER: Final = 4096
 
-_CODERS: Final[dict[str, Coder]] = {coder.name: coder for coder in (Isal(), Go(), Zlib(), Zstd())}
+_CODERS: Final[dict[str, Coder]] = {coder.name: coder for coder in (Isal(), Go(), Pigz(), Zlib(), Zstd())}
 
 
 @frozen
