@@ -22,7 +22,7 @@ __all__ = ["TASTE", "Recipe", "Taster", "joined", "making", "own", "parted", "re
 TASTE: Final = 1 << 20
 """The bytes of a tar, and of its blob, that are enough to tell."""
 
-_LARGE: Final = 48 << 20
+_LARGE: Final = 256 << 20
 """Bytes of a tar that is worth more attempts than the usual ones."""
 
 _FEW: Final = 3
@@ -32,7 +32,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b\x08"
 _HEADER_CRC, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
 _LONGEST_HEADER: Final = 4096
 
-_CODERS: Final[dict[str, Coder]] = {coder.name: coder for coder in (Isal(), Go(), Pigz(), Zlib(), Zstd())}
+_CODERS: Final[dict[str, Coder]] = {coder.name: coder for coder in (Go(), Isal(), Pigz(), Zlib(), Zstd())}
 
 
 @frozen
