@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from layerstore.digest import Digest
 from layerstore.errors import CertificateError, RegistryError, Unreachable
 from layerstore.registry.http import Reply
+from layerstore.registry.lines import Lines
 from layerstore.registry.words import printable
 
 __all__ = ["Asking", "BlobReader", "NoRanges"]
@@ -37,6 +38,13 @@ class Asking:
     attempts: int
     request: Callable[[Mapping[str, str]], Reply]
     wait: Callable[[int], None]
+    lines: Lines | None = None
+    """Where each connection that is open is counted."""
+
+    @property
+    def uncounted(self) -> Asking:
+        """The same, for who counts connections himself."""
+        return evolve(self, lines=None)
 
     @property
     def title(self) -> str:
@@ -62,15 +70,16 @@ class BlobReader:
 
     `at` is the offset of the next byte. Only the end of the bytes that were announced ends it: a connection that
     breaks, is silent or ends early is followed by another, and attempts count anew with each that brings something.
+    `is_part`: nothing but this part is to be read; then `NoRanges` is raised where a server does not give it alone.
     """
 
-    def __init__(self, asking: Asking, *, start: int = 0, end: int | None = None) -> None:
+    def __init__(self, asking: Asking, *, start: int = 0, end: int | None = None, is_part: bool = False) -> None:
         if not 0 <= start <= asking.size:
             raise ValueError(f"{start} is no offset in {asking.size} bytes")
         self.at = start
         self._asking = asking
         self._end = asking.size if end is None else end
-        self._is_part = end is not None and end < asking.size
+        self._is_part = is_part or self._end < asking.size
         self._open: _Open | None = None
         self._failures = 0
         self._gained = 0
@@ -88,6 +97,8 @@ class BlobReader:
         opened, self._open = self._open, None
         if opened is not None:
             opened.reply.close()
+            if self._asking.lines is not None:
+                self._asking.lines.give_back()
 
     def readinto(self, buffer: memoryview | bytearray, /) -> int:
         """The next bytes; 0 at the end. Raises what `Http.request` raises, `NotFound`, `RegistryError`."""
@@ -96,6 +107,8 @@ class BlobReader:
             opened = self._open
             if opened is None:
                 opened = self._open = self._opened()
+                if self._asking.lines is not None:
+                    self._asking.lines.take()
             try:
                 count = self._read(opened, view)
             except CertificateError:

@@ -37,7 +37,7 @@ from layerstore.manifests import (
 )
 from layerstore.manifests.media_types import INDEX_TYPE, INDEXES, MANIFESTS
 from layerstore.reference import Reference
-from layerstore.registry import hosts
+from layerstore.registry import hosts, lanes
 from layerstore.registry.blobs import Asking, BlobReader
 from layerstore.registry.hosts import Endpoint
 from layerstore.registry.http import Access, Body, Http, Reply
@@ -46,7 +46,10 @@ from layerstore.registry.settings import Settings
 from layerstore.registry.uploads import Progress, Sent, Uploads
 from layerstore.registry.words import printable
 
-__all__ = ["Found", "Repository", "catalog"]
+__all__ = ["Found", "Reader", "Repository", "catalog"]
+
+Reader = BlobReader | lanes.WideReader
+"""The bytes of a blob, in order, by one connection or by several."""
 
 _ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
 """For manifests only: Artifactory answers 406 to blobs with it, and without it every registry 404 to what is of OCI."""
@@ -157,11 +160,18 @@ class Repository:
     # --- blobs ---
 
     def blob(
-        self, digest: Digest, size: int, *, start: int = 0, end: int | None = None, urls: Sequence[str] = ()
-    ) -> BlobReader:
+        self,
+        digest: Digest,
+        size: int,
+        *,
+        start: int = 0,
+        urls: Sequence[str] = (),
+        spare: lanes.Spare | None = None,
+    ) -> Reader:
         """The bytes of a blob from `start`. They are not verified: whoever has them all compares the digest.
 
-        `urls` are those of a foreign layer's descriptor, asked if the registry has not got it.
+        `urls` are those of a foreign layer's descriptor, asked if the registry has not got it. A large blob that comes
+        slowly is read by several connections, if there are idle ones; `spare` gives files for what comes early.
         """
 
         def request(headers: Mapping[str, str]) -> Reply:
@@ -176,9 +186,17 @@ class Repository:
             return reply
 
         asking = Asking(
-            self.registry, digest, size, self._settings.attempts, request=request, wait=self._http.pause_before
+            self.registry,
+            digest,
+            size,
+            self._settings.attempts,
+            request=request,
+            wait=self._http.pause_before,
+            lines=self._http.lines,
         )
-        return BlobReader(asking, start=start, end=end)
+        if size < 2 * lanes.PIECE or self._settings.downloads < 2:
+            return BlobReader(asking, start=start)
+        return lanes.WideReader(asking, self._http.lines, start=start, spare=spare)
 
     def small_blob(self, descriptor: Descriptor, what: str = "config") -> bytes:
         """A config or another small blob, verified; what the descriptor has embedded is not asked for.

@@ -123,6 +123,25 @@ class Incoming(http.client.HTTPResponse):
         super().begin()
         self.watch.lift()
 
+    def some(self, buffer: memoryview | bytearray) -> int:
+        """The bytes that have come, at least one; 0 at the end.
+
+        `readinto` waits until the buffer is full, and what had come is lost if the connection breaks meanwhile.
+        """
+        if self.chunked or self.fp is None:
+            data = self.read1(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        view = memoryview(buffer)
+        if self.length is not None:
+            view = view[: self.length]
+        count = self.fp.readinto1(view) if view else 0
+        if self.length is not None:
+            self.length -= count
+        if not self.length and (not count or self.length is not None):
+            self.close()
+        return count
+
 
 def _made_for(settings: Settings, *, verify: bool) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
     """The classes of connections that follow `settings`."""

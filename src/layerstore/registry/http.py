@@ -23,6 +23,7 @@ from layerstore.registry.challenges import Challenge
 from layerstore.registry.connections import Connections
 from layerstore.registry.credentials import Credentials, find
 from layerstore.registry.hosts import Endpoint, is_insecure
+from layerstore.registry.lines import Lines
 from layerstore.registry.replies import Reply
 from layerstore.registry.settings import Settings
 from layerstore.registry.tokens import Access, Sender, Tokens, merged
@@ -130,6 +131,8 @@ class Http:
 
     def __init__(self, settings: Settings, *, told: Callable[[str], None] | None = None) -> None:
         self.settings = settings
+        self.lines = Lines(settings.downloads)
+        """The connections that read blobs."""
         self._told = told
         self._connections = Connections(settings)
         self._tokens = Tokens()

@@ -35,9 +35,10 @@ from layerstore.registry.fetching import Blob, Fetching
 from layerstore.registry.words import printable
 
 if TYPE_CHECKING:
+    from layerstore.blobs import Partial
     from layerstore.config import Config
     from layerstore.database import Transaction
-    from layerstore.registry.client import Repository
+    from layerstore.registry.client import Reader, Repository
     from layerstore.registry.remotes import Remotes
     from layerstore.registry.through import Through
 
@@ -245,7 +246,7 @@ class Puller:
             hunt = None if self._remotes is None else at_work.enter_context(self._remotes.hunt(blobs))
             fetching = at_work.enter_context(
                 Fetching(
-                    lambda blob, at: repository.blob(blob.digest, blob.size, start=at, urls=blob.urls),
+                    partial(self._rest, repository),
                     self._blobs,
                     title,
                     at_once=self._at_once,
@@ -265,6 +266,15 @@ class Puller:
             fetching.finish()
             self._tell_known(blobs, fetching)
         return loaded
+
+    def _rest(self, repository: Repository, blob: Blob, at: int) -> Reader:
+        """The bytes of a blob from there on. What comes before its turn lies beside the partial download."""
+        from layerstore.registry.lanes import piece_name
+
+        def spare(start: int) -> Partial | None:
+            return self._blobs.partial(piece_name(blob.digest, start))
+
+        return repository.blob(blob.digest, blob.size, start=at, urls=blob.urls, spare=spare)
 
     def _check_platform(self, config: bytes, name: Reference) -> None:
         """An image that stands alone is for whatever it is for, unless a platform was asked for."""

@@ -64,7 +64,7 @@ class Reply:
     def readinto(self, buffer: memoryview | bytearray) -> int:
         """The next bytes of the body; 0 at its end. Raises `Unreachable` where it breaks off, is silent or too slow."""
         try:
-            count = self._incoming.readinto(buffer)
+            count = self._incoming.some(buffer)
             if not count and self._incoming.length:  # less came than was announced
                 raise http.client.IncompleteRead(b"", self._incoming.length)
         except CAUSES as cause:

@@ -20,7 +20,7 @@ from layerstore.registry.http import Http
 from layerstore.registry.remotes.remote import ASK, SILENCE, SLOWEST, Address, Name, Remote, RemoteFailed
 
 if TYPE_CHECKING:
-    from layerstore.registry.blobs import BlobReader
+    from layerstore.registry.client import Reader
     from layerstore.registry.http import Body
     from layerstore.registry.settings import Settings
 
@@ -114,7 +114,7 @@ class Mirror(Remote):
 class _Blob:
     """A blob on its way here, whose failures are the remote's."""
 
-    def __init__(self, name: str, reader: BlobReader) -> None:
+    def __init__(self, name: str, reader: Reader) -> None:
         self._name = name
         self._reader = reader
 
