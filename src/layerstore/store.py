@@ -141,7 +141,7 @@ class Store:
         """What a registry would have, under the names of images: manifests, tags and blobs, as they were pushed."""
         from layerstore.repositories import Repositories
 
-        return Repositories(self._parts.database, self._images, self.blobs)
+        return Repositories(self._parts.database, self._images, self._layers, self.blobs)
 
     # --- images in and out ---
 

@@ -20,6 +20,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--address", metavar="HOST:PORT", default="127.0.0.1:5000", help="Where to listen; port 0 is any that is free"
 )
 @click.option("--read-only", is_flag=True, help="Let nobody push or delete")
+@click.option(
+    "--compression",
+    type=click.Choice(["gzip", "zstd", "none"]),
+    default="none",
+    help="Of the layers of images that were neither pushed nor pulled",
+)
 @click.option("--tls-cert", metavar="FILE", type=_FILE, help="The certificate, and its chain, as PEM")
 @click.option("--tls-key", metavar="FILE", type=_FILE, help="The key of the certificate, as PEM")
 @click.option("--htpasswd", metavar="FILE", type=_FILE, help="Users and passwords, as `htpasswd -B` writes them")
@@ -30,6 +36,7 @@ def serve_command(
     *,
     address: str,
     read_only: bool,
+    compression: str,
     tls_cert: Path | None,
     tls_key: Path | None,
     htpasswd: Path | None,
@@ -66,8 +73,10 @@ def serve_command(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with arguments.open() as store:
-        registry = Registry(store, read_only=read_only, passwords=passwords)
+        registry = Registry(store, read_only=read_only, compression=compression, passwords=passwords)
         with Server(host, port, registry, tls=tls) as server:
             output.lines([f"Listening on {server.url}"])
             ended.wait()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)  # the second ends it at once
         registry.close()

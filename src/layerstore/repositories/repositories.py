@@ -20,10 +20,11 @@ from layerstore.digest import Digest, ImageID
 from layerstore.errors import DigestMismatch, InUse, InvalidArchive, NotFound
 from layerstore.images import Image, Images, removal
 from layerstore.images import rows as image_rows
-from layerstore.layers import rows as layer_rows
-from layerstore.repositories import intake, manifests, rows, served
+from layerstore.layers import Layers
+from layerstore.repositories import intake, manifests, rows
 from layerstore.repositories.manifests import Document
 from layerstore.repositories.rows import Kept, Tag
+from layerstore.repositories.served import Offers
 
 DAY = 24 * 60 * 60.0
 """Seconds for which what nothing refers to stays all the same: somebody may be pushing."""
@@ -66,10 +67,11 @@ class Pushed:
 class Repositories:
     """The repositories of a store, each by its full name: `docker.io/library/debian`."""
 
-    def __init__(self, database: Database, images: Images, blobs: Blobs) -> None:
+    def __init__(self, database: Database, images: Images, layers: Layers, blobs: Blobs) -> None:
         self._database = database
         self._images = images
         self._blobs = blobs
+        self._offers = Offers(images, layers, blobs)
 
     # --- what there is ---
 
@@ -89,25 +91,33 @@ class Repositories:
             images, pushed = rows.images_in(tx, repository), rows.tags(tx, repository)
         return sorted({*images, *(tag for tag, meant in pushed.items() if meant.image is None)})
 
-    def manifest(self, repository: str, ref: str, accepts: Callable[[str], bool] = lambda _: True) -> Served | None:
+    def manifest(
+        self,
+        repository: str,
+        ref: str,
+        accepts: Callable[[str], bool] = lambda _: True,
+        *,
+        compression: str = "none",
+    ) -> Served | None:
         """The manifest of a tag or digest. `accepts` tells which media types are wanted, where there is a choice.
 
-        Of an index that is not wanted, the manifest for this machine is given instead, as registries do.
+        `compression`: of the layers of an image that has no manifest yet that can be given out ("gzip", "zstd"). Of an
+        index that is not wanted, the manifest for this machine is given instead, as registries do.
         """
         if ":" in ref:
-            return self._by_digest(repository, manifests.parse_digest(ref), accepts)
+            return self._by_digest(repository, manifests.parse_digest(ref))
         with self._database.read() as tx:
             image, pushed = rows.image_of(tx, repository, ref), rows.tags(tx, repository).get(ref)
         if pushed is not None and pushed.image == image and (kept := self._kept(repository, pushed.digest)):
             return self._accepted(repository, evolve(kept, digest=pushed.called), accepts)
-        return None if image is None else self._of_image(image, accepts)
+        return None if image is None else self._of_image(image, accepts, compression)
 
     def referrers(self, repository: str, subject: str, after: str = "") -> list[Kept]:
         """The manifests of a repository that are about another, by their digests, from the one behind `after` on."""
         with self._database.read() as tx:
             return rows.referrers(tx, repository, subject, after)
 
-    def _by_digest(self, repository: str, digest: str, accepts: Callable[[str], bool]) -> Served | None:
+    def _by_digest(self, repository: str, digest: str) -> Served | None:
         with self._database.read() as tx:
             name = rows.known_as(tx, digest)
             images = set(rows.images_in(tx, repository).values())
@@ -115,10 +125,8 @@ class Repositories:
             return None
         if kept := self._kept(repository, name):
             return Served(digest, kept.media_type, kept.data)
-        for image in images:
-            for document in self._documents(image):
-                if manifests.digest_of(document.data) == name:
-                    return Served(digest, document.media_type, document.data)
+        if (document := self._offers.named(images, Digest(name))) is not None:
+            return Served(digest, document.media_type, document.data)
         # An index that an image came as is no manifest of the image, but known by it.
         with self._database.read() as tx:
             known_by = rows.known_by(tx, repository, name)
@@ -153,22 +161,20 @@ class Repositories:
             found = below
         return None
 
-    def _of_image(self, image: ImageID, accepts: Callable[[str], bool]) -> Served | None:
-        for document in self._documents(image):
-            if accepts(document.media_type):
-                return Served(manifests.digest_of(document.data), document.media_type, document.data)
+    def _of_image(self, image: ImageID, accepts: Callable[[str], bool], compression: str) -> Served | None:
+        try:
+            for document in self._offers.of(self._images.get(image), compression):
+                if accepts(document.media_type):
+                    return Served(manifests.digest_of(document.data), document.media_type, document.data)
+        except NotFound:
+            pass  # it was removed this moment
         return None
 
-    def _documents(self, image: ImageID) -> list[Document]:
-        try:
-            found = self._images.get(image)
-            with self._database.read() as tx:
-                sizes = [diff.size for diff in reversed(layer_rows.stack(tx, found.chain_id).diffs)]
-        except NotFound:
-            return []  # it was removed this moment
-        return served.documents_of(self._blobs, found, sizes)
-
     # --- blobs ---
+
+    def require_writable(self) -> None:
+        """Raise `ReadOnlyStore` if nothing can be put into them: before work that would be in vain."""
+        self._database.require_writable()
 
     def size_of_blob(self, repository: str, digest: str) -> int | None:
         """The bytes of a blob of a repository; None if it is not there."""
@@ -232,12 +238,7 @@ class Repositories:
             if rows.is_linked(tx, repository, name):
                 return Digest(name)
             images = set(rows.images_in(tx, repository).values())
-        if name in images:
-            return Digest(name)
-        for image in images:
-            if any(part.digest == name for document in self._documents(image) for part in document.parts):
-                return Digest(name)
-        return None
+        return Digest(name) if self._offers.has_part(images, Digest(name)) else None
 
     # --- manifests in and out ---
 
@@ -349,7 +350,7 @@ class Repositories:
     def _size_of(self, repository: str, name: Digest, *, is_manifest: bool) -> int | None:
         if not is_manifest:
             return self._blobs.size(name)
-        found = self._by_digest(repository, name, lambda _: True)
+        found = self._by_digest(repository, name)
         return None if found is None else len(found.data)
 
     def delete_tag(self, repository: str, tag: str) -> bool:
@@ -370,7 +371,7 @@ class Repositories:
 
         An image that has no other name goes with it, unless something needs it.
         """
-        found = self._by_digest(repository, manifests.parse_digest(digest), lambda _: True)
+        found = self._by_digest(repository, manifests.parse_digest(digest))
         if found is None:
             return False
         name = Digest(manifests.digest_of(found.data))

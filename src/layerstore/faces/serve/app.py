@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from layerstore.errors import FULL, InvalidReference, LayerstoreError, NotFound, ReadOnlyStore
+from layerstore.compression import COMPRESSIONS
+from layerstore.errors import FULL, ConfigError, InvalidReference, LayerstoreError, NotFound, ReadOnlyStore
 from layerstore.faces.serve import listing, names, pulling
 from layerstore.faces.serve.messages import Refused, Reply, Request, of_json
 from layerstore.faces.serve.peers import Peers
@@ -43,18 +44,30 @@ _COMMON: Final = (("Docker-Distribution-Api-Version", "registry/2.0"), ("X-Conte
 class Registry:
     """A WSGI application (PEP 3333) that is the registry of a store. Any number of threads may call it.
 
-    `read_only`: nothing may be pushed or deleted. `passwords`: who may come in; None is everybody.
+    `read_only`: nothing may be pushed or deleted. `compression`: of the layers of images that were neither pushed nor
+    pulled ("gzip", "zstd" or "none"). `passwords`: who may come in; None is everybody.
     """
 
     def __init__(
-        self, store: Store, *, read_only: bool = False, passwords: Passwords | None = None, limits: Limits | None = None
+        self,
+        store: Store,
+        *,
+        read_only: bool = False,
+        compression: str = "none",
+        passwords: Passwords | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        if compression not in COMPRESSIONS:
+            raise ConfigError(
+                f"there is no compression {compression!r}", remedy=f"Choose one of {', '.join(COMPRESSIONS)}."
+            )
         limits = Limits() if limits is None else limits
         self._repositories = store.repositories
         self._peers = Peers(store)
         self._uploads = Uploads(store.blobs, limits)
         self._pushing = Pushing(store.repositories, store.blobs, self._uploads, limits.manifest)
         self._read_only = read_only
+        self._compression = compression
         self._passwords = passwords
 
     def close(self) -> None:
@@ -141,7 +154,7 @@ class Registry:
                 answers = {"GET": lambda: listing.referrers(repositories, name, what, request)}
             case "manifest":
                 answers = {
-                    "GET": lambda: pulling.manifest(repositories, name, what, request),
+                    "GET": lambda: pulling.manifest(repositories, name, what, request, self._compression),
                     "PUT": lambda: pushing.put_manifest(name, what, request),
                     "DELETE": lambda: pushing.delete_manifest(name, what),
                 }

@@ -15,15 +15,13 @@ _FOR_EVER: Final = ("Cache-Control", "max-age=31536000")
 """What has a digest for its name never changes."""
 
 
-def manifest(repositories: Repositories, name: Name, ref: str, request: Request) -> Reply:
+def manifest(repositories: Repositories, name: Name, ref: str, request: Request, compression: str) -> Reply:
     """A manifest by tag or digest: by a tag, of a type that the client accepts."""
-    is_digest = ":" in ref
-    if is_digest:
+    found = None
+    if is_digest := ":" in ref:
         found = repositories.manifest(name.full, names.digest(ref))
-    else:
-        found = (
-            repositories.manifest(name.full, ref, accepting(request.header("Accept"))) if names.is_tag(ref) else None
-        )
+    elif names.is_tag(ref):
+        found = repositories.manifest(name.full, ref, accepting(request.header("Accept")), compression=compression)
     if found is None:
         raise unknown_manifest(ref)
     headers = [("Docker-Content-Digest", found.digest), ("ETag", f'"{found.digest}"')]

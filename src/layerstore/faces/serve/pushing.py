@@ -33,6 +33,7 @@ class Pushing:
 
     def begin(self, name: Name, request: Request) -> Reply:
         """POST: a new upload, all of it at once if there is a digest; or a blob from another repository."""
+        self._repositories.require_writable()
         mounted = request.parameter("mount")
         if mounted is not None and self._repositories.link_blob(name.full, names.digest(mounted)):
             return _created(name, mounted)

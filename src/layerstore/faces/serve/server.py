@@ -28,6 +28,10 @@ from layerstore.faces.serve.bodies import Body, Pace
 _DRAINED: Final = 4 << 20
 """Bytes of a body that nobody wanted, which are read so that the client hears the answer."""
 
+_LINGERED: Final = 32 << 20
+_LINGERING: Final = 2.0
+"""So many bytes more, and for so many seconds, before the connection is closed."""
+
 _BUFFER: Final = 256 << 10
 
 
@@ -185,6 +189,7 @@ class _Request(HTTPRequest):
         # What is left of a body would be taken for the next request; and who still sends does not hear the answer.
         if not self.rfile.drain(_DRAINED):
             self.close_connection = True
+            self.conn.is_sending = True
         super().send_headers()
 
     def write(self, chunk: bytes) -> None:
@@ -204,6 +209,24 @@ class _Connection(HTTPConnection):
 
     RequestHandlerClass = _Request
     rbufsize = _BUFFER
+    is_sending = False
+    """Has the client more to say than anybody wants to hear?"""
+
+    def close(self) -> None:
+        if self.is_sending:
+            self._linger()
+        super().close()
+
+    def _linger(self) -> None:
+        """Take what comes for a little while: closed at once, the client would lose the answer with the connection."""
+        try:
+            socket.socket.shutdown(self.socket, socket.SHUT_WR)
+            self.socket.settimeout(_LINGERING)
+            ended, left = time.monotonic() + _LINGERING, _LINGERED
+            while left > 0 and time.monotonic() < ended and (data := self.socket.recv(_BUFFER)):
+                left -= len(data)
+        except OSError:
+            pass
 
     def communicate(self) -> bool:
         try:
