@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -70,7 +71,12 @@ def documents() -> Documents:
 def chosen(documents: Documents, top: Manifest, platform: str | None = None) -> Digest:
     """The image that is found."""
     wanted = None if platform is None else platforms.parse(platform)
-    return image_in(top, wanted, documents.fetch, what="team/app:1").manifest.digest
+    way = image_in(top, wanted, documents.fetch, what="team/app:1")
+    assert way.documents[0] == top
+    for above, below in pairwise(way.documents):
+        assert below.digest in [entry.digest for entry in read(above).manifests]
+    assert way.contents.manifest == way.documents[-1]
+    return way.documents[-1].digest
 
 
 # --- the image for a platform ---

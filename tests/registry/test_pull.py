@@ -478,7 +478,7 @@ def test_content_that_the_config_does_not_say(store: Store, quirks: Quirks, repo
     ("alter", "kind", "words"),
     [
         ({"layers": []}, InvalidArchive, "lists 0 layers, but its config has 1"),
-        ({"config": "artifact"}, UnsupportedMediaType, "artifact of type 'application/vnd.cncf.helm.config"),
+        ({"config": "artifact"}, UnsupportedMediaType, "artifact of type application/vnd.cncf.helm.config"),
         ({"layers": "encrypted"}, UnsupportedMediaType, "Decrypt|not known"),
         ({"layers": "negative"}, InvalidArchive, "-1 is no size"),
         ({"layers": "gone"}, NotFound, "sha256:"),

@@ -205,11 +205,11 @@ class _Copying:
         root = origin.root()
         if self._all_platforms or (not root.is_index and self._platform is None):
             return root
-        contents = image_in(root, self._platform, origin.manifest, what=_title(origin))
-        if self._platform is not None and not root.is_index and contents.config is not None:
-            there = platform_of(origin.document(contents.config, "config"), "config")
+        way = image_in(root, self._platform, origin.manifest, what=_title(origin))
+        if self._platform is not None and not root.is_index:
+            there = platform_of(origin.document(way.config, "config"), "config")
             best([there], lambda platform: platform, self._platform, _title(origin))
-        return contents.manifest
+        return way.documents[-1]
 
     def _manifest(
         self, origin: Origin, destination: Destination, manifest: Manifest, *, is_root: bool = False, depth: int = 0
@@ -330,14 +330,13 @@ class _Copying:
             self._done(label, "Copied")
 
     def _plain(self, origin: Origin) -> PlainImage:
-        contents = image_in(origin.root(), self._platform, origin.manifest, what=_title(origin))
-        assert contents.config is not None  # it is an image
-        config = origin.document(contents.config, "config")
+        way = image_in(origin.root(), self._platform, origin.manifest, what=_title(origin))
+        blobs = way.contents.layers
+        config = origin.document(way.config, "config")
         diff_ids = diff_ids_of(config, "config")
-        check_count(diff_ids, contents.layers, f"manifest {contents.manifest.digest}")
+        check_count(diff_ids, blobs, f"manifest {way.documents[-1].digest}")
         layers = [
-            PlainLayer(diff_id, partial(_inflated, origin, blob))
-            for diff_id, blob in zip(diff_ids, contents.layers, strict=True)
+            PlainLayer(diff_id, partial(_inflated, origin, blob)) for diff_id, blob in zip(diff_ids, blobs, strict=True)
         ]
         return PlainImage(config, origin.names, tuple(layers))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from attrs import evolve, field, fields, frozen
 
@@ -23,15 +23,15 @@ from layerstore.errors import (
     InvalidArchive,
     NotFound,
     Unreachable,
-    UnsupportedMediaType,
 )
 from layerstore.images import Images, Loaded
 from layerstore.images import config as config_of
 from layerstore.layers import LayerSource, Progress
-from layerstore.manifests import Contents, Descriptor, Manifest
+from layerstore.manifests import Descriptor, Manifest
 from layerstore.platforms import Platform
 from layerstore.reference import DEFAULT_TAG, Reference
 from layerstore.registry.fetching import Blob, Fetching
+from layerstore.registry.manifests import image_in
 from layerstore.registry.words import printable
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from layerstore.registry.through import Through
 
 __all__ = ["Pulled", "Puller", "load", "pull", "pull_all", "pulling"]
-
-_NESTED: Final = 4
-"""Indexes within indexes."""
 
 
 @frozen(slots=False, eq=False)
@@ -154,22 +151,14 @@ class Puller:
     # --- what the name means ---
 
     def _choose(self, name: Reference, repository: Repository) -> _Chosen:
-        documents = [self._first(name, repository)]
-        contents = manifests.read(documents[0])
-        title = name.familiar
-        while documents[-1].is_index:
-            if len(documents) > _NESTED:
-                raise InvalidArchive(f"{title} leads to indexes that are nested more than {_NESTED} deep")
-            entry = self._best(contents, title)
-            documents.append(self._document(entry.digest, repository, entry))
-            contents = manifests.read(documents[-1])
-        if contents.artifact is not None or contents.config is None:
-            raise UnsupportedMediaType(
-                f"{title} is no image, but an artifact of type {contents.artifact!r}",
-                remedy="Get it with a tool that is made for such.",
-            )
-        manifests.check_layers(contents.layers)
-        return _Chosen(tuple(documents), contents.config, contents.layers)
+        way = image_in(
+            self._first(name, repository),
+            self._platform,
+            lambda entry: self._document(entry.digest, repository, entry),
+            what=name.familiar,
+        )
+        manifests.check_layers(way.contents.layers)
+        return _Chosen(way.documents, way.config, way.contents.layers)
 
     def _first(self, name: Reference, repository: Repository) -> Manifest:
         """The document that the name means: by the word of the registry, else of a remote that keeps names."""
@@ -225,15 +214,6 @@ class Puller:
             if data is None:
                 raise
             return data
-
-    def _best(self, index: Contents, title: str) -> Descriptor:
-        """The entry of an index that is wanted. Raises `InvalidArchive` with the platforms that there are."""
-        entries = [entry for entry in index.manifests if not entry.is_attestation]
-        stated = [entry for entry in entries if entry.platform is not None]
-        if not stated and len(entries) == 1:
-            return entries[0]
-        wanted = platforms.host() if self._platform is None else self._platform
-        return manifests.best(stated, lambda entry: platforms.of(entry.platform or {}), wanted, title)
 
     # --- its layers ---
 
