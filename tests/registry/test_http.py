@@ -354,6 +354,22 @@ def test_a_document_that_breaks_off_or_stalls_is_an_error(quirks: Quirks, client
             reply.document(1000)
 
 
+@pytest.mark.parametrize("spoil", [act.cut(70_001), act.stall(70_001)])
+def test_nothing_that_came_is_lost_with_what_does_not_come(quirks: Quirks, client: Asking, spoil: act.Quirk) -> None:
+    digest = quirks.put_blob("team/app", b"0123456789" * 100_000)
+    quirks.spoil("GET", "blobs", spoil)
+    view = memoryview(bytearray(300_000))
+    got = 0
+
+    with client.get(quirks.host, f"/v2/team/app/blobs/{digest}") as reply:
+        while got < 70_001:
+            got += reply.readinto(view[got:])
+        with pytest.raises(Unreachable):
+            reply.readinto(view[got:])
+
+    assert view[:got] == (b"0123456789" * 10_000)[:70_001]
+
+
 def test_what_comes_too_slowly_is_given_up(quirks: Quirks) -> None:
     digest = quirks.put_blob("team/app", b"x" * 100_000)
     quirks.spoil("GET", "blobs", act.slow(8000))

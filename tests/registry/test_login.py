@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import pty
@@ -319,6 +320,34 @@ def test_a_broken_file_is_not_written_over(private: Quirks, credential_files: Cr
         registry.login(private.host, username=USER, password=PASSWORD)
     assert credential_files.docker.read_text() == "{"
     assert private.asked() == []
+
+
+def test_a_disk_that_is_full_leaves_the_file_as_it_was(
+    private: Quirks, credential_files: CredentialFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credential_files.know("r.example", "old", "word")
+    before = credential_files.docker.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(KernelError, match="No space left"):
+        registry.login(private.host, username=USER, password=PASSWORD)
+
+    assert credential_files.docker.read_bytes() == before
+    assert [path.name for path in credential_files.docker.parent.iterdir()] == ["config.json"]
+
+
+def test_what_a_killed_login_has_left_goes_with_the_next(private: Quirks, credential_files: CredentialFiles) -> None:
+    left = credential_files.docker.with_name(".config.json.new")
+    left.write_text("half of a secret")
+    left.chmod(0o644)
+
+    registry.login(private.host, username=USER, password=PASSWORD)
+
+    assert [path.name for path in credential_files.docker.parent.iterdir()] == ["config.json"]
+    assert credential_files.docker.stat().st_mode & 0o7777 == 0o600
 
 
 def test_logins_at_the_same_time_lose_nothing(private: Quirks, credential_files: CredentialFiles) -> None:

@@ -132,9 +132,8 @@ class Incoming(http.client.HTTPResponse):
             data = self.read1(len(buffer))
             buffer[: len(data)] = data
             return len(data)
-        view = memoryview(buffer)
-        if self.length is not None:
-            view = view[: self.length]
+        # Of more than its own buffer a BufferedReader reads on until that is full, in readinto1, too.
+        view = memoryview(buffer)[: _BLOCK if self.length is None else min(_BLOCK, self.length)]
         count = self.fp.readinto1(view) if view else 0
         if self.length is not None:
             self.length -= count
