@@ -91,6 +91,7 @@ def open_parts(config: Config) -> Parts:
         layers = Layers(database, locks, own, storage)
         blobs = Blobs(data_root, database, locks, layers, is_writable=ground.reserve is not None)
         images = Images(database, own, storage, layers, config.exec_root)
+        images.after_removal = blobs.collect
         containers = Containers(database, locks, own, storage, layers, images)
         parts = Parts(
             config, ground.use, locks, ground.reserve, database, own, storage, layers, blobs, images, containers, known
@@ -359,8 +360,8 @@ def _recover(parts: Parts) -> None:
         parts.images.recover()
         parts.layers.recover()
         try:
-            parts.blobs.recover()
             garbage.sweep(parts.layers, staging)
+            parts.blobs.recover()
             is_swept = True
         except LayerstoreError:
             is_swept = False

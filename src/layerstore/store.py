@@ -357,9 +357,7 @@ class Store:
 
     def remove_image(self, ref: str, *, force: bool = False) -> list[Removal]:
         """Remove an image, or one of its several names. Raises `InUse`, which says by whom and how to free it."""
-        done = self._images.remove(ref, force=force)
-        self.blobs.collect()
-        return done
+        return self._images.remove(ref, force=force)
 
     def container(self, ref: str) -> Container:
         """The container of a name, an ID or the beginning of one. Raises `NotFound`, `Ambiguous`."""

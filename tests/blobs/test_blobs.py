@@ -266,6 +266,15 @@ class TestNeeds:
         assert not any(blobs.size(one) for one in (name_of(GZIPPED), digest, outer, about, signature))
         assert files(data_root) == []
 
+    def test_goes_when_the_image_removes_itself(
+        self, blobs: Blobs, add: Adder, data_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        image = add(LAYER, name="x")
+        self.put(blobs, GZIPPED, monkeypatch)
+        blobs.remember(None, KNOWN)
+        image.remove()
+        assert files(data_root) == []
+
     def test_by_whoever_holds_it(self, blobs: Blobs, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         part = self.put(blobs, b"part", monkeypatch)
         data = json.dumps({"layers": [{"digest": part}]}).encode()
@@ -318,6 +327,12 @@ class TestCheck:
         blobs.put(io.BytesIO(GZIPPED))
         assert self.kinds(store) == []
         assert read(blobs, name_of(GZIPPED)) == GZIPPED
+
+    def test_missing_when_it_is_read(self, blobs: Blobs, store: Store, data_root: Path) -> None:
+        self.place(blobs, data_root).unlink()
+        with pytest.raises(layerstore.NotFound):
+            read(blobs, name_of(GZIPPED))
+        assert blobs.size(name_of(GZIPPED)) is None
 
     def test_shorter(self, blobs: Blobs, store: Store, data_root: Path) -> None:
         place = self.place(blobs, data_root)

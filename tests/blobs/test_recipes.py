@@ -179,8 +179,10 @@ class TestInAStore:
         known = self.blob(data, LARGE, tasted(data, LARGE).recipe())
         blobs.remember(None, known)
         assert blobs.size(known.digest) is None
+        assert blobs.guesses() == [known.digest]
         assert blobs.size(known.digest, prove=True) == len(data)
         assert blobs.size(known.digest) == len(data)
+        assert blobs.guesses() == []
         assert blobs.forms_of(known.diff_id)[0].is_proved
         assert read(blobs, known.digest) == data
         for start, end in ((0, 5), (9, 11), (100_000, 100_001), (len(data) - 3, None), (0, len(data))):

@@ -238,6 +238,11 @@ class Blobs:
         """Give a blob out to nobody, and tell whether its bytes are right. What comes out is remembered."""
         return self._outgoing.prove(digest)
 
+    def guesses(self) -> list[Digest]:
+        """The blobs of which there is only a guess how they are made again, the smallest first: `prove` finds out."""
+        with self._database.read() as tx:
+            return rows.guesses(tx) if rows.are_there(tx) else []
+
     def write(self, digest: Digest, write: Write, *, start: int = 0, end: int | None = None) -> None:
         """Write the bytes of a blob, from `start` up to before `end`. What `write` is given is valid until it returns.
 

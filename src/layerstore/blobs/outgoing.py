@@ -121,6 +121,7 @@ class Outgoing:
         """False if the file is not there."""
         fd = self._files.open(digest)
         if fd is None:
+            self.mark_damaged(digest)
             return False
         with FileIO(fd):
             try:

@@ -143,6 +143,16 @@ def set_recipe(tx: Transaction, digest: Digest, recipe: str | None, *, is_proved
     tx.execute("UPDATE blobs_layers SET recipe = ?, proved = ? WHERE digest = ?", (recipe, is_proved, digest))
 
 
+def guesses(tx: Transaction) -> list[Digest]:
+    """The blobs of layers that are there, and are no files, whose recipes were not proved, the smallest first."""
+    query = (
+        "SELECT digest FROM blobs_layers b WHERE recipe NOT NULL AND NOT proved"
+        " AND EXISTS (SELECT 1 FROM diffs d WHERE d.diff_id = b.diff_id AND NOT d.damaged)"
+        " AND digest NOT IN (SELECT digest FROM blobs_files WHERE NOT damaged) ORDER BY size, digest"
+    )
+    return [Digest(row[0]) for row in tx.execute(query)]
+
+
 def size_of_layer(tx: Transaction, diff_id: DiffID) -> int | None:
     """The bytes of a layer's tar, if it is kept and not known to be damaged."""
     query = (

@@ -50,6 +50,8 @@ class Images:
         self._layers = layers
         self._exec_root = exec_root
         self.trees = Trees(database, session, storage, layers)
+        self.after_removal: Callable[[], object] = lambda: None
+        """Called when an image is gone: something of an upper floor may have gone with its row."""
 
     # --- in ---
 
@@ -352,6 +354,7 @@ class Images:
             removal.require_free(tx, image, self._session.staging)
             done, keys = removal.delete(tx, image)
         self._layers.drop(keys)
+        self.after_removal()
         return done
 
     def prune(self, *, even_tagged: bool = False, among: Collection[ImageID] | None = None) -> list[Removal]:
