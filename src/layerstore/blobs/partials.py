@@ -27,14 +27,15 @@ AGE: Final = 7 * 24 * 60 * 60.0
 """Seconds after which one that nobody went on with goes."""
 
 MOST: Final = 10 << 30
-"""Bytes that all of them may have together; less where there is less room: a tenth of what is free."""
+"""Bytes that all of them may have together; less where there is less room: a quarter of what is free."""
 
-_SHARE: Final = 10
+_SHARE: Final = 4
 _NAME: Final = re.compile(r"[0-9a-f]{16,64}")
 _AGAIN: Final = 64 << 20
 """Bytes after which a partial asks again how much all of them may have."""
 
 _BLOCK: Final = 4096
+_FEW: Final = 4
 _PIECE: Final = 1 << 20
 
 _open: weakref.WeakSet[Partial] = weakref.WeakSet()
@@ -344,7 +345,8 @@ def _is_still(path: Path, fd: int) -> bool:
 def _sound_size(fd: int) -> int:
     """How many bytes may be what was written: up to the first hole, without the zeros at the end.
 
-    Those are what a power cut leaves of data that were not on the disk yet. Real ones among them are fetched again.
+    Those are what a power cut leaves of data that were not on the disk yet. Real ones among them are fetched again, but
+    for the few with which gzip ends, as it does wherever the tar has less than 16 MiB (RFC 1952, ISIZE).
     """
     size = os.fstat(fd).st_size
     if not size:
@@ -358,7 +360,7 @@ def _sound_size(fd: int) -> int:
         data = os.pread(fd, size - start, start)
         kept = len(data.rstrip(b"\0"))
         if kept:
-            ended = size - start == kept
+            ended = size - start - kept < _FEW
             return size if ended else start + kept // _BLOCK * _BLOCK
         size = start
     return 0

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from attrs import frozen
@@ -32,6 +33,12 @@ __all__ = ["Blob", "Fetching", "Rest"]
 
 _PIECE: Final = 256 << 10
 """What a death of the process loses at most, beside what the kernel has of the connection."""
+_SECONDS_AT_RISK: Final = 0.05
+_PART_AT_RISK: Final = 1000
+_BYTES_AT_RISK: Final = 128 << 10
+"""What came is put on the disk when it is this part of its blob, or so many bytes, but no more often than that: it may
+be lost when the power fails."""
+
 _PATIENCE: Final = 1.0
 """Seconds that the end of a pull waits for threads whose server is silent. They end by themselves later."""
 
@@ -194,21 +201,27 @@ class Fetching:
         return fetch
 
     def _run(self) -> None:
-        buffer = memoryview(bytearray(_PIECE))
+        buffer, dirty = memoryview(bytearray(_PIECE)), _Dirty()
         while True:
             with self._lock:
-                if not self._waiting:
+                if self._waiting:
+                    fetch = self._waiting.popleft()
+                elif dirty.is_empty:
                     self._threads.discard(threading.current_thread())
                     return
-                fetch = self._waiting.popleft()
+                else:
+                    fetch = None
+            if fetch is None:
+                dirty.sync()
+                continue
             try:
-                self._fetch(fetch, buffer)
+                self._fetch(fetch, buffer, dirty)
             except BaseException as error:
                 fetch.fail(error)
             finally:
                 fetch.leave()
 
-    def _fetch(self, fetch: _Fetch, buffer: memoryview) -> None:
+    def _fetch(self, fetch: _Fetch, buffer: memoryview, dirty: _Dirty) -> None:
         blob = fetch.blob
         file = self._blobs.partial(blob.digest)
         if file is None:
@@ -236,6 +249,7 @@ class Fetching:
                     return
                 fetch.grow()
                 self._tell(blob, file.size)
+                dirty.written(file, count, blob)
             fetch.end()
         finally:
             rest.close()
@@ -296,6 +310,36 @@ class Fetching:
         known = KnownBlob(blob.digest, blob.diff_id, blob.size, blob.media_type, recipe, is_proved)
         with self._lock:
             self.verified.append(known)
+
+
+class _Dirty:
+    """The partial files of a thread that are not on the disk yet: of no matter to this pull, but to the next."""
+
+    def __init__(self) -> None:
+        self._files: list[Partial] = []
+        self._bytes = 0
+        self._synced = time.monotonic()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._files
+
+    def written(self, file: Partial, count: int, blob: Blob) -> None:
+        """So much was written to a file: put all on the disk if it is time to."""
+        if file not in self._files:
+            self._files.append(file)
+        self._bytes += count
+        is_much = self._bytes >= max(_BYTES_AT_RISK, blob.size // _PART_AT_RISK)
+        if is_much and time.monotonic() - self._synced > _SECONDS_AT_RISK:
+            self.sync()
+
+    def sync(self) -> None:
+        """Put all on the disk. What cannot be, or is gone by now, is fetched again at the worst."""
+        files, self._files, self._bytes = self._files, [], 0
+        for file in files:
+            with suppress(LayerstoreError, ValueError):  # the latter of one that is closed
+                file.sync()
+        self._synced = time.monotonic()
 
 
 class _Fetch:
