@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from layerstore import reference
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, NotFound, RegistryError, UnsupportedMediaType
 from layerstore.manifests import Descriptor, Manifest, read
+from layerstore.registry import hosts
 from layerstore.registry.client import Repository, catalog
 from layerstore.registry.http import Body, Http
 from layerstore.registry.settings import Settings
@@ -20,7 +22,7 @@ from support import images
 from .reading import all_of, noise
 from .servers import memory
 from .servers.debian import DockerRegistry
-from .servers.quirks import Quirks, body, cut, headers, html, length, more, moved, reset, status
+from .servers.quirks import Quirk, Quirks, body, cut, headers, html, length, more, moved, reset, silence, status
 from .servers.tokens import TokenService
 
 LAYERS = [images.layer(images.file("a", "one")), images.layer(images.file("b", b"two" * 1000))]
@@ -377,28 +379,83 @@ def test_a_page_for_people_is_no_list_of_referrers(quirks: Quirks, opened: Calla
 # --- mirrors ---
 
 
-def test_a_mirror_is_asked_first_and_is_never_needed(
-    quirks: Quirks, elsewhere: Quirks, http: Http, settings: Settings
-) -> None:
-    from layerstore import reference
-    from layerstore.registry.hosts import Endpoint
+@pytest.fixture
+def mirrored(
+    quirks: Quirks, elsewhere: Quirks, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Repository]]:
+    """Opens a repository of Docker Hub, which is `quirks` here and has `elsewhere` for a mirror."""
+    monkeypatch.setattr(hosts, "_HUB_HOST", quirks.host)
+    told = settings.evolve(mirrors=(elsewhere.url,), verify=False)
+    with Http(told) as http:
+        yield lambda: Repository(http, told, reference.parse("a/b"))
 
-    data = noise(30_000)
-    name = quirks.put_image("a/b", "1", [data], compress=False)
-    blob = Digest(memory.digest(data))
-    there = Repository(http, settings, reference.parse(f"{quirks.host}/a/b"))
-    mirror = Endpoint(quirks.host, elsewhere.url, plain=True, is_mirror=True)
-    there._readable = (mirror, *there._readable)
+
+DATA = noise(30_000)
+BLOB = Digest(memory.digest(DATA))
+
+
+def test_a_mirror_is_asked_first_and_is_never_needed(
+    quirks: Quirks, elsewhere: Quirks, mirrored: Callable[[], Repository]
+) -> None:
+    name = quirks.put_image("a/b", "1", [DATA], compress=False)
+    there = mirrored()
+    assert there.resolve("1") is not None
     assert there.manifest("1").digest == name
-    assert all_of(there.blob(blob, len(data))) == data
-    assert len(elsewhere.requests) == 2
-    elsewhere.put_blob("a/b", data)
+    assert all_of(there.blob(BLOB, len(DATA))) == DATA
+    assert [seen.status for seen in elsewhere.requests] == [404] * 3
+    elsewhere.put_blob("a/b", DATA)
     quirks.forget()
-    assert all_of(there.blob(blob, len(data))) == data
+    assert all_of(there.blob(BLOB, len(DATA))) == DATA
     assert quirks.requests == []
-    elsewhere.spoil("GET", "/blobs/", cut(9000), times=1)
-    elsewhere.spoil("GET", "/blobs/", status(500))
-    assert all_of(there.blob(blob, len(data))) == data
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [status(500), status(401), moved("ftp://example.com/"), reset(), silence(), cut(99), cut(0), cut(0, reset=True)],
+)
+def test_a_mirror_that_fails_is_asked_no_more(
+    quirks: Quirks, elsewhere: Quirks, mirrored: Callable[[], Repository], spoilt: Quirk
+) -> None:
+    quirks.put_blob("a/b", DATA)
+    elsewhere.put_blob("a/b", DATA)
+    elsewhere.spoil("GET", "/blobs/", spoilt)
+    there = mirrored()
+    assert all_of(there.blob(BLOB, len(DATA))) == DATA
+    assert elsewhere.requests
+    elsewhere.forget()
+    quirks.put_blob("a/b", b"other")
+    assert all_of(there.blob(Digest(memory.digest(b"other")), 5)) == b"other"
+    assert elsewhere.requests == []
+
+
+def test_what_a_mirror_has_that_is_wrong_is_had_from_the_registry(
+    quirks: Quirks, elsewhere: Quirks, mirrored: Callable[[], Repository]
+) -> None:
+    name = quirks.put_image("a/b", "1", [DATA], compress=False)
+    elsewhere.blobs.update(quirks.blobs)
+    elsewhere.manifests.update(quirks.manifests)
+    for spoilt in (body(b"{}"), html(), more(b" " * (4 << 20)), body(b"}"), headers(Content_Type="a/b"), cut(7)):
+        elsewhere.behave()
+        elsewhere.spoil("GET", "/manifests/", spoilt)
+        assert mirrored().manifest(name).digest == name
+    # A size that is another.
+    elsewhere.spoil("GET", "/blobs/", body(DATA[:-1]))
+    assert all_of(mirrored().blob(BLOB, len(DATA))) == DATA
+    # A digest that is another: only its reader knows, and asks again.
     elsewhere.behave()
-    elsewhere.spoil("GET", "/blobs/", moved("ftp://example.com/"))
-    assert all_of(there.blob(blob, len(data))) == data
+    elsewhere.spoil("GET", "/blobs/", body(DATA[::-1]))
+    there = mirrored()
+    assert all_of(there.blob(BLOB, len(DATA))) == DATA[::-1]
+    assert all_of(there.blob(BLOB, len(DATA))) == DATA
+
+
+def test_who_may_push_reads_from_the_registry(
+    quirks: Quirks, elsewhere: Quirks, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "_HUB_HOST", quirks.host)
+    told = settings.evolve(mirrors=(elsewhere.url,), verify=False)
+    with Http(told) as http:
+        there = Repository(http, told, reference.parse("a/b"), actions=BOTH)
+        assert there.has_blob(BLOB) is None
+        push_image(there)
+    assert elsewhere.requests == []

@@ -40,6 +40,8 @@ class Asking:
     wait: Callable[[int], None]
     lines: Lines | None = None
     """Where each connection that is open is counted."""
+    doubt: Callable[[Reply], bool] = lambda reply: False
+    """Told of a reply that was wrong, or brought nothing. True: it was a mirror's, and others will be asked now."""
 
     @property
     def uncounted(self) -> Asking:
@@ -54,6 +56,10 @@ class Asking:
 
 class NoRanges(Exception):
     """The server does not give out a part alone."""
+
+
+class _Elsewhere(Exception):
+    """It was a mirror that answered so: another server is asked."""
 
 
 @define(eq=False)
@@ -106,7 +112,10 @@ class BlobReader:
         while view and self.at < self._end:
             opened = self._open
             if opened is None:
-                opened = self._open = self._opened()
+                try:
+                    opened = self._open = self._opened()
+                except _Elsewhere:
+                    continue
                 if self._asking.lines is not None:
                     self._asking.lines.take()
             try:
@@ -114,12 +123,12 @@ class BlobReader:
             except CertificateError:
                 raise
             except Unreachable as error:
-                self._broke(error)
+                self._broke(opened, error)
                 continue
             if count:
                 return count
             if self.at < opened.end:
-                self._broke(None)
+                self._broke(opened, None)
             else:
                 self.close()  # a shorter range than was asked for
         return 0
@@ -138,9 +147,12 @@ class BlobReader:
             self.close()
         return count
 
-    def _broke(self, error: Unreachable | None) -> None:
+    def _broke(self, opened: _Open, error: Unreachable | None) -> None:
         """Make ready for another connection, unless there were enough that brought nothing."""
         self.close()
+        if self._gained < _PROGRESS and self._asking.doubt(opened.reply):
+            self._failures = self._gained = 0
+            return
         self._failures = 1 if self._gained >= _PROGRESS else self._failures + 1
         self._gained = 0
         if self._failures >= self._asking.attempts:
@@ -196,6 +208,8 @@ class BlobReader:
     def _check(self, reply: Reply, size: int | None) -> None:
         if size is not None and size != self._asking.size:
             reply.close()
+            if self._asking.doubt(reply):
+                raise _Elsewhere
             raise RegistryError(
                 f"{self._asking.title} has {size} bytes, not {self._asking.size} as its descriptor says",
                 remedy="The image is damaged, or was altered: tell whoever pushed it.",

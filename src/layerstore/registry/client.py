@@ -16,7 +16,6 @@ from attrs import frozen
 from layerstore import digest as digests
 from layerstore.digest import Digest
 from layerstore.errors import (
-    CertificateError,
     DigestMismatch,
     InvalidArchive,
     InvalidDigest,
@@ -39,6 +38,7 @@ from layerstore.manifests.media_types import INDEX_TYPE, INDEXES, MANIFESTS
 from layerstore.reference import Reference
 from layerstore.registry import hosts, lanes
 from layerstore.registry.blobs import Asking, BlobReader
+from layerstore.registry.endpoints import Endpoints
 from layerstore.registry.hosts import Endpoint
 from layerstore.registry.http import Access, Body, Http, Reply
 from layerstore.registry.manifests import ALTERED, told_of, written
@@ -86,10 +86,12 @@ class Repository:
         self.name = reference.name
         self._http = http
         self._settings = settings
-        endpoints = hosts.endpoints(settings, reference.domain)
-        self._readable = endpoints if tuple(actions) == ("pull",) else endpoints[-1:]
-        self._own = endpoints[-1]
         self._access = (Access(reference.path, tuple(actions)),)
+        endpoints = hosts.endpoints(settings, reference.domain)
+        self._own = endpoints[-1]
+        self._endpoints = Endpoints(http, endpoints if tuple(actions) == ("pull",) else endpoints[-1:], self._access)
+        self._of_mirrors: set[Digest] = set()
+        """Blobs that came from a mirror: who asks again was not content."""
 
     # --- manifests ---
 
@@ -98,8 +100,7 @@ class Repository:
 
         By HEAD, which Docker Hub does not count; by reading the manifest where that is not answered in full.
         """
-        reply = self._read("HEAD", f"manifests/{ref}", _ACCEPT)
-        with reply:
+        with self._read("HEAD", f"manifests/{ref}", _ACCEPT) as reply:
             if reply.status == 404:
                 return None
             if reply.status == 200 and (found := _found(reply)) is not None:
@@ -119,7 +120,31 @@ class Repository:
         if expected is None and ref.startswith("sha256:"):
             expected = Digest(ref)
         title = f"manifest {ref} of {self.name}" if expected == ref else f"manifest of {self.name}:{ref}"
-        data, announced = self._document(f"manifests/{ref}", _ACCEPT, f"reading the {title}", title)
+        attempt = 1
+        while True:
+            reply, mirror = self._ask("GET", f"manifests/{ref}", _ACCEPT)
+            try:
+                with reply:
+                    return self._manifest(reply, expected, title)
+            except LayerstoreError as error:
+                is_cut = isinstance(error, Unreachable) and reply.status == 200
+                if mirror is not None:
+                    self._endpoints.drop(mirror)
+                elif not is_cut or attempt == self._settings.attempts:
+                    raise
+            self._http.pause_before(attempt)
+            attempt += 1
+
+    def _manifest(self, reply: Reply, expected: Digest | None, title: str) -> Manifest:
+        if reply.status != 200:
+            raise reply.failure(f"reading the {title}")
+        announced = reply.headers.get("Content-Type")
+        if announced is not None and "html" in announced.lower():
+            raise RegistryError(
+                f"reading the {title}: {printable(self.registry)} answered with a web page",
+                remedy="Look whether it is a registry; a proxy or a login page may stand in between.",
+            )
+        data = reply.document(DOCUMENT_LIMIT)
         actual = digests.of_bytes(data)
         if expected is not None and actual != expected:
             raise DigestMismatch(f"the {title}", expected=expected, actual=actual, remedy=ALTERED)
@@ -174,8 +199,14 @@ class Repository:
         slowly is read by several connections, if there are idle ones; `spare` gives files for what comes early.
         """
 
+        is_own = digest in self._of_mirrors
+        mirrors: dict[Reply, Endpoint] = {}
+
         def request(headers: Mapping[str, str]) -> Reply:
-            reply = self._read("GET", f"blobs/{digest}", headers)
+            reply, mirror = self._ask("GET", f"blobs/{digest}", headers, is_own=is_own)
+            if mirror is not None:
+                mirrors[reply] = mirror
+                self._of_mirrors.add(digest)
             for url in urls if reply.status == 404 else ():
                 if not _is_safe(url, self._own):
                     continue
@@ -185,6 +216,11 @@ class Repository:
                     break
             return reply
 
+        def doubt(reply: Reply) -> bool:
+            if reply in mirrors:
+                self._endpoints.drop(mirrors[reply])
+            return reply in mirrors
+
         asking = Asking(
             self.registry,
             digest,
@@ -193,6 +229,7 @@ class Repository:
             request=request,
             wait=self._http.pause_before,
             lines=self._http.lines,
+            doubt=doubt,
         )
         if size < 2 * lanes.PIECE or self._settings.downloads < 2:
             return BlobReader(asking, start=start)
@@ -298,41 +335,13 @@ class Repository:
 
     # --- requests ---
 
-    def _document(self, target: str, headers: Mapping[str, str], doing: str, title: str) -> tuple[bytes, str | None]:
-        """A small document and its media type. It is read anew, from its beginning, where it breaks off."""
-        attempt = 1
-        while True:
-            with self._read("GET", target, headers) as reply:
-                if reply.status != 200:
-                    raise reply.failure(doing)
-                announced = reply.headers.get("Content-Type")
-                if announced is not None and "html" in announced.lower():
-                    raise RegistryError(
-                        f"{doing}: {printable(self.registry)} answered with a web page, not with a manifest",
-                        remedy="Look whether it is a registry; a proxy or a login page may stand in between.",
-                    )
-                try:
-                    return reply.document(DOCUMENT_LIMIT), announced
-                except CertificateError:
-                    raise
-                except Unreachable:
-                    if attempt == self._settings.attempts:
-                        raise
-            self._http.pause_before(attempt)
-            attempt += 1
-
     def _read(self, method: str, target: str, headers: Mapping[str, str]) -> Reply:
-        """Ask the mirrors in turn, and the registry last, whose reply counts whatever it is."""
-        path = f"/v2/{quote(self.path)}/{target}"
-        for endpoint in self._readable[:-1]:
-            try:
-                reply = self._http.request(endpoint, method, path, access=self._access, headers=headers)
-            except LayerstoreError:
-                continue  # a mirror is a help, never a condition
-            if reply.status < 400:
-                return reply
-            reply.close()
-        return self._http.request(self._readable[-1], method, path, access=self._access, headers=headers)
+        return self._ask(method, target, headers)[0]
+
+    def _ask(
+        self, method: str, target: str, headers: Mapping[str, str], *, is_own: bool = False
+    ) -> tuple[Reply, Endpoint | None]:
+        return self._endpoints.ask(method, f"/v2/{quote(self.path)}/{target}", headers, is_own=is_own)
 
     def _write(
         self, method: str, target: str, headers: Mapping[str, str], *, body: Body | None = None, repeat: bool = False
