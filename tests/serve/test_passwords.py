@@ -98,6 +98,7 @@ def test_the_file_is_read_again(path: Path) -> None:
         ("", "no user"),
         ("# nobody\n", "no user"),
     ],
+    ids=["sha", "apr1", "no hash", "empty", "comments"],
 )
 def test_a_file_of_another_kind_is_refused(path: Path, content: str, message: str) -> None:
     path.write_text(content)

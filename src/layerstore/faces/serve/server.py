@@ -123,6 +123,16 @@ class _Server(wsgi.Server):
         super().prepare()
         threading.Thread(target=self._watch, name="layerstore-serve-watch", daemon=True).start()
 
+    @staticmethod
+    def bind_socket(socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:
+        """As cheroot's, which leaves a socket open that cannot be bound."""
+        try:
+            socket_.bind(bind_addr)
+        except OSError:
+            socket_.close()
+            raise
+        return socket_
+
     def expects_header(self, connection: _Connection) -> None:
         """A header has begun, or is awaited by a thread."""
         with self._heads_lock:
