@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 
 import pytest
+from attrs import evolve
 
 from layerstore.digest import Digest
 from layerstore.errors import Denied, KernelError, LayerstoreError, RegistryError, Unreachable
@@ -281,6 +283,21 @@ def test_a_blob_may_have_arrived_although_nobody_said_so(quirks: Quirks, there: 
         quirks.spoil("PUT", UPLOADS, lost, times=1)
         assert there.upload(NAME, Body.of(DATA)) is Sent.SENT
         assert methods(quirks) == ["POST", "PUT"]
+
+
+def test_a_registry_that_needs_long_for_a_large_blob_is_waited_for(
+    quirks: Quirks, there: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_COPYING", len(DATA) // 3)
+
+    def copy(seen: Seen, answer: Answer) -> Answer:
+        del quirks.blobs["a/b", NAME]
+        threading.Timer(0.7, quirks.put_blob, ("a/b", DATA)).start()
+        return evolve(answer, stall=-1)
+
+    quirks.spoil("PUT", UPLOADS, copy, times=1)
+    assert there.upload(NAME, Body.of(DATA)) is Sent.SENT
+    assert methods(quirks) == ["POST", "PUT"]
 
 
 def test_a_wrong_digest_gets_one_more_session(quirks: Quirks, there: Repository) -> None:

@@ -9,6 +9,7 @@ failure the registry is asked how much it has; its word decides, for some take c
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from threading import Lock
@@ -31,6 +32,9 @@ CHUNK: Final = 16 << 20
 _LEAST_CHUNK: Final = 1 << 20
 _MOUNTS: Final = 3
 """Repositories that are tried for a mount: each costs a round trip."""
+
+_COPYING: Final = 16 << 20
+"""Bytes a second that a registry copies at least."""
 
 _TYPE: Final = {"Content-Type": "application/octet-stream"}
 _RANGE: Final = re.compile(r"(?:bytes[= ])?0-(\d{1,19})")
@@ -360,11 +364,24 @@ class _Upload:
         return error
 
     def _has_arrived(self) -> bool:
-        """Is the blob there, although nobody said so?"""
-        try:
-            return self._uploads.find(self._digest) is not None
-        except LayerstoreError:
-            return False
+        """Is the blob there, although nobody said so?
+
+        A registry over an object store copies a large one before it answers, which may take longer than anybody is
+        silent for: it is waited for as long as to send it again would take at least.
+        """
+        is_all_sent = self._size is not None and self._source.sent >= self._size
+        until = time.monotonic() + (self._size or 0) / _COPYING if is_all_sent else 0.0
+        attempt = 1
+        while True:
+            try:
+                if self._uploads.find(self._digest) is not None:
+                    return True
+            except LayerstoreError:
+                return False
+            if time.monotonic() >= until:
+                return False
+            self._uploads.http.pause_before(attempt)
+            attempt += 1
 
 
 def _offset_of(reply: Reply, otherwise: int) -> int:
