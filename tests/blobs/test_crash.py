@@ -157,6 +157,11 @@ def test_what_was_put_survives_a_power_cut(filesystems: Filesystems, kind: str, 
         store = layerstore.open(config=config)
         digest, _ = store.blobs.put(io.BytesIO(data))
         kept = store.blobs.put_manifest("application/json", b"{}")
+        uploaded = store.blobs.partial(life.name_of(data[1:]))
+        assert uploaded is not None
+        with uploaded:
+            uploaded.append(data[1:])
+            store.blobs.put_partial(uploaded, life.name_of(data[1:]))
         partial = store.blobs.partial(life.PARTIAL)
         assert partial is not None
         with partial:
@@ -166,6 +171,7 @@ def test_what_was_put_survives_a_power_cut(filesystems: Filesystems, kind: str, 
         with layerstore.open(config=config) as found:
             assert found.check(content=True) == []
             assert read(found.blobs, digest) == data
+            assert read(found.blobs, life.name_of(data[1:])) == data[1:]
             assert found.blobs.manifest(kept.digest) == kept
             partial = found.blobs.partial(life.PARTIAL)
             assert partial is not None

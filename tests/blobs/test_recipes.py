@@ -224,12 +224,26 @@ class TestInAStore:
         """Proved once, and wrong today: that is told, and no worthless byte is taken for the blob."""
         add(SMALL)
         data = gzip.compress(SMALL, 6, mtime=0)
-        known = self.blob(data, SMALL, "zlib level=5 memory=8 header=1f8b0800000000000003", is_proved=True)
+        recipe = f"zlib level=5 memory=8 header=1f8b0800000000000003 library={zlib.ZLIB_RUNTIME_VERSION}"
+        known = self.blob(data, SMALL, recipe, is_proved=True)
         blobs.remember(None, known)
         assert blobs.size(known.digest) == len(data)
         with pytest.raises(layerstore.Damaged):
             read(blobs, known.digest)
         assert blobs.size(known.digest) is None
+
+    def test_after_an_update_of_the_library_it_is_a_guess_again(self, blobs: Blobs, add: Adder) -> None:
+        add(SMALL)
+        data = gzip.compress(SMALL, 6, mtime=0)
+        recipe = tasted(data, SMALL).recipe()
+        assert recipe is not None
+        older = f"{recipe.partition(' library=')[0]} library=1.1"
+        known = self.blob(data, SMALL, older, is_proved=True)
+        blobs.remember(None, known)
+        assert blobs.size(known.digest) is None
+        assert blobs.size(known.digest, prove=True) == len(data)
+        assert blobs.forms_of(known.diff_id) == [evolve(known, recipe=recipe)]
+        assert blobs.size(known.digest) == len(data)
 
     def test_a_damaged_layer_proves_nothing(self, blobs: Blobs, store: Store, add: Adder) -> None:
         image = add(SMALL)

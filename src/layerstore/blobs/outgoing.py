@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @frozen
 class _Found:
-    """How a blob can be given out. `is_guess`: the recipes were not proved yet."""
+    """How a blob can be given out. `is_guess`: the recipes were not proved, or by another library."""
 
     size: int
     data: bytes | None = None
@@ -113,7 +113,8 @@ class Outgoing:
         recipes = tuple(parted(known.recipe))
         if not recipes:
             return None
-        return _Found(known.size, diff_id=known.diff_id, recipes=recipes, is_guess=not known.is_proved)
+        is_guess = not known.is_proved or recipes[0] != recipes[0].renewed
+        return _Found(known.size, diff_id=known.diff_id, recipes=recipes, is_guess=is_guess)
 
     # --- the ways ---
 
@@ -156,7 +157,7 @@ class Outgoing:
                     layer=diff_id,
                 )
             if found.is_guess:
-                self._set_recipes(digest, found.recipes[:1], is_proved=True)
+                self._set_recipes(digest, [found.recipes[0].renewed], is_proved=True)
 
     def _set_recipes(self, digest: Digest, recipes: Sequence[Recipe], *, is_proved: bool) -> None:
         if self._is_writable:

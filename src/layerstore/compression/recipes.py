@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from layerstore.compression.coders import Coder, Go, Isal, Pigz, Settings, Write, Zlib, Zstd
 from layerstore.compression.frames import FRAME_MAGIC
@@ -46,6 +46,11 @@ class Recipe:
     settings: tuple[tuple[str, int], ...]
     header: bytes
     library: str
+
+    @property
+    def renewed(self) -> Recipe:
+        """The same by the library that is here now: the same, unless that was updated since."""
+        return evolve(self, library=_CODERS[self.coder].library)
 
     def __str__(self) -> str:
         words = [self.coder, *(f"{name}={value}" for name, value in self.settings)]
