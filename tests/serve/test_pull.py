@@ -255,3 +255,18 @@ def test_a_damaged_layer_is_not_given_out_whole(
     told = capfd.readouterr().err
     assert told.startswith(f"layerstore: layer {digest(tar)}: /a: the file does not have its content any more")
     assert client("GET", "/v2/").status == 200
+
+
+def test_an_index_keeps_the_manifests_that_were_made_for_it(
+    load: Callable[..., Image], store: Store, client: Client
+) -> None:
+    """A client may make an index of manifests that it was given, which the store had not kept till then."""
+    load("app:1")
+    single = client("GET", "/v2/app/manifests/1")
+    entry = {"mediaType": MANIFEST, "digest": digest(single.body), "size": len(single.body)}
+    fields = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
+    assert client.put_manifest("app", "all", fields, INDEX).status == 201
+    assert store.image("app:all").id == store.image("app:1").id
+    store.remove_image("app:1")
+    assert client("GET", "/v2/app/manifests/all").json == fields
+    assert client("GET", f"/v2/app/manifests/{entry['digest']}").body == single.body

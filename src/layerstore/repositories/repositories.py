@@ -257,6 +257,9 @@ class Repositories:
             raise DigestMismatch("the manifest", expected=expected, actual=digest)
         name = Digest(manifests.digest_of(data))
         parts = self._require_parts(repository, document)
+        for part in parts.values() if document.is_index else ():
+            if self._blobs.manifest(part) is None and (child := self._by_digest(repository, part)) is not None:
+                self.put_manifest(repository, child.data, child.media_type)  # it was made for an image, and never kept
 
         def keep(mine: Transaction | None, images: Sequence[ImageID] = ()) -> None:
             with self._writing(mine) as tx:
@@ -286,6 +289,8 @@ class Repositories:
         images: Sequence[ImageID],
     ) -> None:
         """Write all that makes a manifest stay in a repository, with what it needs."""
+        if gone := [name for name in parts.values() if self._blobs.size(name) is None]:
+            raise MissingParts(gone)  # somebody has removed it since it was looked for
         kept = self._blobs.put_manifest(document.media_type, document.data, images=images, tx=tx)
         self._blobs.hold(_holder(repository, kept.digest), kept.digest, tx=tx)
         needed = set(parts.values())
