@@ -273,6 +273,8 @@ class Blobs:
 
     def delete(self, digest: Digest) -> bool:
         """Remove a manifest or a kept file, whoever needs it. False if there is neither. Layers and images stay."""
+        self._database.require_writable()
+        self._layers.session.begin()  # so that whoever finds it dead looks for what it left
         with self._writing(None) as tx:
             was_manifest = rows.delete_manifest(tx, digest)
             was_file = rows.delete_file(tx, digest)
@@ -285,19 +287,23 @@ class Blobs:
 
         Returns the bytes that are free now.
         """
-        freed = self.collect()
+        freed = self._collect(even_knowledge=True)
         self._files.sweep()
         return freed + self._partials.sweep(everything=everything)
 
     def collect(self) -> int:
         """Remove the kept blobs and manifests that nothing needs. Returns the bytes."""
+        return self._collect(even_knowledge=False)
+
+    def _collect(self, *, even_knowledge: bool) -> int:
+        """`even_knowledge`: what is known of blobs whose layers are gone goes, too, if there is nothing else."""
         if not self._is_writable:
             return 0
         with self._database.read() as tx:
             if not rows.are_there(tx):
                 return 0
             manifests, files = rows.unneeded(tx)
-        if not manifests and not files:
+        if not (manifests or files or even_knowledge):
             return 0
         if files:
             self._layers.session.begin()  # so that whoever finds it dead looks for what it left
