@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -22,6 +22,8 @@ import pytest
 import layerstore
 from layerstore.faces.serve import Registry
 from layerstore.faces.serve.server import Server, Timing
+from layerstore.testing.filesystems import Filesystems
+from layerstore.testing.power import CUTTABLE, Disk
 from serve.client import MANIFEST, Client, digest
 from support import images
 
@@ -227,3 +229,24 @@ def test_an_upload_goes_on_after_a_kill(own_root: Callable[[], Path]) -> None:
         assert done.status == 201
         assert client("GET", f"/v2/app/blobs/{digest(data)}").body == data
         assert client("GET", place).code == "BLOB_UPLOAD_UNKNOWN"
+
+
+@pytest.mark.parametrize("kind", CUTTABLE if NIGHTLY else ["ext4"])
+@pytest.mark.parametrize("deed", [push_blob, push_manifest, delete_manifest])
+def test_what_was_acknowledged_survives_a_power_cut(
+    filesystems: Filesystems, kind: str, deed: Callable[[Client], bool]
+) -> None:
+    with Disk(filesystems, kind) as disk:
+        prepare(disk.mountpoint, deed)
+        with ExitStack() as running:
+            store = running.enter_context(reopened(disk.mountpoint))
+            server = running.enter_context(Server("127.0.0.1", 0, Registry(store), timing=Timing(tick=0.02), threads=1))
+            with Client(f"127.0.0.1:{server.port}") as client:
+                assert deed(client)
+            with disk.cut():
+                running.close()
+        with reopened(disk.mountpoint) as store:
+            assert store.check(content=True) == []
+            if deed is push_blob:  # that it is in the repository may be lost, for its bytes are there
+                assert store.repositories.link_blob("docker.io/library/app", digest(PACKED[0]))
+            assert deed_is_done(store, deed)
