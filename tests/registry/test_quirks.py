@@ -278,7 +278,7 @@ def misbehaviours() -> st.SearchStrategy[Any]:
 
 
 @given(spoilt=st.lists(misbehaviours(), max_size=12), start=st.integers(0, 5000))
-@by_day(60)
+@by_day(40)
 def test_the_bytes_are_right_or_there_are_none(spoilt: list[Quirk], start: int) -> None:
     from layerstore import reference
 
