@@ -32,7 +32,8 @@ class Endpoints:
         """
         for mirror in () if is_own else self._mirrors:
             try:
-                reply = self._http.request(mirror, method, path, access=self._access, headers=headers)
+                # Once: to ask the next one is better than to ask again.
+                reply = self._http.request(mirror, method, path, access=self._access, headers=headers, repeat=False)
             except LayerstoreError:
                 self.drop(mirror)
                 continue
