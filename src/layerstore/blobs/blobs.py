@@ -292,7 +292,7 @@ class Blobs:
         return freed + self._partials.sweep(everything=everything)
 
     def collect(self) -> int:
-        """Remove the kept blobs and manifests that nothing needs. Returns the bytes."""
+        """Remove the kept blobs and manifests that nothing needs, if a blob is kept at all. Returns the bytes."""
         return self._collect(even_knowledge=False)
 
     def _collect(self, *, even_knowledge: bool) -> int:
@@ -300,7 +300,7 @@ class Blobs:
         if not self._is_writable:
             return 0
         with self._database.read() as tx:
-            if not rows.are_there(tx):
+            if not rows.are_there(tx) or not (even_knowledge or rows.has_files(tx)):
                 return 0
             manifests, files = rows.unneeded(tx)
         if not (manifests or files or even_knowledge):
@@ -328,7 +328,7 @@ class Blobs:
         with self._database.read() as tx:
             has_rows = rows.are_there(tx)
             sizes = rows.files(tx) if has_rows else {}
-            unneeded = rows.unneeded(tx)[1] if has_rows else []
+            unneeded = rows.unneeded(tx)[1] if sizes else []
         return Remains(
             len(sizes),
             sum(sizes.values()),

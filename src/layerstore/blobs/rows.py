@@ -83,6 +83,7 @@ CREATE INDEX blobs_holds_by_digest ON blobs_holds (digest);
 _MOST_PLACES: Final = 16
 """Of one registry, for one blob: those that were seen last."""
 
+# What a needed manifest names is needed, and so is what is about it.
 _NEEDED = """
 WITH RECURSIVE needed (digest) AS (
     SELECT manifest FROM blobs_images
@@ -94,14 +95,12 @@ WITH RECURSIVE needed (digest) AS (
     UNION SELECT l.manifest FROM needed n JOIN blobs_links l ON l.target = n.digest WHERE l.is_subject
 )
 """
-_UNNEEDED_MANIFESTS = f"{_NEEDED} SELECT digest FROM blobs_manifests WHERE digest NOT IN (SELECT digest FROM needed)"
 # A file goes too where the same bytes are kept in another way: as a plain layer, as an image's config.
-_UNNEEDED_FILES = f"""{_NEEDED}
-SELECT digest FROM blobs_files f WHERE leased <= :now AND (
-    digest NOT IN (SELECT digest FROM needed)
-    OR EXISTS (SELECT 1 FROM diffs d WHERE d.diff_id = f.digest AND NOT d.damaged)
+_GOING = """
+SELECT digest,
+    EXISTS (SELECT 1 FROM diffs d WHERE d.diff_id = f.digest AND NOT d.damaged)
     OR EXISTS (SELECT 1 FROM images i WHERE i.id = f.digest)
-)
+FROM blobs_files f WHERE leased <= :now
 """
 
 
@@ -327,11 +326,18 @@ def delete_file(tx: Transaction, digest: Digest) -> bool:
     return tx.execute("DELETE FROM blobs_files WHERE digest = ?", (digest,)).rowcount > 0
 
 
+def has_files(tx: Transaction) -> bool:
+    """Is any file kept?"""
+    return tx.execute("SELECT 1 FROM blobs_files LIMIT 1").fetchone() is not None
+
+
 def unneeded(tx: Transaction) -> tuple[list[Digest], list[Digest]]:
     """The manifests, and the files, that nothing needs."""
     now = {"now": time.time_ns()}
-    manifests = [Digest(row[0]) for row in tx.execute(_UNNEEDED_MANIFESTS, now)]
-    return manifests, [Digest(row[0]) for row in tx.execute(_UNNEEDED_FILES, now)]
+    needed = {row[0] for row in tx.execute(f"{_NEEDED} SELECT digest FROM needed", now)}
+    manifests = [Digest(row[0]) for row in tx.execute("SELECT digest FROM blobs_manifests") if row[0] not in needed]
+    files = [Digest(row[0]) for row in tx.execute(_GOING, now) if row[1] or row[0] not in needed]
+    return manifests, files
 
 
 def release_unneeded(tx: Transaction) -> list[Digest]:
