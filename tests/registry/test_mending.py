@@ -41,6 +41,7 @@ FORM = KnownBlob(Digest(make.digest(BLOB)), DiffID(make.digest(BASE)), len(BLOB)
 @pytest.fixture(autouse=True)
 def _all_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health.HEALTH, "_paused", {})
+    monkeypatch.setattr(health.HEALTH, "_known", set())
 
 
 @pytest.fixture

@@ -248,7 +248,7 @@ def test_pauses_grow_and_end_with_the_first_answer() -> None:
     assert pauses[:4] == [30, 60, 120, 240]
     assert pauses[-1] == LONGEST_PAUSE
     health.worked("a")
-    assert health.failed("a") == 30
+    assert health.failed("a") == 1
 
 
 def test_failures_of_one_moment_count_once() -> None:

@@ -1,7 +1,8 @@
 """Which remotes are left alone for a while, since they did not answer: remembered for the life of the process.
 
 The first failure is followed by half a minute of silence, each one that follows without a success between by twice as
-much, up to ten minutes. While it lasts nobody waits for the remote, or even asks.
+much, up to ten minutes. While it lasts nobody waits for the remote, or even asks. One that has answered before may only
+have much to do, as all have when all begin at once: with it, the silence begins at a second.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 __all__ = ["HEALTH", "Health"]
 
 FIRST_PAUSE: Final = 30.0
+SHORT_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 600.0
 
 
@@ -24,6 +26,7 @@ class Health:
         self._clock = clock
         self._lock = threading.Lock()
         self._paused: dict[str, tuple[int, float]] = {}
+        self._known: set[str] = set()
 
     def is_paused(self, name: str) -> bool:
         """Is it to be left alone?"""
@@ -40,13 +43,15 @@ class Health:
             now = self._clock()
             if now < until:
                 return until - now
-            pause: float = min(FIRST_PAUSE * 2**count, LONGEST_PAUSE)
+            first = SHORT_PAUSE if name in self._known else FIRST_PAUSE
+            pause: float = min(first * 2**count, LONGEST_PAUSE)
             self._paused[name] = (min(count + 1, 30), now + pause)
             return pause
 
     def worked(self, name: str) -> None:
         """Note that it answers."""
         with self._lock:
+            self._known.add(name)
             count, until = self._paused.get(name, (0, 0.0))
             if count and self._clock() >= until:
                 del self._paused[name]
