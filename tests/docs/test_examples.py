@@ -110,6 +110,10 @@ def test_commands_of_the_page_on_serving_print_what_it_says(place: Path) -> None
     run_commands("docs/serve.md", place)
 
 
+def test_commands_of_the_page_on_registries_print_what_it_says(place: Path) -> None:
+    run_commands("docs/registries.md", place)
+
+
 def test_settings_of_the_readme_are_right(tmp_path: Path) -> None:
     [block] = [block for block in blocks("README.md") if block.language == "json"]
     file = tmp_path / "daemon.json"

@@ -19,9 +19,11 @@ from layerstore.digest import DiffID, Digest
 from layerstore.errors import ConfigError, Denied, InvalidReference, NotFound, RegistryError
 from support import images
 
+from .conftest import CredentialFiles
 from .servers import memory
 from .servers.debian import DockerRegistry
 from .servers.quirks import Quirks
+from .servers.tokens import PASSWORD, USER, TokenService
 
 if TYPE_CHECKING:
     from layerstore import Image, Store
@@ -163,6 +165,20 @@ def test_all_tags_are_pushed(store: Store, ours: Image, quirks: Quirks, reposito
     name = name_in(quirks, repository).rpartition(":")[0]
     assert [pushed.tag for pushed in store.push_all(name)] == ["a", "b", "c"]
     assert sorted(quirks.tags) == [(repository, "a"), (repository, "b"), (repository, "c")]
+
+
+def test_by_tokens_layers_are_mounted_from_other_repositories(
+    push: Pushing,
+    token_registry: tuple[DockerRegistry, TokenService],
+    credential_files: CredentialFiles,
+    repository: str,
+) -> None:
+    registry, _ = token_registry
+    credential_files.know(registry.host, USER, PASSWORD)
+    first = push(name_in(registry, f"{repository}/one"))
+    assert push.words == ["Pushed"] * 3
+    assert push(name_in(registry, f"{repository}/two")).digest == first.digest
+    assert push.words == [f"Mounted from {repository}/one"] * 3
 
 
 # --- in which form ---

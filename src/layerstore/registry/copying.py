@@ -119,7 +119,8 @@ def copy(
         found = undo.enter_context(copying.origin(from_place))
         if isinstance(to_place, InArchive) and to_place.form == "docker-archive":
             return copying.to_docker_archive(found, to_place)
-        with copying.destination(to_place, found.names) as destination:
+        called = found.names or ((found.word,) if isinstance(found, Origin) and found.word else ())
+        with copying.destination(to_place, called) as destination:
             if isinstance(found, PlainImage):
                 return copying.compressed(found, destination)
             return copying.all_of(found, destination)
@@ -178,7 +179,7 @@ class _Copying:
 
     @contextmanager
     def destination(self, place: Place, names: Sequence[str]) -> Iterator[Destination]:
-        """Where it is copied to. `names`: what the image is called where it comes from, in full."""
+        """Where it is copied to. `names`: what the image is called where it comes from."""
         if isinstance(place, InRegistry):
             repository = Repository(self._http, self._settings, place.reference, actions=("pull", "push"))
             yield RegistryDestination(repository, place.reference, self._tasks)

@@ -98,7 +98,7 @@ class LayoutDestination(Destination):
     """An OCI layout."""
 
     def __init__(self, target: Target, names: Sequence[str], word: str | None) -> None:
-        """`names`: what the image is called, in full; `word`: what index.json calls it in their place."""
+        """`names`: what the image is called; `word`: what index.json calls it in their place."""
         self._target = target
         self._names = [word] if word else list(names)
         self._written: set[str] = set()

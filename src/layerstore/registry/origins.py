@@ -63,6 +63,9 @@ class Origin(ABC):
     names: tuple[str, ...] = ()
     """What the image is called there, in full."""
 
+    word: str | None = None
+    """What index.json calls it, if that is no such name."""
+
     @abstractmethod
     def root(self) -> Manifest:
         """The manifest, or index, that was asked for. Raises `NotFound`, `Ambiguous`."""
@@ -167,6 +170,7 @@ class LayoutOrigin(Origin):
         ]
         self._root = self._chosen(wanted)
         self.names = self._root.names
+        self.word = self._root.word or None
 
     def _chosen(self, wanted: str | None) -> _Entry:
         # One image has an entry for each of its names.
