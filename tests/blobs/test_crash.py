@@ -79,7 +79,7 @@ def test_killed_before_a_system_call(
         ("fdatasync", "EIO", 5),
         ("pwrite64", "ENOSPC", 120),
         ("mkdir", "ENOSPC", 3),
-        ("unlink,unlinkat", "EIO", 41),
+        ("unlink,unlinkat", "EIO", 83),
     ],
 )
 def test_failed_system_call_is_an_error_and_leaves_no_trace(
