@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +85,20 @@ def test_push_has_dockers_lines(run: Run, archive: Path, quirks: Quirks) -> None
         in run("tag", "test", f"{quirks.host}/b").output + run("push", f"{quirks.host}/b").output
     )
     assert f"{name}@{digest}" in run("inspect", "--format", "{{.RepoDigests}}", name).output
+
+
+def test_lines_go_to_standard_output_whatever_bars_there_are(quirks: Quirks, elsewhere: Quirks) -> None:
+    digest = quirks.put_image("app", "1", LAYERS)
+    source, target = f"docker://{quirks.host}/app:1", f"docker://{elsewhere.host}/app:1"
+    terminal, follower = pty.openpty()
+    command = [sys.executable, "-m", "layerstore.cli", "copy", source, target]
+    with os.fdopen(terminal, "rb", buffering=0):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, check=True)
+        os.close(follower)
+        assert b"Copying" in os.read(terminal, 1 << 16)
+    lines = done.stdout.decode().splitlines()
+    assert lines[-1] == f"Digest: {digest}"
+    assert len(lines) == 4
 
 
 @pytest.mark.root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -27,8 +28,10 @@ def bars(verb: str, *, quiet: bool = False) -> Iterator[Report | None]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     tasks: dict[str, TaskID] = {}
     lock = Lock()
-    # The bars vanish at the end, so that what is left is what docker prints.
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    # The bars vanish at the end, so that what is left is what docker prints. On a terminal it appears above them; what
+    # goes elsewhere goes past them.
+    above = sys.stdout is not None and sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=above) as shown:
 
         def report(label: str, done: int, total: int | None) -> None:
             with lock:
