@@ -125,6 +125,17 @@ def test_settings_of_the_readme_are_right(tmp_path: Path) -> None:
     assert settings.driver_options(config, "overlay2", Settings).metacopy
 
 
+def test_settings_of_the_page_on_fleets_are_right(tmp_path: Path) -> None:
+    from layerstore.registry.remotes.remote import Address
+
+    [block] = [block for block in blocks("docs/fleet.md") if block.language == "json"]
+    file = tmp_path / "daemon.json"
+    file.write_text(block.text)
+    config = settings.load(file)
+    assert [Address.parse(text).scheme for text in config.remotes] == ["http", "http", "s3"]
+    assert config.push_through
+
+
 def test_the_driver_of_the_guide_for_drivers_works(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As pip would install it: the module, and metadata that has the entry point.
     packages = place / "packages"
