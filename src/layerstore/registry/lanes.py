@@ -30,6 +30,9 @@ LOOK: Final = 0.25
 FAST: Final = 64 << 20
 """Bytes in a second that one connection is fast enough with: to unpack takes as long, and more would only cost."""
 _STEP: Final = 256 << 10
+_SECONDS_AT_RISK: Final = 0.05
+_BYTES_AT_RISK: Final = 128 << 10
+"""What of a piece may be lost when the power fails: both have to be over before it is put on the disk."""
 
 
 class Store(Protocol):
@@ -43,6 +46,8 @@ class Store(Protocol):
     def readinto(self, buffer: memoryview, offset: int, /) -> int: ...
 
     def truncate(self, size: int = 0, /) -> None: ...
+
+    def sync(self) -> None: ...
 
     def discard(self) -> None: ...
 
@@ -74,6 +79,7 @@ class _Piece:
         self.in_file = self.filled
         self.error: BaseException | None = None
         self.is_busy = True
+        self._on_disk, self._synced = self.in_file, time.monotonic()
 
     def append(self, data: memoryview) -> None:
         if self.store is not None and not self.memory:
@@ -82,6 +88,14 @@ class _Piece:
             data = data[self.in_file - self.filled :] if not fits else data[:0]
         self.memory += data
         self.filled = self.in_file + len(self.memory)
+
+    def sync(self) -> None:
+        """Put it on the disk if it is time to."""
+        now = time.monotonic()
+        is_due = self.in_file - self._on_disk >= _BYTES_AT_RISK and now - self._synced > _SECONDS_AT_RISK
+        if self.store is not None and (is_due or self.filled == self.end - self.start):
+            self.store.sync()
+            self._on_disk, self._synced = self.in_file, now
 
     def readinto(self, view: memoryview, offset: int) -> int:
         if offset < self.in_file and self.store is not None:
@@ -114,6 +128,8 @@ class WideReader:
         self._spare = spare
         self._main: BlobReader | None = None
         self._pieces: deque[_Piece] = deque()
+        self._read: _Piece | None = None
+        """The last that was read to its end: until now its bytes may not be on the disk in another place."""
         self._found: dict[int, Store] = {}
         """What an attempt before this one has left, by its offset."""
         self._is_begun = False
@@ -147,6 +163,9 @@ class WideReader:
             for store in self._found.values():
                 store.close()
             self._found.clear()
+            if self._read is not None:
+                self._read.let_go()
+                self._read = None
         if self._main is not None:
             self._main.close()
             self._main = None
@@ -203,7 +222,12 @@ class WideReader:
             with self._changed:
                 self._pieces.popleft()
                 self._changed.notify_all()
-            piece.drop()
+            if self._read is not None:
+                self._read.drop()
+            self._read = piece
+            if self.at == self._asking.size:
+                piece.drop()
+                self._read = None
         elif not has_more:
             self._give_up_pieces()
         return count
@@ -230,7 +254,7 @@ class WideReader:
     def _find(self) -> None:
         """Go on with the pieces of an attempt before this one: they are where it stopped, or soon after."""
         here = self.at // PIECE * PIECE
-        for start in range(here, here + (self._lines.most + _AHEAD + 1) * PIECE, PIECE):
+        for start in range(max(here - PIECE, 0), here + (self._lines.most + _AHEAD + 1) * PIECE, PIECE):
             store = self._store(start) if start < self._asking.size else None
             if store is None:
                 continue
@@ -312,6 +336,7 @@ class WideReader:
                     self._changed.notify_all()
                     if self._is_closed or self._is_narrow:
                         return
+                piece.sync()
 
     def _end(self, piece: _Piece) -> None:
         with self._changed:
