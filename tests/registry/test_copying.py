@@ -204,6 +204,30 @@ def test_what_skopeo_wrote_is_copied_on(quirks: Quirks, elsewhere: Quirks, tmp_p
     assert registry.copy(f"oci:{tmp_path / 'layout'}:two", f"docker://{elsewhere.host}/x").digest == digest
 
 
+@pytest.mark.tools("skopeo")
+def test_an_image_is_added_to_a_layout_that_is_there(quirks: Quirks, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    digests = {tag: quirks.put_image("app", tag, LAYERS[: number + 1]) for number, tag in enumerate(("one", "two"))}
+    source = f"docker://{quirks.host}/app"
+    skopeo = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"{source}:one", f"oci:{layout}:first"]
+    subprocess.run(skopeo, check=True, capture_output=True)
+    words: list[str] = []
+    registry.copy(f"{source}:two", f"oci:{layout}:second", done=lambda _, word: words.append(word))
+    registry.copy(f"{source}:two", f"oci:{layout}:first")
+    registry.copy(f"{source}:one", f"oci:{layout}:third")
+    entries = json.loads((layout / "index.json").read_text())["manifests"]
+    named = {entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"] for entry in entries}
+    assert named == {"first": digests["two"], "second": digests["two"], "third": digests["one"]}
+    before = sorted(layout.rglob("*"))
+    quirks.put_image("app", "three", [images.layer(images.file("three"))])
+    quirks.spoil("GET", "/blobs/", flipped(50))
+    with pytest.raises(DigestMismatch):
+        registry.copy(f"{source}:three", f"oci:{layout}:fourth")
+    assert sorted(layout.rglob("*")) == before
+    command = ["skopeo", "inspect", "--raw", f"oci:{layout}:third"]
+    assert images.digest(subprocess.run(command, check=True, capture_output=True).stdout) == digests["one"]
+
+
 def test_a_docker_archive_is_compressed_on_its_way(quirks: Quirks, tmp_path: Path) -> None:
     archive = images.docker_archive(tmp_path / "x.tar", LAYERS)
     copied = registry.copy(f"docker-archive:{archive}", f"docker://{quirks.host}/app:1")

@@ -27,8 +27,8 @@ from layerstore import digest, platforms, reference
 from layerstore.blobs import Place as Repo
 from layerstore.compression import Stream, compressing, open_stream
 from layerstore.digest import DiffID, Digest
-from layerstore.errors import Ambiguous, ConfigError, DigestMismatch, InvalidArchive, NotFound
-from layerstore.manifests import Descriptor, Manifest, as_descriptor, best, read
+from layerstore.errors import Ambiguous, ConfigError, DigestMismatch, InvalidArchive, NotFound, named
+from layerstore.manifests import Descriptor, Manifest, as_descriptor, as_list, as_object, best, parse_object, read
 from layerstore.manifests.media_types import CONFIG_TYPE, INDEXES, MANIFEST_TYPE, MANIFESTS
 from layerstore.platforms import Platform
 from layerstore.registry.bodies import Lost, Source, Verified
@@ -185,9 +185,17 @@ class _Copying:
             yield RegistryDestination(repository, place.reference, self._tasks)
             return
         form = place.form if isinstance(place, InArchive) else None
+        word = place.name if isinstance(place, InArchive) else None
+        if form == "oci" and Path(place.path, oci.LAYOUT).is_file():
+            others = _entries(Path(place.path, oci.INDEX))
+            with targets.added_to(Path(place.path)) as target:
+                destination = LayoutDestination(target, names, word, others)
+                yield destination
+                destination.finish()
+            return
         folder = None if form is None else form == "oci"
         with targets.opened(place.path, folder=folder, spool=_spool) as target:
-            destination = LayoutDestination(target, names, place.name if isinstance(place, InArchive) else None)
+            destination = LayoutDestination(target, names, word)
             yield destination
             destination.finish()
 
@@ -356,6 +364,13 @@ def _called(path: str) -> Iterator[None]:
     except (InvalidArchive, NotFound, Ambiguous) as error:
         error.message = f"{path}: {error.message}"
         raise
+
+
+def _entries(index: Path) -> list[dict[str, Any]]:
+    with named("read", index):
+        data = index.read_bytes()
+    listed = as_list(parse_object(data, str(index)).get("manifests"), str(index))
+    return [as_object(entry, str(index)) for entry in listed]
 
 
 def _title(origin: Origin) -> str:

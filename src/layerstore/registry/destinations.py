@@ -7,7 +7,7 @@ only when it is complete.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -97,9 +97,15 @@ class RegistryDestination(Destination):
 class LayoutDestination(Destination):
     """An OCI layout."""
 
-    def __init__(self, target: Target, names: Sequence[str], word: str | None) -> None:
-        """`names`: what the image is called; `word`: what index.json calls it in their place."""
+    def __init__(
+        self, target: Target, names: Sequence[str], word: str | None, others: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """`names`: what the image is called; `word`: what index.json calls it in their place.
+
+        `others`: the entries of an index.json that is there already, of which those with such a name are replaced.
+        """
         self._target = target
+        self._others = others
         self._names = [word] if word else list(names)
         self._written: set[str] = set()
         self._entries: list[dict[str, Any]] = []
@@ -136,8 +142,14 @@ class LayoutDestination(Destination):
 
     def finish(self) -> None:
         self._target.put_document(oci.LAYOUT, outgoing.document({"imageLayoutVersion": oci.LAYOUT_VERSION}))
-        self._target.put_document(oci.INDEX, outgoing.index(self._entries))
+        mine = {_word_of(entry) for entry in self._entries} - {None}
+        others = [entry for entry in self._others if _word_of(entry) not in mine and entry not in self._entries]
+        self._target.put_document(oci.INDEX, outgoing.index([*self._entries, *others]))
         self._target.finish()
+
+
+def _word_of(entry: Mapping[str, Any]) -> str | None:
+    return (entry.get("annotations") or {}).get(oci.REF_NAME)
 
 
 def write_docker_archive(

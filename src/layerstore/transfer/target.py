@@ -222,6 +222,40 @@ class _Folder(Target):
         return path
 
 
+@contextmanager
+def added_to(path: Path) -> Iterator[Target]:
+    """A layout that is there already, to which blobs are added, each when it is whole. Documents replace others.
+
+    Who writes index.json last has a layout that is whole at any moment. If anything fails, what was added goes.
+    """
+    folder = _Added(path)
+    try:
+        yield folder
+    except BaseException:
+        for made in folder.made:
+            with suppress(OSError):
+                made.unlink()
+        raise
+
+
+class _Added(_Folder):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._path = path
+        self.made: list[Path] = []
+        """What was not there before."""
+
+    def put(self, name: str, size: int, produce: Produce) -> None:
+        path = self._place(name)
+        is_blob = name.startswith(BLOBS)
+        if is_blob and path.is_file() and path.stat().st_size == size:
+            return
+        with _draft(path) as writer:
+            produce(writer.write)
+        if is_blob:
+            self.made.append(path)
+
+
 # --- files beside their place ---
 
 
