@@ -43,6 +43,7 @@ lint:
 bench:
 	@tools/prepare bench
 	@tools/as-root 'The benchmarks mount filesystems' .venv/bin/python -m benchmarks.load $(BENCH_ARGS)
+	@tools/as-root 'The benchmarks mount filesystems' .venv/bin/python -m benchmarks.registry $(BENCH_ARGS)
 	@tools/as-root 'The benchmarks mount filesystems' .venv/bin/python -m benchmarks.container $(BENCH_ARGS)
 
 clean:

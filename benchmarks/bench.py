@@ -103,6 +103,31 @@ def run(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | 
     return done.stdout
 
 
+@contextmanager
+def dockerd(home: Path) -> Iterator[int]:
+    """A docker daemon with everything in `home`, that listens at `home`/socket and touches no network; its pid."""
+    socket = f"unix://{home}/socket"
+    places = [f"--data-root={home}/data", f"--exec-root={home}/exec", f"--pidfile={home}/pid"]
+    network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+    with (
+        open(home / "log", "wb") as log,
+        subprocess.Popen(
+            ["dockerd", "--host", socket, "--storage-driver", "overlay2", *places, *network],
+            stdout=log,
+            stderr=log,
+        ) as daemon,
+    ):
+        try:
+            for _ in range(300):
+                if (home / "socket").exists():
+                    break
+                time.sleep(0.1)
+            run("docker", "--host", socket, "version")
+            yield daemon.pid
+        finally:
+            daemon.terminate()
+
+
 def warm(paths: Sequence[Path]) -> None:
     """Read files, and all below folders, into the page cache."""
     for path in paths:
@@ -137,10 +162,12 @@ def write_results(
     measured: Sequence[Measured],
     tables: str,
     remarks: Sequence[str],
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """`stem`.json with every single figure, and `stem`.md to read."""
+    """`stem`.json with every single figure, `more` among them, and `stem`.md to read."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     raw: dict[str, Any] = {"title": title, "machine": dict(facts), "measured": [asdict(one) for one in measured]}
+    raw |= more or {}
     stem.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
     machine_lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     text = f"# {title}\n\n{machine_lines}\n\n{tables}\n\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n"

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 from attrs import define, frozen
 
-from benchmarks.bench import Measured, filesystem, machine, run, table, unmount_below, warm, write_results
+from benchmarks.bench import Measured, dockerd, filesystem, machine, run, table, unmount_below, warm, write_results
 
 NAMES = ("python", "manyfiles", "bigfile")
 BASE = "tar -x"
@@ -176,25 +176,8 @@ class Docker(Subject):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        places = [f"--data-root={self.home}/data", f"--exec-root={self.home}/exec", f"--pidfile={self.home}/pid"]
-        network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-        with (
-            open(self.home / "log", "wb") as log,
-            subprocess.Popen(
-                ["dockerd", "--host", self.socket, "--storage-driver", "overlay2", *places, *network],
-                stdout=log,
-                stderr=log,
-            ) as daemon,
-        ):
-            try:
-                for _ in range(300):
-                    if (self.home / "socket").exists():
-                        break
-                    time.sleep(0.1)
-                run("docker", "--host", self.socket, "version")
-                yield
-            finally:
-                daemon.terminate()
+        with dockerd(self.home):
+            yield
 
 
 class Podman(Subject):

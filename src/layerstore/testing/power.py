@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -26,15 +26,28 @@ _LONG = {"ext4": ("commit=300",), "btrfs": ("commit=300",)}
 
 
 class Disk:
-    """One such filesystem, mounted at `mountpoint`. A context manager."""
+    """One such filesystem, mounted at `mountpoint`. A context manager.
 
-    def __init__(self, filesystems: Filesystems, kind: str) -> None:
+    `size`: its bytes, as few as it can have if none are given. `options`: for mount, instead of those that let nothing
+    be written but what is asked for. `below`: where its image lies; on xfs or btrfs, any size of it is copied at once.
+    """
+
+    def __init__(
+        self,
+        filesystems: Filesystems,
+        kind: str,
+        *,
+        size: int | None = None,
+        options: Sequence[str] | None = None,
+        below: Path | None = None,
+    ) -> None:
         self.kind = kind
-        self.folder = Path(tempfile.mkdtemp(prefix=f"disk-{kind}-", dir=filesystems.folder))
+        self._options = _LONG.get(kind, ()) if options is None else options
+        self.folder = Path(tempfile.mkdtemp(prefix=f"disk-{kind}-", dir=below or filesystems.folder))
         self.mountpoint = self.folder / "mnt"
         self.mountpoint.mkdir()
         self._image = self.folder / "image"
-        format_image(kind, self._image, CUTTABLE[kind])
+        format_image(kind, self._image, size or CUTTABLE[kind])
         self._plug_in()
 
     def __enter__(self) -> Self:
@@ -58,7 +71,7 @@ class Disk:
         self._plug_in()
 
     def _plug_in(self) -> None:
-        options = ",".join(("loop", *_LONG.get(self.kind, ())))
+        options = ",".join(("loop", *self._options))
         subprocess.run(["mount", "-t", self.kind, "-o", options, self._image, self.mountpoint], check=True)
 
     def _unplug(self) -> None:
