@@ -260,3 +260,24 @@ def test_what_is_no_manifest_is_refused(client: Client, body: bytes) -> None:
         assert (refused.status, refused.code) == (400, "MANIFEST_INVALID")
     schema1 = client("PUT", "/v2/app/manifests/1", b'{"schemaVersion": 1, "fsLayers": []}')
     assert (schema1.status, schema1.code) == (400, "MANIFEST_INVALID")
+
+
+def test_an_image_in_use_is_served_no_more_and_stays(store: Store, client: Client) -> None:
+    data = datasets.make("image")
+    for content in data.blobs.values():
+        client.put_blob("app", content)
+    [(name, (media_type, document))] = data.manifests.items()
+    client.put_manifest("app", "1", document, media_type)
+    box = store.create_container("app:1", name="box")
+    store.tag("app:1", "other:1")
+    assert client("DELETE", f"/v2/app/manifests/{name}").status == 202
+    assert client("GET", f"/v2/app/manifests/{name}").status == 404
+    assert client("GET", "/v2/other/manifests/1").status == 200
+    assert client("DELETE", "/v2/other/manifests/1").status == 202
+    [image] = store.images()
+    assert (image.tags, image.digests) == ((), ())
+    with box.mount() as root:
+        assert (root / "file0").exists()
+    box.remove()
+    store.prune()
+    assert store.images() == []

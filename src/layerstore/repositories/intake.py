@@ -73,7 +73,7 @@ class _Layer:
     @property
     def source(self) -> LayerSource:
         """It, to be unpacked where the layer is not there: that verifies it."""
-        return LayerSource(open=self._opened, size=self.part.size)
+        return LayerSource(open=self._opened)
 
     @contextmanager
     def _opened(self) -> Iterator[Readable]:

@@ -74,7 +74,7 @@ class Server:
         server.shutdown_timeout = self._timing.shutdown
         server.expiration_interval = self._timing.tick
         server.request_queue_size = 128
-        server.keep_alive_conn_limit = 1000
+        server.keep_alive_conn_limit = 512
         server.max_request_header_size = 64 << 10
         server.ConnectionClass = _Connection
         if tls is not None:

@@ -34,8 +34,8 @@ _PATIENCE: Final = 5.0
 class Limits:
     """What is allowed. Sizes in bytes, times in seconds."""
 
-    uploads: int = 500
-    """Uploads at one time."""
+    uploads: int = 256
+    """Uploads at one time; each has a file open."""
     idle: float = 3600.0
     """For how long nobody need go on with an upload."""
     manifest: int = 4 << 20
