@@ -81,11 +81,11 @@ class Registry:
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.body]
         write = None
 
-        def send(data: memoryview) -> None:
+        def send(data: bytes | memoryview) -> None:
             nonlocal write
             if write is None:
                 write = start_response(reply.line, _headers(reply))
-            write(bytes(data))
+            write(bytes(data))  # which copies no bytes
 
         try:
             reply.stream(send)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from attrs import evolve, field, frozen
 
-Write = Callable[[memoryview], object]
+Write = Callable[[bytes | memoryview], object]
 
 _QUERY_LIMIT: Final = 64
 """The most parameters of a query."""

@@ -61,12 +61,12 @@ def _write(repositories: Repositories, repository: str, digest: str, start: int,
     def keep(data: memoryview) -> None:
         nonlocal last
         if last:
-            write(memoryview(last))
+            write(last)
         last = bytes(data)
 
     repositories.write_blob(repository, digest, keep, start=start, end=end)
     if last:
-        write(memoryview(last))
+        write(last)
 
 
 def accepting(header: str) -> Callable[[str], bool]:
