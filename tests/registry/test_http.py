@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import random
 import socket
 import threading
 import time
@@ -10,14 +12,16 @@ from collections.abc import Iterator
 from email.utils import formatdate
 
 import pytest
+from attrs import evolve
 
 from layerstore.errors import NotFound, RateLimited, RegistryError, Unreachable
 from layerstore.registry.http import Body
 
 from .asking import MANIFEST, Asking, asking
 from .servers import quirks as act
-from .servers.listening import Answer
+from .servers.listening import Answer, Seen
 from .servers.quirks import Quirks
+from .servers.tokens import TokenService
 
 
 @pytest.fixture
@@ -472,3 +476,92 @@ def test_an_error_body_without_end_holds_nobody_up(quirks: Quirks, client: Askin
     with client.get(quirks.host) as reply:
         assert "500" in reply.failure("reading app").message
     assert time.monotonic() - began < 2
+
+
+# ---- all of it together
+
+
+def _connections_to(port: int) -> int:
+    """The sockets of this process that lead there: the server's own ends come from there."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as one:
+                found += one.getpeername()[1] == port
+        except (OSError, IndexError):
+            pass
+    return found
+
+
+def test_no_connection_is_left_open(quirks: Quirks) -> None:
+    import gc
+
+    quirks.put_blob("team/app", b"x" * 300_000)
+    digest = next(iter(quirks.blobs))[1]
+    gc.collect()
+    gc.disable()
+    try:
+        for spoil in (
+            act.cut(5),
+            act.stall(5),
+            act.reset(),
+            act.silence(),
+            act.endless(),
+            act.html(500),
+            act.unsatisfiable(1 << 20),
+            act.moved("file:///x"),
+            act.raw(b"\0"),
+            act.without_length(),
+            act.headers(),
+        ):
+            quirks.behave()
+            quirks.spoil("GET", "blobs", spoil)
+            with asking(attempts=1, read_timeout=0.1, unrelated_timeout=0.1) as client:
+                try:
+                    with client.get(quirks.host, f"/v2/team/app/blobs/{digest}") as reply:
+                        reply.readinto(bytearray(10))
+                except RegistryError:
+                    pass
+        assert _connections_to(quirks.port) == 0
+    finally:
+        gc.enable()
+
+
+def test_many_threads_get_through_a_bad_time(quirks: Quirks, tokens: TokenService) -> None:
+    quirks.tokens = tokens
+    chance = random.Random(7)
+
+    def sometimes(seen: Seen, answer: Answer) -> Answer:
+        with lock:
+            dice = chance.random()
+            if dice < 0.02:
+                tokens.revoke()
+        if dice < 0.15:
+            return evolve(answer, reset=True)
+        return Answer(502) if dice < 0.2 else answer
+
+    lock = threading.Lock()
+    failures: list[object] = []
+    with asking(attempts=20) as client:
+        client.get(quirks.host).close()
+        quirks.spoil("GET", "manifests", sometimes)
+
+        def work() -> None:
+            for _ in range(15):
+                try:
+                    with client.get(quirks.host) as reply:
+                        if reply.status != 200 or reply.document(100) != b'{"schemaVersion": 2}':
+                            failures.append(reply.status)
+                except RegistryError as error:
+                    failures.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    # A token may be taken back between its being given and its being shown, twice in a row: that is a 401.
+    assert [failure for failure in failures if failure != 401] == []
+    assert len(failures) <= 12
+    assert quirks.connections < 120
