@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from core.adding import Adder
@@ -179,6 +180,51 @@ def test_bad_layer_leaves_no_trace(
     assert leftovers() == []
 
 
+@pytest.mark.parametrize("driver", ["overlay2", "vfs"])
+def test_sources_are_told_before_they_are_read_in_their_order(
+    settings: layerstore.Config, base: bytes, upper: bytes, driver: str
+) -> None:
+    """Only those that are going to be read: what the store has is not expected."""
+    layers = [base, upper, make.layer(make.file("x", b"x" * 100_000))]
+    told: list[str] = []
+
+    def source(number: int) -> layerstore.LayerSource:
+        def opened() -> io.BytesIO:
+            told.append(f"read {number}")
+            return io.BytesIO(layers[number])
+
+        return layerstore.LayerSource(
+            open=opened, size=len(layers[number]), expect=lambda: told.append(f"expected {number}")
+        )
+
+    with layerstore.open(config=evolve(settings, storage_driver=driver)) as store:
+        store.add(make.config(layers[:1]), [source(0)])
+        told.clear()
+        store.add(make.config(layers), [source(number) for number in range(3)])
+    # The largest first, where that can be.
+    order = [2, 1] if driver == "overlay2" else [1, 2]
+    assert told[:2] == [f"expected {number}" for number in order]
+    assert sorted(told[2:]) == ["read 1", "read 2"]
+
+
+def test_who_waits_for_a_layer_is_told_that_another_failed(add: Adder) -> None:
+    given_up = threading.Event()
+
+    class Waiting(io.RawIOBase):
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+            assert given_up.wait(10)
+            raise OSError("given up")
+
+    one, two = make.layer(make.file("a")), make.layer(make.file("b"))
+    sources = [
+        layerstore.LayerSource(open=Waiting, abandon=given_up.set),
+        layerstore.LayerSource(open=lambda: io.BytesIO(b"x" * 2048)),
+    ]
+    with pytest.raises(InvalidArchive):
+        add.images.add(make.config([one, two]), sources)
+    assert given_up.is_set()
+
+
 def test_first_failure_stops_the_other_layers(store: Store, add: Adder) -> None:
     endless_read = 0
 
@@ -227,8 +273,6 @@ def test_number_of_layers_must_be_that_of_the_config(store: Store, add: Adder, b
 def test_too_deep_is_refused_before_anything_is_made(
     store: Store, add: Adder, monkeypatch: pytest.MonkeyPatch, leftovers: Leftovers
 ) -> None:
-    from attrs import evolve
-
     driver = store._parts.storage.driver
     monkeypatch.setattr(driver, "capabilities", evolve(driver.capabilities, max_depth=2))
     layers = [make.layer(make.file(str(number))) for number in range(3)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +16,7 @@ from typing import TypeAlias
 import pytest
 from click.testing import CliRunner, Result
 
+import layerstore
 from layerstore.cli.front import front
 from support import images as make
 
@@ -137,3 +140,27 @@ def test_a_terminal_sees_a_bar_for_each_layer(settings: Path, quirks: Quirks) ->
     layers = [seen.path[-64:][:12] for seen in quirks.requests if "/blobs/" in seen.path][1:]
     assert len(digests) == 3
     assert all(f"Pulling {layer}".encode() in shown for layer in layers)
+
+
+def test_interrupt_ends_it_at_once(settings: Path, quirks: Quirks) -> None:
+    """Although the server is silent, and would be for as long as it may."""
+    quirks.put_image("team/app", "latest", [BASE, make.layer(make.file("x", b"x" * 100_000))])
+    quirks.spoil("GET", "/blobs/", spoil.stall(100), after=1)
+    with subprocess.Popen(
+        [sys.executable, "-m", "layerstore.cli", "--config", str(settings), "pull", f"{quirks.host}/team/app"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as command:
+        assert command.stdout is not None
+        while not command.stdout.readline().startswith(b"latest: Pulling"):
+            pass
+        while len([seen for seen in quirks.requests if "/blobs/" in seen.path]) < 3:
+            time.sleep(0.01)
+        began = time.monotonic()
+        command.send_signal(signal.SIGINT)
+        _, told = command.communicate(timeout=20)
+    assert command.returncode == 128 + signal.SIGINT
+    assert time.monotonic() - began < 5
+    assert b"Traceback" not in told
+    with layerstore.open(config=settings) as store:
+        assert (store.images(), store.check()) == ([], [])

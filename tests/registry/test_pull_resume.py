@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -182,6 +183,7 @@ def test_image_is_fetched_hardly_more_than_once_whatever_breaks(
                 running.kill()
                 running.wait()
             else:
+                running.send_signal(signal.SIGSTOP)  # or it would go on while the disk is copied
                 with disk.cut():
                     running.kill()
                     running.wait()

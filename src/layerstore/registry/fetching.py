@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,7 +34,7 @@ _PIECE: Final = 256 << 10
 """What a death of the process loses at most, beside what the kernel has of the connection."""
 
 _PATIENCE: Final = 1.0
-"""Seconds that the end of a pull waits for threads whose server is silent. They end by themselves later."""
+"""Seconds that the end of a pull waits for threads whose servers are silent. They end by themselves later."""
 
 
 class Fetching:
@@ -141,8 +142,9 @@ class Fetching:
         with self._lock:
             self._waiting.clear()
             threads = list(self._threads)
+        until = time.monotonic() + _PATIENCE
         for thread in threads:
-            thread.join(timeout=_PATIENCE)
+            thread.join(timeout=max(0.0, until - time.monotonic()))
         for fetch in self._fetches.values():
             fetch.close()
 
