@@ -403,6 +403,13 @@ def test_a_wrong_password_is_sent_once(private: Quirks, client: Asking, credenti
     assert len(private.asked()) == 2
 
 
+def test_a_token_is_no_password(private: Quirks, client: Asking, credential_files: CredentialFiles) -> None:
+    credential_files.write({"auths": {private.host: {"identitytoken": "t"}}})
+
+    assert client.status(private.host) == 401
+    assert [seen.authorization for seen in private.asked()] == [None]
+
+
 def test_tokens_go_before_passwords(guarded: Quirks, tokens: TokenService, client: Asking) -> None:
     both = f'Basic realm="a, Bearer b", Bearer realm="{tokens.url}/token",service="x"'
     guarded.spoil("GET", "manifests", lambda seen, answer: Answer(401, {"WWW-Authenticate": both}), times=1)

@@ -119,6 +119,18 @@ def test_elsewhere_https_is_tried_first(quirks: Quirks, secure_quirks: Quirks) -
     assert quirks.connections == 2
 
 
+def test_a_bad_moment_of_https_is_not_taken_for_http(authority: Authority) -> None:
+    """A server of HTTPS answers 400 to HTTP, where it answers at all."""
+    with Quirks() as server:
+        server.spoil("GET", "", act.status(400))
+        host = f"127.1:{server.port}"
+        endpoint = Endpoint(host, f"https://{host}", verify=False, plain=True)
+        with asking(attempts=1) as client:
+            for _ in range(2):
+                with pytest.raises(Unreachable, match="does not speak TLS"):
+                    get(client, endpoint)
+
+
 def test_http_is_spoken_to_nobody_who_is_not_insecure(quirks: Quirks) -> None:
     host = f"127.1:{quirks.port}"
     with asking(verify=True) as client, pytest.raises(Unreachable, match="does not speak TLS") as caught:

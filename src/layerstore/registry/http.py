@@ -269,9 +269,9 @@ class Http:
             if reply.status != 401 or origin(reply.url) != origin(way.base):
                 return reply
             wanted = _chosen(challenges.parse(reply.values("WWW-Authenticate")))
-            if wanted is None or (shown is not None and (refused is not None or wanted.scheme == "basic")):
+            if wanted is None or refused is not None or (shown is not None and wanted.scheme == "basic"):
                 return reply  # it has seen what we have, twice where it was a token: that may have been an old one
-            if wanted.scheme == "basic" and self._credentials(way, wish) is None:
+            if wanted.scheme == "basic" and ((known := self._credentials(way, wish)) is None or known.basic is None):
                 return reply
             reply.close()
             way.learn(wanted, wish.scopes)
@@ -359,6 +359,9 @@ class Http:
             raise first from first.__cause__
         if isinstance(first, Reply):
             first.close()
+        elif order[1] == plain and second.status in _WRONG_SCHEME:
+            second.close()  # it does speak HTTPS, and had a bad moment
+            raise first from first.__cause__
         return way.settle(order[1], second)
 
     def _verify(self, way: _Way, url: str) -> bool:
