@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -14,12 +15,14 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
+import bcrypt
 import pytest
 
 import layerstore
 from core.adding import Adder
 from layerstore import Store
 from layerstore.digest import DiffID, Digest
+from layerstore.faces.serve import Passwords
 from layerstore.registry.http import Body
 from layerstore.registry.remotes import health
 from layerstore.registry.remotes import hunt as hunts
@@ -179,6 +182,26 @@ def test_a_bucket_has_it(stores: Callable[[], Store], tmp_path: Path) -> None:
         keeper.write(WANTED.digest, Body.of(BLOB))
         assert puller.pull(upstream) == BLOB
     assert upstream.starts == []
+
+
+def test_a_store_that_wants_a_password_gets_it(
+    stores: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = stores(), stores()
+    keep(other)
+    (tmp_path / "htpasswd").write_bytes(b"anna:" + bcrypt.hashpw(b"open sesame", bcrypt.gensalt(4)))
+    with ServedStore(other, passwords=Passwords(tmp_path / "htpasswd")) as served, Puller(mine, served.url) as puller:
+        upstream = Upstream()
+        assert puller.pull(upstream) == BLOB
+        assert upstream.starts == [0]
+        auth = base64.b64encode(b"anna:open sesame").decode()
+        host = served.url.removeprefix("http://")
+        (tmp_path / "auth.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
+        monkeypatch.setattr(health.HEALTH, "_paused", {})
+        with Puller(stores(), served.url) as admitted:
+            assert admitted.pull(upstream) == BLOB
+            assert admitted.sources == [served.url]
 
 
 # --- nobody has it, or not as it should be

@@ -22,12 +22,15 @@ def honest() -> Callable[[bytes], Iterable[bytes]]:
 
 
 class ServedStore:
-    """`store` at `url`, while the `with` lasts. `asked` has the paths, `given` counts the bytes of blobs."""
+    """`store` at `url`, while the `with` lasts. `asked` has the paths, `given` counts the bytes of blobs.
 
-    def __init__(self, store: Store, *, spoil: Spoil = honest) -> None:
+    `settings` are those of `Registry`.
+    """
+
+    def __init__(self, store: Store, *, spoil: Spoil = honest, **settings: Any) -> None:
         self.asked: list[str] = []
         self.given = 0
-        self._registry = Registry(store)
+        self._registry = Registry(store, **settings)
         self._spoil = spoil
         self._running = ExitStack()
 
