@@ -238,7 +238,6 @@ def _replace(file: Path, text: str) -> None:
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            os.fchmod(descriptor, 0o600)
             stream.write(text)
             stream.flush()
             os.fsync(descriptor)
