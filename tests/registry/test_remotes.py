@@ -300,6 +300,9 @@ def test_turns_are_forgotten_and_bounded() -> None:
     for number in range(5000):
         turns.take(f"blob{number}", "a")
     assert len(turns._blobs) <= 4096
+    for number in range(80_000):
+        turns.take(f"blob{number // 40}", f"store{number}")
+    assert sum(len(blob.takers) for blob in turns._blobs.values()) <= 65_536 + 1
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sets(st.sampled_from("abcdefgh"), max_size=3))))

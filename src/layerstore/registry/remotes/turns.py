@@ -26,6 +26,10 @@ FAN_OUT: Final = 2
 FORGOTTEN_AFTER: Final = 300.0
 MOST_BLOBS: Final = 4096
 MOST_STORES: Final = 1024
+"""Of one blob: as many as a rack has, and more."""
+
+MOST_TAKERS: Final = 65_536
+"""Of all blobs together, so that whoever asks for nothing's sake fills no memory."""
 
 
 def first_of(digest: str, stores: Iterable[str]) -> list[str]:
@@ -59,6 +63,7 @@ class Turns:
         self._clock = clock
         self._lock = threading.Lock()
         self._blobs: OrderedDict[str, _Blob] = OrderedDict()
+        self._takers = 0
 
     def take(self, digest: str, store: str, *, lost: Collection[str] = (), gives: bool = True) -> str | None:
         """The store from which `store` is to have the blob; None: from the registry.
@@ -77,6 +82,7 @@ class Turns:
                 if not gives or len(takers) >= MOST_STORES:
                     return source
                 takers[store] = _Taker(source)
+                self._takers += 1
             else:
                 known.is_lost = False
                 if known.source is not None and known.source not in lost:
@@ -95,9 +101,10 @@ class Turns:
         now = self._clock()
         while self._blobs:
             oldest = next(iter(self._blobs))
-            if len(self._blobs) < MOST_BLOBS and now - self._blobs[oldest].at < FORGOTTEN_AFTER:
+            is_room = len(self._blobs) < MOST_BLOBS and self._takers < MOST_TAKERS
+            if is_room and now - self._blobs[oldest].at < FORGOTTEN_AFTER:
                 break
-            del self._blobs[oldest]
+            self._takers -= len(self._blobs.pop(oldest).takers)
         blob = self._blobs.setdefault(digest, _Blob(now))
         blob.at = now
         self._blobs.move_to_end(digest)
