@@ -426,6 +426,9 @@ def test_platform_that_there_is_not_is_told_with_those_that_there_are(
         store.pull(f"{quirks.host}/{repository}:single", platform="linux/s390x")
     assert caught.value.remedy == "It has linux/amd64: ask for that."
     assert store.images() == []
+    store.pull(f"{quirks.host}/{repository}:single")
+    with pytest.raises(InvalidArchive, match="has no image for linux/s390x"):
+        store.pull(f"{quirks.host}/{repository}:single", platform="linux/s390x")
 
 
 def test_index_in_an_index(store: Store, quirks: Quirks, repository: str) -> None:

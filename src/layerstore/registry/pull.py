@@ -7,10 +7,10 @@ transaction with what is remembered of it: its digests, which blob holds which l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve, field, fields, frozen
 
@@ -142,6 +142,7 @@ class Puller:
         """The image that is there already, with its names; None if it went since. `is_told`: nothing is new."""
         image = ImageID(chosen.config.digest)
         try:
+            self._check_platform(self._images.get(image).config, name)
             if is_told:
                 return Loaded.of(self._images.get(image), names, {})
             return self._images.name(image, names, partial(self._remember, name, chosen, ()))
@@ -220,7 +221,7 @@ class Puller:
     def _fetch(self, name: Reference, repository: Repository, chosen: _Chosen, names: Sequence[str]) -> Loaded:
         title = name.familiar_name
         config = self._config(chosen.config, repository)
-        self._check_platform(config, name)
+        self._check_platform(config_of.read(config), name)
         blobs = _blobs(config, chosen, title)
         with ExitStack() as at_work:
             hunt = None if self._remotes is None else at_work.enter_context(self._remotes.hunt(blobs))
@@ -256,11 +257,11 @@ class Puller:
 
         return repository.blob(blob.digest, blob.size, start=at, urls=blob.urls, spare=spare)
 
-    def _check_platform(self, config: bytes, name: Reference) -> None:
+    def _check_platform(self, config: Mapping[str, Any], name: Reference) -> None:
         """An image that stands alone is for whatever it is for, unless a platform was asked for."""
         if self._platform is None:
             return
-        offered = platforms.of(config_of.read(config))
+        offered = platforms.of(config)
         if platforms.rank(self._platform, offered) is None:
             raise InvalidArchive(
                 f"{name.familiar} has no image for {self._platform}", remedy=f"It has {offered}: ask for that."
