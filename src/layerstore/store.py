@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from layerstore.registry.pull import Pulled
     from layerstore.registry.push import Pushed, PushOptions
     from layerstore.repositories import Repositories
+    from layerstore.transfer.incoming import Blob
     from layerstore.usage import DiskUsage
 
 __all__ = ["Store", "migrate_store", "open_store"]
@@ -165,6 +166,8 @@ class Store:
 
         `docker://NAME` is an image of a registry: it is pulled (`pull`), under its name or under `names`.
 
+        Layers that a file or folder lacks come from daemon.json's remotes, if it names any.
+
         Raises `InvalidArchive`, `NotFound` and `Ambiguous`, and leaves the store as it was.
         """
         if isinstance(source, str) and source.startswith("docker://"):
@@ -182,7 +185,13 @@ class Store:
             names=names,
             platform=platform,
             progress=progress,
+            elsewhere=self._elsewhere if self.config.remotes else None,
         )
+
+    def _elsewhere(self, layer: Blob) -> LayerSource:
+        from layerstore.registry.ways import source_of
+
+        return source_of(layer, self.config, self.blobs)
 
     def save(
         self,
@@ -408,7 +417,7 @@ class Store:
         """
         from layerstore.registry.mending import mend
 
-        return mend(layers, self._images, self._layers, self.blobs, self.config, remotes, self.id, progress=progress)
+        return mend(layers, self._images, self._layers, self.blobs, self.config, remotes, progress=progress)
 
     def prune(
         self,

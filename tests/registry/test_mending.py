@@ -19,6 +19,7 @@ from core.adding import Adder
 from layerstore import Store
 from layerstore.blobs import KnownBlob, Place
 from layerstore.digest import DiffID, Digest
+from layerstore.errors import InvalidArchive
 from layerstore.images import Image
 from layerstore.registry.http import Body
 from layerstore.registry.remotes import health
@@ -190,3 +191,73 @@ def test_the_command(opened: Callable[..., Store], tmp_path: Path) -> None:
     assert run("--repair", "--from", bucket) == (0, f"{image.layers[0]}: repaired from {bucket}\n")
     assert run() == (0, "")
     assert run("--from", bucket)[0] == 2
+
+
+# --- an archive that lacks layers
+
+
+def thin_layout(folder: Path, lacks: bytes) -> Path:
+    """An OCI layout of BASE and UPPER without the blob of one of them."""
+    make.oci_layout(folder, [BASE, UPPER], "image")
+    for path in (folder / "blobs/sha256").iterdir():
+        if path.read_bytes()[:2] == b"\x1f\x8b" and gzip.decompress(path.read_bytes()) == lacks:
+            path.unlink()
+            return folder
+    raise AssertionError("it is not compressed by gzip")
+
+
+@pytest.fixture
+def with_remotes(backing: Callable[[str], Path]) -> Iterator[Callable[..., Store]]:
+    """`with_remotes(url, ...)`: an empty store with these remotes."""
+    with ExitStack() as stack:
+
+        def open_store(*remotes: str, driver: str = "overlay2") -> Store:
+            place = backing("ext4") / f"with{os.urandom(4).hex()}"
+            settings = layerstore.Config(
+                data_root=place, exec_root=place / "exec", storage_driver=driver, remotes=remotes
+            )
+            return stack.enter_context(layerstore.open(config=settings))
+
+        yield open_store
+
+
+@pytest.mark.parametrize("driver", ["overlay2", "vfs"])
+def test_a_layer_that_an_archive_lacks_comes_from_another_store(
+    opened: Callable[..., Store], with_remotes: Callable[..., Store], tmp_path: Path, driver: str
+) -> None:
+    liar, other = opened("liar"), opened("other")
+    Adder(liar)(BASE)
+    Adder(other)(BASE)
+    layout = thin_layout(tmp_path / "layout", BASE)
+    with ServedStore(liar, spoil=_reversed) as lying, ServedStore(other) as served:
+        store = with_remotes(lying.url, served.url, driver=driver)
+        [image] = store.load(layout)
+    assert is_whole(store, image)
+
+
+def test_a_layer_that_an_archive_lacks_comes_from_a_bucket(with_remotes: Callable[..., Store], tmp_path: Path) -> None:
+    layout = thin_layout(tmp_path / "layout", BASE)
+    manifest = next(
+        found
+        for path in (layout / "blobs/sha256").iterdir()
+        if b'"layers"' in (found := path.read_bytes())[:2000] and b'"rootfs"' not in found
+    )
+    [digest] = [entry["digest"] for entry in json.loads(manifest)["layers"]][:1]
+    text = f"file://{tmp_path}/bucket"
+    whole = make.oci_layout(tmp_path / "whole", [BASE, UPPER], "image")
+    blob = (whole / "blobs" / digest.replace(":", "/")).read_bytes()
+    Bucket(Address.parse(text)).write(Digest(digest), Body.of(blob))
+    store = with_remotes(text)
+    [image] = store.load(layout)
+    assert is_whole(store, image)
+
+
+def test_a_layer_that_nobody_has(with_remotes: Callable[..., Store], tmp_path: Path) -> None:
+    layout = thin_layout(tmp_path / "layout", BASE)
+    store = with_remotes(f"file://{tmp_path}/bucket")
+    with pytest.raises(InvalidArchive, match="is not in the archive, and no remote has it"):
+        store.load(layout)
+    with pytest.raises(InvalidArchive, match=r"is not in the archive\n"):
+        with_remotes().load(layout)
+    assert store.images() == []
+    assert os.listdir(store._parts.session.folder) == []

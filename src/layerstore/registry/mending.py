@@ -6,29 +6,20 @@ here; what else `check` finds is told and left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from layerstore.compression import open_stream
-from layerstore.digest import DiffID, Digest, parse
+from layerstore.digest import DiffID, parse
 from layerstore.errors import LayerstoreError, NotFound
-from layerstore.reference import Reference
-from layerstore.registry.client import Repository
-from layerstore.registry.http import Http
-from layerstore.registry.remotes import Remotes, Wanted
-from layerstore.registry.remotes.remote import Reading
-from layerstore.registry.settings import Settings
+from layerstore.registry.ways import Ways, ways
 
 if TYPE_CHECKING:
-    from layerstore.blobs import Blobs, KnownBlob
+    from layerstore.blobs import Blobs
     from layerstore.config import Config
     from layerstore.images import Images
     from layerstore.layers import Layers, Progress, Staged
-    from layerstore.tar import Readable
 
 __all__ = ["Mended", "mend"]
 
@@ -49,17 +40,15 @@ def mend(
     blobs: Blobs,
     config: Config,
     texts: Sequence[str],
-    store_id: str,
     *,
     progress: Progress | None = None,
 ) -> Iterator[Mended]:
     """Fetch damaged layers (by DiffID) anew, one after another. `texts`: the remotes to ask before daemon.json's."""
-    settings = Settings.of(config)
     wanted = [DiffID(parse(name)) for name in dict.fromkeys(damaged)]
     if not wanted:
         return
-    with Remotes([*texts, *config.remotes], settings=settings, store_id=store_id) as remotes, Http(settings) as http:
-        at_work = _Mending(images, layers, blobs, remotes, http, settings, progress)
+    with ways(config, blobs, texts) as all_ways:
+        at_work = _Mending(images, layers, all_ways, progress)
         left = at_work.in_order(wanted)
         while left:
             done = at_work.next(left)
@@ -71,10 +60,7 @@ def mend(
 class _Mending:
     images: Images
     layers: Layers
-    blobs: Blobs
-    remotes: Remotes
-    http: Http
-    settings: Settings
+    ways: Ways
     progress: Progress | None
 
     def in_order(self, wanted: Sequence[DiffID]) -> list[DiffID]:
@@ -105,7 +91,7 @@ class _Mending:
     def _fetched(self, diff_id: DiffID) -> tuple[Staged, str]:
         """The layer, staged, and where it came from: the first place that gives it as it should be."""
         failure: LayerstoreError | None = None
-        for way in self._ways(diff_id):
+        for way in self.ways.of(diff_id):
             try:
                 with way.open() as stream:
                     return self.layers.stage(stream, expected=diff_id, progress=self.progress), way.place
@@ -119,46 +105,3 @@ class _Mending:
             f"layer {diff_id} is nowhere to be had",
             remedy="Name a remote that has it (--from), or load or pull an image that has it again.",
         )
-
-    # --- from where
-
-    def _ways(self, diff_id: DiffID) -> Iterator[_Way]:
-        forms = self.blobs.forms_of(diff_id)
-        for form in forms:
-            yield _Way("a blob that is kept", partial(self.blobs.opened, form.digest))
-        plain = Digest(diff_id)
-        hunt = self.remotes.hunt([Wanted(form.digest, form.size, diff_id) for form in forms] or [_plain(diff_id)])
-        try:
-            for remote, digest, size in hunt.offers([*(form.digest for form in forms), plain]):
-                yield _Way(remote.name, partial(_inflated, partial(remote.read, digest, 0, size), digest))
-        finally:
-            hunt.close()
-        for form in forms:
-            for place in self.blobs.all_places(form.digest):
-                where = Reference(place.registry, place.repository, None, None)
-                yield _Way(where.familiar_name, partial(_inflated, partial(self._from, where, form), form.digest))
-
-    def _from(self, where: Reference, form: KnownBlob) -> Reading:
-        return Repository(self.http, self.settings, where).blob(form.digest, form.size)
-
-
-@frozen
-class _Way:
-    """A place that may have a layer, in words; and the layer's tar from there."""
-
-    place: str
-    open: Callable[[], AbstractContextManager[Readable]]
-
-
-def _plain(diff_id: DiffID) -> Wanted:
-    return Wanted(Digest(diff_id), 0, diff_id)
-
-
-@contextmanager
-def _inflated(open: Callable[[], Reading], digest: Digest) -> Iterator[Readable]:
-    reading = open()
-    try:
-        with open_stream(reading, expect=digest) as stream:
-            yield stream
-    finally:
-        reading.close()

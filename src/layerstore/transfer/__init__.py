@@ -7,13 +7,14 @@ way back, to a `target`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from layerstore.images import Image, Images, Loaded
-    from layerstore.layers import Layers, Progress
+    from layerstore.layers import Layers, LayerSource, Progress
+    from layerstore.transfer.incoming import Blob
 
 __all__ = ["load", "save"]
 
@@ -27,6 +28,7 @@ def load(
     names: Sequence[str] = (),
     platform: str | None = None,
     progress: Progress | None = None,
+    elsewhere: Callable[[Blob], LayerSource] | None = None,
 ) -> list[Loaded]:
     """Put the images of an archive into the store: a tar, a folder, an open file, or "-" for standard input.
 
@@ -34,6 +36,8 @@ def load(
     names or IDs of images that the archive has: the others stay out. `names` take the place of those that the archive
     gives to its image, or to the one that `only` chooses. All images come in, or none. Raises `InvalidArchive`;
     `NotFound` and `Ambiguous` where `only` or `names` do not fit the archive.
+
+    `elsewhere` says where a layer can be read that an archive lists and lacks: one that can be read in any order.
 
     `oci:FOLDER[:NAME]`, `oci-archive:FILE[:NAME]` and `docker-archive:FILE[:NAME|@NUMBER]` name an archive, too, and of
     what it has one image.
@@ -48,7 +52,14 @@ def load(
     from layerstore.transfer.loading import load_images
 
     return load_images(
-        source, images=images, layers=layers, only=only, names=names, platform=platform, progress=progress
+        source,
+        images=images,
+        layers=layers,
+        only=only,
+        names=names,
+        platform=platform,
+        progress=progress,
+        elsewhere=elsewhere,
     )
 
 

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from layerstore.images import Images, Loaded
     from layerstore.layers import Layers, Progress
 
+Elsewhere = Callable[[Blob], LayerSource]
+"""Where a layer can be read that an archive lacks."""
+
 _PIPE_SIZE: Final = 1 << 20
 
 
@@ -48,6 +51,7 @@ def load_images(
     names: Sequence[str],
     platform: str | None,
     progress: Progress | None,
+    elsewhere: Elsewhere | None = None,
 ) -> list[Loaded]:
     """See `layerstore.transfer.load`."""
     wanted = None if platform is None else platforms.parse(platform)
@@ -55,8 +59,8 @@ def load_images(
     with _opened(source) as (archive, origin):
         try:
             if isinstance(archive, Archive):
-                found = describe(archive, wanted, only=only, names=tags)
-                return _add_all(found, images, partial(_add, images, archive, progress))
+                found = describe(archive, wanted, only=only, names=tags, may_lack=elsewhere is not None)
+                return _add_all(found, images, partial(_add, images, archive, progress, elsewhere))
             with reading(archive, layers, progress) as passed:
                 found = describe(passed, wanted, only=only, names=tags)
                 return _add_all(
@@ -70,7 +74,12 @@ def load_images(
 
 
 def describe(
-    documents: Documents, platform: Platform | None, *, only: Sequence[str] = (), names: Sequence[str] = ()
+    documents: Documents,
+    platform: Platform | None,
+    *,
+    only: Sequence[str] = (),
+    names: Sequence[str] = (),
+    may_lack: bool = False,
 ) -> list[Incoming]:
     """The images that an archive holds for a platform, each once with all its names, and checked to be complete.
 
@@ -95,7 +104,8 @@ def describe(
         raise _nothing(documents, listed, platform)
     for image in found:
         for blob in image.layers:
-            _check_member(documents, blob)
+            if not (may_lack and documents.size(blob.member) is None):
+                _check_member(documents, blob)
     return _renamed([_restricted(image, chosen) for image in found], names)
 
 
@@ -171,8 +181,18 @@ def _check_member(documents: Documents, blob: Blob) -> None:
 # --- into the store ---
 
 
-def _add(images: Images, archive: Archive, progress: Progress | None, image: Incoming, names: Sequence[str]) -> Loaded:
-    sources = [_source(archive, blob) for blob in image.layers]
+def _add(
+    images: Images,
+    archive: Archive,
+    progress: Progress | None,
+    elsewhere: Elsewhere | None,
+    image: Incoming,
+    names: Sequence[str],
+) -> Loaded:
+    sources = [
+        _source(archive, blob) if elsewhere is None or archive.size(blob.member) is not None else elsewhere(blob)
+        for blob in image.layers
+    ]
     return images.add(image.config, sources, names, progress=progress)
 
 

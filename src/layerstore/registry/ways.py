@@ -1,0 +1,133 @@
+"""The places that may have a layer: a blob that is kept here, remotes, the registries where it was seen; in that order.
+
+Used where one layer is wanted that is not being pulled: to mend it, or because an archive lacks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from layerstore.blobs import KnownBlob
+from layerstore.compression import open_stream
+from layerstore.digest import DiffID, Digest
+from layerstore.errors import InvalidArchive, LayerstoreError
+from layerstore.layers import LayerSource
+from layerstore.reference import Reference
+from layerstore.registry.client import Repository
+from layerstore.registry.http import Http
+from layerstore.registry.remotes import RemoteFailed, Remotes, Wanted
+from layerstore.registry.remotes.remote import Reading
+from layerstore.registry.settings import Settings
+
+if TYPE_CHECKING:
+    from layerstore.blobs import Blobs
+    from layerstore.config import Config
+    from layerstore.tar import Readable
+    from layerstore.transfer.incoming import Blob
+
+__all__ = ["Way", "Ways", "source_of", "ways"]
+
+
+@frozen
+class Way:
+    """A place that may have a layer, in words; and the layer's tar from there."""
+
+    place: str
+    open: Callable[[], AbstractContextManager[Readable]]
+
+
+@frozen
+class Ways:
+    """The ways to layers of a store. See `ways`."""
+
+    blobs: Blobs
+    remotes: Remotes
+    http: Http
+    settings: Settings
+
+    def of(self, diff_id: DiffID, more: Sequence[KnownBlob] = ()) -> Iterator[Way]:
+        """Those to a layer, each looked for when the one before was of no use. `more`: blobs that may hold it."""
+        known = {form.digest: form for form in (*self.blobs.forms_of(diff_id), *more)}
+        for digest in known:
+            yield Way("a blob that is kept", partial(self.blobs.opened, digest))
+        plain = Wanted(Digest(diff_id), 0, diff_id)
+        wanted = [Wanted(form.digest, form.size, diff_id) for form in known.values()]
+        with self.remotes.hunt(wanted or [plain]) as hunt:
+            for remote, digest, size in hunt.offers([*known, plain.digest]):
+                yield Way(remote.name, partial(_inflated, partial(remote.read, digest, 0, size), digest))
+        for form in known.values():
+            for place in self.blobs.all_places(form.digest):
+                where = Reference(place.registry, place.repository, None, None)
+                yield Way(where.familiar_name, partial(_inflated, partial(self._from, where, form), form.digest))
+
+    def _from(self, where: Reference, form: KnownBlob) -> Reading:
+        return Repository(self.http, self.settings, where).blob(form.digest, form.size)
+
+
+@contextmanager
+def ways(config: Config, blobs: Blobs, remotes: Sequence[str] = ()) -> Iterator[Ways]:
+    """The ways by a daemon.json; `remotes` are asked before its own."""
+    settings = Settings.of(config)
+    with (
+        Remotes([*remotes, *config.remotes], settings=settings, store_id=blobs.store_id) as opened,
+        Http(settings) as http,
+    ):
+        yield Ways(blobs, opened, http, settings)
+
+
+def source_of(layer: Blob, config: Config, blobs: Blobs) -> LayerSource:
+    """A layer that an archive lists and lacks. If what the first place gives is wrong, one more is tried."""
+    used: list[str] = []
+    more = []
+    if layer.digest is not None and layer.size:
+        more.append(KnownBlob(layer.digest, layer.diff_id, layer.size, ""))
+
+    @contextmanager
+    def opened() -> Iterator[Readable]:
+        with ways(config, blobs) as all_ways, ExitStack() as stack:
+            for way in all_ways.of(layer.diff_id, more):
+                if way.place in used:
+                    continue
+                used.append(way.place)
+                try:
+                    stream = stack.enter_context(way.open())
+                except LayerstoreError:
+                    continue
+                yield stream
+                return
+        raise InvalidArchive(
+            f"layer {layer.diff_id} ({layer.member}) is not in the archive, and no remote has it as it should be",
+            remedy="The archive is incomplete: get it again, or name a remote that has the layer.",
+            layer=layer.diff_id,
+            path=layer.member,
+        )
+
+    return LayerSource(open=opened, diff_id=layer.diff_id, instead=opened)
+
+
+class _FromRemote:
+    """What a remote gives. Where it breaks off, it is wrong: another has to give all of it."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        try:
+            return self._reading.readinto(buffer)
+        except RemoteFailed as error:
+            raise InvalidArchive(error.message) from None
+
+
+@contextmanager
+def _inflated(open: Callable[[], Reading], digest: Digest) -> Iterator[Readable]:
+    reading = open()
+    try:
+        with open_stream(_FromRemote(reading), expect=digest) as stream:
+            yield stream
+    finally:
+        reading.close()
