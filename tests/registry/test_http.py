@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -139,13 +140,15 @@ def test_a_body_is_sent_anew_from_its_beginning(quirks: Quirks, client: Asking) 
     assert all(stream.closed for stream in opened)
 
 
-def test_an_error_of_what_a_body_is_read_from_is_passed_on(quirks: Quirks, client: Asking) -> None:
+@pytest.mark.parametrize("failure", [NotFound("the layer is gone"), OSError(errno.EIO, "the disk is gone")])
+def test_an_error_of_what_a_body_is_read_from_is_passed_on(quirks: Quirks, client: Asking, failure: Exception) -> None:
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
-            raise NotFound("the layer is gone")
+            raise failure
 
-    with pytest.raises(NotFound, match="the layer is gone"):
+    with pytest.raises(type(failure), match="is gone") as caught:
         client.request(client.endpoint(quirks.host), "PUT", "/v2/", body=Body(10, Broken), repeat=True)
+    assert caught.value is failure
     assert len(quirks.asked()) <= 1
 
 
@@ -283,6 +286,16 @@ def test_the_signature_of_a_url_is_in_no_error(quirks: Quirks, client: Asking) -
     with pytest.raises(RegistryError, match="ftp://bucket/blob") as caught:
         client.get(quirks.host)
     assert "secret" not in str(caught.value)
+
+
+def test_a_name_and_password_in_a_redirect_are_nobodys(quirks: Quirks, elsewhere: Quirks, client: Asking) -> None:
+    elsewhere.put_manifest("team/app", "latest", {"schemaVersion": 2})
+    place = f"http://anna:secret@{elsewhere.host}{MANIFEST}"
+    quirks.spoil("GET", "manifests", lambda seen, answer: Answer(307, {"Location": place}))
+
+    with client.get(quirks.host) as reply:
+        assert (reply.status, reply.url) == (200, f"{elsewhere.url}{MANIFEST}")
+    assert [seen.authorization for seen in elsewhere.asked()] == [None]
 
 
 def test_a_redirect_to_nowhere_is_left_to_the_caller(quirks: Quirks, client: Asking) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import errno
+import fcntl
 import json
 import os
 import pty
 import subprocess
 import sys
+import termios
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,7 +238,7 @@ def test_at_a_terminal_it_asks(private: Quirks, credential_files: CredentialFile
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(child)
     os.write(parent, f"{USER}\n".encode())
@@ -350,15 +353,21 @@ def test_what_a_killed_login_has_left_goes_with_the_next(private: Quirks, creden
     assert credential_files.docker.stat().st_mode & 0o7777 == 0o600
 
 
-def test_logins_at_the_same_time_lose_nothing(private: Quirks, credential_files: CredentialFiles) -> None:
-    program = (
-        "import sys; from layerstore.registry.logins import _keep\n"
-        "for number in range(10): _keep(f'{sys.argv[1]}{number}.example', {'auth': 'x'})"
+def test_logins_at_the_same_time_take_turns(private: Quirks, credential_files: CredentialFiles) -> None:
+    credential_files.write({})
+    folder = os.open(credential_files.docker.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    login = threading.Thread(
+        target=registry.login, args=(private.host,), kwargs={"username": USER, "password": PASSWORD}
     )
-    running = [subprocess.Popen([sys.executable, "-c", program, name]) for name in "abc"]
-    assert [process.wait(timeout=30) for process in running] == [0, 0, 0]
+    login.start()
+    login.join(0.3)
+    assert login.is_alive(), "it waits for who holds the lock"
+    credential_files.know("other.example", "bert", "word")  # meanwhile
 
-    assert len(kept(credential_files)["auths"]) == 30
+    os.close(folder)
+    login.join()
+    assert set(kept(credential_files)["auths"]) == {"other.example", private.host}
 
 
 def _vault(files: CredentialFiles, folder: Path) -> Path:
