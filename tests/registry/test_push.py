@@ -22,7 +22,7 @@ from support import images
 from .conftest import CredentialFiles
 from .servers import memory
 from .servers.debian import DockerRegistry
-from .servers.quirks import Quirks
+from .servers.quirks import Quirk, Quirks, flipped, status
 from .servers.tokens import PASSWORD, USER, TokenService
 
 if TYPE_CHECKING:
@@ -258,6 +258,20 @@ def test_what_this_registry_has_elsewhere_streams_where_it_cannot_be_mounted(
     assert push.words == ["Pushed"] * 3
 
 
+@pytest.mark.parametrize("spoilt", [flipped(5), status(403, "DENIED")], ids=["wrong", "denied"])
+def test_what_another_registry_has_no_more_is_compressed_anew(
+    push: Pushing, known: Known, quirks: Quirks, elsewhere: Quirks, repository: str, spoilt: Quirk
+) -> None:
+    known.are_in(elsewhere, "team/source", known.blobs)
+    elsewhere.spoil("GET", f"/blobs/{images.digest(known.blobs[1])}", spoilt)
+    pushed = push(name_in(quirks, repository))
+    assert pushed.digest != known.digest
+    assert push.words == ["Pushed"] * 3
+    manifest = json.loads(quirks.manifests[repository, pushed.digest][1])
+    tars = [gzip.decompress(quirks.blobs[repository, layer["digest"]]) for layer in manifest["layers"]]
+    assert tars == LAYERS
+
+
 def test_what_cannot_be_had_is_compressed_anew(push: Pushing, known: Known, quirks: Quirks, repository: str) -> None:
     known.keep(known.blobs[:2])
     pushed = push(name_in(quirks, repository))
@@ -341,6 +355,20 @@ def test_keep_blobs_keeps_what_was_compressed(store: Store, ours: Image, quirks:
     with layerstore.open(config=evolve(store.config, keep_blobs=True)) as keeping:
         keeping.push(name_in(quirks, repository))
     assert store.blobs.remains().kept == 3
+
+
+def test_a_store_that_can_only_be_read_can_give(store: Store, ours: Image, quirks: Quirks, repository: str) -> None:
+    config = evolve(store.config, keep_blobs=True)
+    store.close()
+    root = str(config.data_root)
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
+        with layerstore.open(config=config) as frozen:
+            frozen.save("test", f"docker://{name_in(quirks, repository)}")
+    finally:
+        subprocess.run(["umount", root], check=True)
+    assert (repository, "1") in quirks.tags
 
 
 # --- what goes wrong ---

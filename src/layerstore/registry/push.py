@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack
 
@@ -19,7 +20,15 @@ from layerstore.blobs import KnownBlob, Place
 from layerstore.compression import COMPRESSIONS, compressing
 from layerstore.compression.recipes import own
 from layerstore.digest import ChainID, DiffID, Digest
-from layerstore.errors import ConfigError, Damaged, InvalidArchive, InvalidReference, LayerstoreError, NotFound
+from layerstore.errors import (
+    ConfigError,
+    Damaged,
+    InvalidArchive,
+    InvalidReference,
+    LayerstoreError,
+    NotFound,
+    ReadOnlyStore,
+)
 from layerstore.images import Image
 from layerstore.images import rows as image_rows
 from layerstore.manifests import Contents, Descriptor, Manifest, as_descriptor, read
@@ -251,7 +260,8 @@ class _Push:
                 # Each way to it is lost but once, and a layer that is compressed anew cannot be.
                 self._forms.lost(lost.descriptor)
         self._repository.put_manifest(tag, manifest)
-        self._images.name(image.id, (), record=partial(self._record, manifest))
+        with suppress(ReadOnlyStore):  # a store that can only be read can give, and remembers nothing
+            self._images.name(image.id, (), record=partial(self._record, manifest))
         full = f"{self._target.name}:{tag}"
         if self._through is not None:
             self._through.give(full, [manifest], image.config_bytes, self._repository)
@@ -414,11 +424,13 @@ class _Push:
                     lambda sent: self._report(layer.label, size, size // 2 + int(sent * scale)),
                 )
             if self._keep:
-                self._blobs.put(spool.open(), expected=blob.digest)
+                with suppress(ReadOnlyStore):
+                    self._blobs.put(spool.open(), expected=blob.digest)
         recipe = own(compression)
         text = None if recipe is None else str(recipe)
         known = KnownBlob(blob.digest, layer.diff_id, blob.size, blob.media_type, text, is_proved=text is not None)
-        self._blobs.remember(None, known, [self._place])
+        with suppress(ReadOnlyStore):
+            self._blobs.remember(None, known, [self._place])
         return made
 
     def _upload(self, blob: Descriptor, open: Callable[[], Source], label: str | None, counted: Counted) -> None:
