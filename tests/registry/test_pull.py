@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import json
+import os
+import random
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -16,7 +19,14 @@ import pytest
 import layerstore
 from core.adding import Adder
 from layerstore.digest import DiffID, Digest
-from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, NotFound, UnsupportedMediaType
+from layerstore.errors import (
+    DigestMismatch,
+    InvalidArchive,
+    KernelError,
+    LayerstoreError,
+    NotFound,
+    UnsupportedMediaType,
+)
 from layerstore.registry.settings import Settings
 from layerstore.store import Store
 from support import images as make
@@ -546,6 +556,29 @@ def test_pull_goes_on_without_room_for_partial_files(
     store.pull(f"{quirks.host}/{repository}")
     assert store.check(content=True) == []
     assert len(blobs_asked(quirks)) == 4
+
+
+def test_image_for_which_there_is_hardly_room(
+    own_filesystem: Callable[..., Path], quirks: Quirks, repository: str
+) -> None:
+    """Two thirds of the disk, and not compressed: it could not be there twice."""
+    disk = own_filesystem("ext4", size=24 << 20)
+    config = layerstore.Config(data_root=disk / "store", exec_root=disk / "exec", storage_driver="overlay2")
+    with layerstore.open(config=config) as store:
+        left = os.statvfs(disk)
+        size = left.f_bavail * left.f_frsize * 2 // 3
+        layer = make.layer(make.file("random", random.Random(1).randbytes(size)))
+        quirks.put_image(repository, "1", [layer], compress=False)
+        quirks.put_image(repository, "2", [make.layer(make.file("zeros", bytes(3 * size)))])
+        store.pull(f"{quirks.host}/{repository}:1").remove()
+        store.wait()
+        with pytest.raises(KernelError) as caught:
+            store.pull(f"{quirks.host}/{repository}:2")
+        assert caught.value.errno == errno.ENOSPC
+        assert store.images() == []
+        assert store.check() == []
+        store.pull(f"{quirks.host}/{repository}:1")
+        assert store.check(content=True) == []
 
 
 def test_pull_goes_on_beside_another_that_has_the_partial_file(store: Store, quirks: Quirks, repository: str) -> None:
