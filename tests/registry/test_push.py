@@ -151,6 +151,16 @@ def test_layers_are_mounted_from_other_repositories(push: Pushing, quirks: Quirk
     assert written(quirks) == [f"PUT {pushed.size}"]  # the config is mounted, too
 
 
+def test_a_layer_that_went_is_mounted_from_where_it_still_is(push: Pushing, quirks: Quirks, repository: str) -> None:
+    push(name_in(quirks, f"{repository}/old"))
+    push(name_in(quirks, f"{repository}/new"))
+    for name, digest in list(quirks.blobs):
+        if name == f"{repository}/new":
+            del quirks.blobs[name, digest]
+    push(name_in(quirks, f"{repository}/third"))
+    assert push.words == [f"Mounted from {repository}/old"] * 3
+
+
 def test_where_nothing_can_be_mounted_it_is_sent(push: Pushing, quirks: Quirks, repository: str) -> None:
     first = push(name_in(quirks, f"{repository}/one"))
     quirks.mounts = False

@@ -271,16 +271,18 @@ class Repository:
         mount_from: Sequence[str] = (),
         progress: Progress | None = None,
         is_asked: bool = False,
+        tried: Callable[[str], object] | None = None,
     ) -> Sent:
         """Have the registry have a blob: it is there, or mounted from one of `mount_from` (paths there), or is sent.
 
         `progress` is told how many bytes of it have been sent so far; the number may go back. `is_asked`: `has_blob`
-        was, and said no.
+        was, and said no. `tried` is told each repository from which a mount is tried: the last is the one that it is
+        mounted from.
         """
         if not is_asked and self.has_blob(digest) is not None:
             return Sent.PRESENT
         uploads = Uploads(self._http, self._settings, self._own, self.path, self._access, self.has_blob)
-        return uploads.bring(digest, body, mount_from=mount_from, progress=progress)
+        return uploads.bring(digest, body, mount_from=mount_from, progress=progress, tried=tried)
 
     # --- lists ---
 

@@ -434,11 +434,12 @@ class _Push:
         return made
 
     def _upload(self, blob: Descriptor, open: Callable[[], Source], label: str | None, counted: Counted) -> None:
-        mounts = self._forms.mounts(blob)
+        mounts, tried = self._forms.mounts(blob), list[str]()
         body = body_of(blob, open, tasks=self._tasks, counted=counted)
-        how = self._repository.upload(blob.digest, body, mount_from=mounts, is_asked=True)
+        upload = self._repository.upload
+        how = upload(blob.digest, body, mount_from=mounts, is_asked=True, tried=tried.append)
         self._forms.arrived(blob)
-        words = {Sent.PRESENT: "Layer already exists", Sent.MOUNTED: f"Mounted from {next(iter(mounts), '')}"}
+        words = {Sent.PRESENT: "Layer already exists", Sent.MOUNTED: f"Mounted from {tried[-1] if tried else ''}"}
         self._say(label, words.get(how, "Pushed"), blob.size)
 
     # --- what people are told ---

@@ -96,13 +96,21 @@ class Uploads:
     find: Callable[[Digest], int | None]
 
     def bring(
-        self, digest: Digest, body: Body, *, mount_from: Sequence[str] = (), progress: Progress | None = None
+        self,
+        digest: Digest,
+        body: Body,
+        *,
+        mount_from: Sequence[str] = (),
+        progress: Progress | None = None,
+        tried: Callable[[str], object] | None = None,
     ) -> Sent:
         """Have the blob there. Raises what `Http.request` raises, and `RegistryError` if it is refused."""
         session = None
         for source in [source for source in mount_from if source != self.path][:_MOUNTS]:
             if session is not None:
                 self._give_up(session)
+            if tried is not None:
+                tried(source)
             session = self._mount(digest, source)
             if session is None:
                 return Sent.MOUNTED
