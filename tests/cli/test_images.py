@@ -155,6 +155,9 @@ def test_digests_have_lines_of_their_own_only_where_they_are_shown(two: Run, set
     assert first[head.index("DIGEST") :].startswith(digests[0])
     assert two("images", "--format", table, "--filter", "dangling=true").stdout.splitlines() == [other]
     assert other in two("images", "--format", table, "--filter", "dangling=false").stdout.splitlines()
+    two("create", "--name", "box", f"quay.io/team/other@{digests[0]}")
+    assert two("ps", "-a", "--format", "{{.Image}}").stdout == "quay.io/team/other\n"
+    assert two("ps", "-a", "--no-trunc", "--format", "{{.Image}}").stdout == f"quay.io/team/other@{digests[0]}\n"
     assert two("rmi", f"tool@{digests[0]}").stdout == f"Untagged: tool@{digests[0]}\n"
     assert two("inspect", "--format", "{{.RepoDigests}}", "tool:1").stdout == f"[tool@{digests[1]}]\n"
 

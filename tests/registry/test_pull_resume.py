@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from layerstore.errors import LayerstoreError
@@ -22,8 +23,10 @@ from layerstore.testing.power import Disk
 from support import images as make
 
 from .servers import quirks as spoil
+from .servers.listening import Answer, Seen
 from .servers.quirks import Quirks
 from .servers.relay import Relay
+from .servers.tokens import TokenService
 
 pytestmark = pytest.mark.root
 
@@ -133,6 +136,25 @@ def test_what_came_of_a_pull_that_failed_is_there_for_the_next(store: Store, qui
     quirks.requests.clear()
     store.pull(f"{quirks.host}/{repository}")
     assert ranges(quirks) == [f"bytes=400000-{len(BLOB) - 1}"]
+
+
+def test_tokens_that_end_in_the_middle_of_a_pull(
+    store: Store, quirks: Quirks, tokens: TokenService, repository: str
+) -> None:
+    quirks.put_image(repository, "latest", [BASE])
+    quirks.tokens = tokens
+
+    def end(seen: Seen, answer: Answer) -> Answer:
+        if answer.status == 401:
+            return answer
+        tokens.revoke()
+        return evolve(answer, cut=150_000)
+
+    quirks.spoil("GET", HEX, end, times=6)
+    store.pull(f"{quirks.host}/{repository}")
+    assert [seen.status for seen in quirks.requests if seen.path.endswith(HEX)].count(401) > 2
+    assert sum(seen.sent for seen in quirks.requests if seen.path.endswith(HEX) and seen.status != 401) == len(BLOB)
+    assert store.check(content=True) == []
 
 
 # --- cuts at random

@@ -85,6 +85,12 @@ class Listed:
         return f'"{quoted}"'
 
     @property
+    def image(self) -> str:
+        """The name of its image; as in docker, one with a digest is cut short at that."""
+        name = self.container.image_name
+        return name.partition("@")[0] if self.trunc else name
+
+    @property
     def size(self) -> str:
         image = self.container.state.image
         own = self.container.usage().size
@@ -97,7 +103,7 @@ class Listed:
 
 _COLUMNS: Final[Mapping[str, Column[Listed]]] = {
     "ID": Column("CONTAINER ID", lambda line: units.short(line.container.id) if line.trunc else line.container.id),
-    "Image": Column("IMAGE", lambda line: line.container.image_name),
+    "Image": Column("IMAGE", lambda line: line.image),
     "Command": Column("COMMAND", lambda line: line.command),
     "CreatedAt": Column("CREATED AT", lambda line: units.local(line.container.created_at)),
     "RunningFor": Column("CREATED", lambda line: units.ago(line.container.created_at)),

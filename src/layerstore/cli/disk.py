@@ -56,7 +56,7 @@ _IMAGE_COLUMNS: Final[Mapping[str, Column[ImageUsage]]] = {
 }
 _CONTAINER_COLUMNS: Final[Mapping[str, Column[ContainerUsage]]] = {
     "ID": Column("CONTAINER ID", lambda line: line.container.short_id),
-    "Image": Column("IMAGE", lambda line: line.container.image_name),
+    "Image": Column("IMAGE", lambda line: containers.Listed(line.container, trunc=True).image),
     "Command": Column("COMMAND", lambda line: containers.Listed(line.container, trunc=True).command),
     "Size": Column("SIZE", lambda line: units.size(line.size)),
     "RunningFor": Column("CREATED", lambda line: units.ago(line.container.created_at)),
