@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
+from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
@@ -200,7 +201,7 @@ class Repository:
         """
 
         is_own = digest in self._of_mirrors
-        mirrors: dict[Reply, Endpoint] = {}
+        mirrors: WeakKeyDictionary[Reply, Endpoint] = WeakKeyDictionary()
 
         def request(headers: Mapping[str, str]) -> Reply:
             reply, mirror = self._ask("GET", f"blobs/{digest}", headers, is_own=is_own)
