@@ -276,6 +276,33 @@ def test_a_connection_that_breaks_is_followed_by_a_new_session(quirks: Quirks, t
         there.upload(name, Body.of(small))
 
 
+def test_where_a_line_breaks_often_chunks_become_smaller(quirks: Quirks, there: Repository) -> None:
+    """Bodies of more than 30 kB hardly ever arrive, and nobody says why."""
+    quirks.refuse("PUT", UPLOADS, hang_up(30_000, read=20_000))
+    quirks.refuse("PATCH", UPLOADS, hang_up(30_000, read=20_000))
+    blob = DATA[:90_000]
+    assert there.upload(Digest(memory.digest(blob)), Body.of(blob)) is Sent.SENT
+    assert [len(seen.body) for seen in quirks.asked("PATCH")][1:] == [25_000, 25_000, 25_000, 15_000]
+    # It says nothing of the host.
+    assert uploads._chunks_of == {}
+
+
+def test_an_upload_that_is_dropped_with_its_broken_chunk_is_begun_again(
+    quirks: Quirks, there: Repository, settings: Settings
+) -> None:
+    """As docker-registry does; if it never works, the error is the line's."""
+    uploads._chunks_of[quirks.host] = CHUNK
+    quirks.refuse("PATCH", UPLOADS, hang_up(0), times=1)
+    quirks.spoil("GET", UPLOADS, status(404, "BLOB_UPLOAD_INVALID"))
+    assert there.upload(NAME, Body.of(DATA)) is Sent.SENT
+    quirks.forget()
+    quirks.blobs.clear()
+    quirks.refuse("PATCH", UPLOADS, hang_up(0))
+    with pytest.raises(Unreachable):
+        there.upload(NAME, Body.of(DATA))
+    assert methods(quirks) == ["POST", "PATCH", "GET"] * settings.attempts
+
+
 def test_a_blob_may_have_arrived_although_nobody_said_so(quirks: Quirks, there: Repository) -> None:
     for lost in (reset(), silence()):
         quirks.blobs.clear()

@@ -74,6 +74,8 @@ class _Again(Exception):
     def __init__(self, error: LayerstoreError) -> None:
         super().__init__(str(error))
         self.error = error
+        self.is_refusal = not isinstance(error, Unreachable)
+        """Does the registry say so, and not the line?"""
 
 
 class _TooLarge(_Again):
@@ -209,6 +211,8 @@ class _Upload:
         self._source = Source(body, digest, progress)
         self._failures = 0
         self._chunk = uploads.chunk
+        self._is_limit = False
+        """Is the size of a chunk the host's wish, as far as can be told, and not for the sake of a bad line?"""
         self._is_at_once = False
         """Chunks were not taken, so it is sent at once whatever else is known."""
         self._is_streamed = False
@@ -224,16 +228,15 @@ class _Upload:
                 except _TooLarge as again:
                     self._smaller(again)
                 except _Again as again:
-                    self._failed(again.error)
+                    self._failed(again)
                 session = None
 
-    def _failed(self, error: LayerstoreError) -> None:
+    def _failed(self, again: _Again) -> None:
         """Count a failure; a registry that says the same again is believed."""
         self._failures += 1
-        is_refusal = not isinstance(error, Unreachable)
-        if self._failures >= (2 if is_refusal else self._uploads.settings.attempts):
-            raise error
-        if not is_refusal:
+        if self._failures >= (2 if again.is_refusal else self._uploads.settings.attempts):
+            raise again.error
+        if not again.is_refusal:
             self._uploads.http.pause_before(self._failures)
 
     def _smaller(self, again: _TooLarge) -> None:
@@ -241,9 +244,10 @@ class _Upload:
         at_once = self._size if self._chunk is None else self._chunk
         if at_once is None or self._is_at_once or at_once <= _LEAST_CHUNK:
             raise again.error
-        self._chunk = CHUNK if self._chunk is None and at_once > CHUNK else at_once // 2
+        self._chunk = CHUNK if self._chunk is None and at_once > CHUNK else max(at_once // 2, _LEAST_CHUNK)
+        self._is_limit = self._is_limit or again.is_said or at_once > CHUNK
         if not again.is_said:
-            self._failed(again.error)
+            self._failed(again)
 
     def _send(self, session: _Session) -> None:
         if self._size is None or self._is_streamed:
@@ -266,8 +270,9 @@ class _Upload:
         except Unreachable as error:
             if self._has_arrived():
                 return
-            # A reset in the middle of a large body may be a proxy's way to say that it is too large.
-            raise (_TooLarge(error, is_said=False) if size > CHUNK and self._source.sent else _Again(error)) from error
+            # A reset in the middle of a body may be a proxy's way to say that it is too large, or the line is bad.
+            is_shrinkable = size > _LEAST_CHUNK and self._source.sent
+            raise (_TooLarge(error, is_said=False) if is_shrinkable else _Again(error)) from error
         self._finish(reply)
 
     def _in_one_stream(self, session: _Session) -> None:
@@ -298,24 +303,29 @@ class _Upload:
             except CertificateError:
                 raise
             except Unreachable as error:
-                stuck = self._stuck(stuck, error)
-                self._ask(session)
+                self._ask(session, error)
+                smaller = max(chunk // 2, _LEAST_CHUNK, session.least)
+                if session.offset > before or smaller >= chunk:
+                    stuck = self._stuck(stuck, error)
+                else:
+                    chunk = smaller  # where a line breaks often, a small one may arrive
                 continue
             with reply:
                 if reply.status == 202:
                     session.follow(reply)
                     session.offset = _offset_of(reply, session.offset + count)
                 elif reply.status == 416:
-                    stuck = self._stuck(stuck, reply.failure(f"sending a chunk to {self._uploads.title}"))
+                    refusal = reply.failure(f"sending a chunk to {self._uploads.title}")
+                    stuck = self._stuck(stuck, refusal)
                     session.follow(reply)
-                    self._ask(session)
+                    self._ask(session, refusal)
                 else:
                     raise self._refused(reply)
             if session.offset > before:
                 before, stuck = session.offset, 0
         self._commit(session)
-        if not self._is_at_once:
-            self._uploads.remember(chunk)
+        if self._is_limit and self._chunk is not None:
+            self._uploads.remember(self._chunk)
 
     def _stuck(self, count: int, error: LayerstoreError) -> int:
         """Count what brought the upload no further."""
@@ -325,11 +335,11 @@ class _Upload:
         self._uploads.http.pause_before(count)
         return count
 
-    def _ask(self, session: _Session) -> None:
-        """Learn how much of an upload the registry has ("Upload status")."""
+    def _ask(self, session: _Session, error: LayerstoreError) -> None:
+        """Learn how much of an upload the registry has ("Upload status"). `error` is why it is asked."""
         with self._uploads.request("GET", session.location) as reply:
             if reply.status != 204 and reply.status != 200:
-                raise _Again(reply.failure(f"asking for an upload to {self._uploads.title}"))
+                raise _Again(error)  # docker-registry drops an upload whose last chunk broke off
             session.follow(reply)
             session.offset = _offset_of(reply, session.offset)
 
