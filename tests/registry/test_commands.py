@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def test_copy_says_what_it_does(bare: Run, archive: Path, quirks: Quirks, tmp_pa
     assert quirks.tags["b", "2"] == digest
     assert "cannot both be given" in bare("copy", "--all", "--platform", "linux", source, "x", code=2).output
     assert "no place that is known" in bare("copy", source, "containers-storage:x", code=1).output
+
+
+def test_copy_reads_and_writes_streams(archive: Path, quirks: Quirks, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "layerstore.cli", "copy"]
+    name = f"docker://{quirks.host}/app:1"
+    done = subprocess.run([*command, "-q", "-", name], input=archive.read_bytes(), stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode().strip() == quirks.tags["app", "1"]
+    written = subprocess.run([*command, name, "-"], stdout=subprocess.PIPE, check=True).stdout
+    (tmp_path / "y.tar").write_bytes(written)
+    with tarfile.open(tmp_path / "y.tar") as tar:
+        index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
+    assert index["manifests"][0]["digest"] == quirks.tags["app", "1"]
 
 
 def test_tags_are_listed(bare: Run, quirks: Quirks) -> None:

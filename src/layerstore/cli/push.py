@@ -86,6 +86,11 @@ def copy_command(
 
     if all_platforms and platform:
         raise click.UsageError("--all and --platform cannot both be given")
+    if source == "-":
+        output.binary_input()
+    is_stream = target == "-"
+    if is_stream:
+        output.binary_output()
     with bars("Copying", quiet=quiet) as report:
         copied = registry.copy(
             source,
@@ -95,7 +100,8 @@ def copy_command(
             referrers=referrers,
             config=arguments.read_config(),
             progress=report,
-            done=None if quiet else _line,
+            done=None if quiet or is_stream else _line,
             told=output.warn,
         )
-    output.lines([copied.digest if quiet else f"Digest: {copied.digest}"])
+    if not is_stream:
+        output.lines([copied.digest if quiet else f"Digest: {copied.digest}"])

@@ -98,12 +98,14 @@ class Forms:
         with self._lock:
             self._found[descriptor.digest] = Form(descriptor, Way.THERE)
 
-    def lost(self, descriptor: Descriptor) -> None:
-        """Its bytes could not be had in the way that was found. There may be another."""
+    def lost(self, descriptor: Descriptor) -> bool:
+        """Its bytes could not be had in the way that was found. There may be another; False: it was lost before."""
         with self._lock:
             form = self._found.pop(descriptor.digest, None)
+            known = len(self._lost)
             if form is not None:
                 self._lost.add((descriptor.digest, form.way, form.place))
+            return len(self._lost) > known
 
     def mounts(self, descriptor: Descriptor) -> list[str]:
         """The repositories of this registry from which it may be mounted, the likeliest first."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack
 
 from attrs import frozen
@@ -258,7 +259,8 @@ class _Push:
                 manifest = self._send_image(image)
             except Lost as lost:
                 # Each way to it is lost but once, and a layer that is compressed anew cannot be.
-                self._forms.lost(lost.descriptor)
+                if not self._forms.lost(lost.descriptor):
+                    raise lost.reason from lost
         self._repository.put_manifest(tag, manifest)
         with suppress(ReadOnlyStore):  # a store that can only be read can give, and remembers nothing
             self._images.name(image.id, (), record=partial(self._record, manifest))
@@ -325,9 +327,8 @@ class _Push:
 
     def _config(self, image: Image) -> Mapping[str, Any]:
         config = Descriptor(CONFIG_TYPE, Digest(image.id), len(image.config_bytes))
-        form = self._forms.find(config)
-        assert form is not None  # the store has it
-        self._send(form, None)
+        if not self._forms.is_there(config):
+            self._upload(config, lambda: BytesIO(image.config_bytes), None, lambda _: None)
         return outgoing.descriptor(config.media_type, config.digest, config.size)
 
     def _layer(self, layer: _Layer) -> Mapping[str, Any]:
