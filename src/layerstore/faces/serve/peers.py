@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from layerstore.faces.serve import ranges
 from layerstore.faces.serve.messages import Refused, Reply, Request, Write, of_json
 from layerstore.faces.serve.pulling import unknown_blob
+from layerstore.registry.remotes.answering import Answering, BadQuestion
 
 if TYPE_CHECKING:
-    from layerstore.registry.remotes import Answering
     from layerstore.store import Store
 
 __all__ = ["Peers"]
@@ -25,8 +25,8 @@ class Peers:
     """Answers the questions of other stores."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._answering: Answering | None = None
+        # At once: who asks waits a second, which is little where all begin at the same time.
+        self._answers = Answering(store.id, store.blobs)
 
     def has(self, request: Request) -> Reply:
         """Which of these blobs are here."""
@@ -58,20 +58,10 @@ class Peers:
         return Reply(206, headers, stream=stream, size=end - start)
 
     def _said(self, answer: Callable[[], Answer]) -> Answer:
-        from layerstore.registry.remotes import BadQuestion
-
         try:
             return answer()
         except BadQuestion as error:
             raise Refused(400, "UNSUPPORTED", error.message) from None
-
-    @property
-    def _answers(self) -> Answering:
-        if self._answering is None:
-            from layerstore.registry.remotes import Answering
-
-            self._answering = Answering(self._store.id, self._store.blobs)
-        return self._answering
 
 
 def _question(request: Request) -> Any:
