@@ -17,6 +17,8 @@ from layerstore.manifests import Descriptor
 from layerstore.registry.http import Body
 from layerstore.registry.tasks import Tasks
 
+_ALTERED = "It is damaged where it comes from, or was altered on the way. It was not passed on."
+
 Counted: TypeAlias = Callable[[int], object]
 """Is told how many bytes have been read, from the beginning on."""
 
@@ -123,7 +125,7 @@ class Verified:
 
     def _check(self) -> None:
         if (actual := f"sha256:{self._hash.hexdigest()}") != self._descriptor.digest:
-            raise DigestMismatch("the blob", expected=self._descriptor.digest, actual=actual)
+            raise DigestMismatch("the blob", expected=self._descriptor.digest, actual=actual, remedy=_ALTERED)
 
     def close(self) -> None:
         self._source.close()
