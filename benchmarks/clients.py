@@ -63,23 +63,25 @@ class Layerstore(Subject):
         """The data root."""
         return self.home / "store"
 
-    def _command(self) -> list[str | Path]:
+    @property
+    def command(self) -> list[str | Path]:
+        """Its beginning."""
         return [Path(sys.executable).with_name("layerstore"), "--root", self.root, "-s", "overlay2"]
 
     def pull(self, name: str) -> Ran:
-        return meter(*self._command(), "pull", "-q", name, timeout=_PATIENCE)
+        return meter(*self.command, "pull", "-q", name, timeout=_PATIENCE)
 
     def push(self, name: str, target: str) -> Ran:
-        run(*self._command(), "tag", name, target)
-        return meter(*self._command(), "push", "-q", target, timeout=_PATIENCE)
+        run(*self.command, "tag", name, target)
+        return meter(*self.command, "push", "-q", target, timeout=_PATIENCE)
 
     def load(self, archive: Path, name: str) -> None:
         """Have an image that was never compressed."""
-        run(*self._command(), "load", "-q", "--name", name, "-i", archive)
+        run(*self.command, "load", "-q", "--name", name, "-i", archive)
 
     def push_as(self, compression: str, name: str) -> Ran:
         """Push it under the name that it has."""
-        return meter(*self._command(), "push", "-q", "--compression", compression, name, timeout=_PATIENCE)
+        return meter(*self.command, "push", "-q", "--compression", compression, name, timeout=_PATIENCE)
 
 
 class Skopeo(Subject):

@@ -26,8 +26,8 @@ from layerstore.testing.power import Disk
 
 CONNECTION, PROCESS, POWER = KINDS = ("connection reset", "process killed", "power cut")
 
-RATE: Final = 64 << 20
-"""Bytes a second: about half a gigabit, so that a pull lasts for longer than what the kernel does by the second."""
+RATE: Final = 16 << 20
+"""Bytes a second: a good line to the world. What is on its way to the disk when the power fails grows with it."""
 _STUCK: Final = 300.0
 
 

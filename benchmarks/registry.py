@@ -31,7 +31,7 @@ from benchmarks import cuts
 from benchmarks.bench import Measured, filesystem, machine, run, table, warm, write_results
 from benchmarks.clients import SUBJECTS, Layerstore, Registry, Subject, own_blob_cache
 from benchmarks.load import versions
-from benchmarks.metering import Cost, Ran
+from benchmarks.metering import Cost, Ran, meter
 from benchmarks.relay import Relay
 
 NAMES = ("python", "manyfiles", "bigfile")
@@ -146,6 +146,9 @@ class Bench:
         """In this process, where all modules are loaded already; a connection each."""
         with layerstore.open(subject.root) as store:
             store.pull(name)
+            for _ in range(3):
+                ran = meter(*subject.command, "images", "-q")
+                found.there.setdefault("for comparison: the command images", []).append(ran.cost.wall)
             for _ in range(20):
                 start = time.perf_counter()
                 store.pull(name)
@@ -356,23 +359,6 @@ def main() -> None:
             layout = f"oci:{options.images.resolve() / image}.oci:latest"
             run("skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", layout, target)
             sizes[image] = registry.size(f"bench/{image}")
-        with filesystem(options.work, size=options.size << 30) as place, own_blob_cache(place), ExitStack() as daemons:
-            subjects = []
-            for number, kind in enumerate(chosen):
-                home = place / str(number)
-                home.mkdir()
-                subject = kind(home)
-                daemons.enter_context(subject.running())
-                subjects.append(subject)
-            bench = Bench(options.images, place, Path(name), registry, subjects, names)
-            if "peers" in parts:
-                for number in range(options.rounds + 1):
-                    for image in names[:1] if number == 0 else names:  # the first warms programs and memory up
-                        for subject in subjects:
-                            bench.turn(image, subject, number, found)
-            if "relay" in parts:
-                for share in map(float, options.resets.split(",")):
-                    lines += bench.over_a_bad_line(names[0], share)
         if "cuts" in parts:
             image = names[-1]
             warm([registry.storage])
@@ -388,6 +374,23 @@ def main() -> None:
                 )
                 print(one, one.ratio, file=sys.stderr, flush=True)
                 continued.append(one)
+        with filesystem(options.work, size=options.size << 30) as place, own_blob_cache(place), ExitStack() as daemons:
+            subjects = []
+            for number, kind in enumerate(chosen):
+                home = place / str(number)
+                home.mkdir()
+                subject = kind(home)
+                daemons.enter_context(subject.running())
+                subjects.append(subject)
+            bench = Bench(options.images, place, Path(name), registry, subjects, names)
+            if "relay" in parts:
+                for share in map(float, options.resets.split(",")):
+                    lines += bench.over_a_bad_line(names[0], share)
+            if "peers" in parts:
+                for number in range(options.rounds + 1):
+                    for image in names[:1] if number == 0 else names:  # the first warms programs and memory up
+                        for subject in subjects:
+                            bench.turn(image, subject, number, found)
 
     tables = []
     if found.costs:
