@@ -106,7 +106,8 @@ def test_lines_go_to_standard_output_whatever_bars_there_are(quirks: Quirks, els
 def test_push_says_what_is_wrong(run: Run, archive: Path, quirks: Quirks) -> None:
     run("load", "-q", "-i", archive)
     assert "can't be used with --all-tags" in run("push", "-a", "test:latest", code=2).output
-    assert "no such image: none:latest" in run("push", "none", code=1).output
+    assert "no image has the tag none:latest" in run("push", "none", code=1).output
+    assert "`layerstore tag IMAGE none:latest`" in run("push", "none", code=1).output
     quirks.refuse("POST", "uploads", lambda _: memory.failure(403, "DENIED", "\x1b[31mno\x1b[0m"))
     run("tag", "test", f"{quirks.host}/app")
     failed = run("push", f"{quirks.host}/app", code=1).output

@@ -100,9 +100,15 @@ def push(
     """See `Store.push_all`. `only_one`: the image of one tag, as in `Store.push`."""
     parsed = _without_digest(name)
     if only_one:
-        image, full = images.find(parsed.familiar)
+        try:
+            image, full = images.find(parsed.familiar)
+        except NotFound:
+            full = None
         if full is None:
-            raise NotFound(f"no image has the tag {parsed.familiar}", remedy="`layerstore tag` gives it one.")
+            raise NotFound(
+                f"no image has the tag {parsed.familiar}",
+                remedy=f"`layerstore tag IMAGE {parsed.familiar}` gives it to one of `layerstore images`.",
+            )
         wanted = [(image, parsed.tag or reference.DEFAULT_TAG)]
     else:
         wanted = _all_tags(images, parsed)
