@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import tarfile
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from layerstore.cli.front import front
+from layerstore.manifests.media_types import INDEX_TYPE
 from support import images
 
 from .servers import memory
@@ -174,8 +176,32 @@ def test_manifests_are_shown(bare: Run, quirks: Quirks) -> None:
     shown = json.loads(bare("manifest", "inspect", f"{quirks.host}/app:1").output)
     assert shown == json.loads(quirks.manifests["app", digest][1])
     shown = json.loads(bare("manifest", "inspect", "-v", f"{quirks.host}/app@{digest}").output)
-    assert shown["Descriptor"]["digest"] == digest
+    media_type, data = quirks.manifests["app", digest]
+    assert shown == {
+        "Ref": f"{quirks.host}/app@{digest}",
+        "Descriptor": {"mediaType": media_type, "digest": digest, "size": len(data)},
+        "Raw": b64encode(data).decode(),
+        "SchemaV2Manifest" if "docker" in media_type else "OCIManifest": json.loads(data),
+    }
     assert "404" in bare("manifest", "inspect", f"{quirks.host}/app:none", code=1).output
+
+
+def test_all_of_a_list_is_shown_as_docker_shows_it(bare: Run, quirks: Quirks) -> None:
+    digest = quirks.put_image("app", "1", LAYERS)
+    media_type, data = quirks.manifests["app", digest]
+    entry = {"mediaType": media_type, "digest": digest, "size": len(data)}
+    platform = {"architecture": "arm64", "os": "linux"}
+    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [{**entry, "platform": platform}, entry]}
+    quirks.put_manifest("app", "all", index, INDEX_TYPE)
+    name = f"{quirks.host}/app:all"
+    plain = bare("manifest", "inspect", name).output
+    assert plain.startswith('{\n\t"schemaVersion": 2,\n')
+    assert json.loads(plain) == index
+    first, second = json.loads(bare("manifest", "inspect", "-v", name).output)
+    assert first["Ref"] == second["Ref"] == f"{name}@{digest}"
+    assert first["Descriptor"] == {**entry, "platform": platform}
+    assert second["Descriptor"] == entry
+    assert first["OCIManifest"] == second["OCIManifest"] == json.loads(data)
 
 
 # --- search ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from layerstore.cli.listing import Column, Form, format_option, show_rows
 from layerstore.cli.units import one_line
 
 if TYPE_CHECKING:
+    from layerstore.manifests import Manifest
     from layerstore.registry import Hit
 
 manifest_command = Group(
@@ -27,18 +29,43 @@ manifest_command = Group(
 
 @click.command(cls=Command)
 @click.argument("name", metavar="NAME[:TAG|@DIGEST]")
-@click.option("-v", "--verbose", is_flag=True, help="Show digest, media type and size, too")
+@click.option("-v", "--verbose", is_flag=True, help="Show of each manifest digest, media type, size and platform, too")
 @click.pass_obj
 def inspect_command(arguments: Arguments, *, name: str, verbose: bool) -> None:
     """Show the manifest, or the list of manifests, that a name in a registry leads to."""
-    from layerstore import registry
+    from layerstore import reference, registry
+    from layerstore.manifests import read
 
-    found = registry.manifest(name, config=arguments.read_config())
-    content = json.loads(found.data)
+    config = arguments.read_config()
+    found = registry.manifest(name, config=config)
+    content: object = json.loads(found.data)
     if verbose:
-        descriptor = {"mediaType": found.media_type, "digest": found.digest, "size": found.size}
-        content = {"Ref": name, "Descriptor": descriptor, "Manifest": content}
-    output.lines([json.dumps(content, indent=4, ensure_ascii=False)])
+        wanted = reference.parse(name)
+        shown = wanted.full if wanted.digest is None else f"{wanted.name}@{wanted.digest}"
+        if found.is_index:
+            content = [
+                _detailed(
+                    f"{shown}@{entry.digest}",
+                    registry.manifest(f"{wanted.name}@{entry.digest}", config=config),
+                    entry.platform,
+                )
+                for entry in read(found).manifests
+            ]
+        else:
+            content = _detailed(shown, found, None)
+    output.lines([json.dumps(content, indent="\t", ensure_ascii=False)])
+
+
+def _detailed(name: str, found: Manifest, platform: Mapping[str, object] | None) -> dict[str, object]:
+    """As docker has it (docker/cli, cli/manifest/types.ImageManifest). A platform is told where a list tells it."""
+    from layerstore.manifests.media_types import DOCKER_MANIFEST_TYPE
+
+    descriptor: dict[str, object] = {"mediaType": found.media_type, "digest": found.digest, "size": found.size}
+    if platform is not None:
+        descriptor["platform"] = platform
+    kind = "SchemaV2Manifest" if found.media_type == DOCKER_MANIFEST_TYPE else "OCIManifest"
+    raw = b64encode(found.data).decode()
+    return {"Ref": name, "Descriptor": descriptor, "Raw": raw, kind: json.loads(found.data)}
 
 
 @click.command(cls=Command)
