@@ -33,9 +33,9 @@ from .servers.tokens import PASSWORD, USER, TokenService
 
 HUB = "https://index.docker.io/v1/"
 WARNING = (
-    "WARNING! Your password will be stored unencrypted in {}.\n"
+    "WARNING! Your credentials are stored unencrypted in '{}'.\n"
     "Configure a credential helper to remove this warning. See\n"
-    "https://docs.docker.com/engine/reference/commandline/login/#credentials-store\n\n"
+    "https://docs.docker.com/go/credential-store/\n\n"
 )
 
 

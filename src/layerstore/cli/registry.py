@@ -117,8 +117,8 @@ def _warn_of(done: LoggedIn) -> None:
         )
     if done.helper is None and not done.is_token:
         output.warn(
-            f"WARNING! Your password will be stored unencrypted in {done.file}.",
+            f"WARNING! Your credentials are stored unencrypted in '{done.file}'.",
             "Configure a credential helper to remove this warning. See",
-            "https://docs.docker.com/engine/reference/commandline/login/#credentials-store",
+            "https://docs.docker.com/go/credential-store/",
             "",
         )
