@@ -270,6 +270,10 @@ def test_wrong_places_are_told(quirks: Quirks, tmp_path: Path) -> None:
         registry.copy(source, f"oci:{tmp_path}/x", platform="linux/arm64", all_platforms=True)
     with pytest.raises(ConfigError, match="one platform"):
         registry.copy(source, f"docker-archive:{tmp_path}/x", all_platforms=True)
+    for wrong_source, wrong_target in ((f"{quirks.host}/app:1", f"oci:{tmp_path}/x"), (source, f"{quirks.host}/b:1")):
+        with pytest.raises(NotFound) as wrong_path:
+            registry.copy(wrong_source, wrong_target)
+        assert f"docker://{quirks.host}" in wrong_path.value.remedy
     wrong = "sha256:" + "ab" * 32
     with pytest.raises(InvalidReference, match="cannot be"):
         registry.copy(source, f"docker://{quirks.host}/app@{wrong}")

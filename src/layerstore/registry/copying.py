@@ -105,6 +105,10 @@ def copy(
         raise ConfigError("all platforms are wanted, and one of them", remedy="Leave one of the two away.")
     wanted = None if platform is None else platforms.parse(platform)
     from_place, to_place = _place(source), _place(target)
+    if isinstance(from_place, AtPath):
+        _require(from_place.path, from_place.path)
+    if isinstance(to_place, AtPath):
+        _require(to_place.path, os.path.dirname(to_place.path.rstrip("/")))
     with Http(settings, told=told) as http, Tasks(settings.uploads, abort=http.close) as tasks, ExitStack() as undo:
         copying = _Copying(
             http,
@@ -131,6 +135,16 @@ def _place(text: str) -> Place:
     if isinstance(place, AtPath) and places.is_foreign(place.path) and not os.path.lexists(place.path):
         raise ConfigError(f"{place.path!r} is no place that is known", remedy=f"An image is at {places.FORMS}.")
     return place
+
+
+def _require(given: str, path: str) -> None:
+    """Raise `NotFound` if `path` is not there, of which what was given needs it: a name may lack its docker://."""
+    if path and path != "-" and not os.path.lexists(path):
+        raise NotFound(
+            f"there is no file or folder {path}",
+            remedy=f"Look whether the path is right. An image of a registry is docker://{given}; one of the store is "
+            "taken out by `layerstore save` or `layerstore push`.",
+        )
 
 
 class _Copying:
