@@ -191,6 +191,8 @@ def test_the_command(opened: Callable[..., Store], tmp_path: Path) -> None:
     assert run("--repair", "--from", bucket) == (0, f"{image.layers[0]}: repaired from {bucket}\n")
     assert run() == (0, "")
     assert run("--from", bucket)[0] == 2
+    code, told = run("--repair", "--from", "nonsense")  # nothing is damaged, so that nobody would be asked
+    assert (code, "'nonsense' is no remote" in told) == (1, True)
 
 
 # --- an archive that lacks layers

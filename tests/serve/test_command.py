@@ -175,7 +175,7 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert listening.parse(text) == (host, port)
 
 
-@pytest.mark.parametrize("text", ["x:65536", "x:", "x:-1", "x:1:y", "[::1]:x", "x:٣"])
+@pytest.mark.parametrize("text", ["5000", "x:65536", "x:", "x:-1", "x:1:y", "[::1]:x", "x:٣"])
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ConfigError):
         listening.parse(text)

@@ -130,8 +130,12 @@ def check_command(arguments: Arguments, *, content: bool, repair: bool, remotes:
 
     A damaged layer is mended by loading its image again, or by --repair. What else is wrong is told, and not repaired.
     """
+    from layerstore.registry.remotes.remote import Address
+
     if remotes and not repair:
         raise click.UsageError("--from says where --repair looks: give both, or neither.")
+    for remote in remotes:  # before everything is read, which may take an hour
+        Address.parse(remote)
     with arguments.open() as store:
         problems = store.check(content=content)
         if form.template is None and not form.is_table:

@@ -20,7 +20,8 @@ def parse(address: str) -> tuple[str, int]:
     """`HOST:PORT`, `[::1]:PORT`, `HOST` or `:PORT` (of this machine alone). Raises `ConfigError`."""
     default_host, _, default_port = DEFAULT.rpartition(":")
     match = _ADDRESS.fullmatch(address.strip())
-    if match is None or int(match["port"] or default_port) >= 1 << 16:
+    is_port_alone = match is not None and (match["host"] or "").isdecimal()
+    if match is None or is_port_alone or int(match["port"] or default_port) >= 1 << 16:
         raise ConfigError(
             f"{address!r} is no address to listen on", remedy="Write HOST:PORT, as in 127.0.0.1:5000 or [::1]:5000."
         )
