@@ -144,6 +144,7 @@ def _split_domain(name: str) -> tuple[str, str]:
 
 
 def _invalid(text: str, why: str) -> InvalidReference:
-    return InvalidReference(
-        f"invalid image name {text!r}: {why}", remedy="A name looks like debian, debian:12 or host:5000/team/app:1.0."
-    )
+    remedy = "A name looks like debian, debian:12 or host:5000/team/app:1.0."
+    if "://" in text:
+        remedy = "Leave out all up to ://, as the name alone says where it is."
+    return InvalidReference(f"invalid image name {text!r}: {why}", remedy=remedy)

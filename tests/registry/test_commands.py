@@ -137,6 +137,10 @@ def test_load_and_save_know_places(run: Run, archive: Path, quirks: Quirks, tmp_
     assert "one name for 2 images" in wrong.output
     assert "no name for" in run("save", "any/word", "-o", f"docker-archive:{tmp_path / 'z'}:@1", code=1).output
     assert not (tmp_path / "z").exists()
+    wrong = run("save", "second:1", "-o", f"dir:{tmp_path / 'z'}", code=1)
+    assert "no place that is known" in wrong.output
+    assert "no place that is known" in run("load", "-i", f"dir:{tmp_path / 'layout'}", code=1).output
+    assert "Leave out all up to ://" in run("pull", f"docker://{quirks.host}/saved:1", code=1).output
 
 
 def test_copy_says_what_it_does(bare: Run, archive: Path, quirks: Quirks, tmp_path: Path) -> None:

@@ -79,5 +79,6 @@ def test_what_is_wrong_is_said(text: str, error: type[LayerstoreError]) -> None:
 
 @pytest.mark.parametrize("path", ["dir:x", "containers-storage:debian", "docker-daemon:debian", "https://host/x.tar"])
 def test_kinds_that_are_not_known_can_be_told_from_paths(path: str) -> None:
-    assert places.is_foreign(path)
-    assert not places.is_foreign(f"./{path}".replace("://", ":"))
+    with pytest.raises(ConfigError, match="no place that is known"):
+        places.require_known(places.parse(path))
+    places.require_known(places.parse(f"./{path}".replace("://", ":")))

@@ -131,10 +131,7 @@ def copy(
 
 
 def _place(text: str) -> Place:
-    place = places.parse(text)
-    if isinstance(place, AtPath) and places.is_foreign(place.path) and not os.path.lexists(place.path):
-        raise ConfigError(f"{place.path!r} is no place that is known", remedy=f"An image is at {places.FORMS}.")
-    return place
+    return places.require_known(places.parse(text))
 
 
 def _require(given: str, path: str) -> None:

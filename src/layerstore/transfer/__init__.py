@@ -45,7 +45,7 @@ def load(
     if isinstance(source, str) and ":" in source:
         from layerstore.transfer import places
 
-        place = places.parse(source)
+        place = places.require_known(places.parse(source))
         if isinstance(place, places.InArchive):
             source = Path(place.path)
             only = (*only, *place.wanted)
@@ -85,7 +85,7 @@ def save(
     if isinstance(target, str) and ":" in target:
         from layerstore.transfer import places
 
-        place = places.parse(target)
+        place = places.require_known(places.parse(target))
         if isinstance(place, places.InArchive):
             called = place.only_name(len(images))
             target, folder = Path(place.path), place.form == "oci"

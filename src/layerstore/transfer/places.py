@@ -1,11 +1,12 @@
 """Where images lie, as people write it: `docker://debian:12`, `oci:FOLDER:TAG`, `docker-archive:FILE`, or a path.
 
 The words are those of skopeo and podman (containers-transports(5)). What begins with none of them is a path, and stays
-what it is: `./oci:x` is a file of that name. Pure: nothing is opened here, and no host is asked.
+what it is: `./oci:x` is a file of that name. Nothing is opened here, and no host is asked.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final, TypeAlias
 
@@ -103,9 +104,12 @@ def is_registry(source: object) -> bool:
     return isinstance(source, str) and source.startswith("docker://")
 
 
-def is_foreign(path: str) -> bool:
-    """Whether a path looks like a place of a kind that is not known here."""
-    return path.startswith(_OTHERS) or "://" in path
+def require_known(place: Place) -> Place:
+    """`place`, unless it is a path that is not there and looks like a place of another kind: `ConfigError`."""
+    path = place.path if isinstance(place, AtPath) else ""
+    if (path.startswith(_OTHERS) or "://" in path) and not os.path.lexists(path):
+        raise ConfigError(f"{path!r} is no place that is known", remedy=f"An image is at {FORMS}.")
+    return place
 
 
 def _docker_archive(text: str, rest: str) -> InArchive:
