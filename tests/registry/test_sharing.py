@@ -300,6 +300,20 @@ def test_an_index_is_given_on_with_the_image_that_was_pulled(
     assert is_whole(late, name)
 
 
+def test_another_name_of_an_image_that_is_there_is_given_on(
+    opened: Callable[..., Store], quirks: Quirks, name: str, keeper: str
+) -> None:
+    store = opened([keeper], push_through=True)
+    store.pull(name)
+    quirks.tags["team/app", "stable"] = quirks.tags["team/app", "1"]
+    name = name.replace(":1", ":stable")
+    store.pull(name)  # of which nothing has to be fetched
+    quirks.spoil(None, "", lambda seen, answer: Answer(503))
+    late = opened([keeper])
+    late.pull(name)
+    assert is_whole(late, name)
+
+
 def test_what_cannot_be_given_on_fails_nothing(opened: Callable[..., Store], name: str, dead: str) -> None:
     told: list[str] = []
     store = opened([f"s3://bucket?endpoint={dead}&region=x&anonymous=true"], push_through=True)

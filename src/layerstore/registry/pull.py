@@ -133,7 +133,10 @@ class Puller:
         before = self._images.meant_by(*names, f"{name.name}@{chosen.digest}")
         loaded = None
         if self._images.is_sound(image):
-            loaded = self._named(name, chosen, names, is_told=all(one == image for one in before))
+            is_told = all(one == image for one in before)
+            loaded = self._named(name, chosen, names, is_told=is_told)
+            if loaded is not None and not is_told:
+                self._give(name, chosen, loaded.config_bytes, repository)
         if loaded is None:
             loaded = self._fetch(name, repository, chosen, names)
         return Pulled.from_registry(loaded, chosen.digest, is_newer=before[0] != image)
@@ -242,11 +245,15 @@ class Puller:
                 names,
                 record=partial(self._remember, name, chosen, fetching.verified),
             )
-            if self._through is not None:
-                self._through.give(name.pinned or name.full, chosen.documents, config, repository)
+            self._give(name, chosen, config, repository)
             fetching.finish()
             self._tell_known(blobs, fetching)
         return loaded
+
+    def _give(self, name: Reference, chosen: _Chosen, config: bytes, repository: Repository) -> None:
+        """Give the image on, if that is wanted."""
+        if self._through is not None:
+            self._through.give(name.pinned or name.full, chosen.documents, config, repository)
 
     def _rest(self, repository: Repository, blob: Blob, at: int) -> Reader:
         """The bytes of a blob from there on. What comes before its turn lies beside the partial download."""
