@@ -12,12 +12,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, Self
 
 from layerstore.compression.frames import FRAME_MAGIC, SKIPPABLE_MAGIC, Frames
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidArchive
+from layerstore.patience import GLANCE
 
 if TYPE_CHECKING:
     from layerstore.compression.recipes import Taster
@@ -180,7 +181,7 @@ class _Inflated(Stream):
         self._thread.join(timeout=None if wait else 1)
 
     def _next(self) -> None:
-        match self._full.get():
+        match self._arrived():
             case None:
                 self._ended = True
             case BaseException() as error:
@@ -189,6 +190,13 @@ class _Inflated(Stream):
             case piece:
                 self._piece = memoryview(piece)
                 self._free.put(True)
+
+    def _arrived(self) -> bytes | BaseException | None:
+        while True:
+            try:
+                return self._full.get(timeout=GLANCE)
+            except Empty:
+                pass
 
     def _run(self) -> None:
         try:

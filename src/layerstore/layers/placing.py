@@ -135,17 +135,19 @@ class Apart(Placing):
         self._tell_done(source, staged.size)
 
     def _take_in_parallel(self, order: Sequence[LayerSource]) -> None:
-        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+        from concurrent.futures import ThreadPoolExecutor
+
+        from layerstore.patience import until_done_or_one_fails
 
         with ThreadPoolExecutor(min(WORKERS, len(order)), thread_name_prefix="layerstore-unpack") as pool:
             futures = [pool.submit(self._take_in, source) for source in order]
             try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                until_done_or_one_fails(futures)
             except BaseException:
                 self._abandon(order)
                 pool.shutdown(cancel_futures=True)
                 raise
-            failed = [error for future in done if (error := future.exception()) is not None]
+            failed = [error for future in futures if future.done() and (error := future.exception()) is not None]
             if failed:
                 self._abandon(order)
                 pool.shutdown(cancel_futures=True)

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from layerstore.digest import DiffID, Digest, short
 from layerstore.errors import LayerstoreError
+from layerstore.patience import GLANCE
 
 if TYPE_CHECKING:
     from layerstore.blobs import Partial
@@ -218,7 +219,7 @@ class Following:
                     return 0
                 if fetch.rest is not None:
                     return self._go_on(buffer)
-                fetch.changed.wait()
+                fetch.changed.wait(GLANCE)
         # One thread appends meanwhile: what it has written before is not touched again.
         count = partial.readinto(buffer, self._at)
         self._at += count

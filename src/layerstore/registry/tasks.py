@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 from types import TracebackType
 from typing import Self, TypeVar
+
+from layerstore.patience import until_done_or_one_fails
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ class Tasks:
         self.stop.clear()
         running = [self._pool.submit(task) for task in tasks]
         try:
-            wait(running, return_when=FIRST_EXCEPTION)
+            until_done_or_one_fails(running)
         finally:
             if not all(future.done() and future.exception() is None for future in running):
                 self.stop.set()
