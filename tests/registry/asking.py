@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from layerstore.registry.hosts import Endpoint, endpoints
-from layerstore.registry.http import Access, Http, Reply
-from layerstore.registry.settings import Settings
+from layerstore.registry.transport.hosts import Endpoint, endpoints
+from layerstore.registry.transport.http import Access, Http, Reply
+from layerstore.registry.transport.settings import Settings
 
 from .servers.memory import INDEX
 from .servers.memory import MANIFEST as MANIFEST_TYPE

@@ -26,9 +26,9 @@ from .servers.seaweed import program as weed
 from .servers.tokens import TokenService
 
 if TYPE_CHECKING:
-    from layerstore.registry.client import Repository
-    from layerstore.registry.http import Http
-    from layerstore.registry.settings import Settings
+    from layerstore.registry.client.repository import Repository
+    from layerstore.registry.transport.http import Http
+    from layerstore.registry.transport.settings import Settings
 
 _numbers = count(1)
 
@@ -78,7 +78,7 @@ def credential_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Credent
 @pytest.fixture
 def settings() -> Settings:
     """How the tests reach their servers: with little patience."""
-    from layerstore.registry.settings import Settings
+    from layerstore.registry.transport.settings import Settings
 
     return Settings(
         connect_timeout=1.0, read_timeout=0.5, pause=0.002, longest_pause=1.5, unrelated_timeout=0.2, slowest=64
@@ -88,7 +88,7 @@ def settings() -> Settings:
 @pytest.fixture
 def http(settings: Settings) -> Iterator[Http]:
     """Talks to registries as `settings` say."""
-    from layerstore.registry.http import Http
+    from layerstore.registry.transport.http import Http
 
     with Http(settings) as opened:
         yield opened
@@ -98,7 +98,7 @@ def http(settings: Settings) -> Iterator[Http]:
 def opened(http: Http, settings: Settings) -> Callable[..., Repository]:
     """`opened(server, "a/b", actions=("pull", "push"))`: a repository of a server, for `actions`."""
     from layerstore import reference
-    from layerstore.registry.client import Repository
+    from layerstore.registry.client.repository import Repository
 
     def open_repository(server: Any, path: str = "a/b", **options: Any) -> Repository:
         return Repository(http, settings, reference.parse(f"{server.host}/{path}"), **options)

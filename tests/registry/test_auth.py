@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from layerstore.errors import Denied, RegistryError, Unauthorized
-from layerstore.registry.http import Access, Body
+from layerstore.registry.transport.http import Access, Body
 
 from .asking import MANIFEST, PUSH, Asking, asking
 from .conftest import CredentialFiles
@@ -200,8 +200,8 @@ def test_a_token_that_is_never_taken_is_asked_for_twice(guarded: Quirks, tokens:
 
 @pytest.mark.parametrize("lasts", [None, 0, -1, "300", True, 1e308, [1]])
 def test_a_lifetime_that_is_none_is_a_minute(client: Asking, quirks: Quirks, tokens: TokenService, lasts: Any) -> None:
-    from layerstore.registry.challenges import Challenge
-    from layerstore.registry.tokens import Tokens
+    from layerstore.registry.transport.challenges import Challenge
+    from layerstore.registry.transport.tokens import Tokens
 
     content = {"token": "t"} | ({} if lasts is None else {"expires_in": lasts})
     quirks.spoil("GET", "token", lambda seen, answer: Answer(200, {}, json.dumps(content).encode()))
@@ -514,7 +514,7 @@ def test_a_challenge_that_nobody_can_meet_is_the_answer(quirks: Quirks, client: 
 
 
 def test_secrets_are_in_no_text_form() -> None:
-    from layerstore.registry.credentials import Credentials
+    from layerstore.registry.transport.credentials import Credentials
 
     secret = Credentials("anna", "s3cret", "s3cret", "s3cret", "file")
     assert "s3cret" not in f"{secret!r}{secret}"

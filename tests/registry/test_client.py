@@ -12,11 +12,11 @@ from layerstore import reference
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, NotFound, RegistryError, UnsupportedMediaType
 from layerstore.manifests import Descriptor, Manifest, read
-from layerstore.registry import hosts
-from layerstore.registry.client import Repository, catalog
-from layerstore.registry.http import Body, Http
-from layerstore.registry.settings import Settings
-from layerstore.registry.uploads import Sent
+from layerstore.registry.client.repository import Repository, catalog
+from layerstore.registry.client.uploads import Sent
+from layerstore.registry.transport import hosts
+from layerstore.registry.transport.http import Body, Http
+from layerstore.registry.transport.settings import Settings
 from support import images
 
 from .reading import all_of, noise

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerstore.errors import ConfigError, LayerstoreError, RegistryError
-from layerstore.registry.credentials import Credentials, find
+from layerstore.registry.transport.credentials import Credentials, find
 from support.properties import by_day
 
 from .conftest import CredentialFiles
@@ -263,7 +263,7 @@ def test_a_helper_that_is_not_there_is_named(credential_files: CredentialFiles, 
 def test_a_helper_that_does_not_end_is_ended(
     credential_files: CredentialFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layerstore.registry.credentials._PATIENCE", 0.2)
+    monkeypatch.setattr("layerstore.registry.transport.credentials._PATIENCE", 0.2)
     credential_files.helper("vault", "exec sleep 60")
     credential_files.write({"credsStore": "vault"})
 
@@ -282,7 +282,7 @@ keys = st.sampled_from(["auths", "credHelpers", "r.example", "auth", "identityto
 @by_day(40)
 @given(st.dictionaries(keys, st.dictionaries(keys, st.dictionaries(keys, json_values) | json_values) | json_values))
 def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
-    from layerstore.registry.credentials import find_in, read_file
+    from layerstore.registry.transport.credentials import find_in, read_file
 
     path = tmp_path_factory.getbasetemp() / "config.json"
     path.write_text(json.dumps(content))

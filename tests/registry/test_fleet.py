@@ -23,14 +23,14 @@ from core.adding import Adder
 from layerstore import Store
 from layerstore.digest import DiffID, Digest
 from layerstore.faces.serve import Passwords
-from layerstore.registry.http import Body
 from layerstore.registry.remotes import health
 from layerstore.registry.remotes import hunt as hunts
 from layerstore.registry.remotes import peer as peers
 from layerstore.registry.remotes.hunt import Wanted
 from layerstore.registry.remotes.remote import Reading
 from layerstore.registry.remotes.remotes import Remotes
-from layerstore.registry.settings import Settings
+from layerstore.registry.transport.http import Body
+from layerstore.registry.transport.settings import Settings
 from support import images as make
 
 from .servers.listening import Answer

@@ -14,10 +14,10 @@ import pytest
 
 from layerstore.config import Config, Proxies
 from layerstore.errors import CertificateError, ConfigError, RegistryError, Unreachable
-from layerstore.registry.hosts import Endpoint, endpoints, is_insecure
-from layerstore.registry.proxies import proxy_for, without_secrets
-from layerstore.registry.settings import Settings
-from layerstore.registry.urls import absolute, origin
+from layerstore.registry.transport.hosts import Endpoint, endpoints, is_insecure
+from layerstore.registry.transport.proxies import proxy_for, without_secrets
+from layerstore.registry.transport.settings import Settings
+from layerstore.registry.transport.urls import absolute, origin
 
 from .asking import SETTINGS, Asking, asking
 from .conftest import CredentialFiles

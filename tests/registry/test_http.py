@@ -16,7 +16,7 @@ import pytest
 from attrs import evolve
 
 from layerstore.errors import NotFound, RateLimited, RegistryError, Unreachable
-from layerstore.registry.http import Body
+from layerstore.registry.transport.http import Body
 
 from .asking import MANIFEST, Asking, asking
 from .servers import quirks as act

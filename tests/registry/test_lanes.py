@@ -20,11 +20,11 @@ from layerstore.blobs import partials
 from layerstore.blobs.partials import Partials
 from layerstore.digest import Digest
 from layerstore.errors import Denied, LayerstoreError, Unreachable
-from layerstore.registry import lanes
-from layerstore.registry.client import Repository
-from layerstore.registry.http import Http
-from layerstore.registry.lanes import WideReader, piece_name
-from layerstore.registry.settings import Settings
+from layerstore.registry.client import lanes
+from layerstore.registry.client.lanes import WideReader, piece_name
+from layerstore.registry.client.repository import Repository
+from layerstore.registry.transport.http import Http
+from layerstore.registry.transport.settings import Settings
 from layerstore.store import Store
 from support import images
 from support.properties import by_day

@@ -14,7 +14,7 @@ from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, UnsupportedMediaType
 from layerstore.manifests import Descriptor, Manifest, media_type_of, read
 from layerstore.manifests.media_types import is_foreign
-from layerstore.registry.manifests import image_in, told_of, written
+from layerstore.registry.client.manifests import image_in, told_of, written
 
 from .servers.memory import CONFIG, INDEX, LAYER, MANIFEST, digest
 

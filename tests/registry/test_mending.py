@@ -21,10 +21,10 @@ from layerstore.blobs import KnownBlob, Place
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import InvalidArchive
 from layerstore.images import Image
-from layerstore.registry.http import Body
 from layerstore.registry.remotes import health
 from layerstore.registry.remotes.bucket import Bucket
 from layerstore.registry.remotes.remote import Address
+from layerstore.registry.transport.http import Body
 from support import images as make
 
 from .servers.peers import ServedStore

@@ -27,7 +27,7 @@ from layerstore.errors import (
     NotFound,
     UnsupportedMediaType,
 )
-from layerstore.registry.settings import Settings
+from layerstore.registry.transport.settings import Settings
 from layerstore.store import Store
 from support import images as make
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from layerstore.digest import Digest
 from layerstore.errors import Denied, NotFound, RateLimited, RegistryError, Unreachable
-from layerstore.registry.client import Repository
-from layerstore.registry.http import Http
-from layerstore.registry.settings import Settings
+from layerstore.registry.client.repository import Repository
+from layerstore.registry.transport.http import Http
+from layerstore.registry.transport.settings import Settings
 from support.properties import by_day
 
 from .reading import all_of, noise

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from layerstore.digest import of_bytes
 from layerstore.errors import ConfigError
-from layerstore.registry.http import Body
 from layerstore.registry.remotes.bucket import Bucket
 from layerstore.registry.remotes.health import LONGEST_PAUSE, Health
 from layerstore.registry.remotes.mirror import tag_of
 from layerstore.registry.remotes.remote import Address, Reading, Remote, RemoteFailed
 from layerstore.registry.remotes.remotes import Remotes
 from layerstore.registry.remotes.turns import Turns, first_of
-from layerstore.registry.settings import Settings
+from layerstore.registry.transport.http import Body
+from layerstore.registry.transport.settings import Settings
 
 from .servers.seaweed import Seaweed
 

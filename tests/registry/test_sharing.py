@@ -20,11 +20,11 @@ from core.adding import Adder
 from layerstore import Store
 from layerstore.digest import of_bytes
 from layerstore.errors import Unreachable
-from layerstore.registry.http import Body
 from layerstore.registry.remotes import health, peer
 from layerstore.registry.remotes.bucket import Bucket
 from layerstore.registry.remotes.remote import Address
-from layerstore.registry.settings import Settings
+from layerstore.registry.transport.http import Body
+from layerstore.registry.transport.settings import Settings
 from support import images as make
 
 from .servers.listening import Answer, Seen

@@ -11,11 +11,11 @@ from attrs import evolve
 
 from layerstore.digest import Digest
 from layerstore.errors import Denied, KernelError, LayerstoreError, RegistryError, Unreachable
-from layerstore.registry import uploads
-from layerstore.registry.client import Repository
-from layerstore.registry.http import Body, Http
-from layerstore.registry.settings import Settings
-from layerstore.registry.uploads import Sent
+from layerstore.registry.client import uploads
+from layerstore.registry.client.repository import Repository
+from layerstore.registry.client.uploads import Sent
+from layerstore.registry.transport.http import Body, Http
+from layerstore.registry.transport.settings import Settings
 
 from .reading import all_of, noise
 from .servers import memory

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerstore.registry import retries
-from layerstore.registry.challenges import Challenge, parse
-from layerstore.registry.retries import Limit, limit_of, retry_after, warnings
-from layerstore.registry.tokens import Access, merged
-from layerstore.registry.words import Complaint, complaints, listed, printable
+from layerstore.registry.transport import retries
+from layerstore.registry.transport.challenges import Challenge, parse
+from layerstore.registry.transport.retries import Limit, limit_of, retry_after, warnings
+from layerstore.registry.transport.tokens import Access, merged
+from layerstore.registry.transport.words import Complaint, complaints, listed, printable
 
 # ---- challenges
 

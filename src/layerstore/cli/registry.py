@@ -61,8 +61,8 @@ def login_command(
 def logout_command(*, server: str) -> None:
     """Log out from a registry: Docker Hub, if no SERVER is named."""
     from layerstore.registry import logout
-    from layerstore.registry.credentials import key_of
     from layerstore.registry.logins import registry_of, still_known
+    from layerstore.registry.transport.credentials import key_of
 
     server = server or _HUB
     name = output.printable(key_of(registry_of(server)))

@@ -31,11 +31,10 @@ from layerstore.errors import Ambiguous, ConfigError, DigestMismatch, InvalidArc
 from layerstore.manifests import Descriptor, Manifest, as_descriptor, as_list, as_object, best, parse_object, read
 from layerstore.manifests.media_types import CONFIG_TYPE, INDEXES, MANIFEST_TYPE, MANIFESTS
 from layerstore.platforms import Platform
-from layerstore.registry.bodies import Lost, Source, Verified
-from layerstore.registry.client import Repository
+from layerstore.registry.client.bodies import Lost, Source, Verified
+from layerstore.registry.client.manifests import image_in
+from layerstore.registry.client.repository import Repository
 from layerstore.registry.destinations import Destination, LayoutDestination, RegistryDestination, write_docker_archive
-from layerstore.registry.http import Http
-from layerstore.registry.manifests import image_in
 from layerstore.registry.origins import (
     LayoutOrigin,
     Origin,
@@ -47,9 +46,10 @@ from layerstore.registry.origins import (
     plain_image,
 )
 from layerstore.registry.queries import settings_of
-from layerstore.registry.settings import Settings
 from layerstore.registry.spool import Spool
 from layerstore.registry.tasks import Tasks
+from layerstore.registry.transport.http import Http
+from layerstore.registry.transport.settings import Settings
 from layerstore.transfer import oci, outgoing, places
 from layerstore.transfer import target as targets
 from layerstore.transfer.incoming import check_count, diff_ids_of, platform_of

@@ -18,11 +18,11 @@ from layerstore.errors import DigestMismatch, InvalidReference
 from layerstore.manifests import Descriptor, Manifest
 from layerstore.manifests.media_types import MANIFEST_TYPE, is_foreign
 from layerstore.reference import Reference
-from layerstore.registry.bodies import Counted, Source, body_of
-from layerstore.registry.client import Repository
+from layerstore.registry.client.bodies import Counted, Source, body_of
+from layerstore.registry.client.repository import Repository
+from layerstore.registry.client.uploads import Sent
 from layerstore.registry.origins import PlainImage, PlainLayer
 from layerstore.registry.tasks import Tasks
-from layerstore.registry.uploads import Sent
 from layerstore.transfer import docker_archive, oci, outgoing
 from layerstore.transfer.documents import BLOBS, member_of
 from layerstore.transfer.target import Target, Write

@@ -18,9 +18,9 @@ from layerstore.errors import LayerstoreError
 from layerstore.manifests import Descriptor
 from layerstore.manifests.media_types import is_foreign
 from layerstore.reference import Reference
-from layerstore.registry.client import Repository
-from layerstore.registry.http import Http
-from layerstore.registry.settings import Settings
+from layerstore.registry.client.repository import Repository
+from layerstore.registry.transport.http import Http
+from layerstore.registry.transport.settings import Settings
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs

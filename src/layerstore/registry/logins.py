@@ -21,7 +21,7 @@ from layerstore import config as configuration
 from layerstore.config import Config
 from layerstore.errors import InvalidReference, KernelError, RegistryError, Unauthorized, remedy_for
 from layerstore.reference import parse
-from layerstore.registry.credentials import (
+from layerstore.registry.transport.credentials import (
     Credentials,
     ask_helper,
     docker_file,
@@ -32,9 +32,9 @@ from layerstore.registry.credentials import (
     podman_file,
     read_file,
 )
-from layerstore.registry.hosts import HUB, endpoints
-from layerstore.registry.settings import Settings
-from layerstore.registry.words import printable
+from layerstore.registry.transport.hosts import HUB, endpoints
+from layerstore.registry.transport.settings import Settings
+from layerstore.registry.transport.words import printable
 
 __all__ = ["LoggedIn", "check", "known", "login", "logout", "registry_of", "still_known"]
 
@@ -152,7 +152,7 @@ def _checked(
     settings: Settings, registry: str, given: Credentials, told: Callable[[str], None] | None
 ) -> tuple[str | None, bool]:
     """The identity token that the registry gave for them, if it did, and whether it asked for none at all."""
-    from layerstore.registry.http import Http
+    from layerstore.registry.transport.http import Http
 
     name = printable(registry)
     with Http(settings, told=told) as http:

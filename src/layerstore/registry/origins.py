@@ -28,8 +28,8 @@ from layerstore.errors import Ambiguous, DigestMismatch, InvalidArchive, NotFoun
 from layerstore.manifests import DOCUMENT_LIMIT, Descriptor, Manifest, as_descriptor, as_list, parse_object, read
 from layerstore.manifests.media_types import MANIFESTS
 from layerstore.reference import Reference
-from layerstore.registry.bodies import Source
-from layerstore.registry.client import Repository
+from layerstore.registry.client.bodies import Source
+from layerstore.registry.client.repository import Repository
 from layerstore.registry.spool import nameless, write_all
 from layerstore.transfer import docker_archive, oci
 from layerstore.transfer.archive import Archive, FolderArchive, TarArchive

@@ -30,15 +30,15 @@ from layerstore.layers import LayerSource, Progress
 from layerstore.manifests import Descriptor, Manifest
 from layerstore.platforms import Platform
 from layerstore.reference import DEFAULT_TAG, Reference
+from layerstore.registry.client.manifests import image_in
 from layerstore.registry.fetching import Blob, Fetching
-from layerstore.registry.manifests import image_in
-from layerstore.registry.words import printable
+from layerstore.registry.transport.words import printable
 
 if TYPE_CHECKING:
     from layerstore.blobs import Partial
     from layerstore.config import Config
     from layerstore.database import Transaction
-    from layerstore.registry.client import Reader, Repository
+    from layerstore.registry.client.repository import Reader, Repository
     from layerstore.registry.remotes import Remotes
     from layerstore.registry.through import Through
 
@@ -257,7 +257,7 @@ class Puller:
 
     def _rest(self, repository: Repository, blob: Blob, at: int) -> Reader:
         """The bytes of a blob from there on. What comes before its turn lies beside the partial download."""
-        from layerstore.registry.lanes import piece_name
+        from layerstore.registry.client.lanes import piece_name
 
         def spare(start: int) -> Partial | None:
             return self._blobs.partial(piece_name(blob.digest, start))
@@ -363,9 +363,9 @@ def pulling(
     told: Callable[[str], None] | None = None,
 ) -> Iterator[Puller]:
     """Pulls by what a daemon.json says. `told` is given lines for a person: waits, and warnings of registries."""
-    from layerstore.registry.client import Repository
-    from layerstore.registry.http import Http
-    from layerstore.registry.settings import Settings
+    from layerstore.registry.client.repository import Repository
+    from layerstore.registry.transport.http import Http
+    from layerstore.registry.transport.settings import Settings
 
     wanted = None if platform is None else platforms.parse(platform)
     settings = Settings.of(config)

@@ -35,15 +35,15 @@ from layerstore.images import rows as image_rows
 from layerstore.manifests import Contents, Descriptor, Manifest, as_descriptor, read
 from layerstore.manifests.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, MANIFESTS, is_foreign
 from layerstore.reference import Reference
-from layerstore.registry.bodies import Counted, Lost, Source, Verified, Written, body_of
-from layerstore.registry.client import Repository
+from layerstore.registry.client.bodies import Counted, Lost, Source, Verified, Written, body_of
+from layerstore.registry.client.repository import Repository
+from layerstore.registry.client.uploads import Sent
 from layerstore.registry.forms import Form, Forms, Way, compression_of
-from layerstore.registry.http import Http
-from layerstore.registry.settings import Settings
 from layerstore.registry.spool import Spool
 from layerstore.registry.tasks import Tasks
 from layerstore.registry.through import Through, giving
-from layerstore.registry.uploads import Sent
+from layerstore.registry.transport.http import Http
+from layerstore.registry.transport.settings import Settings
 from layerstore.transfer import outgoing
 
 if TYPE_CHECKING:

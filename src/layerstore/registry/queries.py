@@ -16,12 +16,12 @@ from layerstore.config import Config
 from layerstore.errors import InvalidArchive, NotFound, RegistryError
 from layerstore.manifests import DOCUMENT_LIMIT, Manifest, as_list, as_object, parse_object
 from layerstore.reference import DEFAULT_TAG, Reference
-from layerstore.registry.client import Repository
-from layerstore.registry.client import catalog as catalog_of
-from layerstore.registry.hosts import HUB, Endpoint, endpoints
-from layerstore.registry.http import Http
-from layerstore.registry.settings import Settings
-from layerstore.registry.words import printable
+from layerstore.registry.client.repository import Repository
+from layerstore.registry.client.repository import catalog as catalog_of
+from layerstore.registry.transport.hosts import HUB, Endpoint, endpoints
+from layerstore.registry.transport.http import Http
+from layerstore.registry.transport.settings import Settings
+from layerstore.registry.transport.words import printable
 
 __all__ = ["Hit", "manifest", "search", "settings_of", "tags"]
 

@@ -19,19 +19,19 @@ from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.manifests import Descriptor, Manifest, read
 from layerstore.manifests.media_types import is_foreign
-from layerstore.registry.bodies import Written
-from layerstore.registry.http import Body
+from layerstore.registry.client.bodies import Written
 from layerstore.registry.remotes.health import HEALTH
 from layerstore.registry.remotes.remote import RemoteFailed
+from layerstore.registry.transport.http import Body
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from layerstore.blobs import Blobs, Growing
     from layerstore.config import Config
-    from layerstore.registry.client import Repository
+    from layerstore.registry.client.repository import Repository
     from layerstore.registry.remotes.remote import Remote
-    from layerstore.registry.settings import Settings
+    from layerstore.registry.transport.settings import Settings
 
 __all__ = ["Through", "giving"]
 

@@ -18,11 +18,11 @@ from layerstore.digest import DiffID, Digest
 from layerstore.errors import InvalidArchive, LayerstoreError
 from layerstore.layers import LayerSource
 from layerstore.reference import Reference
-from layerstore.registry.client import Repository
-from layerstore.registry.http import Http
+from layerstore.registry.client.repository import Repository
 from layerstore.registry.remotes import RemoteFailed, Remotes, Wanted
 from layerstore.registry.remotes.remote import Reading
-from layerstore.registry.settings import Settings
+from layerstore.registry.transport.http import Http
+from layerstore.registry.transport.settings import Settings
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs

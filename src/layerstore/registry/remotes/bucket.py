@@ -28,7 +28,7 @@ from layerstore.registry.remotes.remote import ASK, SILENCE, Address, Name, Remo
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-    from layerstore.registry.http import Body
+    from layerstore.registry.transport.http import Body
 
 __all__ = ["Bucket"]
 
@@ -116,7 +116,7 @@ class Bucket(Remote):
     # --- manifests and names ---
 
     def put_manifest(self, manifest: bytes, media_type: str) -> None:
-        from layerstore.registry.http import Body
+        from layerstore.registry.transport.http import Body
 
         self.write(of_bytes(manifest), Body.of(manifest))
 

@@ -15,14 +15,14 @@ from layerstore.digest import Digest
 from layerstore.errors import ConfigError, LayerstoreError, NotFound
 from layerstore.manifests import Manifest
 from layerstore.reference import Reference
-from layerstore.registry.client import Repository
-from layerstore.registry.http import Http
+from layerstore.registry.client.repository import Repository
 from layerstore.registry.remotes.remote import ASK, SILENCE, SLOWEST, Address, Name, Remote, RemoteFailed
+from layerstore.registry.transport.http import Http
 
 if TYPE_CHECKING:
-    from layerstore.registry.client import Reader
-    from layerstore.registry.http import Body
-    from layerstore.registry.settings import Settings
+    from layerstore.registry.client.repository import Reader
+    from layerstore.registry.transport.http import Body
+    from layerstore.registry.transport.settings import Settings
 
 __all__ = ["Mirror", "tag_of"]
 

@@ -16,12 +16,12 @@ from urllib.parse import urlencode
 
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
-from layerstore.registry.hosts import Endpoint, is_insecure
 from layerstore.registry.remotes.remote import ASK, SILENCE, SLOWEST, Address, Remote, RemoteFailed
+from layerstore.registry.transport.hosts import Endpoint, is_insecure
 
 if TYPE_CHECKING:
-    from layerstore.registry.http import Http, Reply
-    from layerstore.registry.settings import Settings
+    from layerstore.registry.transport.http import Http, Reply
+    from layerstore.registry.transport.settings import Settings
 
 __all__ = ["BLOBS", "HAS", "MOST_DIGESTS", "TURN", "Peer"]
 
@@ -84,7 +84,7 @@ class Peer(Remote):
             http.close()
 
     def _ask(self, target: str, question: dict[str, Any]) -> dict[str, Any]:
-        from layerstore.registry.http import Body
+        from layerstore.registry.transport.http import Body
 
         body = Body.of(json.dumps(question).encode())
         reply = self._request(ASK, "POST", target, headers={"Content-Type": "application/json"}, body=body)
@@ -102,7 +102,7 @@ class Peer(Remote):
         return answer
 
     def _request(self, patience: float, method: str, target: str, **more: Any) -> Reply:
-        from layerstore.registry.http import Http
+        from layerstore.registry.transport.http import Http
 
         http = self._open.get(patience)
         if http is None:

@@ -18,7 +18,7 @@ from layerstore.digest import Digest
 from layerstore.errors import ConfigError, LayerstoreError
 
 if TYPE_CHECKING:
-    from layerstore.registry.http import Body
+    from layerstore.registry.transport.http import Body
 
 __all__ = ["ASK", "SILENCE", "SLOWEST", "Address", "Name", "Reading", "Remote", "RemoteFailed"]
 

@@ -17,7 +17,7 @@ from layerstore.registry.remotes.remote import BUCKETS, STORES, Address, Name, R
 from layerstore.registry.remotes.turns import first_of
 
 if TYPE_CHECKING:
-    from layerstore.registry.settings import Settings
+    from layerstore.registry.transport.settings import Settings
 
 __all__ = ["Remotes"]
 

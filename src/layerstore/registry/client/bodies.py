@@ -14,8 +14,8 @@ from typing import BinaryIO, Protocol, TypeAlias, cast
 from layerstore.errors import DigestMismatch, LayerstoreError
 from layerstore.layers.relay import Write, relay
 from layerstore.manifests import Descriptor
-from layerstore.registry.http import Body
 from layerstore.registry.tasks import Tasks
+from layerstore.registry.transport.http import Body
 
 _ALTERED = "It is damaged where it comes from, or was altered on the way. It was not passed on."
 

@@ -11,10 +11,10 @@ from attrs import frozen
 from urllib3 import exceptions as urllib3s
 
 from layerstore.errors import CertificateError, RegistryError, Unreachable
-from layerstore.registry.connections import TooSlow
-from layerstore.registry.settings import Settings
-from layerstore.registry.urls import place
-from layerstore.registry.words import printable
+from layerstore.registry.transport.connections import TooSlow
+from layerstore.registry.transport.settings import Settings
+from layerstore.registry.transport.urls import place
+from layerstore.registry.transport.words import printable
 
 __all__ = ["CAUSES", "Trouble", "explained"]
 

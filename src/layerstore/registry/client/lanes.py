@@ -16,8 +16,8 @@ from typing import Final, Protocol, Self
 
 from layerstore.digest import Digest, hex_of, of_bytes
 from layerstore.errors import LayerstoreError
-from layerstore.registry.blobs import Asking, BlobReader, NoRanges
-from layerstore.registry.lines import Lines
+from layerstore.registry.client.blobs import Asking, BlobReader, NoRanges
+from layerstore.registry.transport.lines import Lines
 
 __all__ = ["PIECE", "Spare", "Store", "WideReader", "piece_name"]
 

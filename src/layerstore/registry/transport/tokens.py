@@ -16,10 +16,10 @@ from urllib.parse import urlencode, urlsplit
 from attrs import define, field, frozen
 
 from layerstore.errors import RegistryError
-from layerstore.registry.challenges import Challenge
-from layerstore.registry.credentials import Credentials
-from layerstore.registry.replies import Reply
-from layerstore.registry.words import printable
+from layerstore.registry.transport.challenges import Challenge
+from layerstore.registry.transport.credentials import Credentials
+from layerstore.registry.transport.replies import Reply
+from layerstore.registry.transport.words import printable
 
 __all__ = ["Access", "Tokens", "merged"]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-from layerstore.registry.words import printable
+from layerstore.registry.transport.words import printable
 
 __all__ = ["LIMITING", "PASSING", "Limit", "clock", "limit_of", "pause", "retry_after", "spread", "warnings"]
 

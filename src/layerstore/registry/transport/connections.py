@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from layerstore.errors import RegistryError
-from layerstore.registry.hosts import Trust, tls_context
-from layerstore.registry.proxies import proxy_for, without_secrets
-from layerstore.registry.settings import Settings
+from layerstore.registry.transport.hosts import Trust, tls_context
+from layerstore.registry.transport.proxies import proxy_for, without_secrets
+from layerstore.registry.transport.settings import Settings
 
 try:
     import urllib3

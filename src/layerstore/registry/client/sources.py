@@ -11,7 +11,7 @@ from attrs import define, field
 
 from layerstore.digest import Digest
 from layerstore.errors import KernelError, LayerstoreError
-from layerstore.registry.http import Body, Readable
+from layerstore.registry.transport.http import Body, Readable
 
 __all__ = ["Progress", "Source"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from layerstore.errors import LayerstoreError
-from layerstore.registry.hosts import Endpoint
-from layerstore.registry.http import Access, Http, Reply
+from layerstore.registry.transport.hosts import Endpoint
+from layerstore.registry.transport.http import Access, Http, Reply
 
 __all__ = ["Endpoints"]
 

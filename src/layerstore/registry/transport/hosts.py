@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from layerstore.errors import ConfigError
-from layerstore.registry.settings import Settings
+from layerstore.registry.transport.settings import Settings
 
 __all__ = ["HUB", "Endpoint", "Trust", "certificates_of", "endpoints", "is_insecure", "tls_context"]
 

@@ -20,11 +20,11 @@ from attrs import define
 
 from layerstore.digest import Digest
 from layerstore.errors import CertificateError, Denied, LayerstoreError, RegistryError, Unauthorized, Unreachable
-from layerstore.registry.hosts import Endpoint
-from layerstore.registry.http import Access, Body, Http, Reply
-from layerstore.registry.settings import Settings
-from layerstore.registry.sources import Progress, Source
-from layerstore.registry.words import printable
+from layerstore.registry.client.sources import Progress, Source
+from layerstore.registry.transport.hosts import Endpoint
+from layerstore.registry.transport.http import Access, Body, Http, Reply
+from layerstore.registry.transport.settings import Settings
+from layerstore.registry.transport.words import printable
 
 __all__ = ["CHUNK", "Progress", "Sent", "Uploads"]
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from layerstore.errors import ConfigError, RegistryError, remedy_for
-from layerstore.registry.hosts import HUB
-from layerstore.registry.words import printable
+from layerstore.registry.transport.hosts import HUB
+from layerstore.registry.transport.words import printable
 
 __all__ = [
     "HUB_KEY",

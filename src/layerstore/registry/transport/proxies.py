@@ -7,7 +7,7 @@ import os
 from urllib.parse import urlsplit
 
 from layerstore.config import Proxies
-from layerstore.registry.words import printable
+from layerstore.registry.transport.words import printable
 
 __all__ = ["proxy_for", "without_secrets"]
 

@@ -17,7 +17,7 @@ from layerstore.errors import InvalidArchive, UnsupportedMediaType
 from layerstore.manifests import Contents, Descriptor, Manifest, best, read
 from layerstore.manifests.media_types import INDEX_TYPE, INDEXES, MANIFESTS
 from layerstore.platforms import Platform
-from layerstore.registry.words import printable
+from layerstore.registry.transport.words import printable
 
 __all__ = ["ALTERED", "Way", "image_in", "told_of", "written"]
 

@@ -16,9 +16,9 @@ from attrs import define, evolve, frozen
 
 from layerstore.digest import Digest
 from layerstore.errors import CertificateError, RegistryError, Unreachable
-from layerstore.registry.http import Reply
-from layerstore.registry.lines import Lines
-from layerstore.registry.words import printable
+from layerstore.registry.transport.http import Reply
+from layerstore.registry.transport.lines import Lines
+from layerstore.registry.transport.words import printable
 
 __all__ = ["Asking", "BlobReader", "NoRanges"]
 

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from layerstore.errors import RegistryError
-from layerstore.registry.words import printable
+from layerstore.registry.transport.words import printable
 
 __all__ = ["absolute", "check_realm", "is_loopback", "origin", "place", "redirected"]
 

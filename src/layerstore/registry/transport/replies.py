@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from layerstore.errors import Denied, LayerstoreError, NotFound, RateLimited, RegistryError, Unauthorized, Unreachable
-from layerstore.registry import retries
-from layerstore.registry.connections import incoming_of
-from layerstore.registry.settings import Settings
-from layerstore.registry.troubles import CAUSES, explained
-from layerstore.registry.words import Complaint, complaints, printable
+from layerstore.registry.transport import retries
+from layerstore.registry.transport.connections import incoming_of
+from layerstore.registry.transport.settings import Settings
+from layerstore.registry.transport.troubles import CAUSES, explained
+from layerstore.registry.transport.words import Complaint, complaints, printable
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse

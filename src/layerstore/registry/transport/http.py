@@ -18,18 +18,18 @@ from attrs import define, evolve, field, frozen
 
 import layerstore
 from layerstore.errors import RegistryError, Unreachable
-from layerstore.registry import challenges, retries
-from layerstore.registry.challenges import Challenge
-from layerstore.registry.connections import Connections
-from layerstore.registry.credentials import Credentials, find
-from layerstore.registry.hosts import Endpoint, is_insecure
-from layerstore.registry.lines import Lines
-from layerstore.registry.replies import Reply
-from layerstore.registry.settings import Settings
-from layerstore.registry.tokens import Access, Sender, Tokens, merged
-from layerstore.registry.troubles import CAUSES, Trouble, explained
-from layerstore.registry.urls import absolute, check_realm, is_loopback, origin, redirected
-from layerstore.registry.words import printable
+from layerstore.registry.transport import challenges, retries
+from layerstore.registry.transport.challenges import Challenge
+from layerstore.registry.transport.connections import Connections
+from layerstore.registry.transport.credentials import Credentials, find
+from layerstore.registry.transport.hosts import Endpoint, is_insecure
+from layerstore.registry.transport.lines import Lines
+from layerstore.registry.transport.replies import Reply
+from layerstore.registry.transport.settings import Settings
+from layerstore.registry.transport.tokens import Access, Sender, Tokens, merged
+from layerstore.registry.transport.troubles import CAUSES, Trouble, explained
+from layerstore.registry.transport.urls import absolute, check_realm, is_loopback, origin, redirected
+from layerstore.registry.transport.words import printable
 
 __all__ = ["Access", "Body", "Http", "Readable", "Reply"]
 

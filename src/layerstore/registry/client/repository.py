@@ -37,15 +37,16 @@ from layerstore.manifests import (
 )
 from layerstore.manifests.media_types import INDEX_TYPE, INDEXES, MANIFESTS
 from layerstore.reference import Reference
-from layerstore.registry import hosts, lanes
-from layerstore.registry.blobs import Asking, BlobReader
-from layerstore.registry.endpoints import Endpoints
-from layerstore.registry.hosts import Endpoint
-from layerstore.registry.http import Access, Body, Http, Reply
-from layerstore.registry.manifests import ALTERED, told_of, written
-from layerstore.registry.settings import Settings
-from layerstore.registry.uploads import Progress, Sent, Uploads
-from layerstore.registry.words import printable
+from layerstore.registry.client import lanes
+from layerstore.registry.client.blobs import Asking, BlobReader
+from layerstore.registry.client.endpoints import Endpoints
+from layerstore.registry.client.manifests import ALTERED, told_of, written
+from layerstore.registry.client.uploads import Progress, Sent, Uploads
+from layerstore.registry.transport import hosts
+from layerstore.registry.transport.hosts import Endpoint
+from layerstore.registry.transport.http import Access, Body, Http, Reply
+from layerstore.registry.transport.settings import Settings
+from layerstore.registry.transport.words import printable
 
 __all__ = ["Found", "Reader", "Repository", "catalog"]
 
