@@ -387,10 +387,11 @@ def main() -> None:
                 for share in map(float, options.resets.split(",")):
                     lines += bench.over_a_bad_line(names[0], share)
             if "peers" in parts:
-                for number in range(options.rounds + 1):
-                    for image in names[:1] if number == 0 else names:  # the first warms programs and memory up
-                        for subject in subjects:
-                            bench.turn(image, subject, number, found)
+                with suppress(KeyboardInterrupt):  # then what was measured by then is reported
+                    for number in range(options.rounds + 1):
+                        for image in names[:1] if number == 0 else names:  # the first warms programs and memory up
+                            for subject in subjects:
+                                bench.turn(image, subject, number, found)
 
     tables = []
     if found.costs:
