@@ -275,7 +275,8 @@ def there_table(found: Found) -> str:
 def lines_table(lines: Sequence[Line], sizes: dict[str, int]) -> str:
     rows = []
     for line in lines:
-        end = f"{line.seconds:.1f} s" if line.is_done else f"fails after {line.seconds:.1f} s: {line.said[:120]}"
+        said = line.said.rpartition(": ")[2].strip('"')
+        end = f"{line.seconds:.1f} s" if line.is_done else f"fails after {line.seconds:.1f} s: {said}"
         rows.append(
             [
                 line.subject,
