@@ -1,8 +1,9 @@
 """Broken downloads, and uploads that are under way: `<data-root>/partial/<hex>`.
 
 Nothing in it is believed: whoever goes on from one hashes what is there again, and a power cut leads to a digest that
-is wrong and a fresh start, no more. So nothing is synced. Each is locked (flock) by whoever has it open; the kernel
-drops the lock with the process, and what nobody has open may go: by its age, for the room, for a disk that is full.
+is wrong and a fresh start, no more. So nobody waits until it is on the disk (`flushing`). Each is locked (flock) by
+whoever has it open; the kernel drops the lock with the process, and what nobody has open may go: by its age, for the
+room, for a disk that is full.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final, Self
 
 from attrs import frozen
 
+from layerstore.blobs import flushing
 from layerstore.errors import FULL, KernelError, named
 
 __all__ = ["AGE", "MOST", "Growing", "Partial", "Partials", "make_room"]
@@ -87,6 +89,7 @@ class Partial:
                     return False
                 self._size += count
                 rest = rest[count:]
+        flushing.note(self, len(data))
         return True
 
     def _may_grow(self, wanted: int) -> bool:
@@ -122,6 +125,13 @@ class Partial:
         with named("fsync", self.path):
             os.fsync(self._fd)
 
+    def flush(self) -> None:
+        """Have it on the disk if that can be; by another thread, and of one that may be closed meanwhile."""
+        try:
+            os.fdatasync(self._fd)
+        except (OSError, ValueError):
+            pass  # it is closed; or the disk has failed, which whoever needs it will be told
+
     def discard(self) -> None:
         """Remove it. A second time is no error."""
         if self._fd >= 0:
@@ -141,11 +151,14 @@ class Partial:
                     self.path.unlink(missing_ok=True)
             except OSError:
                 pass  # an empty file is swept in a week
+            if flushing.forget(self) and self._bounded:
+                self.flush()
             self._let_go()
 
     def _let_go(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
+            flushing.forget(self)
             os.close(fd)
 
     def __enter__(self) -> Self:
@@ -155,7 +168,9 @@ class Partial:
         self.close()
 
     def __del__(self) -> None:
-        self._let_go()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Growing:

@@ -7,28 +7,19 @@ whoever reads fetches it himself.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from attrs import frozen
 
 from layerstore.digest import DiffID, Digest, short
-from layerstore.errors import LayerstoreError
 from layerstore.patience import GLANCE
 
 if TYPE_CHECKING:
     from layerstore.blobs import Partial
     from layerstore.registry.remotes import Chase
 
-__all__ = ["NOTHING", "Blob", "Dirty", "Fetch", "Following", "Given", "Rest", "the"]
-
-_SECONDS_AT_RISK: Final = 0.05
-_PART_AT_RISK: Final = 1000
-_BYTES_AT_RISK: Final = 128 << 10
-"""What came is put on the disk when it is this part of its blob, or so many bytes, but no more often than that: it may
-be lost when the power fails."""
+__all__ = ["NOTHING", "Blob", "Fetch", "Following", "Given", "Rest", "the"]
 
 
 class Rest(Protocol):
@@ -63,37 +54,6 @@ class Blob:
     def label(self) -> str:
         """What its progress is called."""
         return short(self.digest)
-
-
-class Dirty:
-    """The partial files of a thread that are not on the disk yet: of no matter to this pull, but to the next."""
-
-    def __init__(self) -> None:
-        self._files: list[Partial] = []
-        self._bytes = 0
-        self._synced = time.monotonic()
-
-    @property
-    def is_empty(self) -> bool:
-        """Is all on the disk?"""
-        return not self._files
-
-    def written(self, file: Partial, count: int, blob: Blob) -> None:
-        """So much was written to a file: put all on the disk if it is time to."""
-        if file not in self._files:
-            self._files.append(file)
-        self._bytes += count
-        is_much = self._bytes >= max(_BYTES_AT_RISK, blob.size // _PART_AT_RISK)
-        if is_much and time.monotonic() - self._synced > _SECONDS_AT_RISK:
-            self.sync()
-
-    def sync(self) -> None:
-        """Put all on the disk. What cannot be, or is gone by now, is fetched again at the worst."""
-        files, self._files, self._bytes = self._files, [], 0
-        for file in files:
-            with suppress(LayerstoreError, ValueError):  # the latter of one that is closed
-                file.sync()
-        self._synced = time.monotonic()
 
 
 class Fetch:

@@ -20,7 +20,7 @@ from layerstore.compression import open_stream
 from layerstore.compression.recipes import Taster
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, NotFound
-from layerstore.registry.arriving import NOTHING, Blob, Dirty, Fetch, Following, Given, Rest, the
+from layerstore.registry.arriving import NOTHING, Blob, Fetch, Following, Given, Rest, the
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs
@@ -162,27 +162,21 @@ class Fetching:
         return fetch
 
     def _run(self) -> None:
-        buffer, dirty = memoryview(bytearray(_PIECE)), Dirty()
+        buffer = memoryview(bytearray(_PIECE))
         while True:
             with self._lock:
-                if self._waiting:
-                    fetch = self._waiting.popleft()
-                elif dirty.is_empty:
+                if not self._waiting:
                     self._threads.discard(threading.current_thread())
                     return
-                else:
-                    fetch = None
-            if fetch is None:
-                dirty.sync()
-                continue
+                fetch = self._waiting.popleft()
             try:
-                self._fetch(fetch, buffer, dirty)
+                self._fetch(fetch, buffer)
             except BaseException as error:
                 fetch.fail(error)
             finally:
                 fetch.leave()
 
-    def _fetch(self, fetch: Fetch, buffer: memoryview, dirty: Dirty) -> None:
+    def _fetch(self, fetch: Fetch, buffer: memoryview) -> None:
         blob = fetch.blob
         file = self._blobs.partial(blob.digest)
         if file is None:
@@ -210,7 +204,6 @@ class Fetching:
                     return
                 fetch.grow()
                 self._tell(blob, file.size)
-                dirty.written(file, count, blob)
             fetch.end()
         finally:
             rest.close()

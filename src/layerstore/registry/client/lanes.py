@@ -30,9 +30,6 @@ LOOK: Final = 0.25
 FAST: Final = 64 << 20
 """Bytes in a second that one connection is fast enough with: to unpack takes as long, and more would only cost."""
 _STEP: Final = 256 << 10
-_SECONDS_AT_RISK: Final = 0.05
-_BYTES_AT_RISK: Final = 128 << 10
-"""What of a piece may be lost when the power fails: both have to be over before it is put on the disk."""
 
 
 class Store(Protocol):
@@ -46,8 +43,6 @@ class Store(Protocol):
     def readinto(self, buffer: memoryview, offset: int, /) -> int: ...
 
     def truncate(self, size: int = 0, /) -> None: ...
-
-    def sync(self) -> None: ...
 
     def discard(self) -> None: ...
 
@@ -79,7 +74,6 @@ class _Piece:
         self.in_file = self.filled
         self.error: BaseException | None = None
         self.is_busy = True
-        self._on_disk, self._synced = self.in_file, time.monotonic()
 
     def append(self, data: memoryview) -> None:
         if self.store is not None and not self.memory:
@@ -88,14 +82,6 @@ class _Piece:
             data = data[self.in_file - self.filled :] if not fits else data[:0]
         self.memory += data
         self.filled = self.in_file + len(self.memory)
-
-    def sync(self) -> None:
-        """Put it on the disk if it is time to."""
-        now = time.monotonic()
-        is_due = self.in_file - self._on_disk >= _BYTES_AT_RISK and now - self._synced > _SECONDS_AT_RISK
-        if self.store is not None and (is_due or self.filled == self.end - self.start):
-            self.store.sync()
-            self._on_disk, self._synced = self.in_file, now
 
     def readinto(self, view: memoryview, offset: int) -> int:
         if offset < self.in_file and self.store is not None:
@@ -336,7 +322,6 @@ class WideReader:
                     self._changed.notify_all()
                     if self._is_closed or self._is_narrow:
                         return
-                piece.sync()
 
     def _end(self, piece: _Piece) -> None:
         with self._changed:
