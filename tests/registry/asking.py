@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from attrs import evolve
+
 from layerstore.registry.transport.hosts import Endpoint, endpoints
 from layerstore.registry.transport.http import Access, Http, Reply
 from layerstore.registry.transport.settings import Settings
@@ -45,5 +47,5 @@ class Asking(Http):
 @contextmanager
 def asking(**changes: object) -> Iterator[Asking]:
     """A client whose settings are `SETTINGS` with these changes."""
-    with Asking(SETTINGS.evolve(**changes)) as client:
+    with Asking(evolve(SETTINGS, **changes)) as client:
         yield client

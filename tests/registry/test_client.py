@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from layerstore import reference
 from layerstore.digest import Digest
@@ -385,7 +386,7 @@ def mirrored(
 ) -> Iterator[Callable[[], Repository]]:
     """Opens a repository of Docker Hub, which is `quirks` here and has `elsewhere` for a mirror."""
     monkeypatch.setattr(hosts, "_HUB_HOST", quirks.host)
-    told = settings.evolve(mirrors=(elsewhere.url,), verify=False)
+    told = evolve(settings, mirrors=(elsewhere.url,), verify=False)
     with Http(told) as http:
         yield lambda: Repository(http, told, reference.parse("a/b"))
 
@@ -453,7 +454,7 @@ def test_who_may_push_reads_from_the_registry(
     quirks: Quirks, elsewhere: Quirks, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "_HUB_HOST", quirks.host)
-    told = settings.evolve(mirrors=(elsewhere.url,), verify=False)
+    told = evolve(settings, mirrors=(elsewhere.url,), verify=False)
     with Http(told) as http:
         there = Repository(http, told, reference.parse("a/b"), actions=BOTH)
         assert there.has_blob(BLOB) is None

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from layerstore.config import Config, Proxies
 from layerstore.errors import CertificateError, ConfigError, RegistryError, Unreachable
@@ -195,7 +196,7 @@ def certs(tmp_path: Path) -> Path:
 
 
 def checking(certs: Path) -> Settings:
-    return SETTINGS.evolve(certificate_folders=(certs,), verify=True)
+    return evolve(SETTINGS, certificate_folders=(certs,), verify=True)
 
 
 def reach(settings: Settings, server: Quirks) -> int:
@@ -311,7 +312,7 @@ def test_whom_an_insecure_registry_names_need_not_be_secure_either(authority: Au
 
 def test_an_insecure_registry_is_not_checked(secure_quirks: Quirks) -> None:
     assert reach(SETTINGS, secure_quirks) == 200
-    assert reach(SETTINGS.evolve(verify=False), secure_quirks) == 200
+    assert reach(evolve(SETTINGS, verify=False), secure_quirks) == 200
 
 
 def test_the_folders_are_dockers_and_those_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +446,7 @@ def test_https_goes_through_a_tunnel(authority: Authority, certs: Path) -> None:
     shutil.copy(authority.certificate, certs / "registry.test" / "ca.crt")
     with Quirks(tls=authority.server("registry.test")) as server, tunnels(server.port) as proxy:
         url = f"http://anna:secret@127.0.0.1:{proxy.server_address[1]}"
-        settings = checking(certs).evolve(proxies=Proxies(https=url))
+        settings = evolve(checking(certs), proxies=Proxies(https=url))
         with Asking(settings) as client:
             assert get(client, client.endpoint("registry.test")) == 200
 

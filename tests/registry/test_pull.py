@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from core.adding import Adder
@@ -50,7 +51,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     of = Settings.of.__func__  # type: ignore[attr-defined]
 
     def fast(cls: type[Settings], *args: Any, **named: Any) -> Settings:
-        return of(cls, *args, **named).evolve(connect_timeout=1.0, read_timeout=2.0, pause=0.01)
+        return evolve(of(cls, *args, **named), connect_timeout=1.0, read_timeout=2.0, pause=0.01)
 
     monkeypatch.setattr(Settings, "of", classmethod(fast))
 

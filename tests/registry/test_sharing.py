@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from core.adding import Adder
@@ -45,7 +46,7 @@ def _all_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
     of = Settings.of.__func__  # type: ignore[attr-defined]
     hasty = {"connect_timeout": 1.0, "read_timeout": 5.0, "pause": 0.01}
     monkeypatch.setattr(
-        Settings, "of", classmethod(lambda cls, *given, **more: of(cls, *given, **more).evolve(**hasty))
+        Settings, "of", classmethod(lambda cls, *given, **more: evolve(of(cls, *given, **more), **hasty))
     )
 
 

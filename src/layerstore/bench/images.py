@@ -113,12 +113,17 @@ def members(archive: Path) -> list[tuple[int, int]]:
 # ---- the layers, each a tar
 
 
+def _nameless() -> IO[bytes]:
+    """A file that has no name, in memory while it is small."""
+    return tempfile.SpooledTemporaryFile(max_size=4 << 20)
+
+
 class _Layer:
     """A tar in the making, in a file that has no name."""
 
     def __init__(self) -> None:
-        # It outlives this function: `_archive` closes it, once the layer is in the archive.
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=4 << 20)  # noqa: SIM115
+        self.file = _nameless()
+        """`_archive` closes it, once the layer is in the archive."""
         self._tar = tarfile.TarFile(fileobj=self.file, mode="w", format=tarfile.PAX_FORMAT)
         self._folders: set[str] = set()
 

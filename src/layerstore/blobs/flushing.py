@@ -10,27 +10,34 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from layerstore.patience import GLANCE
 
-if TYPE_CHECKING:
-    from layerstore.blobs.partials import Partial
-
-__all__ = ["forget", "note"]
+__all__ = ["Flushable", "forget", "note"]
 
 _SECONDS_AT_RISK: Final = 0.05
 _BYTES_AT_RISK: Final = 128 << 10
 _PART_AT_RISK: Final = 1000
 """What came is put on the disk when it is so much, and this part of what there is; and no more often than that."""
 
+
+class Flushable(Protocol):
+    """A file that grows. Others may close it at any time: then there is nothing to flush."""
+
+    @property
+    def size(self) -> int: ...
+
+    def flush(self) -> None: ...
+
+
 _changed = threading.Condition()
-_dirty: weakref.WeakKeyDictionary[Partial, int] = weakref.WeakKeyDictionary()
+_dirty: weakref.WeakKeyDictionary[Flushable, int] = weakref.WeakKeyDictionary()
 """The bytes of each that came since it was put on the disk."""
 _thread: threading.Thread | None = None
 
 
-def note(partial: Partial, count: int) -> None:
+def note(partial: Flushable, count: int) -> None:
     """So many bytes were written to it."""
     global _thread
     with _changed:
@@ -43,7 +50,7 @@ def note(partial: Partial, count: int) -> None:
         _changed.notify()
 
 
-def forget(partial: Partial) -> int:
+def forget(partial: Flushable) -> int:
     """It is closed or gone. The bytes of it that may not be on the disk."""
     with _changed:
         return _dirty.pop(partial, 0)
@@ -64,7 +71,7 @@ def _flush() -> None:
         time.sleep(_SECONDS_AT_RISK)
 
 
-def _due() -> list[Partial]:
+def _due() -> list[Flushable]:
     return [one for one, count in _dirty.items() if count >= max(_BYTES_AT_RISK, one.size // _PART_AT_RISK)]
 
 

@@ -84,7 +84,8 @@ class Answering(StorageDriver):
             raise AttributeError(name)
         return getattr(self._driver, name)
 
-    # Of an instance, which alone knows whose class is to be asked; in the interface it is a class's.
+    # In the interface a method of the class, since a driver is probed before there is one. This stands before one that
+    # there is, of whatever class, and so can only be asked as an instance: callers see no difference.
     def probe(self, home: Path, options: Any) -> Backing:  # type: ignore[override]
         with blamed(self._name, "look at its home"):
             return self._driver.probe(home, options)

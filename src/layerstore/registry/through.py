@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from layerstore.blobs import Blobs, Growing
     from layerstore.config import Config
     from layerstore.registry.client.repository import Repository
-    from layerstore.registry.remotes.remote import Remote
+    from layerstore.registry.remotes.remote import Keeper
     from layerstore.registry.transport.settings import Settings
 
 __all__ = ["Through", "giving"]
@@ -56,7 +56,7 @@ class _Image:
 class Through:
     """Gives images to `keeper`. A context manager: its end waits for what is under way, unless there was an error."""
 
-    def __init__(self, keeper: Remote, blobs: Blobs, told: Callable[[str], None] | None) -> None:
+    def __init__(self, keeper: Keeper, blobs: Blobs, told: Callable[[str], None] | None) -> None:
         self._keeper = keeper
         self._blobs = blobs
         self._told = told

@@ -156,6 +156,7 @@ class _Server(wsgi.Server):
                         except OSError:
                             pass
 
+    # The signature is cheroot's, which calls it so.
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002
         """What cheroot finds worth telling: only its own defects, for clients break off all the time."""
         if traceback and not isinstance(sys.exc_info()[1], OSError):
@@ -176,7 +177,8 @@ class _Request(HTTPRequest):
             self.server.has_header(self.conn)
 
     def read_request_headers(self) -> bool:
-        if not super().read_request_headers():  # type: ignore[no-untyped-call]
+        read: Callable[[], object] = super().read_request_headers
+        if not read():
             return False
         length = self.inheaders.get(b"Content-Length")
         # Python reads numbers that HTTP does not have; and a body of two lengths is how requests are smuggled.
@@ -240,7 +242,8 @@ class _Connection(HTTPConnection):
 
     def communicate(self) -> bool:
         try:
-            return bool(super().communicate())  # type: ignore[no-untyped-call]
+            communicate: Callable[[], object] = super().communicate
+            return bool(communicate())
         except (ssl.SSLError, OSError):
             return False  # it broke while an error was told
 

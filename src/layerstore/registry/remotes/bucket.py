@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from layerstore.digest import Digest, hex_of, of_bytes, parse
 from layerstore.errors import ConfigError, InvalidDigest
 from layerstore.manifests import DOCUMENT_LIMIT
-from layerstore.registry.remotes.remote import ASK, SILENCE, Address, Name, Remote, RemoteFailed
+from layerstore.registry.remotes.remote import ASK, SILENCE, Address, Keeper, Name, RemoteFailed
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -48,10 +48,8 @@ _TRIES: Final = 20
 _OPTIONS: Final = ("endpoint", "region", "anonymous")
 
 
-class Bucket(Remote):
+class Bucket(Keeper):
     """See the module. `address.options`: `endpoint` and `region` of an S3, `anonymous=true` to sign nothing."""
-
-    keeps_names = True
 
     def __init__(self, address: Address) -> None:
         super().__init__(address.url)
@@ -64,10 +62,6 @@ class Bucket(Remote):
         # A question has to be answered at once; a blob may take as long as it likes, if something comes.
         self._asked = _opened(address, timedelta(seconds=ASK))
         self._moved = _opened(address, timedelta(hours=12))
-
-    @property
-    def is_writable(self) -> bool:
-        return True
 
     # --- blobs ---
 
@@ -132,7 +126,11 @@ class Bucket(Remote):
             except FileNotFoundError:
                 return None
 
+    def resolve(self, name: str) -> Name | None:
+        return dict(self.names()).get(name)
+
     def names(self) -> Iterator[tuple[str, Name]]:
+        """The names that it keeps, in full, with what they mean."""
         index, _ = self._index()
         for entry in index["manifests"]:
             found = _named(entry)

@@ -11,12 +11,14 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
+from attrs import evolve
+
 from layerstore.digest import Digest
 from layerstore.errors import ConfigError, LayerstoreError, NotFound
 from layerstore.manifests import Manifest
 from layerstore.reference import Reference
 from layerstore.registry.client.repository import Repository
-from layerstore.registry.remotes.remote import ASK, SILENCE, SLOWEST, Address, Name, Remote, RemoteFailed
+from layerstore.registry.remotes.remote import ASK, SILENCE, SLOWEST, Address, Keeper, Name, RemoteFailed
 from layerstore.registry.transport.http import Http
 
 if TYPE_CHECKING:
@@ -33,10 +35,8 @@ _PATH: Final = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?
 _NO_TAG: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-class Mirror(Remote):
+class Mirror(Keeper):
     """See the module."""
-
-    keeps_names = True
 
     def __init__(self, address: Address, settings: Settings) -> None:
         super().__init__(address.url)
@@ -46,18 +46,14 @@ class Mirror(Remote):
                 remedy="A registry is named as registry://registry.example/team/layers.",
             )
         where = Reference(address.place, address.path, None, None)
-        quick = settings.evolve(mirrors=(), attempts=1, connect_timeout=ASK, unrelated_timeout=ASK)
-        asked = quick.evolve(read_timeout=ASK)
-        read = quick.evolve(read_timeout=SILENCE, slowest=SLOWEST)
-        written = settings.evolve(mirrors=(), attempts=2, connect_timeout=ASK)
+        quick = evolve(settings, mirrors=(), attempts=1, connect_timeout=ASK, unrelated_timeout=ASK)
+        asked = evolve(quick, read_timeout=ASK)
+        read = evolve(quick, read_timeout=SILENCE, slowest=SLOWEST)
+        written = evolve(settings, mirrors=(), attempts=2, connect_timeout=ASK)
         self._open = [Http(asked), Http(read), Http(written)]
         self._asked = Repository(self._open[0], asked, where)
         self._read = Repository(self._open[1], read, where)
         self._written = Repository(self._open[2], written, where, actions=("pull", "push"))
-
-    @property
-    def is_writable(self) -> bool:
-        return True
 
     def has(self, digests: Collection[Digest]) -> dict[Digest, int]:
         from concurrent.futures import ThreadPoolExecutor

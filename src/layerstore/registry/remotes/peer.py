@@ -14,6 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+from attrs import evolve
+
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.registry.remotes.remote import ASK, SILENCE, SLOWEST, Address, Remote, RemoteFailed
@@ -47,7 +49,7 @@ class Peer(Remote):
         super().__init__(address.url)
         verify = not is_insecure(settings, address.place)
         self._endpoint = Endpoint(address.place, address.url, verify=verify, plain=address.scheme == "http")
-        self._settings = settings.evolve(attempts=1, connect_timeout=ASK, unrelated_timeout=ASK)
+        self._settings = evolve(settings, attempts=1, connect_timeout=ASK, unrelated_timeout=ASK)
         self._open: dict[float, Http] = {}
         self.id = ""
 
@@ -107,7 +109,7 @@ class Peer(Remote):
         http = self._open.get(patience)
         if http is None:
             slowest = SLOWEST if patience == SILENCE else self._settings.slowest
-            http = self._open.setdefault(patience, Http(self._settings.evolve(read_timeout=patience, slowest=slowest)))
+            http = self._open.setdefault(patience, Http(evolve(self._settings, read_timeout=patience, slowest=slowest)))
         try:
             return http.request(self._endpoint, method, target, repeat=False, **more)
         except LayerstoreError as error:

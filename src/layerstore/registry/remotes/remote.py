@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from attrs import frozen
@@ -20,7 +20,7 @@ from layerstore.errors import ConfigError, LayerstoreError
 if TYPE_CHECKING:
     from layerstore.registry.transport.http import Body
 
-__all__ = ["ASK", "SILENCE", "SLOWEST", "Address", "Name", "Reading", "Remote", "RemoteFailed"]
+__all__ = ["ASK", "SILENCE", "SLOWEST", "Address", "Keeper", "Name", "Reading", "Remote", "RemoteFailed"]
 
 ASK: Final = 1.0
 """Seconds that a remote has to answer a question, and to accept a connection."""
@@ -134,16 +134,8 @@ def _bad(text: str) -> ConfigError:
 class Remote(ABC):
     """A place that may have blobs. Any thread may ask it; each method raises `RemoteFailed`."""
 
-    keeps_names: ClassVar[bool] = False
-    """Does it know manifests by names that its owner, not a stranger, has given?"""
-
     def __init__(self, name: str) -> None:
         self.name = name
-
-    @property
-    def is_writable(self) -> bool:
-        """Can blobs be written to it?"""
-        return False
 
     @abstractmethod
     def has(self, digests: Collection[Digest]) -> dict[Digest, int]:
@@ -153,29 +145,29 @@ class Remote(ABC):
     def read(self, digest: Digest, start: int, end: int) -> Reading:
         """The bytes of a blob from `start` up to, and without, `end`."""
 
-    def write(self, digest: Digest, body: Body) -> None:
-        """Keep a blob. What does not have this digest and size is not kept, and an error."""
-        raise NotImplementedError
-
-    def put_manifest(self, manifest: bytes, media_type: str) -> None:
-        """Keep a manifest that has no name of its own; the blobs that it names are there."""
-        raise NotImplementedError
-
     def manifest(self, digest: Digest) -> bytes | None:
         """The bytes of a manifest, which may be wrong; None if it is not there."""
         return None
 
-    def names(self) -> Iterator[tuple[str, Name]]:
-        """The names that it keeps, in full, with what they mean."""
-        return iter(())
-
-    def resolve(self, name: str) -> Name | None:
-        """What a full name means there."""
-        return dict(self.names()).get(name)
-
-    def publish(self, name: str, manifest: bytes, media_type: str) -> None:
-        """Give a full name to a manifest, the blobs of which are there."""
-        raise NotImplementedError
-
     def close(self) -> None:
         """Close its connections."""
+
+
+class Keeper(Remote):
+    """One that can be written to, and knows manifests by names that its owner, not a stranger, has given."""
+
+    @abstractmethod
+    def write(self, digest: Digest, body: Body) -> None:
+        """Keep a blob. What does not have this digest and size is not kept, and an error."""
+
+    @abstractmethod
+    def put_manifest(self, manifest: bytes, media_type: str) -> None:
+        """Keep a manifest that has no name of its own; the blobs that it names are there."""
+
+    @abstractmethod
+    def resolve(self, name: str) -> Name | None:
+        """What a full name means there."""
+
+    @abstractmethod
+    def publish(self, name: str, manifest: bytes, media_type: str) -> None:
+        """Give a full name to a manifest, the blobs of which are there."""

@@ -13,7 +13,7 @@ from layerstore.errors import ConfigError
 from layerstore.registry.remotes.health import HEALTH
 from layerstore.registry.remotes.hunt import Hunt, Sought
 from layerstore.registry.remotes.peer import Peer
-from layerstore.registry.remotes.remote import BUCKETS, STORES, Address, Name, Remote, RemoteFailed
+from layerstore.registry.remotes.remote import BUCKETS, STORES, Address, Keeper, Name, Remote, RemoteFailed
 from layerstore.registry.remotes.turns import first_of
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class Remotes:
         return Hunt(self, wanted)
 
     @property
-    def keeper(self) -> Remote | None:
+    def keeper(self) -> Keeper | None:
         """The first that can be written to."""
-        return next((remote for remote in self.all if remote.is_writable), None)
+        return next((remote for remote in self.all if isinstance(remote, Keeper)), None)
 
     def meaning(self, name: str) -> tuple[Remote, Name, bytes] | None:
         """What a full name means in the first remote that keeps names and has it: where, what, and the manifest.
@@ -56,7 +56,7 @@ class Remotes:
         A name is believed, as no digest proves it: only of what its owner has given (buckets, registries).
         """
         for remote in self.all:
-            if remote.keeps_names and not HEALTH.is_paused(remote.name):
+            if isinstance(remote, Keeper) and not HEALTH.is_paused(remote.name):
                 try:
                     found = remote.resolve(name)
                     data = None if found is None else remote.manifest(found.digest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from layerstore.config import Config, Proxies
 
@@ -64,7 +64,3 @@ class Settings:
             certificate_folders=_certificate_folders(),
             verify=verify,
         )
-
-    def evolve(self, **changes: object) -> Settings:
-        """These settings with some of them changed."""
-        return evolve(self, **changes)  # type: ignore[arg-type]
