@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layerstore.config import Config
     from layerstore.containers import Container, ContainerState, Mounted
     from layerstore.copying import Copied
+    from layerstore.database import Database, Tables, Transaction
     from layerstore.errors import (
         Ambiguous,
         CannotCopy,
@@ -73,6 +74,7 @@ __all__ = [
     "ContainerUsage",
     "Copied",
     "Damaged",
+    "Database",
     "Denied",
     "DepthExceeded",
     "DigestMismatch",
@@ -107,6 +109,8 @@ __all__ = [
     "Removal",
     "Store",
     "StoreClosed",
+    "Tables",
+    "Transaction",
     "Unauthorized",
     "Unreachable",
     "UnsupportedMediaType",
@@ -122,6 +126,7 @@ _HOMES = {
     "config": ("Config",),
     "containers": ("Container", "ContainerState", "Mounted"),
     "copying": ("Copied",),
+    "database": ("Database", "Tables", "Transaction"),
     "images": ("History", "Image", "Loaded", "Removal"),
     "info": ("Info",),
     "layers": ("LayerSource",),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from attrs import evolve, field, fields, frozen
 
@@ -59,6 +59,15 @@ class Pulled(Loaded):
         """A loaded image, and what the registry says of it."""
         facts = {one.alias or one.name: getattr(loaded, one.name) for one in fields(Loaded)}
         return cls(**facts, digest=digest, is_newer=is_newer)
+
+
+class PullOptions(TypedDict, total=False):
+    """What `Store.pull` can be told; see there."""
+
+    platform: str | None
+    progress: Progress | None
+    begun: Callable[[Reference], object] | None
+    told: Callable[[str], None] | None
 
 
 @frozen
@@ -302,14 +311,11 @@ def pull(
     blobs: Blobs,
     *,
     names: Sequence[str] | None = None,
-    platform: str | None = None,
-    progress: Progress | None = None,
-    begun: Callable[[Reference], object] | None = None,
-    told: Callable[[str], None] | None = None,
+    **options: Unpack[PullOptions],
 ) -> Pulled:
     """See `Store.pull`. `names`: see `Puller.pull`."""
     wanted = reference.parse(name)
-    with pulling(config, images, blobs, platform=platform, progress=progress, begun=begun, told=told) as puller:
+    with pulling(config, images, blobs, **options) as puller:
         return puller.pull(wanted, names)
 
 
@@ -318,17 +324,13 @@ def pull_all(
     config: Config,
     images: Images,
     blobs: Blobs,
-    *,
-    platform: str | None = None,
-    progress: Progress | None = None,
-    begun: Callable[[Reference], object] | None = None,
-    told: Callable[[str], None] | None = None,
+    **options: Unpack[PullOptions],
 ) -> Iterator[Pulled]:
     """See `Store.pull_all`."""
     wanted = reference.parse(name)
     if wanted.tag is not None or wanted.digest is not None:
         raise ConfigError(f"{name} is one image, not all of a repository", remedy="Leave tag and digest out.")
-    with pulling(config, images, blobs, platform=platform, progress=progress, begun=begun, told=told) as puller:
+    with pulling(config, images, blobs, **options) as puller:
         yield from puller.pull_all(wanted)
 
 

@@ -1,0 +1,82 @@
+"""How a store is opened, and how it is converted to another driver: `layerstore.open` and `layerstore.migrate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from layerstore import config as configuration
+from layerstore import facts
+from layerstore.config import Config
+from layerstore.errors import NotFound
+from layerstore.store.store import Store
+
+if TYPE_CHECKING:
+    from layerstore.layers import Progress
+    from layerstore.migration import Migrated
+
+
+def open_store(
+    data_root: str | Path | None = None,
+    *,
+    config: Config | str | Path | None = None,
+    storage_driver: str | None = None,
+    storage_opts: Sequence[str] = (),
+) -> Store:
+    """Open the store in `data_root`, and make it if there is none.
+
+    What is not given comes from `config`, a daemon.json or one that was read already; by default
+    /etc/layerstore/daemon.json, where there is one. Raises `ConfigError`, `DriverMismatch`, `DriverNotSupported`.
+    """
+    if not isinstance(config, Config):
+        config = configuration.load(None if config is None else Path(config))
+    return Store(
+        configuration.with_overrides(
+            config,
+            data_root=configuration.root_of(data_root),
+            storage_driver=storage_driver,
+            storage_opts=storage_opts,
+        )
+    )
+
+
+def migrate_store(
+    to: str,
+    data_root: str | Path | None = None,
+    *,
+    config: Config | str | Path | None = None,
+    storage_opts: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Migrated:
+    """Convert the store in `data_root` to the driver `to`, in place: images, containers and what was written in them.
+
+    Nobody else may have it open, and nothing of it may be mounted: `InUse`. What is not given comes from `config`, as
+    with `open`; its storage-driver does not matter, and its storage-opts count for the driver that they are of.
+
+    It can be killed, and goes on when it is called again; until its end the store is the old one, whole. Called with
+    the driver that the store has, it gives up a migration that was not finished. Raises `DriverNotFound`,
+    `DriverNotSupported`, `Damaged` (a layer that is not what it was), `DepthExceeded`, `ConfigError`.
+    """
+    from layerstore.migration import migrate
+
+    if not isinstance(config, Config):
+        config = configuration.load(None if config is None else Path(config))
+    config = configuration.with_overrides(config, data_root=configuration.root_of(data_root), storage_opts=storage_opts)
+    mine = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) == to)
+    others = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) != to)
+    if not (config.data_root / "layerstore.db").exists():
+        raise NotFound(f"there is no store in {config.data_root}", remedy="Name its data-root.")
+    old = evolve(config, storage_driver=None, storage_opts=others)
+    new = evolve(config, storage_driver=to, storage_opts=mine)
+    with Store(old) as store:
+        done = migrate(store._parts, new, to, progress)
+    if done.given_up is not None:
+        return done
+    with Store(new) as store:  # which removes the former home, as any open would now
+        if facts.former_of(facts.read(store._parts.database)) is not None:
+            notice = f"the home of {done.origin} could not be removed yet: the next command tries again"
+            done = evolve(done, notices=(*done.notices, notice))
+    return done

@@ -1,0 +1,228 @@
+"""The door itself: what there is in a store, its containers, and what is done to the whole of it.
+
+How a store is opened, founded and put in order is in `opening`. What few commands need is imported when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from layerstore import facts, opening
+from layerstore.blobs import Blobs
+from layerstore.config import Config
+from layerstore.containers import Container, Mounted
+from layerstore.errors import KernelError
+from layerstore.images import Image, Removal
+from layerstore.store.traffic import Traffic
+
+if TYPE_CHECKING:
+    from layerstore.check import Problem, Told
+    from layerstore.database import Database
+    from layerstore.database.schema import Tables
+    from layerstore.info import Info
+    from layerstore.layers import Progress
+    from layerstore.pruning import Pruned
+    from layerstore.registry.mending import Mended
+    from layerstore.repositories import Repositories
+    from layerstore.usage import DiskUsage
+
+
+class Store(Traffic):
+    """An open store. A context manager; any number of threads may use it, and any number of processes open it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(opening.open_parts(config))
+        self._containers = self._parts.containers
+
+    @property
+    def config(self) -> Config:
+        """The configuration that it was opened with."""
+        return self._parts.config
+
+    @property
+    def data_root(self) -> Path:
+        """The folder that holds it."""
+        return self.config.data_root
+
+    @property
+    def id(self) -> str:
+        """Its own name: 32 hex digits, the same for as long as it exists."""
+        return self._parts.known["id"]
+
+    @property
+    def driver_name(self) -> str:
+        """The driver that keeps its layers."""
+        return self._parts.known["driver"]
+
+    @property
+    def blobs(self) -> Blobs:
+        """Blobs by their digest, as a registry has them: which holds which layer, what can be given out as it came."""
+        return self._parts.blobs
+
+    @property
+    def repositories(self) -> Repositories:
+        """What a registry would have, under the names of images: manifests, tags and blobs, as they were pushed."""
+        from layerstore.repositories import Repositories
+
+        return Repositories(self._parts.database, self._images, self._layers, self.blobs)
+
+    def tables(self, tables: Tables) -> Database:
+        """The database, with the tables of a program that stands on this library in it: see `Tables`.
+
+        What it remembers lies in transactions (`read`, `write`) with the rows that it speaks of. Raises
+        `LayerstoreError` if a later version of that program has made the tables.
+        """
+        self._parts.database.provide(tables)
+        return self._parts.database
+
+    # --- images and containers ---
+
+    def image(self, ref: str) -> Image:
+        """The image of a name, an ID or the beginning of one. Raises `NotFound`, `Ambiguous`."""
+        return self._images.get(ref)
+
+    def images(self) -> list[Image]:
+        """All images, the newest first."""
+        return self._images.all()
+
+    def tag(self, ref: str, name: str) -> None:
+        """Give an image one more name; an image that has it loses it."""
+        self._images.tag(ref, name)
+
+    def remove_image(self, ref: str, *, force: bool = False) -> list[Removal]:
+        """Remove an image, or one of its several names. Raises `InUse`, which says by whom and how to free it."""
+        return self._images.remove(ref, force=force)
+
+    def container(self, ref: str) -> Container:
+        """The container of a name, an ID or the beginning of one. Raises `NotFound`, `Ambiguous`."""
+        return self._containers.get(ref)
+
+    def containers(self) -> list[Container]:
+        """All containers, the newest first."""
+        return self._containers.all()
+
+    def create_container(
+        self, image: Image | str | None = None, *, name: str | None = None, size: int | str | None = None
+    ) -> Container:
+        """Make a container on an image, or on nothing. `size` limits what can be written in it."""
+        return self._containers.create(image, name=name, size=size)
+
+    def mounted(self) -> list[tuple[Container, Path]]:
+        """The containers that are mounted, and where."""
+        return self._containers.mounted()
+
+    # --- the whole ---
+
+    def check(self, *, content: bool = False, progress: Told | None = None) -> list[Problem]:
+        """What is missing, damaged or too much. `content`: read every byte of every layer too."""
+        return list(self.check_iter(content=content, progress=progress))
+
+    def check_iter(self, *, content: bool = False, progress: Told | None = None) -> Iterator[Problem]:
+        """`check`, one by one as they are found."""
+        from layerstore.check import problems
+
+        parts = self._parts
+        return problems(
+            parts.database,
+            parts.session.staging,
+            parts.layers,
+            parts.storage.files,
+            parts.blobs,
+            lambda: [(row.name, row.layer) for row in self._containers.every()],
+            content=content,
+            progress=progress,
+        )
+
+    def mend(
+        self, layers: Iterable[str], *, remotes: Sequence[str] = (), progress: Progress | None = None
+    ) -> Iterator[Mended]:
+        """Fetch damaged layers (DiffIDs, as `check` tells them) anew, and put them in their places; one by one.
+
+        From blobs that are kept, from `remotes` and daemon.json's, and from registries. Each tells its own error.
+        """
+        from layerstore.registry.mending import mend
+
+        return mend(layers, self._images, self._layers, self.blobs, self.config, remotes, progress=progress)
+
+    def prune(
+        self,
+        *,
+        all_images: bool = False,
+        containers: bool = False,
+        images: bool = True,
+        fits: Callable[[Image | Container], bool] | None = None,
+    ) -> Pruned:
+        """Remove images without a name, and layers that nothing needs.
+
+        `containers`: every container that is not mounted, too. `all_images`: every image that no container needs.
+        `images`: False spares all images. `fits`: only those images and containers of which this is true.
+        """
+        from layerstore import pruning
+
+        return pruning.prune(
+            self._parts.session,
+            self._layers,
+            self.blobs,
+            self._images,
+            self._containers,
+            self.repositories,
+            all_images=all_images,
+            prune_containers=containers,
+            prune_images=images,
+            fits=fits,
+        )
+
+    def disk_usage(self, *, on_disk: bool = False) -> DiskUsage:
+        """What takes the room: images with what they share, containers, layers, kept and partial blobs.
+
+        `on_disk`: what the files of each layer occupy, too; with most drivers each of them is looked at for that.
+        """
+        from layerstore import usage
+
+        return usage.disk_usage(
+            self._parts.database, self._layers, self.blobs, self._images, self._containers, on_disk=on_disk
+        )
+
+    def info(self) -> Info:
+        """What there is, how it is kept, and on what kind of host."""
+        from layerstore.info import gather
+
+        return gather(self._parts)
+
+    def wait(self) -> None:
+        """Wait until the files of what was removed are deleted, which happens in the background."""
+        self._parts.session.wait()
+
+    def close(self) -> None:
+        """Let go of the mounts of this process, wait for what is being deleted, and close the database."""
+        parts = self._parts
+        if parts.session.closed:
+            return
+        with ExitStack() as last:
+            last.callback(parts.use.release)
+            if parts.reserve is not None:
+                last.callback(parts.reserve.make)
+            last.callback(parts.database.close)
+            last.callback(parts.session.close)
+            last.callback(parts.storage.close)
+            for mounted in list(self._containers.held):
+                last.callback(self._let_go, mounted)
+
+    def _let_go(self, mounted: Mounted) -> None:
+        try:
+            mounted.unmount()
+        except KernelError:
+            facts.ask_for_recovery(self._parts.database)  # somebody is in it: the next `open` looks again
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

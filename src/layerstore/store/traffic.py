@@ -1,0 +1,225 @@
+"""Images in and out of a store: archives, registries, the tar of a root filesystem, layers that one has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Unpack
+
+from layerstore.digest import ChainID, DiffID
+from layerstore.images import Image, Loaded
+from layerstore.layers import LayerSource
+
+if TYPE_CHECKING:
+    from layerstore.layers import Progress
+    from layerstore.opening import Parts
+    from layerstore.reference import Reference
+    from layerstore.registry.pull import Pulled, PullOptions
+    from layerstore.registry.push import Pushed, PushOptions
+    from layerstore.transfer.incoming import Blob
+
+
+class Traffic:
+    """What a `Store` does with images that come and go."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._images = parts.images
+        self._blobs = parts.blobs
+        self._layers = parts.layers
+
+    def load(
+        self,
+        source: str | Path | BinaryIO,
+        *,
+        only: Sequence[str] = (),
+        names: Sequence[str] = (),
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Loaded]:
+        """Load the images of an archive: docker-archive or OCI layout; a tar, a folder, a stream, or "-".
+
+        "-" is standard input. Each image that is returned says which names the archive gave it (`names`), and which of
+        them were taken from another image (`taken`); an archive that names none leaves the tags as they are.
+
+        `only`: load these images of the archive, given by a name, an ID, or the beginning of one; one that is given by
+        a name comes under that name alone. `names`: call the image so, and not as the archive does; there must be one
+        image then, or `only` must choose one. `platform` (`linux/arm64`) chooses where an image is there for several.
+
+        `docker://NAME` is an image of a registry: it is pulled (`pull`), under its name or under `names`.
+
+        Layers that a file or folder lacks come from daemon.json's remotes, if it names any.
+
+        Raises `InvalidArchive`, `NotFound` and `Ambiguous`, and leaves the store as it was.
+        """
+        if isinstance(source, str) and source.startswith("docker://"):
+            from layerstore.registry.pull import load
+
+            parts = (self._parts.config, self._images, self._blobs)
+            return [load(source, *parts, only=only, names=names, platform=platform, progress=progress)]
+        from layerstore import transfer
+
+        return transfer.load(
+            source,
+            images=self._images,
+            layers=self._layers,
+            only=only,
+            names=names,
+            platform=platform,
+            progress=progress,
+            elsewhere=self._elsewhere if self._parts.config.remotes else None,
+        )
+
+    def _elsewhere(self, layer: Blob) -> LayerSource:
+        from layerstore.registry.ways import source_of
+
+        return source_of(layer, self._parts.config, self._blobs)
+
+    def save(
+        self,
+        images: Image | str | Sequence[Image | str],
+        target: str | Path | BinaryIO,
+        *,
+        format: str = "docker-archive",
+        folder: bool | None = None,
+        compression: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Save images to an archive, each layer bit for bit as it came in.
+
+        An image that is given by a name is saved under that name, else under all it has. `docker://NAME` is a target,
+        too: the image is pushed, under that name.
+        """
+        if isinstance(target, str) and target.startswith("docker://"):
+            from layerstore.registry import push
+
+            parts = (self._images, self._layers, self._blobs)
+            push.save(images, target, self._parts.config, *parts, compression=compression, progress=progress)
+            return
+        from layerstore import transfer
+
+        chosen, names = self._images.given([images] if isinstance(images, Image | str) else images)
+        with self._images.lease(chosen):
+            transfer.save(
+                chosen,
+                names,
+                target,
+                layers=self._layers,
+                format=format,
+                folder=folder,
+                compression=compression,
+                progress=progress,
+            )
+
+    def push(
+        self,
+        name: str,
+        *,
+        compression: str | None = None,
+        progress: Progress | None = None,
+        done: Callable[[str, str], object] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Pushed:
+        """Give an image to the registry that its name says, under that tag (`latest` where it says none).
+
+        What the registry has is not sent. What was pulled goes back to the byte, with the manifest that it had, as far
+        as its blobs can be had: see the guide. Else, or where `compression` ("gzip", "zstd" or "none") asks for another
+        one, layers are compressed anew, the same each time. Broken off at any moment, the next push sends what is left.
+
+        `done` is told what became of each layer, in docker's words; `told` is given lines for a person: waits, and
+        warnings of the registry. Both come from any thread. Raises `NotFound`, `RegistryError`.
+        """
+        options: PushOptions = {"compression": compression, "progress": progress, "done": done, "told": told}
+        [pushed] = self.push_all(name, only_one=True, **options)
+        return pushed
+
+    def push_all(self, name: str, *, only_one: bool = False, **options: Unpack[PushOptions]) -> Iterator[Pushed]:
+        """`push` for every tag that this store has of a name, one after the other, as the result is iterated."""
+        from layerstore.registry.push import push
+
+        parts = (self._parts.config, self._images, self._layers, self._blobs)
+        return push(name, *parts, only_one=only_one, **options)
+
+    def pull(
+        self,
+        name: str,
+        *,
+        platform: str | None = None,
+        progress: Progress | None = None,
+        begun: Callable[[Reference], object] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Pulled:
+        """Get an image from a registry: `debian:12`, `host:5000/team/app`, `debian@sha256:…`.
+
+        What the name means in the registry, it means here from then on. What the store has is not fetched again; what
+        came of a pull that broke off is there for the next one. It is durable when this returns. Needs the extra
+        `registry`.
+
+        `platform` (`linux/arm64`) chooses where an image is there for several; the default is this machine's.
+        `progress` is told the bytes of blobs, `told` lines for a person: waits, and warnings of the registry. `begun`
+        is called when the registry has said that there is such an image.
+
+        Raises `NotFound`, `RegistryError` with all that derive from it, `InvalidArchive`, `DigestMismatch`, and leaves
+        the store as it was.
+        """
+        from layerstore.registry.pull import pull
+
+        options: PullOptions = {"platform": platform, "progress": progress, "begun": begun, "told": told}
+        return pull(name, self._parts.config, self._images, self._blobs, **options)
+
+    def pull_all(self, name: str, **options: Unpack[PullOptions]) -> Iterator[Pulled]:
+        """Pull all tags of a repository, one after the other: see `pull`."""
+        from layerstore.registry.pull import pull_all
+
+        return pull_all(name, self._parts.config, self._images, self._blobs, **options)
+
+    def import_tar(
+        self,
+        source: str | Path | BinaryIO,
+        reference: str | None = None,
+        *,
+        message: str = "",
+        instructions: Sequence[str] = (),
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Make an image of one layer from the tar of a root filesystem; "-" is standard input.
+
+        `instructions` are those of a Dockerfile (`CMD`, `ENV`, ...), for its configuration.
+        """
+        from layerstore.transfer.importing import import_tar
+
+        return import_tar(
+            source,
+            reference,
+            images=self._images,
+            layers=self._layers,
+            message=message,
+            instructions=instructions,
+            platform=platform,
+            progress=progress,
+        )
+
+    def add(
+        self,
+        config: bytes,
+        sources: Sequence[LayerSource],
+        names: Sequence[str] = (),
+        *,
+        progress: Progress | None = None,
+    ) -> Loaded:
+        """Add an image of layers that one has, however they came: all of it, or nothing.
+
+        `config` is the image's (OCI image spec, config.md), to the byte; there is one source for each of its DiffIDs,
+        in order, and those of layers that the store has already are not opened. Raises `InvalidArchive`,
+        `DigestMismatch`, `DepthExceeded`.
+        """
+        return self._images.add(config, sources, names, progress=progress)
+
+    def write_layer(self, layer: ChainID | DiffID | str, write: Callable[[memoryview], object]) -> None:
+        """Write the tar of a layer, given by its ChainID or DiffID, byte for byte as it came in.
+
+        What `write` is given is valid until it returns. The DiffID is verified: `Damaged` at the end means that what
+        was written is worthless. Raises `NotFound`.
+        """
+        self._layers.give_out(self._layers.named(layer), write)

@@ -1,0 +1,1 @@
+"""Volumes: folders of their own that containers mount and no layer holds."""
