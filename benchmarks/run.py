@@ -1,0 +1,314 @@
+"""A program run in a new container: by podman, by docker, and by crun and runc on a bundle that lies there.
+
+    python -m benchmarks.run --images FOLDER [--name python] [--rounds 20] [--only SUBJECT,...]
+
+The image is the lowest layer of NAME, a Debian root. What is timed, by each subject's own command or call: `run --rm`
+of /bin/true until all of it is gone again; `run -d` until its command returns; `exec` of /bin/true in one that runs.
+Nobody has a network namespace of its own: it is the dearest part of a start, and as dear for everybody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmarks.bench import Measured, dockerd, filesystem, machine, run, table, warm, write_results
+from benchmarks.rooms import Room, cgroups_given_back
+
+TRUE = "/bin/true"
+RUN, DETACHED, EXEC = "run --rm true", "run -d", "exec true"
+LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+"""podman asks for more than some machines may give."""
+
+
+class Subject(ABC):
+    """One way to run a program in a container of its own, with all it needs in `home`."""
+
+    title: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, home: Path, root: Path, room: Room) -> None:
+        self.home = home
+        self.root = root
+        self.room = room
+
+    @contextmanager
+    def ready(self, tar: Path) -> Iterator[None]:
+        """While inside: the image is there, and one container runs for `exec`. Untimed."""
+        yield
+
+    @abstractmethod
+    def run(self) -> float:
+        """Seconds of one `run --rm true`."""
+
+    def start(self) -> float | None:
+        """Seconds of one `run -d`; what it started is removed untimed. None: there is no such thing."""
+        return None
+
+    def exec(self) -> float | None:
+        """Seconds of one `exec true`."""
+        return None
+
+
+class Plain(Subject):
+    title = "fork + exec alone"
+
+    def run(self) -> float:
+        return self.room.timed(TRUE)
+
+
+class Unshare(Subject):
+    title = "unshare(1): pid, mount, ipc, uts, chroot"
+    needs = ("unshare",)
+
+    def run(self) -> float:
+        spaces = ("--pid", "--fork", "--mount", "--ipc", "--uts", "--kill-child")
+        return self.room.timed("unshare", *spaces, f"--root={self.root}", "--mount-proc", TRUE)
+
+
+class Bundle(Subject):
+    """An OCI runtime as it is: root and config.json are prepared, and nobody removes anything but it."""
+
+    program: ClassVar[str]
+    lean: ClassVar[bool] = False
+
+    @contextmanager
+    def ready(self, tar: Path) -> Iterator[None]:
+        self.write(self.home / "bundle", ["/bin/true"])
+        self.write(self.home / "sleeping", ["/bin/sleep", "100000"])
+        sleeping = f"bench-{self.program}-{self.lean}"
+        self.room.timed(*self.command("create", "--bundle", self.home / "sleeping", sleeping))
+        self.room.timed(*self.command("start", sleeping))
+        self.sleeping = sleeping
+        try:
+            yield
+        finally:
+            self.room.timed(*self.command("delete", "--force", sleeping))
+
+    def command(self, *words: str | Path) -> list[str]:
+        return [self.program, "--root", f"{self.home}/state", *map(str, words)]
+
+    def write(self, bundle: Path, args: list[str]) -> None:
+        bundle.mkdir()
+        run(self.program, "spec", cwd=bundle)
+        file = bundle / "config.json"
+        config = json.loads(file.read_text())
+        config["process"] |= {"terminal": False, "args": args, "rlimits": []}
+        config["root"] = {"path": str(self.root), "readonly": False}
+        linux = config["linux"]
+        linux["namespaces"] = [one for one in linux["namespaces"] if one["type"] not in {"network", "cgroup"}]
+        if self.lean:
+            linux["namespaces"] = [one for one in linux["namespaces"] if one["type"] in {"pid", "mount", "ipc", "uts"}]
+            linux.pop("resources", None)
+            kept = {"/proc", "/dev", "/sys"}
+            config["mounts"] = [one for one in config["mounts"] if one["destination"] in kept]
+        file.write_text(json.dumps(config))
+
+    def run(self) -> float:
+        return self.room.timed(*self.command("run", "--bundle", self.home / "bundle", f"{self.sleeping}-once"))
+
+    def exec(self) -> float:
+        return self.room.timed(*self.command("exec", self.sleeping, TRUE))
+
+
+class Crun(Bundle):
+    title = "crun, bundle"
+    needs = ("crun",)
+    program = "crun"
+
+
+class CrunLean(Crun):
+    title = "crun, lean bundle"
+    lean = True
+
+
+class Runc(Bundle):
+    title = "runc, bundle"
+    needs = ("runc",)
+    program = "runc"
+
+
+class Client(Subject):
+    """A command in docker's words."""
+
+    container: ClassVar[tuple[str, ...]] = ("--network", "host")
+    image: ClassVar[str] = "localhost/debian:1"
+
+    @abstractmethod
+    def command(self, *words: str | Path) -> list[str]:
+        """The command line."""
+
+    @abstractmethod
+    def take(self, tar: Path) -> None:
+        """Make the image of a tar."""
+
+    @contextmanager
+    def ready(self, tar: Path) -> Iterator[None]:
+        self.take(tar)
+        self.timed("run", "-d", "--name", "sleeping", *self.container, self.image, "sleep", "100000")
+        try:
+            yield
+        finally:
+            self.timed("rm", "-f", "sleeping")
+
+    def timed(self, *words: str | Path) -> float:
+        return self.room.timed(*self.command(*words))
+
+    def run(self) -> float:
+        return self.timed("run", "--rm", *self.container, self.image, TRUE)
+
+    def start(self) -> float:
+        taken = self.timed("run", "-d", "--name", "other", *self.container, self.image, "sleep", "100000")
+        self.timed("rm", "-f", "other")
+        return taken
+
+    def exec(self) -> float:
+        return self.timed("exec", "sleeping", TRUE)
+
+
+class Podman(Client):
+    title = "podman, crun, overlay"
+    needs = ("podman", "crun", "conmon")
+    container = ("--network", "host", *LIMITS)
+    runtime: ClassVar[str] = "crun"
+
+    def command(self, *words: str | Path) -> list[str]:
+        places = [f"--root={self.home}/root", f"--runroot={self.home}/run", "--storage-driver=overlay"]
+        return ["podman", *places, "--cgroup-manager=cgroupfs", f"--runtime={self.runtime}", *map(str, words)]
+
+    def take(self, tar: Path) -> None:
+        self.timed("import", "-q", tar, self.image)
+
+
+class Docker(Client):
+    title = "docker, runc, overlay2"
+    needs = ("docker", "dockerd", "runc")
+
+    def command(self, *words: str | Path) -> list[str]:
+        return ["docker", "--host", f"unix://{self.home}/socket", *map(str, words)]
+
+    def take(self, tar: Path) -> None:
+        self.timed("import", tar, self.image)
+
+    @contextmanager
+    def ready(self, tar: Path) -> Iterator[None]:
+        with dockerd(self.home), super().ready(tar):
+            yield
+
+
+SUBJECTS: tuple[type[Subject], ...] = (
+    Plain,
+    Unshare,
+    CrunLean,
+    Crun,
+    Runc,
+    Podman,
+    Docker,
+)
+
+
+def measure(subjects: list[Subject], rounds: int) -> list[Measured]:
+    """Each subject in turn, then all again; the first round does not count."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for number in range(rounds + 1):
+        for subject in subjects:
+            steps: dict[str, Callable[[], float | None]] = {
+                RUN: subject.run,
+                DETACHED: subject.start,
+                EXEC: subject.exec,
+            }
+            for step, act in steps.items():
+                taken = act()
+                if number and taken is not None:
+                    found.setdefault((subject.title, step), []).append(taken)
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+    return [Measured(title, step, tuple(seconds)) for (title, step), seconds in found.items()]
+
+
+def tables(measured: list[Measured]) -> str:
+    """Milliseconds, least / median; and how many times the bare runtime's median a `run` takes."""
+    found = {(one.subject, one.input): one for one in measured}
+    base = found.get((Crun.title, RUN))
+    rows = []
+    for title in dict.fromkeys(one.subject for one in measured):
+        cells = []
+        for step in (RUN, DETACHED, EXEC):
+            one = found.get((title, step))
+            cells.append(f"{one.least * 1e3:.1f} / {one.median * 1e3:.1f}" if one else "")
+        once = found[title, RUN]
+        rows.append([title, *cells, f"{once.median / base.median:.2f}" if base else ""])
+    return table(["ms, least / median", RUN, DETACHED, EXEC, f"{RUN} : {Crun.title}, medians"], rows)
+
+
+def versions(chosen: list[type[Subject]]) -> str:
+    """Of the programs that are measured."""
+    tools = dict.fromkeys(tool for one in chosen for tool in one.needs if tool not in {"unshare", "docker"})
+    return ", ".join(run(tool, "--version").splitlines()[0].strip() for tool in tools)
+
+
+def main() -> None:
+    """Measure and write the results file."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.run", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of the test images")
+    parser.add_argument("--name", default="python", help="whose lowest layer is taken (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--only", default="", help="titles of subjects, or beginnings of them, with semicolons between")
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the loop image is made")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    tar = options.images.resolve() / f"{options.name}.layers" / "000.tar"
+    only = [part.strip() for part in options.only.split(";") if part.strip()]
+    chosen = [one for one in SUBJECTS if not only or any(one.title.startswith(part) for part in only)]
+    missing = {tool for one in chosen for tool in one.needs if shutil.which(tool) is None}
+    if missing:
+        print(f"not installed, so left out: {', '.join(sorted(missing))}", file=sys.stderr)
+    chosen = [one for one in chosen if not missing.intersection(one.needs)]
+    root = Path(__file__).parent.parent
+    run(sys.executable, "-m", "compileall", "-q", root / "src", root / "drivers")
+
+    facts: dict[str, Any] = machine() | {"programs": versions(chosen)}
+    with cgroups_given_back(), filesystem(options.work, size=6 << 30) as place, ExitStack() as stack:
+        # What crun cannot bear is out of sight of those who cannot hide it: see docs/run.md.
+        hidden, seen = stack.enter_context(Room(hide_hybrid=True)), stack.enter_context(Room(hide_hybrid=False))
+        plain = place / "root"
+        plain.mkdir()
+        run("tar", "-xf", tar, "-C", plain)
+        warm([tar, plain])
+        subjects = []
+        for number, kind in enumerate(chosen):
+            home = place / str(number)
+            home.mkdir()
+            subject = kind(home, plain, seen if issubclass(kind, Docker) else hidden)
+            stack.enter_context(subject.ready(tar))
+            subjects.append(subject)
+        measured = measure(subjects, options.rounds)
+    write_results(
+        options.results / f"{facts['date']}-run",
+        title="A program in a new container",
+        facts=facts,
+        measured=measured,
+        tables=tables(measured),
+        remarks=[
+            f"{options.rounds} rounds after one that does not count, interleaved: each subject in turn.",
+            "By command line, its start included.",
+            "A bundle's root and config.json lie there, and nobody makes or removes a writable layer: the least that a"
+            " container costs.",
+            "All have the host's network.",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
