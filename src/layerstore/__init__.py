@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from layerstore.changes import Change, Changes, Kind
     from layerstore.check import Problem
     from layerstore.config import Config
-    from layerstore.containers import Container, ContainerState, Mounted
+    from layerstore.containers import Args, Container, ContainerState, Mounted, Running
     from layerstore.copying import Copied
     from layerstore.database import Database, Tables, Transaction
     from layerstore.errors import (
         Ambiguous,
         CannotCopy,
         CannotRepresent,
+        CannotRun,
         CertificateError,
         ConfigError,
         Damaged,
@@ -62,8 +63,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ambiguous",
+    "Args",
     "CannotCopy",
     "CannotRepresent",
+    "CannotRun",
     "CertificateError",
     "Change",
     "Changes",
@@ -107,6 +110,7 @@ __all__ = [
     "ReadOnlyStore",
     "RegistryError",
     "Removal",
+    "Running",
     "Store",
     "StoreClosed",
     "Tables",
@@ -124,7 +128,7 @@ _HOMES = {
     "changes": ("Change", "Changes", "Kind"),
     "check": ("Problem",),
     "config": ("Config",),
-    "containers": ("Container", "ContainerState", "Mounted"),
+    "containers": ("Args", "Container", "ContainerState", "Mounted", "Running"),
     "copying": ("Copied",),
     "database": ("Database", "Tables", "Transaction"),
     "images": ("History", "Image", "Loaded", "Removal"),

@@ -238,6 +238,17 @@ class StoreClosed(LayerstoreError):
     usual_remedy = "Open it again."
 
 
+class CannotRun(LayerstoreError):
+    """A program cannot be started in a container. `code`: docker's exit code for it.
+
+    125: what runs containers failed. 126: the program cannot be executed. 127: it is not there.
+    """
+
+    def __init__(self, message: str, *, code: int = 125, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
+
+
 class RegistryError(LayerstoreError):
     """A registry, or what stands before it, did not do what was asked. `status`: HTTP's, if it answered."""
 

@@ -1,10 +1,11 @@
 """Containers: a writable layer on an image, or on nothing, with a name.
 
 `containers` is the front, `container` one of them; `mounting` keeps their mounts, `commit` makes images of them,
-`names` names those without a name.
+`names` names those without a name. `running` is the way to what runs programs in them.
 """
 
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.containers import Containers
+from layerstore.containers.running import Args, Running
 
-__all__ = ["Container", "ContainerState", "Containers", "Mounted"]
+__all__ = ["Args", "Container", "ContainerState", "Containers", "Mounted", "Running"]

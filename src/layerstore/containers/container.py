@@ -19,6 +19,7 @@ from attrs import frozen
 from layerstore import reference
 from layerstore.changes import Changes
 from layerstore.containers.rows import Row
+from layerstore.containers.running import Runs
 from layerstore.digest import ImageID, short
 from layerstore.driver import Usage, look
 from layerstore.errors import NotFound
@@ -74,7 +75,7 @@ class ContainerState:
     """The image that it stands on."""
 
 
-class Container:
+class Container(Runs):
     """One container. Its facts are those of when it was looked up; what it does, it does to the store as it is now."""
 
     def __init__(self, containers: Containers, row: Row, tag: str | None, state: ContainerState | None = None) -> None:

@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from layerstore import options, reference
 from layerstore.containers import names, rows
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.mounting import Mounts
 from layerstore.containers.rows import Row
+from layerstore.containers.running import Runner, runner_of
 from layerstore.database import Database, Transaction
 from layerstore.digest import ImageID
 from layerstore.driver import Layer, State
-from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, LayerstoreError, NotFound
+from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, LayerstoreError, NotFound, StoreClosed
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
@@ -53,6 +55,17 @@ class Containers:
         self._database = database
         self._locks = locks
         self._layers = layers
+        self._runner: Callable[[], tuple[Any, Runner]] | None = None
+
+    def belong_to(self, store: Any) -> None:
+        """Be told which store's they are: what runs programs in them is given it."""
+        self._runner = runner_of(store, self._database)
+
+    def runner(self) -> tuple[Any, Runner]:
+        """The store, and what runs programs in its containers. Raises `CannotRun`, `StoreClosed`."""
+        if self._runner is None:
+            raise StoreClosed("these containers are of no open store")
+        return self._runner()
 
     def lock(self, container: str, *, shared: bool = False) -> AbstractContextManager[object]:
         """While inside, nobody else changes this container; `shared`: others may look at it."""

@@ -37,6 +37,7 @@ class Store(Traffic):
     def __init__(self, config: Config) -> None:
         super().__init__(opening.open_parts(config))
         self._containers = self._parts.containers
+        self._containers.belong_to(self)
 
     @property
     def config(self) -> Config:
