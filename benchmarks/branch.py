@@ -1,0 +1,114 @@
+"""A tree that was changed is kept as it is, gone back to, and begun from: by layerstore, by docker, podman, tar and cp.
+
+    python -m benchmarks.branch --images FOLDER [--name manyfiles] [--files 10,10000] [--rounds 3] [--only WAY;...]
+
+The image has 60,000 files. Every way has a fresh filesystem of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from benchmarks.bench import Measured, filesystem, machine, run, table, warm, write_results
+from benchmarks.rooms import cgroups_given_back
+from benchmarks.ways import Docker, Podman, Reflinks, Tar, Way, synced
+
+WAYS: tuple[type[Way], ...] = (Podman, Docker, Reflinks, Tar)
+STEPS = ("checkpoint", "a sync after it", "rollback", "fork")
+
+
+def measure(kind: type[Way], folder: Path, images: Path, name: str, files: list[int], rounds: int) -> list[Measured]:
+    """One way, on a filesystem of its own."""
+    found: dict[tuple[str, str], list[float]] = {}
+    layers = sorted((images / f"{name}.layers").glob("*.tar"))
+    with filesystem(folder, size=12 << 30, kind=kind.filesystem) as place:
+        way = kind(place / "home", images / f"{name}.docker.tar", layers)
+        way.home.mkdir()
+        warm([way.archive, *layers])
+        with way.ready():
+            for number in range(rounds + 1):
+                for changed in files:
+                    way.begin(changed)
+                    synced(place)
+                    seconds = [way.checkpoint(), synced(place), way.rollback(changed), way.fork()]
+                    way.end()
+                    if number:
+                        for step, taken in zip(STEPS, seconds, strict=True):
+                            found.setdefault((f"{kind.title}: {step}", str(changed)), []).append(taken)
+                print(f"{kind.title}: round {number} of {rounds}", file=sys.stderr, flush=True)
+    return [Measured(title, changed, tuple(seconds)) for (title, changed), seconds in found.items()]
+
+
+def tables(measured: list[Measured], files: list[int]) -> str:
+    """Milliseconds, least / median, a table for each number of changed files."""
+    found = {(one.subject, one.input): one for one in measured}
+    titles = dict.fromkeys(one.subject.rpartition(": ")[0] for one in measured)
+    parts = []
+    for changed in files:
+        rows = [
+            [
+                title,
+                *(
+                    f"{found[f'{title}: {step}', str(changed)].least * 1e3:.1f} / "
+                    f"{found[f'{title}: {step}', str(changed)].median * 1e3:.1f}"
+                    for step in STEPS
+                ),
+            ]
+            for title in titles
+        ]
+        parts.append(table([f"{changed:,} changed files; ms, least / median", *STEPS], rows))
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Measure and write the results file."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.branch", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of the test images")
+    parser.add_argument("--name", default="manyfiles", help="which of them (default: %(default)s)")
+    parser.add_argument("--files", default="10,10000", help="how many are changed (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="titles of ways, or beginnings of them, with semicolons between")
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the loop images are made")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    files = [int(part) for part in options.files.split(",")]
+    only = [part.strip() for part in options.only.split(";") if part.strip()]
+    chosen = [one for one in WAYS if not only or any(one.title.startswith(part) for part in only)]
+    missing = {tool for one in chosen for tool in one.needs if shutil.which(tool) is None}
+    if missing:
+        print(f"not installed, so left out: {', '.join(sorted(missing))}", file=sys.stderr)
+    chosen = [one for one in chosen if not missing.intersection(one.needs)]
+    root = Path(__file__).parent.parent
+    run(sys.executable, "-m", "compileall", "-q", root / "src", root / "drivers")
+
+    facts = machine()
+    measured: list[Measured] = []
+    with cgroups_given_back():
+        for kind in chosen:
+            measured += measure(kind, options.work, options.images.resolve(), options.name, files, options.rounds)
+    write_results(
+        options.results / f"{facts['date']}-branch",
+        title="Containers that branch",
+        facts=facts,
+        measured=measured,
+        tables=tables(measured, files),
+        remarks=[
+            f"{options.rounds} rounds after one that does not count.",
+            "The filesystem is synced before a checkpoint, so that what was changed is not in its time; the sync"
+            " after it is what it has left to be written.",
+            "docker and podman by command line; a rollback is `rm` of what was changed since and `create` from the"
+            " committed image, a fork a `create`. With tar and cp it is the whole tree.",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
