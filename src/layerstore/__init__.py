@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from layerstore.images import History, Image, Loaded, Removal
     from layerstore.info import Info
+    from layerstore.kernel.files import open_beneath
     from layerstore.layers import LayerSource
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
@@ -121,6 +122,7 @@ __all__ = [
     "__version__",
     "migrate",
     "open",
+    "open_beneath",
     "registry",
 ]
 
@@ -133,6 +135,7 @@ _HOMES = {
     "database": ("Database", "Tables", "Transaction"),
     "images": ("History", "Image", "Loaded", "Removal"),
     "info": ("Info",),
+    "kernel.files": ("open_beneath",),
     "layers": ("LayerSource",),
     "migration": ("Migrated",),
     "pruning": ("Pruned",),
