@@ -61,10 +61,12 @@ if TYPE_CHECKING:
     from layerstore.store import migrate_store as migrate
     from layerstore.store import open_store as open
     from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage
+    from layerstore.volumes import Attachment, PrunedVolumes, Use, Volume, VolumeMount, Volumes
 
 __all__ = [
     "Ambiguous",
     "Args",
+    "Attachment",
     "CannotCopy",
     "CannotRepresent",
     "CannotRun",
@@ -107,6 +109,7 @@ __all__ = [
     "NotFound",
     "Problem",
     "Pruned",
+    "PrunedVolumes",
     "RateLimited",
     "ReadOnlyStore",
     "RegistryError",
@@ -119,6 +122,10 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "UnsupportedMediaType",
+    "Use",
+    "Volume",
+    "VolumeMount",
+    "Volumes",
     "__version__",
     "migrate",
     "open",
@@ -141,6 +148,7 @@ _HOMES = {
     "pruning": ("Pruned",),
     "store": ("Store",),
     "usage": ("ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage"),
+    "volumes": ("Attachment", "PrunedVolumes", "Use", "Volume", "VolumeMount", "Volumes"),
 }
 
 

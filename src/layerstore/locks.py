@@ -2,13 +2,14 @@
 
 One file, one byte a lock, by open file description (fcntl F_OFD_SETLKW): nothing is created and nothing is left over, a
 thread excludes another as a process does, and the kernel drops the lock when its holder dies. Who needs several takes
-them in ascending order (`several`), and a container's before a diff's, so nobody waits in a circle. They order work;
-what is true is decided by the database alone.
+them in ascending order (`several`), and a container's before a volume's or a diff's, so nobody waits in a circle. They
+order work; what is true is decided by the database alone.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,7 @@ FORMER = USE + 1
 
 _BLOBS = USE | 1 << 60
 _DIFFS = 1 << 62
+_VOLUMES = _DIFFS | 1 << 60
 _held: set[int] = set()
 _generation = 0
 """Goes up in the child of a fork: what was locked before is the parent's."""
@@ -47,6 +49,11 @@ def of_diff(diff_id: str) -> int:
 def of_blob(digest: str) -> int:
     """The lock of whoever keeps or removes the file of a blob."""
     return _BLOBS | int(digest.partition(":")[2][:15], 16)
+
+
+def of_volume(name: str) -> int:
+    """The lock of whoever makes, fills or removes the volume `name`."""
+    return _VOLUMES | int(hashlib.sha256(name.encode()).hexdigest()[:15], 16)
 
 
 class Locks:

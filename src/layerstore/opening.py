@@ -92,7 +92,7 @@ def open_parts(config: Config) -> Parts:
         blobs = Blobs(data_root, database, locks, layers, is_writable=ground.reserve is not None)
         images = Images(database, own, storage, layers, config.exec_root)
         images.after_removal = blobs.collect
-        containers = Containers(database, locks, own, storage, layers, images)
+        containers = Containers(database, locks, own, storage, layers, images, data_root / "volumes")
         parts = Parts(
             config, ground.use, locks, ground.reserve, database, own, storage, layers, blobs, images, containers, known
         )
@@ -362,6 +362,8 @@ def _recover(parts: Parts) -> None:
         try:
             garbage.sweep(parts.layers, staging)
             parts.blobs.recover()
+            if (parts.config.data_root / "volumes").is_dir():
+                parts.containers.volumes.recover()
             is_swept = True
         except LayerstoreError:
             is_swept = False

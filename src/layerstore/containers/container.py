@@ -284,9 +284,12 @@ class Container(Runs):
         self._containers.rename(self.id, name)
         self._refreshed()
 
-    def remove(self, *, force: bool = False) -> None:
-        """Remove it with all that was written in it. `force`: even if it is mounted."""
-        self._containers.remove(self.id, force=force)
+    def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it with all that was written in it. `force`: even if it is mounted.
+
+        `volumes`: with its anonymous volumes, too, which no other container uses. Those with a name stay.
+        """
+        self._containers.remove(self.id, force=force, volumes=volumes)
 
     def usage(self) -> Usage:
         """What its own layer occupies."""

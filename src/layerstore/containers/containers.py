@@ -11,8 +11,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerstore import options, reference
 from layerstore.containers import names, rows
@@ -33,6 +34,9 @@ from layerstore.layers.files import committed
 from layerstore.locks import Locks, of_container
 from layerstore.session import Session
 
+if TYPE_CHECKING:
+    from layerstore.volumes import Volumes
+
 
 class Containers:
     """The containers of a store."""
@@ -45,7 +49,9 @@ class Containers:
         storage: Storage,
         layers: Layers,
         images: Images,
+        volumes: Path,
     ) -> None:
+        """`volumes` is the folder that holds them."""
         self.session = session
         self.storage = storage
         self.images = images
@@ -55,6 +61,7 @@ class Containers:
         self._database = database
         self._locks = locks
         self._layers = layers
+        self._volumes = volumes
         self._runner: Callable[[], tuple[Any, Runner]] | None = None
 
     def belong_to(self, store: Any) -> None:
@@ -66,6 +73,13 @@ class Containers:
         if self._runner is None:
             raise StoreClosed("these containers are of no open store")
         return self._runner()
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        """The volumes that they can have."""
+        from layerstore.volumes import Volumes  # few commands need them
+
+        return Volumes(self._volumes, self._database, self._locks, self.session)
 
     def lock(self, container: str, *, shared: bool = False) -> AbstractContextManager[object]:
         """While inside, nobody else changes this container; `shared`: others may look at it."""
@@ -198,7 +212,7 @@ class Containers:
             instructions=instructions,
         ).run()
 
-    def remove(self, container: str, *, force: bool = False) -> None:
+    def remove(self, container: str, *, force: bool = False, volumes: bool = False) -> None:
         """`Container.remove`."""
         with self.lock(container):
             with self._database.read() as tx:
@@ -206,11 +220,15 @@ class Containers:
             if force and self.mounts.is_mounted(row):
                 self.mounts.end(row)
             self.mounts.require_unmounted(row)
+            shared = self.volumes if volumes else None
             with self._database.write() as tx:
+                left = [] if shared is None else shared.leave(tx, container)
                 rows.delete(tx, container)
                 _, keys = layer_rows.release(tx, row.chain_id)
             self.storage.files.drop_container(row.layer)
             self.storage.files.drop(committed(keys))
+            if shared is not None:
+                shared.clear(left)
 
     def prune(self, fits: Callable[[Container], bool] | None = None) -> list[str]:
         """Remove every container that is not mounted, or those of which `fits` is true; their IDs."""

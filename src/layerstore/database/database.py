@@ -131,7 +131,8 @@ class Database:
         with self.read() as tx:
             is_there = schema.version_of(tx, tables) == len(tables.steps)
         if not is_there:
-            with self.write() as tx:
+            # Whatever is written into them lasts only with what came before; and what can only be read has a copy.
+            with self.write(durable=False) as tx:
                 schema.provide(tx, tables, self.path)
         self._provided.add(tables)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from layerstore.registry.mending import Mended
     from layerstore.repositories import Repositories
     from layerstore.usage import DiskUsage
+    from layerstore.volumes import Volumes
 
 
 class Store(Traffic):
@@ -115,6 +116,11 @@ class Store(Traffic):
     def mounted(self) -> list[tuple[Container, Path]]:
         """The containers that are mounted, and where."""
         return self._containers.mounted()
+
+    @property
+    def volumes(self) -> Volumes:
+        """Volumes, and what containers have of them."""
+        return self._containers.volumes
 
     # --- the whole ---
 
