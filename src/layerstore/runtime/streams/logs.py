@@ -116,7 +116,7 @@ def _lines(file: BinaryIO, path: Path, until: int | None, follow: Callable[[], b
         while True:
             is_written = follow is not None and follow()
             is_late = until is not None and time.time_ns() > until
-            successor = _successor(current, path)
+            is_replaced = _is_replaced(current, path)
             while piece := _read(current, path):
                 pause = 0.01
                 *whole, rest = (rest + piece).split(b"\n")
@@ -124,7 +124,8 @@ def _lines(file: BinaryIO, path: Path, until: int | None, follow: Callable[[], b
                     entry = _entry(line)
                     if entry is not None:
                         yield entry
-            if successor is not None:  # and all that the former one had is read by now
+            if is_replaced:  # and all that the former one had is read by now
+                successor = path.open("rb", buffering=0)
                 if current is not file:
                     current.close()
                 current, rest = successor, b""
@@ -145,18 +146,18 @@ def _read(file: BinaryIO, path: Path) -> bytes:
         raise KernelError("read", error.errno or 0, path=path) from error
 
 
-def _successor(file: BinaryIO, path: Path) -> BinaryIO | None:
-    """The file that conmon has put in its place, which it does when a log is as long as it may be."""
+def _is_replaced(file: BinaryIO, path: Path) -> bool:
+    """Has conmon put another file in its place, as it does when a log is as long as it may be?"""
     ours = os.fstat(file.fileno())
     try:
         there = path.stat()
-        if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-            if there.st_size < file.tell():
-                file.seek(0)  # cut short by hand
-            return None
-        return path.open("rb", buffering=0)
     except FileNotFoundError:
-        return None
+        return False
+    if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+        return True
+    if there.st_size < file.tell():
+        file.seek(0)  # cut short by hand
+    return False
 
 
 def _entry(line: bytes) -> Entry | None:
