@@ -2,7 +2,7 @@
 
 `make` puts it together of what its neighbours say: `process` (with `users`, `capabilities`), `mounting`, `devices`,
 `resources`, `security` (with `seccomp`, and `calls` as data), `etc`. `host` reads the facts of the machine,
-`values` are what else has to be known.
+`values` are what else has to be known; `traces` are the mount points that a tree lacks.
 """
 
 from layerstore.runtime.bundle.etc import texts, write
@@ -10,6 +10,10 @@ from layerstore.runtime.bundle.host import HostFacts, Node
 from layerstore.runtime.bundle.host import read as read_host
 from layerstore.runtime.bundle.making import make
 from layerstore.runtime.bundle.process import command, for_exec
+from layerstore.runtime.bundle.traces import Trace
+from layerstore.runtime.bundle.traces import erase as erase_traces
+from layerstore.runtime.bundle.traces import make as make_traces
+from layerstore.runtime.bundle.traces import plan as plan_traces
 from layerstore.runtime.bundle.users import User
 from layerstore.runtime.bundle.users import find as find_user
 from layerstore.runtime.bundle.values import Bind, Network, Place
@@ -20,11 +24,15 @@ __all__ = [
     "Network",
     "Node",
     "Place",
+    "Trace",
     "User",
     "command",
+    "erase_traces",
     "find_user",
     "for_exec",
     "make",
+    "make_traces",
+    "plan_traces",
     "read_host",
     "texts",
     "write",
