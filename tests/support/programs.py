@@ -49,12 +49,13 @@ _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/
 def layer(programs: tuple[str, ...] = PROGRAMS) -> bytes:
     """The tar of a layer with these programs in /bin, their libraries, passwd and group, /tmp and an /etc/hosts."""
     files: dict[str, bytes] = {}
-    for program in programs:
-        path = shutil.which(program)
-        assert path is not None, f"{program} is not installed"
-        files[f"usr/bin/{program}"] = Path(path).read_bytes()
-        for library in _libraries(path):
-            files[_merged(library)] = Path(library).read_bytes()
+    found = {program: shutil.which(program) for program in programs}
+    missing = [program for program, path in found.items() if path is None]
+    assert not missing, f"not installed: {', '.join(missing)}"
+    for path in found.values():
+        files[f"usr/bin/{Path(str(path)).name}"] = Path(str(path)).read_bytes()
+    for library in libraries(*map(str, found.values())):
+        files[merged(library)] = Path(library).read_bytes()
     folders = {"etc", "root", "home", "home/someone", "usr/sbin", "tmp", "proc", "sys", "dev", "run", "var", "var/tmp"}
     for name in files:
         folders.update(str(parent) for parent in Path(name).parents if str(parent) != ".")
@@ -75,13 +76,13 @@ def archive(
     return images.docker_archive(path, [layer()], names, image_config=images.config([layer()], config=settings))
 
 
-def _libraries(program: str) -> list[str]:
-    """What ldd says that it is linked with, the loader among them."""
-    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    return re.findall(r"(?:=> |^\s+)(/\S+) \(0x", said, re.MULTILINE)
+def libraries(*files: str) -> set[str]:
+    """What ldd says that programs and libraries are linked with, the loader among them."""
+    said = subprocess.run(["ldd", *files], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"(?:=> |^\s+)(/\S+) \(0x", said, re.MULTILINE))
 
 
-def _merged(path: str) -> str:
+def merged(path: str) -> str:
     """Where a library lies in a root whose /lib is a link to /usr/lib."""
     name = os.path.normpath(path).lstrip("/")
     return name if name.startswith("usr/") else f"usr/{name}"
