@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from layerstore.changes import Change, Changes, Kind
     from layerstore.check import Problem
     from layerstore.config import Config
-    from layerstore.containers import Args, Container, ContainerState, Mounted, Running
+    from layerstore.containers import Args, Container, ContainerState, Mounted, Process, Running
     from layerstore.copying import Copied
     from layerstore.database import Database, Tables, Transaction
     from layerstore.errors import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         CannotCopy,
         CannotRepresent,
         CannotRun,
+        CannotStart,
         CertificateError,
         ConfigError,
         Damaged,
@@ -70,6 +71,7 @@ __all__ = [
     "CannotCopy",
     "CannotRepresent",
     "CannotRun",
+    "CannotStart",
     "CertificateError",
     "Change",
     "Changes",
@@ -108,6 +110,7 @@ __all__ = [
     "NameInUse",
     "NotFound",
     "Problem",
+    "Process",
     "Pruned",
     "PrunedVolumes",
     "RateLimited",
@@ -137,7 +140,7 @@ _HOMES = {
     "changes": ("Change", "Changes", "Kind"),
     "check": ("Problem",),
     "config": ("Config",),
-    "containers": ("Args", "Container", "ContainerState", "Mounted", "Running"),
+    "containers": ("Args", "Container", "ContainerState", "Mounted", "Process", "Running"),
     "copying": ("Copied",),
     "database": ("Database", "Tables", "Transaction"),
     "images": ("History", "Image", "Loaded", "Removal"),

@@ -249,6 +249,20 @@ class CannotRun(LayerstoreError):
         self.code = code
 
 
+class CannotStart(CannotRun):
+    """A program is not there (`code` 127), or cannot be executed (126): what execve(2) said."""
+
+    def __init__(self, program: str, errno: int) -> None:
+        missing = errno in (numbers.ENOENT, numbers.ENOTDIR)
+        remedy = (
+            "Look whether the program, and what its first line (#!) or its loader names, are there and in PATH."
+            if missing
+            else "Look whether it may be executed (chmod +x), and is made for this machine."
+        )
+        super().__init__(f"cannot execute {program}: {os.strerror(errno)}", code=127 if missing else 126, remedy=remedy)
+        self.errno = errno
+
+
 class RegistryError(LayerstoreError):
     """A registry, or what stands before it, did not do what was asked. `status`: HTTP's, if it answered."""
 

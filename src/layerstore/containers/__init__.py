@@ -1,11 +1,13 @@
 """Containers: a writable layer on an image, or on nothing, with a name.
 
-`containers` is the front, `container` one of them; `mounting` keeps their mounts, `commit` makes images of them,
-`names` names those without a name. `running` is the way to what runs programs in them.
+`containers` is the front, `container` one of them; `mounting` keeps their mounts, `residents` the processes that have
+their trees, `launching` starts these, and `process` is one; `commit` makes images of them, `names` names those without
+a name. `running` is the way to what runs programs in them.
 """
 
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.containers import Containers
+from layerstore.containers.process import Process
 from layerstore.containers.running import Args, Running
 
-__all__ = ["Args", "Container", "ContainerState", "Containers", "Mounted", "Running"]
+__all__ = ["Args", "Container", "ContainerState", "Containers", "Mounted", "Process", "Running"]

@@ -1,9 +1,9 @@
 """A container becomes an image: its changes a layer, its image's config one with a step more.
 
 Unmounted, the writable layer itself becomes the layer: it is read once, to hash it, and nothing is copied; the
-container goes on with a fresh one on top, and stands on the new image. Mounted, programs may write to it at any time,
-so its changes are copied, and what was hashed is what is kept; the container stays as it is. All rows are written in
-one transaction: before it nothing has changed, after it everything has.
+container goes on with a fresh one on top, and stands on the new image. Mounted or running, programs may write to it at
+any time, so its changes are copied, and what was hashed is what is kept; the container stays as it is. All rows are
+written in one transaction: before it nothing has changed, after it everything has.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Commit:
         row = self._row
         below = self._layers.stack(row.chain_id)
         self._mounts.require_files(row, below.layers)
-        in_use = self._mounts.is_mounted(row)
+        in_use = self._mounts.is_used(row)
         if not in_use:
             self._mounts.require_unmounted(row)
         staged = self._layers.stage_changes(row.layer, below.layers, in_use=in_use)

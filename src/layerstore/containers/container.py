@@ -7,7 +7,7 @@ to the row as it is by then.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,8 @@ from attrs import frozen
 
 from layerstore import reference
 from layerstore.changes import Changes
-from layerstore.containers.rows import Row
+from layerstore.containers.process import Process
+from layerstore.containers.rows import Resident, Row
 from layerstore.containers.running import Runs
 from layerstore.digest import ImageID, short
 from layerstore.driver import Usage, look
@@ -27,10 +28,12 @@ from layerstore.images import Image, copies
 from layerstore.images import config as config_of
 from layerstore.images.trees import HasTree, changes_between, settled
 from layerstore.kernel.files.descriptors import HANDLE, opened
+from layerstore.kernel.processes import Identity
 from layerstore.layers.relay import Write
 
 if TYPE_CHECKING:
     from layerstore.containers.containers import Containers
+    from layerstore.containers.launching import Stream
     from layerstore.copying import Copied
 
 
@@ -66,7 +69,7 @@ class ContainerState:
     """What is true of a container at one moment, all from one read: what a list of containers shows."""
 
     status: str
-    """`mounted`, `unmounted`, or `created` if it never was mounted."""
+    """`running` if a process has its tree, `mounted`, `unmounted`, or `created` if it never was either."""
     mountpoint: Path | None
     """Where it is mounted, in this mount namespace."""
     mounts: int
@@ -144,14 +147,14 @@ class Container(Runs):
 
     @property
     def status(self) -> str:
-        """`mounted`, `unmounted`, or `created` if it never was mounted. Of one that was removed: what it was."""
-        if self.mountpoint is not None:
-            return "mounted"
+        """`running` if a process has its tree, `mounted`, `unmounted`, or `created` if it never was either.
+
+        Of one that was removed: what it was.
+        """
         try:
-            self._refreshed()
+            return self._containers.state_of(self.id)[2].status
         except NotFound:
-            pass
-        return "unmounted" if self._row.touched else "created"
+            return "unmounted" if self._row.touched else "created"
 
     @property
     def state(self) -> ContainerState:
@@ -199,6 +202,65 @@ class Container(Runs):
         self._containers.held.discard(mounted)
         if mounted in self._held:
             self._held.remove(mounted)
+
+    def launch(
+        self,
+        argv: Sequence[str],
+        *,
+        root: str | os.PathLike[str],
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        fds: Iterable[int] = (),
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        hide: Iterable[str | os.PathLike[str]] = (),
+        new_session: bool = False,
+    ) -> Process:
+        """Start a program of the host, an OCI runtime or what stands before one, that sees this container's tree.
+
+        The tree is mounted, writable, at `root`, an existing folder, in a mount namespace of the program and of what it
+        starts; nowhere else, so nothing is left of it when the last of them has ended. If the container is mounted, or
+        other processes have it, all see the same tree. In that namespace mounts are slaves of the host's (those of
+        other containers of this store are not there); what is mounted at a path of `hide` is taken away there, and it
+        is no error if nothing is.
+
+        `argv[0]` is looked for in the PATH of `env`; None is this process's environment. `fds` are the descriptors that
+        it has beside the streams, under the same numbers (3 and above). A stream is a descriptor or an open file,
+        `subprocess.DEVNULL`, or None for this process's own. `new_session`: setsid(2) before.
+
+        The container is running until the process, and all that `Process.keep` was told of, have ended. The process is
+        in the database before it executes anything, and gone if this one dies before that. It outlives this process.
+
+        Raises `CannotStart` (with `code` 127 or 126), `KernelError`, `ConfigError`; then nothing runs.
+        """
+        from layerstore.containers import launching
+
+        made = launching.program(
+            self._containers.storage,
+            argv,
+            env=env,
+            cwd=cwd,
+            fds=fds,
+            streams=(stdin, stdout, stderr),
+            hide=hide,
+            new_session=new_session,
+        )
+        self._state = None
+        return self._containers.launch(self, launching.launcher(made, root), os.fsencode(root))
+
+    def processes(self) -> list[Process]:
+        """The processes that have its tree and live, as far as `launch` and `Process.keep` know, the first first."""
+        return [Process(self, found.identity, None, found.root) for found in self._containers.residents(self.id)]
+
+    def _keep(self, identity: Identity, root: bytes) -> Process:
+        self._containers.keep(self.id, Resident(identity, root))
+        return Process(self, identity, None, root)
+
+    def _settle(self) -> None:
+        self._state = None
+        if not self._containers.session.closed:
+            self._containers.settle(self.id)
 
     def open_tree(self) -> AbstractContextManager[int]:
         """While inside: a directory descriptor of its tree, to be read, whether it is mounted or not."""
@@ -285,9 +347,10 @@ class Container(Runs):
         self._refreshed()
 
     def remove(self, *, force: bool = False, volumes: bool = False) -> None:
-        """Remove it with all that was written in it. `force`: even if it is mounted.
+        """Remove it with all that was written in it. `force`: even if it is mounted; processes in it are killed.
 
-        `volumes`: with its anonymous volumes, too, which no other container uses. Those with a name stay.
+        `volumes`: with its anonymous volumes, too, which no other container uses. Those with a name stay. Raises
+        `InUse` if it is mounted or running.
         """
         self._containers.remove(self.id, force=force, volumes=volumes)
 
@@ -304,7 +367,7 @@ class Container(Runs):
         facts: dict[str, Any] = {
             "Id": row.id,
             "Created": self.created,
-            "State": {"Status": self.status, "Running": False, "Paused": False, "Dead": False},
+            "State": {"Status": self.status, "Running": self.status == "running", "Paused": False, "Dead": False},
             "Image": row.image_id or "",
             "Name": f"/{row.name}",
             "Driver": driver.name,

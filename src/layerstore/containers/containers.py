@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from layerstore import options, reference
 from layerstore.containers import names, rows
 from layerstore.containers.container import Container, ContainerState, Mounted
+from layerstore.containers.launching import Launch, kill_all
 from layerstore.containers.mounting import Mounts
-from layerstore.containers.rows import Row
+from layerstore.containers.process import Process
+from layerstore.containers.rows import Resident, Row
 from layerstore.containers.running import Runner, runner_of
 from layerstore.database import Database, Transaction
 from layerstore.digest import ImageID
@@ -28,6 +30,7 @@ from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, Lay
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
+from layerstore.kernel.processes import Child
 from layerstore.layers import Layers, Stack, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import committed
@@ -155,13 +158,13 @@ class Containers:
         """Containers with all that a list shows of them, from one read: any of them may go meanwhile."""
         with self._database.read() as tx:
             found = list_them(tx)
-            places, owners = rows.places(tx), rows.owners(tx)
+            places, owners, residents = rows.places(tx), rows.owners(tx), rows.all_residents(tx)
             needed = {seen.row.image_id for seen in found if seen.row.image_id is not None}
             images = self.images.those(tx, needed)
         containers = []
         for seen in found:
             row = seen.row
-            state = self._state(row, places.get(row.id), owners.get(row.id, ()), images)
+            state = self._state(row, places.get(row.id), owners.get(row.id, ()), images, residents.get(row.id, ()))
             containers.append(Container(self, row, seen.tag, state))
         return containers
 
@@ -170,17 +173,23 @@ class Containers:
         with self._database.read() as tx:
             seen = rows.seen(tx, container)
             row, place = seen.row, rows.place_of(tx, container)
-            owners = list(rows.holds_of(tx, container).values())
+            owners, residents = list(rows.holds_of(tx, container).values()), rows.residents(tx, container)
             images = self.images.those(tx, () if row.image_id is None else (row.image_id,))
-        return row, seen.tag, self._state(row, place, owners, images)
+        return row, seen.tag, self._state(row, place, owners, images, residents)
 
     def _state(
-        self, row: Row, place: rows.Place | None, owners: Sequence[str | None], images: Mapping[ImageID, Image]
+        self,
+        row: Row,
+        place: rows.Place | None,
+        owners: Sequence[str | None],
+        images: Mapping[ImageID, Image],
+        residents: Sequence[Resident],
     ) -> ContainerState:
         mountpoint = self.mounts.mountpoint_of(place)
-        idle = "unmounted" if row.touched else "created"
+        runs = any(resident.identity.is_alive for resident in residents)
+        idle = "unmounted" if row.touched or residents else "created"
         return ContainerState(
-            status=idle if mountpoint is None else "mounted",
+            status="running" if runs else idle if mountpoint is None else "mounted",
             mountpoint=mountpoint,
             mounts=self.mounts.alive(owners),
             image=None if row.image_id is None else images[row.image_id],
@@ -217,8 +226,10 @@ class Containers:
         with self.lock(container):
             with self._database.read() as tx:
                 row = rows.find(tx, container)
-            if force and self.mounts.is_mounted(row):
-                self.mounts.end(row)
+            if force:
+                kill_all(self.mounts.residents, row)
+                if self.mounts.is_mounted(row):
+                    self.mounts.end(row)
             self.mounts.require_unmounted(row)
             shared = self.volumes if volumes else None
             with self._database.write() as tx:
@@ -231,14 +242,16 @@ class Containers:
                 shared.clear(left)
 
     def prune(self, fits: Callable[[Container], bool] | None = None) -> list[str]:
-        """Remove every container that is not mounted, or those of which `fits` is true; their IDs."""
+        """Remove every container that is neither mounted nor running, or those of which `fits` is true; their IDs."""
         gone = []
         for container in self.all():
-            if container.state.mountpoint is None and not container.state.mounts and (fits is None or fits(container)):
+            state = container.state
+            is_idle = state.status != "running" and state.mountpoint is None and not state.mounts
+            if is_idle and (fits is None or fits(container)):
                 try:
                     container.remove()
                 except (InUse, NotFound):
-                    continue  # mounted or removed meanwhile
+                    continue  # mounted, started or removed meanwhile
                 gone.append(container.id)
         return gone
 
@@ -246,11 +259,13 @@ class Containers:
         """See to the containers that dead processes had mounted, and make again what a power cut took."""
         with self._database.write(durable=False) as tx:
             rows.end_void(tx, layer_rows.dead_owners(tx, self.session.staging, "holds"))
-            abandoned, unsure = rows.unheld(tx), rows.unsure(tx)
+            abandoned, unsure, populated = rows.unheld(tx), rows.unsure(tx), rows.all_residents(tx)
         for container in {*abandoned, *self._unrecorded()}:
             self._attend(container, self.mounts.end_abandoned)
         for container in unsure:
             self._attend(container, self.mounts.require_files)
+        for container in populated:
+            self.settle(container)
 
     def _unrecorded(self) -> list[str]:
         """The containers whose mount has no row: whoever made it died before it could write one."""
@@ -262,7 +277,7 @@ class Containers:
             found = rows.without_mount(tx)
         return [row.id for row in found if os.path.realpath(driver.mountpoint(row.layer)) in places]
 
-    def _attend(self, container: str, deed: Callable[[Row, Sequence[Layer]], None]) -> None:
+    def _attend(self, container: str, deed: Callable[[Row, Sequence[Layer]], object]) -> None:
         """Do something to a container, unless somebody else is at it."""
         with self._locks.at_once(of_container(container)) as free:
             if free:
@@ -271,6 +286,27 @@ class Containers:
                     deed(row, below.layers)
                 except LayerstoreError:
                     pass  # it says so to whoever wants to use it
+
+    def settle(self, container: str) -> None:
+        """Write down that no process has its tree any more, if none has, unless somebody else is at it."""
+        mounts = self.mounts
+        self._attend(container, lambda row, _: mounts.residents.settled(row, is_mounted=mounts.is_mounted(row)))
+
+    def launch(self, container: Container, make: Callable[[int], Child], root: bytes) -> Process:
+        """Start what `make` makes of a container's tree, which it has at `root` then."""
+        with self.lock(container.id):
+            row, below = self.seen(container.id)
+            return Launch(self._database, self.storage, self.mounts, row, below.layers).run(container, make, root)
+
+    def keep(self, container: str, resident: Resident) -> None:
+        """Count a process as one of a container's. Raises `NotFound`."""
+        with self._database.write(durable=False) as tx:
+            rows.put_resident(tx, container, resident)
+
+    def residents(self, container: str) -> list[Resident]:
+        """The processes of a container that live, the first first."""
+        with self._database.read() as tx:
+            return [found for found in rows.residents(tx, container) if found.identity.is_alive]
 
     def every(self) -> list[Row]:
         """The row of each container, the oldest first."""

@@ -8,17 +8,27 @@ at a time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from layerstore import session
 from layerstore.containers import rows
+from layerstore.containers.residents import Residents
 from layerstore.containers.rows import Row
 from layerstore.database import Database
 from layerstore.driver import Dialect, Layer
 from layerstore.errors import Damaged, DriverFailed, InUse, KernelError, LayerstoreError
 from layerstore.kernel.files import syncfs
-from layerstore.kernel.mounts import boot_id, mount_id, mount_namespace, namespace_holds, unmount
+from layerstore.kernel.mounts import (
+    attach_clone,
+    boot_id,
+    clone_of,
+    mount_id,
+    mount_namespace,
+    namespace_holds,
+    unmount,
+)
 from layerstore.layers import Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.attaching import attach_tree
@@ -32,6 +42,7 @@ class Mounts:
         self._database = database
         self._session = session
         self._storage = storage
+        self.residents = Residents(database, storage)
 
     def mount(self, container: str, *, persistent: bool) -> tuple[Path, int]:
         """Mount it, or count one more hold on its mount. Returns the mountpoint, and the number of the hold."""
@@ -47,7 +58,7 @@ class Mounts:
         if identity is None:
             self._require_free(row, place)
             self.require_files(row, parents)
-            identity = attach_tree(self._storage, row.layer, parents, mountpoint, read_only=False)
+            identity = self._attach(row, parents, mountpoint)
         try:
             with self._database.write(durable=False) as tx:
                 if made or not _is_same(place, identity):
@@ -61,6 +72,22 @@ class Mounts:
                 unmount(mountpoint)
             raise
         return mountpoint, hold
+
+    def _attach(self, row: Row, parents: Sequence[Layer], mountpoint: Path) -> int:
+        """Attach its tree: what its processes have, so that all see the same, or else a mount that is made for it."""
+        tree = self.residents.tree(row)
+        if tree is None:
+            return attach_tree(self._storage, row.layer, parents, mountpoint, read_only=False)
+        try:
+            return attach_clone(tree, mountpoint)
+        finally:
+            os.close(tree)
+
+    def clone(self, row: Row) -> int | None:
+        """Its tree as it is mounted here, without what is mounted in it: a detached mount. None if it is not."""
+        if not self.is_mounted(row):
+            return None
+        return clone_of(self._storage.driver.mountpoint(row.layer))
 
     def release(self, container: str, hold: int) -> None:
         """Give back one hold, and unmount if it was the last."""
@@ -105,13 +132,14 @@ class Mounts:
     def _end(self, row: Row, place: rows.Place | None) -> None:
         driver = self._storage.driver
         mountpoint = driver.mountpoint(row.layer)
+        runs = bool(self.residents.settled(row, is_mounted=True))
         if mount_id(mountpoint) is not None:
             unmount(mountpoint)
-            if driver.capabilities.dialect is not Dialect.OVERLAY:
+            if not runs and driver.capabilities.dialect is not Dialect.OVERLAY:
                 syncfs(driver.home)  # which overlay's unmount does by itself
         is_elsewhere = place is not None and _elsewhere(place) is not None
         with self._database.write(durable=False) as tx:
-            rows.end_mount(tx, row.id, is_elsewhere=is_elsewhere)
+            rows.end_mount(tx, row.id, is_elsewhere=is_elsewhere, is_synced=not runs)
 
     def end_abandoned(self, row: Row, _: Sequence[Layer]) -> None:
         """Unmount, unless somebody has taken hold of it."""
@@ -124,8 +152,14 @@ class Mounts:
         """Is it mounted in this mount namespace?"""
         return mount_id(self._storage.driver.mountpoint(row.layer)) is not None
 
+    def is_used(self, row: Row) -> bool:
+        """May somebody write in it now, in this mount namespace or as a program that runs in it?"""
+        is_mounted = self.is_mounted(row)
+        return bool(self.residents.settled(row, is_mounted=is_mounted)) or is_mounted
+
     def require_unmounted(self, row: Row) -> None:
-        """Raise `InUse` if it is mounted here or in another mount namespace."""
+        """Raise `InUse` if programs run in it, or it is mounted here or in another mount namespace."""
+        self.residents.require_none(row, is_mounted=self.is_mounted(row))
         mountpoint = self._storage.driver.mountpoint(row.layer)
         if mount_id(mountpoint) is not None:
             raise InUse(

@@ -1,4 +1,4 @@
-"""The rows of containers, their mounts and holds: all SQL about them, as functions of a transaction."""
+"""The rows of containers, their mounts, holds and processes: all SQL about them, as functions of a transaction."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import Ambiguous, NameInUse, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id
+from layerstore.kernel.processes.identity import Identity
 
 
 @frozen
@@ -52,6 +53,14 @@ class Place:
     mount_id: int
     boot: str
     namespace: int
+
+
+@frozen
+class Resident:
+    """A row of `processes`. `root`: where the process has the container's tree, as it writes names."""
+
+    identity: Identity
+    root: bytes
 
 
 _TAGGED = (
@@ -153,9 +162,10 @@ def delete(tx: Transaction, container: str) -> None:
 
 
 def exchange(tx: Transaction, keys: Mapping[str, LayerKey]) -> None:
-    """Give containers, none of which is mounted, other writable layers."""
+    """Give containers, none of which is mounted or running, other writable layers."""
     tx.execute("DELETE FROM mounts")
     tx.execute("DELETE FROM holds")
+    tx.execute("DELETE FROM processes")
     tx.executemany("UPDATE containers SET key = ? WHERE id = ?", [(key, container) for container, key in keys.items()])
 
 
@@ -249,15 +259,70 @@ def put_mount(tx: Transaction, container: str, place: Place, keys: Sequence[Laye
     )
 
 
-def end_mount(tx: Transaction, container: str, *, is_elsewhere: bool) -> None:
+def end_mount(tx: Transaction, container: str, *, is_elsewhere: bool, is_synced: bool = True) -> None:
     """It is unmounted and synced here: from here on there are files that a power cut leaves.
 
-    `is_elsewhere`: its mount in another mount namespace has the row.
+    `is_elsewhere`: its mount in another mount namespace has the row. `is_synced`: False if processes have its tree
+    still, so that the filesystem is there as it was.
     """
     end_holds(tx, container)
     if not is_elsewhere:
         tx.execute("DELETE FROM mounts WHERE container = ?", (container,))
+    if not is_synced:
+        return
     tx.execute("UPDATE containers SET touched = 1 WHERE id = ? AND NOT touched", (container,))
+
+
+_RESIDENT = "pid, started, boot, pid_namespace, mount_namespace, root"
+
+
+def residents(tx: Transaction, container: str) -> list[Resident]:
+    """The processes that a container's tree was given to, the first first; whether they live, the kernel knows."""
+    query = f"SELECT {_RESIDENT} FROM processes WHERE container = ? ORDER BY started, pid"
+    return [_resident(found) for found in tx.execute(query, (container,))]
+
+
+def all_residents(tx: Transaction) -> dict[str, list[Resident]]:
+    """The same of all containers."""
+    found: dict[str, list[Resident]] = {}
+    for container, *columns in tx.execute(f"SELECT container, {_RESIDENT} FROM processes ORDER BY started, pid"):
+        found.setdefault(container, []).append(_resident(columns))
+    return found
+
+
+def _resident(columns: Sequence[Any]) -> Resident:
+    return Resident(Identity(*columns[:5]), bytes(columns[5]))
+
+
+def put_resident(tx: Transaction, container: str, resident: Resident) -> None:
+    """Write down a process that a container's tree is given to. Raises `NotFound`."""
+    find(tx, container)
+    identity = resident.identity
+    tx.execute(
+        f"INSERT OR REPLACE INTO processes (container, {_RESIDENT}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            container,
+            identity.pid,
+            identity.started,
+            identity.boot,
+            identity.pid_namespace,
+            identity.mount_namespace,
+            resident.root,
+        ),
+    )
+
+
+def end_resident(tx: Transaction, container: str, identity: Identity) -> None:
+    """A process less, which never had the tree."""
+    key = (container, identity.pid, identity.started)
+    tx.execute("DELETE FROM processes WHERE container = ? AND pid = ? AND started = ?", key)
+
+
+def end_residents(tx: Transaction, container: str, *, is_synced: bool) -> None:
+    """All processes of a container have ended; `is_synced`: and what they wrote is on the disk."""
+    tx.execute("DELETE FROM processes WHERE container = ?", (container,))
+    if is_synced:
+        tx.execute("UPDATE containers SET touched = 1 WHERE id = ? AND NOT touched", (container,))
 
 
 def end_holds(tx: Transaction, container: str) -> None:
@@ -273,6 +338,7 @@ def end_hold(tx: Transaction, number: int) -> None:
 def end_void(tx: Transaction, dead: Iterable[str]) -> None:
     """Delete the mounts of other boots, the holds of `dead` sessions, and those on no mount."""
     tx.execute("DELETE FROM mounts WHERE boot != ?", (boot_id(),))
+    tx.execute("DELETE FROM processes WHERE boot != ?", (boot_id(),))
     tx.executemany("DELETE FROM holds WHERE session = ?", [(owner,) for owner in dead])
     tx.execute("DELETE FROM holds WHERE container NOT IN (SELECT container FROM mounts)")
 

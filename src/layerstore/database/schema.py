@@ -140,6 +140,19 @@ CREATE TABLE repo_digests (
 ) WITHOUT ROWID;
 CREATE INDEX repo_digests_by_image ON repo_digests (image_id);
 """,
+    """
+-- Processes that a container's tree was given to. One that the kernel no longer has, or of another boot, means nothing.
+CREATE TABLE processes (
+    container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+    pid INTEGER NOT NULL,
+    started INTEGER NOT NULL,               -- the kernel's ticks since the boot
+    boot TEXT NOT NULL,
+    pid_namespace INTEGER NOT NULL,         -- in which that is its number
+    mount_namespace INTEGER NOT NULL,       -- in which it has the tree
+    root BLOB NOT NULL,                     -- where, as it writes names
+    PRIMARY KEY (container, pid, started)
+) WITHOUT ROWID;
+""",
 )
 
 VERSION = len(_STEPS)

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 PARTS = (
     "kernel/files/failure",
     "kernel/mounts/mount",
+    "kernel/processes/spawn",
     "kernel/files/files",
     "kernel/files/remove",
     "kernel/copying/copy",

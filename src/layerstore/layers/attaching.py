@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from layerstore.driver import Layer
+from layerstore.driver import Layer, Mount
 from layerstore.errors import DriverFailed, KernelError
-from layerstore.kernel.mounts import attach
+from layerstore.kernel.mounts import attach, new_tree
 from layerstore.layers.storage import Storage
 
-__all__ = ["attach_tree"]
+__all__ = ["attach_tree", "detached_tree"]
 
 
 def attach_tree(storage: Storage, layer: Layer, parents: Sequence[Layer], place: Path, *, read_only: bool) -> int:
@@ -18,10 +18,21 @@ def attach_tree(storage: Storage, layer: Layer, parents: Sequence[Layer], place:
 
     Raises `KernelError`; `Damaged` if it fails since a layer is gone.
     """
+    return _made(storage, layer, parents, lambda mounts: attach(mounts, place), read_only=read_only)
+
+
+def detached_tree(storage: Storage, layer: Layer, parents: Sequence[Layer]) -> int:
+    """A writable layer on its parents as a mount that is attached nowhere: its descriptor. Raises as `attach_tree`."""
+    return _made(storage, layer, parents, new_tree, read_only=False)
+
+
+def _made(
+    storage: Storage, layer: Layer, parents: Sequence[Layer], make: Callable[[Sequence[Mount]], int], *, read_only: bool
+) -> int:
     driver = storage.driver
     try:
         driver.prepare(layer, parents, read_only=read_only)
-        return attach(driver.mounts(layer, parents, read_only=read_only), place)
+        return make(driver.mounts(layer, parents, read_only=read_only))
     except (KernelError, DriverFailed):
         storage.files.require((layer, *parents))
         raise

@@ -5,7 +5,7 @@ where is asked of the kernel (`table`); why it refused something is found out af
 than a mount call has a file of its own: `fuse`, `aufs`. `trial` has folders to try things out in.
 """
 
-from layerstore.kernel.mounts.mounting import attach, detached, unmount
+from layerstore.kernel.mounts.mounting import attach, attach_clone, clone_of, detached, new_tree, unmount
 from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, Mount
 from layerstore.kernel.mounts.table import (
     boot_id,
@@ -21,12 +21,15 @@ __all__ = [
     "FUSE_OVERLAYFS",
     "Mount",
     "attach",
+    "attach_clone",
     "boot_id",
+    "clone_of",
     "detached",
     "mount_id",
     "mount_namespace",
     "mounts_below",
     "namespace_holds",
+    "new_tree",
     "processes_with",
     "unmount",
 ]

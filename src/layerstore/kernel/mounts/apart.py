@@ -12,7 +12,7 @@ from collections.abc import Callable
 from layerstore.kernel._shim import lib
 from layerstore.kernel.mounts.recipe import OldKernel
 
-__all__ = ["apart"]
+__all__ = ["apart", "in_thread"]
 
 
 def apart(make: Callable[[], int]) -> int:
@@ -20,13 +20,25 @@ def apart(make: Callable[[], int]) -> int:
 
     Raises what it raises, and `OldKernel` where there can be no such namespace.
     """
+
+    def make_there() -> int:
+        if lib.ls_leave_namespace() < 0:
+            raise OldKernel
+        return make()
+
+    return in_thread(make_there)
+
+
+def in_thread(make: Callable[[], int]) -> int:
+    """What `make` returns when a thread that ends with it calls it: its namespaces are that thread's alone.
+
+    Raises what it raises.
+    """
     made: list[int] = []
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            if lib.ls_leave_namespace() < 0:
-                raise OldKernel
             made.append(make())
         except BaseException as error:
             failed.append(error)

@@ -119,6 +119,16 @@ int ls_clone_tree(const char *folder, unsigned int attributes) {
     return answer < 0 ? answer : ls_take_fd(&tree);
 }
 
+int ls_clone_mount(int folder) {
+    LS_CLOSED int tree =
+        result(syscall(SYS_open_tree, folder, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
+    if (tree < 0)
+        return tree;
+    struct mount_attr change = {.propagation = MS_PRIVATE};
+    int answer = result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &change, sizeof change));
+    return answer < 0 ? answer : ls_take_fd(&tree);
+}
+
 int ls_attach(int tree, const char *target) {
     return result(syscall(SYS_move_mount, tree, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH));
 }
@@ -201,6 +211,12 @@ int ls_leave_namespace(void) {
     if (unshare(CLONE_NEWNS) < 0)
         return -errno;
     return result(syscall(SYS_mount, NULL, "/", NULL, (unsigned long)(MS_REC | MS_PRIVATE), NULL));
+}
+
+int ls_join_namespace(int namespace) {
+    if (unshare(CLONE_FS) < 0)
+        return -errno;
+    return result(setns(namespace, CLONE_NEWNS));
 }
 
 int ls_mountpoint(uint64_t id, char *path, size_t room) {

@@ -27,6 +27,9 @@ int ls_fsconfig_create(int context);
 int ls_fsmount(int context, unsigned int attributes);
 int ls_clone_tree(const char *folder, unsigned int attributes);
 int ls_attach(int tree, const char *target);
+/* A detached clone of the mount that `folder` (of any descriptor) lies on, without those below it. That mount has to be
+   of the caller's mount namespace. */
+int ls_clone_mount(int folder);
 
 /* The old interface. By descriptors: `data` may name directories as plain fd numbers of this process. */
 int ls_mount(const char *source, const char *target, const char *type, unsigned int attributes, const char *data);
@@ -38,6 +41,8 @@ int ls_unmount(const char *target, int lazy);
 
 /* Gives the calling thread a mount namespace of its own: what it mounts is seen nowhere else, and gone when it ends. */
 int ls_leave_namespace(void);
+/* Brings the calling thread, and no other, into the mount namespace of a descriptor. */
+int ls_join_namespace(int namespace);
 
 /* The mount that `path` lies on: its ID, never used again where `unique`, and whether `path` is its root. The old ID is
    the one that /proc/PID/mountinfo shows. */

@@ -22,7 +22,7 @@ from layerstore.kernel.mounts.apart import apart
 from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, PAGE, Mount, OldKernel, words_of
 from layerstore.kernel.mounts.table import id_of
 
-__all__ = ["attach", "detached", "unmount"]
+__all__ = ["attach", "attach_clone", "clone_of", "detached", "new_tree", "unmount"]
 
 _STRING_LIMIT = 255  # of fsconfig(2)
 
@@ -65,6 +65,32 @@ def detached(mounts: Sequence[Mount]) -> Iterator[int]:
         folder = open_path(f"/proc/self/fd/{tree}", FOLDER)
         undo.callback(os.close, folder)
         yield folder
+
+
+def new_tree(mounts: Sequence[Mount]) -> int:
+    """The recipe's tree as a detached mount, its descriptor, for whoever attaches it in a namespace of its own.
+
+    It is gone with the last descriptor, unless it was attached.
+    """
+    *below, top = mounts
+    return _detached_on(below, top)
+
+
+def clone_of(place: Path) -> int:
+    """The mount at `place`, without what is mounted below it, once more: a detached mount, to be attached elsewhere."""
+    with opened(place, HANDLE) as folder:
+        tree = lib.ls_clone_mount(folder)
+    if tree < 0:
+        raise KernelError("open_tree", -tree, path=place)
+    return int(tree)
+
+
+def attach_clone(tree: int, target: Path) -> int:
+    """Attach a clone of a mount (a descriptor, which stays the caller's), and return the ID of the mount there."""
+    answer = lib.ls_attach(tree, os.fsencode(target))
+    if answer < 0:
+        raise KernelError("move_mount", -answer, path=target)
+    return id_of(tree)
 
 
 def unmount(target: Path, *, lazy: bool = False) -> None:
@@ -144,7 +170,11 @@ def _detached_one(mount: Mount) -> int:
     try:
         _mount_old(mount, place)
         try:
-            tree = open_path(place, HANDLE)
+            # A clone can be attached elsewhere later; what was here cannot, once it is taken away.
+            with opened(place, HANDLE) as folder:
+                tree = lib.ls_clone_mount(folder)
+            if tree < 0:
+                tree = open_path(place, HANDLE)
         finally:
             _undo(place)
     finally:

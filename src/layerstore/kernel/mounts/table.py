@@ -29,6 +29,7 @@ __all__ = [
     "namespace_holds",
     "processes",
     "processes_with",
+    "unescape",
 ]
 
 _HERE = -100  # AT_FDCWD
@@ -104,7 +105,7 @@ def mountinfo(process: int | str = "self") -> Iterator[tuple[int, bytes, bytes]]
     with open(f"/proc/{process}/mountinfo", "rb") as lines:
         for line in lines:
             fields = line.split(b" ", 5)
-            yield int(fields[0]), fields[2], _unescape(fields[4])
+            yield int(fields[0]), fields[2], unescape(fields[4])
 
 
 def facts_of(path: Path | str | bytes, *, follow: bool = False, old_id: bool = False) -> Any | None:
@@ -159,7 +160,7 @@ def _from_mountinfo() -> list[tuple[int, bytes]]:
     return found
 
 
-def _unescape(text: bytes) -> bytes:
+def unescape(text: bytes) -> bytes:
     """A name as mountinfo writes it: space, tab, newline and backslash are octal there."""
     if b"\\" not in text:
         return text

@@ -1,0 +1,166 @@
+"""Programs that are given a container's tree: started, and ended by force.
+
+The order of a start: the tree is mounted, attached nowhere; a process is made in a mount namespace of its own, takes
+the tree, and waits; its row is written; it goes on. So there is never a program without a row, and whatever dies
+between leaves nothing: the tree goes with the last descriptor, the process with whoever starts it, and a row without a
+process means nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from layerstore.containers import rows
+from layerstore.containers.mounting import Mounts
+from layerstore.containers.process import Process
+from layerstore.containers.residents import Residents, running
+from layerstore.containers.rows import Resident, Row
+from layerstore.database import Database
+from layerstore.driver import Layer
+from layerstore.errors import ConfigError, LayerstoreError
+from layerstore.kernel.mounts import mounts_below
+from layerstore.kernel.processes import DEVNULL, Child, Program, launch
+from layerstore.layers import Storage
+from layerstore.layers.attaching import detached_tree
+
+if TYPE_CHECKING:
+    from layerstore.containers.container import Container
+
+PATIENCE = 10.0
+"""Seconds in which a process that was killed has to end."""
+
+
+class HasDescriptor(Protocol):
+    """An open file, socket or the like."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
+Stream = int | HasDescriptor | None
+"""A standard stream of a program: a descriptor, an open file, `subprocess.DEVNULL`, or None for the caller's."""
+
+
+class Launch:
+    """One start of one program, whose container's lock the caller holds."""
+
+    def __init__(
+        self, database: Database, storage: Storage, mounts: Mounts, row: Row, parents: Sequence[Layer]
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._mounts = mounts
+        self._row = row
+        self._parents = parents
+
+    def run(self, container: Container, make: Callable[[int], Child], root: bytes) -> Process:
+        """Start what `make` makes of the container's tree, which the process then has at `root`."""
+        self._database.require_writable()
+        tree = self._tree()
+        try:
+            child = make(tree)
+        finally:
+            os.close(tree)
+        try:
+            identity = child.identity()
+            with self._database.write(durable=False) as tx:
+                rows.put_resident(tx, self._row.id, Resident(identity, root))
+            child.go()
+        except BaseException:
+            self._undo(child)
+            raise
+        return Process(container, identity, child.pidfd, root)
+
+    def _undo(self, child: Child) -> None:
+        """The child ends; then its row means nothing, and goes if it can."""
+        with suppress(LayerstoreError):
+            identity = child.identity()
+            with self._database.write(durable=False) as tx:
+                rows.end_resident(tx, self._row.id, identity)
+        child.give_up()
+        os.close(child.pidfd)
+
+    def _tree(self) -> int:
+        """The container's tree, attached nowhere: that which is in use, or one that is made."""
+        tree = self._mounts.clone(self._row)
+        if tree is None:
+            tree = self._mounts.residents.tree(self._row)
+        if tree is None:
+            self._mounts.require_unmounted(self._row)
+            self._mounts.require_files(self._row, self._parents)
+            tree = detached_tree(self._storage, self._row.layer, self._parents)
+        return tree
+
+
+def program(
+    storage: Storage,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    fds: Iterable[int],
+    streams: Sequence[Stream],
+    hide: Iterable[str | os.PathLike[str]],
+    new_session: bool,
+) -> Program:
+    """What `Container.launch` is told, checked. Mounts of other containers are hidden from it, lest it keep them."""
+    kept = tuple(sorted(set(fds)))
+    if not argv or isinstance(argv, str):
+        raise ConfigError("argv has to be a list: the program, and its arguments")
+    if any(fd < 3 for fd in kept):
+        raise ConfigError("descriptors 0, 1 and 2 are given to a program as stdin, stdout and stderr")
+    hidden = [os.fsencode(path) for path in hide]
+    hidden += [os.fsencode(place) for _, place in reversed(mounts_below(storage.driver.home))]
+    return Program(
+        tuple(os.fspath(word) for word in argv),
+        dict(os.environ if env is None else env),
+        None if cwd is None else os.fspath(cwd),
+        (_descriptor(streams[0]), _descriptor(streams[1]), _descriptor(streams[2])),
+        kept,
+        new_session,
+        tuple(hidden),
+    )
+
+
+def launcher(made: Program, root: str | os.PathLike[str]) -> Callable[[int], Child]:
+    """What starts `made` with a tree at `root`."""
+    return lambda tree: launch(made, tree, os.fspath(root))
+
+
+def kill_all(residents: Residents, row: Row) -> None:
+    """End all processes of a container, whose lock the caller holds. Raises `InUse` if one does not end."""
+    deadline = time.monotonic() + PATIENCE
+    while left := residents.settled(row, is_mounted=True):
+        for identity in left:
+            if not identity.is_seen or time.monotonic() > deadline:
+                raise running(row, left)
+            try:
+                fd = os.pidfd_open(identity.pid)
+            except ProcessLookupError:
+                continue
+            try:
+                if identity.is_alive:
+                    with suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    poll = select.poll()
+                    poll.register(fd, select.POLLIN)
+                    poll.poll(max(0, deadline - time.monotonic()) * 1000)
+            finally:
+                os.close(fd)
+
+
+def _descriptor(stream: Stream) -> int | None:
+    if stream is None:
+        return None
+    number = stream if isinstance(stream, int) else stream.fileno()
+    if number == DEVNULL:
+        return DEVNULL
+    if number < 0:
+        raise ConfigError(f"{number} is not a descriptor", remedy="Give an open file, or make a pipe (os.pipe).")
+    return number

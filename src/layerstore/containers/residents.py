@@ -1,0 +1,100 @@
+"""The processes that a container's tree was given to: what the rows say of them, and what the kernel says.
+
+Each has a row before it executes its program. The kernel's answer counts: a process that has ended, or of another boot,
+means nothing. The tree is there for as long as one of them lives, in their mount namespaces; with the last it goes, and
+whoever looks at the container next, under its lock, writes that down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from layerstore.containers import rows
+from layerstore.containers.rows import Resident, Row
+from layerstore.database import Database
+from layerstore.driver import Dialect
+from layerstore.errors import InUse, KernelError
+from layerstore.kernel.files import syncfs
+from layerstore.kernel.processes import Identity, identity_of, strays, tree_of
+from layerstore.layers import Storage
+
+
+class Residents:
+    """The processes in the containers of a store."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+
+    def alive(self, container: str) -> list[Identity]:
+        """Those of a container that live, the first first."""
+        with self._database.read() as tx:
+            found = rows.residents(tx, container)
+        return living(found)
+
+    def settled(self, row: Row, *, is_mounted: bool) -> list[Identity]:
+        """Those that live. If none does any more, that is written down, for a caller that has the container's lock.
+
+        `is_mounted`: it is mounted for others still, whose unmount it is that syncs.
+        """
+        with self._database.read() as tx:
+            found = rows.residents(tx, row.id)
+        if not found:
+            return []
+        left = living(found) or self._left_behind(row, found)
+        if not left:
+            if not is_mounted and self._storage.driver.capabilities.dialect is not Dialect.OVERLAY:
+                syncfs(self._storage.driver.home)  # which overlay did when its last mount went
+            with self._database.write(durable=False) as tx:
+                rows.end_residents(tx, row.id, is_synced=not is_mounted)
+        return left
+
+    def require_none(self, row: Row, *, is_mounted: bool) -> None:
+        """Raise `InUse` if one lives."""
+        left = self.settled(row, is_mounted=is_mounted)
+        if left:
+            raise running(row, left)
+
+    def tree(self, row: Row) -> int | None:
+        """The container's tree as its processes have it, without what is mounted in it: a detached mount.
+
+        None if no process lives. Raises `InUse` if none of those that do can be asked for it.
+        """
+        while left := self.settled(row, is_mounted=False):
+            with self._database.read() as tx:
+                roots = {found.identity: found.root for found in rows.residents(tx, row.id)}
+            for identity in left:
+                if identity.is_seen:
+                    try:
+                        return tree_of(identity.pid, row.key, roots.get(identity, b"/"))
+                    except KernelError:
+                        if identity.is_alive:
+                            raise
+                        break  # it has just ended: are there others?
+            else:
+                raise running(row, left)
+        return None
+
+    def _left_behind(self, row: Row, found: Iterable[Resident]) -> list[Identity]:
+        """Processes that nobody wrote down, in the namespaces of those that have ended."""
+        namespaces = {resident.identity.mount_namespace for resident in found if resident.identity.is_of_this_boot}
+        pids = strays(namespaces, row.key) if namespaces else []
+        return [identity for pid in pids if (identity := identity_of(pid)) is not None]
+
+
+def living(found: Iterable[Resident]) -> list[Identity]:
+    """Those of them that live."""
+    return [resident.identity for resident in found if resident.identity.is_alive]
+
+
+def running(row: Row, left: list[Identity]) -> InUse:
+    """The error for what cannot be done to a container in which processes run."""
+    holders = [f"process {identity.pid}" for identity in left]
+    unseen = [identity for identity in left if not identity.is_seen]
+    return InUse(
+        f"container {row.name} is running ({', '.join(holders[:3])}{', ...' if len(holders) > 3 else ''})",
+        holders=holders,
+        remedy="It was started in another pid namespace: stop it from there."
+        if unseen
+        else f"Stop it first: layerstore stop {row.name} (or remove it with --force)",
+    )

@@ -1,0 +1,150 @@
+/* See spawn.h. clone(2) is called by number: glibc's wrapper wants a function and a stack, and its fork has no flags.
+   The child is a copy of the process with one thread; whatever lock another thread held stays held in it. */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "spawn.h"
+#include "../files/scope.h"
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+/* linux/sched.h and linux/mount.h, which cannot be included beside sched.h and sys/mount.h of every libc. */
+#ifndef CLONE_PIDFD
+#define CLONE_PIDFD 0x00001000
+#endif
+enum { ALL_CLOSE_ON_EXEC = 4, FROM_EMPTY_PATH = 4, MOST_TO_CLOSE = 1 << 16 };
+
+_Noreturn static void give_up(const struct ls_program *program, int step, int number, int position) {
+    struct ls_word word = {.step = step, .number = number, .position = position};
+    while (write(program->status[1], &word, sizeof word) < 0 && errno == EINTR)
+        continue;
+    _exit(127);
+}
+
+static int without_close_on_exec(int fd) {
+    int flags = fcntl(fd, F_GETFD);
+    return flags < 0 ? -1 : fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC);
+}
+
+/* Descriptors: the three streams, those that are kept, and none else. */
+static void take_streams(const struct ls_program *program) {
+    int high[3];
+    /* First away from 0, 1 and 2, which may be given in another order. */
+    for (int stream = 0; stream < 3; stream++) {
+        high[stream] = -1;
+        int given = program->streams[stream];
+        if (given == LS_STREAM_SAME)
+            continue;
+        LS_CLOSED int null = given == LS_STREAM_NULL ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
+        high[stream] = fcntl(given == LS_STREAM_NULL ? null : given, F_DUPFD_CLOEXEC, 3);
+        if (high[stream] < 0)
+            give_up(program, LS_STEP_STREAMS, errno, stream);
+    }
+    for (int stream = 0; stream < 3; stream++)
+        if (high[stream] >= 0 && dup2(high[stream], stream) < 0)
+            give_up(program, LS_STEP_STREAMS, errno, stream);
+    if (syscall(SYS_close_range, 3, ~0U, ALL_CLOSE_ON_EXEC) < 0) {
+        /* Before Linux 5.11. */
+        struct rlimit limit = {0};
+        getrlimit(RLIMIT_NOFILE, &limit);
+        for (int fd = 3; fd < MOST_TO_CLOSE && (rlim_t)fd < limit.rlim_cur; fd++)
+            fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    for (size_t number = 0; number < program->kept_count; number++)
+        if (without_close_on_exec(program->kept[number]) < 0)
+            give_up(program, LS_STEP_STREAMS, errno, program->kept[number]);
+}
+
+/* As a program expects to be started: no signal blocked, none handled by what it was; those that Python ignores are not
+   ignored, others that its caller had ignored (nohup) are. */
+static void default_signals(void) {
+    for (int number = 1; number < NSIG; number++) {
+        struct sigaction now;
+        if (sigaction(number, NULL, &now) < 0)
+            continue;
+        if (now.sa_handler == SIG_DFL || (now.sa_handler == SIG_IGN && number != SIGPIPE && number != SIGXFSZ))
+            continue;
+        struct sigaction plain = {.sa_handler = SIG_DFL};
+        sigaction(number, &plain, NULL);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* What is mounted here is seen nowhere else; what is unmounted on the host goes here too. */
+static void take_tree(const struct ls_program *program) {
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        give_up(program, LS_STEP_PRIVATE, errno, 0);
+    for (int number = 0; program->hidden[number]; number++)
+        if (umount2(program->hidden[number], MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+            give_up(program, LS_STEP_HIDE, errno, number);
+    if (syscall(SYS_move_mount, program->tree, "", AT_FDCWD, program->root, FROM_EMPTY_PATH) < 0)
+        give_up(program, LS_STEP_ATTACH, errno, 0);
+}
+
+static void wait_at_gate(const struct ls_program *program) {
+    char byte;
+    ssize_t got;
+    while ((got = read(program->gate[0], &byte, 1)) < 0 && errno == EINTR)
+        continue;
+    if (got != 1)
+        _exit(127); /* nobody knows of this process */
+    prctl(PR_SET_PDEATHSIG, 0);
+}
+
+_Noreturn static void execute(const struct ls_program *program) {
+    int refusal = ENOENT;
+    for (int number = 0; program->names[number]; number++) {
+        execve(program->names[number], (char *const *)program->argv, (char *const *)program->env);
+        if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+            give_up(program, LS_STEP_PROGRAM, errno, number);
+        if (errno == EACCES)
+            refusal = EACCES;
+    }
+    give_up(program, LS_STEP_PROGRAM, refusal, 0);
+}
+
+_Noreturn static void live(const struct ls_program *program) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    close(program->gate[1]);
+    close(program->status[0]);
+    take_streams(program);
+    take_tree(program);
+    if (program->new_session && setsid() < 0)
+        give_up(program, LS_STEP_SESSION, errno, 0);
+    if (program->folder && chdir(program->folder) < 0)
+        give_up(program, LS_STEP_FOLDER, errno, 0);
+    wait_at_gate(program);
+    default_signals();
+    execute(program);
+}
+
+int ls_launch(const struct ls_program *program, struct ls_child *child) {
+    sigset_t all, before;
+    sigfillset(&all);
+    /* A handler of Python's must not run in the child. */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int pidfd = -1;
+    long pid = syscall(SYS_clone, (unsigned long)(CLONE_NEWNS | CLONE_PIDFD | SIGCHLD), NULL, &pidfd, NULL, 0UL);
+    int failure = errno;
+    if (pid == 0)
+        live(program);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (pid < 0)
+        return -failure;
+    child->pid = (int)pid;
+    child->pidfd = pidfd;
+    return 0;
+}

@@ -1,0 +1,180 @@
+"""Programs started with a container's tree in a mount namespace of their own.
+
+A start has two halves, so that no program runs of which nobody knows: `launch` makes the process, which makes its
+surroundings and waits; `Child.go` lets it execute the program. If this process ends between the two, the child does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+
+from attrs import define, frozen
+
+from layerstore.errors import CannotStart, KernelError, LayerstoreError
+from layerstore.kernel._shim import ffi, lib
+from layerstore.kernel.processes.identity import Identity, identity_of_child
+
+__all__ = ["DEVNULL", "Child", "Program", "launch"]
+
+_WORD = struct.Struct("iii")
+"""`struct ls_word`."""
+
+DEVNULL: int = lib.LS_STREAM_NULL
+"""As a stream: what is read is empty, what is written is lost. It is `subprocess.DEVNULL`."""
+
+
+@frozen
+class Program:
+    """A program of the host, and what it is given. `hidden`: mounts that it does not see, the latest first."""
+
+    argv: tuple[str | bytes, ...]
+    env: Mapping[str, str]
+    folder: str | None = None
+    streams: tuple[int | None, int | None, int | None] = (None, None, None)
+    """Standard input, output and error; None: this process's."""
+    kept: tuple[int, ...] = ()
+    """Descriptors that it has under the same numbers."""
+    new_session: bool = False
+    hidden: tuple[bytes, ...] = ()
+
+    @property
+    def names(self) -> list[bytes]:
+        """The paths at which it may be, as execvp(3) tries them."""
+        return candidates(self.argv[0], self.env.get("PATH", os.defpath))
+
+
+@define
+class Child:
+    """A process that waits to be told to go on. It is a child of this one; `pidfd` is the caller's to close."""
+
+    pid: int
+    pidfd: int
+    _program: Program
+    _root: str
+    _gate: int
+    _status: int
+
+    def identity(self) -> Identity:
+        """What it is known by."""
+        return identity_of_child(self.pid)
+
+    def go(self) -> None:
+        """Let it execute its program, which it does when this returns.
+
+        Raises `CannotStart`, `KernelError`: then it is gone.
+        """
+        try:
+            with suppress(BrokenPipeError):  # it gave up before
+                os.write(self._gate, b"g")
+            word = _read(self._status, _WORD.size)
+        except BaseException:
+            self.give_up()
+            raise
+        if word:
+            self.give_up()
+            raise _failure(self._program, self._root, *_WORD.unpack(word))
+        self._close()
+
+    def give_up(self) -> None:
+        """End it, before or after it was let go. A second time is no error."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        self._close()
+
+    def _close(self) -> None:
+        for fd in (self._gate, self._status):
+            if fd >= 0:
+                os.close(fd)
+        self._gate = self._status = -1
+
+
+def launch(program: Program, tree: int, root: str) -> Child:
+    """A process that will be `program`, and sees the detached mount `tree` at `root`, a folder.
+
+    Raises `KernelError` if there can be none; what fails in it is told by `Child.go`.
+    """
+    if "\0" in root:
+        raise KernelError("move_mount", errno.EINVAL, path=root)
+    keep: list[object] = []
+    made = ffi.new("struct ls_program *")
+    made.names = _strings(program.names, keep)
+    made.argv = _strings([os.fsencode(word) for word in program.argv], keep)
+    made.env = _strings([os.fsencode(f"{name}={value}") for name, value in program.env.items()], keep)
+    made.hidden = _strings(program.hidden, keep)
+    made.folder = ffi.NULL if program.folder is None else _kept(ffi.new("char[]", os.fsencode(program.folder)), keep)
+    made.streams = [lib.LS_STREAM_SAME if fd is None else fd for fd in program.streams]
+    made.kept = _kept(ffi.new("int[]", list(program.kept)), keep)
+    made.kept_count = len(program.kept)
+    made.new_session = program.new_session
+    made.tree = tree
+    made.root = _kept(ffi.new("char[]", os.fsencode(root)), keep)
+    child = ffi.new("struct ls_child *")
+    with ExitStack() as ours, ExitStack() as its:
+        made.gate = gate = _pipe(its, ours)
+        made.status = status = _pipe(ours, its)
+        answer = lib.ls_launch(made, child)
+        if answer < 0:
+            raise KernelError("clone", -answer)
+        pid, pidfd = int(child.pid), int(child.pidfd)
+        its.close()
+        started = Child(pid, pidfd, program, root, gate[1], status[0])
+        ours.pop_all()
+    return started
+
+
+def candidates(name: str | bytes, path: str) -> list[bytes]:
+    """The paths at which a program of this name may be, as execvp(3) tries them."""
+    name = os.fsencode(name)
+    if b"/" in name or not name:
+        return [name]
+    return [os.path.join(os.fsencode(folder) or b".", name) for folder in path.split(":")]
+
+
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    reader.callback(os.close, ends[0])
+    writer.callback(os.close, ends[1])
+    return ends
+
+
+def _strings(texts: Sequence[bytes], keep: list[object]) -> object:
+    """A list of strings for C. Raises `ValueError` for one with a NUL in it."""
+    if any(b"\0" in text for text in texts):
+        raise ValueError("embedded null byte")
+    held = [ffi.new("char[]", text) for text in texts]
+    keep.append(held)
+    return _kept(ffi.new("char *[]", [*held, ffi.NULL]), keep)
+
+
+def _kept(made: object, keep: list[object]) -> object:
+    keep.append(made)
+    return made
+
+
+def _read(fd: int, size: int) -> bytes:
+    """All of `size` bytes, or nothing where they end before."""
+    read = b""
+    while len(read) < size and (more := os.read(fd, size - len(read))):
+        read += more
+    return read if len(read) == size else b""
+
+
+def _failure(program: Program, root: str, step: int, number: int, position: int) -> LayerstoreError:
+    """Why a child gave up."""
+    if step == lib.LS_STEP_PROGRAM:
+        return CannotStart(os.fsdecode(program.argv[0]), number)
+    if step == lib.LS_STEP_FOLDER:
+        return KernelError("chdir", number, path=program.folder)
+    if step == lib.LS_STEP_ATTACH:
+        return KernelError("move_mount", number, path=root)
+    if step == lib.LS_STEP_HIDE:
+        return KernelError("umount2", number, path=program.hidden[position])
+    call = {lib.LS_STEP_STREAMS: "dup2", lib.LS_STEP_PRIVATE: "mount", lib.LS_STEP_SESSION: "setsid"}[step]
+    return KernelError(call, number, path="/" if step == lib.LS_STEP_PRIVATE else None)
