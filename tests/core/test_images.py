@@ -182,7 +182,26 @@ def test_image_with_a_stopped_container_cannot_be_removed(
     store.remove_image("x", force=force)
 
 
-def test_image_with_a_running_container_cannot_be_removed(store: Store, add: Adder, base: bytes) -> None:
+def test_image_with_a_running_container_cannot_be_removed(
+    store: Store, add: Adder, base: bytes, tmp_path: Path
+) -> None:
+    image = add(base, name="x")
+    box = store.create_container(image, name="web")
+    process = box.launch(["sleep", "100"], root=tmp_path)
+    try:
+        with pytest.raises(InUse) as caught:
+            image.remove(force=True)
+        assert caught.value.holders == ("container web (running)",)
+        assert "To free it: layerstore stop web; layerstore rm web" in str(caught.value)
+    finally:
+        process.kill()
+        process.wait()
+    with pytest.raises(InUse) as caught:
+        image.remove(force=True)
+    assert caught.value.holders == ("container web",)
+
+
+def test_image_with_a_mounted_container_cannot_be_removed(store: Store, add: Adder, base: bytes) -> None:
     image = add(base, name="x")
     box = store.create_container(image, name="web")
     with box.mount():

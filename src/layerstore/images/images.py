@@ -228,7 +228,7 @@ class Images:
     def containers_of(self, image: ImageID) -> tuple[str, ...]:
         """The names of the containers on an image."""
         with self._database.read() as tx:
-            return tuple(name for name, _ in rows.containers_on(tx, image))
+            return tuple(container.name for container in rows.containers_on(tx, image))
 
     def inspect(self, image: Image) -> dict[str, Any]:
         """docker's object for an image."""

@@ -134,12 +134,15 @@ def _holders(tx: Transaction, image: ImageID) -> _Holders:
     names: list[str] = []
     commands: list[str] = []
     on_it = rows.containers_on(tx, image)
-    names += [f"container {name}" + (" (mounted)" if is_mounted else "") for name, is_mounted in on_it]
-    mounted = [name for name, is_mounted in on_it if is_mounted]
-    if mounted:
+    for container in on_it:
+        does = " (running)" if container.runs else " (mounted)" if container.is_mounted else ""
+        names.append(f"container {container.name}{does}")
+    if running := [container.name for container in on_it if container.runs]:
+        commands.append(f"layerstore stop {' '.join(running)}")
+    if mounted := [container.name for container in on_it if container.is_mounted]:
         commands.append(f"layerstore umount {' '.join(mounted)}")
     if on_it:
-        commands.append(f"layerstore rm {' '.join(name for name, _ in on_it)}")
+        commands.append(f"layerstore rm {' '.join(container.name for container in on_it)}")
     for child in rows.built_on(tx, image):
         names.append(f"image {rows.shown(tx, child)}, which is built on it")
         commands += [*_holders(tx, child).commands, f"layerstore rmi {' '.join(_names(tx, child))}"]

@@ -12,6 +12,7 @@ from layerstore.database import Transaction
 from layerstore.digest import ChainID, Digest, ImageID, beginning, hex_of, of_bytes, short
 from layerstore.errors import Ambiguous, InvalidReference, NotFound
 from layerstore.images import config as config_of
+from layerstore.kernel.processes.identity import Identity
 
 _COLUMNS = "i.id, i.config, i.chain_id, i.parent, i.created, i.stored"
 
@@ -89,14 +90,32 @@ def built_on(tx: Transaction, image: ImageID) -> list[ImageID]:
     return [ImageID(row[0]) for row in found]
 
 
-def containers_on(tx: Transaction, image: ImageID) -> list[tuple[str, bool]]:
-    """The names of the containers on an image, and whether there is a row of a mount."""
+@frozen
+class Standing:
+    """A container on an image. `is_mounted`: there is a row of a mount; `runs`: one of its processes lives."""
+
+    name: str
+    is_mounted: bool
+    runs: bool
+
+
+def containers_on(tx: Transaction, image: ImageID) -> list[Standing]:
+    """The containers on an image, by name."""
+    living: set[str] = set()
+    processes = tx.execute(
+        "SELECT c.name, p.pid, p.started, p.boot, p.pid_namespace, p.mount_namespace "
+        "FROM processes p JOIN containers c ON c.id = p.container WHERE c.image_id = ?",
+        (image,),
+    )
+    for name, *identity in processes:
+        if name not in living and Identity(*identity).is_alive:
+            living.add(name)
     found = tx.execute(
         "SELECT c.name, m.mountpoint FROM containers c LEFT JOIN mounts m ON m.container = c.id "
         "WHERE c.image_id = ? ORDER BY c.name",
         (image,),
     )
-    return [(name, mountpoint is not None) for name, mountpoint in found]
+    return [Standing(name, mountpoint is not None, name in living) for name, mountpoint in found]
 
 
 def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool) -> bool:
