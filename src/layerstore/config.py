@@ -17,7 +17,17 @@ from attrs import evolve, field, fields_dict, frozen
 
 from layerstore.errors import ConfigError, remedy_for
 
-__all__ = ["DEFAULT_FILE", "Config", "Proxies", "driver_options", "load", "owner_of", "root_of", "with_overrides"]
+__all__ = [
+    "DEFAULT_FILE",
+    "Config",
+    "Engine",
+    "Proxies",
+    "driver_options",
+    "load",
+    "owner_of",
+    "root_of",
+    "with_overrides",
+]
 
 DEFAULT_FILE = Path("/etc/layerstore/daemon.json")
 
@@ -32,6 +42,16 @@ class Proxies:
     https: str | None = None
     none_for: str | None = None
     """`no-proxy`: hosts, domains, addresses and networks that are reached directly, separated by commas."""
+
+
+@frozen
+class Engine:
+    """One of docker's `runtimes`: a program that runs containers, and what it is always told first."""
+
+    name: str
+    path: str
+    """A path, or a command of PATH. Empty: a shim of containerd (`runtimeType`), which only containerd can run."""
+    args: tuple[str, ...] = ()
 
 
 @frozen
@@ -62,13 +82,21 @@ class Config:
     """Where layers are looked for before the registry of their image is asked, in this order."""
     push_through: bool = False
     """Give the first of the remotes what a registry had to be asked for."""
+    engines: tuple[Engine, ...] = ()
+    """`runtimes`: programs that run containers, beside those of PATH."""
+    default_engine: str | None = None
+    """`default-runtime`: which of them, or of PATH, where nobody names one."""
 
 
 _STORE = ("data-root", "exec-root", "storage-driver", "storage-opts")
 _SWITCHES = ("keep-blobs", "push-through")
 _LEAST = {"max-concurrent-downloads": 0, "max-concurrent-uploads": 0, "max-download-attempts": 1}
 """Keys that are numbers, with the least that docker allows."""
-_OURS = (*_STORE, "insecure-registries", "registry-mirrors", *_LEAST, "proxies", "remotes", *_SWITCHES)
+_OURS = (
+    *_STORE,
+    *("insecure-registries", "registry-mirrors", *_LEAST, "proxies", "remotes", *_SWITCHES),
+    *("runtimes", "default-runtime"),
+)
 
 # What dockerd reads or has read from its daemon.json, and what is none of our business.
 _DOCKERS_WORDS = """
@@ -76,13 +104,13 @@ allow-direct-routing allow-nondistributable-artifacts api-cors-header authorizat
 bridge-accept-fwmark builder cdi-spec-dirs cgroup-parent cluster-advertise cluster-store cluster-store-opts containerd
 containerd-namespace containerd-plugin-namespace cpu-rt-period cpu-rt-runtime cri-containerd debug
 default-address-pools default-cgroupns-mode default-gateway default-gateway-v6 default-init default-ipc-mode
-default-network-opts default-runtime default-shm-size default-ulimits deprecated-key-path disable-legacy-registry dns
+default-network-opts default-shm-size default-ulimits deprecated-key-path disable-legacy-registry dns
 dns-opts dns-search exec-opts experimental features firewall-backend fixed-cidr fixed-cidr-v6 group host-gateway-ip
 host-gateway-ips hosts http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop
 ip-masq ip6tables iptables ipv6 labels live-restore log-driver log-format log-level log-opts
 metrics-addr mtu network-control-plane-mtu network-diagnostic-port
 no-new-privileges no-proxy node-generic-resources oom-score-adjust pidfile raw-logs
-resolv-conf rootless runtimes seccomp-profile selinux-enabled shutdown-timeout swarm-default-advertise-addr
+resolv-conf rootless seccomp-profile selinux-enabled shutdown-timeout swarm-default-advertise-addr
 swarm-raft-election-tick swarm-raft-heartbeat-tick tls tlscacert tlscert tlskey tlsverify userland-proxy
 userland-proxy-path userns-remap
 """
@@ -211,7 +239,34 @@ def _parsed(text: bytes, file: Path) -> Config:
         if not isinstance(opts, list) or not all(isinstance(opt, str) for opt in opts):
             raise _bad_value(file, "storage-opts", opts, 'a list of strings such as ["overlay2.size=10G"]')
         values["storage_opts"] = tuple(opts)
-    return Config(**values, **_of_registries(content, file), source=file)
+    return Config(**values, **_of_registries(content, file), **_of_engines(content, file), source=file)
+
+
+def _of_engines(content: Mapping[str, object], file: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if content.get("default-runtime") not in (None, ""):
+        values["default_engine"] = _string(content["default-runtime"], "default-runtime", file, "the name of a runtime")
+    found = content.get("runtimes", {})
+    if not isinstance(found, dict):
+        raise _bad_value(file, "runtimes", found, _RUNTIMES)
+    values["engines"] = tuple(_engine(name, told, file) for name, told in found.items())
+    return values
+
+
+_RUNTIMES = '{"NAME": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}, …}'
+
+
+def _engine(name: str, told: object, file: Path) -> Engine:
+    """One of `runtimes`."""
+    if not isinstance(told, dict):
+        raise _bad_value(file, f"runtimes: {name}", told, _RUNTIMES)
+    if "runtimeType" in told:
+        return Engine(name, "")
+    args = told.get("runtimeArgs") or []
+    if not isinstance(args, list) or not all(isinstance(arg, str) and _is_plain(arg) for arg in args):
+        raise _bad_value(file, f"runtimes: {name}: runtimeArgs", args, "a list of strings")
+    path = _string(told.get("path"), f"runtimes: {name}: path", file, "the path of an OCI runtime")
+    return Engine(name, path, tuple(args))
 
 
 def _of_registries(content: Mapping[str, object], file: Path) -> dict[str, Any]:

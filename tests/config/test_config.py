@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from layerstore import config as configuration
 from layerstore import options
-from layerstore.config import Config, Proxies, driver_options, load, with_overrides
+from layerstore.config import Config, Engine, Proxies, driver_options, load, with_overrides
 from layerstore.errors import ConfigError, LayerstoreError
 
 Write = Callable[[object], Path]
@@ -136,7 +136,6 @@ def test_a_file_written_for_dockerd_is_taken(write: Write) -> None:
             "live-restore": True,
             "tls": True,
             "tlscacert": "/etc/docker/ca.pem",
-            "runtimes": {"other": {"path": "/usr/bin/other"}},
             "features": {"buildkit": True},
             "builder": {"gc": {"enabled": True}},
             "default-address-pools": [{"base": "10.0.0.0/8", "size": 24}],
@@ -146,6 +145,28 @@ def test_a_file_written_for_dockerd_is_taken(write: Write) -> None:
     )
 
     assert load(path) == Config(data_root=Path("/srv/docker"), source=path)
+
+
+def test_the_runtimes_of_a_file_written_for_dockerd_are_taken(write: Write) -> None:
+    config = load(
+        write(
+            {
+                "default-runtime": "lean",
+                "runtimes": {
+                    "lean": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]},
+                    "kata": {"runtimeType": "io.containerd.kata.v2"},
+                },
+            }
+        )
+    )
+
+    assert config.default_engine == "lean"
+    assert config.engines == (Engine("lean", "/usr/bin/crun", ("--debug",)), Engine("kata", ""))
+
+
+@pytest.mark.parametrize("runtimes", [[], {"a": 1}, {"a": {}}, {"a": {"path": "/x", "runtimeArgs": "--debug"}}])
+def test_a_runtime_that_is_not_said_well_is_named(write: Write, runtimes: object) -> None:
+    assert "runtimes" in refusal(write({"runtimes": runtimes}))
 
 
 @pytest.mark.parametrize(
