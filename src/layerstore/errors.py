@@ -241,12 +241,14 @@ class StoreClosed(LayerstoreError):
 class CannotRun(LayerstoreError):
     """A program cannot be started in a container. `code`: docker's exit code for it.
 
-    125: what runs containers failed. 126: the program cannot be executed. 127: it is not there.
+    125: what runs containers failed. 126: the program cannot be executed. 127: it is not there. `is_told`: what runs
+    containers has said why on the standard error that the program was to have.
     """
 
-    def __init__(self, message: str, *, code: int = 125, remedy: str | None = None) -> None:
+    def __init__(self, message: str, *, code: int = 125, remedy: str | None = None, is_told: bool = False) -> None:
         super().__init__(message, remedy=remedy)
         self.code = code
+        self.is_told = is_told
 
 
 class CannotStart(CannotRun):

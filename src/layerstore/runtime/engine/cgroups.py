@@ -1,0 +1,144 @@
+"""The cgroups of containers, as the kernel has them: of which version, which are a process's, frozen or not.
+
+Engines make and remove them. What is asked here is asked of /proc and /sys/fs/cgroup: cgroup(7), and the kernel's
+admin-guide, cgroup-v1/freezer-subsystem and cgroup-v2, "Core Interface Files".
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from layerstore import CannotRun
+
+__all__ = ["Hierarchy", "freeze", "frozen_while", "hierarchy", "is_frozen", "of_process", "processes_in", "thaw"]
+
+_MOUNT = Path("/sys/fs/cgroup")
+_PATIENCE = 5.0
+"""Seconds for which a cgroup may take to freeze: a process in a system call that cannot be interrupted holds it up."""
+
+
+@frozen
+class Hierarchy:
+    """`version`: 1 or 2, 0 without cgroups. `hidden`: mounts that crun refuses to work beside (a hybrid's unified)."""
+
+    version: int
+    hidden: tuple[Path, ...] = ()
+    controllers: tuple[str, ...] = ()
+
+
+def hierarchy(mount: Path = _MOUNT) -> Hierarchy:
+    """What is mounted at /sys/fs/cgroup.
+
+    crun takes a cgroup2 with controllers beside the old hierarchies for a mistake, and does not start: it is to be
+    hidden in the mount namespace that a container is started in.
+    """
+    if (mount / "cgroup.controllers").exists():
+        return Hierarchy(2, (), tuple((mount / "cgroup.controllers").read_text().split()))
+    try:
+        names = sorted(entry.name for entry in os.scandir(mount) if (mount / entry.name / "cgroup.procs").exists())
+    except FileNotFoundError:
+        return Hierarchy(0)
+    unified = mount / "unified"
+    try:
+        is_hybrid = bool((unified / "cgroup.controllers").read_text().strip())
+    except FileNotFoundError:
+        is_hybrid = False
+    controllers = tuple(name for name in names if name not in ("unified", "systemd"))
+    return Hierarchy(1 if controllers else 0, (unified,) if is_hybrid else (), controllers)
+
+
+def of_process(pid: int, controller: str, *, within: str) -> Path | None:
+    """The folder of the cgroup that a process is in, under `controller` (version 1) or in the one tree (version 2).
+
+    `within`: a part that its path must have, lest a container without a cgroup is taken for whoever started it.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    only = None
+    for line in lines:
+        _, names, path = line.split(":", 2)
+        if within not in path:
+            continue
+        if controller in names.split(","):
+            return _MOUNT / names / path.lstrip("/")
+        if not names:
+            only = _MOUNT / path.lstrip("/")
+    return only
+
+
+def processes_in(cgroup: Path) -> list[int]:
+    """All processes in a cgroup and in those below it."""
+    found: set[int] = set()
+    for folder, _, files in os.walk(cgroup):
+        if "cgroup.procs" in files:
+            try:
+                found.update(int(line) for line in (Path(folder) / "cgroup.procs").read_text().split())
+            except OSError:
+                continue  # a cgroup that went meanwhile, or is threaded
+    return sorted(found)
+
+
+def is_frozen(cgroup: Path) -> bool:
+    """Is all of it frozen? False if it is gone."""
+    try:
+        if (cgroup / "freezer.state").exists():
+            return (cgroup / "freezer.state").read_text().strip() == "FROZEN"
+        return "frozen 1" in (cgroup / "cgroup.events").read_text()
+    except OSError:
+        return False
+
+
+def freeze(cgroup: Path) -> None:
+    """Stop all of it, and return when it stands still. Raises `CannotRun`, and lets it go on, if it does not."""
+    _write_state(cgroup, frozen=True)
+    deadline = time.monotonic() + _PATIENCE
+    pause = 0.0001
+    while not is_frozen(cgroup):
+        if time.monotonic() > deadline:
+            thaw(cgroup)
+            raise CannotRun(
+                f"the cgroup {cgroup} does not freeze",
+                remedy="A process in it waits for a device, or for a filesystem that does not answer: see dmesg.",
+            )
+        time.sleep(pause)
+        pause = min(pause * 2, 0.01)
+        if (cgroup / "freezer.state").exists():
+            _write_state(cgroup, frozen=True)  # version 1 does not go on by itself with who was forked meanwhile
+
+
+def thaw(cgroup: Path) -> None:
+    """Let it go on. No error if it is gone."""
+    try:
+        _write_state(cgroup, frozen=False)
+    except FileNotFoundError:
+        pass
+
+
+@contextmanager
+def frozen_while(cgroup: Path) -> Iterator[None]:
+    """While inside, none of its processes runs; as it was before, afterwards."""
+    if is_frozen(cgroup):
+        yield
+        return
+    freeze(cgroup)
+    try:
+        yield
+    finally:
+        thaw(cgroup)
+
+
+def _write_state(cgroup: Path, *, frozen: bool) -> None:
+    old = cgroup / "freezer.state"
+    if old.exists():
+        old.write_text("FROZEN" if frozen else "THAWED")
+    else:
+        with open(cgroup / "cgroup.freeze", "r+b", buffering=0) as file:
+            file.write(b"1" if frozen else b"0")

@@ -1,0 +1,66 @@
+"""What engines say of failures, as crun 1.8.1 and runc 1.1.5 wrote it here, and which error each is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from layerstore.runtime.engine.words import code_of, failure, words_of
+
+
+def log(*messages: str, level: str = "error") -> bytes:
+    return b"\n".join(json.dumps({"msg": message, "level": level, "time": "now"}).encode() for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "code"),
+    [
+        (
+            "executable file `/nope` not found in $PATH: No such file or directory",
+            "executable file `/nope` not found in $PATH: No such file or directory",
+            127,
+        ),
+        (
+            'runc run failed: unable to start container process: exec: "/nope": stat /nope: no such file or directory',
+            'exec: "/nope": stat /nope: no such file or directory',
+            127,
+        ),
+        (
+            'runc create failed: unable to start container process: exec: "nope": executable file not found in $PATH',
+            'exec: "nope": executable file not found in $PATH',
+            127,
+        ),
+        ("open executable: Operation not permitted", "open executable: Operation not permitted", 126),
+        (
+            'runc run failed: unable to start container process: exec: "/etc": permission denied',
+            'exec: "/etc": permission denied',
+            126,
+        ),
+        ("mount `proc` to `proc`: Operation not permitted", "mount `proc` to `proc`: Operation not permitted", 125),
+        (
+            "writing file `devices.allow`: No such file or directory",
+            "writing file `devices.allow`: No such file or directory",
+            125,
+        ),
+    ],
+)
+def test_the_words_of_an_engine_become_an_error_with_docker_s_exit_code(said: str, words: str, code: int) -> None:
+    assert words_of(log(said)) == [words]
+    assert code_of([words]) == code
+    error = failure("container web cannot be started", [words])
+    assert (error.code, error.message) == (code, f"container web cannot be started: {words}")
+
+
+def test_words_are_said_once_and_warnings_are_none() -> None:
+    assert words_of(log("a", "a", "b") + b"\n" + log("careful", level="warning")) == ["a", "b"]
+
+
+def test_a_line_that_is_not_json_is_taken_as_it_is() -> None:
+    assert words_of(b"\nsegmentation fault\n[1]\n") == ["segmentation fault", "[1]"]
+
+
+def test_no_words_are_an_error_too() -> None:
+    error = failure("container web cannot be started", [])
+    assert error.code == 125
+    assert "does not say why" in error.message
