@@ -1,0 +1,121 @@
+"""How a container comes to its end: what is written down of it, and given back.
+
+Whoever finds that a container has ended settles it, under its lock: the row says so first; then go the engine's state
+and cgroups, and the folder. What is left if that is broken off, `recovery` finds by the folder.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from attrs import evolve
+
+from layerstore import Container, Database, LayerstoreError, NotFound, Store
+from layerstore.runtime.life import rows, traces
+from layerstore.runtime.life.places import Folder, Places
+from layerstore.runtime.life.rows import Row
+from layerstore.runtime.life.saved import from_json
+from layerstore.runtime.life.state import exit_of, has_ended
+
+__all__ = ["Ender"]
+
+
+class Ender:
+    """Settles the containers of a store that have ended, and removes them."""
+
+    def __init__(self, store: Store, database: Database, places: Places) -> None:
+        self._store = store
+        self._database = database
+        self._places = places
+
+    def settled(self, row: Row) -> Row | None:
+        """The row as it is now: of what has ended, that is written down first, unless somebody is at it.
+
+        None if the container is gone: it was to be removed at its end.
+        """
+        folder = self._places.folder(row.container)
+        if not has_ended(row, folder):
+            return row
+        with self._places.lock_at_once(row.container) as is_free:
+            if not is_free:
+                return row
+            return self.settle(row.container)
+
+    def settle(self, container: str) -> Row | None:
+        """`settled`, for a caller that has the container's lock."""
+        with self._database.read() as tx:
+            row = rows.find(tx, container)
+        folder = self._places.folder(container)
+        if row is None or not has_ended(row, folder):
+            return row
+        code, moment = exit_of(row, folder)
+        return self.end(row, code, moment=moment, oom=row.held and folder.place.oom.exists())
+
+    def end(self, row: Row, code: int, *, moment: int | None = None, oom: bool = False, error: str = "") -> Row | None:
+        """Write down that a container has ended, and give back what it had; for a caller that has its lock.
+
+        `moment`: when that was, in ns since the epoch; None is now. None is returned if it was to be removed then.
+        """
+        ended = evolve(
+            row,
+            status="exited",
+            owner=None,
+            keeper=None,
+            init=None,
+            # A file's time lags behind the clock by up to a tick.
+            finished=time.time_ns() if moment is None else max(moment, row.started),
+            exit_code=code,
+            oom=oom,
+            error=error,
+        )
+        with self._database.write(durable=False) as tx:
+            rows.put(tx, ended)
+        self.clear(self._places.folder(row.container))
+        if from_json(row.options).remove:
+            with suppress(NotFound):
+                self.remove(self._store.container(row.container), ended, volumes=True)
+            return None
+        self.erase_traces(row.container)
+        return ended
+
+    def erase_traces(self, container: str) -> None:
+        """Take the mount points away that its tree lacked; for a caller that has its lock.
+
+        What cannot be now is tried again when the store is opened next, or after its next run.
+        """
+        folder = self._places.folder(container)
+        if traces.are_left(folder):
+            with suppress(LayerstoreError):
+                traces.erase(self._store.container(container), folder)
+
+    def clear(self, folder: Folder) -> None:
+        """Give back what an engine has for a container, and its folder. What runs in it still is killed.
+
+        What cannot be given back stays with its folder, for the next time.
+        """
+        verbs = self._places.verbs(folder)
+        if verbs is not None:
+            try:
+                verbs.delete(folder.name)
+            except LayerstoreError:
+                return
+        folder.remove()
+
+    def remove(self, container: Container, row: Row | None, *, volumes: bool, force: bool = False) -> None:
+        """Remove a container that has ended, with its log; for a caller that has its lock."""
+        if row is not None and row.status != "dead":
+            with self._database.write(durable=False) as tx:
+                rows.put(tx, evolve(row, status="dead"))
+        folder = self._places.folder(container.id)
+        try:
+            container.remove(force=force, volumes=volumes)
+        except NotFound:
+            pass  # somebody else has
+        except LayerstoreError:
+            if row is not None:
+                with self._database.write(durable=False) as tx:
+                    rows.put(tx, row)
+            raise
+        self.clear(folder)
+        folder.remove_kept()

@@ -1,0 +1,49 @@
+"""How a container that can be run is made: a container of the store, its volumes, and a row with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerstore import Attachment, Container, Database, Image, Store
+from layerstore.runtime.engine import find
+from layerstore.runtime.life import rows
+from layerstore.runtime.life.rows import Row
+from layerstore.runtime.life.saved import to_json
+from layerstore.runtime.options import Isolation, RunOptions
+
+__all__ = ["create"]
+
+
+def create(
+    store: Store, database: Database, image: Image | str, options: RunOptions, *, name: str | None = None
+) -> Container:
+    """Make one, of which nothing is left if that fails. See `Runtime.create`."""
+    if options.isolation is Isolation.FULL:
+        find(store.config, options.runtime)
+    container = store.create_container(image, name=name)
+    try:
+        row = Row(container.id, to_json(options))
+        wanted = _attachments(container, options)
+        if wanted:
+            store.volumes.attach(container, wanted, also=lambda tx: rows.insert(tx, row))
+        else:
+            # What is gone at its end means nothing after a power cut.
+            with database.write(durable=not options.remove) as tx:
+                rows.insert(tx, row)
+    except BaseException:
+        container.remove()
+        raise
+    return container
+
+
+def _attachments(container: Container, options: RunOptions) -> Sequence[Attachment]:
+    """The volumes that options and image ask for; where something else is mounted, the image's is not made."""
+    found = [
+        Attachment(mount.target, mount.source, read_only=mount.read_only, no_copy=mount.no_copy)
+        for mount in options.mounts
+        if mount.kind == "volume"
+    ]
+    taken = {mount.target.rstrip("/") for mount in options.mounts}
+    image = container.image
+    said = None if image is None else (image.config.get("config") or {}).get("Volumes")
+    return found + [Attachment(target) for target in sorted(said or ()) if target.rstrip("/") not in taken]

@@ -1,0 +1,54 @@
+"""A process of our own that stays with a container which goes on by itself, where somebody has to.
+
+It waits for the end of one that is to be removed then. Killed, nothing is lost: the next that opens the store does it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import layerstore
+from layerstore import Container, LayerstoreError, NotFound, Store
+from layerstore.runtime.options import RunOptions
+
+__all__ = ["is_needed", "main", "spawn"]
+
+
+def is_needed(container: Container, options: RunOptions) -> bool:
+    """Does somebody have to stay with it?"""
+    return options.remove
+
+
+def spawn(store: Store, container: Container) -> None:
+    """Start the process, which outlives this one."""
+    source = str(Path(layerstore.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    config = store.config
+    subprocess.Popen(
+        [sys.executable, "-m", __name__, str(config.data_root), str(config.exec_root), container.id],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def main(data_root: str, exec_root: str, container: str) -> None:
+    """Stay with a container until it has ended, and is settled."""
+    from layerstore.runtime.life import Runtime
+
+    config = layerstore.Config(data_root=Path(data_root), exec_root=Path(exec_root))
+    with layerstore.open(config=config) as store:
+        try:
+            Runtime(store).wait(store.container(container))
+        except (NotFound, LayerstoreError):
+            return
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

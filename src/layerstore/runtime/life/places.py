@@ -1,0 +1,178 @@
+"""Where the files of running containers lie, and the locks that order what happens to each.
+
+`<exec-root>/<store>/<boot>/<container>/` is a bundle, and all that conmon and an engine put beside it. Beside that,
+`engines/<name>/` is the state of an engine. None of it means anything in another boot. What outlives a boot is in
+`<data-root>/containers/<container>/`: the log.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from layerstore import KernelError, Store
+from layerstore.runtime.engine import Engine, Verbs
+from layerstore.runtime.engine.conmon import Place
+from layerstore.runtime.life.processes import Process, boot, process_of
+
+__all__ = ["Folder", "Places"]
+
+
+@frozen
+class Folder:
+    """The files of one container. `name` is by what an engine knows it."""
+
+    path: Path
+    kept: Path
+    name: str
+
+    @property
+    def place(self) -> Place:
+        """What conmon is told, and tells."""
+        return Place(self.path, self.log)
+
+    @property
+    def log(self) -> Path:
+        """What its program has written, in the form `k8s-file`."""
+        return self.kept / "container.log"
+
+    @property
+    def root(self) -> Path:
+        """Where its tree is, in the mount namespace of those who run it."""
+        return self.path / "rootfs"
+
+    @property
+    def config(self) -> Path:
+        """The bundle's config.json."""
+        return self.path / "config.json"
+
+    @property
+    def engine(self) -> Path:
+        """Which engine the bundle was made for, as JSON: name, path, arguments."""
+        return self.path / "engine.json"
+
+    @property
+    def files(self) -> Path:
+        """The folder of what is mounted at its /etc/hosts, /etc/hostname and /etc/resolv.conf."""
+        return self.path / "etc"
+
+    def init(self) -> Process | None:
+        """Its first process, as the engine wrote it down, if that lives."""
+        try:
+            text = self.place.pid.read_text()
+        except FileNotFoundError:
+            return None
+        return process_of(int(text)) if text.strip().isdecimal() else None
+
+    def make(self) -> None:
+        """Make the folder, empty, for its owner alone."""
+        with _named("mkdir", self.path):
+            remove_folder(self.path)
+            self.path.mkdir(mode=0o700, parents=True)
+            self.root.mkdir(mode=0o755)
+
+    def remove(self) -> None:
+        """Remove it, but for what outlives a boot."""
+        remove_folder(self.path)
+
+    def remove_kept(self) -> None:
+        """Remove what outlives a boot."""
+        remove_folder(self.kept)
+
+    def make_kept(self) -> None:
+        """Make the folder of what outlives a reboot."""
+        with _named("mkdir", self.kept):
+            self.kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+class Places:
+    """The folders and locks of one store's running containers."""
+
+    def __init__(self, store: Store) -> None:
+        self.above = store.config.exec_root / store.id[:12]
+        """Has a folder for each boot."""
+        self.root = self.above / boot()[:8]
+        self.kept = store.data_root / "containers"
+
+    def folder(self, container: str, part: str = "") -> Folder:
+        """The files of a container; `part` tells apart the programs that run in one at the same time."""
+        name = f"{container}-{part}" if part else container
+        return Folder(self.root / name, self.kept / container, name)
+
+    def verbs(self, folder: Folder) -> Verbs | None:
+        """The commands of the engine that a container's folder was made for; None if there is no such folder."""
+        try:
+            name, path, args = json.loads(folder.engine.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return Verbs(Engine(name, path, tuple(args)), self.engine_root(name))
+
+    def engine_root(self, engine: str) -> Path:
+        """Where an engine keeps its state."""
+        return self.root / "engines" / engine
+
+    def all(self) -> list[str]:
+        """The names of the folders that there are."""
+        try:
+            return [name for name in os.listdir(self.root) if name not in ("engines", "locks")]
+        except FileNotFoundError:
+            return []
+
+    def all_kept(self) -> list[str]:
+        """The same, of what outlives a reboot."""
+        try:
+            return os.listdir(self.kept)
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def lock(self, container: str) -> Iterator[None]:
+        """While inside, nobody else starts, settles or removes this container. Waits for it; dies with its holder."""
+        with self._locked(container, fcntl.F_OFD_SETLKW) as _:
+            yield
+
+    @contextmanager
+    def lock_at_once(self, container: str) -> Iterator[bool]:
+        """The same without waiting: False if somebody has it."""
+        with self._locked(container, fcntl.F_OFD_SETLK) as is_free:
+            yield is_free
+
+    @contextmanager
+    def _locked(self, container: str, command: int) -> Iterator[bool]:
+        with _named("open", self.root / "locks"):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.root / "locks", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield _take(fd, int(container[:15], 16), command)
+        finally:
+            os.close(fd)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all in it. No error if it is not there, or is made anew meanwhile."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _take(fd: int, slot: int, command: int) -> bool:
+    from struct import pack
+
+    try:
+        fcntl.fcntl(fd, command, pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, slot, 1, 0))
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+@contextmanager
+def _named(call: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(call, error.errno or 0, path=error.filename or path) from error

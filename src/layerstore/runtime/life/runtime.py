@@ -1,0 +1,259 @@
+"""`Runtime`: containers that run. What it is asked it passes on to the parts that do it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from layerstore import Container, Image, LayerstoreError, NotFound, Store
+from layerstore.runtime.engine import Verbs, cgroups
+from layerstore.runtime.errors import NotRunning
+from layerstore.runtime.life import making, processes, rows
+from layerstore.runtime.life.ending import Ender
+from layerstore.runtime.life.places import Folder, Places
+from layerstore.runtime.life.recovery import recover
+from layerstore.runtime.life.rows import TABLES, Row
+from layerstore.runtime.life.saved import from_json
+from layerstore.runtime.life.signals import number_of
+from layerstore.runtime.life.starting import Starter
+from layerstore.runtime.life.state import RunState, exit_of, state_of
+from layerstore.runtime.options import RunOptions
+
+if TYPE_CHECKING:
+    from layerstore.runtime.streams import Streams
+
+__all__ = ["Runtime"]
+
+_KILL_PATIENCE = 10.0
+"""Seconds for which docker waits before it kills, and after."""
+
+
+class Runtime:
+    """Runs the containers of a store. What processes and boots before this one left is put in order first."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.database = store.tables(TABLES)
+        self.places = Places(store)
+        self._ender = Ender(store, self.database, self.places)
+        self._starter = Starter(store, self.database, self.places, self._ender)
+        recover(store, self.database, self.places, self._ender)
+
+    # --- made, run, started
+
+    def create(self, image: Image | str, options: RunOptions, *, name: str | None = None) -> Container:
+        """Make a container that can be run, with the volumes that it is to have.
+
+        Raises `NotFound`, `NameInUse`, `ConfigError`, `EngineNotFound`; then there is none.
+        """
+        return making.create(self.store, self.database, image, options, name=name)
+
+    def run(self, container: Container, streams: Streams | None = None) -> int:
+        """Run a container in the foreground; its exit code, or 0 if its streams were let go of and it runs on.
+
+        With `remove` in its options it is gone then. Raises `CannotRun`, whose `code` is docker's exit code.
+        """
+        from layerstore.runtime.life.foreground import run
+        from layerstore.runtime.streams import Streams
+
+        return run(self, self._starter, self._ender, container, streams or Streams())
+
+    def start(self, container: Container, *, before: Callable[[Folder], object] | None = None) -> None:
+        """Start a container, which goes on by itself. One that runs already is left alone.
+
+        `before` is called when its streams can be attached to, and its program is not let go yet. Raises `CannotRun`.
+        """
+        self._starter.start(container, self.options(container), self.pid_of, before=before)
+
+    # --- what is done to one that runs
+
+    def stop(self, container: Container, timeout: float | None = None) -> None:
+        """Ask it to end by its stop signal, kill it after `timeout` seconds (10, or as its options say).
+
+        One that does not run is left alone.
+        """
+        row, options = self._row(container), self.options(container)
+        if self._state(row).is_running:
+            image = container.image
+            said = None if image is None else (image.config.get("config") or {}).get("StopSignal")
+            number = number_of(options.stop_signal or said or "SIGTERM")
+            seconds = timeout if timeout is not None else options.stop_timeout
+            self._signal(container, number)
+            if seconds is None:
+                seconds = _KILL_PATIENCE
+            if self._ends(container, None if seconds < 0 else seconds) is None:
+                self._signal(container, number_of("SIGKILL"))
+                self._require_end(container)
+
+    def kill(self, container: Container, signal: str | int = "SIGKILL") -> None:
+        """Send its first process a signal. Raises `NotRunning`."""
+        number = number_of(signal)
+        if not self._state(self._row(container)).is_running:
+            raise NotRunning(f"cannot kill container {container.name}: container {container.short_id} is not running")
+        self._signal(container, number)
+        if number == number_of("SIGKILL"):
+            self._require_end(container)
+
+    def wait(self, container: Container) -> int:
+        """Wait until it has ended; its exit code. Of one that does not run: how it ended last."""
+        return self._ends(container, None) or 0
+
+    def pause(self, container: Container) -> None:
+        """Freeze all its processes. Raises `NotRunning`."""
+        state = self.state(container)
+        if state.status == "paused":
+            raise NotRunning(f"container {container.short_id} is already paused")
+        self.require_running(container).pause(container.id)
+
+    def unpause(self, container: Container) -> None:
+        """Let them go on. Raises `NotRunning`."""
+        if self.state(container).status != "paused":
+            raise NotRunning(f"container {container.short_id} is not paused")
+        self.require_running(container).resume(container.id)
+
+    @contextmanager
+    def frozen(self, container: Container) -> Iterator[None]:
+        """While inside, none of its processes runs, so that its files stand still. Does nothing for one that has none.
+
+        Raises `CannotRun` if it runs and cannot be frozen.
+        """
+        state = self.state(container)
+        if not state.is_running:
+            yield
+            return
+        cgroup = cgroups.of_process(state.pid, "freezer", within=container.id)
+        if cgroup is None:
+            raise NotRunning(f"container {container.name} has no cgroup, so its processes cannot be frozen")
+        with cgroups.frozen_while(cgroup):
+            yield
+
+    def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it; `volumes`: with its anonymous volumes. `force`: even if it runs. Raises `NotRunning`, `InUse`."""
+        row = self._settled(container)
+        if row is not None and state_of(row, self.folder(container)).is_running:
+            if not force:
+                raise NotRunning(
+                    f"cannot remove container {container.name}: container is running",
+                    remedy=f"Stop the container before removing it (layerstore stop {container.name}), or use --force.",
+                )
+            self._signal(container, number_of("SIGKILL"))
+            self._require_end(container)
+        with self.places.lock(container.id):
+            try:
+                row = self._ender.settle(container.id)
+                self._ender.remove(container, row, volumes=volumes, force=force)
+            except NotFound:
+                return  # as its options said it should, at its end
+
+    # --- what is true of them
+
+    def state(self, container: Container) -> RunState:
+        """What it does now. Raises `NotFound`."""
+        return self._state(self._settled(container) or self._new_row(container))
+
+    def states(self) -> Mapping[str, RunState]:
+        """What each container that was made to be run does now, by its ID; one read of the database."""
+        with self.database.read() as tx:
+            found = rows.every(tx)
+        settled = (self._ender.settled(row) for row in found)
+        return {row.container: self._state(row) for row in settled if row is not None}
+
+    def options(self, container: Container) -> RunOptions:
+        """What it is run with; the defaults, if it was not made to be run."""
+        with self.database.read() as tx:
+            row = rows.find(tx, container.id)
+        return RunOptions() if row is None else from_json(row.options)
+
+    def inspect(self, container: Container, *, size: bool = False) -> dict[str, Any]:
+        """What is known of it, in docker's words and form."""
+        from layerstore.runtime.life.inspecting import inspect
+
+        return inspect(self, container, size=size)
+
+    def folder(self, container: Container) -> Folder:
+        """Where its files lie: log, attach socket, what its engine wrote."""
+        return self.places.folder(container.id)
+
+    def engine_of(self, container: Container) -> Verbs:
+        """The commands of the engine that runs it. Raises `NotRunning` if none does."""
+        verbs = self.places.verbs(self.folder(container))
+        if verbs is None:
+            raise NotRunning(f"container {container.short_id} is not running")
+        return verbs
+
+    def require_running(self, container: Container) -> Verbs:
+        """The same, of one whose processes live."""
+        if not self.state(container).is_running:
+            raise NotRunning(f"container {container.short_id} is not running")
+        return self.engine_of(container)
+
+    # --- how
+
+    def _state(self, row: Row) -> RunState:
+        return state_of(row, self.places.folder(row.container))
+
+    def _settled(self, container: Container) -> Row | None:
+        with self.database.read() as tx:
+            row = rows.find(tx, container.id)
+        return None if row is None else self._ender.settled(row)
+
+    def _row(self, container: Container) -> Row:
+        """Its row. Raises `NotFound` if it is gone."""
+        return self._settled(container) or self._new_row(container)
+
+    def _new_row(self, container: Container) -> Row:
+        self.store.container(container.id)
+        return Row(container.id, "{}")
+
+    def pid_of(self, name: str) -> int:
+        """The first process of the container with this name, whose namespaces another is to share."""
+        other = self.store.container(name)
+        state = self.state(other)
+        if not state.is_running:
+            raise NotRunning(f"cannot join the namespaces of a container that is not running: container {other.name}")
+        return state.pid
+
+    def _signal(self, container: Container, number: int) -> None:
+        verbs = self.engine_of(container)
+        try:
+            verbs.kill(container.id, number)
+        except LayerstoreError:
+            if self.state(container).is_running:
+                raise
+            return  # it has ended meanwhile
+        if self.state(container).status == "paused":
+            verbs.resume(container.id)
+
+    def _require_end(self, container: Container) -> None:
+        if self._ends(container, _KILL_PATIENCE) is None:
+            raise NotRunning(
+                f"container {container.name} was killed and does not end",
+                remedy="A process of it waits for a device, or for a filesystem that does not answer: see dmesg.",
+            )
+
+    def _ends(self, container: Container, timeout: float | None) -> int | None:
+        """Wait until it has ended and that is written down, at most `timeout` seconds; its exit code, None if not."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        code = 0
+        while True:
+            with self.database.read() as tx:
+                row = rows.find(tx, container.id)
+            if row is None:
+                return code
+            row = self._ender.settled(row)
+            if row is None:
+                return code
+            if row.status not in ("starting", "running"):
+                return row.exit_code
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            folder = self.places.folder(container.id)
+            living = [process for process in (row.keeper, row.init or folder.init()) if process and process.lives]
+            if living:
+                if processes.wait_for(living[0], left):
+                    code, _ = exit_of(row, folder)
+            else:
+                time.sleep(0.002)  # whoever runs it is about to write down how it ended

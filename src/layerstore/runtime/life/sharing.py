@@ -1,0 +1,44 @@
+"""The namespaces that a container shares: with the host, or with another container that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from layerstore import ConfigError
+from layerstore.runtime.bundle import Network
+from layerstore.runtime.options import RunOptions
+
+__all__ = ["namespaces_of", "network_of"]
+
+_OWN = {"pid": ("", "private"), "ipc": ("", "private", "shareable", "none"), "uts": ("", "private")}
+
+
+def namespaces_of(options: RunOptions, pid_of: Callable[[str], int]) -> Mapping[str, str]:
+    """The namespaces that are not its own, by kind: "" is the host's, else the path of one.
+
+    `pid_of` gives the first process of a container by its name, and raises what is to be raised if it does not run.
+    Raises `ConfigError`.
+    """
+    found = {}
+    for kind, asked in (("pid", options.pid), ("ipc", options.ipc), ("uts", options.uts)):
+        if asked in _OWN[kind]:
+            continue
+        if asked == "host":
+            found[kind] = ""
+        elif asked.startswith("container:") and kind != "uts":
+            found[kind] = f"/proc/{pid_of(asked.removeprefix('container:'))}/ns/{kind}"
+        else:
+            raise ConfigError(f"--{kind}: invalid {kind.upper()} mode: {asked}", remedy="Give host, or leave it out.")
+    return found
+
+
+def network_of(options: RunOptions, pid_of: Callable[[str], int]) -> Network:
+    """How a container is connected: as the host is, not at all, or as another container is. Raises `ConfigError`."""
+    asked = options.network
+    if asked == "host":
+        return Network()
+    if asked == "none":
+        return Network(namespace="")
+    if asked.startswith("container:"):
+        return Network(namespace=f"/proc/{pid_of(asked.removeprefix('container:'))}/ns/net", joined=True)
+    raise ConfigError(f"network {asked} not found", remedy="Give --network host, none or container:NAME.")

@@ -1,0 +1,301 @@
+"""How a container is started: by conmon, if it has to outlive this process, else by the engine itself.
+
+The order: the row says `starting`, the bundle is written, the engine (or conmon) is launched with the container's tree,
+the row says `running`. Whoever does that has the container's lock, so a row that says `starting` without it was broken
+off: see `recovery`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from attrs import evolve, frozen
+
+from layerstore import CannotRun, Container, Database, LayerstoreError, Process, Store
+from layerstore.runtime.bundle import Trace
+from layerstore.runtime.engine import Verbs, conmon, find, hierarchy
+from layerstore.runtime.engine.words import failure, words_in
+from layerstore.runtime.errors import NotRunning
+from layerstore.runtime.life import bundling, monitor, rows, traces
+from layerstore.runtime.life.ending import Ender
+from layerstore.runtime.life.places import Folder, Places
+from layerstore.runtime.life.processes import Process as Known
+from layerstore.runtime.life.processes import boot, here, process_of
+from layerstore.runtime.life.rows import Row
+from layerstore.runtime.life.saved import from_json
+from layerstore.runtime.life.sharing import namespaces_of, network_of
+from layerstore.runtime.life.state import state_of
+from layerstore.runtime.options import RunOptions
+
+__all__ = ["DEVNULL", "Direct", "Prepared", "Starter"]
+
+
+class Starter:
+    """Starts the containers of a store."""
+
+    def __init__(self, store: Store, database: Database, places: Places, ender: Ender) -> None:
+        self._store = store
+        self._database = database
+        self._places = places
+        self._ender = ender
+
+    def prepare(
+        self, container: Container, options: RunOptions, folder: Folder, shared: Callable[[str], int]
+    ) -> Prepared:
+        """Make the folder of a container, with its bundle. Of a failure nothing is left.
+
+        `shared` gives the first process of a container by its name, whose namespaces this one is to share.
+        """
+        engine = find(self._store.config, options.runtime)
+        folder.make()
+        try:
+            traces = bundling.write(
+                container,
+                options,
+                folder,
+                volumes=self._store.volumes.of(container.id),
+                network=network_of(options, shared),
+                namespaces=namespaces_of(options, shared),
+            )
+            folder.engine.write_text(json.dumps([engine.name, engine.path, engine.args]))
+        except BaseException:
+            folder.remove()
+            raise
+        return Prepared(container, folder, Verbs(engine, self._places.engine_root(engine.name)), traces)
+
+    def begin(self, container: Container) -> Row:
+        """Write down that a container is being started, for a caller that has its lock. Raises `NotRunning`."""
+        row = self._ender.settle(container.id)
+        if row is None:
+            self._store.container(container.id)  # was it removed at its end?
+            row = Row(container.id, "{}")
+            with self._database.write() as tx:
+                rows.insert(tx, row)
+        if row.status == "running":
+            raise NotRunning(f"container {container.name} is already running")
+        if row.status == "dead":
+            raise NotRunning(f"container {container.name} is marked for removal and cannot be started")
+        if row.status == "starting":  # by somebody who died over it
+            self._ender.clear(self._places.folder(container.id))
+        row = evolve(row, status="starting", boot=boot(), owner=here(), keeper=None, init=None)
+        self.put(row)
+        return row
+
+    def put(self, row: Row) -> None:
+        """Write a row."""
+        with self._database.write(durable=False) as tx:
+            rows.put(tx, row)
+
+    def start(
+        self,
+        container: Container,
+        options: RunOptions,
+        shared: Callable[[str], int],
+        *,
+        before: Callable[[Folder], object] | None = None,
+    ) -> None:
+        """`Runtime.start`."""
+        folder = self._places.folder(container.id)
+        with self._places.lock(container.id):
+            row = self._ender.settle(container.id)
+            if row is not None and row.status == "running":
+                if state_of(row, folder).status == "paused":
+                    raise NotRunning("cannot start a paused container, try unpause instead")
+                return
+            row = self.begin(container)
+            try:
+                prepared = self.prepare(container, options, folder, shared)
+                row = self._hold(prepared, options, row)
+                self.put(row)
+                if before is not None:
+                    before(folder)
+                prepared.verbs.start(folder.name)
+                self.put(
+                    evolve(row, status="running", started=time.time_ns(), finished=0, exit_code=0, oom=False, error="")
+                )
+            except BaseException as error:
+                self.give_up(container, row, error)
+                raise
+        if monitor.is_needed(container, options):
+            monitor.spawn(self._store, container)
+
+    def give_up(self, container: Container, row: Row, error: BaseException) -> None:
+        """Undo a start that failed, and write down why; for a caller that has the container's lock."""
+        with suppress(LayerstoreError):
+            self._ender.clear(self._places.folder(container.id))
+            for process in container.processes():
+                process.kill()
+                process.wait(5)
+        code = error.code if isinstance(error, CannotRun) else 128
+        message = error.message if isinstance(error, LayerstoreError) else str(error)
+        status = "exited" if row.finished else "created"
+        self.put(
+            evolve(row, status=status, owner=None, keeper=None, init=None, held=False, exit_code=code, error=message)
+        )
+        if from_json(row.options).remove:
+            with suppress(LayerstoreError):
+                self._ender.remove(container, None, volumes=True)
+
+    def _hold(self, prepared: Prepared, options: RunOptions, row: Row) -> Row:
+        """Have conmon make a container, whose program waits to be started."""
+        container, folder = prepared.container, prepared.folder
+        folder.make_kept()
+        argv = conmon.argv(
+            conmon.find(),
+            prepared.verbs,
+            folder.name,
+            folder.place,
+            logs=options.log_driver != "none",
+            tty=options.tty,
+            stdin=options.interactive,
+        )
+        ours, its = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                with traces.made(container, folder, prepared.traces):
+                    keeper = container.launch(
+                        argv,
+                        root=folder.root,
+                        env=conmon.environment(its, os.environ),
+                        fds=[its],
+                        stdin=DEVNULL,
+                        stdout=DEVNULL,
+                        stderr=DEVNULL,
+                        hide=hierarchy().hidden,
+                        new_session=True,
+                    )
+            finally:
+                os.close(its)
+            _reap(keeper)
+            pid = conmon.first_process(ours, folder.place, f"container {container.name} cannot be started")
+        finally:
+            os.close(ours)
+        keeper.keep(pid)
+        return evolve(
+            row,
+            engine=prepared.verbs.engine.name,
+            held=True,
+            owner=None,
+            keeper=process_of(keeper.pid),
+            init=process_of(pid),
+        )
+
+
+@frozen
+class Prepared:
+    """A container whose folder has its bundle. `traces`: the mount points that its tree lacks."""
+
+    container: Container
+    folder: Folder
+    verbs: Verbs
+    traces: tuple[Trace, ...]
+
+
+DEVNULL = -3
+"""`subprocess.DEVNULL`, without the import."""
+
+
+def _reap(keeper: Process) -> None:
+    """See that conmon, a child of this process, is no zombie when it has ended before this process does."""
+    threading.Thread(target=_quietly, args=(keeper.wait,), daemon=True, name="layerstore-conmon").start()
+
+
+def _quietly(deed: Callable[[], object]) -> None:
+    with suppress(LayerstoreError, OSError):
+        deed()
+
+
+class Direct:
+    """A program that an engine runs in a container as a child of this process, and that ends with its exit code."""
+
+    def __init__(self, prepared: Prepared, process: Process, *, tells: bool) -> None:
+        self.process = process
+        self.folder = prepared.folder
+        self.verbs = prepared.verbs
+        self._container = prepared.container
+        self._tells = tells
+        self._noted = threading.Event()
+        self._first: Known | None = None
+        self._watch = threading.Thread(target=self._note, daemon=True, name="layerstore-first-process")
+        self._watch.start()
+
+    @classmethod
+    def start(
+        cls,
+        prepared: Prepared,
+        *,
+        arguments: Sequence[str] = (),
+        stdin: int | None,
+        stdout: int | None,
+        stderr: int | None,
+        tells: bool = True,
+        traces_made: bool = True,
+    ) -> Direct:
+        """Launch the engine on a bundle that is there. `arguments` are more of its `run`.
+
+        `tells`: what the engine writes to `stderr` is seen by whoever is told of a failure. `traces_made`: mount points
+        that are missing are made so that they can be taken away; else the engine makes them, and they stay.
+        """
+        folder = prepared.folder
+        line = prepared.verbs.run_argv(folder.name, folder.path, log=folder.place.engine_log, pid_file=folder.place.pid)
+        with traces.made(prepared.container, folder, prepared.traces if traces_made else ()):
+            process = prepared.container.launch(
+                [*line[:-1], *arguments, line[-1]],
+                root=folder.root,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                hide=hierarchy().hidden,
+                new_session=True,
+            )
+        return cls(prepared, process, tells=tells)
+
+    @property
+    def first(self) -> Known | None:
+        """The container's first process, as soon as it is known and for as long as it lives."""
+        found = self._first or self.folder.init()
+        return found if found is not None and found.lives else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The program's exit code, when it has ended: 128 + N if signal N ended it. Raises `TimeoutError`.
+
+        Raises `CannotRun` if the engine could not run it.
+        """
+        code = self.process.wait(timeout)
+        self._noted.set()
+        self._watch.join()
+        if code is None:
+            raise CannotRun(
+                f"nobody knows how container {self._container.name} ended: another has waited for its engine"
+            )
+        if code:
+            words = words_in(self.folder.place.engine_log)
+            if words:
+                raise failure(f"container {self._container.name} cannot be run", words, is_told=self._tells)
+        return code if code >= 0 else 128 - code
+
+    def kill(self, signal: int) -> None:
+        """Send its first process a signal; the engine, if there is none yet."""
+        first = self.first
+        if first is None:
+            self.process.kill(signal)
+            return
+        with suppress(ProcessLookupError):
+            os.kill(first.pid, signal)
+
+    def _note(self) -> None:
+        """Count the container's first process as one of the container's, should the engine be killed alone."""
+        while not self._noted.wait(0.002):
+            if not self.process.is_alive:
+                return
+            first = self.folder.init()
+            if first is not None:
+                with suppress(LayerstoreError):
+                    self.process.keep(first.pid)
+                    self._first = first
+                return

@@ -1,0 +1,69 @@
+"""Mount points that a container's tree lacks: made before a program is started in it, taken away after its end.
+
+What is going to be made is written down first, where it outlives a boot, so that it goes whatever ends in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from layerstore import Container
+from layerstore.runtime.bundle import Trace, erase_traces, make_traces
+from layerstore.runtime.life.places import Folder
+
+__all__ = ["are_left", "erase", "made"]
+
+_NAME = "traces.json"
+
+
+@contextmanager
+def made(container: Container, folder: Folder, traces: Sequence[Trace]) -> Iterator[None]:
+    """While inside, the mount points are there and the container is mounted: what is launched then sees them."""
+    if not traces:
+        yield
+        return
+    folder.make_kept()
+    known = dict.fromkeys((*_read(folder.kept), *traces))
+    fresh = folder.kept / f"{_NAME}.new"
+    with open(fresh, "w") as file:
+        json.dump([[trace.path, trace.folder] for trace in known], file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(folder.kept / _NAME)
+    with container.mount() as root, _opened(root) as tree:
+        make_traces(tree, traces)
+        yield
+
+
+def are_left(folder: Folder) -> bool:
+    """Is there something to be taken away?"""
+    return (folder.kept / _NAME).exists()
+
+
+def erase(container: Container, folder: Folder) -> None:
+    """Take away what was made in a container. While a program runs in it, that would take its mounts from it: later."""
+    if not are_left(folder) or container.processes():
+        return
+    with container.mount() as root, _opened(root) as tree:
+        erase_traces(tree, _read(folder.kept))
+    (folder.kept / _NAME).unlink(missing_ok=True)
+
+
+def _read(kept: Path) -> tuple[Trace, ...]:
+    try:
+        return tuple(Trace(path, is_folder) for path, is_folder in json.loads((kept / _NAME).read_text()))
+    except FileNotFoundError:
+        return ()
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[int]:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
