@@ -94,9 +94,9 @@ def _namespaces(options: RunOptions, host: HostFacts, place: Place) -> list[dict
 
 
 def _root_propagation(binds: Sequence[Bind]) -> str:
-    """What a mount passes on, those that it lies in have to pass on, too (moby, oci_linux.go)."""
+    """What a mount passes on or takes over, the root has to, too (moby, oci_linux.go; the schema has no `rslave`)."""
     kinds = {bind.propagation.removeprefix("r") for bind in binds}
-    return "shared" if "shared" in kinds else "rslave" if "slave" in kinds else ""
+    return "shared" if "shared" in kinds else "slave" if "slave" in kinds else ""
 
 
 def _annotations(image_config: Mapping[str, Any], options: RunOptions) -> dict[str, str]:

@@ -85,7 +85,10 @@ def _cpu(options: RunOptions, host: HostFacts) -> dict[str, Any]:
         found["period"], found["quota"] = _PERIOD, round(options.cpus * _PERIOD)
     if options.cpu_shares:
         if options.cpu_shares < 0:
-            raise ConfigError(f"invalid CPU shares ({options.cpu_shares}): value must be a positive integer")
+            raise ConfigError(
+                f"invalid CPU shares ({options.cpu_shares}): value must be a positive integer",
+                remedy="Give --cpu-shares; 1024 is the usual share.",
+            )
         found["shares"] = max(2, options.cpu_shares)  # the kernel's least
     for key, text, kind in (("cpus", options.cpuset_cpus, "cpus"), ("mems", options.cpuset_mems, "mems")):
         if text:
