@@ -121,15 +121,21 @@ def _at(fields: list[str], index: int) -> str:
 def _lines(tree: int, path: str) -> Iterator[list[str]]:
     """The lines of a file of the tree, in their fields; none if there is no such file."""
     try:
-        fd = open_beneath(tree, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        handle = open_beneath(tree, path, os.O_PATH)
     except KernelError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return
         raise
-    with open(fd, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        # Looked at before it is opened, so that no device of an image does anything.
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             return
-        text = file.read(_LARGEST_FILE)
+        with open(f"/proc/self/fd/{handle}", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            text = file.read(_LARGEST_FILE)
+    except OSError as error:
+        raise KernelError("read", error.errno or errno.EIO, path=path) from None
+    finally:
+        os.close(handle)
     for line in text.split("\n"):
         if stripped := line.strip():
             yield stripped.split(":")
