@@ -43,7 +43,7 @@ class Btrfs(StorageDriver):
     """Layers as subvolumes, stacks as snapshots of snapshots."""
 
     name: ClassVar[str] = "btrfs"
-    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.MERGED)
+    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.MERGED, snapshots=True)
     options: ClassVar[type] = Settings
     settings: Settings
 
@@ -87,6 +87,13 @@ class Btrfs(StorageDriver):
         if layer.is_staged:
             self._keep(layer)
             return layer.key
+        return self._snapshot(layer, layer.key)
+
+    def segment(self, layer: Layer, parents: Sequence[Layer], key: LayerKey, *, in_use: bool) -> LayerKey | None:
+        return self._snapshot(layer, key)
+
+    def _snapshot(self, layer: Layer, key: LayerKey) -> LayerKey:
+        """A read-only snapshot of a container's layer: with all its data, and durable, since the kernel commits."""
         own = self._path(layer)
         facts = btrfs.info(own)
         if btrfs.nested(own, facts.id):
@@ -95,7 +102,7 @@ class Btrfs(StorageDriver):
                 holders=(own,),
                 remedy="Commit it again.",
             )
-        sealed = f"{layer.key}s{facts.created if facts.parent else 0:x}"
+        sealed = f"{key}s{facts.created if facts.parent else 0:x}"
         while True:
             try:
                 btrfs.snapshot(own, f"{self._subvolumes}/{sealed}", read_only=True)
@@ -148,15 +155,28 @@ class Btrfs(StorageDriver):
                 self.mountpoint(layer).mkdir(mode=0o700, exist_ok=True)
 
     def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
+        if not parents:
+            with look(self, layer, parents) as new:
+                return self._compared(new, None)
+        return self._changed(layer, parents, parents, layer)
+
+    def changes_since(
+        self, layer: Layer, parents: Sequence[Layer], between: Sequence[Layer], base: Sequence[Layer]
+    ) -> Changes:
+        if not base:
+            return super().changes_since(layer, parents, between, base)
+        # A snapshot of a snapshot has the generations of both.
+        return self._changed(layer, parents, base, (layer, *between)[-1])
+
+    def _changed(self, layer: Layer, parents: Sequence[Layer], base: Sequence[Layer], first: Layer) -> Changes:
+        """What a layer changes against `base`, of which `first` was made."""
         with ExitStack() as opened:
             new = opened.enter_context(look(self, layer, parents))
-            if not parents:
-                return self._compared(new, None)
-            old = opened.enter_context(look(self, parents[0], parents[1:]))
-            own = btrfs.info(new)
-            if own.parent == btrfs.info(old).uuid:
-                return snapshot_changes(new, old, own.created)
-            # Of a container that was sealed, or one whose parent was made anew since.
+            old = opened.enter_context(look(self, base[0], base[1:]))
+            own, below, since = btrfs.info(new), btrfs.info(old), self._made(first)
+            # Else it was made anew since: then it is younger than what was made of the one before.
+            if own.parent == below.uuid or below.created <= since:
+                return snapshot_changes(new, old, since)
             return self._compared(new, old)
 
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:

@@ -13,12 +13,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
-from layerstore.changes import Changes, make_exact, overlay_changes
+from layerstore.changes import Changes, make_exact, overlay_changes, stacked_changes
 from layerstore.driver import Backing, Capabilities, Dialect, Layer, LayerKey, Mount, StorageDriver, look
 from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, KernelError, named
 from layerstore.kernel import files
+from layerstore.kernel.copying import copy_tree, fill_tree
 from layerstore.kernel.files import quota
 from layerstore.kernel.files.descriptors import FOLDER, open_path
+from layerstore.kernel.files.descriptors import opened as open_folder
 from layerstore.kernel.mounts import boot_id
 from layerstore_overlay2 import probing
 from layerstore_overlay2.settings import MAX_DEPTH, Settings
@@ -157,6 +159,50 @@ class Overlay2(StorageDriver):
     def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         with self._views(layer, parents) as (upper, merged, lower):
             return overlay_changes(upper, merged, lower)
+
+    def changes_since(
+        self, layer: Layer, parents: Sequence[Layer], between: Sequence[Layer], base: Sequence[Layer]
+    ) -> Changes:
+        if not between:
+            return self.changes(layer, parents)
+        if self._marks_of_all((layer, *between)) & {_METACOPY, _REDIRECT}:  # names may be of what lies elsewhere
+            return super().changes_since(layer, parents, between, base)
+        with ExitStack() as opened:
+            merged = opened.enter_context(look(self, layer, parents))
+            lower = opened.enter_context(look(self, base[0], base[1:])) if base else None
+            uppers = [opened.enter_context(open_folder(self._tree(one), FOLDER)) for one in (layer, *between)]
+            return stacked_changes(uppers, merged, lower)
+
+    def segment(self, layer: Layer, parents: Sequence[Layer], key: LayerKey, *, in_use: bool) -> LayerKey | None:
+        """An upper directory is a segment as it lies: whoever unmounted it has synced it, but for a volatile one.
+
+        Not while somebody may write to it, nor where names in it may be of what lies in another.
+        """
+        if in_use or self._marks_of_all((layer, *parents)) & {_METACOPY, _REDIRECT}:
+            return None
+        with named("open", self.home / layer.key):
+            if (self.home / layer.key / _VOLATILE).exists():
+                self._end_volatile(layer)
+                files.syncfs(self.home)
+        return layer.key
+
+    def merge(self, layers: Sequence[Layer], key: LayerKey) -> bool:
+        if self._marks_of_all(layers) & {_METACOPY, _REDIRECT}:
+            return False
+        made = self.staging / key
+        nearest, *below = (self.tree(layer) for layer in layers)
+        try:
+            with named("mkdir", made):
+                made.mkdir(mode=0o700)
+            copy_tree(nearest, made / "diff")
+            for tree in below:
+                fill_tree(tree, made / "diff")
+            files.syncfs(self.home)
+            files.rename_durably(made, self.home / key)
+        except BaseException:
+            files.remove_tree(made)
+            raise
+        return True
 
     @contextmanager
     def _views(self, layer: Layer, parents: Sequence[Layer]) -> Iterator[tuple[int, int, int | None]]:

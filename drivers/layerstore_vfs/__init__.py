@@ -118,6 +118,19 @@ class Vfs(StorageDriver):
             with opened(self.tree(parents[0]), FOLDER) as old:
                 return compare_copied(new, old, self._told(layer, parents[0]))
 
+    def segment(self, layer: Layer, parents: Sequence[Layer], key: LayerKey, *, in_use: bool) -> LayerKey | None:
+        """A copy of the tree, which shares blocks where the filesystem can: it costs what a container costs."""
+        made, kept = self.staging / key, self.home / _DIR / key
+        try:
+            self._make(made, (layer,))
+            files.syncfs(self.home)
+            files.rename_durably(made, kept)
+        except BaseException:
+            files.remove_tree(made)
+            files.move_away(kept, made)
+            raise
+        return key
+
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         """What it has otherwise than its parent, as docker counts it. No file is read for that without need.
 

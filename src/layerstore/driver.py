@@ -18,6 +18,8 @@ Every layer begins writable and ends committed, or is removed. `Layer.state` say
     changes(L, parents)     what they changed
     seal(L, parents)        `commit`: the same bytes are now a committed layer; nothing is copied
 
+    segment(L, parents)     a checkpoint: what is in it so far stays as a committed layer, and nothing is read
+
     remove(L)               away into the staging folder in one rename; the core deletes it there
 
 `parents` is always the whole stack below the layer, the nearest parent first and the bottom layer last, which is also
@@ -141,11 +143,12 @@ class Capabilities:
     another, each on its parents. In each other dialect it unpacks several at once, and keeps equal diffs once, whatever
     is below them. Of a driver whose layers are no folders (`StorageDriver.layer_files`) it is the dialect of what
     containers write. `max_depth`: how many layers one stack may have, the writable one not counted; None when there is
-    no limit.
+    no limit. `snapshots`: `segment` shows one moment, whoever writes meanwhile.
     """
 
     dialect: Dialect
     max_depth: int | None = None
+    snapshots: bool = False
 
 
 @frozen
@@ -262,6 +265,39 @@ class StorageDriver(ABC):
             found = compare_trees(new, old, content=True)
         # In another dialect, `tree()` holds marks that this comparison has not seen: what is committed is copied.
         return found if self.capabilities.dialect is Dialect.MERGED else Changes(found.raw, sealable=False)
+
+    def changes_since(
+        self, layer: Layer, parents: Sequence[Layer], between: Sequence[Layer], base: Sequence[Layer]
+    ) -> Changes:
+        """What `layer` on `parents` changes against the stack `base`, exactly, as `changes` does.
+
+        `between` are the segments that the one has above the other, the nearest first; merged ones perhaps. The default
+        reads both trees, in full.
+        """
+        with ExitStack() as opened:
+            new = opened.enter_context(look(self, layer, parents))
+            old = opened.enter_context(look(self, base[0], base[1:])) if base else None
+            return Changes(compare_trees(new, old, content=True).raw, sealable=False)
+
+    def segment(self, layer: Layer, parents: Sequence[Layer], key: LayerKey, *, in_use: bool) -> LayerKey | None:
+        """Make a segment of what a container has written so far: a committed layer, durable in the home on return.
+
+        It has to mean something on `parents` alone, and no file is read for it. Three answers: the key of `layer`,
+        which is a segment as it lies, and the core gives the container a new one on top; until the row is written, it
+        must still be usable as what it was. Or `key`, or the same with a suffix: a copy, and the container goes on with
+        what it has. Or None, as the default: then the core makes a layer of what `changes` tells.
+
+        `in_use`: it may be mounted, and programs may write to it. Else it is unmounted.
+        """
+        return None
+
+    def merge(self, layers: Sequence[Layer], key: LayerKey) -> bool:
+        """Make one layer `key` that says what `layers` say, which lie on each other, the nearest first.
+
+        They are segments, and stay; the new one is durable in the home on return. False, as the default: that cannot
+        be, or nothing is gained by it.
+        """
+        return False
 
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         """What the layer occupies by itself: blocks on disk, each file once, its directories too.

@@ -110,6 +110,16 @@ def overlay_changes(upper: int, merged: int, lower: int | None, *, marks: Marks 
     return _run(lambda changes: lib.ls_changes_of_upper(changes, upper, merged, below, marks.value))
 
 
+def stacked_changes(uppers: Sequence[int], merged: int, lower: int | None) -> Changes:
+    """What upper directories of overlay change that lie on each other, the nearest first, in O(what they hold).
+
+    Directory fds, as for `overlay_changes`: `lower` is the stack below the last of them. Not sealable, for none of them
+    holds all. None may have been written with `metacopy` or `redirect_dir`. Raises `KernelError`, `CannotRepresent`.
+    """
+    below = -1 if lower is None else lower
+    return _run(lambda changes: lib.ls_changes_of_uppers(changes, uppers, len(uppers), merged, below))
+
+
 def make_exact(upper: int, merged: int, lower: int | None, *, marks: Marks = Marks.OVERLAY) -> bool:
     """Make an upper directory hold its changes and nothing else, so that it means the same on any parents.
 

@@ -18,6 +18,8 @@ enum { LS_MARKS_OVERLAY = 1, LS_MARKS_AUFS = 2, LS_MARKS_FUSE = 3 };
 /* Compares the tree `merged` with the tree `lower` (-1: with nothing), looking only where the upper directory `upper` has
  * something. Root directories, all three. 0, or -errno. */
 int ls_changes_of_upper(struct ls_changes *changes, int upper, int merged, int lower, int marks);
+/* The same by several upper directories of overlay that lie on each other, the nearest first. */
+int ls_changes_of_uppers(struct ls_changes *changes, const int *uppers, size_t count, int merged, int lower);
 /* Compares all of `merged` with all of `lower` (-1: with nothing). `content`: read files whose attributes are equal. */
 int ls_changes_of_trees(struct ls_changes *changes, int merged, int lower, int content);
 

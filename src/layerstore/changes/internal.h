@@ -56,6 +56,7 @@ typedef int ls_guide(struct ls_changes *changes, struct place *place);
 struct ls_changes {
     int upper, merged, lower;
     int marks; /* of `upper` */
+    bool stacked; /* there are several upper directories: what one says, one above it may have said otherwise */
     bool content;
     ls_guide *guide;
     struct ls_snapshot *snapshot; /* of snapshot.c */

@@ -93,6 +93,12 @@ static int add_removed(struct ls_changes *changes, struct place *place, const ch
         return ls_changes_fail(changes, "fstatat", had, (char *)place->path.data);
     if (!had)
         return ls_changes_add_surplus(changes, STALE, (char *)place->path.data);
+    struct stat now;
+    int again = changes->stacked ? ls_changes_look(place->merged, hidden, &now) : 0;
+    if (again < 0)
+        return ls_changes_fail(changes, "fstatat", again, (char *)place->path.data);
+    if (again) /* made anew further up: it shows nothing of what the parents have */
+        return ls_changes_present(changes, place, hidden, &now, COMPARED, true);
     int rc = ls_bytes_path(&place->path, place->folder->path, hidden);
     return rc ? ls_changes_fail(changes, "malloc", rc, place->folder->path)
               : ls_changes_add(changes, 'D', (char *)place->path.data);
@@ -123,7 +129,8 @@ static int visit_own(struct ls_changes *changes, struct place *place, const char
     changes->needs_copy |= metacopy || merge == REDIRECTED;
     if (merge == OPAQUE_ONE && (rc = ls_changes_add_surplus(changes, OPAQUE, path)))
         return rc;
-    return ls_changes_present(changes, place, name, &now, merge == PLAIN ? GUIDED : COMPARED, !metacopy);
+    bool replaced = S_ISDIR(now.st_mode) && !S_ISDIR(own->st_mode); /* further up */
+    return ls_changes_present(changes, place, name, &now, merge == PLAIN && !replaced ? GUIDED : COMPARED, !metacopy);
 }
 
 static int visit_upper(struct ls_changes *changes, struct place *place, const char *name) {
@@ -149,4 +156,17 @@ int ls_changes_of_upper(struct ls_changes *changes, int upper, int merged, int l
     changes->content = true; /* what an opaque directory shows is all of this layer */
     changes->guide = guide;
     return ls_changes_walk(changes, GUIDED) ?: ls_changes_finish(changes);
+}
+
+int ls_changes_of_uppers(struct ls_changes *changes, const int *uppers, size_t count, int merged, int lower) {
+    changes->merged = merged, changes->lower = lower;
+    changes->marks = LS_MARKS_OVERLAY;
+    changes->content = changes->stacked = changes->needs_copy = true;
+    changes->guide = guide;
+    int rc = 0;
+    for (size_t i = 0; !rc && i < count; i++) {
+        changes->upper = uppers[i];
+        rc = ls_changes_walk(changes, GUIDED);
+    }
+    return rc ?: ls_changes_finish(changes);
 }

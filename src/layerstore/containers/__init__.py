@@ -2,12 +2,14 @@
 
 `containers` is the front, `container` one of them; `mounting` keeps their mounts, `residents` the processes that have
 their trees, `launching` starts these, and `process` is one; `commit` makes images of them, `names` names those without
-a name. `running` is the way to what runs programs in them.
+a name. `branching` has checkpoints, the way back and forks, `comparing` what is between two of them. `running` is the
+way to what runs programs in them.
 """
 
+from layerstore.containers.checkpoint import Checkpoint
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.containers import Containers
 from layerstore.containers.process import Process
 from layerstore.containers.running import Args, Running
 
-__all__ = ["Args", "Container", "ContainerState", "Containers", "Mounted", "Process", "Running"]
+__all__ = ["Args", "Checkpoint", "Container", "ContainerState", "Containers", "Mounted", "Process", "Running"]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from layerstore import reference
 from layerstore.containers import rows
+from layerstore.containers.comparing import standing
 from layerstore.containers.mounting import Mounts
 from layerstore.containers.rows import Row
 from layerstore.database import Database
@@ -63,14 +64,18 @@ class Commit:
         """Do it."""
         self._database.require_writable()
         row = self._row
-        below = self._layers.stack(row.chain_id)
+        image = self._layers.stack(row.chain_id)
+        with self._database.read() as tx:
+            below, since = rows.below(tx, row), standing(tx, row)
         self._mounts.require_files(row, below.layers)
         in_use = self._mounts.is_used(row)
         if not in_use:
             self._mounts.require_unmounted(row)
-        staged = self._layers.stage_changes(row.layer, below.layers, in_use=in_use)
+        staged = self._layers.stage_changes(
+            row.layer, below.layers, in_use=in_use, since=since if below.segments else None
+        )
         try:
-            content = [diff.diff_id for diff in reversed(below.diffs)]
+            content = [diff.diff_id for diff in reversed(image.diffs)]
             if staged is not None:
                 content.append(staged.diff_id)
             return self._add(content, staged)

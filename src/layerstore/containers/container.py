@@ -18,6 +18,7 @@ from attrs import frozen
 
 from layerstore import reference
 from layerstore.changes import Changes
+from layerstore.containers.checkpoint import Checkpoint
 from layerstore.containers.process import Process
 from layerstore.containers.rows import Resident, Row
 from layerstore.containers.running import Runs
@@ -32,6 +33,7 @@ from layerstore.kernel.processes import Identity
 from layerstore.layers.relay import Write
 
 if TYPE_CHECKING:
+    from layerstore.containers.branching import Quiet
     from layerstore.containers.containers import Containers
     from layerstore.containers.launching import Stream
     from layerstore.copying import Copied
@@ -273,13 +275,21 @@ class Container(Runs):
             with look(self._containers.storage.driver, row.layer, below.layers) as root:
                 yield settled(root)
 
-    def changes(self, since: HasTree | None = None) -> Changes:
-        """What differs from its image; or from `since`, an image or a container, of which both trees are read."""
-        if since is not None:
-            return changes_between(self, since)
-        with self._containers.lock(self.id, shared=True):
-            row, below = self._containers.seen(self.id)
-            return self._containers.storage.driver.changes(row.layer, below.layers)
+    def changes(self, since: HasTree | str | None = None) -> Changes:
+        """What differs from its image; or from `since`: the label of a checkpoint, a checkpoint, a container, an image.
+
+        Against a checkpoint that it stands on it costs what was written since; of any other two, both trees are read.
+        """
+        if isinstance(since, str):
+            since = self.checkpoint_named(since)
+        if since is None or isinstance(since, Checkpoint):
+            with self._containers.lock(self.id, shared=True):
+                row, _ = self._containers.seen(self.id)
+                found = self._containers.comparing.of_container(row, None if since is None else since.row)
+            if found is not None:
+                return found
+        assert since is not None  # against its image there is always a way
+        return changes_between(self, since)
 
     def write_changes(self, write: Write) -> None:
         """Write its changes as a layer's tar, as a commit would keep them.
@@ -287,8 +297,7 @@ class Container(Runs):
         What `write` is given is valid until it returns. Raises `CannotRepresent`.
         """
         with self._containers.lock(self.id, shared=True):
-            row, below = self._containers.seen(self.id)
-            self._containers.storage.files.write_changes(row.layer, below.layers, write)
+            self._containers.write_changes(self.id, write)
 
     def export(self, write: Write) -> None:
         """The whole tree as one tar."""
@@ -331,7 +340,9 @@ class Container(Runs):
         `author`: None is the one of the image that it stands on.
 
         If it is not mounted, its layer becomes the image's without a copy, and it goes on with a new one on top: it
-        then stands on the new image. Without changes to the tree, the image has the same layers.
+        then stands on the new image. One that stands on a checkpoint is copied, as a mounted one is, and stays as it
+        is: all that was written since its image is one layer. Without changes to the tree, the image has the same
+        layers.
         """
         self._state = None
         with self._containers.lock(self.id):
@@ -340,6 +351,63 @@ class Container(Runs):
             )
             self._refreshed()
         return image
+
+    # --- branching ---
+
+    def checkpoint(self, label: str | None = None, *, quiet: Quiet | None = None) -> Checkpoint:
+        """Keep what it is now under a label; without one, under the next number.
+
+        It costs milliseconds and reads no file. What was written becomes a segment, and the container goes on on top of
+        it (overlay2), or beside a snapshot (btrfs) or a copy (others). If it is mounted and nobody is at work in it, it
+        is away for that moment, and mounted again where it was. If somebody is, what was written is copied; `quiet` is
+        a context in which they are frozen. `Checkpoint.consistent` says whether it shows one moment. Raises
+        `NameInUse`.
+        """
+        self._state = None
+        with self._containers.lock(self.id):
+            made = self._containers.checkpoint(self._refreshed(), label, quiet)
+            self._refreshed()
+        return made
+
+    def rollback(self, to: str | Checkpoint) -> None:
+        """Be again what it was at a checkpoint of it: what was written since, and is in no other checkpoint, is gone.
+
+        Later checkpoints stay. If it is mounted it stays so, at the same place. Raises `NotFound`; `InUse` if somebody
+        is at work in it.
+        """
+        label = to if isinstance(to, str) else to.label
+        if isinstance(to, Checkpoint) and to.container_id != self.id:
+            raise NotFound(
+                f"checkpoint {to.label} is not one of container {self.name}",
+                remedy="Fork it: `Checkpoint.fork` makes a container that begins there.",
+            )
+        self._state = None
+        with self._containers.lock(self.id):
+            self._containers.rollback(self._refreshed(), self._containers.checkpoint_of(self.id, label))
+            self._refreshed()
+
+    def fork(
+        self, n: int | None = None, *, names: Sequence[str | None] | None = None, quiet: Quiet | None = None
+    ) -> list[Container]:
+        """Make `n` containers, or one, that begin where it is now, each with its own writes.
+
+        They share what it has written so far, as containers share an image, and have no checkpoints of their own yet.
+        `quiet` is as for `checkpoint`. Raises `NameInUse`.
+        """
+        self._state = None
+        made = self._containers.fork(self.id, n, names, quiet=quiet)
+        self._refreshed()
+        return made
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Its checkpoints, the oldest first."""
+        return self._containers.checkpoints(self.id)
+
+    def checkpoint_named(self, label: str) -> Checkpoint:
+        """One of them. Raises `NotFound`."""
+        return Checkpoint(self._containers, self._containers.checkpoint_of(self.id, label))
+
+    # --- the whole ---
 
     def rename(self, name: str) -> None:
         """Give it another name. Raises `NameInUse`."""

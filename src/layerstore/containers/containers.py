@@ -8,15 +8,18 @@ mounts are in `mounting`, how it becomes an image in `commit`.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerstore import options, reference
 from layerstore.containers import names, rows
+from layerstore.containers.checkpoint import Checkpoint
+from layerstore.containers.comparing import Comparing, standing
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.launching import Launch, kill_all
 from layerstore.containers.mounting import Mounts
@@ -31,11 +34,18 @@ from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
 from layerstore.kernel.processes import Child
-from layerstore.layers import Layers, Stack, Storage
+from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import committed
+from layerstore.layers.relay import Write
 from layerstore.locks import Locks, of_container
+from layerstore.segments import Below, CheckpointRow
+from layerstore.segments import rows as segment_rows
+from layerstore.segments.merging import Merging
 from layerstore.session import Session
+
+if TYPE_CHECKING:
+    from layerstore.containers.branching import Branching, Quiet
 
 if TYPE_CHECKING:
     from layerstore.volumes import Volumes
@@ -58,7 +68,8 @@ class Containers:
         self.session = session
         self.storage = storage
         self.images = images
-        self.mounts = Mounts(database, session, storage)
+        self.mounts = Mounts(database, session, storage, partial(layers.drop, quietly=True))
+        self.merging = Merging(database, session, storage, layers)
         self.held: set[Mounted] = set()
         """What this process has mounted and not yet let go of."""
         self._database = database
@@ -234,8 +245,10 @@ class Containers:
             shared = self.volumes if volumes else None
             with self._database.write() as tx:
                 left = [] if shared is None else shared.leave(tx, container)
+                keys = segment_rows.delete_checkpoints(tx, segment_rows.checkpoints(tx, container))
                 rows.delete(tx, container)
-                _, keys = layer_rows.release(tx, row.chain_id)
+                keys += segment_rows.release(tx, row.segment)
+                keys += layer_rows.release(tx, row.chain_id)[1]
             self.storage.files.drop_container(row.layer)
             self.storage.files.drop(committed(keys))
             if shared is not None:
@@ -260,6 +273,8 @@ class Containers:
         with self._database.write(durable=False) as tx:
             rows.end_void(tx, layer_rows.dead_owners(tx, self.session.staging, "holds"))
             abandoned, unsure, populated = rows.unheld(tx), rows.unsure(tx), rows.all_residents(tx)
+            unneeded = segment_rows.sweep(tx)
+        self._layers.drop(unneeded, quietly=True)
         for container in {*abandoned, *self._unrecorded()}:
             self._attend(container, self.mounts.end_abandoned)
         for container in unsure:
@@ -319,11 +334,82 @@ class Containers:
             seen = rows.seen(tx, container)
         return seen.row, seen.tag
 
-    def seen(self, container: str) -> tuple[Row, Stack]:
-        """A container's row and the stack that it stands on."""
+    def seen(self, container: str) -> tuple[Row, Below]:
+        """A container's row and what it stands on."""
         with self._database.read() as tx:
             row = rows.find(tx, container)
-            return row, layer_rows.stack(tx, row.chain_id)
+            return row, rows.below(tx, row)
+
+    def write_changes(self, container: str, write: Write) -> None:
+        """`Container.write_changes`, for a caller that has the container's lock."""
+        with self._database.read() as tx:
+            row = rows.find(tx, container)
+            below, since = rows.below(tx, row), standing(tx, row)
+        self.storage.files.write_changes(row.layer, below.layers, write, since=since)
+
+    # --- branching ---
+
+    @property
+    def _branching(self) -> Branching:
+        from layerstore.containers.branching import Branching
+
+        return Branching(self._database, self.session, self.storage, self._layers, self.mounts, self.merging)
+
+    def checkpoint(self, row: Row, label: str | None, quiet: Quiet | None) -> Checkpoint:
+        """`Container.checkpoint`, for a caller that has the container's lock."""
+        if label is not None:
+            _require_label(label)
+        return Checkpoint(self, self._branching.checkpoint(row, label, quiet))
+
+    def rollback(self, row: Row, checkpoint: CheckpointRow) -> None:
+        """`Container.rollback`, for a caller that has the container's lock."""
+        self._branching.rollback(row, checkpoint)
+
+    def fork(
+        self,
+        container: str,
+        n: int | None,
+        names: Sequence[str | None] | None,
+        *,
+        quiet: Quiet | None = None,
+        checkpoint: CheckpointRow | None = None,
+    ) -> list[Container]:
+        """`Container.fork` and `Checkpoint.fork`."""
+        wanted = [None] * (1 if n is None else n) if names is None else [name and _valid(name) for name in names]
+        if not wanted or (n is not None and len(wanted) != n):
+            raise ConfigError(f"{len(wanted)} names for {n} containers", remedy="Give a name for each, or none.")
+        with self.lock(container):
+            row, tag = self.row(container)
+            if checkpoint is None:
+                made = self._branching.fork(row, wanted, quiet)
+            else:
+                with self._database.read() as tx:
+                    checkpoint = segment_rows.checkpoint(tx, container, checkpoint.label)
+                made = self._branching.fork_checkpoint(row, checkpoint, wanted)
+        return [Container(self, one, tag if one.image_id == row.image_id else None) for one in made]
+
+    def checkpoints(self, container: str) -> list[Checkpoint]:
+        """`Container.checkpoints`."""
+        with self._database.read() as tx:
+            return [Checkpoint(self, row) for row in segment_rows.checkpoints(tx, container)]
+
+    def checkpoint_of(self, container: str, label: str) -> CheckpointRow:
+        """One of a container's checkpoints. Raises `NotFound`."""
+        with self._database.read() as tx:
+            return segment_rows.checkpoint(tx, container, label)
+
+    def remove_checkpoint(self, row: CheckpointRow) -> None:
+        """`Checkpoint.remove`."""
+        with self.lock(row.container):
+            with self._database.write() as tx:
+                now = segment_rows.checkpoint(tx, row.container, row.label)
+                keys = segment_rows.delete_checkpoints(tx, [now])
+            self._layers.drop(keys, quietly=True)
+
+    @property
+    def comparing(self) -> Comparing:
+        """What containers and checkpoints have otherwise than those that they stand on."""
+        return Comparing(self._database, self.session, self.storage, self._layers)
 
     def _container(self, seen: rows.Seen) -> Container:
         return Container(self, seen.row, seen.tag)
@@ -338,3 +424,15 @@ def _valid(name: str) -> str:
             remedy="Use letters, digits, '_', '.' and '-', two or more, and begin with a letter or digit.",
         )
     return bare
+
+
+def _require_label(label: str) -> None:
+    """Raise `ConfigError` if a checkpoint cannot be called so."""
+    if not _LABEL.fullmatch(label):
+        raise ConfigError(
+            f"{label!r} cannot be the label of a checkpoint",
+            remedy="Use letters, digits, '_', '.' and '-', 128 at most, and begin with a letter or digit.",
+        )
+
+
+_LABEL = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")

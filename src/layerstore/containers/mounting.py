@@ -8,16 +8,19 @@ at a time.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+from attrs import frozen
 
 from layerstore import session
 from layerstore.containers import rows
 from layerstore.containers.residents import Residents
 from layerstore.containers.rows import Row
 from layerstore.database import Database
-from layerstore.driver import Dialect, Layer
+from layerstore.driver import Dialect, Layer, LayerKey
 from layerstore.errors import Damaged, DriverFailed, InUse, KernelError, LayerstoreError
 from layerstore.kernel.files import syncfs
 from layerstore.kernel.mounts import (
@@ -30,29 +33,40 @@ from layerstore.kernel.mounts import (
     unmount,
 )
 from layerstore.layers import Storage
-from layerstore.layers import rows as layer_rows
 from layerstore.layers.attaching import attach_tree
+from layerstore.segments import rows as segment_rows
 from layerstore.session import Session
+
+
+@frozen
+class Paused:
+    """A mount that is away for a moment: where it was, and in whose folder that is."""
+
+    mountpoint: Path
+    former: list[LayerKey]
 
 
 class Mounts:
     """The mounts of a store's containers."""
 
-    def __init__(self, database: Database, session: Session, storage: Storage) -> None:
+    def __init__(
+        self, database: Database, session: Session, storage: Storage, drop: Callable[[Sequence[LayerKey]], None]
+    ) -> None:
+        """`drop` removes those of some keys that no row has."""
         self._database = database
         self._session = session
         self._storage = storage
+        self._drop = drop
         self.residents = Residents(database, storage)
 
     def mount(self, container: str, *, persistent: bool) -> tuple[Path, int]:
         """Mount it, or count one more hold on its mount. Returns the mountpoint, and the number of the hold."""
-        driver = self._storage.driver
         self._database.require_writable()
         with self._database.read() as tx:
             row = rows.find(tx, container)
             place = rows.place_of(tx, container)
-            parents = layer_rows.parents_on(tx, row.chain_id)
-        mountpoint = driver.mountpoint(row.layer)
+            parents = rows.below(tx, row).layers
+        mountpoint = self._where(row, place)
         identity = mount_id(mountpoint)
         made = identity is None
         if identity is None:
@@ -64,7 +78,7 @@ class Mounts:
                 if made or not _is_same(place, identity):
                     # Without a row it is what a process left that died before it could write one: the same tree.
                     made_here = rows.Place(mountpoint, identity, boot_id(), mount_namespace())
-                    rows.put_mount(tx, container, made_here, [parent.key for parent in parents])
+                    rows.put_mount(tx, container, made_here, [*(parent.key for parent in parents), row.key])
                 owner = None if persistent else self._session.name
                 hold = rows.add_hold(tx, container, owner)
         except BaseException:
@@ -85,9 +99,10 @@ class Mounts:
 
     def clone(self, row: Row) -> int | None:
         """Its tree as it is mounted here, without what is mounted in it: a detached mount. None if it is not."""
-        if not self.is_mounted(row):
-            return None
-        return clone_of(self._storage.driver.mountpoint(row.layer))
+        with self._database.read() as tx:
+            place = rows.place_of(tx, row.id)
+        mountpoint = self._where(row, place)
+        return None if mount_id(mountpoint) is None else clone_of(mountpoint)
 
     def release(self, container: str, hold: int) -> None:
         """Give back one hold, and unmount if it was the last."""
@@ -130,16 +145,59 @@ class Mounts:
         self._end(row, place)
 
     def _end(self, row: Row, place: rows.Place | None) -> None:
-        driver = self._storage.driver
-        mountpoint = driver.mountpoint(row.layer)
+        mountpoint = self._where(row, place)
         runs = bool(self.residents.settled(row, is_mounted=True))
         if mount_id(mountpoint) is not None:
-            unmount(mountpoint)
-            if not runs and driver.capabilities.dialect is not Dialect.OVERLAY:
-                syncfs(driver.home)  # which overlay's unmount does by itself
+            self._unmount(mountpoint, sync=not runs)
         is_elsewhere = place is not None and _elsewhere(place) is not None
         with self._database.write(durable=False) as tx:
+            former = rows.keys_of_mount(tx, row.id)[-1:]
             rows.end_mount(tx, row.id, is_elsewhere=is_elsewhere, is_synced=not runs)
+            if former not in ([], [row.key]):  # what was rolled back while it was mounted there
+                former += segment_rows.sweep(tx)
+        if former not in ([], [row.key]) and not is_elsewhere:
+            self._drop(former)
+
+    def _unmount(self, mountpoint: Path, *, sync: bool = True) -> None:
+        driver = self._storage.driver
+        unmount(mountpoint)
+        if sync and driver.capabilities.dialect is not Dialect.OVERLAY:
+            syncfs(driver.home)  # which overlay's unmount does by itself
+
+    def pause(self, row: Row) -> Paused | None:
+        """Unmount a container that is mounted, for `resume`; None if somebody is at work in it.
+
+        So nobody writes to it, and it is on the disk. Those who hold the mount find it again where it was.
+        """
+        with self._database.read() as tx:
+            place = rows.place_of(tx, row.id)
+            holds = rows.holds_of(tx, row.id)
+            former = rows.keys_of_mount(tx, row.id)[-1:]
+        mountpoint = self._where(row, place)
+        if place is None or mount_id(mountpoint) is None or place.namespace != mount_namespace():
+            return None
+        if self.residents.settled(row, is_mounted=True):
+            return None
+        own = self._session.name if self._session.begun else None
+        if any(owner not in (None, own) and self._is_alive(owner) for owner in holds.values()):
+            return None  # it could write in the folder below the mount meanwhile
+        try:
+            self._unmount(mountpoint)
+        except KernelError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return None
+        return Paused(mountpoint, former)
+
+    def resume(self, container: str, paused: Paused) -> None:
+        """Mount what the container is by now where it was mounted."""
+        with self._database.read() as tx:
+            row = rows.find(tx, container)
+            parents = rows.below(tx, row).layers
+        identity = attach_tree(self._storage, row.layer, parents, paused.mountpoint, read_only=False)
+        place = rows.Place(paused.mountpoint, identity, boot_id(), mount_namespace())
+        with self._database.write(durable=False) as tx:
+            rows.move_mount(tx, row.id, place, [*(parent.key for parent in parents), *paused.former])
 
     def end_abandoned(self, row: Row, _: Sequence[Layer]) -> None:
         """Unmount, unless somebody has taken hold of it."""
@@ -150,7 +208,23 @@ class Mounts:
 
     def is_mounted(self, row: Row) -> bool:
         """Is it mounted in this mount namespace?"""
-        return mount_id(self._storage.driver.mountpoint(row.layer)) is not None
+        with self._database.read() as tx:
+            place = rows.place_of(tx, row.id)
+        return mount_id(self._where(row, place)) is not None
+
+    def is_idle(self, row: Row) -> bool:
+        """Was nothing written in it since its layer was made: did nobody ever have its tree, as far as is known?"""
+        if row.touched or row.boot != boot_id() or self.is_mounted(row):
+            return False
+        with self._database.read() as tx:
+            return rows.place_of(tx, row.id) is None and not rows.residents(tx, row.id)
+
+    def _where(self, row: Row, place: rows.Place | None) -> Path:
+        """Where it is, or would be, mounted: one that got a new layer while it was mounted stays where it was."""
+        own = self._storage.driver.mountpoint(row.layer)
+        if place is None or place.mountpoint == own or mount_id(place.mountpoint) is None:
+            return own
+        return place.mountpoint
 
     def is_used(self, row: Row) -> bool:
         """May somebody write in it now, in this mount namespace or as a program that runs in it?"""
@@ -160,15 +234,16 @@ class Mounts:
     def require_unmounted(self, row: Row) -> None:
         """Raise `InUse` if programs run in it, or it is mounted here or in another mount namespace."""
         self.residents.require_none(row, is_mounted=self.is_mounted(row))
-        mountpoint = self._storage.driver.mountpoint(row.layer)
+        with self._database.read() as tx:
+            place = rows.place_of(tx, row.id)
+        mountpoint = self._where(row, place)
         if mount_id(mountpoint) is not None:
             raise InUse(
                 f"container {row.name} is mounted at {mountpoint}",
                 holders=[str(mountpoint)],
                 remedy=f"Unmount it first: layerstore umount {row.name} (or remove it with --force)",
             )
-        with self._database.read() as tx:
-            self._require_free(row, rows.place_of(tx, row.id))
+        self._require_free(row, place)
 
     def require_files(self, row: Row, parents: Sequence[Layer]) -> None:
         """See that the container's own files are there.

@@ -19,11 +19,16 @@ from layerstore.errors import Ambiguous, NameInUse, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id
 from layerstore.kernel.processes.identity import Identity
+from layerstore.segments import Below
+from layerstore.segments import rows as segment_rows
 
 
 @frozen
 class Row:
-    """A container as the database has it. `key`: its writable layer; `chain_id`: what that stands on."""
+    """A container as the database has it.
+
+    `key`: its writable layer; that stands on `segment`, if there is one, and on the layers of `chain_id`.
+    """
 
     id: str
     name: str
@@ -35,6 +40,7 @@ class Row:
     created: int
     boot: str
     touched: bool
+    segment: LayerKey | None = None
 
     @property
     def layer(self) -> Layer:
@@ -42,7 +48,7 @@ class Row:
         return Layer(self.key, State.WRITABLE)
 
 
-_COLUMNS = "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched"
+_COLUMNS = "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched, c.segment"
 
 
 @frozen
@@ -129,7 +135,7 @@ def find(tx: Transaction, container: str) -> Row:
 
 def _row(columns: Sequence[object]) -> Row:
     """A row from its columns."""
-    number, name, image, image_name, chain, key, size, created, boot, touched = columns
+    number, name, image, image_name, chain, key, size, created, boot, touched, segment = columns
     return Row(
         id=str(number),
         name=str(name),
@@ -141,6 +147,7 @@ def _row(columns: Sequence[object]) -> Row:
         created=created if isinstance(created, int) else 0,
         boot=str(boot),
         touched=bool(touched),
+        segment=None if segment is None else LayerKey(str(segment)),
     )
 
 
@@ -174,9 +181,24 @@ def stand_on(
 ) -> None:
     """Give a container a new writable layer, on another image."""
     tx.execute(
-        "UPDATE containers SET key = ?, chain_id = ?, image_id = ?, image_name = ?, boot = ?, touched = 0 WHERE id = ?",
+        "UPDATE containers SET key = ?, chain_id = ?, image_id = ?, image_name = ?, segment = NULL, boot = ?,"
+        " touched = 0 WHERE id = ?",
         (key, chain_id, image, image_name, boot_id(), container),
     )
+
+
+def branch_off(tx: Transaction, row: Row) -> None:
+    """Write what a container stands on, and its new and empty writable layer."""
+    tx.execute(
+        "UPDATE containers SET key = ?, chain_id = ?, image_id = ?, image_name = ?, segment = ?, boot = ?, touched = 0"
+        " WHERE id = ?",
+        (row.key, row.chain_id, row.image_id, row.image_name, row.segment, boot_id(), row.id),
+    )
+
+
+def below(tx: Transaction, row: Row) -> Below:
+    """What a container's writable layer stands on."""
+    return segment_rows.below(tx, row.segment, row.chain_id)
 
 
 def require_new(tx: Transaction, name: str | None) -> None:
@@ -200,9 +222,9 @@ def insert(tx: Transaction, row: Row) -> Row:
         name = row.name or names.random_name() + (os.urandom(2).hex() if attempt > 9 else "")
         try:
             tx.execute(
-                "INSERT INTO containers (id, name, image_id, image_name, chain_id, key, size, created, boot, touched) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (row.id, name, *astuple(row)[2:6], row.size, row.created, row.boot, row.touched),
+                "INSERT INTO containers (id, name, image_id, image_name, chain_id, key, size, created, boot, touched, "
+                "segment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (row.id, name, *astuple(row)[2:6], row.size, row.created, row.boot, row.touched, row.segment),
             )
         except sqlite3.IntegrityError as error:
             require_new(tx, row.name or None)
@@ -257,6 +279,20 @@ def put_mount(tx: Transaction, container: str, place: Place, keys: Sequence[Laye
         "VALUES (?, ?, ?, ?, ?, ?)",
         (container, os.fsencode(place.mountpoint), place.mount_id, place.boot, place.namespace, " ".join(keys)),
     )
+
+
+def move_mount(tx: Transaction, container: str, place: Place, keys: Sequence[LayerKey]) -> None:
+    """Write down that another mount is where one was; whoever held that holds this one."""
+    tx.execute(
+        "UPDATE mounts SET mountpoint = ?, mount_id = ?, boot = ?, namespace = ?, keys = ? WHERE container = ?",
+        (os.fsencode(place.mountpoint), place.mount_id, place.boot, place.namespace, " ".join(keys), container),
+    )
+
+
+def keys_of_mount(tx: Transaction, container: str) -> list[LayerKey]:
+    """The layers that a container's mount reads, and the one whose mountpoint it is at, which is the last."""
+    row = tx.execute("SELECT keys FROM mounts WHERE container = ?", (container,)).fetchone()
+    return [] if row is None else [LayerKey(key) for key in row[0].split()]
 
 
 def end_mount(tx: Transaction, container: str, *, is_elsewhere: bool, is_synced: bool = True) -> None:

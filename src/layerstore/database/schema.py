@@ -153,6 +153,39 @@ CREATE TABLE processes (
     PRIMARY KEY (container, pid, started)
 ) WITHOUT ROWID;
 """,
+    """
+-- A sealed piece of what containers have written, on another one, or on a chain of layers.
+CREATE TABLE segments (
+    key TEXT PRIMARY KEY,
+    parent TEXT REFERENCES segments,
+    chain_id TEXT REFERENCES layers,        -- what the lowest of its stack stands on
+    number INTEGER NOT NULL,                -- of the segments in its stack, itself counted
+    complete INTEGER NOT NULL,              -- it holds the whole tree, with all that is below it
+    span TEXT,                              -- the key of one layer for itself and those down to `below`
+    below TEXT REFERENCES segments          -- what the span stands on
+) WITHOUT ROWID;
+CREATE INDEX segments_by_parent ON segments (parent);
+CREATE INDEX segments_by_below ON segments (below);
+CREATE INDEX segments_by_chain ON segments (chain_id);
+
+CREATE TABLE checkpoints (
+    container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+    label TEXT NOT NULL,
+    segment TEXT REFERENCES segments,       -- null: nothing was written in it, on that chain of layers
+    image_id TEXT REFERENCES images,        -- what the container stood on, and by which name
+    image_name TEXT NOT NULL,
+    chain_id TEXT REFERENCES layers,
+    created INTEGER NOT NULL,               -- ns since the epoch
+    consistent INTEGER NOT NULL,            -- nothing was written while it was made
+    PRIMARY KEY (container, label)
+) WITHOUT ROWID;
+CREATE INDEX checkpoints_by_segment ON checkpoints (segment);
+CREATE INDEX checkpoints_by_image ON checkpoints (image_id);
+CREATE INDEX checkpoints_by_chain ON checkpoints (chain_id);
+
+ALTER TABLE containers ADD COLUMN segment TEXT REFERENCES segments;
+CREATE INDEX containers_by_segment ON containers (segment);
+""",
 )
 
 VERSION = len(_STEPS)

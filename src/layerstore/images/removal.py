@@ -143,6 +143,9 @@ def _holders(tx: Transaction, image: ImageID) -> _Holders:
         commands.append(f"layerstore umount {' '.join(mounted)}")
     if on_it:
         commands.append(f"layerstore rm {' '.join(container.name for container in on_it)}")
+    for name, label in rows.checkpoints_on(tx, image):
+        names.append(f"checkpoint {label} of container {name}")
+        commands.append(f"layerstore checkpoints --rm {name} {label}")
     for child in rows.built_on(tx, image):
         names.append(f"image {rows.shown(tx, child)}, which is built on it")
         commands += [*_holders(tx, child).commands, f"layerstore rmi {' '.join(_names(tx, child))}"]

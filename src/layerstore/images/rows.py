@@ -118,12 +118,23 @@ def containers_on(tx: Transaction, image: ImageID) -> list[Standing]:
     return [Standing(name, mountpoint is not None, name in living) for name, mountpoint in found]
 
 
+def checkpoints_on(tx: Transaction, image: ImageID) -> list[tuple[str, str]]:
+    """The checkpoints of an image whose containers stand on another by now: names of these, and labels."""
+    found = tx.execute(
+        "SELECT c.name, k.label FROM checkpoints k JOIN containers c ON c.id = k.container"
+        " WHERE k.image_id = ?1 AND c.image_id IS NOT ?1 ORDER BY c.name, k.created",
+        (image,),
+    )
+    return [(name, label) for name, label in found]
+
+
 def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool) -> bool:
     """Is there the image, without a tag (or does that not matter), container, image built on it, or lease?"""
     query = (
         "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?1)"
         " AND (?2 OR NOT EXISTS (SELECT 1 FROM tags WHERE image_id = ?1))"
         " AND NOT EXISTS (SELECT 1 FROM containers WHERE image_id = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE image_id = ?1)"
         " AND NOT EXISTS (SELECT 1 FROM images WHERE parent = ?1)"
         " AND NOT EXISTS (SELECT 1 FROM leases WHERE kind = 'image' AND value = ?1)"
     )

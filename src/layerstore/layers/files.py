@@ -14,6 +14,7 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore import tar
+from layerstore.changes import Changes
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, Usage, look
 from layerstore.errors import Damaged, LayerstoreError
@@ -30,6 +31,7 @@ __all__ = [
     "Level",
     "Packed",
     "Readable",
+    "Since",
     "Staged",
     "Told",
     "committed",
@@ -38,6 +40,9 @@ __all__ = [
 ]
 
 _PIECE = 1 << 20
+
+Since = tuple[Sequence[Layer], Sequence[Layer]]
+"""A stack to compare with, further down than the parents: the segments above it, the nearest first, and itself."""
 
 Told = Callable[[int], None]
 """Called with the bytes of the tar done so far."""
@@ -201,11 +206,54 @@ class LayerFiles(ABC):
 
     # --- the same for all ways ---
 
-    def write_changes(self, container: Layer, parents: Sequence[Layer], write: Write | None = None) -> Packed:
-        """What a container has changed, as a layer's tar, to `write`; without it, only what the tar would be."""
-        changes = self.driver.changes(container, parents)
+    def write_changes(
+        self, container: Layer, parents: Sequence[Layer], write: Write | None = None, *, since: Since | None = None
+    ) -> Packed:
+        """What a container has changed, as a layer's tar, to `write`; without it, only what the tar would be.
+
+        `since`: against a stack further down than its parents.
+        """
+        changes = self._changes(container, parents, since)
         with look(self.driver, container, parents) as root:
             return tar.pack(changes, root, write=write)
+
+    def take_changes_since(self, container: Layer, parents: Sequence[Layer], since: Since) -> Staged | None:
+        """Take in what a container and the segments it stands on have changed, by a copy; None if that is nothing."""
+        changes = self._changes(container, parents, since)
+        return self._copy(container, parents, changes, None) if len(changes) else None
+
+    def _changes(self, container: Layer, parents: Sequence[Layer], since: Since | None) -> Changes:
+        if since is None or not since[0]:
+            return self.driver.changes(container, parents)
+        return self.driver.changes_since(container, parents, *since)
+
+    def _copy(self, container: Layer, parents: Sequence[Layer], changes: Changes, on: Sequence[Layer] | None) -> Staged:
+        """Pack changes and take them in again, for the parents `on`."""
+        with (
+            look(self.driver, container, parents) as root,
+            relay(lambda write: tar.pack(changes, root, write=write)) as stream,
+        ):
+            return self.take_in(stream, parents=on)
+
+    def segment(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> LayerKey | None:
+        """Make a segment of what a container has written. None: that is nothing. See `StorageDriver.segment`."""
+        made = self.driver.segment(container, parents, self.session.new_key(), in_use=in_use)
+        if made is not None:
+            return made
+        changes = self.driver.changes(container, parents)
+        if not len(changes):
+            return None
+        staged = self._copy(container, parents, changes, parents)
+        try:
+            staged = self.settle(staged, parents)
+            [kept] = self.keep([(staged, parents)])
+        except BaseException:
+            self.drop([staged.layer], quietly=True)
+            raise
+        self.drop_beside(kept.key)  # the skeleton: nobody asks a segment for its tar
+        if kept.key != staged.diff.key:
+            self.drop([staged.layer], quietly=True)
+        return kept.key
 
     def write_tree(self, layer: Layer, parents: Sequence[Layer], write: Write) -> Packed:
         """The whole tree as one tar, as `docker export` has it.

@@ -17,7 +17,7 @@ from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import Damaged, DepthExceeded, NotFound, ReadOnlyStore
 from layerstore.kernel.files import Writeback
 from layerstore.layers import rows
-from layerstore.layers.files import Diff, LayerFiles, Level, Readable, Staged
+from layerstore.layers.files import Diff, LayerFiles, Level, Readable, Since, Staged
 from layerstore.layers.relay import Write
 from layerstore.layers.sources import Progress
 from layerstore.layers.storage import Storage
@@ -70,9 +70,17 @@ class Layers:
             progress(name, staged.size, staged.size)
         return staged
 
-    def stage_changes(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> Staged | None:
-        """The same with what a container has changed; None if that is nothing. See `LayerFiles.take_changes`."""
-        staged = self.files.take_changes(container, parents, in_use=in_use)
+    def stage_changes(
+        self, container: Layer, parents: Sequence[Layer], *, in_use: bool, since: Since | None = None
+    ) -> Staged | None:
+        """The same with what a container has changed; None if that is nothing. See `LayerFiles.take_changes`.
+
+        `since`: against a stack further down than its parents.
+        """
+        if since is None:
+            staged = self.files.take_changes(container, parents, in_use=in_use)
+        else:
+            staged = self.files.take_changes_since(container, parents, since)
         if staged is not None:
             self._unused[staged.diff.key] = staged
         return staged

@@ -40,6 +40,8 @@ _UNREACHABLE = """
 WITH RECURSIVE needed (chain_id) AS (
     SELECT chain_id FROM images WHERE chain_id IS NOT NULL
     UNION SELECT chain_id FROM containers WHERE chain_id IS NOT NULL
+    UNION SELECT chain_id FROM segments WHERE chain_id IS NOT NULL
+    UNION SELECT chain_id FROM checkpoints WHERE chain_id IS NOT NULL
     UNION SELECT value FROM leases WHERE kind = 'layer'
     UNION SELECT l.parent FROM needed n JOIN layers l ON l.chain_id = n.chain_id WHERE l.parent IS NOT NULL
 )
@@ -266,16 +268,27 @@ def has_diff(tx: Transaction, key: LayerKey) -> bool:
 
 
 def owned(tx: Transaction) -> tuple[set[str], set[str], tuple[str, ...]]:
-    """The keys of all diffs, those of all containers, and those of leased diffs."""
+    """The keys of all diffs, those of all that belongs to containers, and those of leased diffs.
+
+    To containers belong their writable layers, segments, spans, and what their mounts are in or read.
+    """
     diffs = {row[0] for row in tx.execute("SELECT key FROM diffs")}
-    containers = {row[0] for row in tx.execute("SELECT key FROM containers")}
+    query = (
+        "SELECT key FROM containers UNION SELECT key FROM segments UNION SELECT span FROM segments WHERE span NOT NULL"
+    )
+    containers = {row[0] for row in tx.execute(query)}
+    for (keys,) in tx.execute("SELECT keys FROM mounts"):
+        containers.update(keys.split())
     leased = tuple(row[0] for row in tx.execute("SELECT value FROM leases WHERE kind = 'diff'"))
     return diffs, containers, leased
 
 
 def has_row(tx: Transaction, key: LayerKey) -> bool:
-    """Does a diff or a container have this key?"""
-    query = "SELECT EXISTS (SELECT 1 FROM diffs WHERE key = ?1) OR EXISTS (SELECT 1 FROM containers WHERE key = ?1)"
+    """Does a diff, a container, a segment or a span have this key?"""
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM diffs WHERE key = ?1) OR EXISTS (SELECT 1 FROM containers WHERE key = ?1)"
+        " OR EXISTS (SELECT 1 FROM segments WHERE key = ?1) OR EXISTS (SELECT 1 FROM segments WHERE span = ?1)"
+    )
     return bool(tx.execute(query, (key,)).fetchone()[0])
 
 
@@ -333,6 +346,8 @@ def _is_needed(tx: Transaction, chain_id: ChainID) -> bool:
         "SELECT EXISTS (SELECT 1 FROM layers WHERE parent = ?1)"
         " OR EXISTS (SELECT 1 FROM images WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM containers WHERE chain_id = ?1)"
+        " OR EXISTS (SELECT 1 FROM segments WHERE chain_id = ?1)"
+        " OR EXISTS (SELECT 1 FROM checkpoints WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM leases WHERE kind = 'layer' AND value = ?1)"
     )
     return bool(tx.execute(query, (chain_id,)).fetchone()[0])

@@ -122,6 +122,20 @@ class Answering(StorageDriver):
         with blamed(self._name, "find what was changed in", layer):
             return self._driver.changes(layer, parents)
 
+    def changes_since(
+        self, layer: Layer, parents: Sequence[Layer], between: Sequence[Layer], base: Sequence[Layer]
+    ) -> Changes:
+        with blamed(self._name, "find what was changed in", layer):
+            return self._driver.changes_since(layer, parents, between, base)
+
+    def segment(self, layer: Layer, parents: Sequence[Layer], key: LayerKey, *, in_use: bool) -> LayerKey | None:
+        with blamed(self._name, "make a segment of", layer):
+            return self._driver.segment(layer, parents, key, in_use=in_use)
+
+    def merge(self, layers: Sequence[Layer], key: LayerKey) -> bool:
+        with blamed(self._name, "merge segments into", Layer(key)):
+            return self._driver.merge(layers, key)
+
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         with blamed(self._name, "measure", layer):
             return self._driver.usage(layer, parents)

@@ -202,6 +202,7 @@ class Store(Traffic):
 
     def wait(self) -> None:
         """Wait until the files of what was removed are deleted, which happens in the background."""
+        self._parts.containers.merging.wait()
         self._parts.session.wait()
 
     def close(self) -> None:
@@ -216,6 +217,7 @@ class Store(Traffic):
             last.callback(parts.database.close)
             last.callback(parts.session.close)
             last.callback(parts.storage.close)
+            last.callback(parts.containers.merging.close)
             for mounted in list(self._containers.held):
                 last.callback(self._let_go, mounted)
 

@@ -16,6 +16,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/xattr.h>
 
 enum {
     DEEPEST = 32,    /* levels whose descriptors are kept, */
@@ -122,7 +123,75 @@ static int make_folder(struct worker *worker, struct folder *folder, const int f
     return 0;
 }
 
+/* --- below what is there ------------------------------------------------------------------------------------------ */
+
+#define OPAQUE "trusted.overlay.opaque"
+#define ORIGIN "trusted.overlay.origin"
+
+/* 1: yes; 0: no; -errno. */
+static int is_opaque(int folder, struct ls_failure *failure) {
+    char value = 0;
+    ssize_t size = fgetxattr(folder, OPAQUE, &value, 1);
+    if (size < 0 && errno != ENODATA && errno != EOPNOTSUPP && errno != ERANGE)
+        return LS_FAIL(failure, "fgetxattr");
+    return size == 1 && value == 'y';
+}
+
+/* A folder of the target that the source has something else for: that hid what lies below both, and so does the folder now. */
+static int hide_below(struct worker *worker, int folder) {
+    if (fsetxattr(folder, OPAQUE, "y", 1, 0))
+        return LS_FAIL(&worker->base.failure, "fsetxattr");
+    return 0;
+}
+
+/* A name that both have. */
+static int meet(struct worker *worker, struct folder *folder, const int fds[2], const char *name, int type) {
+    struct stat facts;
+    LS_CLOSED int inner = ls_copying_open(fds[TARGET], name, O_RDONLY | O_DIRECTORY, TARGET);
+    if (inner < 0) /* what is no folder hides what is below it */
+        return inner == -ENOTDIR || inner == -ELOOP ? 0 : ls_fail(&worker->base.failure, "openat2", inner);
+    int opaque = is_opaque(inner, &worker->base.failure);
+    if (opaque)
+        return opaque < 0 ? opaque : 0;
+    if (type == DT_UNKNOWN) {
+        if (fstatat(fds[SOURCE], name, &facts, AT_SYMLINK_NOFOLLOW))
+            return LS_FAIL(&worker->base.failure, "fstatat");
+        type = S_ISDIR(facts.st_mode) ? DT_DIR : DT_REG;
+    }
+    if (type != DT_DIR)
+        return hide_below(worker, inner);
+    struct folder *met = new_folder((struct job *)worker->base.pool, folder, name);
+    if (!met)
+        return ls_fail(&worker->base.failure, "malloc", -ENOMEM);
+    met->there = true;
+    ls_pool_found(&worker->base, &met->base);
+    return 0;
+}
+
+/* What a folder that both have takes over from the source: that it hides what is below; that it may hold whiteouts, which
+ * overlay shows as ghosts where this is not marked. Its time is what it was. */
+static int settle_met(struct worker *worker, const int fds[2], const struct stat *facts) {
+    struct ls_failure *failure = &worker->base.failure;
+    const struct timespec times[2] = {facts->st_atim, facts->st_mtim};
+    int opaque = is_opaque(fds[SOURCE], failure);
+    if (opaque < 0 || (opaque && (opaque = hide_below(worker, fds[TARGET])) < 0))
+        return opaque;
+    bool marked = fgetxattr(fds[SOURCE], ORIGIN, NULL, 0) >= 0, unmarked = fgetxattr(fds[TARGET], ORIGIN, NULL, 0) < 0;
+    if (marked && unmarked && fsetxattr(fds[TARGET], ORIGIN, "", 0, 0))
+        return LS_FAIL(failure, "fsetxattr");
+    return futimens(fds[TARGET], times) ? LS_FAIL(failure, "futimens") : 0;
+}
+
 static int copy_entry(struct worker *worker, struct folder *folder, const int fds[2], const char *name, int type) {
+    struct stat there;
+    if (folder->there) {
+        if (!fstatat(fds[TARGET], name, &there, AT_SYMLINK_NOFOLLOW)) {
+            int met = meet(worker, folder, fds, name, type);
+            return met < 0 ? fail(worker, folder, name, met) : 0;
+        }
+        if (errno != ENOENT)
+            return fail(worker, folder, name, LS_FAIL(&worker->base.failure, "fstatat"));
+    }
     int rc = type == DT_DIR ? -EISDIR : ls_copying_file(worker, folder, fds, name, type);
     if (rc == -EISDIR)
         rc = make_folder(worker, folder, fds, name);
@@ -144,8 +213,10 @@ static int copy_folder(struct worker *worker, struct folder *folder, const int f
     const struct job *job = (const struct job *)worker->base.pool;
     struct ls_failure *failure = &worker->base.failure;
     struct stat facts, made;
-    if (fstat(fds[SOURCE], &facts) < 0)
+    if (fstat(fds[folder->there ? TARGET : SOURCE], &facts) < 0)
         return LS_FAIL(failure, "fstat");
+    if (folder->there)
+        return each_name(worker, folder, fds) ?: settle_met(worker, fds, &facts);
     if (facts.st_dev == job->target.st_dev && facts.st_ino == job->target.st_ino)
         return ls_fail(failure, "a copy into itself", -ELOOP);
     const struct end from = {.fd = fds[SOURCE]}, to = {.fd = fds[TARGET]};
@@ -242,7 +313,7 @@ static void forget(struct job *job) {
 /* The two roots, open, and the target as it has to be to be filled. */
 static int open_roots(struct job *job, struct folder *root, int source, const char *target,
                       struct ls_failure *failure) {
-    if (mkdir(target, 0700) < 0)
+    if (!root->there && mkdir(target, 0700) < 0)
         return LS_FAIL(failure, "mkdir");
     root->fds[SOURCE] = openat(source, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root->fds[SOURCE] < 0)
@@ -250,7 +321,7 @@ static int open_roots(struct job *job, struct folder *root, int source, const ch
     job->root = root->fds[TARGET] = open(target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (job->root < 0)
         return LS_FAIL(failure, "open");
-    int rc = make_plain(job, job->root, failure);
+    int rc = root->there ? 0 : make_plain(job, job->root, failure);
     if (rc < 0)
         return rc;
     if (fstat(job->root, &job->target) < 0 || fstat(root->fds[SOURCE], &job->source) < 0)
@@ -258,11 +329,12 @@ static int open_roots(struct job *job, struct folder *root, int source, const ch
     return 0;
 }
 
-static int copy_all(struct job *job, int source, const char *target, struct ls_copied *copied,
+static int copy_all(struct job *job, int source, const char *target, bool there, struct ls_copied *copied,
                     struct ls_failure *failure) {
     struct folder *root = new_folder(job, NULL, "");
     if (!root)
         return ls_fail(failure, "malloc", -ENOMEM);
+    root->there = there;
     int rc = open_roots(job, root, source, target, failure);
     if (rc < 0) {
         close_both(root->fds);
@@ -278,8 +350,8 @@ static int copy_all(struct job *job, int source, const char *target, struct ls_c
     return rc < 0 ? ls_fail(failure, "malloc", rc) : 0;
 }
 
-int ls_copy_tree(int source, const char *target, int threads, int share, struct ls_copied *copied,
-                 struct ls_failure *failure) {
+static int run(int source, const char *target, bool there, int threads, int share, struct ls_copied *copied,
+               struct ls_failure *failure) {
     LS_FREED struct job *job = calloc(1, sizeof *job);
     *copied = (struct ls_copied){0};
     if (!job)
@@ -288,7 +360,7 @@ int ls_copy_tree(int source, const char *target, int threads, int share, struct 
     job->unshared = !share;
     job->uid = geteuid();
     job->gid = getegid();
-    int rc = copy_all(job, source, target, copied, failure);
+    int rc = copy_all(job, source, target, there, copied, failure);
     for (int i = 0; i < job->pool.started; i++) {
         const struct worker *worker = (const struct worker *)job->pool.workers[i];
         copied->files += worker->files;
@@ -297,6 +369,18 @@ int ls_copy_tree(int source, const char *target, int threads, int share, struct 
     }
     forget(job);
     ls_pool_end(&job->pool);
+    return rc;
+}
+
+int ls_copy_tree(int source, const char *target, int threads, int share, struct ls_copied *copied,
+                 struct ls_failure *failure) {
+    return run(source, target, false, threads, share, copied, failure);
+}
+
+int ls_fill_tree(int source, const char *target, int threads, int share, struct ls_failure *failure) {
+    struct ls_copied copied;
+    int rc = run(source, target, true, threads, share, &copied, failure);
+    ls_copied_free(&copied);
     return rc;
 }
 

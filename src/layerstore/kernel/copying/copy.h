@@ -25,5 +25,9 @@ struct ls_copied {
    `share`: files share blocks with their sources where the filesystem can. */
 int ls_copy_tree(int source, const char *target, int threads, int share, struct ls_copied *copied,
                  struct ls_failure *failure);
+/* Puts the upper directory of overlay `source` below another one, `target`, which is there: afterwards that says what both said
+   on each other. What it has already is neither copied nor altered; where it hides what is below, nothing is. What was made
+   until a failure is the caller's to remove. `share` as above. */
+int ls_fill_tree(int source, const char *target, int threads, int share, struct ls_failure *failure);
 void ls_copied_free(struct ls_copied *copied);
 #endif

@@ -19,7 +19,7 @@ from attrs import field, frozen
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.copying.epoch import epoch_of
-from layerstore.kernel.files.descriptors import FOLDER, open_path
+from layerstore.kernel.files.descriptors import FOLDER, open_path, opened
 from layerstore.kernel.files.failure import kernel_error, new_failure
 
 __all__ = ["Copied", "copy_tree", "listed"]
@@ -103,6 +103,18 @@ def copy_tree(source: Path | int, target: Path, *, threads: int = 2, share: bool
             raise _refused(failure, target)
         raw = bytes(ffi.buffer(copied.list, copied.length)) if copied.length else b""
         return Copied(bool(copied.reflinked), copied.files, copied.bytes, raw, copied.newest)
+
+
+def fill_tree(source: Path, target: Path, *, threads: int = 2, share: bool = True) -> None:
+    """Put an upper directory of overlay below another one, `target`: afterwards that says what both said on each other.
+
+    Nothing that `target` has is altered, but that a folder may become opaque. Nothing is synced. On an error the caller
+    removes `target`. Raises `KernelError`.
+    """
+    failure = new_failure()
+    with opened(source, FOLDER) as root:
+        if lib.ls_fill_tree(root, os.fsencode(target), threads, share, failure):
+            raise _refused(failure, target)
 
 
 def _refused(failure: Any, target: Path) -> KernelError:

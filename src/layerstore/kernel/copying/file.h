@@ -16,6 +16,7 @@ enum { SOURCE, TARGET };
 struct folder {
     struct ls_folder base;
     int fds[2]; /* -1: not kept */
+    bool there; /* the target had it: what it has stays */
 };
 
 /* What is told of a file or folder that was made. */

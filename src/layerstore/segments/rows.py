@@ -1,0 +1,331 @@
+"""The rows of segments and checkpoints: all SQL about them, as functions of a transaction.
+
+Segments make trees: each stands on another, or on a chain of layers. How deep one lies is its number, counted from 1.
+A segment whose number is a multiple of four may have a span: one layer that says what it and those below it say, as
+many as the number's lowest bit tells. A stack takes the span wherever there is one, so one of n segments has hardly
+more parts than n has bits (Fenwick, "A new data structure for cumulative frequency tables", 1994).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+from layerstore.database import Transaction
+from layerstore.digest import ChainID, ImageID
+from layerstore.driver import Layer, LayerKey
+from layerstore.errors import NameInUse, NotFound
+from layerstore.layers import rows as layer_rows
+from layerstore.layers.files import committed
+
+STEP = 4
+"""Segments with a number that is a multiple of this have a span."""
+
+
+@frozen
+class Below:
+    """What a writable layer stands on: segments, the nearest first, and below them layers of an image.
+
+    `complete`: the segments hold the whole tree, whatever is below.
+    """
+
+    segments: tuple[Layer, ...]
+    base: tuple[Layer, ...]
+    complete: bool = False
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What a layer on top has for parents, the nearest first."""
+        return self.segments if self.complete else (*self.segments, *self.base)
+
+
+@frozen
+class Segment:
+    """A segment as the database has it. `number`: how many there are in its stack, itself counted."""
+
+    key: LayerKey
+    parent: LayerKey | None
+    chain_id: ChainID | None
+    number: int
+    complete: bool
+    span: LayerKey | None
+
+    @property
+    def layer(self) -> Layer:
+        """As a driver is told of it."""
+        return Layer(self.key)
+
+
+@frozen
+class CheckpointRow:
+    """A checkpoint as the database has it: what of the container was kept. `segment` None: what it stands on alone."""
+
+    container: str
+    label: str
+    segment: LayerKey | None
+    image_id: ImageID | None
+    image_name: str
+    chain_id: ChainID | None
+    created: int
+    consistent: bool
+
+
+# --- segments
+
+_UP = """
+WITH RECURSIVE up (key, next, complete, height, segment) AS (
+    SELECT coalesce(span, key), CASE WHEN span IS NULL THEN parent ELSE below END, complete, 0, key
+        FROM segments WHERE key = ?
+    UNION ALL
+    SELECT coalesce(s.span, s.key), CASE WHEN s.span IS NULL THEN s.parent ELSE s.below END,
+            s.complete, height + 1, s.key
+        FROM up JOIN segments s ON s.key = up.next WHERE NOT up.complete
+)
+SELECT key, complete, segment FROM up ORDER BY height
+"""
+
+_DOWN_TO = """
+WITH RECURSIVE up (key, span, parent, below, number) AS (
+    SELECT key, span, parent, below, number FROM segments WHERE key = ?
+    UNION ALL
+    SELECT s.key, s.span, s.parent, s.below, s.number FROM up JOIN segments s
+        ON s.key = CASE WHEN up.span IS NULL OR up.number - (up.number & -up.number) < ?2
+            THEN up.parent ELSE up.below END
+    WHERE up.number > ?2 + 1
+)
+SELECT CASE WHEN span IS NULL OR number - (number & -number) < ?2 THEN key ELSE span END, key, parent, below, number
+FROM up WHERE number > ?2 ORDER BY number DESC
+"""
+
+_SEGMENT = "SELECT key, parent, chain_id, number, complete, span FROM segments"
+
+
+def below(tx: Transaction, segment: LayerKey | None, chain_id: ChainID | None) -> Below:
+    """What a layer on this segment has below it; or on this chain of layers, without one. Raises `NotFound`."""
+    base = layer_rows.parents_on(tx, chain_id)
+    if segment is None:
+        return Below((), base)
+    found = tx.execute(_UP, (segment,)).fetchall()
+    if not found:
+        raise NotFound(f"no segment {segment}")
+    return Below(committed(LayerKey(row[0]) for row in found), base, bool(found[-1][1]))
+
+
+def find(tx: Transaction, key: LayerKey) -> Segment | None:
+    """One segment, if there is such."""
+    row = tx.execute(f"{_SEGMENT} WHERE key = ?", (key,)).fetchone()
+    return None if row is None else _segment(row)
+
+
+def every(tx: Transaction) -> list[Segment]:
+    """All segments, each after its parent."""
+    return [_segment(row) for row in tx.execute(f"{_SEGMENT} ORDER BY number, key")]
+
+
+def number_of(tx: Transaction, key: LayerKey | None) -> int:
+    """How many segments there are in a stack."""
+    if key is None:
+        return 0
+    row = tx.execute("SELECT number FROM segments WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        raise NotFound(f"no segment {key}")
+    return int(row[0])
+
+
+def is_on(tx: Transaction, top: LayerKey | None, segment: LayerKey) -> bool:
+    """Does `segment` belong to the stack that ends with `top`?"""
+    query = """
+    WITH RECURSIVE up (key, parent, number) AS (
+        SELECT key, parent, number FROM segments WHERE key = ?1
+        UNION ALL SELECT s.key, s.parent, s.number FROM up JOIN segments s ON s.key = up.parent
+        WHERE up.number > (SELECT number FROM segments WHERE key = ?2)
+    )
+    SELECT EXISTS (SELECT 1 FROM up WHERE key = ?2)
+    """
+    return top is not None and bool(tx.execute(query, (top, segment)).fetchone()[0])
+
+
+def between(tx: Transaction, top: LayerKey | None, number: int) -> tuple[Layer, ...]:
+    """Layers that say what the segments from `top` down to the one after `number` say, the nearest first."""
+    if top is None:
+        return ()
+    return committed(LayerKey(row[0]) for row in tx.execute(_DOWN_TO, (top, number)))
+
+
+def depth(tx: Transaction, top: LayerKey) -> int:
+    """How many layers a stack of segments has, with the spans that there are."""
+    return len(tx.execute(_UP, (top,)).fetchall())
+
+
+def without_span(tx: Transaction, top: LayerKey) -> list[LayerKey]:
+    """The segments of a stack that should have a span and have none, the lowest first."""
+    found = [find(tx, LayerKey(row[2])) for row in tx.execute(_UP, (top,)).fetchall()]
+    missing = [one.key for one in found if one and one.span is None and not one.complete and one.number % STEP == 0]
+    return missing[::-1]
+
+
+def insert(
+    tx: Transaction, key: LayerKey, parent: LayerKey | None, chain_id: ChainID | None, *, complete: bool
+) -> Segment:
+    """Write the row of a segment whose files are on disk."""
+    number = number_of(tx, parent) + 1
+    tx.execute(
+        "INSERT INTO segments (key, parent, chain_id, number, complete) VALUES (?, ?, ?, ?, ?)",
+        (key, parent, chain_id, number, complete),
+    )
+    return Segment(key, parent, chain_id, number, complete, None)
+
+
+def set_span(tx: Transaction, key: LayerKey, span: LayerKey, number: int) -> bool:
+    """Let a segment have a span down to the one after `number`; False if it is gone, or has one."""
+    found = find(tx, key)
+    if found is None or found.span is not None:
+        return False
+    at: LayerKey | None = key
+    while at is not None and number_of(tx, at) > number:
+        at = tx.execute("SELECT parent FROM segments WHERE key = ?", (at,)).fetchone()[0]
+    tx.execute("UPDATE segments SET span = ?, below = ? WHERE key = ?", (span, at, key))
+    return True
+
+
+def release(tx: Transaction, key: LayerKey | None) -> list[LayerKey]:
+    """Delete the rows of a segment and of those below it, as far as nothing needs them; keys whose files may go.
+
+    Called in the transaction that deletes what needed it. What is being read stays, for `sweep`.
+    """
+    gone: list[LayerKey] = []
+    while key is not None and not _is_needed(tx, key):
+        row = tx.execute("SELECT parent, span FROM segments WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            break
+        parts = [LayerKey(part) for part in (key, row[1]) if part is not None]
+        if any(layer_rows.is_read(tx, part) for part in parts):
+            break
+        tx.execute("DELETE FROM segments WHERE key = ?", (key,))
+        gone += parts
+        key = row[0]
+    return gone
+
+
+def sweep(tx: Transaction) -> list[LayerKey]:
+    """Delete the rows of all segments that nothing needs; keys whose files may go."""
+    leaves = tx.execute("SELECT key FROM segments WHERE key NOT IN (SELECT parent FROM segments WHERE parent NOT NULL)")
+    gone: list[LayerKey] = []
+    for (key,) in leaves.fetchall():
+        gone += release(tx, LayerKey(key))
+    return gone
+
+
+def keys(tx: Transaction) -> set[LayerKey]:
+    """The keys of all segments and spans."""
+    found = tx.execute("SELECT key FROM segments UNION SELECT span FROM segments WHERE span NOT NULL")
+    return {LayerKey(row[0]) for row in found}
+
+
+def _is_needed(tx: Transaction, key: LayerKey) -> bool:
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM segments WHERE parent = ?1)"
+        " OR EXISTS (SELECT 1 FROM containers WHERE segment = ?1)"
+        " OR EXISTS (SELECT 1 FROM checkpoints WHERE segment = ?1)"
+    )
+    return bool(tx.execute(query, (key,)).fetchone()[0])
+
+
+def _segment(row: Sequence[object]) -> Segment:
+    key, parent, chain, number, complete, span = row
+    return Segment(
+        LayerKey(str(key)),
+        None if parent is None else LayerKey(str(parent)),
+        None if chain is None else ChainID(str(chain)),
+        int(str(number)),
+        bool(complete),
+        None if span is None else LayerKey(str(span)),
+    )
+
+
+# --- checkpoints
+
+_CHECKPOINT = "SELECT container, label, segment, image_id, image_name, chain_id, created, consistent FROM checkpoints"
+
+
+def checkpoints(tx: Transaction, container: str) -> list[CheckpointRow]:
+    """A container's checkpoints, the oldest first."""
+    found = tx.execute(f"{_CHECKPOINT} WHERE container = ? ORDER BY created, label", (container,))
+    return [_checkpoint(row) for row in found]
+
+
+def every_checkpoint(tx: Transaction) -> list[CheckpointRow]:
+    """All checkpoints."""
+    return [_checkpoint(row) for row in tx.execute(f"{_CHECKPOINT} ORDER BY container, created, label")]
+
+
+def checkpoint(tx: Transaction, container: str, label: str) -> CheckpointRow:
+    """One of them. Raises `NotFound`."""
+    row = tx.execute(f"{_CHECKPOINT} WHERE container = ? AND label = ?", (container, label)).fetchone()
+    if row is None:
+        raise NotFound(
+            f"container {container[:12]} has no checkpoint {label!r}",
+            remedy=f"`layerstore checkpoints {container[:12]}` shows what it has.",
+        )
+    return _checkpoint(row)
+
+
+def next_label(tx: Transaction, container: str) -> str:
+    """A label for a checkpoint without one: the first number that is higher than all that there are."""
+    query = "SELECT max(CAST(label AS INTEGER)) FROM checkpoints WHERE container = ? AND label NOT GLOB '*[^0-9]*'"
+    highest = tx.execute(query, (container,)).fetchone()[0]
+    return str((highest or 0) + 1)
+
+
+def require_new_label(tx: Transaction, container: str, label: str) -> None:
+    """Raise `NameInUse` if the container has a checkpoint of this label."""
+    query = "SELECT 1 FROM checkpoints WHERE container = ? AND label = ?"
+    if tx.execute(query, (container, label)).fetchone() is not None:
+        raise NameInUse(
+            f"container {container[:12]} has a checkpoint {label!r}",
+            remedy=f"Take another label, or remove that one: layerstore checkpoints --rm {container[:12]} {label}",
+        )
+
+
+def insert_checkpoint(tx: Transaction, row: CheckpointRow) -> None:
+    """Write a checkpoint's row. Raises `NameInUse`."""
+    require_new_label(tx, row.container, row.label)
+    tx.execute(
+        "INSERT INTO checkpoints (container, label, segment, image_id, image_name, chain_id, created, consistent)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            row.container,
+            row.label,
+            row.segment,
+            row.image_id,
+            row.image_name,
+            row.chain_id,
+            row.created,
+            row.consistent,
+        ),
+    )
+
+
+def delete_checkpoints(tx: Transaction, rows: Iterable[CheckpointRow]) -> list[LayerKey]:
+    """Delete checkpoints, and what only they needed; keys whose files may go."""
+    gone: list[LayerKey] = []
+    for row in rows:
+        tx.execute("DELETE FROM checkpoints WHERE container = ? AND label = ?", (row.container, row.label))
+        gone += release(tx, row.segment)
+        gone += layer_rows.release(tx, row.chain_id)[1]
+    return gone
+
+
+def _checkpoint(row: Sequence[object]) -> CheckpointRow:
+    container, label, segment, image, name, chain, created, consistent = row
+    return CheckpointRow(
+        str(container),
+        str(label),
+        None if segment is None else LayerKey(str(segment)),
+        None if image is None else ImageID(str(image)),
+        str(name),
+        None if chain is None else ChainID(str(chain)),
+        int(str(created)),
+        bool(consistent),
+    )
