@@ -109,7 +109,23 @@ def run(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> Run:
     if runtime is None or busybox is None:
         pytest.skip(f"{request.param} or busybox is not installed")
     shutil.copy(busybox, root / "bin/busybox")
-    for name in ("sh", "true", "cat", "id", "ls", "env", "grep", "hostname", "mount", "mkdir", "touch", "ps", "stat"):
+    for name in (
+        "sh",
+        "true",
+        "cat",
+        "id",
+        "ls",
+        "env",
+        "grep",
+        "hostname",
+        "mount",
+        "mkdir",
+        "touch",
+        "ps",
+        "stat",
+        "readlink",
+        "cut",
+    ):
         (root / "bin" / name).symlink_to("busybox")
 
     def run(config: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:

@@ -87,10 +87,7 @@ def _usual(options: RunOptions, host: HostFacts, place: Place) -> Iterator[dict[
     yield _mount("/sys", "sysfs", "sysfs", [*quiet, access])
     if host.cgroup:
         yield _mount("/sys/fs/cgroup", "cgroup", "cgroup", [access, *quiet])
-    if place.namespaces.get("ipc") == "":
-        yield _mount("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", "rprivate", *quiet])
-    else:
-        yield _mount("/dev/mqueue", "mqueue", "mqueue", quiet)
+    yield _mount("/dev/mqueue", "mqueue", "mqueue", quiet)
     if options.ipc == "none":
         return
     if place.namespaces.get("ipc") == "" or place.shm:
