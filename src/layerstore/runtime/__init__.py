@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerstore.runtime.life import Runtime, RunState
+    from layerstore.runtime.life import RunState, Runtime
     from layerstore.runtime.options import ExecOptions, RunOptions
 
 __all__ = ["ExecOptions", "RunOptions", "RunState", "Runtime"]

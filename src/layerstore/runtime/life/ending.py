@@ -14,11 +14,15 @@ from attrs import evolve
 from layerstore import Container, Database, LayerstoreError, NotFound, Store
 from layerstore.runtime.life import rows, traces
 from layerstore.runtime.life.places import Folder, Places
+from layerstore.runtime.life.processes import wait_for
 from layerstore.runtime.life.rows import Row
 from layerstore.runtime.life.saved import from_json
 from layerstore.runtime.life.state import exit_of, has_ended
 
 __all__ = ["Ender"]
+
+_PATIENCE = 5.0
+"""Seconds that conmon may take to end after the program that it held."""
 
 
 class Ender:
@@ -49,6 +53,8 @@ class Ender:
         folder = self._places.folder(container)
         if row is None or not has_ended(row, folder):
             return row
+        if row.keeper is not None and row.is_of_this_boot:
+            wait_for(row.keeper, _PATIENCE)  # conmon, which has written the exit code, still writes the log
         code, moment = exit_of(row, folder)
         return self.end(row, code, moment=moment, oom=row.held and folder.place.oom.exists())
 

@@ -6,12 +6,13 @@ It waits for the end of one that is to be removed then. Killed, nothing is lost:
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import layerstore
-from layerstore import Container, LayerstoreError, NotFound, Store
+from layerstore import Container, LayerstoreError, Store
 from layerstore.runtime.options import RunOptions
 
 __all__ = ["is_needed", "main", "spawn"]
@@ -27,26 +28,33 @@ def spawn(store: Store, container: Container) -> None:
     source = str(Path(layerstore.__file__).parents[1])
     path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
     config = store.config
-    subprocess.Popen(
+    nothing = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    pid = os.posix_spawn(
+        sys.executable,
         [sys.executable, "-m", __name__, str(config.data_root), str(config.exec_root), container.id],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-        env={**os.environ, "PYTHONPATH": path},
+        {**os.environ, "PYTHONPATH": path},
+        file_actions=nothing,
+        setsid=True,
     )
+    # While this process lives, it is the one that has to ask how its child has ended.
+    threading.Thread(target=_reap, args=(pid,), daemon=True, name="layerstore-monitor").start()
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):  # somebody has waited for all children
+        os.waitpid(pid, 0)
 
 
 def main(data_root: str, exec_root: str, container: str) -> None:
     """Stay with a container until it has ended, and is settled."""
     from layerstore.runtime.life import Runtime
 
+    os.chdir("/")
     config = layerstore.Config(data_root=Path(data_root), exec_root=Path(exec_root))
     with layerstore.open(config=config) as store:
         try:
             Runtime(store).wait(store.container(container))
-        except (NotFound, LayerstoreError):
+        except LayerstoreError:
             return
 
 
