@@ -17,7 +17,6 @@ from layerstore.cli.filters import filter_option
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.images import labels_of
 from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
-from layerstore.cli.objects import found
 from layerstore.cli.template import NIL
 from layerstore.errors import LayerstoreError, NotFound
 
@@ -273,10 +272,12 @@ def diff_command(arguments: Arguments, *, subject: str, base: str | None, form: 
     """Show what a container or image added (A), changed (C) and deleted (D).
 
     A container is compared with its image, and an image with the one that it was built on, or else with its layers but
-    the topmost. With two names, the first is compared with the second.
+    the topmost. With two names, the first is compared with the second. CONTAINER@LABEL is a checkpoint.
     """
+    from layerstore.cli.checkpoints import compared
+
     with arguments.open() as store:
-        changes = found(store, subject).changes(None if base is None else found(store, base))
+        changes = compared(store, subject).changes(None if base is None else compared(store, base))
         if form.template is None and not form.is_table:
             output.lines(map(str, changes))
         else:
