@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 from layerstore.changes import Changes, make_exact, overlay_changes, stacked_changes
 from layerstore.driver import Backing, Capabilities, Dialect, Layer, LayerKey, Mount, StorageDriver, look
-from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, KernelError, named
+from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, named
 from layerstore.kernel import files
 from layerstore.kernel.copying import copy_tree, fill_tree
 from layerstore.kernel.files import quota
@@ -292,18 +292,13 @@ class Overlay2(StorageDriver):
     # ---- quota
 
     def _limit(self, folder: Path, size: int) -> None:
-        refusal = probing.quota_refusal(folder)
+        refusal = quota.refusal(folder)
         if refusal is not None:
             raise DriverNotSupported(f"the size of a container cannot be limited: {refusal[0]}", remedy=refusal[1])
-        project = _PROJECTS | int.from_bytes(os.urandom(4)) % _PROJECTS
-        while quota.usage(folder, project) != (0, 0):
-            project = _PROJECTS | (project + 1) % _PROJECTS
-        quota.set_project(folder, project)
-        quota.limit(folder, project, size)
+        quota.limit_new(folder, size)
 
     def _unlimit(self, folder: Path) -> None:
-        with suppress(KernelError):  # the filesystem is mounted without quotas now, or the folder is not there
-            quota.limit(self.home, quota.project_of(folder), 0)
+        quota.lift(folder, self.home)
 
     # ---- volatile
 
@@ -325,7 +320,3 @@ class Overlay2(StorageDriver):
             return (self.home / layer.key / _VOLATILE).read_text()
         except FileNotFoundError:
             return None
-
-
-_PROJECTS = 1 << 30
-"""Projects from here on are ours: those of others on the same filesystem are small numbers."""

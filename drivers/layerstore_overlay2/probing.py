@@ -47,27 +47,6 @@ def probe(home: Path, options: Settings) -> Backing:
     return backing
 
 
-def quota_refusal(folder: Path) -> tuple[str, str] | None:
-    """Why `size` cannot be had there, and the remedy; None if it can."""
-    filesystem = files.filesystem_type(folder)
-    match filesystem:
-        case "ext4":
-            remedy = "Make it with `mkfs.ext4 -O quota,project -E quotatype=prjquota` and mount it with `-o prjquota`."
-        case "xfs":
-            remedy = "Mount it with `-o prjquota` (for the root filesystem: `rootflags=prjquota` for the kernel)."
-        case _:
-            return f"{filesystem} has no project quotas", "Use ext4 or xfs with project quotas, or leave `size` out."
-    try:
-        state = quota.state(folder)
-    except KernelError as error:
-        if error.errno == errno.ENOSYS:
-            return f"this kernel has no project quotas for {filesystem}, or is older than Linux 5.14", remedy
-        return f"{filesystem} is mounted without project quotas", remedy
-    if state is not quota.QuotaState.ENFORCED:
-        return f"{filesystem} has its project quotas {state.value}", remedy
-    return None
-
-
 def _tried(folder: Path, options: Settings) -> Backing:
     filesystem = files.filesystem_type(folder)
     if filesystem in _UNFIT:
@@ -77,7 +56,7 @@ def _tried(folder: Path, options: Settings) -> Backing:
         )
     limited = False
     if options.size is not None:
-        refusal = quota_refusal(folder)
+        refusal = quota.refusal(folder)
         if refusal is not None:
             raise DriverNotSupported(f"overlay2.size: {refusal[0]} ({folder})", remedy=refusal[1])
         limited = True
@@ -100,7 +79,7 @@ def _tried(folder: Path, options: Settings) -> Backing:
     return Backing(
         filesystem=filesystem,
         copy_on_write=CopyOnWrite.BLOCK if shared else CopyOnWrite.FILE,
-        quota=limited or quota_refusal(folder) is None,
+        quota=limited or quota.refusal(folder) is None,
         notes=(
             ("Backing Filesystem", _DOCKER_NAMES.get(filesystem, filesystem)),
             ("Supports d_type", "true"),

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from layerstore.store import Store
     from layerstore.store import migrate_store as migrate
     from layerstore.store import open_store as open
-    from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage
+    from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage, VolumeUsage
     from layerstore.volumes import Attachment, PrunedVolumes, Use, Volume, VolumeMount, Volumes
 
 __all__ = [
@@ -128,6 +128,7 @@ __all__ = [
     "Use",
     "Volume",
     "VolumeMount",
+    "VolumeUsage",
     "Volumes",
     "__version__",
     "migrate",
@@ -150,7 +151,7 @@ _HOMES = {
     "migration": ("Migrated",),
     "pruning": ("Pruned",),
     "store": ("Store",),
-    "usage": ("ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage"),
+    "usage": ("ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage", "VolumeUsage"),
     "volumes": ("Attachment", "PrunedVolumes", "Use", "Volume", "VolumeMount", "Volumes"),
 }
 

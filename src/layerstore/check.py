@@ -19,6 +19,7 @@ from layerstore.errors import Damaged, DriverFailed, KernelError
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import Damage, LayerFiles, Level
+from layerstore.volumes import Volumes
 
 _SHOWN = 10
 
@@ -30,7 +31,8 @@ Told = Callable[[str, int, int], None]
 class Problem:
     """One thing that is wrong. `str` says it in a line.
 
-    `kind`: database, missing layer, damaged layer, missing container, missing blob, damaged blob, garbage.
+    `kind`: database, missing layer, damaged layer, missing container, missing blob, damaged blob, missing
+    volume, unknown volume (a folder among them that is none, which nobody removes), garbage.
     """
 
     kind: str
@@ -49,6 +51,7 @@ def problems(
     files: LayerFiles,
     blobs: Blobs,
     containers: Callable[[], Sequence[tuple[str, Layer]]],
+    volumes: Volumes,
     *,
     content: bool = False,
     progress: Told | None = None,
@@ -73,6 +76,8 @@ def problems(
             path = str(files.place_of(layer))
             yield Problem("missing container", f"the files of container {name} are gone: {path}", path=path)
     for kind, text, where in blobs.problems(content=content):
+        yield Problem(kind, text, path=str(where))
+    for kind, text, where in volumes.problems():
         yield Problem(kind, text, path=str(where))
     left = garbage.find(database, staging, files)
     for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):

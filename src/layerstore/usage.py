@@ -1,4 +1,4 @@
-"""What takes the room: images with what they share, containers, layers, blobs. It is counted, nothing is removed."""
+"""What takes the room: images with what they share, containers, volumes, layers, blobs. It is counted only."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from layerstore.layers import Layers
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import committed
 from layerstore.layers.rows import Kept
+from layerstore.volumes import Volume, Volumes
 
-__all__ = ["ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage", "disk_usage"]
+__all__ = ["ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage", "VolumeUsage", "disk_usage"]
 
 
 @frozen
@@ -45,6 +46,15 @@ class ContainerUsage:
 
 
 @frozen
+class VolumeUsage:
+    """A volume, the bytes that its files occupy on the disk, and how many containers use it."""
+
+    volume: Volume
+    size: int
+    containers: int
+
+
+@frozen
 class LayerUsage:
     """A layer that is kept: the bytes of its tar, and of its files on the disk; None where that was not asked for.
 
@@ -65,6 +75,7 @@ class DiskUsage:
 
     images: tuple[ImageUsage, ...]
     containers: tuple[ContainerUsage, ...]
+    volumes: tuple[VolumeUsage, ...]
     layers: tuple[LayerUsage, ...]
     blobs: Remains
 
@@ -84,6 +95,21 @@ class DiskUsage:
         return sum(image.containers > 0 for image in self.images)
 
     @property
+    def volumes_size(self) -> int:
+        """Bytes on the disk that volumes have."""
+        return sum(volume.size for volume in self.volumes)
+
+    @property
+    def volumes_reclaimable(self) -> int:
+        """Those of the volumes that no container uses: `volumes.prune(all=True)` removes them."""
+        return sum(volume.size for volume in self.volumes if not volume.containers)
+
+    @property
+    def volumes_active(self) -> int:
+        """How many volumes are used."""
+        return sum(volume.containers > 0 for volume in self.volumes)
+
+    @property
     def containers_size(self) -> int:
         """Bytes on the disk that containers have for themselves."""
         return sum(container.size for container in self.containers)
@@ -100,7 +126,14 @@ class DiskUsage:
 
 
 def disk_usage(
-    database: Database, layers: Layers, blobs: Blobs, images: Images, containers: Containers, *, on_disk: bool
+    database: Database,
+    layers: Layers,
+    blobs: Blobs,
+    images: Images,
+    containers: Containers,
+    volumes: Volumes,
+    *,
+    on_disk: bool,
 ) -> DiskUsage:
     """See `Store.disk_usage`."""
     with database.read() as tx:
@@ -124,6 +157,7 @@ def disk_usage(
             for image in found
         ),
         containers=tuple(boxes),
+        volumes=tuple(_volumes(volumes)),
         layers=tuple(
             LayerUsage(
                 kept.diff_id,
@@ -146,6 +180,13 @@ def _containers(containers: Containers) -> list[ContainerUsage]:
         except NotFound:
             continue  # removed meanwhile
     return found
+
+
+def _volumes(volumes: Volumes) -> list[VolumeUsage]:
+    """The largest first."""
+    used = volumes.counts()
+    found = [VolumeUsage(volume, volume.usage().size, used.get(volume.name, 0)) for volume in volumes.all()]
+    return sorted(found, key=lambda one: (-one.size, one.volume.name))
 
 
 def _measured(layers: Layers, levels: Mapping[ChainID, Kept], chain: ChainID) -> int | None:

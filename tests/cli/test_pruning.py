@@ -138,19 +138,20 @@ def test_df_is_dockers_table(filled: Run) -> None:
     assert rows == [
         {"Type": "Images", "TotalCount": "3", "Active": "0", "Size": size, "Reclaimable": f"{size} (100%)"},
         {"Type": "Containers", "TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B"},
+        {"Type": "Local Volumes", "TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B"},
     ]
-    assert filled("system", "df", "--format", "table {{.Type}}").stdout == "TYPE\nImages\nContainers\n"
+    assert filled("system", "df", "--format", "table {{.Type}}").stdout == "TYPE\nImages\nContainers\nLocal Volumes\n"
 
 
 def test_df_shows_each_image_container_and_layer(filled: Run) -> None:
     filled("create", "--name", "web", "old:1")
     text = filled("system", "df", "-v").stdout
     parts = [part.strip() for part in text.split(" space usage:\n")]
-    assert [part.splitlines()[-1] for part in parts[:-1]] == ["Images", "Containers", "Layers"]
+    assert [part.splitlines()[-1] for part in parts[:-1]] == ["Images", "Containers", "Local Volumes", "Layers"]
     assert "IMAGE ID       CREATED   " in parts[1]
     assert [line.split()[0] for line in parts[1].splitlines()[1:4]] == ["new", "old", "timeless"]
     assert parts[2].splitlines()[1].endswith("   web")
-    assert parts[3].split()[-2:] == ["3", "1"]
+    assert parts[4].split()[-2:] == ["3", "1"]
     found = json.loads(filled("system", "df", "-v", "--format", "json").stdout)
     assert [row["UniqueSize"] for row in found["Images"]] == ["0B", "0B", "0B"]
     assert [row["Names"] for row in found["Containers"]] == ["web"]

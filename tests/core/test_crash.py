@@ -62,14 +62,18 @@ def assert_in_order(data_root: Path) -> None:
         for image in store.images():
             with image.mount() as root:
                 assert all(path.lstat() for path in root.rglob("*"))
+        for volume in store.volumes.all():
+            assert len(os.listdir(volume.mountpoint)) % 40 <= 1, f"{volume} has not all that an image has in /etc"
         store.prune(all_images=True, containers=True)
+        store.volumes.prune(all=True)
         assert (store.images(), store.containers(), store.check()) == ([], [], [])
     assert everything(data_root) == []
 
 
 def everything(data_root: Path) -> list[str]:
-    folders = [data_root / name for name in ("overlay2", "skeletons", "staging")]
-    return [path.name for folder in folders for path in folder.iterdir() if not path.name.startswith(".")]
+    folders = [data_root / name for name in ("overlay2", "skeletons", "staging", "volumes")]
+    there = [folder for folder in folders if folder.exists()]
+    return [path.name for folder in there for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def test_many_processes_do_everything_at_once(store: Store, data_root: Path) -> None:

@@ -40,6 +40,8 @@ def load():
 def create():
     global box
     box = store.create_container(image, name="web")
+    store.volumes.create("empty")
+    store.volumes.attach(box, [layerstore.Attachment("/etc", "empty"), layerstore.Attachment("/usr", "fresh")])
 def edit():
     with box.mount() as root:
         (root / "etc/motd").write_text("hello")
@@ -49,6 +51,8 @@ def commit():
 def remove():
     box.remove()
     store.image("made:here").remove()
+    store.volumes.remove("empty")
+    store.volumes.remove("fresh")
 for step in (load, create, edit, commit, remove):
     step()
     if step.__name__ == last:
@@ -152,6 +156,17 @@ def test_what_was_done_is_whole_after_a_power_cut(last: str, live_until: Callabl
         assert any("test" in name for name in names)
         assert any("made" in name for name in names) == (last == "commit")
         assert [box.name for box in store.containers()] == ([] if last in ("load", "remove") else ["web"])
+        volumes = {
+            volume.name: {path.name: path.read_text() for path in volume.mountpoint.iterdir()}
+            for volume in store.volumes.all()
+        }
+        filled = {
+            "empty": {"new": "new", "passwd": "root:x:0:0\nme:x:1:1\n"},
+            "fresh": {"tool": "#!/bin/sh\n"},
+        }
+        assert volumes == ({} if last in ("load", "remove") else filled)
+        if last == "remove":
+            assert os.listdir(store.data_root / "volumes") == []
         if last == "edit":
             with store.container("web").mount() as root:
                 assert (root / "etc/motd").read_text() == "hello"

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import layerstore
+from layerstore import Attachment
 from support import images as make
 
 KINDS = (
     *("load", "load", "create", "create", "mount", "commit", "commit"),
-    *("remove", "rmi", "look", "prune", "save", "tag"),
+    *("remove", "rmi", "look", "prune", "save", "tag", "attach", "unused"),
 )
 
 
@@ -54,6 +55,9 @@ def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> N
         found = store.images()
         with store.create_container(dice.choice(found) if found else None) as box, box.mount() as root:
             (root / "mine").write_text(box.id)
+    elif kind == "unused":
+        for volume in store.volumes.all()[:2]:
+            volume.remove()
     elif kind == "look":
         for image in store.images()[:2]:
             with image.mount() as root:
@@ -76,7 +80,10 @@ def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> N
     elif boxes:
         box = dice.choice(boxes)
         if kind == "remove":
-            box.remove(force=dice.random() < 0.5)
+            box.remove(force=dice.random() < 0.5, volumes=dice.random() < 0.5)
+        elif kind == "attach":
+            place, name = f"/v{dice.random()}", dice.choice([None, "shared", f"own{dice.randrange(3)}"])
+            store.volumes.attach(box, [Attachment("/etc", name), Attachment(place)])
         elif kind == "mount":
             with box.mount() as root:
                 (root / f"file{dice.randrange(5)}").write_text(box.id)
@@ -98,6 +105,9 @@ def main() -> None:
                 step(store, dice, sources)
             except (layerstore.NotFound, layerstore.InUse, layerstore.NameInUse):
                 pass  # others are at work too
+            except layerstore.ConfigError as error:
+                if "duplicate mount point" not in error.message:
+                    raise
             except layerstore.KernelError as error:
                 if error.errno != 16:  # EBUSY: somebody is in it
                     raise

@@ -446,6 +446,12 @@ class CountedQuota:
         self.limits: dict[int, int] = {}
         self.projects: dict[str, int] = {}
 
+    def put(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take the kernel's place."""
+        for name in ("usage", "set_project", "project_of", "limit"):
+            monkeypatch.setattr(f"layerstore.kernel.files.quota.{name}", getattr(self, name))
+        monkeypatch.setattr("layerstore.kernel.files.quota.refusal", lambda folder: None)
+
     def usage(self, folder: Path, project: int) -> tuple[int, int]:
         return (0, self.limits.get(project, 0))
 
@@ -461,8 +467,7 @@ class CountedQuota:
 
 def test_each_container_gets_a_project_of_its_own(workbench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     quota = CountedQuota()
-    monkeypatch.setattr("layerstore_overlay2.quota", quota)
-    monkeypatch.setattr("layerstore_overlay2.probing.quota_refusal", lambda folder: None)
+    quota.put(monkeypatch)
     bench = workbench(size="1G")
 
     first, second, unlimited = bench.container(), bench.container(size=5 << 20), bench.layer()
@@ -479,7 +484,7 @@ def test_each_container_gets_a_project_of_its_own(workbench: Bench, monkeypatch:
     def refuse(*_: object) -> None:
         raise KernelError("quotactl_fd", errno.ESRCH)
 
-    monkeypatch.setattr(quota, "limit", refuse)
+    monkeypatch.setattr("layerstore.kernel.files.quota.limit", refuse)
     other.driver.remove(second)
     assert other.keys() == []
 
@@ -489,8 +494,7 @@ def test_the_limit_of_a_container_that_could_not_be_made_is_taken_back(
     workbench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     quota = CountedQuota()
-    monkeypatch.setattr("layerstore_overlay2.quota", quota)
-    monkeypatch.setattr("layerstore_overlay2.probing.quota_refusal", lambda folder: None)
+    quota.put(monkeypatch)
     bench = workbench(size="1G")
     bottom = bench.layer()
 

@@ -67,6 +67,11 @@ def containers(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[
     return _offered(ctx, incomplete, _container_names)
 
 
+def volumes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Names of volumes."""
+    return _offered(ctx, incomplete, lambda store: (volume.name for volume in store.volumes.all()))
+
+
 def anything(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Names of images and containers."""
     return _offered(ctx, incomplete, lambda store: [*_image_names(store), *_container_names(store)])

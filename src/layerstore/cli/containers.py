@@ -319,8 +319,9 @@ def rename_command(arguments: Arguments, *, container: str, name: str) -> None:
 @click.command(cls=Command)
 @click.argument("containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=completion.containers)
 @click.option("-f", "--force", is_flag=True, help="Remove a container although it is mounted")
+@click.option("-v", "--volumes", is_flag=True, help="Remove its anonymous volumes, too, which no other container uses")
 @click.pass_obj
-def rm_command(arguments: Arguments, *, containers: tuple[str, ...], force: bool) -> int:
+def rm_command(arguments: Arguments, *, containers: tuple[str, ...], force: bool, volumes: bool) -> int:
     """Remove one or more containers, and all that was written into them."""
     with arguments.open() as store:
-        return _each(containers, lambda name: store.container(name).remove(force=force))
+        return _each(containers, lambda name: store.container(name).remove(force=force, volumes=volumes))

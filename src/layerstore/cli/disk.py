@@ -14,7 +14,7 @@ from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, Row, format_option, rows, show_rows
 
 if TYPE_CHECKING:
-    from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage
+    from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage, VolumeUsage
 
 _NONE: Final = "<none>"
 
@@ -64,6 +64,13 @@ _CONTAINER_COLUMNS: Final[Mapping[str, Column[ContainerUsage]]] = {
     "Status": Column("STATUS", lambda line: line.container.state.status.capitalize()),
     "Names": Column("NAMES", lambda line: line.container.name),
 }
+_VOLUME_COLUMNS: Final[Mapping[str, Column[VolumeUsage]]] = {
+    "Name": Column("VOLUME NAME", lambda line: line.volume.name),
+    "Links": Column("LINKS", lambda line: str(line.containers)),
+    "Size": Column("SIZE", lambda line: units.size(line.size)),
+    "Driver": Column("DRIVER", lambda line: line.volume.driver),
+    "Mountpoint": Column("MOUNTPOINT", lambda line: str(line.volume.mountpoint)),
+}
 _LAYER_COLUMNS: Final[Mapping[str, Column[LayerUsage]]] = {
     "ID": Column("LAYER ID", lambda line: units.short(line.diff_id)),
     "Size": Column("SIZE", lambda line: units.size(line.size)),
@@ -84,14 +91,14 @@ def _usual(columns: Mapping[str, object], *left_out: str) -> str:
 @click.command("df", cls=Command)
 @format_option(rows=True)
 @click.option(
-    "-v", "--verbose", is_flag=True, help="Show each image, container and layer, and look at the layers' files"
+    "-v", "--verbose", is_flag=True, help="Show each image, container, volume and layer, and look at the layers' files"
 )
 @click.pass_obj
 def df_command(arguments: Arguments, *, form: Form, verbose: bool) -> None:
     """Show what takes the room in the store, and how much of it `prune` can free.
 
-    Sizes of images and layers are those of their tars, each layer counted once; of containers, and ON DISK, what the
-    files occupy.
+    Sizes of images and layers are those of their tars, each layer counted once; of containers and volumes, and ON DISK,
+    what the files occupy.
     """
     with arguments.open() as store:
         usage = store.disk_usage(on_disk=verbose)
@@ -112,6 +119,7 @@ def _kinds(usage: DiskUsage) -> Iterator[Kind]:
         usage.containers_size,
         usage.containers_reclaimable,
     )
+    yield Kind("Local Volumes", len(usage.volumes), usage.volumes_active, usage.volumes_size, usage.volumes_reclaimable)
     yield from _blobs(usage)
 
 
@@ -130,6 +138,8 @@ def _verbose(usage: DiskUsage) -> Iterator[str]:
     yield from rows(usage.images, _IMAGE_COLUMNS, table, _usual(_IMAGE_COLUMNS, "CreatedAt"))
     yield from ("", "Containers space usage:", "")
     yield from rows(usage.containers, _CONTAINER_COLUMNS, table, _usual(_CONTAINER_COLUMNS, "CreatedAt"))
+    yield from ("", "Local Volumes space usage:", "")
+    yield from rows(usage.volumes, _VOLUME_COLUMNS, table, _usual(_VOLUME_COLUMNS, "Driver", "Mountpoint"))
     yield from ("", "Layers space usage:", "")
     yield from rows(usage.layers, _LAYER_COLUMNS, table, _usual(_LAYER_COLUMNS))
     if blobs := list(_blobs(usage)):
@@ -142,6 +152,7 @@ def _object(usage: DiskUsage) -> dict[str, object]:
     return {
         "Images": [Row(_IMAGE_COLUMNS, line) for line in usage.images],
         "Containers": [Row(_CONTAINER_COLUMNS, line) for line in usage.containers],
+        "Volumes": [Row(_VOLUME_COLUMNS, line) for line in usage.volumes],
         "Layers": [Row(_LAYER_COLUMNS, line) for line in usage.layers],
         "Blobs": [Row(_KIND_COLUMNS, line) for line in _blobs(usage)],
     }

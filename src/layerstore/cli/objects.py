@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 @click.argument("names", metavar="NAME|ID...", nargs=-1, required=True, shell_complete=completion.anything)
 @format_option("-f", "--format", rows=False)
 @click.option("-s", "--size", is_flag=True, help="Show the sizes of containers")
-@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Look among these only")
+@click.option("--type", "kind", type=click.Choice(["container", "image", "volume"]), help="Look among these only")
 @click.pass_obj
 def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form, size: bool, kind: str | None) -> int:
-    """Show all that is known of images and containers, with the directories of their layers."""
+    """Show all that is known of containers, images and volumes, with the directories of their layers."""
     group = click.get_current_context().parent
     if kind is None and group is not None and group.info_name in ("container", "image"):
         kind = group.info_name  # `image inspect` finds images only
@@ -52,7 +52,17 @@ def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form,
 def _inspected(store: Store, name: str, kind: str | None, *, size: bool) -> Mapping[str, object]:
     from layerstore.containers import Container
 
-    subject = found(store, name, kind)
+    if kind == "volume":
+        return store.volumes.get(name).inspect()
+    try:
+        subject = found(store, name, kind)
+    except NotFound:
+        if kind is not None:
+            raise
+        try:
+            return store.volumes.get(name).inspect()
+        except NotFound:
+            raise NotFound(f"no such object: {name}") from None
     return subject.inspect(size=size) if isinstance(subject, Container) else subject.inspect()
 
 

@@ -1,4 +1,4 @@
-"""Commands that remove what nobody needs: prune, image prune, container prune."""
+"""Commands that remove what nobody needs: prune, image prune, container prune. `volume prune` is in `volumes`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from layerstore.containers import Container
     from layerstore.images import Image
     from layerstore.pruning import Pruned
+    from layerstore.volumes import Volume
 
 _FILTERS: Final = ("label", "label!", "reference", "until")
+_VOLUMES: Final = "all anonymous volumes that no container uses"
 _CONTAINERS: Final = "all containers that are not mounted, and what was written into them"
 
 
@@ -31,13 +33,28 @@ def _images(*, all_images: bool) -> str:
 @filter_option("--filter", known=_FILTERS, verb="Remove")
 @click.option("-f", "--force", is_flag=True, help="Do not ask")
 @click.option("--images", "images_only", is_flag=True, help="Remove images only, and no containers")
+@click.option("--volumes", is_flag=True, help="Remove anonymous volumes that no container uses, too")
 @click.pass_obj
 def prune_command(
-    arguments: Arguments, *, all_images: bool, given: tuple[tuple[str, str], ...], force: bool, images_only: bool
+    arguments: Arguments,
+    *,
+    all_images: bool,
+    given: tuple[tuple[str, str], ...],
+    force: bool,
+    images_only: bool,
+    volumes: bool,
 ) -> int:
     """Remove unmounted containers, unused images, and layers that belong to neither."""
-    doomed = [*([] if images_only else [_CONTAINERS]), _images(all_images=all_images)]
-    return _prune(arguments, doomed, given, force=force, all_images=all_images, containers=not images_only)
+    if volumes and (odd := next((name for name, _ in given if name in ("until", "reference")), None)):
+        raise click.UsageError(f'the filter "{odd}" is not supported with --volumes')
+    doomed = [
+        *([] if images_only else [_CONTAINERS]),
+        *([_VOLUMES] if volumes else []),
+        _images(all_images=all_images),
+    ]
+    return _prune(
+        arguments, doomed, given, force=force, all_images=all_images, containers=not images_only, volumes=volumes
+    )
 
 
 @click.command("prune", cls=Command)
@@ -73,6 +90,7 @@ def _prune(
     all_images: bool = False,
     containers: bool = False,
     images: bool = True,
+    volumes: bool = False,
 ) -> int:
     wanted = filters.grouped(given)
     fits = _predicate(wanted)
@@ -85,9 +103,15 @@ def _prune(
             output.error("nothing was removed")
             return 1
     with arguments.open() as store:
-        pruned = store.prune(all_images=all_images, containers=containers, images=images, fits=fits if given else None)
+        pruned = store.prune(
+            all_images=all_images,
+            containers=containers,
+            images=images,
+            volumes=volumes,
+            fits=fits if given else None,
+        )
     output.lines(_pruned_lines(pruned))
-    if not (pruned.containers or pruned.images or pruned.layers):
+    if not (pruned.containers or pruned.volumes or pruned.images or pruned.layers):
         output.warn(_advice(filtered=bool(given), named_stay=images and not all_images))
     return 0
 
@@ -101,7 +125,7 @@ def _advice(*, filtered: bool, named_stay: bool) -> str:
     return "What is left is in use or kept: `layerstore system df --verbose` shows by what, and what takes the room."
 
 
-def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container], bool]:
+def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container | Volume], bool]:
     """Whether an image or container may go. When in doubt it stays: what has no time is not older than any.
 
     A container has the labels of its image, and `reference` fits it by the name of that. An image of several names fits
@@ -109,17 +133,23 @@ def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container],
     """
     bounds = [filters.time("until", value) for value in wanted.get("until", ())]
 
-    def fits(subject: Image | Container) -> bool:
-        from layerstore.images import Image
+    def has_labels(labels: Mapping[str, str]) -> bool:
+        return filters.has_labels(labels, wanted.get("label", ())) and not any(
+            filters.has_labels(labels, [label]) for label in wanted.get("label!", ())
+        )
 
+    def fits(subject: Image | Container | Volume) -> bool:
+        from layerstore.images import Image
+        from layerstore.volumes import Volume
+
+        if isinstance(subject, Volume):
+            return has_labels(subject.labels)
         image = subject if isinstance(subject, Image) else subject.state.image
         names = subject.tags if isinstance(subject, Image) else (subject.image_name,)
         created = subject.created_at
-        labels = labels_of(image)
         return (
             all(created is not None and created < bound for bound in bounds)
-            and filters.has_labels(labels, wanted.get("label", ()))
-            and not any(filters.has_labels(labels, [label]) for label in wanted.get("label!", ()))
+            and has_labels(labels_of(image))
             and ("reference" not in wanted or _all_fit(names, wanted["reference"]))
         )
 
@@ -135,6 +165,8 @@ def _all_fit(names: tuple[str, ...], patterns: list[str]) -> bool:
 def _pruned_lines(pruned: Pruned) -> Iterator[str]:
     if pruned.containers:
         yield from ("Deleted Containers:", *pruned.containers, "")
+    if pruned.volumes:
+        yield from ("Deleted Volumes:", *pruned.volumes, "")
     if pruned.images:
         yield from ("Deleted Images:", *(f"{removal.kind.lower()}: {removal.what}" for removal in pruned.images), "")
     # Those of the images are among their lines, as in docker's output; these belonged to none.

@@ -202,8 +202,20 @@ VERSION: Final = Shape(
 )
 
 
+VOLUME: Final = Shape(
+    "volume.Volume",
+    {
+        **_all("", "CreatedAt Driver Mountpoint Name Scope"),
+        **_all(NIL_MAP, "Labels Options Status"),
+        **_all(NIL, "ClusterVolume UsageData"),
+    },
+)
+
+
 def inspected(value: Mapping[str, object]) -> Struct:
-    """What `inspect` shows of an image or container, as templates see it."""
+    """What `inspect` shows of an image, container or volume, as templates see it."""
+    if "Scope" in value:
+        return Struct(VOLUME, value)
     return Struct(CONTAINER if "State" in value else IMAGE, value, also={"ID": value.get("Id")})
 
 

@@ -441,7 +441,7 @@ class Container(Runs):
             "Driver": driver.name,
             "Platform": "linux" if image is None else image.os,
             "GraphDriver": {"Data": dict(driver.graph_data(row.layer, below.layers)), "Name": driver.name},
-            "Mounts": [],
+            "Mounts": [use.inspect() for use in self._containers.volumes.of(row.id)],
             "Mountpoint": "" if place is None else str(place),
             "SizeLimit": row.size or 0,
             "Config": {**((image.config.get("config") if image else None) or {}), "Image": self.image_name},

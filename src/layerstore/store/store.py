@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from layerstore.registry.mending import Mended
     from layerstore.repositories import Repositories
     from layerstore.usage import DiskUsage
-    from layerstore.volumes import Volumes
+    from layerstore.volumes import Volume, Volumes
 
 
 class Store(Traffic):
@@ -140,6 +140,7 @@ class Store(Traffic):
             parts.storage.files,
             parts.blobs,
             lambda: [(row.name, row.layer) for row in self._containers.every()],
+            self.volumes,
             content=content,
             progress=progress,
         )
@@ -161,12 +162,14 @@ class Store(Traffic):
         all_images: bool = False,
         containers: bool = False,
         images: bool = True,
-        fits: Callable[[Image | Container], bool] | None = None,
+        volumes: bool = False,
+        fits: Callable[[Image | Container | Volume], bool] | None = None,
     ) -> Pruned:
         """Remove images without a name, and layers that nothing needs.
 
         `containers`: every container that is not mounted, too. `all_images`: every image that no container needs.
-        `images`: False spares all images. `fits`: only those images and containers of which this is true.
+        `images`: False spares all images. `volumes`: every anonymous volume that no container uses, too. `fits`: only
+        those images, containers and volumes of which this is true.
         """
         from layerstore import pruning
 
@@ -177,6 +180,7 @@ class Store(Traffic):
             self._images,
             self._containers,
             self.repositories,
+            self.volumes if volumes else None,
             all_images=all_images,
             prune_containers=containers,
             prune_images=images,
@@ -184,14 +188,20 @@ class Store(Traffic):
         )
 
     def disk_usage(self, *, on_disk: bool = False) -> DiskUsage:
-        """What takes the room: images with what they share, containers, layers, kept and partial blobs.
+        """What takes the room: images with what they share, containers, volumes, layers, kept and partial blobs.
 
         `on_disk`: what the files of each layer occupy, too; with most drivers each of them is looked at for that.
         """
         from layerstore import usage
 
         return usage.disk_usage(
-            self._parts.database, self._layers, self.blobs, self._images, self._containers, on_disk=on_disk
+            self._parts.database,
+            self._layers,
+            self.blobs,
+            self._images,
+            self._containers,
+            self.volumes,
+            on_disk=on_disk,
         )
 
     def info(self) -> Info:

@@ -126,3 +126,16 @@ class Use:
     target: str
     volume: Volume
     read_only: bool
+
+    def inspect(self) -> dict[str, Any]:
+        """It in docker's words, one of `Mounts` of a container."""
+        return {
+            "Type": "volume",
+            "Name": self.volume.name,
+            "Source": str(self.volume.mountpoint),
+            "Destination": self.target,
+            "Driver": self.volume.driver,
+            "Mode": "ro" if self.read_only else "",
+            "RW": not self.read_only,
+            "Propagation": "",
+        }

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -20,9 +20,18 @@ from attrs import frozen
 
 from layerstore import facts
 from layerstore.database import Database, Transaction
-from layerstore.errors import ConfigError, Damaged, InUse, KernelError, LayerstoreError, NotFound, named
+from layerstore.errors import (
+    ConfigError,
+    Damaged,
+    DriverNotSupported,
+    InUse,
+    KernelError,
+    LayerstoreError,
+    NotFound,
+    named,
+)
 from layerstore.images.trees import HasTree
-from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, remove_tree, syncfs
+from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, quota, remove_tree, syncfs
 from layerstore.locks import Locks, of_volume
 from layerstore.session import Session
 from layerstore.volumes import backing, filling, rows
@@ -82,6 +91,16 @@ class Volumes:
             found = rows.uses_of(tx, container)
         return [Use(row.target, Volume(self, made), row.read_only) for row, made in found]
 
+    def every_use(self) -> dict[str, list[Use]]:
+        """What each container has, by its ID, from one read."""
+        with self._database.read() as tx:
+            made = {one.name: Volume(self, one) for one in rows.every(tx)}
+            found = rows.all_uses(tx)
+        uses: dict[str, list[Use]] = {}
+        for row in found:
+            uses.setdefault(row.container, []).append(Use(row.target, made[row.volume], row.read_only))
+        return uses
+
     def users(self, name: str) -> list[tuple[str, str]]:
         """The containers that use a volume, as ID and name, the oldest first."""
         with self._database.read() as tx:
@@ -111,7 +130,7 @@ class Volumes:
         anonymous = name is None
         name = _new_name() if name is None else _valid(name)
         wanted = Made(name, anonymous, time.time_ns(), dict(labels or {}), chosen)
-        self._database.require_writable()
+        self._begin()
         with self._locks.one(of_volume(name)):
             known = self._settled([name]).get(name)
             if known is not None:
@@ -122,6 +141,8 @@ class Volumes:
                 return Volume(self, known)
             with self._all_or_nothing([name]):
                 self._announce([name])
+                if "size" in chosen and (refusal := quota.refusal(self.folder)) is not None:
+                    raise DriverNotSupported(f"the size of a volume cannot be limited: {refusal[0]}", remedy=refusal[1])
                 self._make(wanted, None)
                 self._sync_new([name], copied=False)
                 with self._database.write() as tx:
@@ -142,7 +163,7 @@ class Volumes:
             (one, _new_name() if one.volume is None else _valid(one.volume), _place(one.target)) for one in wanted
         ]
         _require_apart(place for _, _, place in chosen)
-        self._database.require_writable()
+        self._begin()
         now = time.time_ns()
         uses = [UseRow(container.id, place, name, one.read_only) for one, name, place in chosen]
         names = sorted({name for _, name, _ in chosen})
@@ -168,6 +189,7 @@ class Volumes:
 
     def remove(self, name: str) -> None:
         """Remove a volume with all that is in it. Raises `NotFound`, `InUse`, which names the containers."""
+        self._begin()
         with self._locks.one(of_volume(name)):
             self._settled([name])
             with self._database.write() as tx:
@@ -193,6 +215,32 @@ class Volumes:
             size += occupied
         return PrunedVolumes(tuple(gone), size)
 
+    def problems(self) -> Iterator[tuple[str, str, Path]]:
+        """What is missing, and what is there and no volume: a kind of problem, its text, and where it is.
+
+        Folders are listed first and rows read last, and what a live process is at is no problem.
+        """
+        try:
+            with named("open", self.folder):
+                there = sorted(os.listdir(self.folder))
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            there = []
+        with self._database.read() as tx:
+            made, unsettled = {one.name: one for one in rows.every(tx)}, rows.unsettled(tx)
+        for name in there:
+            if name not in made and name not in unsettled and (self.folder / name).exists():
+                yield "unknown volume", f"{self.folder / name} is no volume of this store", self.folder / name
+        for name in unsettled:
+            with self._locks.at_once(of_volume(name)) as free:
+                if free and self._is_unsettled(name):
+                    yield "garbage", f"{self.folder / name} was left by a process that died", self.folder / name
+        for name, one in made.items():
+            data = self.folder / name / DATA
+            if "device" not in one.options and not data.is_dir() and self._has_row(name):
+                yield "missing volume", f"the folder of volume {name} is gone: {data}", data
+
     def leave(self, tx: Transaction, container: str) -> list[str]:
         """In the transaction in which a container is removed: its anonymous volumes go with it; for `clear`."""
         return rows.leave(tx, container)
@@ -204,16 +252,32 @@ class Volumes:
                 self._settled([name])
 
     def recover(self) -> None:
-        """Put in order what the dead left. What cannot be is left for the next time."""
+        """Put in order what the dead left. One that cannot be keeps no other from it; then its error is raised."""
         with self._database.read() as tx:
             names = list(rows.unsettled(tx))
+        failures = []
         for name in names:
             with self._locks.at_once(of_volume(name)) as free:
                 if free:
                     try:
                         self._settled([name])
-                    except LayerstoreError:
-                        pass  # it says so to whoever wants to use it
+                    except LayerstoreError as problem:
+                        failures.append(problem)
+        if failures:
+            raise failures[0]
+
+    def _is_unsettled(self, name: str) -> bool:
+        with self._database.read() as tx:
+            return rows.state_of(tx, name) is not None
+
+    def _has_row(self, name: str) -> bool:
+        with self._database.read() as tx:
+            return rows.find(tx, name) is not None
+
+    def _begin(self) -> None:
+        """From here on, if this process dies, the next `open` puts in order what it leaves."""
+        self._database.require_writable()
+        self._session.begin()
 
     # --- under the locks of the volumes ---
 
@@ -227,21 +291,29 @@ class Volumes:
             return {name: made for name in names if (made := rows.find(tx, name)) is not None}
 
     def _settle(self, name: str, state: Unsettled) -> None:
-        """Bring to its end what was begun with a volume's folder, or undo it."""
+        """Bring to its end what was begun with a volume's folder, or undo it. If that fails, the next `open` does."""
         folder = self.folder / name
-        match state:
-            case Unsettled.COMING | Unsettled.GOING:
-                self._remove_folder(folder)
-            case Unsettled.COPYING:
-                remove_tree(folder / filling.FRESH)
-            case Unsettled.COPIED:
-                filling.move_in(folder)
-        with self._database.write(durable=False) as tx:
-            rows.settle(tx, [name])
+        try:
+            match state:
+                case Unsettled.COMING | Unsettled.GOING:
+                    self._remove_folder(folder)
+                case Unsettled.COPYING:
+                    remove_tree(folder / filling.FRESH)
+                case Unsettled.COPIED:
+                    filling.move_in(folder)
+        except LayerstoreError:
+            facts.ask_for_recovery(self._database)
+            raise
+        try:
+            with self._database.write(durable=False) as tx:
+                rows.settle(tx, [name])
+        except KernelError:
+            facts.ask_for_recovery(self._database)  # it is done; what says that it is not can be struck out later
 
     def _remove_folder(self, folder: Path) -> None:
         target = self._session.folder / f"{self._session.new_key()}.{DATA}"
         try:
+            quota.lift(folder, self.folder)
             is_there = move_away(folder, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
@@ -259,15 +331,17 @@ class Volumes:
         try:
             yield
         except BaseException:
-            try:
+            with suppress(LayerstoreError):  # the one that is on its way says more
                 self._settled(names)
-            except LayerstoreError:
-                facts.ask_for_recovery(self._database)  # the error that is on its way says more
             raise
 
     def _announce(self, names: Collection[str]) -> None:
         """Write down that these volumes are going to be made."""
         if names:
+            if not self.folder.is_dir():  # without it, no store has volumes to put in order
+                with named("mkdir", self.folder):
+                    self.folder.mkdir(mode=0o711, exist_ok=True)
+                fsync_folder(self.folder.parent)
             self._require_free(names)
             with self._database.write() as tx:
                 rows.unsettle(tx, names, Unsettled.COMING)
@@ -285,11 +359,11 @@ class Volumes:
         """Make the folder of a volume, with what the descriptor `content` is of."""
         folder = self.folder / made.name
         with named("mkdir", folder):
-            if not self.folder.is_dir():
-                self.folder.mkdir(mode=0o711, exist_ok=True)
-                fsync_folder(self.folder.parent)
             make_plain_folder(folder)
             folder.chmod(0o711)
+            size = backing.size_of(made.options)
+            if size is not None:
+                quota.limit_new(folder, size)
             if content is None:
                 make_plain_folder(folder / DATA)
         if content is not None:
