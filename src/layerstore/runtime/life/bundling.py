@@ -12,7 +12,8 @@ from typing import Any
 from layerstore import Container, KernelError, NotFound, Use
 from layerstore.runtime import bundle
 from layerstore.runtime.bundle import Bind, Network, Trace
-from layerstore.runtime.engine import hierarchy
+from layerstore.runtime.engine import Engine, hierarchy
+from layerstore.runtime.engine.filters import Learning, give_filter
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.options import MountOption, RunOptions
 
@@ -27,9 +28,12 @@ def write(
     volumes: Sequence[Use],
     network: Network,
     namespaces: Mapping[str, str],
-) -> tuple[Trace, ...]:
-    """Write the bundle of a container into its folder, which is there and empty; the mount points that its tree lacks.
+    engine: Engine,
+    filters: Path,
+) -> tuple[tuple[Trace, ...], Learning | None]:
+    """Write the bundle of a container into its folder, which is there and empty.
 
+    What is returned: the mount points that its tree lacks, and the seccomp filter that is not among `filters` yet.
     Raises `ConfigError`, `NotFound` for what docker refuses.
     """
     image = container.image
@@ -56,10 +60,11 @@ def write(
             made = bundle.make(config, options, host, place, binds)
             _mount_volumes(made, volumes)
             traces = bundle.plan_traces(tree, made)
+        learning = give_filter(made, engine, filters, folder.path)
         folder.config.write_text(json.dumps(made))
     except OSError as error:
         raise KernelError("open", error.errno or 0, path=error.filename or folder.path) from error
-    return traces
+    return traces, learning
 
 
 def _binds(volumes: Sequence[Use], options: RunOptions) -> list[Bind]:

@@ -1,8 +1,8 @@
 """Where the files of running containers lie, and the locks that order what happens to each.
 
 `<exec-root>/<store>/<boot>/<container>/` is a bundle, and all that conmon and an engine put beside it. Beside that,
-`engines/<name>/` is the state of an engine. None of it means anything in another boot. What outlives a boot is in
-`<data-root>/containers/<container>/`: the log.
+`engines/<name>/` is the state of an engine, `filters/` what engines have made of seccomp profiles. None of it means
+anything in another boot. What outlives a boot is in `<data-root>/containers/<container>/`: the log.
 """
 
 from __future__ import annotations
@@ -118,10 +118,15 @@ class Places:
         """Where an engine keeps its state."""
         return self.root / "engines" / engine
 
+    @property
+    def filters(self) -> Path:
+        """Where seccomp filters are kept that an engine has made."""
+        return self.root / "filters"
+
     def all(self) -> list[str]:
         """The names of the folders that there are."""
         try:
-            return [name for name in os.listdir(self.root) if name not in ("engines", "locks")]
+            return [name for name in os.listdir(self.root) if name not in ("engines", "filters", "locks")]
         except FileNotFoundError:
             return []
 

@@ -19,6 +19,7 @@ from attrs import evolve, frozen
 from layerstore import CannotRun, Container, Database, LayerstoreError, Process, Store
 from layerstore.runtime.bundle import Trace
 from layerstore.runtime.engine import Verbs, conmon, find, hierarchy
+from layerstore.runtime.engine.filters import Learning
 from layerstore.runtime.engine.words import failure, words_in
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.life import bundling, monitor, rows, traces
@@ -54,19 +55,21 @@ class Starter:
         engine = find(self._store.config, options.runtime)
         folder.make()
         try:
-            traces = bundling.write(
+            traces, learning = bundling.write(
                 container,
                 options,
                 folder,
                 volumes=self._store.volumes.of(container.id),
                 network=network_of(options, shared),
                 namespaces=namespaces_of(options, shared),
+                engine=engine,
+                filters=self._places.filters,
             )
             folder.engine.write_text(json.dumps([engine.name, engine.path, engine.args]))
         except BaseException:
             folder.remove()
             raise
-        return Prepared(container, folder, Verbs(engine, self._places.engine_root(engine.name)), traces)
+        return Prepared(container, folder, Verbs(engine, self._places.engine_root(engine.name)), traces, learning)
 
     def begin(self, container: Container) -> Row:
         """Write down that a container is being started, for a caller that has its lock. Raises `NotRunning`."""
@@ -176,6 +179,8 @@ class Starter:
         finally:
             os.close(ours)
         keeper.keep(pid)
+        if prepared.learning is not None and prepared.learning.take(prepared.verbs, folder.name):
+            prepared.learning.keep()
         return evolve(
             row,
             engine=prepared.verbs.engine.name,
@@ -188,12 +193,14 @@ class Starter:
 
 @frozen
 class Prepared:
-    """A container whose folder has its bundle. `traces`: the mount points that its tree lacks."""
+    """A container whose folder has its bundle. `traces`: the mount points that its tree lacks. `learning`: the seccomp
+    filter that its engine makes, if it is worth keeping."""
 
     container: Container
     folder: Folder
     verbs: Verbs
     traces: tuple[Trace, ...]
+    learning: Learning | None = None
 
 
 DEVNULL = -3
@@ -218,6 +225,7 @@ class Direct:
         self.folder = prepared.folder
         self.verbs = prepared.verbs
         self._container = prepared.container
+        self._learning = prepared.learning
         self._tells = tells
         self._noted = threading.Event()
         self._first: Known | None = None
@@ -277,6 +285,8 @@ class Direct:
             words = words_in(self.folder.place.engine_log)
             if words:
                 raise failure(f"container {self._container.name} cannot be run", words, is_told=self._tells)
+        if self._learning is not None and code >= 0:
+            self._learning.keep()
         return code if code >= 0 else 128 - code
 
     def kill(self, signal: int) -> None:
@@ -290,9 +300,11 @@ class Direct:
 
     def _note(self) -> None:
         """Count the container's first process as one of the container's, should the engine be killed alone."""
+        taken = self._learning is None
         while not self._noted.wait(0.002):
             if not self.process.is_alive:
                 return
+            taken = taken or (self._learning is not None and self._learning.take(self.verbs, self.folder.name))
             first = self.folder.init()
             if first is not None:
                 with suppress(LayerstoreError):
