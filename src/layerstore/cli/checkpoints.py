@@ -33,8 +33,8 @@ def compared(store: Store, name: str) -> Image | Container | Checkpoint:
 def checkpoint_command(arguments: Arguments, *, container: str, label: str | None) -> None:
     """Keep what a container's filesystem is now, under LABEL or the next number, and print that.
 
-    It costs milliseconds, whatever the size of the image. `rollback` leads back to it, `fork` makes other containers that
-    begin there. While programs write in the container, what was written may be of several moments: then it says so.
+    It costs milliseconds, whatever the size of the image. `rollback` leads back to it, `fork` makes other containers
+    that begin there. While programs write in the container, what was written may be of several moments: then it says so.
     """
     with arguments.open() as store:
         made = store.container(container).checkpoint(label)
