@@ -34,7 +34,8 @@ def checkpoint_command(arguments: Arguments, *, container: str, label: str | Non
     """Keep what a container's filesystem is now, under LABEL or the next number, and print that.
 
     It costs milliseconds, whatever the size of the image. `rollback` leads back to it, `fork` makes other containers
-    that begin there. While programs write in the container, what was written may be of several moments: then it says so.
+    that begin there. While programs write in the container, what was written may be of several moments: then it says
+    so.
     """
     with arguments.open() as store:
         made = store.container(container).checkpoint(label)
