@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from layerstore import Attachment, Container, Database, Image, Store
 from layerstore.runtime.engine import find
-from layerstore.runtime.life import rows
+from layerstore.runtime.life import rows, sources
 from layerstore.runtime.life.rows import Row
-from layerstore.runtime.life.saved import to_json
+from layerstore.runtime.life.saved import from_json, to_json
 from layerstore.runtime.options import Isolation, RunOptions
 
 __all__ = ["create"]
@@ -18,6 +18,7 @@ def create(
     store: Store, database: Database, image: Image | str, options: RunOptions, *, name: str | None = None
 ) -> Container:
     """Make one, of which nothing is left if that fails. See `Runtime.create`."""
+    options = sources.with_others(store, options, lambda other: _options_of(database, other))
     if options.isolation is Isolation.FULL:
         find(store.config, options.runtime)
     container = store.create_container(image, name=name)
@@ -47,3 +48,10 @@ def _attachments(container: Container, options: RunOptions) -> Sequence[Attachme
     image = container.image
     said = None if image is None else (image.config.get("config") or {}).get("Volumes")
     return found + [Attachment(target) for target in sorted(said or ()) if target.rstrip("/") not in taken]
+
+
+def _options_of(database: Database, container: Container) -> RunOptions:
+    """What another container is run with; nothing, if it was not made to be run."""
+    with database.read() as tx:
+        row = rows.find(tx, container.id)
+    return RunOptions() if row is None else from_json(row.options)

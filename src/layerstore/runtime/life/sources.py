@@ -1,0 +1,160 @@
+"""Where what a container mounts comes from: volumes, paths of this machine, mounts of another container.
+
+What other containers have is looked up when a container is made, and kept with its options: as in docker, it stays what
+it was then.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+
+from layerstore import ConfigError, Container, KernelError, NotFound, Store, Use, open_beneath
+from layerstore.runtime.bundle import Bind
+from layerstore.runtime.options import MountOption, RunOptions
+
+__all__ = ["binds", "give", "mount_volumes", "with_others"]
+
+
+def with_others(store: Store, options: RunOptions, options_of: Callable[[Container], RunOptions]) -> RunOptions:
+    """The options, with what `--volumes-from` means among the mounts. What is mounted there otherwise comes first.
+
+    Raises `NotFound`, `ConfigError`.
+    """
+    for mount in options.mounts:
+        if mount.kind == "image":
+            raise ConfigError(
+                f"cannot mount image {mount.source} at {mount.target}: images are mounted as containers only",
+                remedy="Give it to a volume: run a container of that image with an empty volume at the folder that "
+                "is wanted, which is then filled with what the image has there.",
+            )
+    taken = {_clean(mount.target) for mount in options.mounts}
+    found: dict[str, MountOption] = {}
+    for entry in options.volumes_from:
+        name, _, mode = entry.partition(":")
+        if mode not in ("", "ro", "rw", "z", "Z"):
+            raise ConfigError(f"invalid mode: {mode}", remedy="Give --volumes-from CONTAINER, or that with :ro or :rw.")
+        other = store.container(name)
+        for mount in _mounts_of(store, other, options_of(other)):
+            target = _clean(mount.target)
+            if target not in taken:
+                found[target] = evolve(mount, read_only=mount.read_only or mode == "ro")
+    return evolve(options, mounts=(*options.mounts, *found.values())) if found else options
+
+
+def _mounts_of(store: Store, container: Container, options: RunOptions) -> list[MountOption]:
+    """What another container would share: its volumes, those of its image among them, and paths of this machine."""
+    asked = {_clean(mount.target): mount for mount in options.mounts}
+    found = [evolve(mount, make_source=False) for mount in options.mounts if mount.kind == "bind"]
+    for use in store.volumes.of(container.id):
+        mount = asked.get(_clean(use.target)) or MountOption("volume", use.target)
+        found.append(evolve(mount, source=use.volume.name, read_only=use.read_only, no_copy=True, chown=False))
+    return found
+
+
+def binds(volumes: Sequence[Use], options: RunOptions) -> list[Bind]:
+    """The volumes that a container has, and the paths of this machine that are bound into it.
+
+    Raises `NotFound` for one that is not there, `ConfigError` for a subpath that leads out of its volume.
+    """
+    found = [_bind(mount) for mount in options.mounts if mount.kind == "bind"]
+    subpaths = {_clean(mount.target): mount.subpath for mount in options.mounts if mount.kind == "volume"}
+    for use in volumes:
+        source = str(use.volume.mountpoint)
+        if subpath := subpaths.get(_clean(use.target)):
+            source = _within(source, subpath)
+        found.append(Bind(source, use.target, read_only=use.read_only))
+    return found
+
+
+def _bind(mount: MountOption) -> Bind:
+    source = mount.source or ""
+    if not os.path.lexists(source):
+        if not mount.make_source:
+            raise NotFound(
+                f'invalid mount config for type "bind": bind source path does not exist: {source}',
+                remedy="Make it, or name a path of this machine that is there.",
+            )
+        try:
+            Path(source).mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise KernelError("mkdir", error.errno or 0, path=source) from error
+    return Bind(
+        os.path.realpath(source),
+        mount.target,
+        read_only=mount.read_only,
+        recursive=mount.recursive,
+        propagation=mount.propagation,
+    )
+
+
+def _within(volume: str, subpath: str) -> str:
+    """A path of a volume, whose own symbolic links, which programs make, lead nowhere else. Raises `NotFound`."""
+    if subpath.startswith("/") or ".." in subpath.split("/"):
+        raise ConfigError(
+            f"invalid subpath {subpath!r}: it has to lie in the volume", remedy="Give a path without .. and a / before."
+        )
+    root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = open_beneath(root, subpath, os.O_PATH)
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+    except KernelError as error:
+        raise NotFound(
+            f"cannot access path {volume}/{subpath}: {os.strerror(error.errno or 0)}",
+            remedy="Make it in the volume first.",
+            path=f"{volume}/{subpath}",
+        ) from None
+    finally:
+        os.close(root)
+
+
+def mount_volumes(config: dict[str, Any], volumes: Sequence[Use]) -> None:
+    """A volume that is a filesystem of its own is mounted as such, in place of its folder."""
+    for use in volumes:
+        mount = use.volume.mount
+        if mount.type != "bind":
+            for entry in config["mounts"]:
+                if entry["destination"] == _clean(use.target):
+                    access = ["ro"] if use.read_only else []
+                    entry |= {"type": mount.type, "source": mount.source, "options": [*mount.options, *access]}
+
+
+def give(found: Sequence[Bind], options: RunOptions, user: dict[str, Any]) -> None:
+    """Let the user of a container own what is mounted with `U`: all of it, if it is not the user's already.
+
+    As in podman. Symbolic links are given, and not followed. Raises `KernelError`.
+    """
+    wanted = {_clean(mount.target) for mount in options.mounts if mount.chown}
+    for bind in found:
+        if _clean(bind.target) in wanted:
+            _give(bind.source, user["uid"], user["gid"])
+
+
+def _give(path: str, uid: int, gid: int) -> None:
+    try:
+        facts = os.lstat(path)
+        if (facts.st_uid, facts.st_gid) == (uid, gid):
+            return
+        for _, folders, files, fd in os.fwalk(path, topdown=False, onerror=_raised):
+            for name in (*folders, *files):
+                os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+        # The top at last: until then it says that there is something to do.
+        os.chown(path, uid, gid, follow_symlinks=False)
+    except OSError as error:
+        raise KernelError("chown", error.errno or 0, path=error.filename or path) from error
+
+
+def _raised(error: OSError) -> None:
+    raise error
+
+
+def _clean(target: str) -> str:
+    return posixpath.normpath("/" + target.lstrip("/"))

@@ -1,0 +1,105 @@
+"""Where mounts come from: other containers' volumes, paths within volumes, files that are given to the user."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from layerstore import ConfigError, Container, NotFound
+from layerstore.runtime import Runtime
+from layerstore.runtime.options import MountOption
+from layerstore.runtime.streams import Streams
+from runtime.life.conftest import Make
+
+pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "conmon")]
+
+
+def test_another_container_s_volumes_and_binds_are_mounted(make: Make, runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "told").write_text("told\n")
+    mounts = (
+        MountOption("volume", "/named", "keep"),
+        MountOption("volume", "/own"),
+        MountOption("bind", "/host", str(tmp_path), read_only=True),
+        MountOption("tmpfs", "/scratch"),
+    )
+    first = make("sh", "-c", "echo 1 > /named/x; echo 2 > /own/x", mounts=mounts, name="first")
+    assert runtime.run(first, Streams(None, None, None)) == 0
+    script = "cat /named/x /own/x /host/told; echo 3 > /named/y; test ! -e /scratch"
+    second = make("sh", "-c", script, volumes_from=("first",), name="second")
+    third = make("sh", "-ec", "cat /named/y /own/x; ! touch /own/z", volumes_from=("second:ro",))
+    assert _output(runtime, second) == "1\n2\ntold\n"
+    assert _output(runtime, third).startswith("3\n2\n")
+    uses = {use.target: use for use in runtime.store.volumes.of(third.id)}
+    assert {target: use.read_only for target, use in uses.items()} == {"/named": True, "/own": True}
+    assert uses["/own"].volume.name == runtime.store.volumes.of(first.id)[1].volume.name
+
+
+def test_what_is_mounted_otherwise_comes_first(make: Make, runtime: Runtime) -> None:
+    make("true", mounts=(MountOption("volume", "/a/", "old"), MountOption("volume", "/b", "old")), name="first")
+    make("true", mounts=(MountOption("volume", "/b", "new"),), name="second")
+    own = MountOption("volume", "/a", "mine")
+    third = make("true", mounts=(own,), volumes_from=("first", "second"))
+    assert [(use.target, use.volume.name) for use in runtime.store.volumes.of(third.id)] == [
+        ("/a", "mine"),
+        ("/b", "new"),
+    ]
+
+
+def test_what_other_containers_are_asked_for_has_to_be(make: Make, runtime: Runtime) -> None:
+    make("true", name="first")
+    with pytest.raises(NotFound, match="nobody"):
+        make("true", volumes_from=("nobody",))
+    with pytest.raises(ConfigError, match="invalid mode: rx"):
+        make("true", volumes_from=("first:rx",))
+    with pytest.raises(ConfigError, match="cannot mount image debian at /i"):
+        make("true", mounts=(MountOption("image", "/i", "debian"),))
+    assert [container.name for container in runtime.store.containers()] == ["first"]
+
+
+def test_a_path_within_a_volume_stays_within_it(make: Make, runtime: Runtime, tmp_path: Path) -> None:
+    volume = runtime.store.volumes.create("keep")
+    (volume.mountpoint / "in/there").mkdir(parents=True)
+    (volume.mountpoint / "in/there/x").write_text("inner\n")
+    (volume.mountpoint / "link").symlink_to("/in/there")
+    (volume.mountpoint / "out").symlink_to(f"../../../../../../../../../..{tmp_path}")
+    for subpath in ("in/there", "link"):
+        box = make("cat", "/v/x", mounts=(MountOption("volume", "/v", "keep", subpath=subpath),))
+        assert _output(runtime, box) == "inner\n"
+    for subpath in ("out", "none"):
+        with pytest.raises(NotFound, match="cannot access path"):
+            runtime.run(make("true", mounts=(MountOption("volume", "/v", "keep", subpath=subpath),)))
+    for subpath in ("/in", "in/../.."):
+        with pytest.raises(ConfigError, match="invalid subpath"):
+            runtime.run(make("true", mounts=(MountOption("volume", "/v", "keep", subpath=subpath),)))
+
+
+def test_files_are_given_to_the_user(make: Make, runtime: Runtime, tmp_path: Path) -> None:
+    inner = tmp_path / "data/inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("")
+    secret = tmp_path / "secret"
+    secret.write_text("")
+    (inner / "link").symlink_to(secret)
+    mounts = (
+        MountOption("bind", "/data", str(tmp_path / "data"), chown=True),
+        MountOption("volume", "/v", "keep", chown=True),
+    )
+    box = make("touch", "/data/inner/file", "/v/x", user="someone", mounts=mounts)
+    assert runtime.run(box, Streams(None, None, None)) == 0
+    for path in (inner.parent, inner, inner / "file", inner / "link", runtime.store.volumes.get("keep").mountpoint):
+        facts = path.lstat()
+        assert (facts.st_uid, facts.st_gid) == (1000, 1000), path
+    assert secret.stat().st_uid == 0
+
+
+def _output(runtime: Runtime, box: Container) -> str:
+    fd = os.memfd_create("written")
+    try:
+        code = runtime.run(box, Streams(stdin=None, stdout=fd, stderr=fd))
+        text = Path(f"/proc/self/fd/{fd}").read_text()
+    finally:
+        os.close(fd)
+    assert code == 0, text
+    return text
