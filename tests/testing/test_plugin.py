@@ -36,6 +36,48 @@ def test_rootfs_of_a_tar(rootfs, tmp_path):
     assert (rootfs(tmp_path / "root.tar") / "here.py").exists()
     assert (rootfs(str(tmp_path / "root.tar")) / "here.py").exists()
     assert (rootfs((tmp_path / "root.tar").read_bytes()) / "here.py").exists()
+
+def test_the_last_checkpoint_is_gone_back_to(rootfs):
+    first, second = rootfs({"file": "0"}), rootfs({"file": "0"})
+    for text in ("1", "2"):
+        (first / "file").write_text(text)
+        (second / "file").write_text(text)
+        rootfs.checkpoint()
+    later = rootfs({"file": "later"})
+    for _ in range(2):
+        (first / "file").unlink()
+        (second / "new").mkdir()
+        (later / "file").write_text("later still")
+        rootfs.rollback()
+        assert (first / "file").read_text() == (second / "file").read_text() == "2"
+        assert not (second / "new").exists()
+        assert (later / "file").read_text() == "later still"
+    assert [len(rootfs.container(root).checkpoints()) for root in (first, second, later)] == [1, 1, 0]
+
+@pytest.fixture(scope="session")
+def made_once(session_rootfs):
+    root = session_rootfs({"file": "0"})
+    session_rootfs.checkpoint()
+    return root
+
+@pytest.fixture
+def shared(made_once, session_rootfs):
+    yield made_once
+    session_rootfs.rollback()
+
+@pytest.mark.parametrize("time", range(2))
+def test_one_root_for_several_tests(shared, session_layer_store, time):
+    assert [path.name for path in shared.iterdir()] == ["file"]
+    (shared / "file").rename(shared / "other")
+    assert len(session_layer_store.containers()) == 1
+
+def test_a_container(container, layer_store):
+    box = container({"file": "0"})
+    assert box.mountpoint is None
+    [other] = box.fork(1)
+    with other.mount() as root:
+        (root / "file").unlink()
+    assert list(map(str, other.changes(since=box))) == ["D /file"]
 """
 
 
@@ -60,7 +102,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    ("workers", "passed"), [((), 6), (("-n", "2", "-k", "ext4 or tmpfs or tar"), 3)], ids=["alone", "xdist"]
+    ("workers", "passed"), [((), 10), (("-n", "2", "-k", "ext4 or tmpfs or tar or several"), 5)], ids=["alone", "xdist"]
 )
 def test_fixtures_give_what_they_promise_and_clean_up(folder: Path, workers: tuple[str, ...], passed: int) -> None:
     before = mountpoints()

@@ -1,4 +1,4 @@
-"""The pytest plugin: `layer_store`, `rootfs` and `backing`, for tests that need layers or filesystems.
+"""The pytest plugin: `layer_store`, `container`, `rootfs` and `backing`, for tests that need layers or filesystems.
 
 It is found by its entry point in every run of pytest where layerstore is installed, so it imports nothing until one of
 its fixtures is asked for. Where something cannot be had (no root, no mkfs), the test is skipped and told why. What was
@@ -8,19 +8,19 @@ not be taken away is named in the last lines of the run.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import Protocol
 
-    from layerstore import Image, Store
+    from layerstore import Container, Store
     from layerstore.testing.filesystems import Filesystems
-
-    Files = Mapping[str, str | bytes | None]
+    from layerstore.testing.roots import Roots, Source
 
     class _Worker(Protocol):
         """A worker of pytest-xdist, which has no types."""
@@ -111,6 +111,25 @@ def layer_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
 
     It is in `tmp_path` where a storage driver works there, else on an ext4 of its own.
     """
+    with _store(tmp_path / "layer_store", lambda: request.getfixturevalue("backing")("ext4")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def session_layer_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The same for the whole session: what a test leaves in it, the next finds there."""
+
+    def filesystem() -> Path:
+        made: Filesystems = request.getfixturevalue("filesystems")
+        return made.folder_on("ext4")
+
+    with _store(tmp_path_factory.mktemp("layer_store") / "store", filesystem) as store:
+        yield store
+
+
+@contextmanager
+def _store(folder: Path, filesystem: Callable[[], Path]) -> Iterator[Store]:
+    """A store in `folder`, or, where no storage driver works there, in that of a filesystem."""
     import os
 
     import layerstore
@@ -122,11 +141,10 @@ def layer_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
     def opened(folder: Path) -> Store:
         return layerstore.open(config=layerstore.Config(data_root=folder / "store", exec_root=folder / "run"))
 
-    folder = tmp_path / "layer_store"
     try:
         store = opened(folder)
     except layerstore.DriverNotSupported:
-        folder = request.getfixturevalue("backing")("ext4")
+        folder = filesystem()
         store = opened(folder)
     try:
         yield store
@@ -139,38 +157,29 @@ def layer_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
 
 
 @pytest.fixture
-def rootfs(layer_store: Store) -> Callable[[Image | Files | bytes | str | Path], Path]:
-    """`rootfs(...)`: a root filesystem to do anything with, mounted for the time of the test.
+def container(layer_store: Store) -> Callable[[Source], Container]:
+    """`container(...)`: a container of `layer_store`, not mounted, to run programs in or to mount.
 
     From an image of `layer_store`, from files (`{"etc/motd": "hello", "run": None}`; None is a folder), or from a tar,
-    its bytes or its path. What the test changes in it is seen by nobody else: it is a container, and goes with it.
+    its bytes or its path. What the test changes in it is seen by nobody else, and goes with it.
     """
-    from pathlib import Path
+    from layerstore.testing.roots import Containers
 
-    def mounted(source: Image | Files | bytes | str | Path) -> Path:
-        from layerstore import Image
-
-        image = source if isinstance(source, Image) else _imported(layer_store, source)
-        return layer_store.create_container(image).mount().path
-
-    def _imported(store: Store, source: Files | bytes | str | Path) -> Image:
-        import io
-
-        if isinstance(source, str | Path):
-            return store.import_tar(source)
-        return store.import_tar(io.BytesIO(source if isinstance(source, bytes) else _tar(source)))
-
-    return mounted
+    return Containers(layer_store)
 
 
-def _tar(files: Files) -> bytes:
-    import os
+@pytest.fixture
+def rootfs(layer_store: Store) -> Roots:
+    """`rootfs(...)`: a root filesystem to do anything with, mounted for the time of the test; from what `container`
+    takes. `rootfs.checkpoint()` keeps how all of them are, `rootfs.rollback()` goes back to that."""
+    from layerstore.testing.roots import Containers, Roots
 
-    from layerstore.testing import tars
+    return Roots(Containers(layer_store))
 
-    entries = []
-    for path, content in files.items():
-        name = os.fsencode(path.strip("/"))
-        data = content.encode() if isinstance(content, str) else content
-        entries.append(tars.folder(name) if data is None else tars.file(name, data))
-    return tars.archive(*entries)
+
+@pytest.fixture(scope="session")
+def session_rootfs(session_layer_store: Store) -> Roots:
+    """The same for the whole session: made once, and rolled back between tests."""
+    from layerstore.testing.roots import Containers, Roots
+
+    return Roots(Containers(session_layer_store))
