@@ -2,7 +2,8 @@
 
     python -m benchmarks.branch --images FOLDER [--name manyfiles] [--files 10,10000] [--rounds 3] [--only WAY;...]
 
-The image has 60,000 files. Every way has a fresh filesystem of its own.
+The image has 60,000 files; `--name python` has 16,000, to show what an image's size does. Every way has a filesystem of
+its own. Beside that (`--parts ways,row,sandboxes`): a thousand checkpoints in a row, and two hundred sandboxes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,22 @@ import sys
 from pathlib import Path
 
 from benchmarks.bench import Measured, filesystem, machine, run, table, warm, write_results
+from benchmarks.branching import Aufs, Btrfs, MountedOverlay2, Overlay2, Overlay2OnXfs, Vfs, in_a_row, sandboxes
 from benchmarks.rooms import cgroups_given_back
 from benchmarks.ways import Docker, Podman, Reflinks, Tar, Way, synced
 
-WAYS: tuple[type[Way], ...] = (Podman, Docker, Reflinks, Tar)
+WAYS: tuple[type[Way], ...] = (
+    Overlay2,
+    MountedOverlay2,
+    Overlay2OnXfs,
+    Btrfs,
+    Aufs,
+    Vfs,
+    Podman,
+    Docker,
+    Reflinks,
+    Tar,
+)
 STEPS = ("checkpoint", "a sync after it", "rollback", "fork")
 
 
@@ -74,6 +87,7 @@ def main() -> None:
     parser.add_argument("--files", default="10,10000", help="how many are changed (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="titles of ways, or beginnings of them, with semicolons between")
+    parser.add_argument("--parts", default="ways,row,sandboxes", help="(default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the loop images are made")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
@@ -90,17 +104,38 @@ def main() -> None:
     run(sys.executable, "-m", "compileall", "-q", root / "src", root / "drivers")
 
     facts = machine()
+    parts = options.parts.split(",")
+    images, rounds = options.images.resolve(), options.rounds
+    archive = images / f"{options.name}.docker.tar"
     measured: list[Measured] = []
+    row: list[Measured] = []
+    remarks: list[str] = []
     with cgroups_given_back():
-        for kind in chosen:
-            measured += measure(kind, options.work, options.images.resolve(), options.name, files, options.rounds)
+        if "ways" in parts:
+            for kind in chosen:
+                measured += measure(kind, options.work, images, options.name, files, rounds)
+        for driver in (Overlay2, Btrfs):
+            if "row" in parts:
+                found, said = in_a_row(driver, options.work, archive)
+                row += found
+                remarks += said
+            if "sandboxes" in parts:
+                remarks += sandboxes(driver, options.work, archive)
+    shown = [tables(measured, files)] if measured else []
+    if row:
+        lines = [
+            [one.subject, one.input, f"{one.least * 1e3:.1f} / {one.median * 1e3:.1f}", f"{max(one.seconds) * 1e3:.1f}"]
+            for one in row
+        ]
+        shown.append(table(["a thousand checkpoints in a row", "which", "ms, least / median", "most"], lines))
     write_results(
         options.results / f"{facts['date']}-branch",
         title="Containers that branch",
         facts=facts,
-        measured=measured,
-        tables=tables(measured, files),
+        measured=measured + row,
+        tables="\n\n".join(shown),
         remarks=[
+            *remarks,
             f"{options.rounds} rounds after one that does not count.",
             "The filesystem is synced before a checkpoint, so that what was changed is not in its time; the sync"
             " after it is what it has left to be written.",

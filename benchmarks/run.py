@@ -1,4 +1,4 @@
-"""A program run in a new container: by podman, by docker, and by crun and runc on a bundle that lies there.
+"""A program run in a new container: layerstore beside podman, docker, and crun and runc on a bundle that lies there.
 
     python -m benchmarks.run --images FOLDER [--name python] [--rounds 20] [--only SUBJECT,...]
 
@@ -14,12 +14,14 @@ import json
 import os
 import shutil
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import layerstore
 from benchmarks.bench import Measured, dockerd, filesystem, machine, run, table, warm, write_results
 from benchmarks.rooms import Room, cgroups_given_back
 
@@ -204,12 +206,97 @@ class Docker(Client):
             yield
 
 
+class Ours(Client):
+    title = "layerstore, crun, overlay2"
+    needs = ("crun", "conmon")
+    runtime: ClassVar[str] = "crun"
+
+    def command(self, *words: str | Path) -> list[str]:
+        program = Path(sys.executable).with_name("layerstore")
+        return [str(program), "--config", f"{self.home}/daemon.json", *map(str, words)]
+
+    def take(self, tar: Path) -> None:
+        settings = {
+            "data-root": f"{self.home}/store",
+            "exec-root": f"{self.home}/exec",
+            "storage-driver": "overlay2",
+            "default-runtime": self.runtime,
+        }
+        (self.home / "daemon.json").write_text(json.dumps(settings))
+        self.timed("import", tar, self.image)
+
+
+class OursByRunc(Ours):
+    title = "layerstore, runc, overlay2"
+    needs = ("runc", "conmon")
+    runtime = "runc"
+
+
+class Library(Subject):
+    """In this process: container made, program run, container removed; nothing of it is a command's start."""
+
+    isolation: ClassVar[str]
+
+    @contextmanager
+    def ready(self, tar: Path) -> Iterator[None]:
+        config = layerstore.Config(
+            data_root=self.home / "store", exec_root=self.home / "exec", storage_driver="overlay2", storage_opts=()
+        )
+        with layerstore.open(config=config) as self.store:
+            self.image = self.store.import_tar(tar, "debian:1")
+            yield
+
+    def run(self) -> float:
+        start = time.perf_counter()
+        box = self.store.create_container(self.image)
+        box.run([TRUE], isolation=self.isolation, check=True)
+        box.remove()
+        return time.perf_counter() - start
+
+
+class LibraryFull(Library):
+    title = "layerstore in Python, full (crun)"
+    needs = ("crun",)
+    isolation = "full"
+
+
+class LibraryProcess(Library):
+    title = "layerstore in Python, process"
+    isolation = "process"
+
+
+class LibraryNone(Library):
+    title = "layerstore in Python, none"
+    isolation = "none"
+
+
+class LibraryAgain(Library):
+    title = "the same, process, in a container that is there"
+    isolation = "process"
+
+    @contextmanager
+    def ready(self, tar: Path) -> Iterator[None]:
+        with super().ready(tar), self.store.create_container(self.image) as self.box:
+            yield
+
+    def run(self) -> float:
+        start = time.perf_counter()
+        self.box.run([TRUE], isolation=self.isolation, check=True)
+        return time.perf_counter() - start
+
+
 SUBJECTS: tuple[type[Subject], ...] = (
     Plain,
     Unshare,
     CrunLean,
     Crun,
     Runc,
+    LibraryAgain,
+    LibraryNone,
+    LibraryProcess,
+    LibraryFull,
+    Ours,
+    OursByRunc,
     Podman,
     Docker,
 )
@@ -290,7 +377,7 @@ def main() -> None:
         for number, kind in enumerate(chosen):
             home = place / str(number)
             home.mkdir()
-            subject = kind(home, plain, seen if issubclass(kind, Docker) else hidden)
+            subject = kind(home, plain, seen if issubclass(kind, Ours | Docker) else hidden)
             stack.enter_context(subject.ready(tar))
             subjects.append(subject)
         measured = measure(subjects, options.rounds)
@@ -302,7 +389,8 @@ def main() -> None:
         tables=tables(measured),
         remarks=[
             f"{options.rounds} rounds after one that does not count, interleaved: each subject in turn.",
-            "By command line, its start included.",
+            "By command line, its start included, but for the lines that say Python: there, in one process, a container"
+            " is made, the program run, and the container removed.",
             "A bundle's root and config.json lie there, and nobody makes or removes a writable layer: the least that a"
             " container costs.",
             "All have the host's network.",
