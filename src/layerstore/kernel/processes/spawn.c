@@ -1,12 +1,15 @@
-/* See spawn.h. clone(2) is called by number: glibc's wrapper wants a function and a stack, and its fork has no flags.
-   The child is a copy of the process with one thread; whatever lock another thread held stays held in it. */
+/* See spawn.h. In the child, between clone and execve, memory is the parent's, the descriptors and signal handlers are
+   not. Its calls are system calls with the C library's thin wrappers; what they leave in errno is the thread's that waits
+   for it. */
 
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
-#include <stdint.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -23,7 +26,7 @@
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x00001000
 #endif
-enum { ALL_CLOSE_ON_EXEC = 4, FROM_EMPTY_PATH = 4, MOST_TO_CLOSE = 1 << 16 };
+enum { ALL_CLOSE_ON_EXEC = 4, FROM_EMPTY_PATH = 4, MOST_TO_CLOSE = 1 << 16, STACK = 1 << 16 };
 
 _Noreturn static void give_up(const struct ls_program *program, int step, int number, int position) {
     struct ls_word word = {.step = step, .number = number, .position = position};
@@ -131,20 +134,68 @@ _Noreturn static void live(const struct ls_program *program) {
     execute(program);
 }
 
+struct start {
+    const struct ls_program *program;
+    pthread_t thread;
+    sem_t begun;
+    int pidfd;
+    int answer;
+    _Alignas(16) char stack[STACK];
+};
+
+static int child_of(void *argument) {
+    struct start *start = argument;
+    sem_post(&start->begun);
+    live(start->program);
+}
+
+/* The thread that is suspended while its child has its memory. */
+static void *parent_of(void *argument) {
+    struct start *start = argument;
+    int flags = CLONE_VM | CLONE_VFORK | CLONE_NEWNS | CLONE_PIDFD | SIGCHLD;
+    if (clone(child_of, start->stack + STACK, flags, start, &start->pidfd) < 0) {
+        start->answer = -errno;
+        sem_post(&start->begun);
+    }
+    return NULL;
+}
+
+static void end(struct start *start) {
+    pthread_join(start->thread, NULL);
+    sem_destroy(&start->begun);
+    free(start);
+}
+
 int ls_launch(const struct ls_program *program, struct ls_child *child) {
+    struct start *start = malloc(sizeof *start);
+    if (!start)
+        return -ENOMEM;
+    start->program = program;
+    start->pidfd = -1;
+    start->answer = 0;
+    sem_init(&start->begun, 0, 0);
     sigset_t all, before;
     sigfillset(&all);
-    /* A handler of Python's must not run in the child. */
+    /* No handler of Python's is to run in the thread, or in the child. */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int pidfd = -1;
-    long pid = syscall(SYS_clone, (unsigned long)(CLONE_NEWNS | CLONE_PIDFD | SIGCHLD), NULL, &pidfd, NULL, 0UL);
-    int failure = errno;
-    if (pid == 0)
-        live(program);
+    int failure = pthread_create(&start->thread, NULL, parent_of, start);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (pid < 0)
+    if (failure != 0) {
+        sem_destroy(&start->begun);
+        free(start);
         return -failure;
-    child->pid = (int)pid;
-    child->pidfd = pidfd;
-    return 0;
+    }
+    while (sem_wait(&start->begun) < 0 && errno == EINTR)
+        continue;
+    int answer = start->answer;
+    child->pidfd = start->pidfd;
+    child->start = start;
+    if (answer < 0)
+        end(start);
+    return answer;
+}
+
+void ls_launched(struct ls_child *child) {
+    end(child->start);
+    child->start = NULL;
 }

@@ -1,8 +1,8 @@
 /* Programs that are started in mount namespaces of their own, of which a container's tree is part. Read by cffi too.
 
    A start is a clone, in which the child makes its surroundings, and waits: what it is (its number) is written down by
-   the parent first. Nothing is allocated in the child, and nothing of the C library that locks is called there: the
-   parent may have other threads. */
+   the parent first. The child has the parent's memory, as after vfork(2), since to copy the tables of a large process costs
+   more than all else: a thread is suspended for it, whose thread-local storage it uses, and nothing is allocated in it. */
 #ifndef LS_SPAWN_H
 #define LS_SPAWN_H
 #include <stddef.h>
@@ -45,12 +45,15 @@ struct ls_program {
     int status[2]; /* and a `struct ls_word` */
 };
 
+/* A child, until it executes its program or ends. */
 struct ls_child {
-    int pid;
     int pidfd;
+    void *start;
 };
 
-/* Starts a program as the tree's namespace is all that it has of its own. Returns 0 as soon as there is a child, or
-   -errno: then there is none. The caller closes gate[0] and status[1] after it. */
+/* Makes a child that will be `program`, in a mount namespace of its own. Returns 0 as soon as there is one, or -errno:
+   then there is none. The caller closes gate[0] and status[1] after it, and leaves alone all that `program` points to
+   until `ls_launched`, which waits until the child has executed its program or ended, and is called once. */
 int ls_launch(const struct ls_program *program, struct ls_child *child);
+void ls_launched(struct ls_child *child);
 #endif

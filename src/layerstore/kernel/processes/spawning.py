@@ -12,6 +12,7 @@ import signal
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from attrs import define, frozen
 
@@ -54,6 +55,10 @@ class Child:
 
     pid: int
     pidfd: int
+    _made: Any
+    """`struct ls_child`."""
+    _held: list[object]
+    """What C reads until the program is executed."""
     _program: Program
     _root: str
     _gate: int
@@ -78,17 +83,20 @@ class Child:
         if word:
             self.give_up()
             raise _failure(self._program, self._root, *_WORD.unpack(word))
-        self._close()
+        self._finish()
 
     def give_up(self) -> None:
         """End it, before or after it was let go. A second time is no error."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self._finish()
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        self._close()
 
-    def _close(self) -> None:
+    def _finish(self) -> None:
+        if self._held:
+            lib.ls_launched(self._made)
+            self._held = []
         for fd in (self._gate, self._status):
             if fd >= 0:
                 os.close(fd)
@@ -122,9 +130,9 @@ def launch(program: Program, tree: int, root: str) -> Child:
         answer = lib.ls_launch(made, child)
         if answer < 0:
             raise KernelError("clone", -answer)
-        pid, pidfd = int(child.pid), int(child.pidfd)
         its.close()
-        started = Child(pid, pidfd, program, root, gate[1], status[0])
+        pidfd = int(child.pidfd)
+        started = Child(_number(pidfd), pidfd, child, [made, keep], program, root, gate[1], status[0])
         ours.pop_all()
     return started
 
@@ -135,6 +143,12 @@ def candidates(name: str | bytes, path: str) -> list[bytes]:
     if b"/" in name or not name:
         return [name]
     return [os.path.join(os.fsencode(folder) or b".", name) for folder in path.split(":")]
+
+
+def _number(pidfd: int) -> int:
+    """The number of a process, in this pid namespace."""
+    with open(f"/proc/self/fdinfo/{pidfd}", "rb") as facts:
+        return next(int(line[4:]) for line in facts if line.startswith(b"Pid:"))
 
 
 def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
