@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from layerstore.images import History, Image, Loaded, Removal
     from layerstore.info import Info
     from layerstore.kernel.files import open_beneath
+    from layerstore.kernel.processes import Bind, Tmpfs
     from layerstore.layers import LayerSource
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
@@ -68,6 +69,7 @@ __all__ = [
     "Ambiguous",
     "Args",
     "Attachment",
+    "Bind",
     "CannotCopy",
     "CannotRepresent",
     "CannotRun",
@@ -121,6 +123,7 @@ __all__ = [
     "Store",
     "StoreClosed",
     "Tables",
+    "Tmpfs",
     "Transaction",
     "Unauthorized",
     "Unreachable",
@@ -147,6 +150,7 @@ _HOMES = {
     "images": ("History", "Image", "Loaded", "Removal"),
     "info": ("Info",),
     "kernel.files": ("open_beneath",),
+    "kernel.processes": ("Bind", "Tmpfs"),
     "layers": ("LayerSource",),
     "migration": ("Migrated",),
     "pruning": ("Pruned",),

@@ -29,7 +29,7 @@ from layerstore.images import Image, copies
 from layerstore.images import config as config_of
 from layerstore.images.trees import HasTree, changes_between, settled
 from layerstore.kernel.files.descriptors import HANDLE, opened
-from layerstore.kernel.processes import Identity
+from layerstore.kernel.processes import Bind, Identity, Tmpfs
 from layerstore.layers.relay import Write
 
 if TYPE_CHECKING:
@@ -251,8 +251,70 @@ class Container(Runs):
         self._state = None
         return self._containers.launch(self, launching.launcher(made, root), os.fsencode(root))
 
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        working_dir: str = "/",
+        uid: int = 0,
+        gid: int = 0,
+        groups: Iterable[int] = (),
+        hostname: str | None = None,
+        mounts: Iterable[Bind | Tmpfs] = (),
+        limits: Mapping[int, tuple[int, int]] | None = None,
+        umask: int = 0o022,
+        fds: Iterable[int] = (),
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        terminal: bool = False,
+        init: bool = True,
+        isolated: bool = True,
+    ) -> Process:
+        """Start a program of this container in it, without a runtime: quick, and less than a sandbox.
+
+        The container's tree is its root, and with /proc, /dev and /sys (read-only), where the tree has folders for
+        them, all that it sees. It has pid, mount, ipc and uts namespaces of its own; `isolated=False`: a mount
+        namespace alone. The network is the host's; it keeps root's capabilities, no call is forbidden to it, and no
+        cgroup limits it: for programs that are trusted.
+
+        `argv[0]` is looked for in the PATH of `env`, which is all that it has; None is docker's PATH. `mounts` are made
+        in the tree; a target that is not there is made, and stays. `limits` are by the numbers of `resource`, with -1
+        for none. `hostname`: None is the short ID. Streams and `fds` are as with `launch`; with `terminal`, they are a
+        terminal of the container, and `Process.terminal` is its other end.
+
+        With `init`, its parent is the first process of the pid namespace, which buries what it leaves behind, passes
+        on signals, and ends as it does: 128 and the number of its signal. Without, it is the first process itself, and
+        a signal that it does not handle does nothing, but for SIGKILL. All of the namespace ends with the first.
+
+        While it lives, the container is running, as with `launch`. Raises `CannotStart`, `KernelError`, `ConfigError`;
+        then nothing runs.
+        """
+        from layerstore.containers import launching
+        from layerstore.kernel.processes import House
+
+        house = House(
+            mounts=tuple(mounts),
+            hostname=(self.short_id if hostname is None else hostname) if isolated else None,
+            isolated=isolated,
+            terminal=terminal,
+            limits=limits or {},
+            umask=umask,
+            uid=uid,
+            gid=gid,
+            groups=tuple(groups),
+            init=init and isolated,
+        )
+        streams = (stdin, stdout, stderr)
+        made = launching.housed(argv, env=env, working_dir=working_dir, fds=fds, streams=streams, house=house)
+        self._state = None
+        # Any folder of the host will do, to be turned into the root from.
+        launcher = launching.launcher(made, self._containers.storage.driver.home)
+        return self._containers.launch(self, launcher, b"/")
+
     def processes(self) -> list[Process]:
-        """The processes that have its tree and live, as far as `launch` and `Process.keep` know, the first first."""
+        """The processes that have its tree and live, as far as this library was told of them, the first first."""
         return [Process(self, found.identity, None, found.root) for found in self._containers.residents(self.id)]
 
     def _keep(self, identity: Identity, root: bytes) -> Process:

@@ -25,7 +25,8 @@ from layerstore.database import Database
 from layerstore.driver import Layer
 from layerstore.errors import ConfigError, LayerstoreError
 from layerstore.kernel.mounts import mounts_below
-from layerstore.kernel.processes import DEVNULL, Child, Program, launch
+from layerstore.kernel.processes import DEVNULL, Child, House, Program, launch
+from layerstore.kernel.processes.housing import MOST_GROUPS, PATH
 from layerstore.layers import Storage
 from layerstore.layers.attaching import detached_tree
 
@@ -75,7 +76,7 @@ class Launch:
         except BaseException:
             self._undo(child)
             raise
-        return Process(container, identity, child.pidfd, root)
+        return Process(container, identity, child.pidfd, root, child.terminal)
 
     def _undo(self, child: Child) -> None:
         """The child ends; then its row means nothing, and goes if it can."""
@@ -110,11 +111,8 @@ def program(
     new_session: bool,
 ) -> Program:
     """What `Container.launch` is told, checked. Mounts of other containers are hidden from it, lest it keep them."""
-    kept = tuple(sorted(set(fds)))
     if not argv or isinstance(argv, str):
         raise ConfigError("argv has to be a list: the program, and its arguments")
-    if any(fd < 3 for fd in kept):
-        raise ConfigError("descriptors 0, 1 and 2 are given to a program as stdin, stdout and stderr")
     hidden = [os.fsencode(path) for path in hide]
     hidden += [os.fsencode(place) for _, place in reversed(mounts_below(storage.driver.home))]
     return Program(
@@ -122,9 +120,36 @@ def program(
         dict(os.environ if env is None else env),
         None if cwd is None else os.fspath(cwd),
         (_descriptor(streams[0]), _descriptor(streams[1]), _descriptor(streams[2])),
-        kept,
+        _kept(fds),
         new_session,
         tuple(hidden),
+    )
+
+
+def housed(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None,
+    working_dir: str,
+    fds: Iterable[int],
+    streams: Sequence[Stream],
+    house: House,
+) -> Program:
+    """What `Container.start` is told, checked."""
+    if not argv or isinstance(argv, str):
+        raise ConfigError("argv has to be a list: the program, and its arguments")
+    for mount in house.mounts:
+        if not mount.target.startswith("/") or mount.target.strip("/") == "":
+            raise ConfigError(f"{mount.target!r} is no place in a container", remedy="Name it from the root on: /data.")
+    if len(house.groups) > MOST_GROUPS:
+        raise ConfigError(f"a program can have {MOST_GROUPS} groups beside its own, not {len(house.groups)}")
+    return Program(
+        tuple(argv),
+        {"PATH": PATH} if env is None else dict(env),
+        working_dir,
+        (_descriptor(streams[0]), _descriptor(streams[1]), _descriptor(streams[2])),
+        _kept(fds),
+        house=house,
     )
 
 
@@ -153,6 +178,13 @@ def kill_all(residents: Residents, row: Row) -> None:
                     poll.poll(max(0, deadline - time.monotonic()) * 1000)
             finally:
                 os.close(fd)
+
+
+def _kept(fds: Iterable[int]) -> tuple[int, ...]:
+    kept = tuple(sorted(set(fds)))
+    if kept and kept[0] < 3:
+        raise ConfigError("descriptors 0, 1 and 2 are given to a program as stdin, stdout and stderr")
+    return kept
 
 
 def _descriptor(stream: Stream) -> int | None:

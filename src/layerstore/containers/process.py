@@ -24,12 +24,15 @@ class Process:
     its parent is told. It goes on when this object, or this process, ends. Thread-safe.
     """
 
-    def __init__(self, container: Container, identity: Identity, pidfd: int | None, root: bytes) -> None:
-        """`pidfd`: of a child of this process, and this object's from here on."""
+    def __init__(
+        self, container: Container, identity: Identity, pidfd: int | None, root: bytes, terminal: int = -1
+    ) -> None:
+        """`pidfd`: of a child of this process; it and `terminal` are this object's from here on."""
         self._container = container
         self._identity = identity
         self._root = root
         self._fd = -1 if pidfd is None else pidfd
+        self._terminal = terminal
         self._is_child = pidfd is not None
         self._parent = os.getpid()
         self._code: int | None = None
@@ -56,6 +59,11 @@ class Process:
             if self._fd < 0:
                 self._fd = self._opened()
             return self._fd
+
+    @property
+    def terminal(self) -> int | None:
+        """The descriptor of the terminal that was made for it, if one was; it belongs to this object."""
+        return None if self._terminal < 0 else self._terminal
 
     def fileno(self) -> int:
         """`pidfd`, for `select` and event loops."""
@@ -116,12 +124,10 @@ class Process:
         return self._container._keep(identity, root)
 
     def close(self) -> None:
-        """Give back the descriptor. The process goes on; a child of this one stays a zombie when it ends."""
+        """Give back the descriptors. The process goes on; a child of this one stays a zombie when it ends."""
         with self._lock:
-            fd, self._fd = self._fd, -1
             self._is_child = False
-        if fd >= 0:
-            os.close(fd)
+            self._let_go()
 
     def _opened(self) -> int:
         try:
@@ -150,10 +156,15 @@ class Process:
             self._ended = True
         self._container._settle()
 
+    def _let_go(self) -> None:
+        fds = (self._fd, self._terminal)
+        self._fd = self._terminal = -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
     def __del__(self) -> None:
-        fd, self._fd = getattr(self, "_fd", -1), -1
-        if fd >= 0:
-            os.close(fd)
+        self._let_go()
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} of {self._container!r}>"

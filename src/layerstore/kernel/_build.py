@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 PARTS = (
     "kernel/files/failure",
     "kernel/mounts/mount",
+    "kernel/processes/house",
     "kernel/processes/spawn",
     "kernel/files/files",
     "kernel/files/remove",
@@ -38,6 +39,7 @@ SHARED = (
     "kernel/btrfs/tree",
     "kernel/files/entry",
     "kernel/copying/file",
+    "kernel/processes/init",
     "changes/compare",
     "changes/upper",
     "changes/branch",
@@ -91,7 +93,8 @@ def builder() -> FFI:
         depends=[relative(header) for header in sorted(PACKAGE.glob("**/*.h"))],
         include_dirs=[relative(PACKAGE)],
         extra_compile_args=list(COMPILE_ARGS),
-        extra_link_args=["-pthread"],
+        # Executed by itself, the extension is the first process of a container: see kernel/processes/init.c.
+        extra_link_args=["-pthread", "-Wl,-e,ls_init"],
         py_limited_api=True,
     )
     return ffi

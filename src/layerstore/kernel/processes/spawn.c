@@ -19,6 +19,9 @@
 #include "spawn.h"
 #include "../files/scope.h"
 
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
@@ -28,10 +31,14 @@
 #endif
 enum { ALL_CLOSE_ON_EXEC = 4, FROM_EMPTY_PATH = 4, MOST_TO_CLOSE = 1 << 16, STACK = 1 << 16 };
 
+static void tell(const struct ls_program *program, const struct ls_word *word) {
+    while (write(program->status[1], word, sizeof *word) < 0 && errno == EINTR)
+        continue;
+}
+
 _Noreturn static void give_up(const struct ls_program *program, int step, int number, int position) {
     struct ls_word word = {.step = step, .number = number, .position = position};
-    while (write(program->status[1], &word, sizeof word) < 0 && errno == EINTR)
-        continue;
+    tell(program, &word);
     _exit(127);
 }
 
@@ -70,8 +77,9 @@ static void take_streams(const struct ls_program *program) {
 }
 
 /* As a program expects to be started: no signal blocked, none handled by what it was; those that Python ignores are not
-   ignored, others that its caller had ignored (nohup) are. */
-static void default_signals(void) {
+   ignored, others that its caller had ignored (nohup) are. What comes first in a house waits for signals, and unblocks
+   them for the program. */
+static void default_signals(int stay_blocked) {
     for (int number = 1; number < NSIG; number++) {
         struct sigaction now;
         if (sigaction(number, NULL, &now) < 0)
@@ -81,6 +89,8 @@ static void default_signals(void) {
         struct sigaction plain = {.sa_handler = SIG_DFL};
         sigaction(number, &plain, NULL);
     }
+    if (stay_blocked)
+        return;
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -119,18 +129,51 @@ _Noreturn static void execute(const struct ls_program *program) {
     give_up(program, LS_STEP_PROGRAM, refusal, 0);
 }
 
+/* What is executed in a container's own house tells itself what became of the program. */
+_Noreturn static void execute_image(const struct ls_program *program) {
+    if (without_close_on_exec(program->status[1]) < 0)
+        give_up(program, LS_STEP_STREAMS, errno, program->status[1]);
+    syscall(SYS_execveat, program->house->image, "", program->argv, program->env, AT_EMPTY_PATH);
+    give_up(program, LS_STEP_PROGRAM, errno, 0);
+}
+
+/* A folder is the container's, or the host's. */
+static void enter(const struct ls_program *program) {
+    if (program->new_session && setsid() < 0)
+        give_up(program, LS_STEP_SESSION, errno, 0);
+    if (program->folder && chdir(program->folder) < 0)
+        give_up(program, LS_STEP_FOLDER, errno, 0);
+}
+
+static void move_in(const struct ls_program *program) {
+    const struct ls_house *house = program->house;
+    struct ls_word word = {0};
+    if (ls_move_in(house, program->tree, &word) < 0)
+        give_up(program, word.step, word.number, word.position);
+    enter(program);
+    if (!house->terminal)
+        return;
+    word.number = ls_own_terminal(&word);
+    if (word.number < 0)
+        give_up(program, word.step, errno, 0);
+    word.step = LS_STEP_READY;
+    tell(program, &word);
+}
+
 _Noreturn static void live(const struct ls_program *program) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     close(program->gate[1]);
     close(program->status[0]);
     take_streams(program);
     take_tree(program);
-    if (program->new_session && setsid() < 0)
-        give_up(program, LS_STEP_SESSION, errno, 0);
-    if (program->folder && chdir(program->folder) < 0)
-        give_up(program, LS_STEP_FOLDER, errno, 0);
+    if (program->house)
+        move_in(program);
+    else
+        enter(program);
     wait_at_gate(program);
-    default_signals();
+    default_signals(program->house != NULL);
+    if (program->house)
+        execute_image(program);
     execute(program);
 }
 
@@ -152,7 +195,8 @@ static int child_of(void *argument) {
 /* The thread that is suspended while its child has its memory. */
 static void *parent_of(void *argument) {
     struct start *start = argument;
-    int flags = CLONE_VM | CLONE_VFORK | CLONE_NEWNS | CLONE_PIDFD | SIGCHLD;
+    const struct ls_house *house = start->program->house;
+    int flags = CLONE_VM | CLONE_VFORK | CLONE_NEWNS | CLONE_PIDFD | SIGCHLD | (house ? (int)house->namespaces : 0);
     if (clone(child_of, start->stack + STACK, flags, start, &start->pidfd) < 0) {
         start->answer = -errno;
         sem_post(&start->begun);
@@ -198,4 +242,9 @@ int ls_launch(const struct ls_program *program, struct ls_child *child) {
 void ls_launched(struct ls_child *child) {
     end(child->start);
     child->start = NULL;
+}
+
+int ls_descriptor_of(int pidfd, int fd) {
+    long taken = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    return taken < 0 ? -errno : (int)taken;
 }

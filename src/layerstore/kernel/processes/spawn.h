@@ -7,28 +7,11 @@
 #define LS_SPAWN_H
 #include <stddef.h>
 
-/* What a child was at when it could not go on. */
-enum {
-    LS_STEP_STREAMS = 1,
-    LS_STEP_PRIVATE,
-    LS_STEP_HIDE,
-    LS_STEP_ATTACH,
-    LS_STEP_SESSION,
-    LS_STEP_FOLDER,
-    LS_STEP_PROGRAM,
-};
-
-/* What a child writes to its status pipe when it gives up. The end of the pipe without a word: the program runs.
-   `position`: of the thing in its list. */
-struct ls_word {
-    int step;
-    int number;
-    int position;
-};
+#include "house.h"
 
 enum { LS_STREAM_SAME = -1, LS_STREAM_NULL = -3 };
 
-/* A program of the host. Lists of strings end with NULL. */
+/* A program. Lists of strings end with NULL. */
 struct ls_program {
     const char *const *names; /* the program's paths, of which the first that is there is taken, as execvp does */
     const char *const *argv;
@@ -41,6 +24,8 @@ struct ls_program {
     const char *const *hidden; /* mounts that are taken away in its namespace; no error if nothing is mounted there */
     int tree; /* a detached mount, which is attached there, */
     const char *root; /* at this place */
+    const struct ls_house *house; /* NULL: the program is the host's, and sees all that the host has; else `root` is any
+                                     folder of the host, and `names` are not looked at */
     int gate[2]; /* pipes: a byte of the parent's opens the gate, the end of it is the parent's end; */
     int status[2]; /* and a `struct ls_word` */
 };
@@ -56,4 +41,7 @@ struct ls_child {
    until `ls_launched`, which waits until the child has executed its program or ended, and is called once. */
 int ls_launch(const struct ls_program *program, struct ls_child *child);
 void ls_launched(struct ls_child *child);
+
+/* A descriptor of another process, as one of this (pidfd_getfd(2)). */
+int ls_descriptor_of(int pidfd, int fd);
 #endif

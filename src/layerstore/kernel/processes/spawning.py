@@ -18,9 +18,21 @@ from attrs import define, frozen
 
 from layerstore.errors import CannotStart, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
+from layerstore.kernel.processes.housing import PATH, House
 from layerstore.kernel.processes.identity import Identity, identity_of_child
 
 __all__ = ["DEVNULL", "Child", "Program", "launch"]
+
+_CALLS = {
+    lib.LS_STEP_STREAMS: "dup2",
+    lib.LS_STEP_PRIVATE: "mount",
+    lib.LS_STEP_SESSION: "setsid",
+    lib.LS_STEP_PIVOT: "pivot_root",
+    lib.LS_STEP_TERMINAL: "open /dev/ptmx",
+    lib.LS_STEP_HOSTNAME: "sethostname",
+    lib.LS_STEP_LIMITS: "setrlimit",
+    lib.LS_STEP_USER: "setresuid",
+}
 
 _WORD = struct.Struct("iii")
 """`struct ls_word`."""
@@ -42,11 +54,13 @@ class Program:
     """Descriptors that it has under the same numbers."""
     new_session: bool = False
     hidden: tuple[bytes, ...] = ()
+    house: House | None = None
+    """None: it sees what the host has. Else its names and folder are the container's."""
 
     @property
     def names(self) -> list[bytes]:
         """The paths at which it may be, as execvp(3) tries them."""
-        return candidates(self.argv[0], self.env.get("PATH", os.defpath))
+        return candidates(self.argv[0], self.env.get("PATH", os.defpath if self.house is None else PATH))
 
 
 @define
@@ -63,6 +77,8 @@ class Child:
     _root: str
     _gate: int
     _status: int
+    terminal: int = -1
+    """The terminal that it has been made, if it was to have one: the caller's to close once it was let go."""
 
     def identity(self) -> Identity:
         """What it is known by."""
@@ -74,6 +90,8 @@ class Child:
         Raises `CannotStart`, `KernelError`: then it is gone.
         """
         try:
+            if self._program.house is not None and self._program.house.terminal:
+                self._take_terminal()
             with suppress(BrokenPipeError):  # it gave up before
                 os.write(self._gate, b"g")
             word = _read(self._status, _WORD.size)
@@ -85,6 +103,15 @@ class Child:
             raise _failure(self._program, self._root, *_WORD.unpack(word))
         self._finish()
 
+    def _take_terminal(self) -> None:
+        word = _read(self._status, _WORD.size)
+        step, number, position = _WORD.unpack(word) if word else (0, errno.EPIPE, 0)
+        if step != lib.LS_STEP_READY:
+            raise _failure(self._program, self._root, step, number, position)
+        self.terminal = lib.ls_descriptor_of(self.pidfd, number)
+        if self.terminal < 0:
+            raise KernelError("pidfd_getfd", -self.terminal)
+
     def give_up(self) -> None:
         """End it, before or after it was let go. A second time is no error."""
         with suppress(ProcessLookupError):
@@ -92,6 +119,9 @@ class Child:
         self._finish()
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        terminal, self.terminal = self.terminal, -1
+        if terminal >= 0:
+            os.close(terminal)
 
     def _finish(self) -> None:
         if self._held:
@@ -113,7 +143,6 @@ def launch(program: Program, tree: int, root: str) -> Child:
     keep: list[object] = []
     made = ffi.new("struct ls_program *")
     made.names = _strings(program.names, keep)
-    made.argv = _strings([os.fsencode(word) for word in program.argv], keep)
     made.env = _strings([os.fsencode(f"{name}={value}") for name, value in program.env.items()], keep)
     made.hidden = _strings(program.hidden, keep)
     made.folder = ffi.NULL if program.folder is None else _kept(ffi.new("char[]", os.fsencode(program.folder)), keep)
@@ -124,9 +153,14 @@ def launch(program: Program, tree: int, root: str) -> Child:
     made.tree = tree
     made.root = _kept(ffi.new("char[]", os.fsencode(root)), keep)
     child = ffi.new("struct ls_child *")
-    with ExitStack() as ours, ExitStack() as its:
+    with ExitStack() as ours, ExitStack() as its, ExitStack() as opened:
         made.gate = gate = _pipe(its, ours)
         made.status = status = _pipe(ours, its)
+        argv = [os.fsencode(word) for word in program.argv]
+        if program.house is not None:
+            argv = program.house.words(program.names, argv, status[1])
+            made.house = program.house.made(keep, opened)
+        made.argv = _strings(argv, keep)
         answer = lib.ls_launch(made, child)
         if answer < 0:
             raise KernelError("clone", -answer)
@@ -190,5 +224,6 @@ def _failure(program: Program, root: str, step: int, number: int, position: int)
         return KernelError("move_mount", number, path=root)
     if step == lib.LS_STEP_HIDE:
         return KernelError("umount2", number, path=program.hidden[position])
-    call = {lib.LS_STEP_STREAMS: "dup2", lib.LS_STEP_PRIVATE: "mount", lib.LS_STEP_SESSION: "setsid"}[step]
-    return KernelError(call, number, path="/" if step == lib.LS_STEP_PRIVATE else None)
+    if step == lib.LS_STEP_PLACE and program.house is not None:
+        return KernelError("mount", number, path=program.house.target(position), detail="in the container")
+    return KernelError(_CALLS.get(step, "clone"), number)
