@@ -7,7 +7,7 @@ to the row as it is by then.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,9 @@ from attrs import frozen
 from layerstore import reference
 from layerstore.changes import Changes
 from layerstore.containers.checkpoint import Checkpoint
-from layerstore.containers.process import Process
-from layerstore.containers.rows import Resident, Row
+from layerstore.containers.rows import Row
 from layerstore.containers.running import Runs
+from layerstore.containers.starting import Starts
 from layerstore.digest import ImageID, short
 from layerstore.driver import Usage, look
 from layerstore.errors import NotFound
@@ -29,13 +29,11 @@ from layerstore.images import Image, copies
 from layerstore.images import config as config_of
 from layerstore.images.trees import HasTree, changes_between, settled
 from layerstore.kernel.files.descriptors import HANDLE, opened
-from layerstore.kernel.processes import Bind, Identity, Tmpfs
 from layerstore.layers.relay import Write
 
 if TYPE_CHECKING:
     from layerstore.containers.branching import Quiet
     from layerstore.containers.containers import Containers
-    from layerstore.containers.launching import Stream
     from layerstore.copying import Copied
 
 
@@ -80,7 +78,7 @@ class ContainerState:
     """The image that it stands on."""
 
 
-class Container(Runs):
+class Container(Runs, Starts):
     """One container. Its facts are those of when it was looked up; what it does, it does to the store as it is now."""
 
     def __init__(self, containers: Containers, row: Row, tag: str | None, state: ContainerState | None = None) -> None:
@@ -204,127 +202,6 @@ class Container(Runs):
         self._containers.held.discard(mounted)
         if mounted in self._held:
             self._held.remove(mounted)
-
-    def launch(
-        self,
-        argv: Sequence[str],
-        *,
-        root: str | os.PathLike[str],
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        fds: Iterable[int] = (),
-        stdin: Stream = None,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        hide: Iterable[str | os.PathLike[str]] = (),
-        new_session: bool = False,
-    ) -> Process:
-        """Start a program of the host, an OCI runtime or what stands before one, that sees this container's tree.
-
-        The tree is mounted, writable, at `root`, an existing folder, in a mount namespace of the program and of what it
-        starts; nowhere else, so nothing is left of it when the last of them has ended. If the container is mounted, or
-        other processes have it, all see the same tree. In that namespace mounts are slaves of the host's (those of
-        other containers of this store are not there); what is mounted at a path of `hide` is taken away there, and it
-        is no error if nothing is.
-
-        `argv[0]` is looked for in the PATH of `env`; None is this process's environment. `fds` are the descriptors that
-        it has beside the streams, under the same numbers (3 and above). A stream is a descriptor or an open file,
-        `subprocess.DEVNULL`, or None for this process's own. `new_session`: setsid(2) before.
-
-        The container is running until the process, and all that `Process.keep` was told of, have ended. The process is
-        in the database before it executes anything, and gone if this one dies before that. It outlives this process.
-
-        Raises `CannotStart` (with `code` 127 or 126), `KernelError`, `ConfigError`; then nothing runs.
-        """
-        from layerstore.containers import launching
-
-        made = launching.program(
-            self._containers.storage,
-            argv,
-            env=env,
-            cwd=cwd,
-            fds=fds,
-            streams=(stdin, stdout, stderr),
-            hide=hide,
-            new_session=new_session,
-        )
-        self._state = None
-        return self._containers.launch(self, launching.launcher(made, root), os.fsencode(root))
-
-    def start(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        working_dir: str = "/",
-        uid: int = 0,
-        gid: int = 0,
-        groups: Iterable[int] = (),
-        hostname: str | None = None,
-        mounts: Iterable[Bind | Tmpfs] = (),
-        limits: Mapping[int, tuple[int, int]] | None = None,
-        umask: int = 0o022,
-        fds: Iterable[int] = (),
-        stdin: Stream = None,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        terminal: bool = False,
-        init: bool = True,
-        isolated: bool = True,
-    ) -> Process:
-        """Start a program of this container in it, without a runtime: quick, and less than a sandbox.
-
-        The container's tree is its root, and with /proc, /dev and /sys (read-only), where the tree has folders for
-        them, all that it sees. It has pid, mount, ipc and uts namespaces of its own; `isolated=False`: a mount
-        namespace alone. The network is the host's; it keeps root's capabilities, no call is forbidden to it, and no
-        cgroup limits it: for programs that are trusted.
-
-        `argv[0]` is looked for in the PATH of `env`, which is all that it has; None is docker's PATH. `mounts` are made
-        in the tree; a target that is not there is made, and stays. `limits` are by the numbers of `resource`, with -1
-        for none. `hostname`: None is the short ID. Streams and `fds` are as with `launch`; with `terminal`, they are a
-        terminal of the container, and `Process.terminal` is its other end.
-
-        With `init`, its parent is the first process of the pid namespace, which buries what it leaves behind, passes
-        on signals, and ends as it does: 128 and the number of its signal. Without, it is the first process itself, and
-        a signal that it does not handle does nothing, but for SIGKILL. All of the namespace ends with the first.
-
-        While it lives, the container is running, as with `launch`. Raises `CannotStart`, `KernelError`, `ConfigError`;
-        then nothing runs.
-        """
-        from layerstore.containers import launching
-        from layerstore.kernel.processes import House
-
-        house = House(
-            mounts=tuple(mounts),
-            hostname=(self.short_id if hostname is None else hostname) if isolated else None,
-            isolated=isolated,
-            terminal=terminal,
-            limits=limits or {},
-            umask=umask,
-            uid=uid,
-            gid=gid,
-            groups=tuple(groups),
-            init=init and isolated,
-        )
-        streams = (stdin, stdout, stderr)
-        made = launching.housed(argv, env=env, working_dir=working_dir, fds=fds, streams=streams, house=house)
-        self._state = None
-        # Any folder of the host will do, to be turned into the root from.
-        launcher = launching.launcher(made, self._containers.storage.driver.home)
-        return self._containers.launch(self, launcher, b"/")
-
-    def processes(self) -> list[Process]:
-        """The processes that have its tree and live, as far as this library was told of them, the first first."""
-        return [Process(self, found.identity, None, found.root) for found in self._containers.residents(self.id)]
-
-    def _keep(self, identity: Identity, root: bytes) -> Process:
-        self._containers.keep(self.id, Resident(identity, root))
-        return Process(self, identity, None, root)
-
-    def _settle(self) -> None:
-        self._state = None
-        if not self._containers.session.closed:
-            self._containers.settle(self.id)
 
     def open_tree(self) -> AbstractContextManager[int]:
         """While inside: a directory descriptor of its tree, to be read, whether it is mounted or not."""
