@@ -1,9 +1,9 @@
 """Containers: a writable layer on an image, or on nothing, with a name.
 
 `containers` is the front, `container` one of them; `mounting` keeps their mounts, `residents` the processes that have
-their trees, `starting` and `launching` start these, and `process` is one; `commit` makes images of them, `names` names those without
-a name. `branching` has checkpoints, the way back and forks, `comparing` what is between two of them. `running` is the
-way to what runs programs in them.
+their trees, `starting` and `launching` start these, and `process` is one; `commit` makes images of them, `names` names
+those without a name. `branching` has checkpoints, the way back and forks, `comparing` what is between two of them.
+`running` is the way to what runs programs in them.
 """
 
 from layerstore.containers.checkpoint import Checkpoint
