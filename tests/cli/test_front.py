@@ -40,7 +40,8 @@ def test_help_names_every_command_and_imports_none(bare_shell: Shell) -> None:
 def test_every_command_has_help(bare: Run) -> None:
     with click.Context(front) as ctx:
         for name in front.list_commands(ctx):
-            for option in ("-h", "--help"):
+            # -h is the host name of what is run, as in docker.
+            for option in ("--help",) if name in ("run", "create") else ("-h", "--help"):
                 result = bare(name, option)
                 assert result.exit_code == 0
                 assert result.stdout.startswith(f"Usage: layerstore {name} ")
@@ -100,7 +101,7 @@ def test_version_in_other_forms(bare: Run, bare_shell: Shell) -> None:
             "invalid value for '-f' / '--filter': there is no filter 'x'; there are: ancestor, before, ",
         ),
         (("ps", "-f", "x"), "invalid value for '-f' / '--filter': 'x' is no filter: it has to be NAME=VALUE\nSee"),
-        (("ps", "-f", "status=dead"), "filter status is one of created, mounted, unmounted, not 'dead'\nSee"),
+        (("ps", "-f", "status=up"), "filter status is one of created, running, paused, "),
         (("create", "--storage-opt", "x=1"), "storage-opt of a container is size=BYTES, not x=1\nSee"),
         (("import", "https://example.org/x.tar"), "import reads a file or standard input: "),
         (("umount",), "either containers or --all has to be given\nSee"),

@@ -289,10 +289,10 @@ def test_a_field_that_only_docker_has_is_empty(two: Run) -> None:
     assert two("images", "--format", "{{.SharedSize}} {{.UniqueSize}}", "base").stdout == "N/A N/A\n"
     assert two("info", "-f", "{{.CgroupVersion}}{{.Swarm.LocalNodeState}}{{json .Warnings}}").stdout == "null\n"
     two("create", "--name", "web", "base:1")
-    text = "{{json .State.Health}}{{.HostConfig.NetworkMode}} {{.NetworkSettings.IPAddress}}{{.Config.Tty}}"
+    text = "{{json .State.Health}}{{.HostConfig.VolumeDriver}} {{.NetworkSettings.IPAddress}}{{.Config.Tty}}"
     assert two("inspect", "-f", text, "web").stdout == "null false\n"
     text = "{{.Mounts}}{{.Networks}}{{.LocalVolumes}}{{.HealthStatus}} {{.Platform}}"
-    assert two("ps", "-a", "--format", text).stdout == "0 <nil>\n"
+    assert two("ps", "-a", "--format", text).stdout == "host0 <nil>\n"
 
 
 def test_inspect_shows_what_it_found_beside_what_it_did_not(two: Run) -> None:

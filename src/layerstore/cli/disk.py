@@ -9,11 +9,13 @@ import click
 from attrs import frozen
 
 from layerstore import reference
-from layerstore.cli import containers, output, units
+from layerstore.cli import output, statuses, units
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, Row, format_option, rows, show_rows
 
 if TYPE_CHECKING:
+    from layerstore.cli.ps import Listed
+    from layerstore.store import Store
     from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage, VolumeUsage
 
 _NONE: Final = "<none>"
@@ -36,6 +38,14 @@ class Kind:
         return f"{units.size(self.reclaimable, digits=4)}{part}"
 
 
+@frozen
+class Held:
+    """One container: what it occupies, and what `ps` says of it."""
+
+    usage: ContainerUsage
+    listed: Listed
+
+
 _KIND_COLUMNS: Final[Mapping[str, Column[Kind]]] = {
     "Type": Column("TYPE", lambda kind: kind.name),
     "TotalCount": Column("TOTAL", lambda kind: str(kind.total)),
@@ -54,15 +64,16 @@ _IMAGE_COLUMNS: Final[Mapping[str, Column[ImageUsage]]] = {
     "UniqueSize": Column("UNIQUE SIZE", lambda line: units.size(line.unique)),
     "Containers": Column("CONTAINERS", lambda line: str(line.containers)),
 }
-_CONTAINER_COLUMNS: Final[Mapping[str, Column[ContainerUsage]]] = {
-    "ID": Column("CONTAINER ID", lambda line: line.container.short_id),
-    "Image": Column("IMAGE", lambda line: containers.Listed(line.container, trunc=True).image),
-    "Command": Column("COMMAND", lambda line: containers.Listed(line.container, trunc=True).command),
-    "Size": Column("SIZE", lambda line: units.size(line.size)),
-    "RunningFor": Column("CREATED", lambda line: units.ago(line.container.created_at)),
-    "CreatedAt": Column("CREATED AT", lambda line: units.local(line.container.created_at)),
-    "Status": Column("STATUS", lambda line: line.container.state.status.capitalize()),
-    "Names": Column("NAMES", lambda line: line.container.name),
+_CONTAINER_COLUMNS: Final[Mapping[str, Column[Held]]] = {
+    "ID": Column("CONTAINER ID", lambda line: line.usage.container.short_id),
+    "Image": Column("IMAGE", lambda line: line.listed.image),
+    "Command": Column("COMMAND", lambda line: line.listed.command),
+    "LocalVolumes": Column("LOCAL VOLUMES", lambda line: line.listed.volume_count),
+    "Size": Column("SIZE", lambda line: units.size(line.usage.size)),
+    "RunningFor": Column("CREATED", lambda line: units.ago(line.usage.container.created_at)),
+    "CreatedAt": Column("CREATED AT", lambda line: units.local(line.usage.container.created_at)),
+    "Status": Column("STATUS", lambda line: statuses.words(line.listed.run, line.usage.container.state)),
+    "Names": Column("NAMES", lambda line: line.usage.container.name),
 }
 _VOLUME_COLUMNS: Final[Mapping[str, Column[VolumeUsage]]] = {
     "Name": Column("VOLUME NAME", lambda line: line.volume.name),
@@ -105,9 +116,21 @@ def df_command(arguments: Arguments, *, form: Form, verbose: bool) -> None:
         if not verbose:
             show_rows(_kinds(usage), _KIND_COLUMNS, form, _usual(_KIND_COLUMNS))
         elif form.template is None or form.is_table:
-            output.lines(_verbose(usage))
+            output.lines(_verbose(store, usage))
         else:
-            output.lines([form.template.render(_object(usage))])
+            output.lines([form.template.render(_object(store, usage))])
+
+
+def _held(store: Store, usage: DiskUsage) -> list[Held]:
+    """Each container with what `ps` says of it."""
+    from layerstore.cli.ps import Listed
+    from layerstore.runtime import Runtime
+
+    runtime = Runtime(store)
+    runs = runtime.states()
+    return [
+        Held(one, Listed(runtime, one.container, runs.get(one.container.id), trunc=True)) for one in usage.containers
+    ]
 
 
 def _kinds(usage: DiskUsage) -> Iterator[Kind]:
@@ -132,12 +155,12 @@ def _blobs(usage: DiskUsage) -> Iterator[Kind]:
         yield Kind("Partial blobs", found.partial, 0, found.partial_size, found.partial_size)
 
 
-def _verbose(usage: DiskUsage) -> Iterator[str]:
+def _verbose(store: Store, usage: DiskUsage) -> Iterator[str]:
     table = Form(is_table=True)
     yield from ("Images space usage:", "")
     yield from rows(usage.images, _IMAGE_COLUMNS, table, _usual(_IMAGE_COLUMNS, "CreatedAt"))
     yield from ("", "Containers space usage:", "")
-    yield from rows(usage.containers, _CONTAINER_COLUMNS, table, _usual(_CONTAINER_COLUMNS, "CreatedAt"))
+    yield from rows(_held(store, usage), _CONTAINER_COLUMNS, table, _usual(_CONTAINER_COLUMNS, "CreatedAt"))
     yield from ("", "Local Volumes space usage:", "")
     yield from rows(usage.volumes, _VOLUME_COLUMNS, table, _usual(_VOLUME_COLUMNS, "Driver", "Mountpoint"))
     yield from ("", "Layers space usage:", "")
@@ -147,11 +170,11 @@ def _verbose(usage: DiskUsage) -> Iterator[str]:
         yield from rows(blobs, _KIND_COLUMNS, table, _usual(_KIND_COLUMNS))
 
 
-def _object(usage: DiskUsage) -> dict[str, object]:
+def _object(store: Store, usage: DiskUsage) -> dict[str, object]:
     """What a template of `-v` sees."""
     return {
         "Images": [Row(_IMAGE_COLUMNS, line) for line in usage.images],
-        "Containers": [Row(_CONTAINER_COLUMNS, line) for line in usage.containers],
+        "Containers": [Row(_CONTAINER_COLUMNS, line) for line in _held(store, usage)],
         "Volumes": [Row(_VOLUME_COLUMNS, line) for line in usage.volumes],
         "Layers": [Row(_LAYER_COLUMNS, line) for line in usage.layers],
         "Blobs": [Row(_KIND_COLUMNS, line) for line in _blobs(usage)],

@@ -63,7 +63,18 @@ def _inspected(store: Store, name: str, kind: str | None, *, size: bool) -> Mapp
             return store.volumes.get(name).inspect()
         except NotFound:
             raise NotFound(f"no such object: {name}") from None
-    return subject.inspect(size=size) if isinstance(subject, Container) else subject.inspect()
+    return _of_container(store, subject, size=size) if isinstance(subject, Container) else subject.inspect()
+
+
+def _of_container(store: Store, container: Container, *, size: bool) -> Mapping[str, object]:
+    """What the runtime knows of it; of one that it has not started, the core's word for what it is."""
+    from layerstore.cli import statuses
+    from layerstore.runtime import Runtime
+
+    runtime = Runtime(store)
+    facts = runtime.inspect(container, size=size)
+    word = statuses.state(runtime.state(container), container.state)
+    return {**facts, "State": {**facts["State"], "Status": word}}
 
 
 def found(store: Store, name: str, kind: str | None = None) -> Container | Image:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO, Final, TextIO
 
 from layerstore.cli.units import one_line
@@ -46,6 +46,20 @@ def lines(texts: Iterable[str]) -> None:
             sys.stdout.write(line)
         except OSError as problem:
             raise _of_output(problem) from None
+
+
+def each(names: Iterable[str], work: Callable[[str], object]) -> int:
+    """Do something with each name, and print the name; one that fails does not keep the others from it."""
+    code = 0
+    for name in names:
+        try:
+            work(name)
+        except LayerstoreError as problem:
+            error(problem)
+            code = 1
+        else:
+            lines([name])
+    return code
 
 
 def error(problem: BaseException | str) -> None:
@@ -114,6 +128,16 @@ def binary_input() -> BinaryIO:
 def printable(text: str) -> str:
     """`text` fit for a terminal."""
     return one_line(text).translate(_CONTROLS)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is one."""
+    return sys.stdout is not None and _is_terminal(sys.stdout)
+
+
+def clear() -> None:
+    """Begin a terminal anew: nothing on it, and the cursor in its first place."""
+    sys.stdout.write("\x1b[2J\x1b[H")
 
 
 def is_quiet() -> bool:

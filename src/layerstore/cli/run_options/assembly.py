@@ -1,13 +1,15 @@
 """From the values of a command line to `RunOptions`: what belongs together, and what does not go together. Pure, but
-for the files that `--env-file` and `--label-file` name."""
+for the files that are named: of variables, of labels, of a seccomp profile."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from layerstore.cli.run_options import mounts, pairs
+from layerstore.errors import ConfigError, remedy_for
 from layerstore.runtime.options import HealthCheck, Isolation, RunOptions
 
 _LEAST_MEMORY: Final = 6 << 20
@@ -36,7 +38,11 @@ def run_options_of(given: Mapping[str, Any], args: Sequence[str], own: Mapping[s
     labels = pairs.labels(
         [line for path in given["label_files"] for line in pairs.read(path, "label file")], given["labels"]
     )
-    named = {"add_hosts": given["add_host"], "annotations": given["annotation"]}
+    named = {
+        "add_hosts": given["add_host"],
+        "annotations": given["annotation"],
+        "security_opt": tuple(_profile(option) for option in given["security_opt"]),
+    }
     same: dict[str, Any] = {name: named.get(name, given.get(name)) for name in _SAME.split()}
     same |= {name: dict(same[name]) for name in _BY_NAME}
     # Unless something is said of the network, the runtime chooses; a port that is published needs one of its own.
@@ -56,6 +62,26 @@ def run_options_of(given: Mapping[str, Any], args: Sequence[str], own: Mapping[s
         **network,
         **same,
     )
+
+
+def _profile(option: str) -> str:
+    """A `--security-opt`; one that names a file of seccomp has that file's text, as docker's client sends it."""
+    import json
+
+    name, _, value = option.partition("=")
+    if name != "seccomp" or value in ("", "unconfined", "builtin") or value.lstrip().startswith("{"):
+        return option
+    try:
+        return f"seccomp={json.dumps(json.loads(Path(value).read_text()))}"
+    except OSError as problem:
+        reason = (problem.strerror or "cannot be read").lower()
+        raise ConfigError(
+            f"opening seccomp profile ({value}) failed: open {value}: {reason}", remedy=remedy_for(problem.errno)
+        ) from None
+    except ValueError as wrong:
+        raise ConfigError(
+            f"the seccomp profile {value} is not JSON: {wrong}", remedy="Name a profile as docker has them."
+        ) from None
 
 
 def _require_harmony(given: Mapping[str, Any]) -> None:

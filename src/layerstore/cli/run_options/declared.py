@@ -36,17 +36,21 @@ def reading(read: Callable[[str], object]) -> Callable[[click.Context, click.Par
     return callback
 
 
-def one(*names: str, read: Callable[[str], object] = str, metavar: str = "TEXT", text: str, **more: Any) -> Any:
+def one(
+    *names: str, read: Callable[[str], object] = str, metavar: str = "TEXT", text: str, **more: Any
+) -> Callable[[F], F]:
     """An option that is given once; the last one counts."""
     return click.option(*names, callback=reading(read), metavar=metavar, help=text, **more)
 
 
-def many(*names: str, read: Callable[[str], object] = str, metavar: str = "TEXT", text: str, **more: Any) -> Any:
+def many(
+    *names: str, read: Callable[[str], object] = str, metavar: str = "TEXT", text: str, **more: Any
+) -> Callable[[F], F]:
     """An option that may be given any number of times."""
     return one(*names, read=read, metavar=metavar, text=text, multiple=True, **more)
 
 
-def switch(*names: str, text: str, **more: Any) -> Any:
+def switch(*names: str, text: str, **more: Any) -> Callable[[F], F]:
     """An option without a value."""
     return click.option(*names, is_flag=True, help=text, **more)
 

@@ -6,7 +6,6 @@ function takes the text as it was given and raises `ValueError` where it means n
 
 from __future__ import annotations
 
-import csv
 import os.path
 import posixpath
 from collections.abc import Callable, Iterable, Sequence
@@ -195,6 +194,8 @@ _KEYS: Final[dict[str, Callable[[_Fields, str, str], None]]] = {
 
 def mount(text: str, *, here: str | None = None) -> MountOption:
     """The value of `--mount`: fields of CSV, `type=bind,src=/a,dst=/b,readonly`. `here`: as with `volume`."""
+    import csv
+
     if not text:
         raise ValueError("value is empty")
     try:

@@ -5,7 +5,6 @@ The form is `[ADDRESS:][HOST:]CONTAINER[/PROTOCOL]`, as docker's go-connections 
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
 
 from layerstore.runtime.options import Port
@@ -45,6 +44,8 @@ def _range(text: str, what: str) -> range:
 
 
 def _address(text: str) -> str:
+    import ipaddress
+
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not bare:
         return ""

@@ -5,10 +5,8 @@ Each function takes the text as it was given, and raises `ValueError` with docke
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import signal
-from fractions import Fraction
 from typing import Final
 
 from layerstore.runtime.options import Device, Isolation, Ulimit
@@ -57,6 +55,8 @@ def whole(text: str) -> int:
 
 def processors(text: str) -> float:
     """The value of `--cpus`: a decimal number or a fraction, to a billionth."""
+    from fractions import Fraction
+
     try:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -179,6 +179,8 @@ def search_domain(text: str) -> str:
 
 
 def _is_address(text: str) -> bool:
+    import ipaddress
+
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -15,13 +15,19 @@ __all__ = ["create"]
 
 
 def create(
-    store: Store, database: Database, image: Image | str, options: RunOptions, *, name: str | None = None
+    store: Store,
+    database: Database,
+    image: Image | str,
+    options: RunOptions,
+    *,
+    name: str | None = None,
+    size: int | str | None = None,
 ) -> Container:
     """Make one, of which nothing is left if that fails. See `Runtime.create`."""
     options = sources.with_others(store, options, lambda other: _options_of(database, other))
-    if options.isolation is Isolation.FULL:
-        find(store.config, options.runtime)
-    container = store.create_container(image, name=name)
+    if options.isolation is Isolation.FULL and options.runtime is not None:
+        find(store.config, options.runtime)  # without a name, whoever starts it looks: it may be mounted alone
+    container = store.create_container(image, name=name, size=size)
     try:
         row = Row(container.id, to_json(options))
         wanted = _attachments(container, options)

@@ -43,12 +43,14 @@ class Runtime:
 
     # --- made, run, started
 
-    def create(self, image: Image | str, options: RunOptions, *, name: str | None = None) -> Container:
-        """Make a container that can be run, with the volumes that it is to have.
+    def create(
+        self, image: Image | str, options: RunOptions, *, name: str | None = None, size: int | str | None = None
+    ) -> Container:
+        """Make a container that can be run, with the volumes that it is to have. `size`: what may be written in it.
 
         Raises `NotFound`, `NameInUse`, `ConfigError`, `EngineNotFound`; then there is none.
         """
-        return making.create(self.store, self.database, image, options, name=name)
+        return making.create(self.store, self.database, image, options, name=name, size=size)
 
     def run(self, container: Container, streams: Streams | None = None) -> int:
         """Run a container in the foreground; its exit code, or 0 if its streams were let go of and it runs on.
@@ -69,16 +71,16 @@ class Runtime:
 
     # --- what is done to one that runs
 
-    def stop(self, container: Container, timeout: float | None = None) -> None:
-        """Ask it to end by its stop signal, kill it after `timeout` seconds (10, or as its options say).
+    def stop(self, container: Container, timeout: float | None = None, *, signal: str | int | None = None) -> None:
+        """Ask it to end by `signal` or its stop signal, kill it after `timeout` seconds (10, or as its options say).
 
-        One that does not run is left alone.
+        Less than 0 is for ever. One that does not run is left alone.
         """
         row, options = self._row(container), self.options(container)
         if self._state(row).is_running:
             image = container.image
             said = None if image is None else (image.config.get("config") or {}).get("StopSignal")
-            number = number_of(options.stop_signal or said or "SIGTERM")
+            number = number_of(signal or options.stop_signal or said or "SIGTERM")
             seconds = timeout if timeout is not None else options.stop_timeout
             self._signal(container, number)
             if seconds is None:

@@ -1,0 +1,186 @@
+"""The commands `run` and `create`: a container made from an image, which is pulled if it is not there; and started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerstore import reference
+from layerstore.cli import completion, output
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.run_options import run_options, run_options_of
+from layerstore.cli.running import ProgramCommand, failed, require_terminal, streams
+from layerstore.errors import ConfigError, LayerstoreError, NotFound, remedy_for
+
+if TYPE_CHECKING:
+    from layerstore.containers import Container
+    from layerstore.images import Image
+    from layerstore.reference import Reference
+    from layerstore.runtime import RunOptions, Runtime
+    from layerstore.store import Store
+
+# -h is the host name, as in docker; and what comes after the image is the program's.
+_SETTINGS = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
+
+
+@click.command(cls=Command, context_settings=_SETTINGS)
+@click.argument("image", required=False, shell_complete=completion.images)
+@click.argument("args", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
+@run_options
+@click.pass_obj
+def create_command(arguments: Arguments, /, *, image: str | None, args: tuple[str, ...], **given: Any) -> None:
+    """Create a container on IMAGE, or an empty one to build an image from nothing, and print its ID."""
+    options = _options(given, args)
+    _require_new_file(given["cidfile"])
+    with arguments.open() as store:
+        container = _created(store, image, options, given)
+        output.lines([container.id])
+
+
+@click.command(cls=ProgramCommand, context_settings=_SETTINGS)
+@click.argument("image", shell_complete=completion.images)
+@click.argument("args", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("-d", "--detach", is_flag=True, help="Let it run in the background, and print the container's ID")
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to the program (the default)")
+@run_options
+@click.pass_obj
+def run_command(
+    arguments: Arguments, /, *, image: str, args: tuple[str, ...], detach: bool, sig_proxy: bool, **given: Any
+) -> int:
+    """Create a container on IMAGE and run a program in it: COMMAND, or what the image says.
+
+    The exit code is the program's; 125: it was not started, 126: it cannot be executed, 127: it is not there.
+    """
+    from layerstore.runtime import Runtime
+    from layerstore.runtime.engine import find
+    from layerstore.runtime.options import Isolation
+
+    options = _options({**given, "detach": detach}, args)
+    attached = given["attach"] or ("stdout", "stderr", *(("stdin",) if options.interactive else ()))
+    takes_input = "stdin" in attached and not detach
+    try:
+        require_terminal(tty=options.tty, stdin=takes_input)
+        if detach:
+            ours = None
+        else:
+            ours = streams(
+                stdin=takes_input,
+                stdout="stdout" in attached,
+                stderr="stderr" in attached,
+                detach_keys=given["detach_keys"],
+                signals=sig_proxy,
+            )
+    except LayerstoreError as problem:
+        return failed(problem)
+    _require_new_file(given["cidfile"])
+    with arguments.open() as store:
+        runtime = Runtime(store)
+        if options.isolation is Isolation.FULL:
+            find(store.config, options.runtime)  # before anything is pulled or made
+        container = _created(store, image, options, given, runtime)
+        if ours is not None:
+            return runtime.run(container, ours)
+        try:
+            runtime.start(container)
+        except LayerstoreError:
+            if options.remove:
+                runtime.remove(container, force=True, volumes=True)
+            raise
+        output.lines([container.id])
+    return 0
+
+
+def _options(given: dict[str, Any], args: Sequence[str]) -> RunOptions:
+    try:
+        return run_options_of(given, args)
+    except ValueError as wrong:
+        raise click.UsageError(str(wrong), click.get_current_context()) from None
+
+
+def _created(
+    store: Store, name: str | None, options: RunOptions, given: dict[str, Any], runtime: Runtime | None = None
+) -> Container:
+    """Make the container, and write its ID down where that is asked for."""
+    from layerstore.runtime import Runtime
+
+    size = _size(given["storage_opts"])
+    if name is None:  # there is no program to be run in it
+        return store.create_container(name=given["name"], size=size)
+    runtime = runtime or Runtime(store)
+    _ensure(store, name, given)
+    container = runtime.create(name, options, name=given["name"], size=size)
+    if given["cidfile"]:
+        try:
+            with open(given["cidfile"], "x", encoding="utf-8") as file:
+                file.write(container.id)
+        except OSError as problem:
+            runtime.remove(container, force=False, volumes=True)
+            raise _no_file(given["cidfile"], problem) from None
+    return container
+
+
+def _size(options: Sequence[str]) -> str | None:
+    """The value of `--storage-opt size=…`."""
+    size = None
+    for option in options:
+        key, equals, value = option.partition("=")
+        if key != "size" or not equals:
+            raise click.UsageError(f"storage-opt of a container is size=BYTES, not {option}")
+        size = value
+    return size
+
+
+def _require_new_file(path: str | None) -> None:
+    """The file for the container's ID must not be there. Raises `ConfigError`."""
+    if path and os.path.lexists(path):
+        raise ConfigError(
+            f"container ID file found, make sure the other container isn't running or delete {path}",
+            remedy="Name another file with --cidfile.",
+        )
+    if path and not Path(path).absolute().parent.is_dir():
+        raise _no_file(path, FileNotFoundError(2, os.strerror(2)))
+
+
+def _no_file(path: str, problem: OSError) -> ConfigError:
+    reason = (problem.strerror or "cannot be written").lower()
+    return ConfigError(
+        f"failed to create the container ID file: open {path}: {reason}", remedy=remedy_for(problem.errno)
+    )
+
+
+def _ensure(store: Store, name: str, given: dict[str, Any]) -> None:
+    """See that the image is there, pulled as `--pull` and `--platform` say. Raises `NotFound`, `RegistryError`."""
+    when, platform, quiet = given["pull"], given["platform"] or None, given["quiet"]
+    if when != "always":
+        try:
+            image = store.image(name)
+        except NotFound:
+            if when == "never":
+                raise
+            if not quiet:
+                output.warn(f"Unable to find image '{reference.parse(name).familiar}' locally")
+        else:
+            if platform is None or when == "never" or _is_for(image, platform):
+                return
+    from layerstore.cli.progress import bars
+
+    def begun(image: Reference) -> None:
+        if not quiet:
+            output.warn(f"{image.tag or image.digest or reference.DEFAULT_TAG}: Pulling from {image.path}")
+
+    with bars("Pulling", quiet=quiet) as report:
+        pulled = store.pull(name, platform=platform, progress=report, begun=begun, told=output.warn)
+    if not quiet:
+        is_newer = "Downloaded newer image" if pulled.is_newer else "Image is up to date"
+        output.warn(f"Digest: {pulled.digest}", f"Status: {is_newer} for {reference.parse(name).familiar}")
+
+
+def _is_for(image: Image, platform: str) -> bool:
+    """May it be run where that platform is asked for?"""
+    from layerstore import platforms
+
+    return platforms.rank(platforms.parse(platform), platforms.of(image.config)) is not None

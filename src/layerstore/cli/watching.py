@@ -1,0 +1,257 @@
+"""Commands that watch containers: logs, attach, top, stats, port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+from attrs import frozen
+
+from layerstore.cli import completion, output, statuses, units
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.listing import Column, Form, format_option, rows
+from layerstore.cli.run_options import one
+from layerstore.cli.running import OneStepCommand, detach_keys_option, require_terminal, streams
+from layerstore.cli.table import aligned
+from layerstore.errors import LayerstoreError, NotFound
+
+if TYPE_CHECKING:
+    from layerstore.containers import Container
+    from layerstore.runtime import Runtime
+    from layerstore.runtime.streams.stats import Stats
+    from layerstore.store import Store
+
+_container = click.argument("container", shell_complete=completion.containers)
+
+
+def _moment(text: str) -> int:
+    """The value of `--since` and `--until`, as nanoseconds since the epoch: a time, or a span before now."""
+    then = units.until(text)
+    if then is None:
+        raise ValueError("it is a time (2026-01-31T12:00:00Z) or a span before now (42m)")
+    return int((then - datetime.fromtimestamp(0, UTC)).total_seconds() * 1e6) * 1000
+
+
+def _tail(text: str) -> int | None:
+    """The value of `--tail`: how many lines; None for all of them, which is what anything but a number means."""
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+@click.command(cls=Command)
+@_container
+@click.option("-f", "--follow", is_flag=True, help="Go on with what it writes, until it ends")
+@one("--since", read=_moment, metavar="TIME", text="Only what was written since: a time, or a span before now (42m)")
+@one("-n", "--tail", read=_tail, metavar="N", default="all", text="Only the last N lines")
+@click.option("-t", "--timestamps", is_flag=True, help="Show when each line was written")
+@one("--until", read=_moment, metavar="TIME", text="Only what was written before")
+@click.pass_obj
+def logs_command(
+    arguments: Arguments,
+    *,
+    container: str,
+    follow: bool,
+    since: int | None,
+    tail: int | None,
+    timestamps: bool,
+    until: int | None,
+) -> None:
+    """Show what a container wrote to its standard output and standard error."""
+    from layerstore.runtime import Runtime
+    from layerstore.runtime.streams import logs
+
+    with arguments.open() as store:
+        found, runtime = store.container(container), Runtime(store)
+
+        def is_written() -> bool:
+            with suppress(NotFound):  # removed meanwhile: it has ended
+                return runtime.state(found).is_running
+            return False
+
+        written = logs.read(
+            runtime.folder(found).log, since=since, until=until, tail=tail, follow=is_written if follow else None
+        )
+        logs.write(written, streams(stdin=False, detach_keys=None, signals=False), timestamps=timestamps)
+
+
+@click.command(cls=OneStepCommand)
+@_container
+@detach_keys_option
+@click.option("--no-stdin", is_flag=True, help="Do not give it standard input")
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to the program (the default)")
+@click.pass_obj
+def attach_command(
+    arguments: Arguments, *, container: str, detach_keys: str | None, no_stdin: bool, sig_proxy: bool
+) -> int:
+    """Be the terminal, or the standard streams, of a container that runs; the exit code is its program's."""
+    from layerstore.runtime import Runtime
+    from layerstore.runtime.streams import Attachment, End
+
+    with arguments.open() as store:
+        runtime = Runtime(store)
+        found = store.container(container)
+        state = runtime.state(found)
+        if not state.is_running:
+            raise LayerstoreError(
+                "You cannot attach to a stopped container, start it first", remedy=f"layerstore start {found.name}"
+            )
+        if state.status == "paused":
+            raise LayerstoreError(
+                "You cannot attach to a paused container, unpause it first", remedy=f"layerstore unpause {found.name}"
+            )
+        options = runtime.options(found)
+        takes_input = options.interactive and not no_stdin
+        require_terminal(tty=options.tty, stdin=takes_input)
+        ours = streams(stdin=takes_input, detach_keys=detach_keys, signals=sig_proxy)
+        with Attachment(runtime.folder(found).path) as attached:
+            end = attached.relay(
+                ours, tty=options.tty, takes_input=takes_input, signal=lambda number: _send(runtime, found, number)
+            )
+        return 0 if end is End.DETACHED else runtime.wait(found)
+
+
+def _send(runtime: Runtime, container: Container, number: int) -> None:
+    """Pass a signal on, to a program that may have ended."""
+    with suppress(LayerstoreError):
+        runtime.kill(container, number)
+
+
+@click.command(cls=Command, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+@_container
+@click.argument("ps_options", metavar="[ps OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def top_command(arguments: Arguments, *, container: str, ps_options: tuple[str, ...]) -> None:
+    """Show the processes of a container."""
+    from layerstore.runtime import Runtime
+    from layerstore.runtime.streams.top import top
+
+    with arguments.open() as store:
+        found = store.container(container)
+        runtime = Runtime(store)
+        runtime.require_running(found)
+        table = top(runtime.state(found).pid, ps_options)
+    # docker's columns of `top` are 20 wide, whatever is in them.
+    lines = ["\t".join(row) for row in (table.titles, *table.rows)]
+    output.lines(aligned(lines, narrowest=20))
+
+
+@frozen
+class Taken:
+    """One line of `stats`. `stats`: None of a container that does not run."""
+
+    container: Container
+    stats: Stats | None
+    asked: str
+    trunc: bool
+
+    def show(self, text: Callable[[Stats], str], nothing: str) -> str:
+        return nothing if self.stats is None else text(self.stats)
+
+
+_STATS_COLUMNS: Final[Mapping[str, Column[Taken]]] = {
+    "Container": Column("CONTAINER", lambda line: line.asked),
+    "ID": Column("CONTAINER ID", lambda line: units.short(line.container.id) if line.trunc else line.container.id),
+    "Name": Column("NAME", lambda line: line.container.name),
+    "CPUPerc": Column("CPU %", lambda line: line.show(lambda stats: f"{stats.cpu:.2f}%", "0.00%")),
+    "MemUsage": Column(
+        "MEM USAGE / LIMIT",
+        lambda line: line.show(
+            lambda stats: f"{units.memory(stats.memory)} / {units.memory(stats.memory_limit)}", "0B / 0B"
+        ),
+    ),
+    "MemPerc": Column("MEM %", lambda line: line.show(lambda stats: f"{stats.memory_share:.2f}%", "0.00%")),
+    "NetIO": Column(
+        "NET I/O",
+        lambda line: line.show(lambda stats: f"{units.size(stats.received)} / {units.size(stats.sent)}", "0B / 0B"),
+    ),
+    "BlockIO": Column(
+        "BLOCK I/O",
+        lambda line: line.show(lambda stats: f"{units.size(stats.read)} / {units.size(stats.written)}", "0B / 0B"),
+    ),
+    "PIDs": Column("PIDS", lambda line: line.show(lambda stats: str(stats.pids), "0")),
+}
+_STATS: Final = "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}"
+
+
+@click.command(cls=Command)
+@click.argument("containers", metavar="[CONTAINER...]", nargs=-1, shell_complete=completion.containers)
+@click.option("-a", "--all", "all_containers", is_flag=True, help="Show all containers, not only those that run")
+@format_option(rows=True)
+@click.option("--no-stream", is_flag=True, help="Show the figures once, and end")
+@click.option("--no-trunc", is_flag=True, help="Show whole IDs")
+@click.pass_obj
+def stats_command(
+    arguments: Arguments,
+    *,
+    containers: tuple[str, ...],
+    all_containers: bool,
+    form: Form,
+    no_stream: bool,
+    no_trunc: bool,
+) -> None:
+    """Show what containers take of the machine: anew each second, or with --no-stream once."""
+    from layerstore.runtime import Runtime
+
+    with arguments.open() as store:
+        runtime = Runtime(store)
+        while True:
+            taken = _taken(store, runtime, containers, all_containers=all_containers, trunc=not no_trunc)
+            lines = list(rows(taken, _STATS_COLUMNS, form, _STATS))
+            if not no_stream and output.is_terminal():
+                output.clear()
+            output.lines(lines)
+            output.flush()
+            if no_stream:
+                return
+
+
+def _taken(
+    store: Store, runtime: Runtime, names: tuple[str, ...], *, all_containers: bool, trunc: bool
+) -> Iterator[Taken]:
+    from layerstore.runtime.streams.stats import stats as measured
+
+    asked = [(name, store.container(name)) for name in names]
+    states = runtime.states()
+    if not asked:
+        asked = [
+            (units.short(container.id), container)
+            for container in store.containers()
+            if all_containers or ((run := states.get(container.id)) is not None and run.is_running)
+        ]
+    pids = {container.id: states[container.id].pid for _, container in asked if container.id in states}
+    found = measured(filter(None, pids.values()))
+    for name, container in asked:
+        yield Taken(container, found.get(pids.get(container.id, 0)), name, trunc)
+
+
+@click.command(cls=Command)
+@_container
+@click.argument("private_port", metavar="[PRIVATE_PORT[/PROTO]]", required=False)
+@click.pass_obj
+def port_command(arguments: Arguments, *, container: str, private_port: str | None) -> None:
+    """Show where the ports of a container are published: all of them, or one."""
+    from layerstore.runtime import Runtime
+
+    with arguments.open() as store:
+        found = store.container(container)
+        settings = Runtime(store).inspect(found).get("NetworkSettings") or {}
+        bindings: Mapping[str, list[Mapping[str, str]] | None] = settings.get("Ports") or {}
+    if private_port is None:
+        output.lines(
+            f"{port} -> {statuses.address(bound)}"
+            for port, places in sorted(bindings.items())
+            for bound in places or ()
+        )
+        return
+    number, _, protocol = private_port.partition("/")
+    if not (number.isdigit() and 0 < int(number) <= 0xFFFF):
+        raise click.UsageError(f"invalid port: {private_port}")
+    places = bindings.get(f"{number}/{protocol or 'tcp'}")
+    if not places:
+        raise NotFound(
+            f"no public port '{private_port}' published for {found.name}",
+            remedy=f"`layerstore port {found.name}` shows those that are.",
+        )
+    output.lines(statuses.address(bound) for bound in places)

@@ -1,0 +1,285 @@
+"""Containers that run, by the command: docker's columns, sentences and exit codes, on a real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from support import programs
+
+Run = Callable[..., Result]
+Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "conmon")]
+
+
+@pytest.fixture
+def boxes(run: Run, tmp_path: Path) -> Iterator[Run]:
+    """A store with the image debian, in which programs run."""
+    settings = {"Env": ["PATH=/usr/bin:/bin", "FROM_IMAGE=1"], "Cmd": ["sh"], "Labels": {"a": "b"}}
+    run("load", str(programs.archive(tmp_path / "debian.tar", config=settings)))
+    yield run
+    names = run("ps", "-aq").stdout.split()
+    if names:
+        run("rm", "-f", "-v", *names)
+
+
+def lines(result: Result) -> list[str]:
+    return result.stdout.splitlines()
+
+
+def status(boxes: Run, name: str) -> str:
+    return boxes("ps", "-a", "-f", f"name=^{name}$", "--format", "{{.Status}}").stdout.strip()
+
+
+def test_a_program_s_words_and_exit_code_are_the_command_s(boxes: Run, shell: Shell) -> None:
+    done = shell("run", "--rm", "debian", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+    assert shell("run", "--rm", "-i", "debian", "cat", stdin=b"a\nb").stdout == b"a\nb"
+    assert shell("run", "--rm", "debian", "cat", stdin=b"a\nb").stdout == b""
+    assert boxes("ps", "-aq").stdout == ""
+
+
+def test_what_cannot_be_run_has_docker_s_exit_codes(boxes: Run, shell: Shell) -> None:
+    for args, code, words in [
+        (("debian", "nope"), 127, "nope"),
+        (("debian", "/etc"), 126, "layerstore: It has to be an executable file"),
+        (("-u", "nobodyx", "debian", "true"), 125, "unable to find user nobodyx: no matching entries in passwd file"),
+        (("--mount", "type=bind,src=/nope,dst=/x", "debian", "true"), 125, "bind source path does not exist: /nope"),
+        (("--runtime", "nope", "debian", "true"), 125, "nope"),
+    ]:
+        done = shell("run", "--rm", *args)
+        assert done.returncode == code, done.stderr
+        assert words.encode() in done.stderr
+        assert done.stdout == b""
+        assert b"level" not in done.stderr
+    refused = boxes("run", "--rm", "--pull", "never", "nope:1", code=125)
+    assert refused.stderr.startswith("layerstore: no such image: nope:1")
+    assert boxes("ps", "-aq").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("run",), "missing argument 'IMAGE'"),
+        (("run", "--nope", "x"), "unknown flag: --nope"),
+        (("run", "-m", "x", "x"), 'invalid argument "x" for "-m, --memory" flag: invalid size: \'x\''),
+        (("run", "-d", "-a", "stdout", "x"), "conflicting options: cannot specify both --attach and --detach"),
+        (("start", "--nope"), "unknown flag: --nope"),
+    ],
+)
+def test_wrong_usage_of_what_runs_programs_is_125(bare: Run, args: tuple[str, ...], words: str) -> None:
+    result = bare(*args)
+    assert (result.exit_code, result.stdout) == (125, "")
+    assert result.stderr.startswith(f"layerstore: {words}")
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_a_container_lives_on_and_is_stopped(boxes: Run, shell: Shell) -> None:
+    [box] = lines(boxes("run", "-d", "--name", "web", "-l", "x=y", "debian", "sh", "-c", "echo hi; exec sleep 100"))
+    assert re.fullmatch("[0-9a-f]{64}", box)
+    head, row = lines(boxes("ps"))
+    assert head.split() == ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+    cells = re.split(r"\s{2,}", row)
+    assert cells[:3] == [box[:12], "debian:latest", '"sh -c \'echo hi; exec…"'.replace("'", "")]
+    assert cells[4].startswith("Up ")
+    assert cells[-1] == "web"
+    assert status(boxes, "web").startswith("Up ")
+    facts = json.loads(boxes("ps", "--format", "json").stdout)
+    assert (facts["State"], facts["Labels"], facts["Networks"]) == ("running", "a=b,x=y", "host")
+    assert shell("logs", "web").stdout == b"hi\n"
+    assert boxes("start", "web").stdout == "web\n"
+    refused = boxes("rm", "web", code=1).stderr
+    assert "running" in refused
+    assert "web" in refused
+    assert "container web (running)" in boxes("rmi", "debian", code=1).stderr
+    assert lines(boxes("stop", "-t", "0", "web")) == ["web"]
+    assert re.fullmatch(r"Exited \(137\) .* ago", status(boxes, "web"))
+    assert lines(boxes("ps", "-q")) == []
+    assert boxes("wait", "web").stdout == "137\n"
+    assert "container web" in boxes("rmi", "debian", code=1).stderr
+    assert lines(boxes("ps", "-aq", "-f", "exited=137")) == [box[:12]]
+    assert lines(boxes("ps", "-aq", "-f", "exited=0")) == []
+    assert boxes("start", "web").stdout == "web\n"
+    assert status(boxes, "web").startswith("Up ")
+    assert lines(boxes("rm", "-f", "web")) == ["web"]
+    assert boxes("ps", "-aq").stdout == ""
+
+
+def test_what_does_not_run_is_told_so(boxes: Run, shell: Shell) -> None:
+    boxes("create", "--name", "idle", "debian")
+    for args in (["kill", "idle"], ["pause", "idle"], ["top", "idle"]):
+        refused = boxes(*args, code=1)
+        assert "is not running" in refused.stderr, args
+        assert refused.stderr.startswith("layerstore: ")
+    assert boxes("attach", "idle", code=1).stderr == (
+        "layerstore: You cannot attach to a stopped container, start it first\nlayerstore start idle\n"
+    )
+    assert boxes("logs", "idle").stdout == ""
+    assert boxes("stop", "idle").stdout == "idle\n"
+    assert status(boxes, "idle") == "Created"
+    for args in (["start"], ["stop"], ["kill"], ["wait"], ["pause"], ["unpause"], ["logs"], ["top"], ["port"], ["rm"]):
+        assert "no such container: nope" in boxes(*args, "nope", code=1).stderr
+
+
+def test_pause_and_unpause(boxes: Run, shell: Shell) -> None:
+    boxes("run", "-d", "--name", "web", "debian", "sleep", "100")
+    assert boxes("pause", "web").stdout == "web\n"
+    assert re.fullmatch(r"Up .* \(Paused\)", status(boxes, "web"))
+    assert "is already paused" in boxes("pause", "web", code=1).stderr
+    assert "paused" in boxes("attach", "web", code=1).stderr
+    assert boxes("unpause", "web").stdout == "web\n"
+    assert "is not paused" in boxes("unpause", "web", code=1).stderr
+
+
+def test_signals_by_name(boxes: Run) -> None:
+    boxes("run", "-d", "--name", "web", "debian", "sh", "-c", "trap 'exit 9' USR1; while :; do sleep 0.05; done")
+    assert boxes("kill", "-s", "FOO", "web", code=2).stderr.startswith(
+        'layerstore: invalid argument "FOO" for "-s, --signal" flag: invalid signal: FOO\n'
+    )
+    time.sleep(0.3)  # until the trap is set
+    assert boxes("kill", "-s", "usr1", "web").stdout == "web\n"
+    assert boxes("wait", "web").stdout == "9\n"
+
+
+def test_signals_are_passed_on(boxes: Run, settings: Path) -> None:
+    script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    words = [sys.executable, "-m", "layerstore.cli", "--config", str(settings), "run", "--rm", "debian", "sh", "-c"]
+    with subprocess.Popen([*words, script], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 9
+
+
+def test_options_reach_the_program(boxes: Run, shell: Shell) -> None:
+    done = shell(
+        "run", "--rm", "-e", "A=1", "-w", "/tmp", "-u", "someone", "-h", "box", "--tmpfs", "/t", "--read-only",
+        "debian", "sh", "-c", "echo $A $FROM_IMAGE $PWD $HOME $HOSTNAME; id -un; touch /x || touch /t/x && ls /t",
+    )  # fmt: skip
+    assert done.stdout.split() == b"1 1 /tmp /home/someone box someone x".split()
+    assert shell("run", "--rm", "--entrypoint", "echo", "debian", "a", "b").stdout == b"a b\n"
+    only = shell("run", "--rm", "-a", "stderr", "debian", "sh", "-c", "echo out; echo err >&2")
+    assert (only.stdout, only.stderr) == (b"", b"err\n")
+
+
+def test_what_is_mounted(boxes: Run, shell: Shell, tmp_path: Path, data_root: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/file").write_text("x\n")
+    done = shell(
+        "run", "--name", "web", "-v", f"{tmp_path}/here:/there:ro", "-v", "data:/data", "-v", "/anon", "debian",
+        "sh", "-c", "cat /there/file; touch /there/y; echo kept > /data/f",
+    )  # fmt: skip
+    assert done.stdout == b"x\n"
+    assert shell("run", "--rm", "-v", "data:/d", "debian", "cat", "/d/f").stdout == b"kept\n"
+    mounts = {mount["Destination"]: mount for mount in json.loads(boxes("inspect", "web").stdout)[0]["Mounts"]}
+    assert set(mounts) == {"/there", "/data", "/anon"}
+    assert (mounts["/there"]["Type"], mounts["/there"]["RW"]) == ("bind", False)
+    assert mounts["/data"]["Name"] == "data"
+    facts = json.loads(boxes("ps", "-a", "--format", "json").stdout)
+    assert facts["LocalVolumes"] == "2"
+    assert "data" in facts["Mounts"].split(",")
+    assert lines(boxes("ps", "-aq", "-f", "volume=data")) != []
+    boxes("rm", "-v", "web")
+    assert os.listdir(data_root / "volumes") == ["data"]
+
+
+def test_inspect_has_state_and_host_config(boxes: Run) -> None:
+    boxes("run", "-d", "--name", "web", "-m", "64m", "--rm", "debian", "sleep", "100")
+    [facts] = json.loads(boxes("inspect", "web").stdout)
+    assert facts["State"]["Status"] == "running"
+    assert facts["State"]["Running"] is True
+    assert facts["State"]["Pid"] > 0
+    assert facts["HostConfig"]["Memory"] == 64 << 20
+    assert facts["HostConfig"]["AutoRemove"] is True
+    assert boxes("inspect", "-f", "{{.State.Status}} {{.Path}} {{.Args}}", "web").stdout == "running sleep [100]\n"
+    boxes("stop", "-t", "0", "web")
+    assert boxes("ps", "-aq").stdout == ""
+
+
+def test_top_stats_and_port(boxes: Run) -> None:
+    boxes("run", "-d", "--name", "web", "debian", "sleep", "100")
+    head, row = lines(boxes("top", "web"))
+    assert head.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    assert row.split()[0] == "root"
+    assert row.endswith("sleep 100")
+    assert len(lines(boxes("top", "web", "-o", "pid"))) == 2
+    head, row = lines(boxes("stats", "--no-stream", "web"))
+    assert re.split(r"\s{2,}", head) == [
+        "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS",
+    ]  # fmt: skip
+    assert row.split()[1] == "web"
+    assert row.split()[-1] == "1"
+    assert boxes("port", "web").stdout == ""
+    assert boxes("port", "web", "80", code=1).stderr.startswith("layerstore: no public port '80' published for web\n")
+
+
+def test_create_and_start(boxes: Run, shell: Shell, tmp_path: Path) -> None:
+    [box] = lines(
+        boxes("create", "--cidfile", str(tmp_path / "id"), "--name", "web", "debian", "sh", "-c", "echo hi; exit 3")
+    )
+    assert (tmp_path / "id").read_text() == box
+    again = boxes("create", "--cidfile", str(tmp_path / "id"), "debian", code=1).stderr
+    assert again.startswith(
+        "layerstore: container ID file found, make sure the other container isn't running or delete"
+    )
+    done = shell("start", "-a", "web")
+    assert (done.returncode, done.stdout) == (3, b"hi\n")
+    assert boxes("start", "-a", "web", "x", code=1).stderr.startswith(
+        "layerstore: you cannot start and attach multiple containers at once\n"
+    )
+    taken = boxes("run", "--name", "web", "debian", "true", code=125)
+    assert len(taken.stderr.splitlines()) == 2
+    assert "web" in taken.stderr
+    assert len(lines(boxes("ps", "-aq"))) == 1
+
+
+def test_a_terminal(boxes: Run, settings: Path) -> None:
+    words = [sys.executable, "-m", "layerstore.cli", "--config", str(settings), "run", "--rm"]
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            [*words, "-t", "debian", "sh", "-c", "ls -l /proc/self/fd/1; exit 4"],
+            stdout=theirs,
+            stderr=theirs,
+            check=False,
+        )
+        assert b"/dev/pts/" in os.read(ours, 4096)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert done.returncode == 4
+    done = subprocess.run([*words, "-it", "debian", "sh"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, b"layerstore: the input device is not a TTY\nLeave -t out, or -i.\n")
+
+
+def test_logs_of_a_time(boxes: Run, shell: Shell) -> None:
+    boxes("run", "-d", "--name", "web", "debian", "sh", "-c", "echo 1; echo 2; echo 3 >&2")
+    boxes("wait", "web")
+    done = shell("logs", "web")
+    assert (done.stdout, done.stderr) == (b"1\n2\n", b"3\n")
+    assert shell("logs", "-f", "-n", "2", "web").stdout == b"2\n"
+    assert shell("logs", "--until", "1h", "web").stdout == b""
+    assert shell("logs", "--since", "1h", "web").stdout == b"1\n2\n"
+    assert re.fullmatch(rb"20\d\d-\d\d-\d\dT\S+Z 2\n", shell("logs", "-t", "--tail=2", "web").stdout)
+    assert boxes("logs", "--since", "soon", "web", code=2).stderr.startswith(
+        'layerstore: invalid argument "soon" for "--since" flag: '
+    )
+
+
+def test_containers_that_do_not_run_are_pruned(boxes: Run) -> None:
+    boxes("run", "-d", "--name", "web", "debian", "sleep", "100")
+    [idle] = lines(boxes("create", "--name", "idle", "debian"))
+    assert lines(boxes("container", "prune", "-f"))[:2] == ["Deleted Containers:", idle]
+    assert boxes("ps", "-a", "--format", "{{.Names}}").stdout == "web\n"
