@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 
@@ -120,6 +119,8 @@ def _reachable(servers: list[str]) -> list[str]:
 
 
 def _is_loopback(server: str) -> bool:
+    import ipaddress  # as long as all else here, and most containers need none of it
+
     try:
         return ipaddress.ip_address(server.partition("%")[0]).is_loopback
     except ValueError:
@@ -127,6 +128,8 @@ def _is_loopback(server: str) -> bool:
 
 
 def _is_address(text: str) -> bool:
+    import ipaddress
+
     try:
         ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

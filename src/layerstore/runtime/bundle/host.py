@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 
@@ -126,8 +125,13 @@ def _cgroups() -> int:
 
 
 def _init() -> str | None:
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_LIBEXEC))
-    return next((found for name in _INITS if (found := shutil.which(name, path=path))), None)
+    folders = (*os.environ.get("PATH", os.defpath).split(os.pathsep), *_LIBEXEC)
+    for name in _INITS:
+        for folder in folders:
+            path = f"{folder}/{name}"
+            if folder.startswith("/") and os.access(path, os.X_OK) and os.path.isfile(path):
+                return path
+    return None
 
 
 def _text(path: str) -> str:

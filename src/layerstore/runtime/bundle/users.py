@@ -32,21 +32,6 @@ class User:
     name: str = ""
 
 
-@frozen
-class _Account:
-    name: str
-    uid: int
-    gid: int
-    home: str
-
-
-@frozen
-class _Group:
-    name: str
-    gid: int
-    members: tuple[str, ...]
-
-
 def find(tree: int, text: str, added: Iterable[str] = ()) -> User:
     """Who `text` means in a tree. "" is root. A number need not be in passwd; then its group is 0.
 
@@ -54,16 +39,17 @@ def find(tree: int, text: str, added: Iterable[str] = ()) -> User:
     """
     asked, _, asked_group = text.partition(":")
     number, group_number = _number(asked), _number(asked_group)
-    account = next((found for found in _accounts(tree) if _is(found, asked, number)), None)
-    if account is None and asked and number is None:
-        raise _unknown("user", asked, "passwd")
-    user = User(uid=number or 0) if account is None else User(account.uid, account.gid, (), account.home, account.name)
+    user = next((found for found in _accounts(tree) if _is(found, asked, number)), None)
+    if user is None:
+        if asked and number is None:
+            raise _unknown("user", asked, "passwd")
+        user = User(uid=number or 0)
     groups: tuple[int, ...] = ()
     gid = user.gid
     if asked_group:
         gid = _gid(tree, asked_group, group_number)
     elif user.name:
-        groups = tuple(found.gid for found in _groups(tree) if user.name in found.members)
+        groups = tuple(number for _, number, members in _groups(tree) if user.name in members)
     groups += tuple(_gid(tree, name, _number(name)) for name in added)
     for value in (user.uid, gid, *groups):
         if not 0 <= value <= _LARGEST_ID:
@@ -75,16 +61,16 @@ def find(tree: int, text: str, added: Iterable[str] = ()) -> User:
     return User(user.uid, gid, tuple(dict.fromkeys((gid, *groups))), user.home or "/", user.name)
 
 
-def _is(account: _Account, name: str, number: int | None) -> bool:
+def _is(account: User, name: str, number: int | None) -> bool:
     if not name:
         return account.uid == 0
     return account.name == name if number is None else account.uid == number
 
 
 def _gid(tree: int, name: str, number: int | None) -> int:
-    for found in _groups(tree):
-        if found.name == name if number is None else found.gid == number:
-            return found.gid
+    for found, gid, _ in _groups(tree):
+        if found == name if number is None else gid == number:
+            return gid
     if number is None:
         raise _unknown("group", name, "group")
     return number
@@ -103,15 +89,16 @@ def _number(text: str) -> int | None:
     return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
 
 
-def _accounts(tree: int) -> Iterator[_Account]:
+def _accounts(tree: int) -> Iterator[User]:
     for fields in _lines(tree, "/etc/passwd"):
         uid, gid = _number(_at(fields, 2)), _number(_at(fields, 3))
-        yield _Account(fields[0], uid or 0, gid or 0, _at(fields, 5))
+        yield User(uid or 0, gid or 0, (), _at(fields, 5), fields[0])
 
 
-def _groups(tree: int) -> Iterator[_Group]:
+def _groups(tree: int) -> Iterator[tuple[str, int, list[str]]]:
+    """Name, number and members of each."""
     for fields in _lines(tree, "/etc/group"):
-        yield _Group(fields[0], _number(_at(fields, 2)) or 0, tuple(_at(fields, 3).split(",")))
+        yield fields[0], _number(_at(fields, 2)) or 0, _at(fields, 3).split(",")
 
 
 def _at(fields: list[str], index: int) -> str:
