@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 from attrs import evolve, frozen
 
@@ -134,7 +135,8 @@ class Branching:
         if paused is not None:
             self._mounts.resume(row.id, paused)
         keeps_mount = paused is not None and row.key in paused.former
-        self._layers.drop(gone if keeps_mount else [row.key, *gone], quietly=True)
+        # In the background, for a driver may take its time: btrfs forgets the files of a subvolume one by one.
+        self._merging.later(partial(self._layers.drop, gone if keeps_mount else [row.key, *gone], quietly=True))
 
     # --- inside ---
 

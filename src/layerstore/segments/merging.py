@@ -9,7 +9,9 @@ next span is made of what there is. Nobody waits for it: a stack is right with a
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 
 from layerstore.database import Database
@@ -33,7 +35,7 @@ class Merging:
         self._storage = storage
         self._layers = layers
         self._lock = threading.Lock()
-        self._queue: SimpleQueue[LayerKey | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._idle = threading.Condition()
         self._waiting = 0
@@ -44,16 +46,20 @@ class Merging:
             found = rows.find(tx, key)
         if found is None or found.complete or found.number % rows.STEP:
             return
+        self.later(partial(self._catch_up, key))
+
+    def later(self, deed: Callable[[], object]) -> None:
+        """Do something soon, in the background. What it fails with is lost: the next `open` sees to what is left."""
         with self._idle:
             self._waiting += 1
-        self._queue.put(key)
+        self._queue.put(deed)
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="layerstore-merging", daemon=True)
                 self._thread.start()
 
     def wait(self) -> None:
-        """Wait until all spans are made, as far as they can be."""
+        """Wait until all of it is done, as far as it can be."""
         with self._idle:
             self._idle.wait_for(lambda: not self._waiting or self._session.closed)
 
@@ -100,10 +106,10 @@ class Merging:
             self._layers.drop([span], quietly=True)
 
     def _work(self) -> None:
-        while (key := self._queue.get()) is not None:
-            # Without the span all is right, only deeper: whoever makes the next one tries again.
+        while (deed := self._queue.get()) is not None:
+            # Without a span all is right, only deeper: whoever makes the next one tries again.
             with suppress(LayerstoreError):
-                self._catch_up(key)
+                deed()
             with self._idle:
                 self._waiting -= 1
                 self._idle.notify_all()
