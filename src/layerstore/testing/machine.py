@@ -10,110 +10,44 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import layerstore
-from layerstore import Config, Container, Image, InUse, Mounted, Store
+from layerstore import Config, Image, InUse, Store
 from layerstore.kernel.files import remove_tree
 from layerstore.testing import tars, trees
-from layerstore.testing.edit_strategies import CHANGING, DESCRIBING, MAKING, REMOVING, one_edit
+from layerstore.testing.edit_strategies import CHANGING, DESCRIBING, MAKING, REMOVING
 from layerstore.testing.editing import ModelTree
-from layerstore.testing.edits import Edit, MountedTree
+from layerstore.testing.edits import MountedTree
 from layerstore.testing.limits import NO_LIMITS, Limits
-from layerstore.testing.model import Inode
+from layerstore.testing.lives import (
+    Box,
+    Picture,
+    Point,
+    Step,
+    boxes,
+    branched,
+    images,
+    mounted,
+    one_of,
+    some,
+    step_of,
+    unmounted,
+)
 from layerstore.testing.strategies import Layer, stacks
 
 __all__ = ["StackMachine", "machine_for"]
 
-_MOST_BOXES, _MOST_IMAGES = 3, 6
+T = TypeVar("T")
 
-
-@define
-class Picture:
-    """An image as it has to be. `parent`: the image that it was committed on, by name."""
-
-    tree: ModelTree
-    layers: tuple[str, ...]
-    parent: str | None
-
-
-@define
-class Box:
-    """A container as it has to be. `below`: the tree that its changes are against."""
-
-    handle: Container
-    image: str | None
-    below: ModelTree | None
-    tree: ModelTree
-    mounted: Mounted | None = None
-    hand: MountedTree | None = None
-    loose: list[Inode] = field(factory=list)
-    """Directories of which the time is not compared."""
-
-
-@frozen(repr=False)
-class Step:
-    """One edit in one container."""
-
-    box: str
-    edit: Edit
-
-    def __repr__(self) -> str:
-        return f"{self.box}: {self.edit!r}"
-
-    def _repr_pretty_(self, printer: Any, cycle: object) -> None:
-        """The same for Hypothesis."""
-        printer.text(repr(self))
-
-
-Names = Callable[["StackMachine"], Sequence[str]]
-
-
-def _one_of(names: Names) -> st.SearchStrategy[str]:
-    """One of what there is at that moment."""
-
-    def choose(machine: object) -> st.SearchStrategy[str]:
-        assert isinstance(machine, StackMachine)
-        return st.sampled_from(names(machine))
-
-    return st.runner().flatmap(choose)
-
-
-def _step(*calls: str) -> st.SearchStrategy[Step]:
-    @st.composite
-    def drawn(draw: st.DrawFn) -> Step:
-        machine = draw(st.runner())
-        assert isinstance(machine, StackMachine)
-        name = draw(st.sampled_from(_mounted(machine)))
-        return Step(name, one_edit(draw, machine.boxes[name].tree, calls, machine.limits))
-
-    return drawn()
-
-
-def _images(machine: StackMachine) -> list[str]:
-    return sorted(machine.pictures)
-
-
-def _boxes(machine: StackMachine) -> list[str]:
-    return sorted(machine.boxes)
-
-
-def _mounted(machine: StackMachine) -> list[str]:
-    return [name for name in _boxes(machine) if machine.boxes[name].mounted is not None]
-
-
-def _unmounted(machine: StackMachine) -> list[str]:
-    return [name for name in _boxes(machine) if machine.boxes[name].mounted is None]
-
-
-def _some(names: Callable[[StackMachine], Sequence[str]]) -> Callable[[StackMachine], bool]:
-    return lambda machine: bool(names(machine))
+_MOST_BOXES, _MOST_IMAGES, _MOST_POINTS = 3, 6, 5
 
 
 class StackMachine(RuleBasedStateMachine):
@@ -191,7 +125,7 @@ class StackMachine(RuleBasedStateMachine):
         self.pictures[name] = Picture(tree, image.layers, None)
 
     @precondition(lambda self: len(self.boxes) < _MOST_BOXES)
-    @rule(image=st.none() | _one_of(lambda machine: _images(machine) or [""]))
+    @rule(image=st.none() | one_of(lambda machine: images(machine) or [""]))
     def create(self, image: str | None) -> None:
         """A container, on any image or on nothing: so histories branch. It is mounted."""
         name = self._name("c")
@@ -202,8 +136,8 @@ class StackMachine(RuleBasedStateMachine):
         self.boxes[name] = Box(handle, image if picture else None, below, tree)
         self.mount(name)
 
-    @precondition(_some(_unmounted))
-    @rule(box=_one_of(_unmounted))
+    @precondition(some(unmounted))
+    @rule(box=one_of(unmounted))
     def mount(self, box: str) -> None:
         """A container is mounted, perhaps again."""
         state = self.boxes[box]
@@ -211,15 +145,15 @@ class StackMachine(RuleBasedStateMachine):
         state.hand = MountedTree(state.mounted.path)
         self._touched = box
 
-    @precondition(_some(_mounted))
-    @rule(box=_one_of(_mounted))
+    @precondition(some(mounted))
+    @rule(box=one_of(mounted))
     def unmount(self, box: str) -> None:
         """What was written is on the disk now."""
         self._let_go(self.boxes[box])
         self._touched = box
 
     @precondition(lambda self: bool(self.boxes) and len(self.pictures) < _MOST_IMAGES)
-    @rule(box=_one_of(_boxes))
+    @rule(box=one_of(boxes))
     def commit(self, box: str) -> None:
         """An image of a container, mounted or not. Unmounted, the container goes on with a new layer."""
         state, name = self.boxes[box], self._name("i")
@@ -235,9 +169,12 @@ class StackMachine(RuleBasedStateMachine):
         else:
             tree = ModelTree(breaks_links=bool(self.breaks_links)) if state.below is None else state.below
         self.pictures[name] = Picture(tree, image.layers, state.image)
-        if changed and state.mounted is None:
+        if self._store.container(f"box-{box}").image_id == image.id and changed:
+            assert state.mounted is None, "what is mounted stays where it is"
             state.image, state.below, state.tree, state.loose = name, tree, tree.branch(), []
             state.handle = self._store.container(f"box-{box}")
+        else:
+            assert not changed or state.mounted is not None or state.points or state.is_branch, "it stands on the image"
         self._touched = box
 
     def _learn_anew(self, tree: ModelTree, image: Image, box: Box) -> None:
@@ -250,19 +187,19 @@ class StackMachine(RuleBasedStateMachine):
         with image.mount() as root:
             tree.learn(trees.listing(root, content=False))
 
-    @precondition(_some(_boxes))
-    @rule(box=_one_of(_boxes))
+    @precondition(some(boxes))
+    @rule(box=one_of(boxes))
     def remove_container(self, box: str) -> None:
         """A container goes, with what was written in it."""
         state = self.boxes.pop(box)
         self._let_go(state)
         state.handle.remove()
 
-    @precondition(_some(_images))
-    @rule(image=_one_of(_images))
+    @precondition(some(images))
+    @rule(image=one_of(images))
     def remove_image(self, image: str) -> None:
         """An image goes, unless a container or another image needs it."""
-        needed = any(box.image == image for box in self.boxes.values()) or any(
+        needed = any(image in box.images for box in self.boxes.values()) or any(
             other.parent == image for other in self.pictures.values()
         )
         try:
@@ -273,8 +210,71 @@ class StackMachine(RuleBasedStateMachine):
             assert not needed, "it was in use"
             del self.pictures[image]
 
-    @precondition(_some(_images))
-    @rule(image=_one_of(_images))
+    # --- containers branch -------------------------------------------------------------------------------------------
+
+    @precondition(some(boxes))
+    @rule(box=one_of(boxes), at_work=st.booleans())
+    def checkpoint(self, box: str, *, at_work: bool) -> None:
+        """What a container is now is kept, while somebody is in it or not. It goes on."""
+        state, label = self.boxes[box], self._name("p")
+        if len(state.points) == _MOST_POINTS:
+            gone = next(iter(state.points))
+            state.handle.checkpoint_named(gone).remove()
+            del state.points[gone]
+        with self._left(state, at_work=at_work):
+            made = self._branched(state, lambda: state.handle.checkpoint(label))
+        assert made.consistent or (at_work and state.mounted is not None), "nobody could write"
+        tree = state.tree.snapshot()
+        state.points[label] = Point(state.image, state.below, tree, state.seen_as(tree))
+        self._touched = box
+
+    @precondition(some(branched))
+    @rule(box=one_of(branched), data=st.data())
+    def rollback(self, box: str, data: st.DataObject) -> None:
+        """A container is again what it was at one of its checkpoints, mounted as before."""
+        state = self.boxes[box]
+        label = data.draw(st.sampled_from(sorted(state.points)))
+        with self._left(state, at_work=False):
+            state.handle.rollback(label)
+        point = state.points[label]
+        state.image, state.below, state.tree = point.image, point.below, point.tree.branch()
+        state.loose, state.is_branch = point.looked_up(state.tree), True
+        self._touched = box
+
+    @precondition(lambda self: bool(self.boxes) and len(self.boxes) < _MOST_BOXES)
+    @rule(box=one_of(boxes), at_work=st.booleans())
+    def fork(self, box: str, *, at_work: bool) -> None:
+        """Another container begins where one is. It is mounted."""
+        state, name = self.boxes[box], self._name("c")
+        with self._left(state, at_work=at_work):
+            [handle] = self._branched(state, lambda: state.handle.fork(names=[f"box-{name}"]))
+        tree = state.tree.branch()
+        self.boxes[name] = Box(handle, state.image, state.below, tree, loose=state.seen_as(tree), is_branch=True)
+        self.mount(name)
+
+    @contextmanager
+    def _left(self, box: Box, *, at_work: bool) -> Iterator[None]:
+        """While inside, no program is in a container, if it is mounted, unless it is to be `at_work`."""
+        if box.mounted is None or box.hand is None or at_work:
+            yield
+            return
+        box.hand.close()
+        try:
+            yield
+        finally:
+            box.hand = MountedTree(box.mounted.path)
+
+    def _branched(self, box: Box, deed: Callable[[], T]) -> T:
+        """Do something; if the container has got another layer of its own by that, what it had is not its own now."""
+        before = box.handle.inspect()["GraphDriver"]
+        made = deed()
+        if box.handle.inspect()["GraphDriver"] != before:
+            tree = box.tree.branch()
+            box.loose, box.tree, box.is_branch = box.seen_as(tree), tree, True
+        return made
+
+    @precondition(some(images))
+    @rule(image=one_of(images))
     def save_and_load(self, image: str) -> None:
         """What is saved is loaded again as the same image."""
         archive = io.BytesIO()
@@ -287,7 +287,7 @@ class StackMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         """Another process takes over."""
-        again = _mounted(self)
+        again = mounted(self)
         for box in self.boxes.values():
             self._let_go(box, unmount=False)
         self._store.close()
@@ -300,26 +300,26 @@ class StackMachine(RuleBasedStateMachine):
 
     # --- programs edit -----------------------------------------------------------------------------------------------
 
-    @precondition(_some(_mounted))
-    @rule(step=_step(*MAKING))
+    @precondition(some(mounted))
+    @rule(step=step_of(*MAKING))
     def make(self, step: Step) -> None:
         """Something new: a file, a directory, a link."""
         self._edit(step)
 
-    @precondition(_some(_mounted))
-    @rule(step=_step(*CHANGING))
+    @precondition(some(mounted))
+    @rule(step=step_of(*CHANGING))
     def change(self, step: Step) -> None:
         """Other bytes in a file."""
         self._edit(step)
 
-    @precondition(_some(_mounted))
-    @rule(step=_step(*REMOVING))
+    @precondition(some(mounted))
+    @rule(step=step_of(*REMOVING))
     def take_away(self, step: Step) -> None:
         """Something is removed or renamed."""
         self._edit(step)
 
-    @precondition(_some(_mounted))
-    @rule(step=_step(*DESCRIBING))
+    @precondition(some(mounted))
+    @rule(step=step_of(*DESCRIBING))
     def describe(self, step: Step) -> None:
         """Another mode, owner, time or attribute."""
         self._edit(step)
@@ -343,7 +343,7 @@ class StackMachine(RuleBasedStateMachine):
     @invariant()
     def all_is_what_the_model_says(self) -> None:
         """The trees of all mounted containers, the changes of the one that was touched, and one layer of one image."""
-        for name in _mounted(self):
+        for name in mounted(self):
             self._look(name)
         touched = self.boxes.get(self._touched or "")
         if touched is not None:
@@ -353,7 +353,7 @@ class StackMachine(RuleBasedStateMachine):
 
     def _read_one_layer(self) -> None:
         """In turn, so that each is read now and then; reading a layer out verifies its DiffID."""
-        every = [(name, number) for name in _images(self) for number in range(len(self.pictures[name].layers))]
+        every = [(name, number) for name in images(self) for number in range(len(self.pictures[name].layers))]
         if every:
             self._turn += 1
             name, number = every[self._turn % len(every)]
@@ -378,6 +378,9 @@ class StackMachine(RuleBasedStateMachine):
             given, wanted = list(map(str, found)), list(map(str, expected))
             extra, missing = sorted({*given} - {*wanted}), sorted({*wanted} - {*given})
             raise AssertionError(f"changes() gives too much: {extra}, and not: {missing}; in all {given}")
+        for label, point in box.points.items():
+            since, kept = box.handle.changes(label), box.tree.changes(point.tree)
+            assert since == kept or box.loose, f"since {label}: {list(map(str, since))}, not {list(map(str, kept))}"
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -389,11 +392,11 @@ class StackMachine(RuleBasedStateMachine):
             self._clean_up()
 
     def _finish(self) -> None:
-        for name in _unmounted(self):
+        for name in unmounted(self):
             self.mount(name)
             self._look(name)
             self._compare_changes(self.boxes[name])
-        for name in _boxes(self):
+        for name in boxes(self):
             self.remove_container(name)
         for name, picture in self.pictures.items():
             with self._store.image(name).mount() as root:
@@ -404,7 +407,7 @@ class StackMachine(RuleBasedStateMachine):
         if self.pictures:
             self._store.save(list(self.pictures), io.BytesIO())
         while self.pictures:
-            for name in _images(self):
+            for name in images(self):
                 self.remove_image(name)
         assert (self._store.info().layers, self._store.check()) == (0, []), "all is removed"
 
