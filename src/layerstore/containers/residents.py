@@ -77,7 +77,7 @@ class Residents:
 
     def _left_behind(self, row: Row, found: Iterable[Resident]) -> list[Identity]:
         """Processes that nobody wrote down, in the namespaces of those that have ended."""
-        namespaces = {resident.identity.mount_namespace for resident in found if resident.identity.is_of_this_boot}
+        namespaces = {resident.identity.mount_namespace for resident in found if resident.identity.may_have_left}
         pids = strays(namespaces, row.key) if namespaces else []
         return [identity for pid in pids if (identity := identity_of(pid)) is not None]
 

@@ -309,7 +309,7 @@ def end_mount(tx: Transaction, container: str, *, is_elsewhere: bool, is_synced:
     tx.execute("UPDATE containers SET touched = 1 WHERE id = ? AND NOT touched", (container,))
 
 
-_RESIDENT = "pid, started, boot, pid_namespace, mount_namespace, root"
+_RESIDENT = "pid, started, boot, pid_namespace, mount_namespace, namespace_id, root"
 
 
 def residents(tx: Transaction, container: str) -> list[Resident]:
@@ -327,24 +327,15 @@ def all_residents(tx: Transaction) -> dict[str, list[Resident]]:
 
 
 def _resident(columns: Sequence[Any]) -> Resident:
-    return Resident(Identity(*columns[:5]), bytes(columns[5]))
+    return Resident(Identity(*columns[:6]), bytes(columns[6]))
 
 
 def put_resident(tx: Transaction, container: str, resident: Resident) -> None:
     """Write down a process that a container's tree is given to. Raises `NotFound`."""
     find(tx, container)
-    identity = resident.identity
     tx.execute(
-        f"INSERT OR REPLACE INTO processes (container, {_RESIDENT}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            container,
-            identity.pid,
-            identity.started,
-            identity.boot,
-            identity.pid_namespace,
-            identity.mount_namespace,
-            resident.root,
-        ),
+        f"INSERT OR REPLACE INTO processes (container, {_RESIDENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (container, *astuple(resident.identity), resident.root),
     )
 
 

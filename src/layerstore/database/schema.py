@@ -148,7 +148,8 @@ CREATE TABLE processes (
     started INTEGER NOT NULL,               -- the kernel's ticks since the boot
     boot TEXT NOT NULL,
     pid_namespace INTEGER NOT NULL,         -- in which that is its number
-    mount_namespace INTEGER NOT NULL,       -- in which it has the tree
+    mount_namespace INTEGER NOT NULL,       -- in which it has the tree: its number, used again,
+    namespace_id INTEGER NOT NULL,          -- and its ID, never used again; 0 where the kernel has none
     root BLOB NOT NULL,                     -- where, as it writes names
     PRIMARY KEY (container, pid, started)
 ) WITHOUT ROWID;

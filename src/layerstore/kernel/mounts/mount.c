@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -35,13 +36,20 @@ enum { DETACH = 2, NO_FOLLOW = 8 };
 #define STATMOUNT_MNT_POINT 0x00000010U
 #endif
 
-/* struct mnt_id_req and struct statmount of linux/mount.h, Linux 6.8. */
+#ifndef NS_GET_MNTNS_ID
+#define NS_GET_MNTNS_ID _IOR(0xb7, 0x5, uint64_t)
+#endif
+#define ALL_MOUNTS UINT64_MAX
+
+/* struct mnt_id_req and struct statmount of linux/mount.h, Linux 6.8; the namespace came with 6.11. */
 struct mount_request {
     uint32_t size;
     uint32_t spare;
     uint64_t mount_id;
     uint64_t parameter;
+    uint64_t namespace;
 };
+enum { FIRST_SIZE = offsetof(struct mount_request, namespace) };
 
 struct mount_answer {
     uint32_t size;
@@ -203,7 +211,7 @@ int ls_mount_of(int at, const char *path, int flags, struct ls_mount_facts *fact
 }
 
 int ls_mounts_under(uint64_t under, uint64_t after, uint64_t *ids, size_t room) {
-    struct mount_request request = {.size = sizeof request, .mount_id = under, .parameter = after};
+    struct mount_request request = {.size = FIRST_SIZE, .mount_id = under, .parameter = after};
     return result(syscall(SYS_listmount, &request, ids, room, 0));
 }
 
@@ -219,8 +227,19 @@ int ls_join_namespace(int namespace) {
     return result(setns(namespace, CLONE_NEWNS));
 }
 
+int ls_namespace_id(int namespace, uint64_t *id) {
+    return result(ioctl(namespace, NS_GET_MNTNS_ID, id));
+}
+
+int ls_namespace_lives(uint64_t id) {
+    uint64_t first;
+    struct mount_request request = {.size = sizeof request, .mount_id = ALL_MOUNTS, .parameter = 0, .namespace = id};
+    int answer = result(syscall(SYS_listmount, &request, &first, 1, 0));
+    return answer >= 0 ? 1 : answer == -ENOENT ? 0 : answer;
+}
+
 int ls_mountpoint(uint64_t id, char *path, size_t room) {
-    struct mount_request request = {.size = sizeof request, .mount_id = id, .parameter = STATMOUNT_MNT_POINT};
+    struct mount_request request = {.size = FIRST_SIZE, .mount_id = id, .parameter = STATMOUNT_MNT_POINT};
     size_t size = sizeof(struct mount_answer) + room;
     LS_FREED struct mount_answer *answer = malloc(size);
     if (!answer)

@@ -43,6 +43,10 @@ int ls_unmount(const char *target, int lazy);
 int ls_leave_namespace(void);
 /* Brings the calling thread, and no other, into the mount namespace of a descriptor. */
 int ls_join_namespace(int namespace);
+/* The ID of the mount namespace of a descriptor, never used again in one boot (since Linux 6.10); and is there a mount
+   namespace of this ID (since 6.11)? 1 or 0. */
+int ls_namespace_id(int namespace, uint64_t *id);
+int ls_namespace_lives(uint64_t id);
 
 /* The mount that `path` lies on: its ID, never used again where `unique`, and whether `path` is its root. The old ID is
    the one that /proc/PID/mountinfo shows. */

@@ -16,6 +16,7 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore.errors import KernelError
+from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.mounts import boot_id
 from layerstore.kernel.mounts.table import processes, unescape
 
@@ -27,7 +28,8 @@ class Identity:
     """One process: its number, as the pid namespace `pid_namespace` has it, when it began, and the boot.
 
     `mount_namespace`: the number of the mount namespace that it was in when it was written down. Like every number of a
-    namespace it is used again: it tells where to look, and proves nothing.
+    namespace it is used again: it tells where to look, and proves nothing. `namespace_id`, where the kernel tells one
+    (Linux 6.10, else 0), is not.
     """
 
     pid: int
@@ -36,6 +38,7 @@ class Identity:
     boot: str
     pid_namespace: int
     mount_namespace: int
+    namespace_id: int
 
     @property
     def is_seen(self) -> bool:
@@ -46,6 +49,13 @@ class Identity:
     def is_of_this_boot(self) -> bool:
         """Could it live at all?"""
         return self.boot == boot_id()
+
+    @property
+    def may_have_left(self) -> bool:
+        """May there be others in its mount namespace, of which nobody knows, when it has ended?"""
+        if not self.is_of_this_boot:
+            return False
+        return self.namespace_id == 0 or lib.ls_namespace_lives(self.namespace_id) != 0
 
     @property
     def is_alive(self) -> bool:
@@ -67,10 +77,10 @@ def identity_of(pid: int) -> Identity | None:
     if facts is None or not facts[0]:
         return None
     try:
-        namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+        namespace, number = _namespace(pid)
     except OSError:
         return None
-    return Identity(pid, facts[1], boot_id(), _pid_namespace(), namespace)
+    return Identity(pid, facts[1], boot_id(), _pid_namespace(), namespace, number)
 
 
 def identity_of_child(pid: int) -> Identity:
@@ -78,10 +88,10 @@ def identity_of_child(pid: int) -> Identity:
     facts = _facts(pid)
     if facts is None:
         raise KernelError("waitid", errno.ECHILD)
-    namespace = 0
+    namespace = number = 0
     with suppress(OSError):
-        namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
-    return Identity(pid, facts[1], boot_id(), _pid_namespace(), namespace)
+        namespace, number = _namespace(pid)
+    return Identity(pid, facts[1], boot_id(), _pid_namespace(), namespace, number)
 
 
 def strays(namespaces: Collection[int], key: str) -> list[int]:
@@ -110,6 +120,17 @@ def places_of(process: int, key: str) -> list[bytes]:
             if root == b"/" or root.endswith(mark):  # not of a folder of it that is seen elsewhere, too
                 found.append(unescape(place))
     return found
+
+
+def _namespace(pid: int) -> tuple[int, int]:
+    """The number of a process's mount namespace, and its ID, or 0."""
+    fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = ffi.new("uint64_t *")
+        known = lib.ls_namespace_id(fd, found) >= 0
+        return os.fstat(fd).st_ino, int(found[0]) if known else 0
+    finally:
+        os.close(fd)
 
 
 @cache
