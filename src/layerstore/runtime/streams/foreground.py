@@ -1,19 +1,22 @@
-"""A program in the foreground, without conmon: its streams are ours, or a terminal that its runtime makes.
+"""A program in the foreground, without conmon: its streams are ours, or a terminal that stands between.
 
-What is started has the descriptors of `Foreground`, and `--console-socket` with its path where there is one:
+What is started has the descriptors of `Foreground` for its standard streams:
 
-    with Foreground(streams, folder, tty=True, takes_input=True) as front:
-        process = container.launch([..., *front.arguments, ...], stdin=front.stdin, ...)
-        front.attend(process.pidfd, send)
+    with Foreground(streams, tty=True, takes_input=True) as front:
+        process = container.launch(argv, root=root, stdin=front.stdin, stdout=front.stdout, stderr=front.stderr)
+        end = front.attend(process.pidfd, process.kill)
+
+runc takes no `--console-socket` in the foreground: each runtime there copies between the terminal that it is given and
+the one that it makes inside. The one that it is given is not ours but one of a pair, so that keys can let go of it.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Self
 
 from layerstore.runtime.streams import terminal
@@ -25,66 +28,63 @@ __all__ = ["Foreground"]
 
 
 class Foreground:
-    """The streams of one program that is run in the foreground.
+    """The streams of one program that is run in the foreground: `stdin`, `stdout`, `stderr` are for it to be given."""
 
-    `stdin`, `stdout`, `stderr` are descriptors for the runtime to be started with; `arguments` for its command line.
-    """
-
-    def __init__(self, streams: Streams, folder: Path, *, tty: bool, takes_input: bool) -> None:
-        """`folder`: a private one, for the socket of a terminal. `takes_input`: our standard input goes to it."""
+    def __init__(self, streams: Streams, *, tty: bool, takes_input: bool) -> None:
+        """`takes_input`: our standard input goes to it. Raises `KernelError`."""
         self._streams = streams
         self._takes_input = takes_input
         self._stack = ExitStack()
-        try:
-            self._nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            self._stack.callback(os.close, self._nothing)
-            self._console = self._stack.enter_context(terminal.Console(folder)) if tty else None
-        except BaseException:
-            self._stack.close()
-            raise
-        self.arguments: tuple[str, ...] = ()
-        if self._console is not None:
-            self.arguments = ("--console-socket", os.fspath(self._console.path))
-            self.stdin = self.stdout = self._nothing
-            self.stderr = self._or_nothing(streams.stderr)  # for what the runtime itself has to say
-        else:
-            self.stdin = self._or_nothing(streams.stdin if takes_input else None)
-            self.stdout = self._or_nothing(streams.stdout)
-            self.stderr = self._or_nothing(streams.stderr)
-
-    def _or_nothing(self, fd: int | None) -> int:
-        return self._nothing if fd is None else fd
+        self._pair: terminal.Pair | None = None
+        if tty:
+            self._pair = terminal.Pair()
+            self._stack.callback(self._pair.close)
+            self._set_size(self._pair)
+            self.stdin = self.stdout = self.stderr = self._pair.slave
+            return
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._stack.callback(os.close, nothing)
+        self.stdin = nothing if streams.stdin is None or not takes_input else streams.stdin
+        self.stdout = nothing if streams.stdout is None else streams.stdout
+        self.stderr = nothing if streams.stderr is None else streams.stderr
 
     def attend(self, process: int, send: Callable[[int], object]) -> End:
         """Until the process (a pidfd) has ended, or the keys are typed: carry bytes, pass on signals and sizes.
 
-        `send` gives the program a signal. Who detached has to see that the terminal stays open: `keep_terminal`.
+        `send` gives the runtime a signal, which passes it on; its SIGWINCH means that its terminal has another size.
+        A program that was let go of goes on: what it writes is read and thrown away.
         """
         signals = send if self._streams.signals else None
-        if self._console is None:
+        pair = self._pair
+        if pair is None:
             with passed_on(signals):
                 select.select([process], [], [])
             return End.CLOSED
-        master = self._console.receive(lambda: bool(select.select([process], [], [], 0)[0]))
-        if master is None:
-            return End.CLOSED
-        self._master = master
-        self._stack.callback(os.close, master)
-        with passed_on(signals, resized=self._resize):
-            self._resize()
-            with terminal.raw(self._streams.stdin if self._takes_input else None):
-                return relay(
-                    TerminalPeer(master),
-                    self._streams,
-                    takes_input=self._takes_input,
-                    keys=self._streams.detach_keys,
-                    process=process,
-                )
+        pair.given()
 
-    def _resize(self) -> None:
+        def resized() -> None:
+            self._set_size(pair)
+            send(signal.SIGWINCH)
+
+        with (
+            passed_on(signals, resized=resized),
+            terminal.raw(self._streams.stdin if self._takes_input else None),
+        ):
+            end = relay(
+                TerminalPeer(pair.master),
+                self._streams,
+                takes_input=self._takes_input,
+                keys=self._streams.detach_keys,
+                process=process,
+            )
+        if end is End.DETACHED:
+            pair.keep()
+        return end
+
+    def _set_size(self, pair: terminal.Pair) -> None:
         wanted = terminal.size(self._streams.stdout) or terminal.size(self._streams.stdin)
         if wanted is not None:
-            terminal.set_size(self._master, wanted)
+            terminal.set_size(pair.master, wanted)
 
     def __enter__(self) -> Self:
         return self

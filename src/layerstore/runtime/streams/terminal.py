@@ -1,23 +1,20 @@
-"""Terminals: raw while a program has the keyboard, their size, and the socket by which a runtime hands one over."""
+"""Terminals: raw while a program has the keyboard, their size, and those that are made for a program."""
 
 from __future__ import annotations
 
-import array
 import fcntl
 import os
-import select
-import socket
 import struct
+import subprocess
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
-from layerstore import CannotRun, KernelError
+from layerstore import KernelError
 
-__all__ = ["Console", "is_terminal", "raw", "set_size", "size"]
+__all__ = ["Pair", "beside", "is_terminal", "raw", "set_size", "size"]
 
 Size = tuple[int, int]
 """Rows and columns."""
@@ -65,61 +62,38 @@ def raw(fd: int | None) -> Iterator[None]:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
-class Console:
-    """The socket by which an OCI runtime hands over the terminal that it made (`--console-socket`).
+class Pair:
+    """A terminal that is made for a program: `master` is ours, `slave` is what it is given. It is raw."""
 
-    runc's docs/terminals.md has it: one message, with the master's descriptor as SCM_RIGHTS.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """`folder`: a private one, in which `console` is made. Raises `KernelError`."""
-        self.path = folder / "console"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self) -> None:
+        """Raises `KernelError`."""
         try:
-            with beside(folder) as short:
-                self._socket.bind(f"{short}/console")
-            self._socket.listen(1)
+            self.master, self.slave = os.openpty()
+            tty.setraw(self.slave, termios.TCSANOW)
         except OSError as error:
-            self._socket.close()
-            raise KernelError("bind", error.errno or 0, path=self.path) from error
+            raise KernelError("openpty", error.errno or 0) from error
 
-    def receive(self, ended: Callable[[], bool], timeout: float = 60.0) -> int | None:
-        """The master of the terminal. None if the runtime ended without one (`ended`): it says why itself.
+    def given(self) -> None:
+        """The program has it: that it has ended shows from now on."""
+        if self.slave >= 0:
+            os.close(self.slave)
+            self.slave = -1
 
-        Raises `CannotRun` after `timeout` seconds.
-        """
-        waited = 0.0
-        while not select.select([self._socket], [], [], 0.02)[0]:
-            if ended() and not select.select([self._socket], [], [], 0)[0]:
-                return None
-            waited += 0.02
-            if waited > timeout:
-                raise CannotRun(f"the runtime has made no terminal in {timeout:.0f} seconds")
-        connection, _ = self._socket.accept()
-        with connection:
-            return _descriptor(connection)
+    def keep(self) -> None:
+        """Have what the program writes from now on read by somebody, or it would wait for that for ever."""
+        subprocess.Popen(
+            ["cat"],
+            stdin=self.master,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        ).returncode = 0  # nobody waits for it
 
     def close(self) -> None:
-        """The socket and its file go."""
-        self._socket.close()
-        self.path.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-def _descriptor(connection: socket.socket) -> int:
-    fds = array.array("i")
-    _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_LEN(fds.itemsize), socket.MSG_CMSG_CLOEXEC)
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    if not fds:
-        raise CannotRun("the runtime has handed over no terminal")
-    return fds[0]
+        """Both ends."""
+        self.given()
+        os.close(self.master)
 
 
 @contextmanager
