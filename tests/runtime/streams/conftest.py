@@ -160,10 +160,23 @@ class Screen:
         return self.text
 
     def wait_for(self, text: bytes) -> None:
+        self._wait_for(lambda: text in self.read(), text)
+
+    def type_until(self, keys: bytes, text: bytes) -> None:
+        """Again and again: a size takes its time to get there."""
+
+        def has_come() -> bool:
+            self.type(keys)
+            time.sleep(0.05)
+            return text in self.read()
+
+        self._wait_for(has_come, text)
+
+    def _wait_for(self, holds: Callable[[], bool], text: bytes) -> None:
         try:
-            wait_for(lambda: text in self.read())
+            wait_for(holds)
         except AssertionError:
-            raise AssertionError(f"{text!r} does not come: {self.text!r}") from None
+            raise AssertionError(f"{text!r} does not come: {self.text[-200:]!r}") from None
 
     def close(self) -> None:
         os.close(self.mine)

@@ -7,7 +7,6 @@ import os
 import signal
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def front_of(
         pidfd = os.pidfd_open(process.pid)
 
         def attend() -> tuple[End, int | None]:
-            end = front.attend(pidfd, process.send_signal)
+            end = front.attend(pidfd, send=process.send_signal, resized=lambda: process.send_signal(signal.SIGWINCH))
             return end, process.wait(10) if end is End.CLOSED else None
 
         yield attend
@@ -68,22 +67,20 @@ def front_of(
 
 def test_a_program_has_a_terminal_of_the_size_of_ours(rig: Rig, screen: Screen) -> None:
     terminal.set_size(screen.fd, (24, 80))
-    rig.configure("sh", "-c", "stty size; tty; read line; echo got $line; read line; stty size; exit 7", tty=True)
+    rig.configure("sh", "-c", "tty; while read line; do echo got $line; stty size; done; exit 7", tty=True)
     before = termios.tcgetattr(screen.fd)
     streams = Streams(screen.fd, screen.fd, screen.fd)
 
     def person() -> None:
         screen.wait_for(b"/dev/pts/0")
-        assert b"24 80" in screen.read()
-        screen.type(b"hello\r")
-        screen.wait_for(b"got hello")
+        screen.type_until(b"hello\r", b"got hello\r\n24 80")
         terminal.set_size(screen.fd, (50, 132))
         os.kill(os.getpid(), signal.SIGWINCH)
-        screen.type(b"\r")
+        screen.type_until(b"\r", b"50 132")
+        screen.type(b"\x04")
 
     with front_of(rig, streams, tty=True) as attend, Script(rig, person):
         assert attend() == (End.CLOSED, 7)
-    assert b"50 132" in screen.read()
     assert termios.tcgetattr(screen.fd) == before
 
 
@@ -185,8 +182,7 @@ def test_let_go_of_and_attached_again(rig: Rig, screen: Screen) -> None:
     streams = Streams(screen.fd, screen.fd, screen.fd)
 
     def first() -> None:
-        screen.type(b"one\r")
-        screen.wait_for(b"got one\r\n24 80")
+        screen.type_until(b"one\r", b"got one\r\n24 80")
         screen.type(b"\x10\x11")
 
     with Attachment(rig.bundle) as attached:
@@ -194,12 +190,10 @@ def test_let_go_of_and_attached_again(rig: Rig, screen: Screen) -> None:
         with Script(rig, first):
             assert attached.relay(streams, tty=True, takes_input=True) is End.DETACHED
 
+    terminal.set_size(screen.fd, (30, 100))  # meanwhile
+
     def second() -> None:
-        terminal.set_size(screen.fd, (30, 100))
-        os.kill(os.getpid(), signal.SIGWINCH)
-        time.sleep(0.2)
-        screen.type(b"two\r")
-        screen.wait_for(b"got two\r\n30 100")
+        screen.type_until(b"two\r", b"got two\r\n30 100")
         screen.type(b"\x04")
 
     with Attachment(rig.bundle) as attached, Script(rig, second):

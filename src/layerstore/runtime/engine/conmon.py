@@ -78,9 +78,13 @@ def argv(
     logs: bool,
     tty: bool,
     stdin: bool,
+    leave_open: bool = False,
     no_pivot: bool = False,
 ) -> list[str]:
-    """conmon's command line. It does not fork (`--sync`), so that the process that is started is the one that stays."""
+    """conmon's command line. `leave_open`: standard input outlives those who are attached to it.
+
+    It does not fork (`--sync`), so that the process that is started is the one that stays.
+    """
     engine = verbs.argv(log=place.engine_log)
     return [
         *(conmon, "--sync", "--api-version", "1", "--full-attach", "--log-level", "error"),
@@ -90,6 +94,7 @@ def argv(
         *("--container-pidfile", str(place.pid), "--persist-dir", str(place.bundle)),
         *(("--terminal",) if tty else ()),
         *(("--stdin",) if stdin else ()),
+        *(("--leave-stdin-open",) if leave_open else ()),
         *(("--no-pivot",) if no_pivot else ()),
     ]
 

@@ -6,6 +6,7 @@ looked at when it has ended, has to be held.
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -42,11 +43,10 @@ def _directly(
         row = starter.begin(container)
         try:
             prepared = starter.prepare(container, options, folder, runtime.pid_of)
-            front = Foreground(streams, folder.path, tty=options.tty, takes_input=options.interactive)
+            front = Foreground(streams, tty=options.tty, takes_input=options.interactive)
             try:
                 direct = Direct.start(
                     prepared,
-                    arguments=front.arguments,
                     stdin=front.stdin,
                     stdout=front.stdout,
                     stderr=front.stderr,
@@ -68,7 +68,7 @@ def _directly(
             raise
     with front:
         try:
-            front.attend(direct.process.pidfd, direct.kill)
+            front.attend(direct.process.pidfd, send=direct.kill, resized=lambda: direct.process.kill(signal.SIGWINCH))
             code = direct.wait()
         except BaseException as error:
             _stop(direct)

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
 from attrs import evolve, frozen
@@ -113,7 +113,7 @@ class Starter:
             row = self.begin(container)
             try:
                 prepared = self.prepare(container, options, folder, shared)
-                row = self._hold(prepared, options, row)
+                row = self._hold(prepared, options, row, is_attached=before is not None)
                 self.put(row)
                 if before is not None:
                     before(folder)
@@ -144,8 +144,8 @@ class Starter:
             with suppress(LayerstoreError):
                 self._ender.remove(container, None, volumes=True)
 
-    def _hold(self, prepared: Prepared, options: RunOptions, row: Row) -> Row:
-        """Have conmon make a container, whose program waits to be started."""
+    def _hold(self, prepared: Prepared, options: RunOptions, row: Row, *, is_attached: bool) -> Row:
+        """Have conmon make a container, whose program waits to be started. `is_attached`: somebody will be, at once."""
         container, folder = prepared.container, prepared.folder
         folder.make_kept()
         argv = conmon.argv(
@@ -156,6 +156,7 @@ class Starter:
             logs=options.log_driver != "none",
             tty=options.tty,
             stdin=options.interactive,
+            leave_open=options.tty or not is_attached,
         )
         ours, its = os.pipe2(os.O_CLOEXEC)
         try:
@@ -237,14 +238,13 @@ class Direct:
         cls,
         prepared: Prepared,
         *,
-        arguments: Sequence[str] = (),
         stdin: int | None,
         stdout: int | None,
         stderr: int | None,
         tells: bool = True,
         traces_made: bool = True,
     ) -> Direct:
-        """Launch the engine on a bundle that is there. `arguments` are more of its `run`.
+        """Launch the engine on a bundle that is there.
 
         `tells`: what the engine writes to `stderr` is seen by whoever is told of a failure. `traces_made`: mount points
         that are missing are made so that they can be taken away; else the engine makes them, and they stay.
@@ -253,7 +253,7 @@ class Direct:
         line = prepared.verbs.run_argv(folder.name, folder.path, log=folder.place.engine_log, pid_file=folder.place.pid)
         with traces.made(prepared.container, folder, prepared.traces if traces_made else ()):
             process = prepared.container.launch(
-                [*line[:-1], *arguments, line[-1]],
+                line,
                 root=folder.root,
                 stdin=stdin,
                 stdout=stdout,

@@ -4,7 +4,7 @@ What is started has the descriptors of `Foreground` for its standard streams:
 
     with Foreground(streams, tty=True, takes_input=True) as front:
         process = container.launch(argv, root=root, stdin=front.stdin, stdout=front.stdout, stderr=front.stderr)
-        end = front.attend(process.pidfd, process.kill)
+        end = front.attend(process.pidfd, send=process.kill, resized=lambda: process.kill(SIGWINCH))
 
 runc takes no `--console-socket` in the foreground: each runtime there copies between the terminal that it is given and
 the one that it makes inside. The one that it is given is not ours but one of a pair, so that keys can let go of it.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
@@ -48,11 +47,13 @@ class Foreground:
         self.stdout = nothing if streams.stdout is None else streams.stdout
         self.stderr = nothing if streams.stderr is None else streams.stderr
 
-    def attend(self, process: int, send: Callable[[int], object]) -> End:
+    def attend(
+        self, process: int, *, send: Callable[[int], object], resized: Callable[[], object] | None = None
+    ) -> End:
         """Until the process (a pidfd) has ended, or the keys are typed: carry bytes, pass on signals and sizes.
 
-        `send` gives the runtime a signal, which passes it on; its SIGWINCH means that its terminal has another size.
-        A program that was let go of goes on: what it writes is read and thrown away.
+        `send` gives the program a signal. `resized` tells the runtime that its terminal has another size now, for which
+        it takes SIGWINCH. A program that was let go of goes on: what it writes is read and thrown away.
         """
         signals = send if self._streams.signals else None
         pair = self._pair
@@ -62,12 +63,13 @@ class Foreground:
             return End.CLOSED
         pair.given()
 
-        def resized() -> None:
+        def pass_size_on() -> None:
             self._set_size(pair)
-            send(signal.SIGWINCH)
+            if resized is not None:
+                resized()
 
         with (
-            passed_on(signals, resized=resized),
+            passed_on(signals, resized=pass_size_on),
             terminal.raw(self._streams.stdin if self._takes_input else None),
         ):
             end = relay(
