@@ -7,6 +7,7 @@ import os
 import signal
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,15 +98,17 @@ def test_keys_are_the_program_s_and_ctrl_c_is_one(rig: Rig, screen: Screen) -> N
 
 
 def test_the_keys_let_go_of_a_terminal(rig: Rig, screen: Screen) -> None:
-    rig.configure("cat", tty=True)
+    rig.configure("sh", "-c", "echo ready; cat; exit 4", tty=True)
 
     def person() -> None:
+        screen.wait_for(b"ready")
         screen.type(b"a\x10b\r")  # one key of the two is the program's
         screen.wait_for(b"a^Pb")
         screen.type(b"\x10\x11")
 
     with front_of(rig, Streams(screen.fd, screen.fd, screen.fd), tty=True) as attend, Script(rig, person):
         assert attend() == (End.DETACHED, None)
+    time.sleep(0.1)
     os.kill(rig.pid, 0)  # it goes on
 
 

@@ -81,6 +81,7 @@ class Pair:
 
     def keep(self) -> None:
         """Have what the program writes from now on read by somebody, or it would wait for that for ever."""
+        os.set_blocking(self.master, True)
         subprocess.Popen(
             ["cat"],
             stdin=self.master,
