@@ -50,6 +50,31 @@ def test_info_speaks_docker_s_words(filled: Run, data_root: Path) -> None:
     assert ["Supports d_type", "true"] in facts["DriverStatus"]
 
 
+@pytest.mark.tools("crun", "runc", "conmon")
+def test_info_says_what_runs_containers(filled: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = filled("info").stdout.splitlines()
+    shown = dict(line.partition(": ")[::2] for line in lines)
+    assert shown["Runtimes"].startswith("crun runc")
+    assert shown[" crun"].startswith("crun version ")
+    assert shown["Default Runtime"] == "crun"
+    assert "Conmon Version" in shown
+    assert "WARNING" not in shown
+    facts = json.loads(filled("info", "-f", "json").stdout)
+    assert facts["Runtimes"]["crun"]["path"] == shutil.which("crun")
+    assert (facts["DefaultRuntime"], facts["LoggingDriver"], facts["Warnings"]) == ("crun", "json-file", None)
+    assert "name=seccomp,profile=builtin" in facts["SecurityOptions"]
+
+
+def test_info_says_why_no_container_can_be_run(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerstore.runtime.engine.engines._SEARCH", "/nowhere")
+    monkeypatch.setattr("layerstore.runtime.engine.conmon._SEARCH", "/nowhere")
+    lines = filled("info").stdout.splitlines()
+    assert "Default Runtime: " in lines
+    warnings = [line for line in lines if line.startswith("WARNING: ")]
+    assert any(line.startswith("WARNING: No container can be run: no OCI runtime is installed") for line in warnings)
+    assert "WARNING: No container can be run in the background: conmon is not installed" in warnings
+
+
 def test_check_is_silent_when_all_is_well(filled: Run) -> None:
     assert filled("check").stdout == ""
     assert filled("check", "--content", "--format", "json").stdout == ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerstore import Store
     from layerstore.check import Problem
     from layerstore.info import Info
+    from layerstore.runtime.engine.probing import Means
 
 
 @click.command(cls=Command)
@@ -34,15 +35,71 @@ def version_command(*, form: Form) -> None:
 @format_option("-f", "--format", rows=False)
 @click.pass_obj
 def info_command(arguments: Arguments, *, form: Form) -> None:
-    """Show facts about the store and its driver."""
+    """Show facts about the store, its driver, and what runs its containers."""
+    from layerstore.runtime.engine.probing import probe
+
     with arguments.open() as store:
-        info = store.info()
+        info, means = store.info(), probe(store.config)
     if form.template is None:
-        output.lines(_info_lines(info))
+        output.lines([*_info_lines(info), *_means_lines(means)])
     else:
         from layerstore.cli.shapes import information
 
-        show_object(information(_info_facts(info)), form)
+        show_object(information(_info_facts(info) | _means_facts(means)), form)
+
+
+def _means_facts(means: Means) -> dict[str, object]:
+    """What runs containers, by docker's names."""
+    controllers = means.cgroups.controllers
+    return {
+        "Runtimes": {
+            engine.name: {"path": engine.path, "runtimeArgs": list(engine.args) or None, "version": said}
+            for engine, said in means.engines
+        },
+        "DefaultRuntime": means.default,
+        "Conmon": means.conmon,
+        "InitBinary": means.init,
+        "Criu": means.criu,
+        "CgroupDriver": means.cgroup_driver,
+        "CgroupVersion": means.cgroup_version,
+        "CgroupControllers": list(controllers),
+        "LoggingDriver": "json-file",
+        "MemoryLimit": "memory" in controllers,
+        "SwapLimit": means.swap_limits,
+        "CpuCfsPeriod": "cpu" in controllers,
+        "CpuCfsQuota": "cpu" in controllers,
+        "CPUShares": "cpu" in controllers,
+        "CPUSet": "cpuset" in controllers,
+        "PidsLimit": "pids" in controllers,
+        "SecurityOptions": list(means.security),
+        "Warnings": list(means.warnings) or None,
+    }
+
+
+def _means_lines(means: Means) -> Iterator[str]:
+    yield f"Runtimes: {' '.join(engine.name for engine, _ in means.engines)}"
+    for engine, said in means.engines:
+        yield f" {engine.name}: {said or 'unknown'} ({engine.path})"
+    yield f"Default Runtime: {means.default}"
+    for name, version in (("Conmon Version", means.conmon), ("CRIU Version", means.criu)):
+        if version:
+            yield f"{name}: {version}"
+    if means.init:
+        yield f"Init Binary: {means.init}"
+    yield "Logging Driver: json-file"
+    yield f"Cgroup Driver: {means.cgroup_driver}"
+    if means.cgroup_version:
+        beside = " (one of version 2 beside it is hidden from containers)" if means.is_hybrid else ""
+        yield f"Cgroup Version: {means.cgroup_version}{beside}"
+    if means.security:
+        yield "Security Options:"
+        for option in means.security:
+            kind, _, profile = option.removeprefix("name=").partition(",")
+            yield f" {kind}"
+            if profile:
+                yield f"  Profile: {profile.removeprefix('profile=')}"
+    for warning in means.warnings:
+        yield f"WARNING: {warning}"
 
 
 def _info_facts(info: Info) -> dict[str, object]:
