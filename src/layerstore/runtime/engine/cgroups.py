@@ -9,14 +9,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from signal import SIGKILL
 
 from attrs import frozen
 
 from layerstore import CannotRun
 
-__all__ = ["Hierarchy", "freeze", "frozen_while", "hierarchy", "is_frozen", "of_process", "processes_in", "thaw"]
+__all__ = [
+    "Hierarchy",
+    "freeze",
+    "frozen_while",
+    "hierarchy",
+    "is_frozen",
+    "of_process",
+    "processes_in",
+    "remove",
+    "thaw",
+]
 
 _MOUNT = Path("/sys/fs/cgroup")
 _PATIENCE = 5.0
@@ -86,6 +97,34 @@ def processes_in(cgroup: Path) -> list[int]:
     return sorted(found)
 
 
+def remove(path: str, *, within: str) -> None:
+    """End what runs in the cgroups at `path` (`cgroupsPath` of a bundle), in each hierarchy, and remove them.
+
+    `within`: a part that the path must have. For what an engine left that was killed over its work.
+    """
+    if within not in path or ":" in path or ".." in path.split("/"):
+        return  # systemd's, or not a container's own
+    single = _MOUNT / "cgroup.controllers"
+    try:
+        tops = [_MOUNT] if single.exists() else [_MOUNT / name for name in os.listdir(_MOUNT)]
+    except FileNotFoundError:
+        return
+    for top in tops:
+        cgroup = top / path.lstrip("/")
+        if not cgroup.exists():
+            continue
+        thaw(cgroup)
+        deadline = time.monotonic() + _PATIENCE
+        while (left := processes_in(cgroup)) and time.monotonic() < deadline:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, SIGKILL)
+            time.sleep(0.005)
+        for folder, _, _ in os.walk(cgroup, topdown=False):
+            with suppress(OSError):
+                os.rmdir(folder)
+
+
 def is_frozen(cgroup: Path) -> bool:
     """Is all of it frozen? False if it is gone."""
     try:
@@ -115,11 +154,9 @@ def freeze(cgroup: Path) -> None:
 
 
 def thaw(cgroup: Path) -> None:
-    """Let it go on. No error if it is gone."""
-    try:
+    """Let it go on. No error if it is gone, or cannot be frozen."""
+    with suppress(FileNotFoundError):
         _write_state(cgroup, frozen=False)
-    except FileNotFoundError:
-        pass
 
 
 @contextmanager

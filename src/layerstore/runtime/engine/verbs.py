@@ -11,8 +11,10 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
+from layerstore import CannotRun
 from layerstore.runtime.engine.engines import Engine
 from layerstore.runtime.engine.words import failure, words_of
 
@@ -53,8 +55,16 @@ class Verbs:
 
     def delete(self, container: str) -> None:
         """Give back all that the engine holds for it (cgroups, its state), running or not. Unknown, it is no error."""
-        if (self.root / container).exists():
+        if self.knows(container):
             self.call("delete", "--force", container, what=f"what is left of container {container[:12]} cannot go")
+
+    def knows(self, container: str) -> bool:
+        """Does the engine hold something for it?"""
+        return (self.root / container).exists()
+
+    def forget(self, container: str) -> None:
+        """Remove what the engine holds, where it cannot do that itself any more."""
+        rmtree(self.root / container, ignore_errors=True)
 
     def state(self, container: str) -> Mapping[str, Any]:
         """What the engine itself says of it (runtime spec, "State")."""
@@ -75,4 +85,10 @@ class Verbs:
 
 
 def _run(line: Sequence[str], log: int, env: Mapping[str, str] | None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=[log], env=env)
+    try:
+        return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=[log], env=env)
+    except OSError as error:
+        raise CannotRun(
+            f"{line[0]} cannot be executed: {error.strerror}",
+            remedy="Install it again: the container was started by it.",
+        ) from error

@@ -12,6 +12,7 @@ from contextlib import suppress
 from attrs import evolve
 
 from layerstore import Container, Database, LayerstoreError, NotFound, Store
+from layerstore.runtime.engine import cgroups
 from layerstore.runtime.life import rows, traces
 from layerstore.runtime.life.places import Folder, Places
 from layerstore.runtime.life.processes import wait_for
@@ -96,17 +97,26 @@ class Ender:
                 traces.erase(self._store.container(container), folder)
 
     def clear(self, folder: Folder) -> None:
-        """Give back what an engine has for a container, and its folder. What runs in it still is killed.
-
-        What cannot be given back stays with its folder, for the next time.
-        """
+        """Give back what an engine has for a container, and its folder. What runs in it still is killed."""
         verbs = self._places.verbs(folder)
         if verbs is not None:
-            try:
+            with suppress(LayerstoreError):
                 verbs.delete(folder.name)
-            except LayerstoreError:
-                return
+            # An engine that was killed over its work, or was removed since, leaves some of it.
+            cgroups.remove(folder.cgroup(), within=folder.name)
+            if verbs.knows(folder.name):
+                verbs.forget(folder.name)
         folder.remove()
+
+    def kill_all(self, container: Container) -> None:
+        """End all processes that have a container's tree, as far as the kernel lets them end."""
+        deadline = time.monotonic() + _PATIENCE
+        while (left := container.processes()) and time.monotonic() < deadline:
+            for process in left:
+                process.kill()
+            for process in left:
+                with suppress(TimeoutError):
+                    process.wait(max(0.0, deadline - time.monotonic()))
 
     def remove(self, container: Container, row: Row | None, *, volumes: bool, force: bool = False) -> None:
         """Remove a container that has ended, with its log; for a caller that has its lock."""

@@ -63,6 +63,14 @@ class Folder:
         """The folder of what is mounted at its /etc/hosts, /etc/hostname and /etc/resolv.conf."""
         return self.path / "etc"
 
+    def cgroup(self) -> str:
+        """The path of its cgroup, as its bundle says; "" if it says none."""
+        try:
+            config = json.loads(self.config.read_text())
+            return str(config["linux"].get("cgroupsPath", ""))
+        except (FileNotFoundError, ValueError, KeyError):
+            return ""
+
     def init(self) -> Process | None:
         """Its first process, as the engine wrote it down, if that lives."""
         try:

@@ -56,16 +56,9 @@ def _undo(store: Store, database: Database, places: Places, ender: Ender, row: R
             now = rows.find(tx, row.container)
         if now is None or now.status != "starting":
             return
-        ender.clear(places.folder(row.container))
-        container = None
         with suppress(NotFound):
-            container = store.container(row.container)
-        if container is not None:
-            for process in container.processes():
-                process.kill()
-            for process in container.processes():
-                with suppress(TimeoutError):
-                    process.wait(5)
+            ender.kill_all(store.container(row.container))
+        ender.clear(places.folder(row.container))
         before = evolve(now, status="exited" if now.finished else "created", owner=None, keeper=None, init=None)
         with database.write(durable=False) as tx:
             rows.put(tx, before)

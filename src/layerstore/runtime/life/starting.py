@@ -84,6 +84,7 @@ class Starter:
         if row.status == "dead":
             raise NotRunning(f"container {container.name} is marked for removal and cannot be started")
         if row.status == "starting":  # by somebody who died over it
+            self._ender.kill_all(container)
             self._ender.clear(self._places.folder(container.id))
         row = evolve(row, status="starting", boot=boot(), owner=here(), keeper=None, init=None)
         self.put(row)
@@ -130,10 +131,9 @@ class Starter:
     def give_up(self, container: Container, row: Row, error: BaseException) -> None:
         """Undo a start that failed, and write down why; for a caller that has the container's lock."""
         with suppress(LayerstoreError):
-            self._ender.clear(self._places.folder(container.id))
-            for process in container.processes():
-                process.kill()
-                process.wait(5)
+            self._ender.kill_all(container)
+        self._ender.clear(self._places.folder(container.id))
+        self._ender.erase_traces(container.id)
         code = error.code if isinstance(error, CannotRun) else 128
         message = error.message if isinstance(error, LayerstoreError) else str(error)
         status = "exited" if row.finished else "created"

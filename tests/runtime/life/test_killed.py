@@ -1,0 +1,139 @@
+"""Whoever runs containers is killed between any two steps: the next open says what is true, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from attrs import evolve
+
+import layerstore
+from layerstore import Store
+from layerstore.runtime import RunOptions, Runtime
+from layerstore.runtime.life import rows
+from layerstore.runtime.life.processes import wait_for
+from layerstore.runtime.streams import Streams
+from runtime.life import life
+
+pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "conmon")]
+
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+DAILY = 18
+"""Points that are tried by day, of some hundreds; by night all."""
+
+TESTS = Path(__file__).parents[2]
+
+
+def run(store: Store, parent: str, number: int) -> subprocess.CompletedProcess[str]:
+    config = store.config
+    command = [sys.executable, life.__file__, str(config.data_root), str(config.exec_root), parent, str(number)]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True, check=False
+    )
+
+
+def assert_true_and_clean(config: layerstore.Config) -> None:
+    """What the store says of its containers is so; each can be removed, and then nothing of any is left."""
+    with layerstore.open(config=config) as store:
+        runtime = Runtime(store)
+        states = runtime.states()
+        for box in store.containers():
+            state = states.get(box.id) or runtime.state(box)
+            assert state.status in ("created", "running", "paused", "exited", "dead")
+            assert state.is_running == bool(box.processes())
+            if state.is_running:
+                assert os.path.exists(f"/proc/{state.pid}")
+            else:
+                assert runtime.folder(box).path.exists() is False
+                assert [str(change) for change in box.changes() if "deep" in str(change)] == []
+            runtime.remove(box, force=True, volumes=True)
+    with layerstore.open(config=config) as store:
+        runtime = Runtime(store)
+        assert (runtime.places.all(), runtime.places.all_kept()) == ([], [])
+        assert [volume.name for volume in store.volumes.all() if not volume.is_anonymous] == []
+        store.volumes.prune()
+        assert store.check() == []
+        engines = runtime.places.root / "engines"
+        assert [list(folder.iterdir()) for folder in engines.iterdir()] == [[]]
+
+
+def test_killed_between_any_two_steps(loaded: Store, cgroup_parent: str) -> None:
+    config = loaded.config
+    loaded.close()
+    whole = run(loaded, cgroup_parent, 0)
+    assert whole.returncode == 0, whole.stderr
+    assert_true_and_clean(config)
+    count = int(whole.stdout)
+    numbers = range(1, count) if NIGHTLY else sorted({1 + count * n // DAILY for n in range(DAILY)})
+    for number in numbers:
+        done = run(loaded, cgroup_parent, number)
+        assert done.returncode in (-signal.SIGKILL, 0), (number, done.stderr)
+        assert_true_and_clean(config)
+
+
+def test_after_a_reboot_nothing_runs(loaded: Store, cgroup_parent: str) -> None:
+    """As after one: the processes are gone without a word, and rows and folders tell of another boot."""
+    runtime = Runtime(loaded)
+    options = RunOptions(args=("sleep", "60"), cgroup_parent=cgroup_parent)
+    stays = runtime.create("debian", options)
+    goes = runtime.create("debian", evolve(options, remove=True))
+    for box in (stays, goes):
+        runtime.start(box)
+        runtime._ender.kill_all(box)
+        runtime._ender.clear(runtime.folder(box))
+    with runtime.database.write() as tx:
+        for row in rows.every(tx):
+            rows.put(tx, evolve(row, status="running", boot="another"))
+    (runtime.places.above / "before").mkdir()
+
+    after = Runtime(loaded)
+    assert [box.id for box in loaded.containers()] == [stays.id]
+    assert (after.state(stays).status, after.state(stays).exit_code) == ("exited", 255)
+    assert not (after.places.above / "before").exists()
+    after.start(stays)
+    assert after.state(stays).status == "running"
+    after.remove(stays, force=True)
+
+
+def test_conmon_is_killed_and_the_program_goes_on(loaded: Store, cgroup_parent: str) -> None:
+    runtime = Runtime(loaded)
+    box = runtime.create("debian", RunOptions(args=("sleep", "60"), cgroup_parent=cgroup_parent))
+    runtime.start(box)
+    with runtime.database.read() as tx:
+        row = rows.find(tx, box.id)
+    assert row is not None
+    assert row.keeper is not None
+    os.kill(row.keeper.pid, signal.SIGKILL)
+    wait_for(row.keeper, 5)
+    assert Runtime(loaded).state(box).status == "running"
+    runtime.kill(box)
+    assert (runtime.state(box).status, runtime.state(box).exit_code) == ("exited", 255)  # nobody knows
+    runtime.remove(box)
+    assert runtime.places.all() == []
+
+
+def test_an_engine_in_the_foreground_is_killed_and_the_program_goes_on(loaded: Store, cgroup_parent: str) -> None:
+    runtime = Runtime(loaded)
+    box = runtime.create("debian", RunOptions(args=("sleep", "60"), cgroup_parent=cgroup_parent, remove=True))
+    codes: list[int] = []
+    thread = Thread(target=lambda: codes.append(runtime.run(box, Streams(None, None, None))))
+    thread.start()
+    while (first := runtime.folder(box).init()) is None:
+        time.sleep(0.01)
+    time.sleep(0.1)  # until it is one of the container's
+    with runtime.database.read() as tx:
+        row = rows.find(tx, box.id)
+    assert row is not None
+    assert row.keeper is not None
+    os.kill(row.keeper.pid, signal.SIGKILL)
+    thread.join()
+    assert codes == [137]
+    assert not first.lives
+    assert loaded.containers() == []
+    assert runtime.places.all() == []
