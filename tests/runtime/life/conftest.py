@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ from layerstore.runtime.engine import cgroups
 from support import programs
 
 Make = Callable[..., Container]
+
+
+def eventually(what: Callable[[], object], wanted: object, seconds: float = 20) -> None:
+    """Wait until it is as it should be."""
+    deadline = time.monotonic() + seconds
+    while what() != wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,13 @@ import pytest
 from attrs import evolve
 
 import layerstore
-from layerstore import Store
+from layerstore import Container, Store
 from layerstore.runtime import RunOptions, Runtime
 from layerstore.runtime.life import rows
 from layerstore.runtime.life.processes import wait_for
 from layerstore.runtime.streams import Streams
 from runtime.life import life
+from runtime.life.conftest import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "conmon")]
 
@@ -38,18 +39,20 @@ def run(store: Store, parent: str, number: int) -> subprocess.CompletedProcess[s
     )
 
 
+def tells_the_truth(runtime: Runtime, box: Container) -> bool:
+    """Does a container run if, and only if, it is said to? What ends by itself may do so in between."""
+    state = runtime.state(box)
+    assert state.status in ("created", "running", "paused", "exited", "dead")
+    return state.is_running == bool(box.processes()) and (not state.pid or os.path.exists(f"/proc/{state.pid}"))
+
+
 def assert_true_and_clean(config: layerstore.Config) -> None:
     """What the store says of its containers is so; each can be removed, and then nothing of any is left."""
     with layerstore.open(config=config) as store:
         runtime = Runtime(store)
-        states = runtime.states()
         for box in store.containers():
-            state = states.get(box.id) or runtime.state(box)
-            assert state.status in ("created", "running", "paused", "exited", "dead")
-            assert state.is_running == bool(box.processes())
-            if state.is_running:
-                assert os.path.exists(f"/proc/{state.pid}")
-            else:
+            eventually(lambda box=box: tells_the_truth(runtime, box), True)
+            if not runtime.state(box).is_running:
                 assert runtime.folder(box).path.exists() is False
                 assert [str(change) for change in box.changes() if "deep" in str(change)] == []
             runtime.remove(box, force=True, volumes=True)

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from layerstore.runtime import Runtime
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.options import MountOption
 from layerstore.runtime.streams import Streams
-from runtime.life.conftest import Make
+from runtime.life.conftest import Make, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "runc", "conmon")]
 
@@ -32,13 +31,6 @@ def written() -> Iterator[tuple[Streams, Path]]:
         yield Streams(stdin=None, stdout=fd, stderr=fd), Path(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)
-
-
-def eventually(what: Callable[[], object], wanted: object, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while what() != wanted:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("engine", ["crun", "runc"])
