@@ -103,7 +103,7 @@ def containers_on(tx: Transaction, image: ImageID) -> list[Standing]:
     """The containers on an image, by name."""
     living: set[str] = set()
     processes = tx.execute(
-        "SELECT c.name, p.pid, p.started, p.boot, p.pid_namespace, p.mount_namespace "
+        "SELECT c.name, p.pid, p.started, p.boot, p.pid_namespace, p.mount_namespace, p.namespace_id "
         "FROM processes p JOIN containers c ON c.id = p.container WHERE c.image_id = ?",
         (image,),
     )
