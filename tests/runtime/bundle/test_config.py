@@ -231,7 +231,7 @@ def test_an_image_says_what_is_run(place: bundle.Place) -> None:
     process = program(place)
     assert process["args"] == ["/bin/tool", "serve", "--all"]
     assert process["cwd"] == "/srv/web"
-    assert process["user"] == {"uid": 33, "gid": 44, "additionalGids": [44, 55, 56]}
+    assert process["user"] == {"uid": 33, "gid": 44, "additionalGids": [44, 55, 56], "umask": 0o022}
     assert process["env"] == ["PATH=/bin", "HOSTNAME=there", "HOME=/srv/web", "A=1", "B=2"]
     assert make(place)["annotations"] == {"org.opencontainers.image.stopSignal": "SIGQUIT"}
 

@@ -56,14 +56,13 @@ def test_privileged_has_what_this_host_has(run: Run, place: bundle.Place) -> Non
 
 def test_a_user_of_the_image_is_found(run: Run, place: bundle.Place, root: Path) -> None:
     (root / "srv/web").mkdir(parents=True)
-    script = "id -u; id -g; id -G; echo $HOME; pwd"
-    assert lines_of(run, place, "sh", "-c", script, user="web", working_dir="/srv/web") == [
-        "33",
-        "44",
-        "44 55 56",
-        "/srv/web",
-        "/srv/web",
-    ]
+    script = "id -u; id -g; id -G; echo $HOME; pwd; umask"
+    mask = os.umask(0o077)
+    try:
+        seen = lines_of(run, place, "sh", "-c", script, user="web", working_dir="/srv/web")
+    finally:
+        os.umask(mask)
+    assert seen == ["33", "44", "44 55 56", "/srv/web", "/srv/web", "0022"]
 
 
 def test_files_in_etc_are_mounted(run: Run, place: bundle.Place, tmp_path: Path) -> None:

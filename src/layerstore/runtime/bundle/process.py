@@ -17,6 +17,9 @@ __all__ = ["command", "environment", "for_exec", "make", "section"]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """docker's, where an image says none."""
 
+_UMASK = 0o022
+"""The daemon's in docker; without a daemon it would be that of whoever runs the container."""
+
 
 def section(image_config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of an image's config that says how it is run."""
@@ -133,7 +136,7 @@ def for_exec(config: Mapping[str, Any], options: ExecOptions, host: HostFacts, t
 
 
 def _user(user: users.User) -> dict[str, Any]:
-    return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
+    return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups), "umask": _UMASK}
 
 
 def _directory(asked: str | None, usual: str) -> str:
