@@ -173,6 +173,12 @@ def look(box: layerstore.Container, names: list[str]) -> list[float]:
     return taken
 
 
+def ended(process: layerstore.Process) -> None:
+    """Wait for a program, which has to succeed."""
+    if (code := process.wait()) != 0:
+        sys.exit(f"a program in a sandbox ended with {code}")
+
+
 def sandboxes(kind: type[Ours], folder: Path, archive: Path) -> list[str]:
     """Two hundred containers of one, each runs a program that writes, is rolled back, and runs another; in words."""
     program = ["/bin/sh", "-c", "ls / >/tmp/list; for n in 1 2 3 4 5 6 7 8 9 10; do echo $n >/tmp/$n; done"]
@@ -182,7 +188,7 @@ def sandboxes(kind: type[Ours], folder: Path, archive: Path) -> list[str]:
         with opened(home, kind.driver) as store:
             [image] = store.load(archive)
             first = store.create_container(image)
-            first.run(program, isolation="process", check=True)
+            ended(first.start(program))
             synced(place)
             free = os.statvfs(place)
             before = free.f_bfree * free.f_frsize
@@ -192,9 +198,9 @@ def sandboxes(kind: type[Ours], folder: Path, archive: Path) -> list[str]:
 
             def life(box: layerstore.Container) -> None:
                 box.checkpoint("clean")
-                box.run(program, isolation="process", check=True)
+                ended(box.start(program))
                 box.rollback("clean")
-                box.run(["/bin/true"], isolation="process", check=True)
+                ended(box.start(["/bin/true"]))
 
             start = time.perf_counter()
             with ThreadPoolExecutor(4) as threads:
@@ -214,7 +220,7 @@ def sandboxes(kind: type[Ours], folder: Path, archive: Path) -> list[str]:
         listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
         processes = [line for line in listed.splitlines() if str(home) in line]
     return [
-        f"{SANDBOXES} sandboxes on {kind.title.removeprefix('layerstore, ')}, isolation process, four threads:"
+        f"{SANDBOXES} sandboxes on {kind.title.removeprefix('layerstore, ')}, programs without a runtime, four threads:"
         f" forked in {forked:.2f} s ({forked / SANDBOXES * 1e3:.1f} ms each); each kept, a program run that writes"
         f" 11 files, rolled back, another run: {lived:.2f} s ({lived / SANDBOXES * 1e3:.1f} ms each); removed in"
         f" {removed:.2f} s. Disk used by all of them: {used / 2**20:.1f} MiB; the most memory of the process:"

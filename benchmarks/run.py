@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import layerstore
 from benchmarks.bench import Measured, dockerd, filesystem, machine, run, table, warm, write_results
 from benchmarks.rooms import Room, cgroups_given_back
+from layerstore.runtime import RunOptions, Runtime
 
 TRUE = "/bin/true"
 RUN, DETACHED, EXEC = "run --rm true", "run -d", "exec true"
@@ -235,7 +236,7 @@ class OursByRunc(Ours):
 class Library(Subject):
     """In this process: container made, program run, container removed; nothing of it is a command's start."""
 
-    isolation: ClassVar[str]
+    runtime: ClassVar[str] = "crun"
 
     @contextmanager
     def ready(self, tar: Path) -> Iterator[None]:
@@ -244,35 +245,51 @@ class Library(Subject):
         )
         with layerstore.open(config=config) as self.store:
             self.image = self.store.import_tar(tar, "debian:1")
+            self.engine = Runtime(self.store)
             yield
 
     def run(self) -> float:
         start = time.perf_counter()
-        box = self.store.create_container(self.image)
-        box.run([TRUE], isolation=self.isolation, check=True)
-        box.remove()
+        options = RunOptions(args=(TRUE,), remove=True, runtime=self.runtime)
+        if self.engine.run(self.engine.create(self.image, options)) != 0:
+            sys.exit(f"{self.title} failed")
         return time.perf_counter() - start
 
 
 class LibraryFull(Library):
-    title = "layerstore in Python, full (crun)"
+    title = "layerstore in Python, crun"
     needs = ("crun",)
-    isolation = "full"
+
+
+class LibraryByRunc(Library):
+    title = "layerstore in Python, runc"
+    needs = ("runc",)
+    runtime = "runc"
 
 
 class LibraryProcess(Library):
-    title = "layerstore in Python, process"
-    isolation = "process"
+    title = "layerstore in Python, without a runtime"
+    isolated: ClassVar[bool] = True
+
+    def run(self) -> float:
+        start = time.perf_counter()
+        box = self.store.create_container(self.image)
+        self.act(box)
+        box.remove()
+        return time.perf_counter() - start
+
+    def act(self, box: layerstore.Container) -> None:
+        if box.start([TRUE], isolated=self.isolated).wait() != 0:
+            sys.exit(f"{self.title} failed")
 
 
-class LibraryNone(Library):
-    title = "layerstore in Python, none"
-    isolation = "none"
+class LibraryNone(LibraryProcess):
+    title = "the same, only a root of its own"
+    isolated = False
 
 
-class LibraryAgain(Library):
-    title = "the same, process, in a container that is there"
-    isolation = "process"
+class LibraryAgain(LibraryProcess):
+    title = "the same, in a container that is there"
 
     @contextmanager
     def ready(self, tar: Path) -> Iterator[None]:
@@ -281,7 +298,7 @@ class LibraryAgain(Library):
 
     def run(self) -> float:
         start = time.perf_counter()
-        self.box.run([TRUE], isolation=self.isolation, check=True)
+        self.act(self.box)
         return time.perf_counter() - start
 
 
@@ -291,10 +308,11 @@ SUBJECTS: tuple[type[Subject], ...] = (
     CrunLean,
     Crun,
     Runc,
-    LibraryAgain,
-    LibraryNone,
     LibraryProcess,
+    LibraryNone,
+    LibraryAgain,
     LibraryFull,
+    LibraryByRunc,
     Ours,
     OursByRunc,
     Podman,
