@@ -106,6 +106,10 @@ class Ender:
             cgroups.remove(folder.cgroup(), within=folder.name)
             if verbs.knows(folder.name):
                 verbs.forget(folder.name)
+        if folder.network.exists():
+            from layerstore.runtime.life.connecting import disconnect  # few have a network of their own
+
+            disconnect(folder)
         folder.remove()
 
     def kill_all(self, container: Container) -> None:

@@ -1,7 +1,7 @@
 """A container that is run in the foreground: directly by its engine if it goes with its end, else held by conmon.
 
 Directly is quicker: no conmon, no log, and no second command of the engine. What is to be attached to again, or to be
-looked at when it has ended, has to be held.
+looked at when it has ended, has to be held; so has one that a program connects, before its own is let go.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from layerstore.runtime.life.ending import Ender
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.processes import process_of
 from layerstore.runtime.life.starting import Direct, Starter
+from layerstore.runtime.network import parse
 from layerstore.runtime.options import RunOptions
 from layerstore.runtime.streams import Attachment, End, Foreground, Streams
 
@@ -30,7 +31,7 @@ __all__ = ["run"]
 def run(runtime: Runtime, starter: Starter, ender: Ender, container: Container, streams: Streams) -> int:
     """`Runtime.run`."""
     options = runtime.options(container)
-    if options.remove and not (options.tty and options.interactive):
+    if options.remove and not (options.tty and options.interactive) and not parse(options.network).kind.is_own:
         return _directly(runtime, starter, ender, container, options, streams)
     return _held(runtime, container, options, streams)
 

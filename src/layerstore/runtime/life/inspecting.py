@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from layerstore import Container, Use
+from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.state import RunState
 from layerstore.runtime.options import RunOptions
 
@@ -39,7 +40,7 @@ def inspect(runtime: Runtime, container: Container, *, size: bool = False) -> di
         "HostConfig": _host_config(options),
         "Mounts": _mounts(options, runtime.store.volumes.of(container.id)),
         "Config": config,
-        "NetworkSettings": _network(options),
+        "NetworkSettings": _network(options, folder),
     }
 
 
@@ -181,5 +182,17 @@ def _mounts(options: RunOptions, volumes: list[Use]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda mount: str(mount["Destination"]))
 
 
-def _network(options: RunOptions) -> dict[str, Any]:
-    return {"Ports": _bindings(options), "Networks": {options.network: {}}}
+def _network(options: RunOptions, folder: Folder) -> dict[str, Any]:
+    if not folder.network.exists():
+        return {"Ports": _bindings(options), "Networks": {options.network: {}}}
+    from layerstore.runtime.life.connecting import connected
+
+    found = connected(folder)
+    if found is None:
+        return {"Ports": _bindings(options), "Networks": {options.network: {}}}
+    ports: dict[str, list[dict[str, str]]] = {}
+    for port in found.ports:
+        place = {"HostIp": port.address or "0.0.0.0", "HostPort": str(port.host)}
+        ports.setdefault(f"{port.container}/{port.protocol}", []).append(place)
+    address = {"IPAddress": found.address, "Gateway": found.gateway, "IPPrefixLen": 24 if found.address else 0}
+    return {"Ports": ports, **address, "Networks": {found.kind: address}}

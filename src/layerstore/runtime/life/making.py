@@ -9,6 +9,7 @@ from layerstore.runtime.engine import find
 from layerstore.runtime.life import rows, sources
 from layerstore.runtime.life.rows import Row
 from layerstore.runtime.life.saved import from_json, to_json
+from layerstore.runtime.network import Kind, parse
 from layerstore.runtime.options import Isolation, RunOptions
 
 __all__ = ["create"]
@@ -24,6 +25,9 @@ def create(
     size: int | str | None = None,
 ) -> Container:
     """Make one, of which nothing is left if that fails. See `Runtime.create`."""
+    network = parse(options.network)
+    if network.kind is Kind.CONTAINER:
+        store.container(network.container)
     options = sources.with_others(store, options, lambda other: _options_of(database, other))
     if options.isolation is Isolation.FULL and options.runtime is not None:
         find(store.config, options.runtime)  # without a name, whoever starts it looks: it may be mounted alone

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import layerstore
 from layerstore import Container, LayerstoreError, Store
+from layerstore.runtime.network import Kind, parse
 from layerstore.runtime.options import RunOptions
 
 __all__ = ["is_needed", "main", "spawn"]
 
 
 def is_needed(container: Container, options: RunOptions) -> bool:
-    """Does somebody have to stay with it?"""
-    return options.remove
+    """Does somebody have to stay with it: to remove it, or to end what connects it?"""
+    return options.remove or parse(options.network).kind is Kind.PASTA
 
 
 def spawn(store: Store, container: Container) -> None:

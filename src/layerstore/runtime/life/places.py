@@ -59,6 +59,11 @@ class Folder:
         return self.path / "engine.json"
 
     @property
+    def network(self) -> Path:
+        """What connects it, if a program does, as JSON: see `connecting`."""
+        return self.path / "network.json"
+
+    @property
     def files(self) -> Path:
         """The folder of what is mounted at its /etc/hosts, /etc/hostname and /etc/resolv.conf."""
         return self.path / "etc"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from layerstore import ConfigError
 from layerstore.runtime.bundle import Network
+from layerstore.runtime.network import Kind, parse
 from layerstore.runtime.options import RunOptions
 
 __all__ = ["namespaces_of", "network_of"]
@@ -33,12 +34,12 @@ def namespaces_of(options: RunOptions, pid_of: Callable[[str], int]) -> Mapping[
 
 
 def network_of(options: RunOptions, pid_of: Callable[[str], int]) -> Network:
-    """How a container is connected: as the host is, not at all, or as another container is. Raises `ConfigError`."""
-    asked = options.network
-    if asked == "host":
-        return Network()
-    if asked == "none":
-        return Network(namespace="")
-    if asked.startswith("container:"):
-        return Network(namespace=f"/proc/{pid_of(asked.removeprefix('container:'))}/ns/net", joined=True)
-    raise ConfigError(f"network {asked} not found", remedy="Give --network host, none or container:NAME.")
+    """How a container is connected: as the host is, not yet, or as another container is. Raises `ConfigError`."""
+    mode = parse(options.network)
+    match mode.kind:
+        case Kind.HOST:
+            return Network()
+        case Kind.CONTAINER:
+            return Network(namespace=f"/proc/{pid_of(mode.container)}/ns/net", joined=True)
+        case _:
+            return Network(namespace="")

@@ -11,8 +11,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
@@ -31,7 +32,11 @@ from layerstore.runtime.life.rows import Row
 from layerstore.runtime.life.saved import from_json
 from layerstore.runtime.life.sharing import namespaces_of, network_of
 from layerstore.runtime.life.state import state_of
+from layerstore.runtime.network import parse
 from layerstore.runtime.options import RunOptions
+
+if TYPE_CHECKING:
+    from layerstore.runtime.network.link import Link
 
 __all__ = ["DEVNULL", "Direct", "Prepared", "Starter"]
 
@@ -46,11 +51,18 @@ class Starter:
         self._ender = ender
 
     def prepare(
-        self, container: Container, options: RunOptions, folder: Folder, shared: Callable[[str], int]
+        self,
+        container: Container,
+        options: RunOptions,
+        folder: Folder,
+        shared: Callable[[str], int],
+        *,
+        link: Link | None = None,
     ) -> Prepared:
         """Make the folder of a container, with its bundle. Of a failure nothing is left.
 
-        `shared` gives the first process of a container by its name, whose namespaces this one is to share.
+        `shared` gives the first process of a container by its name, whose namespaces this one is to share. `link` is
+        what will connect it.
         """
         engine = find(self._store.config, options.runtime)
         folder.make()
@@ -60,7 +72,7 @@ class Starter:
                 options,
                 folder,
                 volumes=self._store.volumes.of(container.id),
-                network=network_of(options, shared),
+                network=network_of(options, shared) if link is None else link.network,
                 namespaces=namespaces_of(options, shared),
                 engine=engine,
                 filters=self._places.filters,
@@ -113,9 +125,15 @@ class Starter:
                 return
             row = self.begin(container)
             try:
-                prepared = self.prepare(container, options, folder, shared)
-                row = self._hold(prepared, options, row, is_attached=before is not None)
-                self.put(row)
+                with _linked(container, options, folder) as link:
+                    prepared = self.prepare(container, options, folder, shared, link=link)
+                    keeps = () if link is None else link.keeps
+                    row = self._hold(prepared, options, row, keeps=keeps, is_attached=before is not None)
+                    self.put(row)
+                    if link is not None and row.init is not None:
+                        from layerstore.runtime.life.connecting import connect
+
+                        connect(link, row.init.pid, folder)
                 if before is not None:
                     before(folder)
                 prepared.verbs.start(folder.name)
@@ -144,8 +162,13 @@ class Starter:
             with suppress(LayerstoreError):
                 self._ender.remove(container, None, volumes=True)
 
-    def _hold(self, prepared: Prepared, options: RunOptions, row: Row, *, is_attached: bool) -> Row:
-        """Have conmon make a container, whose program waits to be started. `is_attached`: somebody will be, at once."""
+    def _hold(
+        self, prepared: Prepared, options: RunOptions, row: Row, *, keeps: Sequence[int], is_attached: bool
+    ) -> Row:
+        """Have conmon make a container, whose program waits to be started. `is_attached`: somebody will be, at once.
+
+        `keeps` are descriptors that conmon is to have.
+        """
         container, folder = prepared.container, prepared.folder
         folder.make_kept()
         argv = conmon.argv(
@@ -166,7 +189,7 @@ class Starter:
                         argv,
                         root=folder.root,
                         env=conmon.environment(its, os.environ),
-                        fds=[its],
+                        fds=[its, *keeps],
                         stdin=DEVNULL,
                         stdout=DEVNULL,
                         stderr=DEVNULL,
@@ -202,6 +225,22 @@ class Prepared:
     verbs: Verbs
     traces: tuple[Trace, ...]
     learning: Learning | None = None
+
+
+@contextmanager
+def _linked(container: Container, options: RunOptions, folder: Folder) -> Iterator[Link | None]:
+    """While inside: what connects a container that is being made; None if that takes no program."""
+    if not parse(options.network).kind.is_own:
+        yield None
+        return
+    from layerstore.runtime.life.connecting import link_of  # few have a network of their own
+
+    link = link_of(container, options, folder)
+    if link is None:
+        yield None
+        return
+    with link:
+        yield link
 
 
 DEVNULL = -3
