@@ -19,6 +19,7 @@ from layerstore.errors import Damaged, DriverFailed, KernelError
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import Damage, LayerFiles, Level
+from layerstore.segments import rows as segment_rows
 from layerstore.volumes import Volumes
 
 _SHOWN = 10
@@ -31,8 +32,8 @@ Told = Callable[[str, int, int], None]
 class Problem:
     """One thing that is wrong. `str` says it in a line.
 
-    `kind`: database, missing layer, damaged layer, missing container, missing blob, damaged blob, missing
-    volume, unknown volume (a folder among them that is none, which nobody removes), garbage.
+    `kind`: database, missing layer, damaged layer, missing container, missing checkpoint, missing blob,
+    damaged blob, missing volume, unknown volume (a folder among them that is none, which nobody removes), garbage.
     """
 
     kind: str
@@ -75,6 +76,7 @@ def problems(
         if not files.has(layer) and (name, layer) in containers():
             path = str(files.place_of(layer))
             yield Problem("missing container", f"the files of container {name} are gone: {path}", path=path)
+    yield from _segments(database, files)
     for kind, text, where in blobs.problems(content=content):
         yield Problem(kind, text, path=str(where))
     for kind, text, where in volumes.problems():
@@ -83,6 +85,17 @@ def problems(
     for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):
         for key in keys:
             yield Problem("garbage", f"{folder / key} belongs to nothing", path=str(folder / key))
+
+
+def _segments(database: Database, files: LayerFiles) -> Iterator[Problem]:
+    """Segments without files, and what stands on them. Nobody has hashed what is in them, so more is not known."""
+    with database.read() as tx:
+        gone = [key for key in sorted(segment_rows.keys(tx)) if not files.has(Layer(key))]
+        gone = [key for key in gone if key in segment_rows.keys(tx)]
+        users = {key: segment_rows.users_of(tx, key) for key in gone}
+    for key in gone:
+        path = str(files.place_of(Layer(key)))
+        yield Problem("missing checkpoint", f"the files of {', '.join(users[key])} are gone: {path}", path=path)
 
 
 @frozen

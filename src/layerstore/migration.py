@@ -21,7 +21,7 @@ from layerstore.containers import rows as container_rows
 from layerstore.containers.rows import Row
 from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, DiffID
-from layerstore.driver import Layer, State, look
+from layerstore.driver import Layer, LayerKey, State, look
 from layerstore.errors import ConfigError, DepthExceeded, DriverNotSupported, InUse, LayerstoreError, named
 from layerstore.homes import BESIDE, Away, first_in
 from layerstore.kernel.files import fsync_folder, syncfs
@@ -31,7 +31,8 @@ from layerstore.layers.assembly import assembling
 from layerstore.layers.files import LayerFiles, Level, Packed
 from layerstore.layers.relay import Write, relay
 from layerstore.opening import Parts, sweep_trials
-from layerstore.session import Session
+from layerstore.segments import rows as segment_rows
+from layerstore.segments.converting import Side, convert
 
 __all__ = ["Migrated", "Migration", "migrate"]
 
@@ -118,10 +119,12 @@ class Migration:
                 self._tidy(new, chains.keys(), boxes)
                 for chain, names in chains.items():
                     self._convert_layer(new, chain, names)
+                with _about("a checkpoint"):
+                    segments = self._convert_segments(new)
                 for row in boxes:
                     with _about(f"container {row.name}"):
-                        self._convert_container(new, row)
-                self._take_place(new)
+                        self._convert_container(new, row, segments)
+                self._take_place(new, segments)
         except LayerstoreError as error:
             way = f"The store is as it was: the same command goes on, `layerstore migrate {origin}` gives it up."
             error.remedy = way if error.remedy is None else f"{error.remedy} {way}"
@@ -199,7 +202,7 @@ class Migration:
         fsync_folder(self._data_root)
 
     @contextmanager
-    def _new(self) -> Iterator[_New]:
+    def _new(self) -> Iterator[Side]:
         """The layers that grow beside the store."""
         parts = self._parts
         database = Database(self._beside / "layerstore.db")
@@ -212,13 +215,13 @@ class Migration:
             )
             try:
                 layers = Layers(database, parts.locks, parts.session, storage)
-                yield _New(database, storage, layers, parts.session)
+                yield Side(database, storage, layers, parts.session)
             finally:
                 storage.close()
         finally:
             database.close()
 
-    def _tidy(self, new: _New, chains: Collection[ChainID], boxes: Sequence[Row]) -> None:
+    def _tidy(self, new: Side, chains: Collection[ChainID], boxes: Sequence[Row]) -> None:
         """Keep of an earlier try what is whole and still wanted, and remove the rest."""
         files = new.storage.files
         with new.database.read() as tx:
@@ -238,7 +241,7 @@ class Migration:
             layer_rows.forget_orphans(tx)
         garbage.sweep(new.layers, new.session.staging)
 
-    def _convert_layer(self, new: _New, chain: ChainID, names: Sequence[DiffID]) -> None:
+    def _convert_layer(self, new: Side, chain: ChainID, names: Sequence[DiffID]) -> None:
         """Out of the old driver and into the new; what was read and what was written must both have the DiffID."""
         with new.database.read() as tx:
             if layer_rows.find(tx, [chain]):
@@ -254,9 +257,23 @@ class Migration:
             with new.database.write() as tx:
                 assembly.record(tx)
 
-    def _convert_container(self, new: _New, row: Row) -> None:
+    def _convert_segments(self, new: Side) -> dict[LayerKey, LayerKey | None]:
+        """What checkpoints and forks stand on; the new keys by the old ones."""
+        old = Side(self._database, self._parts.storage, self._old, self._parts.session)
+        theirs, ours = old.storage.files, new.storage.files
+
+        def repeat(origin: Layer, old_below: Sequence[Layer], layer: Layer, below: Sequence[Layer]) -> str:
+            return self._repeat(theirs, origin, "a checkpoint", old_below, ours, layer, below)
+
+        return convert(old, new, repeat)
+
+    def _convert_container(self, new: Side, row: Row, segments: Mapping[LayerKey, LayerKey | None]) -> None:
         """A new container, in which the same changes are made as a program would make them that has it mounted."""
-        old_below, below = self._old.stack(row.chain_id).layers, new.layers.stack(row.chain_id).layers
+        moved = evolve(row, segment=None if row.segment is None else segments[row.segment])
+        with self._database.read() as tx:
+            old_below = container_rows.below(tx, row).layers
+        with new.database.read() as tx:
+            below = container_rows.below(tx, moved).layers
         self._parts.containers.mounts.require_files(row, old_below)
         theirs, ours = self._parts.storage.files, new.storage.files
         with new.database.read() as tx:
@@ -271,10 +288,10 @@ class Migration:
         layer = Layer(new.session.new_key(), State.WRITABLE)
         try:
             new.storage.driver.create(layer, below, size=row.size)
-            digest = self._repeat(theirs, row, old_below, ours, layer, below)
+            digest = self._repeat(theirs, row.layer, f"container {row.name}", old_below, ours, layer, below)
             syncfs(new.storage.driver.home)
             with new.database.write() as tx:
-                container_rows.insert(tx, evolve(row, key=layer.key, image_id=None, image_name=""))
+                container_rows.insert(tx, evolve(moved, key=layer.key, image_id=None, image_name=""))
                 facts.put(tx, {f"container {row.id}": asdict(_Note(row.key, row.chain_id, digest))})
         except BaseException:
             new.layers.drop([layer.key], quietly=True)
@@ -283,31 +300,32 @@ class Migration:
     def _repeat(
         self,
         theirs: LayerFiles,
-        row: Row,
+        origin: Layer,
+        name: str,
         old_below: Sequence[Layer],
         ours: LayerFiles,
         layer: Layer,
         below: Sequence[Layer],
     ) -> str:
         """Make the changes of the old container in the new one too; the digest of both diffs."""
-        progress, name = self._progress, row.name
+        progress, label = self._progress, name.removeprefix("container ")
 
         def pack(write: Write) -> Packed:
-            return theirs.write_changes(row.layer, old_below, write)
+            return theirs.write_changes(origin, old_below, write)
 
-        with look(theirs.driver, row.layer, old_below) as root:
+        with look(theirs.driver, origin, old_below) as root:
             packed = ours.repeat(
                 layer,
                 below,
                 of=pack,
                 root=root,
-                progress=None if progress is None else lambda count: progress(name, count, None),
+                progress=None if progress is None else lambda count: progress(label, count, None),
             )
-        self._notices.extend(f"container {name}: {notice}" for notice in packed.notices)
+        self._notices.extend(f"{name}: {notice}" for notice in packed.notices)
         if progress is not None:
-            progress(name, packed.size, packed.size)
+            progress(label, packed.size, packed.size)
         if ours.write_changes(layer, below).diff_id != packed.diff_id:
-            before = set(map(str, theirs.driver.changes(row.layer, old_below)))
+            before = set(map(str, theirs.driver.changes(origin, old_below)))
             wrong = sorted(before ^ set(map(str, ours.driver.changes(layer, below))))[:5]
             raise LayerstoreError(
                 f"what {ours.driver.name} keeps of it is not what {theirs.driver.name} keeps: "
@@ -318,44 +336,37 @@ class Migration:
 
     # --- the switch ---
 
-    def _take_place(self, new: _New) -> None:
+    def _take_place(self, new: Side, segments: Mapping[LayerKey, LayerKey | None]) -> None:
         try:
             self._hand_over(new)
-            self._switch(new)
+            self._switch(new, segments)
         except BaseException:
             facts.ask_for_recovery(self._database)
             raise
 
-    def _hand_over(self, new: _New) -> None:
+    def _hand_over(self, new: Side) -> None:
         """Let what is kept beside the new home lie in the store too. Without a row it is garbage, and goes."""
         with new.database.read() as tx:
             keys = [diff.key for diff in layer_rows.all_diffs(tx)]
         new.storage.files.hand_over(keys, self._parts.storage.files.beside)
         syncfs(new.storage.driver.home)
 
-    def _switch(self, new: _New) -> None:
+    def _switch(self, new: Side, segments: Mapping[LayerKey, LayerKey | None]) -> None:
         with new.database.read() as tx:
             diffs, keys = layer_rows.all_diffs(tx), layer_rows.keys_by_chain(tx)
             containers = {row.id: row.key for row in container_rows.every(tx)}
+            whole = segment_rows.whole(tx)
         with self._database.write() as tx:
             there = set(layer_rows.keys_by_chain(tx)), {row.id for row in container_rows.every(tx)}
-            if there != (set(keys), set(containers)):
+            standing = {segment.key for segment in segment_rows.every(tx)}
+            if there != (set(keys), set(containers)) or standing != set(segments):
                 raise LayerstoreError("the store has changed meanwhile", remedy="Try it again.")
             container_rows.exchange(tx, containers)
+            segment_rows.exchange(tx, whole, segments)
             layer_rows.exchange(tx, diffs, keys)
             facts.clear(tx, ["refusals", facts.MIGRATION])
             former = {"driver": self._driver.name, "entry": self._parts.known["entry"]}
             facts.put(tx, {facts.FORMER: former, "driver": self._name, "entry": plugins.entry_of(self._choice.driver)})
-
-
-@frozen
-class _New:
-    """The store that grows beside the old one."""
-
-    database: Database
-    storage: Storage
-    layers: Layers
-    session: Session
 
 
 @contextmanager

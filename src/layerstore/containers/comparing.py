@@ -9,7 +9,7 @@ from layerstore.changes import Changes
 from layerstore.containers import rows
 from layerstore.containers.rows import Row
 from layerstore.database import Database, Transaction
-from layerstore.driver import Layer, LayerKey, look
+from layerstore.driver import Layer, LayerKey, Usage, look
 from layerstore.images.trees import EMPTY, settled
 from layerstore.kernel.mounts import detached
 from layerstore.layers import Layers, Storage
@@ -77,6 +77,19 @@ class Comparing:
             own = _standing(row, segment.key, segment.parent)
             below, found = rows.below(tx, own), between(tx, own, since)
         return None if found is None else self._storage.driver.changes_since(Layer(own.key), below.layers, *found)
+
+    def usage_of(self, container: str) -> Usage:
+        """See `Container.usage`; for a caller that has the container's lock."""
+        with self._database.read() as tx:
+            row = rows.find(tx, container)
+            parts = [(row.layer, rows.below(tx, row).layers)]
+            for segment in segment_rows.owned_by(tx, container):
+                below = segment_rows.below(tx, segment.parent, segment.chain_id).layers
+                parts.append((segment.layer, below))
+                if segment.span is not None:
+                    parts.append((Layer(segment.span), ()))
+        found = [self._storage.driver.usage(layer, below) for layer, below in parts]
+        return Usage(sum(one.size for one in found), sum(one.inodes for one in found))
 
     @contextmanager
     def _leased(self, row: CheckpointRow) -> Iterator[Sequence[Layer]]:

@@ -362,10 +362,9 @@ class Container(Runs, Starts):
         self._containers.remove(self.id, force=force, volumes=volumes)
 
     def usage(self) -> Usage:
-        """What its own layer occupies."""
+        """What it occupies by itself: what is written in it, and what checkpoints keep for it alone."""
         with self._containers.lock(self.id, shared=True):
-            row, below = self._containers.seen(self.id)
-            return self._containers.storage.driver.usage(row.layer, below.layers)
+            return self._containers.comparing.usage_of(self.id)
 
     def inspect(self, *, size: bool = False) -> dict[str, Any]:
         """What is known of it, in docker's words."""

@@ -228,10 +228,12 @@ def release_unreachable(tx: Transaction) -> tuple[list[ChainID], list[LayerKey]]
 
 
 def delete_up(tx: Transaction, chain_ids: Iterable[ChainID]) -> None:
-    """Delete the rows of layers, of all that are above them, and of the containers on these."""
+    """Delete the rows of layers, of all that are above them, and of the containers and segments on these."""
     for chain in chain_ids:
         doomed = tx.execute(_UPWARDS, (chain,)).fetchall()
         tx.executemany("DELETE FROM containers WHERE chain_id = ?", doomed)
+        tx.executemany("UPDATE segments SET parent = NULL, below = NULL WHERE chain_id = ?", doomed)
+        tx.executemany("DELETE FROM segments WHERE chain_id = ?", doomed)
         tx.executemany("UPDATE layers SET parent = NULL WHERE chain_id = ?", doomed)
         tx.executemany("DELETE FROM layers WHERE chain_id = ?", doomed)
 

@@ -8,7 +8,7 @@ more parts than n has bits (Fenwick, "A new data structure for cumulative freque
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
 
@@ -153,6 +153,31 @@ def between(tx: Transaction, top: LayerKey | None, number: int) -> tuple[Layer, 
     return committed(LayerKey(row[0]) for row in tx.execute(_DOWN_TO, (top, number)))
 
 
+_WHOLE = "key, parent, chain_id, number, complete, span, below"
+
+
+def whole(tx: Transaction) -> list[tuple[object, ...]]:
+    """All that there is of all segments, each after what it stands on: for `exchange` in another database."""
+    return tx.execute(f"SELECT {_WHOLE} FROM segments ORDER BY number, key").fetchall()
+
+
+def exchange(tx: Transaction, new: Sequence[tuple[object, ...]], keys: Mapping[LayerKey, LayerKey | None]) -> None:
+    """Let a store have other segments: `new` are their rows, `keys` those in the places of the old ones."""
+    tx.executemany(f"INSERT INTO segments ({_WHOLE}) VALUES (?, ?, ?, ?, ?, ?, ?)", new)
+    pairs = [(key, old) for old, key in keys.items()]
+    for table in ("containers", "checkpoints"):
+        tx.executemany(f"UPDATE {table} SET segment = ? WHERE segment = ?", pairs)
+    tx.executemany("UPDATE segments SET parent = NULL, below = NULL WHERE key = ?", [(old,) for old in keys])
+    tx.executemany("DELETE FROM segments WHERE key = ?", [(old,) for old in keys])
+
+
+def delete_all(tx: Transaction) -> None:
+    """Delete all segments, and the containers that stand on one. No checkpoint may."""
+    tx.execute("DELETE FROM containers WHERE segment NOT NULL")
+    tx.execute("UPDATE segments SET parent = NULL, below = NULL")
+    tx.execute("DELETE FROM segments")
+
+
 def depth(tx: Transaction, top: LayerKey) -> int:
     """How many layers a stack of segments has, with the spans that there are."""
     return len(tx.execute(_UP, (top,)).fetchall())
@@ -221,6 +246,38 @@ def keys(tx: Transaction) -> set[LayerKey]:
     """The keys of all segments and spans."""
     found = tx.execute("SELECT key FROM segments UNION SELECT span FROM segments WHERE span NOT NULL")
     return {LayerKey(row[0]) for row in found}
+
+
+def users_of(tx: Transaction, key: LayerKey) -> list[str]:
+    """What stands on a segment, or on the one whose span it is, in words: checkpoints, and containers."""
+    query = """
+    WITH RECURSIVE up (key) AS (
+        SELECT key FROM segments WHERE key = ?1 OR span = ?1
+        UNION SELECT s.key FROM up JOIN segments s ON s.parent = up.key
+    )
+    SELECT 'checkpoint ' || k.label || ' of container ' || c.name FROM checkpoints k JOIN containers c
+        ON c.id = k.container WHERE k.segment IN (SELECT key FROM up)
+    UNION ALL SELECT 'container ' || name FROM containers WHERE segment IN (SELECT key FROM up)
+    """
+    return sorted(row[0] for row in tx.execute(query, (key,)))
+
+
+def owned_by(tx: Transaction, container: str) -> list[Segment]:
+    """The segments that only this container and its checkpoints need: those that go with it."""
+    query = """
+    WITH RECURSIVE theirs (key) AS (
+        SELECT segment FROM containers WHERE segment NOT NULL AND id != ?1
+        UNION SELECT segment FROM checkpoints WHERE segment NOT NULL AND container != ?1
+        UNION SELECT s.parent FROM theirs JOIN segments s ON s.key = theirs.key WHERE s.parent NOT NULL
+    ), own (key) AS (
+        SELECT segment FROM containers WHERE segment NOT NULL AND id = ?1
+        UNION SELECT segment FROM checkpoints WHERE segment NOT NULL AND container = ?1
+        UNION SELECT s.parent FROM own JOIN segments s ON s.key = own.key WHERE s.parent NOT NULL
+    )
+    """
+    return [
+        _segment(row) for row in tx.execute(f"{query}{_SEGMENT} WHERE key IN own AND key NOT IN theirs", (container,))
+    ]
 
 
 def _is_needed(tx: Transaction, key: LayerKey) -> bool:
