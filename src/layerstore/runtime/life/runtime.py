@@ -17,7 +17,7 @@ from layerstore.runtime.life.recovery import recover
 from layerstore.runtime.life.rows import TABLES, Row
 from layerstore.runtime.life.saved import from_json
 from layerstore.runtime.life.signals import number_of
-from layerstore.runtime.life.starting import Starter
+from layerstore.runtime.life.starting import Prepared, Starter
 from layerstore.runtime.life.state import RunState, exit_of, state_of
 from layerstore.runtime.options import RunOptions
 
@@ -68,6 +68,16 @@ class Runtime:
         `before` is called when its streams can be attached to, and its program is not let go yet. Raises `CannotRun`.
         """
         self._starter.start(container, self.options(container), self.pid_of, before=before)
+
+    def prepare(self, container: Container, options: RunOptions, folder: Folder) -> Prepared:
+        """Make a bundle for a program that is run beside a container's own, in a folder of its own."""
+        return self._starter.prepare(container, options, folder, self.pid_of)
+
+    def forget(self, container: Container, folder: Folder) -> None:
+        """Give back what such a program had, which has ended."""
+        self._ender.clear(folder)
+        with self.places.lock(container.id):
+            self._ender.erase_traces(container.id)
 
     # --- what is done to one that runs
 
