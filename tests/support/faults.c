@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -256,6 +258,27 @@ CALLED(int, lsetxattr, (const char *path, const char *name, const void *value, s
 CALLED(int, fremovexattr, (int fd, const char *name), (fd, name))
 CALLED(int, lremovexattr, (const char *path, const char *name), (path, name))
 
+CALLED(int, chdir, (const char *name), (name))
+CALLED(int, fchdir, (int folder), (folder))
+CALLED(int, stat, (const char *name, struct stat *facts), (name, facts))
+CALLED(int, mknod, (const char *name, mode_t mode, dev_t device), (name, mode, device))
+CALLED(int, symlink, (const char *words, const char *name), (words, name))
+CALLED(int, mount, (const char *source, const char *target, const char *type, unsigned long flags, const void *data),
+       (source, target, type, flags, data))
+CALLED(int, umount2, (const char *target, int flags), (target, flags))
+CALLED(int, sethostname, (const char *name, size_t length), (name, length))
+CALLED(int, setrlimit, (__rlimit_resource_t resource, const struct rlimit *limit), (resource, limit))
+CALLED(int, setsid, (void), ())
+CALLED(int, dup2, (int from, int to), (from, to))
+
+int fcntl(int fd, int command, ...) {
+    va_list arguments;
+    va_start(arguments, command);
+    long given = va_arg(arguments, long);
+    va_end(arguments);
+    return refuses("fcntl", FROM) ? -1 : (int)syscall(SYS_fcntl, fd, command, given);
+}
+
 /* The mode is there only where a file may be made; else what is passed on is never looked at. */
 static mode_t mode_of(va_list arguments, int flags) {
     return flags & (O_CREAT | O_TMPFILE) ? va_arg(arguments, mode_t) : 0;
@@ -277,7 +300,26 @@ int openat(int at, const char *name, int flags, ...) {
     return refuses("openat", FROM) ? -1 : (int)syscall(SYS_openat, at, name, flags, mode);
 }
 
-/* Of the calls that go this way, openat2 is the one that has no function of its own. */
+/* Those that have no function of their own, in every C library that there is. */
+static const char *name_of(long which) {
+    switch (which) {
+    case SYS_openat2:
+        return "openat2";
+    case SYS_open_tree:
+        return "open_tree";
+    case SYS_move_mount:
+        return "move_mount";
+    case SYS_mount_setattr:
+        return "mount_setattr";
+    case SYS_pivot_root:
+        return "pivot_root";
+    case SYS_execveat:
+        return "execveat";
+    default:
+        return NULL;
+    }
+}
+
 long syscall(long which, ...) {
     long (*next)(long, ...) = real("syscall");
     va_list arguments;
@@ -286,7 +328,8 @@ long syscall(long which, ...) {
     for (int i = 0; i < 6; i++)
         given[i] = va_arg(arguments, long);
     va_end(arguments);
-    if (which == SYS_openat2 && refuses("openat2", FROM))
+    const char *name = name_of(which);
+    if (name && refuses(name, FROM))
         return -1;
     return next(which, given[0], given[1], given[2], given[3], given[4], given[5]);
 }

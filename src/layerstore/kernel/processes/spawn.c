@@ -47,18 +47,24 @@ static int without_close_on_exec(int fd) {
     return flags < 0 ? -1 : fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC);
 }
 
+/* A descriptor once more, away from 0, 1 and 2. */
+static int away(int fd) {
+    return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+static int nothing(void) {
+    LS_CLOSED int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    return fd < 0 ? -1 : away(fd);
+}
+
 /* Descriptors: the three streams, those that are kept, and none else. */
 static void take_streams(const struct ls_program *program) {
     int high[3];
-    /* First away from 0, 1 and 2, which may be given in another order. */
+    /* They may be 0, 1 and 2 in another order. */
     for (int stream = 0; stream < 3; stream++) {
-        high[stream] = -1;
         int given = program->streams[stream];
-        if (given == LS_STREAM_SAME)
-            continue;
-        LS_CLOSED int null = given == LS_STREAM_NULL ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
-        high[stream] = fcntl(given == LS_STREAM_NULL ? null : given, F_DUPFD_CLOEXEC, 3);
-        if (high[stream] < 0)
+        high[stream] = given == LS_STREAM_SAME ? -1 : given == LS_STREAM_NULL ? nothing() : away(given);
+        if (given != LS_STREAM_SAME && high[stream] < 0)
             give_up(program, LS_STEP_STREAMS, errno, stream);
     }
     for (int stream = 0; stream < 3; stream++)
