@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from layerstore import Attachment, Container, Database, Image, Store
+from layerstore import Attachment, Container, Database, Image, NotFound, Store
 from layerstore.runtime.engine import find
 from layerstore.runtime.life import rows, sources
 from layerstore.runtime.life.rows import Row
@@ -42,7 +43,8 @@ def create(
             with database.write(durable=not options.remove) as tx:
                 rows.insert(tx, row)
     except BaseException:
-        container.remove()
+        with suppress(NotFound):
+            container.remove(volumes=True)
         raise
     return container
 

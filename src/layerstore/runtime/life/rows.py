@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from layerstore import Tables, Transaction
+from layerstore import NotFound, Tables, Transaction
 from layerstore.runtime.life.processes import Process, boot, parsed
 
 __all__ = ["TABLES", "Row", "every", "find", "insert", "put", "put_health", "unsettled"]
@@ -74,7 +74,9 @@ _COLUMNS = (
 
 
 def insert(tx: Transaction, row: Row) -> None:
-    """Write down a container, in place of what was known of it."""
+    """Write down a container, in place of what was known of it. Raises `NotFound` if it was removed meanwhile."""
+    if tx.execute("SELECT 1 FROM containers WHERE id = ?", (row.container,)).fetchone() is None:
+        raise NotFound(f"no such container: {row.container[:12]}")
     tx.execute(
         f"INSERT OR REPLACE INTO runtime_containers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (row.container, row.options, *_values(row)),

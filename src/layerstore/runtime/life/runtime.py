@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from layerstore import Container, Image, LayerstoreError, NotFound, Store
@@ -150,10 +150,13 @@ class Runtime:
                     f"cannot remove container {container.name}: container is running",
                     remedy=f"Stop the container before removing it (layerstore stop {container.name}), or use --force.",
                 )
-            self._signal(container, number_of("SIGKILL"))
-            self._require_end(container)
+            with suppress(LayerstoreError):  # whatever its engine can still do
+                self._signal(container, number_of("SIGKILL"))
+                self._ends(container, _KILL_PATIENCE)
         with self.places.lock(container.id):
             try:
+                if force:
+                    self._ender.kill_all(container)
                 row = self._ender.settle(container.id)
                 self._ender.remove(container, row, volumes=volumes, force=force)
             except NotFound:

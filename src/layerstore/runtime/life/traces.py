@@ -5,19 +5,24 @@ What is going to be made is written down first, where it outlives a boot, so tha
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from layerstore import Container
+from layerstore import Container, KernelError, Mounted
 from layerstore.runtime.bundle import Trace, erase_traces, make_traces
 from layerstore.runtime.life.places import Folder
 
 __all__ = ["are_left", "erase", "made"]
 
 _NAME = "traces.json"
+
+_PATIENCE = 5.0
+"""Seconds for which a mount may be busy."""
 
 
 @contextmanager
@@ -34,7 +39,7 @@ def made(container: Container, folder: Folder, traces: Sequence[Trace]) -> Itera
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(folder.kept / _NAME)
-    with container.mount() as root, _opened(root) as tree:
+    with _mounted(container) as tree:
         make_traces(tree, traces)
         yield
 
@@ -48,7 +53,7 @@ def erase(container: Container, folder: Folder) -> None:
     """Take away what was made in a container. While a program runs in it, that would take its mounts from it: later."""
     if not are_left(folder) or container.processes():
         return
-    with container.mount() as root, _opened(root) as tree:
+    with _mounted(container) as tree:
         erase_traces(tree, _read(folder.kept))
     (folder.kept / _NAME).unlink(missing_ok=True)
 
@@ -61,9 +66,28 @@ def _read(kept: Path) -> tuple[Trace, ...]:
 
 
 @contextmanager
-def _opened(root: Path) -> Iterator[int]:
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _mounted(container: Container) -> Iterator[int]:
+    """While inside: a container's tree, mounted, as a descriptor."""
+    mounted = container.mount()
     try:
-        yield fd
+        fd = os.open(mounted.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
     finally:
-        os.close(fd)
+        _unmount(mounted)
+
+
+def _unmount(mounted: Mounted) -> None:
+    """Let go of it. An engine that is being started for another container may have it for a moment, too."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            mounted.unmount()
+        except KernelError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
