@@ -6,6 +6,7 @@ and cgroups, and the folder. What is left if that is broken off, `recovery` find
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import suppress
 
@@ -24,6 +25,11 @@ __all__ = ["Ender"]
 
 _PATIENCE = 5.0
 """Seconds that conmon may take to end after the program that it held."""
+
+
+def _unwatched(health: str) -> str:
+    """The health of a container that has ended: nobody checks it, and docker calls that unhealthy."""
+    return json.dumps({**json.loads(health), "Status": "unhealthy"}) if health else ""
 
 
 class Ender:
@@ -75,6 +81,7 @@ class Ender:
             exit_code=code,
             oom=oom,
             error=error,
+            health=_unwatched(row.health),
         )
         with self._database.write(durable=False) as tx:
             rows.put(tx, ended)

@@ -1,7 +1,7 @@
 """A container that is run in the foreground: directly by its engine if it goes with its end, else held by conmon.
 
 Directly is quicker: no conmon, no log, and no second command of the engine. What is to be attached to again, or to be
-looked at when it has ended, has to be held; so has one that a program connects, before its own is let go.
+looked at when it has ended, has to be held; so has one that a program connects, and one whose health is checked.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from layerstore import CannotRun, Container, LayerstoreError, NotFound
+from layerstore.runtime.life import monitor
 from layerstore.runtime.life.ending import Ender
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.processes import process_of
@@ -31,7 +32,8 @@ __all__ = ["run"]
 def run(runtime: Runtime, starter: Starter, ender: Ender, container: Container, streams: Streams) -> int:
     """`Runtime.run`."""
     options = runtime.options(container)
-    if options.remove and not (options.tty and options.interactive) and not parse(options.network).kind.is_own:
+    is_plain = not parse(options.network).kind.is_own and not monitor.has_check(container, options)
+    if options.remove and not (options.tty and options.interactive) and is_plain:
         return _directly(runtime, starter, ender, container, options, streams)
     return _held(runtime, container, options, streams)
 

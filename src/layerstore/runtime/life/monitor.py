@@ -1,6 +1,7 @@
 """A process of our own that stays with a container which goes on by itself, where somebody has to.
 
-It waits for the end of one that is to be removed then. Killed, nothing is lost: the next that opens the store does it.
+It checks the health of one that has a check, and waits for the end of one that is to be removed then. Killed, it is
+missed by nobody but for the checks: the next that opens the store does the rest.
 """
 
 from __future__ import annotations
@@ -8,20 +9,33 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import layerstore
 from layerstore import Container, LayerstoreError, Store
 from layerstore.runtime.network import Kind, parse
 from layerstore.runtime.options import RunOptions
 
-__all__ = ["is_needed", "main", "spawn"]
+__all__ = ["has_check", "is_needed", "main", "spawn"]
 
 
 def is_needed(container: Container, options: RunOptions) -> bool:
-    """Does somebody have to stay with it: to remove it, or to end what connects it?"""
-    return options.remove or parse(options.network).kind is Kind.PASTA
+    """Does somebody have to stay with it: to remove it, to end what connects it, or to check its health?"""
+    return options.remove or parse(options.network).kind is Kind.PASTA or has_check(container, options)
+
+
+def has_check(container: Container, options: RunOptions) -> bool:
+    """Is its health to be checked?"""
+    image = container.image
+    config: Mapping[str, Any] = {} if image is None else image.config
+    if options.health is None and not (config.get("config") or {}).get("Healthcheck"):
+        return False
+    from layerstore.runtime.health import check_of  # few have a check
+
+    return check_of(config, options) is not None
 
 
 def spawn(store: Store, container: Container) -> None:
@@ -48,13 +62,16 @@ def _reap(pid: int) -> None:
 
 def main(data_root: str, exec_root: str, container: str) -> None:
     """Stay with a container until it has ended, and is settled."""
+    from layerstore.runtime import health
     from layerstore.runtime.life import Runtime
 
     os.chdir("/")
     config = layerstore.Config(data_root=Path(data_root), exec_root=Path(exec_root))
     with layerstore.open(config=config) as store:
         try:
-            Runtime(store).wait(store.container(container))
+            runtime, found = Runtime(store), store.container(container)
+            health.watch(runtime, found)
+            runtime.wait(found)
         except LayerstoreError:
             return
 

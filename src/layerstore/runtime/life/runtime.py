@@ -141,6 +141,15 @@ class Runtime:
         with cgroups.frozen_while(cgroup):
             yield
 
+    def healthcheck(self, container: Container) -> Mapping[str, Any]:
+        """Check its health now, and write down what came of it; docker's `Health`: `Status`, `FailingStreak`, `Log`.
+
+        Raises `NotRunning`, `LayerstoreError` if it has no check.
+        """
+        from layerstore.runtime.health import run_once
+
+        return run_once(self, container)
+
     def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it; `volumes`: with its anonymous volumes. `force`: even if it runs. Raises `NotRunning`, `InUse`."""
         row = self._settled(container)

@@ -137,9 +137,10 @@ class Starter:
                 if before is not None:
                     before(folder)
                 prepared.verbs.start(folder.name)
-                self.put(
-                    evolve(row, status="running", started=time.time_ns(), finished=0, exit_code=0, oom=False, error="")
-                )
+                row = evolve(row, finished=0, exit_code=0, oom=False, error="", health="")
+                if monitor.has_check(container, options):
+                    row = evolve(row, health=STARTING)
+                self.put(evolve(row, status="running", started=time.time_ns()))
             except BaseException as error:
                 self.give_up(container, row, error)
                 raise
@@ -242,6 +243,9 @@ def _linked(container: Container, options: RunOptions, folder: Folder) -> Iterat
     with link:
         yield link
 
+
+STARTING = '{"Status": "starting", "FailingStreak": 0, "Log": []}'
+"""The health of a container that was just started, if somebody checks it."""
 
 DEVNULL = -3
 """`subprocess.DEVNULL`, without the import."""
