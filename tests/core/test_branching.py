@@ -158,8 +158,12 @@ def test_a_commit_is_one_layer_of_the_same_digest(box: Container, any_store: Sto
                 box.checkpoint()
     of_box, of_plain = box.commit("box:1"), plain.commit("plain:1")
     assert of_box.layers == of_plain.layers
-    assert (box.image_id == of_box.id, len(box.checkpoints())) == (False, 3)
-    assert len(box.changes(of_box)) == 0
+    for one, image in ((box, of_box), (plain, of_plain)):
+        assert (one.image_id, list(one.changes()), list(one.changes(image))) == (image.id, [], [])
+    before = has(box)
+    assert len(box.checkpoints()) == 3
+    box.rollback("1")
+    assert (len(has(box)), "file0" in has(box), "file2" in has(box)) == (len(before) - 2, True, False)
 
 
 def test_long_stacks_stay_shallow(box: Container, any_store: Store) -> None:

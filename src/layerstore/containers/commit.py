@@ -17,13 +17,14 @@ from layerstore.containers.mounting import Mounts
 from layerstore.containers.rows import Row
 from layerstore.database import Database
 from layerstore.digest import DiffID
-from layerstore.driver import Layer, State
+from layerstore.driver import Layer, LayerKey, State
 from layerstore.images import Image, Images
 from layerstore.images import config as config_of
 from layerstore.images import instructions as instructions_of
 from layerstore.images import rows as image_rows
 from layerstore.layers import Layers, Staged, Storage
 from layerstore.layers.assembly import assembling
+from layerstore.segments import rows as segment_rows
 from layerstore.session import Session
 
 
@@ -78,12 +79,12 @@ class Commit:
             content = [diff.diff_id for diff in reversed(image.diffs)]
             if staged is not None:
                 content.append(staged.diff_id)
-            return self._add(content, staged)
+            return self._add(content, staged, in_use=in_use)
         finally:
             if staged is not None:
                 self._layers.discard(staged)
 
-    def _add(self, content: Sequence[DiffID], staged: Staged | None) -> Image:
+    def _add(self, content: Sequence[DiffID], staged: Staged | None, *, in_use: bool) -> Image:
         """Make the image of these layers, of which only what is staged is new."""
         row = self._row
         config = config_of.derive(
@@ -94,8 +95,9 @@ class Commit:
             author=self._author,
             comment=self._message,
         )
-        goes_on = staged is not None and staged.is_container
+        goes_on = staged is not None and (staged.is_container or (row.segment is not None and not in_use))
         fresh = Layer(self._session.new_key(), State.WRITABLE) if goes_on else None
+        unneeded: list[LayerKey] = []
         offered = {} if staged is None else {staged.diff_id: staged}
         try:
             with assembling(self._layers, content, "it is being committed", offered=offered, trust=True) as assembly:
@@ -108,8 +110,9 @@ class Commit:
                     if fresh is not None and assembly.top is not None:
                         name = self._tags[0] if self._tags else ""
                         rows.stand_on(tx, row.id, fresh.key, assembly.top, image, name)
+                        unneeded = segment_rows.release(tx, row.segment)
         finally:
             if fresh is not None:
                 # One of the two belongs to the container now, and the other, unless it is the new layer, to nobody.
-                self._layers.drop([row.key, fresh.key], quietly=True)
+                self._layers.drop([row.key, fresh.key, *unneeded], quietly=True)
         return self._images.get(image)

@@ -279,9 +279,8 @@ class Container(Runs, Starts):
         `author`: None is the one of the image that it stands on.
 
         If it is not mounted, its layer becomes the image's without a copy, and it goes on with a new one on top: it
-        then stands on the new image. One that stands on a checkpoint is copied, as a mounted one is, and stays as it
-        is: all that was written since its image is one layer. Without changes to the tree, the image has the same
-        layers.
+        then stands on the new image. All that was written since the one before is one layer, whatever checkpoints there
+        are; they stay. Without changes to the tree, the image has the same layers.
         """
         self._state = None
         with self._containers.lock(self.id):

@@ -55,8 +55,6 @@ class Box:
     """Directories of which the time is not compared."""
     points: dict[str, Point] = field(factory=dict)
     """Its checkpoints, by label."""
-    is_branch: bool = False
-    """It may stand on a checkpoint, or on what another container had written."""
 
     @property
     def images(self) -> set[str | None]:

@@ -169,12 +169,9 @@ class StackMachine(RuleBasedStateMachine):
         else:
             tree = ModelTree(breaks_links=bool(self.breaks_links)) if state.below is None else state.below
         self.pictures[name] = Picture(tree, image.layers, state.image)
-        if self._store.container(f"box-{box}").image_id == image.id and changed:
-            assert state.mounted is None, "what is mounted stays where it is"
+        if changed and state.mounted is None:
             state.image, state.below, state.tree, state.loose = name, tree, tree.branch(), []
             state.handle = self._store.container(f"box-{box}")
-        else:
-            assert not changed or state.mounted is not None or state.points or state.is_branch, "it stands on the image"
         self._touched = box
 
     def _learn_anew(self, tree: ModelTree, image: Image, box: Box) -> None:
@@ -238,7 +235,7 @@ class StackMachine(RuleBasedStateMachine):
             state.handle.rollback(label)
         point = state.points[label]
         state.image, state.below, state.tree = point.image, point.below, point.tree.branch()
-        state.loose, state.is_branch = point.looked_up(state.tree), True
+        state.loose = point.looked_up(state.tree)
         self._touched = box
 
     @precondition(lambda self: bool(self.boxes) and len(self.boxes) < _MOST_BOXES)
@@ -249,7 +246,7 @@ class StackMachine(RuleBasedStateMachine):
         with self._left(state, at_work=at_work):
             [handle] = self._branched(state, lambda: state.handle.fork(names=[f"box-{name}"]))
         tree = state.tree.branch()
-        self.boxes[name] = Box(handle, state.image, state.below, tree, loose=state.seen_as(tree), is_branch=True)
+        self.boxes[name] = Box(handle, state.image, state.below, tree, loose=state.seen_as(tree))
         self.mount(name)
 
     @contextmanager
@@ -270,7 +267,7 @@ class StackMachine(RuleBasedStateMachine):
         made = deed()
         if box.handle.inspect()["GraphDriver"] != before:
             tree = box.tree.branch()
-            box.loose, box.tree, box.is_branch = box.seen_as(tree), tree, True
+            box.loose, box.tree = box.seen_as(tree), tree
         return made
 
     @precondition(some(images))
