@@ -283,3 +283,30 @@ def test_containers_that_do_not_run_are_pruned(boxes: Run) -> None:
     [idle] = lines(boxes("create", "--name", "idle", "debian"))
     assert lines(boxes("container", "prune", "-f"))[:2] == ["Deleted Containers:", idle]
     assert boxes("ps", "-a", "--format", "{{.Names}}").stdout == "web\n"
+
+
+def test_a_container_that_is_let_go_of_lives_on_and_its_code_is_told(boxes: Run, settings: Path) -> None:
+    words = [sys.executable, "-m", "layerstore.cli", "--config", str(settings)]
+
+    def typed(*args: str, text: bytes) -> int:
+        ours, theirs = pty.openpty()
+        try:
+            with subprocess.Popen([*words, *args], stdin=theirs, stdout=theirs, stderr=theirs) as running:
+                shown = b""
+                while not re.search(rb"[#$] $", shown):
+                    shown += os.read(ours, 4096)
+                os.write(ours, text)
+                return running.wait(20)
+        finally:
+            os.close(theirs)
+            os.close(ours)
+
+    assert typed("run", "-it", "--rm", "debian", "sh", text=b"exit 5\n") == 5
+    assert typed("run", "-it", "--rm", "--name", "web", "debian", "sh", text=b"\x10\x11") == 0
+    assert status(boxes, "web").startswith("Up ")
+    boxes("stop", "-t", "0", "web")
+    for _ in range(200):
+        if boxes("ps", "-aq").stdout == "":
+            return
+        time.sleep(0.05)
+    pytest.fail("web was not removed")

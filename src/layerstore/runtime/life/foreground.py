@@ -35,7 +35,7 @@ def run(runtime: Runtime, starter: Starter, ender: Ender, container: Container, 
     is_plain = not parse(options.network).kind.is_own and not monitor.has_check(container, options)
     if options.remove and not (options.tty and options.interactive) and is_plain:
         return _directly(runtime, starter, ender, container, options, streams)
-    return _held(runtime, container, options, streams)
+    return _held(runtime, starter, container, options, streams)
 
 
 def _directly(
@@ -91,12 +91,13 @@ def _stop(direct: Direct) -> None:
             direct.process.wait(5)
 
 
-def _held(runtime: Runtime, container: Container, options: RunOptions, streams: Streams) -> int:
+def _held(runtime: Runtime, starter: Starter, container: Container, options: RunOptions, streams: Streams) -> int:
     attached: list[Attachment] = []
 
     def attach(folder: Folder) -> None:
         attached.append(Attachment(folder.path))
 
+    end = End.DETACHED
     try:
         runtime.start(container, before=attach)
         [attachment] = attached
@@ -109,6 +110,8 @@ def _held(runtime: Runtime, container: Container, options: RunOptions, streams: 
     finally:
         for attachment in attached:
             attachment.close()
+        if attached and end is End.DETACHED:  # or interrupted
+            starter.watch(container, options)
     if end is End.DETACHED:
         return 0
     return runtime.wait(container)

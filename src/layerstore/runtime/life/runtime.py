@@ -18,7 +18,7 @@ from layerstore.runtime.life.rows import TABLES, Row
 from layerstore.runtime.life.saved import from_json
 from layerstore.runtime.life.signals import number_of
 from layerstore.runtime.life.starting import Prepared, Starter
-from layerstore.runtime.life.state import RunState, exit_of, state_of
+from layerstore.runtime.life.state import RunState, exit_of, has_ended, state_of
 from layerstore.runtime.options import RunOptions
 
 if TYPE_CHECKING:
@@ -266,6 +266,9 @@ class Runtime:
                 row = rows.find(tx, container.id)
             if row is None:
                 return code
+            folder = self.places.folder(container.id)
+            if has_ended(row, folder):
+                code, _ = exit_of(row, folder)  # before it is removed, if its options say so
             row = self._ender.settled(row)
             if row is None:
                 return code
@@ -274,7 +277,6 @@ class Runtime:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            folder = self.places.folder(container.id)
             living = [process for process in (row.keeper, row.init or folder.init()) if process and process.lives]
             if living:
                 if processes.wait_for(living[0], left):

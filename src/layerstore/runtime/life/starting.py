@@ -144,6 +144,11 @@ class Starter:
             except BaseException as error:
                 self.give_up(container, row, error)
                 raise
+        if before is None:  # else whoever has its streams stays with it
+            self.watch(container, options)
+
+    def watch(self, container: Container, options: RunOptions) -> None:
+        """Have a process of its own stay with a container that goes on by itself, where somebody has to."""
         if monitor.is_needed(container, options):
             monitor.spawn(self._store, container)
 
