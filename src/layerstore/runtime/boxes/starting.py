@@ -20,6 +20,7 @@ from attrs import evolve
 from layerstore import Args, ConfigError, Container, LayerstoreError, Store
 from layerstore.runtime.boxes.box import Box, Program
 from layerstore.runtime.boxes.piping import Pipes, Text
+from layerstore.runtime.boxes.quick import start_quickly
 from layerstore.runtime.life import Runtime
 from layerstore.runtime.life.processes import here
 from layerstore.runtime.life.starting import Direct
@@ -51,10 +52,10 @@ def start(
     options: Any,
 ) -> Box:
     """See `Container.popen`."""
-    runtime = Runtime(store)
     words = (args,) if isinstance(args, str | os.PathLike) else tuple(args)
     if not words:
         raise ConfigError("there is nothing to run", remedy="Name a program.")
+    runtime = Runtime(store)
     base: RunOptions = runtime.options(container) if options is None else options
     wanted = evolve(
         base,
@@ -72,7 +73,7 @@ def start(
         if wanted.isolation is Isolation.FULL:
             box = _by_engine(runtime, container, args, wanted, pipes, form)
         else:
-            raise ConfigError(f"isolation {wanted.isolation.value} is not known")
+            box = start_quickly(store, container, args, wanted, pipes, form)
     except BaseException:
         pipes.close()
         raise
@@ -95,7 +96,8 @@ def _by_engine(
     folder = runtime.places.folder(container.id, f"{mine.pid}.{mine.began}.{next(_numbers)}")
     prepared = runtime.prepare(container, options, folder)
     try:
-        direct = Direct.start(prepared, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr, tells=False)
+        with runtime.places.lock(container.id):  # for the mount points that the tree lacks are those of all
+            direct = Direct.start(prepared, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr, tells=False)
     except BaseException:
         folder.remove()
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,13 @@ from layerstore.runtime.life.saved import from_json
 from layerstore.runtime.life.signals import number_of
 from layerstore.runtime.life.starting import Prepared, Starter
 from layerstore.runtime.life.state import RunState, exit_of, has_ended, state_of
-from layerstore.runtime.options import RunOptions
+from layerstore.runtime.options import ExecOptions, RunOptions
 
 if TYPE_CHECKING:
     from layerstore.runtime.streams import Streams
+    from layerstore.runtime.streams.logs import Entry
+    from layerstore.runtime.streams.stats import Stats
+    from layerstore.runtime.streams.top import Table
 
 __all__ = ["Runtime"]
 
@@ -78,6 +81,65 @@ class Runtime:
         self._ender.clear(folder)
         with self.places.lock(container.id):
             self._ender.erase_traces(container.id)
+
+    def exec(self, container: Container, options: ExecOptions, streams: Streams | None = None) -> int:
+        """Run one more program in a container that runs; its exit code. 0 if it was detached, and goes on.
+
+        Raises `NotRunning`, and `CannotRun`, whose `code` is docker's exit code.
+        """
+        from layerstore.runtime.boxes.executing import execute
+        from layerstore.runtime.streams import Streams
+
+        return execute(self, container, options, streams or Streams())
+
+    def attach(self, container: Container, streams: Streams | None = None) -> int:
+        """Be the streams of a container that runs, until its end; its exit code. 0 if it was let go of, and goes on.
+
+        Raises `NotRunning`, also for one that is run in the foreground, whose streams somebody else has.
+        """
+        from layerstore.runtime.boxes.attaching import attach
+        from layerstore.runtime.streams import Streams
+
+        return attach(self, container, streams or Streams())
+
+    def logs(
+        self,
+        container: Container,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[Entry]:
+        """What it has written, the oldest first; `follow`: and writes, until its end. See `streams.logs.read`."""
+        from layerstore.runtime.streams import logs
+
+        def is_written() -> bool:
+            with suppress(NotFound):  # removed meanwhile: it has ended
+                return self.state(container).is_running
+            return False
+
+        return logs.read(
+            self.folder(container).log, since=since, until=until, tail=tail, follow=is_written if follow else None
+        )
+
+    def top(self, container: Container, arguments: Sequence[str] = ()) -> Table:
+        """Its processes, in the columns of `ps -ef`; `arguments`: in those that ps shows with them.
+
+        Raises `NotRunning`, `CannotRun`.
+        """
+        from layerstore.runtime.streams.top import top
+
+        self.require_running(container)
+        return top(self.state(container).pid, arguments)
+
+    def stats(self, containers: Iterable[Container], *, interval: float = 1.0) -> dict[str, Stats]:
+        """What containers take, by their IDs, looked at for `interval` seconds. Those that do not run are left out."""
+        from layerstore.runtime.streams.stats import stats
+
+        states = self.states()
+        pids = {state.pid: box.id for box in containers if (state := states.get(box.id)) is not None and state.pid}
+        return {pids[pid]: found for pid, found in stats(pids, interval=interval).items()}
 
     # --- what is done to one that runs
 

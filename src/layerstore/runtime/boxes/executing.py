@@ -1,0 +1,95 @@
+"""`exec`: one more program in a container that runs, in all of its namespaces, by its own engine.
+
+It ends with the container, at the latest. Its streams are ours, as with a program in the foreground; let go of, or
+started with `detach`, it goes on by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal as signals
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from layerstore import Container, KernelError, LayerstoreError
+from layerstore.runtime import bundle
+from layerstore.runtime.engine import hierarchy
+from layerstore.runtime.engine.words import failure, words_in
+from layerstore.runtime.errors import NotRunning
+from layerstore.runtime.life import Runtime
+from layerstore.runtime.options import ExecOptions
+from layerstore.runtime.streams import End, Foreground, Streams
+
+__all__ = ["execute"]
+
+
+def execute(runtime: Runtime, container: Container, options: ExecOptions, streams: Streams) -> int:
+    """Run it; its exit code, or 0 if it was let go of, or detached from the start.
+
+    Raises `NotRunning` for a container that does not run or is paused, `CannotRun` with docker's exit code.
+    """
+    verbs = runtime.require_running(container)
+    state = runtime.state(container)
+    if state.status == "paused":
+        raise NotRunning(
+            f"container {container.name} is paused, unpause the container before exec",
+            remedy=f"layerstore unpause {container.name}",
+        )
+    folder = runtime.folder(container)
+    place = Path(tempfile.mkdtemp(prefix="exec-", dir=folder.path))
+    try:
+        config = json.loads(folder.config.read_text())
+        (place / "process.json").write_text(json.dumps(_process(config, options, state.pid)))
+        log, pid_file = place / "log", place / "pid"
+        words = ["exec", "--process", str(place / "process.json"), "--pid-file", str(pid_file)]
+        words += ["--detach"] if options.detach else []
+        with Foreground(
+            streams if not options.detach else Streams(None, None, None),
+            tty=options.tty,
+            takes_input=options.interactive and not options.detach,
+        ) as front:
+            process = container.launch(
+                verbs.argv(*words, folder.name, log=log),
+                root=folder.root,
+                stdin=front.stdin,
+                stdout=front.stdout,
+                stderr=front.stderr,
+                hide=hierarchy().hidden,
+                new_session=True,
+            )
+            end = front.attend(
+                process.pidfd,
+                send=lambda number: _send(pid_file, number),
+                resized=lambda: process.kill(signals.SIGWINCH),
+            )
+        if end is End.DETACHED:
+            return 0
+        code = process.wait() or 0
+        if code and (said := words_in(log)):
+            raise failure(f"exec in container {container.name} failed", said, is_told=not options.detach)
+        return code if code >= 0 else 128 - code
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _process(config: Any, options: ExecOptions, pid: int) -> dict[str, Any]:
+    """The runtime spec's process of it. Users are looked up in the tree as the container has it now."""
+    path = f"/proc/{pid}/root"
+    try:
+        tree = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError("open", error.errno or 0, path=path) from error
+    try:
+        return bundle.for_exec(config, options, bundle.read_host(cgroup=hierarchy().version), tree)
+    finally:
+        os.close(tree)
+
+
+def _send(pid_file: Path, number: int) -> None:
+    """Give the program a signal, if it has begun."""
+    with suppress(FileNotFoundError, ValueError, ProcessLookupError, LayerstoreError):
+        os.kill(int(pid_file.read_text()), number)
