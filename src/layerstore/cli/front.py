@@ -76,6 +76,7 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("migrate", "migrate", "Convert the store to another storage driver"),
     ("serve", "serve", "Serve the store's images as a registry"),
     ("prune", "pruning", "Remove unmounted containers and unused images"),
+    ("healthcheck", "health", "Check the health of a container (run)"),
     ("volume", "volumes", "Commands on volumes: create, inspect, ls, prune, rm"),
     ("system", "groups", "Show what takes the room (df); info, prune"),
     ("tags", "repositories", "List the tags that a repository has in its registry"),

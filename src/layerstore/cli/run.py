@@ -111,6 +111,7 @@ def _created(
     if name is None:  # there is no program to be run in it
         return store.create_container(name=given["name"], size=size)
     runtime = runtime or Runtime(store)
+    _warn(options)
     _ensure(store, name, given)
     container = runtime.create(name, options, name=given["name"], size=size)
     if given["cidfile"]:
@@ -121,6 +122,15 @@ def _created(
             runtime.remove(container, force=False, volumes=True)
             raise _no_file(given["cidfile"], problem) from None
     return container
+
+
+def _warn(options: RunOptions) -> None:
+    """Tell of what is asked for in vain."""
+    if options.ports or options.publish_all:
+        from layerstore.runtime.network import parse
+        from layerstore.runtime.network.ports import notices
+
+        output.warn(*(f"WARNING: {text}" for text in notices(options, parse(options.network))))
 
 
 def _size(options: Sequence[str]) -> str | None:

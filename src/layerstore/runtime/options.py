@@ -115,7 +115,7 @@ class RunOptions:
     volumes_from: tuple[str, ...] = ()
     """Containers, each with `:ro` or `:rw` after it or not."""
     network: str = "host"
-    """`host`, `none`, `pasta`, `slirp4netns` or `container:NAME`."""
+    """`host`, `none`, `container:NAME`; `pasta`, `slirp4netns`, or `private` for whichever of them is installed."""
     ports: tuple[Port, ...] = ()
     publish_all: bool = False
     add_hosts: tuple[str, ...] = ()

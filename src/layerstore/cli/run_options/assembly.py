@@ -47,6 +47,8 @@ def run_options_of(given: Mapping[str, Any], args: Sequence[str], own: Mapping[s
     same |= {name: dict(same[name]) for name in _BY_NAME}
     # Unless something is said of the network, the runtime chooses; a port that is published needs one of its own.
     network: dict[str, Any] = {} if given["network"] is None else {"network": given["network"]}
+    if given["network"] is None and (given["publish"] or given["publish_all"]):
+        network["network"] = "private"
     entrypoint = given["entrypoint"]
     return RunOptions(
         args=tuple(args),

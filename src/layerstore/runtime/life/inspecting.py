@@ -183,13 +183,13 @@ def _mounts(options: RunOptions, volumes: list[Use]) -> list[dict[str, Any]]:
 
 
 def _network(options: RunOptions, folder: Folder) -> dict[str, Any]:
-    if not folder.network.exists():
-        return {"Ports": _bindings(options), "Networks": {options.network: {}}}
-    from layerstore.runtime.life.connecting import connected
+    found = None
+    if folder.network.exists():
+        from layerstore.runtime.life.connecting import connected
 
-    found = connected(folder)
+        found = connected(folder)
     if found is None:
-        return {"Ports": _bindings(options), "Networks": {options.network: {}}}
+        return {"Ports": {}, "Networks": {options.network: {}}}
     ports: dict[str, list[dict[str, str]]] = {}
     for port in found.ports:
         place = {"HostIp": port.address or "0.0.0.0", "HostPort": str(port.host)}
