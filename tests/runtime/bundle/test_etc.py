@@ -73,6 +73,21 @@ def test_what_is_no_address_is_refused(options: RunOptions, network: bundle.Netw
         bundle.texts(options, HOST, ID, network)
 
 
+def test_who_joins_a_network_has_the_other_s_name_and_files() -> None:
+    files = {"hosts": "10.9.9.9\tother\n", "hostname": "other\n", "resolv.conf": "nameserver 10.9.9.1\n"}
+    network = bundle.Network(namespace="/proc/7/ns/net", joined=True, files=files)
+    assert bundle.texts(RunOptions(), HOST, ID, network) == files
+    without = bundle.texts(RunOptions(), HOST, ID, evolve(network, files={}))
+    assert (without["hostname"], without["resolv.conf"]) == ("abababababab\n", "")
+    for options, words in (
+        (RunOptions(hostname="mine"), "hostname and the network mode"),
+        (RunOptions(dns_search=(".",)), "dns and the network mode"),
+        (RunOptions(add_hosts=("x:10.0.0.1",)), "custom host-to-IP mapping and the network mode"),
+    ):
+        with pytest.raises(ConfigError, match=f"conflicting options: {words}"):
+            bundle.texts(options, HOST, ID, network)
+
+
 def test_files_can_be_read_by_all_whatever_the_umask_is(tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     mask = os.umask(0o077)

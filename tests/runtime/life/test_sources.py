@@ -94,6 +94,15 @@ def test_files_are_given_to_the_user(make: Make, runtime: Runtime, tmp_path: Pat
     assert secret.stat().st_uid == 0
 
 
+def test_who_joins_a_network_has_the_other_s_name_and_files(make: Make, runtime: Runtime) -> None:
+    first = make("sleep", "60", network="none", hostname="first", add_hosts=("there:10.0.0.9",), name="first")
+    runtime.start(first)
+    second = make("cat", "/etc/hostname", "/etc/hosts", "/proc/sys/kernel/hostname", network="container:first")
+    seen = _output(runtime, second).splitlines()
+    assert (seen[0], seen[-1]) == ("first", "first")
+    assert {"10.0.0.9\tthere", "127.0.1.1\tfirst"} <= set(seen)
+
+
 def _output(runtime: Runtime, box: Container) -> str:
     fd = os.memfd_create("written")
     try:

@@ -5,6 +5,8 @@
 `values` are what else has to be known; `traces` are the mount points that a tree lacks.
 """
 
+from layerstore.runtime.bundle.beneath import text as text_of
+from layerstore.runtime.bundle.etc import NAMES as FILES
 from layerstore.runtime.bundle.etc import texts, write
 from layerstore.runtime.bundle.host import HostFacts, Node
 from layerstore.runtime.bundle.host import read as read_host
@@ -19,6 +21,7 @@ from layerstore.runtime.bundle.users import find as find_user
 from layerstore.runtime.bundle.values import Bind, Network, Place
 
 __all__ = [
+    "FILES",
     "Bind",
     "HostFacts",
     "Network",
@@ -34,6 +37,7 @@ __all__ = [
     "make_traces",
     "plan_traces",
     "read_host",
+    "text_of",
     "texts",
     "write",
 ]

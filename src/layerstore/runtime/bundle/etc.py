@@ -31,6 +31,9 @@ def hostname_of(options: RunOptions, host: HostFacts, id: str, network: Network)
                 "conflicting options: hostname and the UTS mode", remedy="Leave out --hostname, or --uts host."
             )
         return host.name
+    if network.joined:
+        _require_own(options.hostname, "hostname and the network mode", "--hostname")
+        return network.files.get("hostname", "").strip() or id[:12]
     if options.hostname is not None:
         return options.hostname
     return host.name if network.namespace is None else id[:12]
@@ -39,6 +42,11 @@ def hostname_of(options: RunOptions, host: HostFacts, id: str, network: Network)
 def texts(options: RunOptions, host: HostFacts, id: str, network: Network) -> Mapping[str, str]:
     """The three files, by their names in /etc. Raises `ConfigError` for a host or server that is no address."""
     hostname = hostname_of(options, host, id, network)
+    if network.joined:
+        dns = options.dns or options.dns_search or options.dns_options
+        _require_own(dns, "dns and the network mode", "--dns")
+        _require_own(options.add_hosts, "custom host-to-IP mapping and the network mode", "--add-host")
+        return {"hosts": _LOOPBACK, "resolv.conf": "", **network.files, "hostname": f"{hostname}\n"}
     return {
         "hosts": _hosts(options, host, hostname, network),
         "hostname": f"{hostname}\n",
@@ -53,6 +61,14 @@ def write(folder: int, files: Mapping[str, str]) -> None:
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             os.fchmod(fd, 0o644)
             file.write(text)
+
+
+def _require_own(given: object, words: str, flag: str) -> None:
+    """What belongs to another container cannot be told for this one."""
+    if given:
+        raise ConfigError(
+            f"conflicting options: {words}", remedy=f"Leave out {flag}: it is as in the container whose network it is."
+        )
 
 
 def _hosts(options: RunOptions, host: HostFacts, hostname: str, network: Network) -> str:

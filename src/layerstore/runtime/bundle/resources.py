@@ -11,6 +11,9 @@ from layerstore.runtime.options import RunOptions, Ulimit
 
 __all__ = ["limits", "rlimits", "sysctls"]
 
+_LARGEST = 2**63 - 1
+"""What the kernel and the spec count with."""
+
 _LEAST_MEMORY = 6 << 20
 _PERIOD = 100_000
 """Microseconds in which a share of the CPUs is given out."""
@@ -31,6 +34,12 @@ _IPC_SYSCTLS = frozenset(_MESSAGES.split())
 def limits(options: RunOptions, host: HostFacts) -> dict[str, Any]:
     """The limits of the cgroup, without devices. Raises `ConfigError` for what contradicts itself."""
     found: dict[str, Any] = {}
+    for name in ("memory", "memory_swap", "memory_reservation", "cpu_shares", "pids_limit"):
+        if (getattr(options, name) or 0) > _LARGEST:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"invalid {flag}: {getattr(options, name)}", remedy="It is more than there can be: give less."
+            )
     if memory := _memory(options, host):
         found["memory"] = memory
     if cpu := _cpu(options, host):
@@ -70,7 +79,7 @@ def _memory(options: RunOptions, host: HostFacts) -> dict[str, int]:
         if swap:
             found["swap"] = swap
         elif memory:
-            found["swap"] = 2 * memory  # docker's default: as much swap as memory
+            found["swap"] = min(2 * memory, _LARGEST)  # docker's default: as much swap as memory
     return found
 
 

@@ -5,20 +5,16 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
-from layerstore import ConfigError, KernelError, NotFound, open_beneath
+from layerstore import ConfigError, NotFound
+from layerstore.runtime.bundle import beneath
 
 __all__ = ["User", "find"]
 
 _LARGEST_ID = 2**31 - 1
-_LARGEST_FILE = 16 << 20
-"""More than any passwd has; a hostile image shall not fill the memory."""
 
 
 @frozen
@@ -107,22 +103,6 @@ def _at(fields: list[str], index: int) -> str:
 
 def _lines(tree: int, path: str) -> Iterator[list[str]]:
     """The lines of a file of the tree, in their fields; none if there is no such file."""
-    try:
-        handle = open_beneath(tree, path, os.O_PATH)
-    except KernelError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return
-        raise
-    try:
-        # Looked at before it is opened, so that no device of an image does anything.
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return
-        with open(f"/proc/self/fd/{handle}", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            text = file.read(_LARGEST_FILE)
-    except OSError as error:
-        raise KernelError("read", error.errno or errno.EIO, path=path) from None
-    finally:
-        os.close(handle)
-    for line in text.split("\n"):
+    for line in beneath.text(tree, path).split("\n"):
         if stripped := line.strip():
             yield stripped.split(":")

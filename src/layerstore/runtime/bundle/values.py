@@ -35,7 +35,9 @@ class Network:
     nameservers: tuple[str, ...] = ()
     """Those that it can reach, if the host's are not among them."""
     joined: bool = False
-    """The namespace is another container's, and so are its name and its files in /etc."""
+    """The namespace is another container's, and so are its name and its files in /etc:"""
+    files: Mapping[str, str] = {}
+    """what these say there, by `hosts`, `hostname` and `resolv.conf`."""
 
 
 @frozen

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from layerstore import ConfigError
-from layerstore.runtime.bundle import Network
+from layerstore.runtime.bundle import FILES, Network, text_of
+from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.network import Kind, parse
 from layerstore.runtime.options import RunOptions
 
@@ -40,6 +42,19 @@ def network_of(options: RunOptions, pid_of: Callable[[str], int]) -> Network:
         case Kind.HOST:
             return Network()
         case Kind.CONTAINER:
-            return Network(namespace=f"/proc/{pid_of(mode.container)}/ns/net", joined=True)
+            pid = pid_of(mode.container)
+            return Network(namespace=f"/proc/{pid}/ns/net", joined=True, files=_files_of(pid))
         case _:
             return Network(namespace="")
+
+
+def _files_of(pid: int) -> Mapping[str, str]:
+    """What the files in /etc say that a process of another container sees. Raises `NotRunning`."""
+    try:
+        tree = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        raise NotRunning("the container whose network is to be shared has ended") from None
+    try:
+        return {name: text_of(tree, f"/etc/{name}") for name in FILES}
+    finally:
+        os.close(tree)
