@@ -386,6 +386,8 @@ def test_limits(place: bundle.Place) -> None:
         ({"memory": 8 << 20, "memory_swap": 7 << 20}, "memoryswap limit should be larger than memory limit"),
         ({"memory_swap": 7 << 20}, "always set the Memory limit when using Memoryswap"),
         ({"memory": 8 << 20, "memory_reservation": 9 << 20}, "can not be less than memory reservation"),
+        ({"memory": 2**63}, "invalid --memory: 9223372036854775808"),
+        ({"memory": 8 << 20, "memory_swap": -2}, "invalid --memory-swap: -2"),
         ({"cpus": 5.0}, "range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available"),
         ({"cpuset_cpus": "3-1"}, "invalid value 3-1 for cpuset cpus"),
         ({"ulimits": (Ulimit("nofiles", 1, 1),)}, "invalid ulimit type: nofiles"),

@@ -15,6 +15,9 @@ _LARGEST = 2**63 - 1
 """What the kernel and the spec count with."""
 
 _LEAST_MEMORY = 6 << 20
+_LEAST = {"memory": 0, "memory_swap": -1, "memory_reservation": 0, "cpu_shares": 0, "pids_limit": -1}
+"""By the names of the options; -1 is no limit, and 0 as if nothing was said."""
+
 _PERIOD = 100_000
 """Microseconds in which a share of the CPUs is given out."""
 
@@ -34,11 +37,11 @@ _IPC_SYSCTLS = frozenset(_MESSAGES.split())
 def limits(options: RunOptions, host: HostFacts) -> dict[str, Any]:
     """The limits of the cgroup, without devices. Raises `ConfigError` for what contradicts itself."""
     found: dict[str, Any] = {}
-    for name in ("memory", "memory_swap", "memory_reservation", "cpu_shares", "pids_limit"):
-        if (getattr(options, name) or 0) > _LARGEST:
-            flag = f"--{name.replace('_', '-')}"
+    for name, least in _LEAST.items():
+        value = getattr(options, name) or 0
+        if not least <= value <= _LARGEST:
             raise ConfigError(
-                f"invalid {flag}: {getattr(options, name)}", remedy="It is more than there can be: give less."
+                f"invalid --{name.replace('_', '-')}: {value}", remedy=f"It is a number from {least} to {_LARGEST}."
             )
     if memory := _memory(options, host):
         found["memory"] = memory
@@ -93,11 +96,6 @@ def _cpu(options: RunOptions, host: HostFacts) -> dict[str, Any]:
             )
         found["period"], found["quota"] = _PERIOD, round(options.cpus * _PERIOD)
     if options.cpu_shares:
-        if options.cpu_shares < 0:
-            raise ConfigError(
-                f"invalid CPU shares ({options.cpu_shares}): value must be a positive integer",
-                remedy="Give --cpu-shares; 1024 is the usual share.",
-            )
         found["shares"] = max(2, options.cpu_shares)  # the kernel's least
     for key, text, kind in (("cpus", options.cpuset_cpus, "cpus"), ("mems", options.cpuset_mems, "mems")):
         if text:
@@ -126,7 +124,7 @@ def rlimits(asked: Sequence[Ulimit]) -> list[dict[str, Any]]:
         if name not in _RLIMITS:
             raise ConfigError(f"invalid ulimit type: {limit.name}", remedy=f"These are: {', '.join(sorted(_RLIMITS))}.")
         soft, hard = (_UNLIMITED if value == -1 else value for value in (limit.soft, limit.hard))
-        if soft < 0 or hard < 0 or soft > hard:
+        if not 0 <= soft <= hard <= _UNLIMITED:
             raise ConfigError(
                 f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}",
                 remedy=f"Give --ulimit {name}=SOFT:HARD; -1 is no limit.",
