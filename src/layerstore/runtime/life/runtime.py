@@ -302,15 +302,17 @@ class Runtime:
         return state.pid
 
     def _signal(self, container: Container, number: int) -> None:
-        verbs = self.engine_of(container)
         try:
+            verbs = self.engine_of(container)
             verbs.kill(container.id, number)
         except LayerstoreError:
-            if self.state(container).is_running:
-                raise
-            return  # it has ended meanwhile
-        if self.state(container).status == "paused":
-            verbs.resume(container.id)
+            with suppress(NotFound):  # it has ended meanwhile, and is removed at its end
+                if self.state(container).is_running:
+                    raise
+            return
+        with suppress(NotFound):
+            if self.state(container).status == "paused":
+                verbs.resume(container.id)
 
     def _require_end(self, container: Container) -> None:
         if self._ends(container, _KILL_PATIENCE) is None:
