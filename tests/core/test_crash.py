@@ -44,6 +44,38 @@ with layerstore.open(config=worker.settings(root)) as store:
         store.remove_image(name)
 """
 
+BRANCHES = """
+import sys, layerstore
+from core import worker
+from pathlib import Path
+root = Path(sys.argv[1])
+with layerstore.open(config=worker.settings(root)) as store:
+    [image] = store.load(root.with_name("image2.tar"))
+    box = store.create_container(image, name="box")
+    with box.mount() as tree:
+        for number in range(5):
+            (tree / "mine").write_text(str(number))
+            box.checkpoint(f"p{number}")
+        store.wait()
+        box.rollback("p2")
+        assert (tree / "mine").read_text() == "2"
+    [other] = box.fork(names=["other"])
+    with other.mount() as tree:
+        (tree / "more").write_text("x")
+    box.checkpoint_named("p2").remove()
+    box.rollback("p4")
+    other.commit("made")
+    with store.image("made").mount() as tree:
+        assert ((tree / "mine").read_text(), (tree / "more").read_text()) == ("2", "x")
+    box.remove()
+    other.remove()
+    for name in ("made", "image2"):
+        store.remove_image(name)
+"""
+
+
+LIVES = {"whole": WHOLE_LIFE, "branches": BRANCHES}
+
 
 def start(data_root: Path, seed: int, rounds: int) -> subprocess.Popen[str]:
     command = [sys.executable, worker.__file__, str(data_root), str(seed), str(rounds)]
@@ -57,6 +89,9 @@ def assert_in_order(data_root: Path) -> None:
         assert store.mounted() == []
         for box in store.containers():
             assert list(box.changes()) is not None
+            for point in box.checkpoints():
+                box.rollback(point)
+                assert list(box.changes(point)) == []
             with box.mount() as root:
                 os.listdir(root)
         for image in store.images():
@@ -113,10 +148,15 @@ def test_processes_are_killed_at_random(store: Store, data_root: Path) -> None:
 
 @pytest.mark.tools("strace")
 @pytest.mark.parametrize(
-    ("call", "step"),
-    [("rename", 9), ("fdatasync", 5), ("fsync", 5), ("syncfs", 3), ("umount2", 1), ("move_mount", 2), ("mkdir", 11)],
+    ("life", "call", "step"),
+    [
+        *[("whole", "rename", 9), ("whole", "fdatasync", 5), ("whole", "fsync", 5), ("whole", "syncfs", 3)],
+        *[("whole", "umount2", 1), ("whole", "move_mount", 2), ("whole", "mkdir", 11)],
+        *[("branches", "rename", 23), ("branches", "fdatasync", 11), ("branches", "umount2", 6)],
+        *[("branches", "move_mount", 4), ("branches", "fsmount", 17), ("branches", "mkdir", 37)],
+    ],
 )
-def test_killed_before_a_system_call(store: Store, data_root: Path, call: str, step: int) -> None:
+def test_killed_before_a_system_call(store: Store, data_root: Path, life: str, call: str, step: int) -> None:
     """The call is the last thing that the process does; `step` leaves some out, for time."""
     step = 1 if NIGHTLY else step
     store.close()
@@ -134,7 +174,7 @@ def test_killed_before_a_system_call(store: Store, data_root: Path, call: str, s
             f"inject={call}:signal=KILL:when={count}",
         ]
         done = subprocess.run(
-            [*inject, sys.executable, "-c", WHOLE_LIFE, data_root],
+            [*inject, sys.executable, "-c", LIVES[life], data_root],
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
@@ -149,20 +189,26 @@ def test_killed_before_a_system_call(store: Store, data_root: Path, call: str, s
 
 @pytest.mark.tools("strace")
 @pytest.mark.parametrize(
-    ("call", "error", "step"),
+    ("life", "call", "error", "step"),
     [
-        ("mkdir", "ENOSPC", 9),
-        ("rename", "EIO", 9),
-        ("fdatasync", "EIO", 5),
-        ("fsync", "EIO", 4),
-        ("syncfs", "EIO", 2),
-        ("fsmount", "ENOMEM", 5),
-        ("umount2", "EBUSY", 2),
-        ("pwrite64", "ENOSPC", 97),
+        ("whole", "mkdir", "ENOSPC", 9),
+        ("whole", "rename", "EIO", 9),
+        ("whole", "fdatasync", "EIO", 5),
+        ("whole", "fsync", "EIO", 4),
+        ("whole", "syncfs", "EIO", 2),
+        ("whole", "fsmount", "ENOMEM", 5),
+        ("whole", "umount2", "EBUSY", 2),
+        ("whole", "pwrite64", "ENOSPC", 97),
+        ("branches", "mkdir", "ENOSPC", 37),
+        ("branches", "rename", "EIO", 29),
+        ("branches", "fdatasync", "EIO", 13),
+        ("branches", "syncfs", "EIO", 3),
+        ("branches", "fsmount", "ENOMEM", 15),
+        ("branches", "umount2", "EBUSY", 6),
     ],
 )
 def test_failed_system_call_is_an_error_and_leaves_no_trace(
-    store: Store, data_root: Path, call: str, error: str, step: int
+    store: Store, data_root: Path, life: str, call: str, error: str, step: int
 ) -> None:
     step = -(-step // 10) if NIGHTLY else step
     store.close()
@@ -181,7 +227,7 @@ def test_failed_system_call_is_an_error_and_leaves_no_trace(
             f"inject={call}:error={error}:when={count}",
         ]
         done = subprocess.run(
-            [*inject, sys.executable, "-c", WHOLE_LIFE, data_root],
+            [*inject, sys.executable, "-c", LIVES[life], data_root],
             env=ENVIRONMENT,
             capture_output=True,
             text=True,

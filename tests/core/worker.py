@@ -6,6 +6,7 @@ read, whoever is killed beside it.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from support import images as make
 KINDS = (
     *("load", "load", "create", "create", "mount", "commit", "commit"),
     *("remove", "rmi", "look", "prune", "save", "tag", "attach", "unused"),
+    *("checkpoint", "checkpoint", "rollback", "fork"),
 )
 
 
@@ -89,10 +91,31 @@ def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> N
                 (root / f"file{dice.randrange(5)}").write_text(box.id)
                 if dice.random() < 0.5:
                     box.commit()
+        elif kind in ("checkpoint", "rollback", "fork"):
+            branch(kind, box, dice)
         elif kind == "commit":
             image = box.commit(f"made{dice.randrange(4)}", instructions=[f"LABEL n={dice.random()}"])
             with image.mount() as root:
                 assert all(path.read_bytes() is not None for path in root.iterdir() if path.is_file())
+
+
+def branch(kind: str, box: layerstore.Container, dice: random.Random) -> None:
+    """Go on from what a container is, or was."""
+    points = box.checkpoints()
+    if kind == "checkpoint" or not points:
+        with box.mount() as root:
+            (root / f"file{dice.randrange(5)}").write_text(box.id)
+            box.checkpoint()
+    elif kind == "rollback":
+        point = dice.choice(points)
+        with box.mount() as root:
+            box.rollback(point)
+            os.listdir(root)
+        if dice.random() < 0.5:
+            point.remove()
+    else:
+        for made in box.fork(2):
+            assert list(made.changes()) is not None
 
 
 def main() -> None:
