@@ -18,6 +18,8 @@ TESTS = (
     "tests/compressing",
     "tests/drivers/test_overlay2.py",
     "tests/drivers/test_aufs.py",
+    "tests/core/test_launching.py",
+    "tests/core/test_starting.py",
 )
 """All C is in reach of these: what finds changes by marks is driven by the two drivers."""
 LEFT_OUT = "not 500_layers and not as_many_names"

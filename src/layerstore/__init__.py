@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from layerstore.images import History, Image, Loaded, Removal
     from layerstore.info import Info
     from layerstore.kernel.files import open_beneath
-    from layerstore.kernel.processes import Bind, Tmpfs
+    from layerstore.kernel.processes.housing import Bind, Tmpfs
     from layerstore.layers import LayerSource
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
@@ -150,7 +150,7 @@ _HOMES = {
     "images": ("History", "Image", "Loaded", "Removal"),
     "info": ("Info",),
     "kernel.files": ("open_beneath",),
-    "kernel.processes": ("Bind", "Tmpfs"),
+    "kernel.processes.housing": ("Bind", "Tmpfs"),
     "layers": ("LayerSource",),
     "migration": ("Migrated",),
     "pruning": ("Pruned",),

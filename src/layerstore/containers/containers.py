@@ -21,7 +21,6 @@ from layerstore.containers import names, rows
 from layerstore.containers.checkpoint import Checkpoint
 from layerstore.containers.comparing import Comparing, standing
 from layerstore.containers.container import Container, ContainerState, Mounted
-from layerstore.containers.launching import Launch, kill_all
 from layerstore.containers.mounting import Mounts
 from layerstore.containers.process import Process
 from layerstore.containers.rows import Resident, Row
@@ -33,7 +32,6 @@ from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, Lay
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
-from layerstore.kernel.processes import Child
 from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import committed
@@ -46,8 +44,7 @@ from layerstore.session import Session
 
 if TYPE_CHECKING:
     from layerstore.containers.branching import Branching, Quiet
-
-if TYPE_CHECKING:
+    from layerstore.kernel.processes.spawning import Child
     from layerstore.volumes import Volumes
 
 
@@ -238,6 +235,8 @@ class Containers:
             with self._database.read() as tx:
                 row = rows.find(tx, container)
             if force:
+                from layerstore.containers.launching import kill_all
+
                 kill_all(self.mounts.residents, row)
                 if self.mounts.is_mounted(row):
                     self.mounts.end(row)
@@ -309,6 +308,8 @@ class Containers:
 
     def launch(self, container: Container, make: Callable[[int], Child], root: bytes) -> Process:
         """Start what `make` makes of a container's tree, which it has at `root` then."""
+        from layerstore.containers.launching import Launch
+
         with self.lock(container.id):
             row, below = self.seen(container.id)
             return Launch(self._database, self.storage, self.mounts, row, below.layers).run(container, make, root)

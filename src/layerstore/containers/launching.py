@@ -25,8 +25,8 @@ from layerstore.database import Database
 from layerstore.driver import Layer
 from layerstore.errors import ConfigError, LayerstoreError
 from layerstore.kernel.mounts import mounts_below
-from layerstore.kernel.processes import DEVNULL, Child, House, Program, launch
-from layerstore.kernel.processes.housing import MOST_GROUPS, PATH
+from layerstore.kernel.processes.housing import MOST_GROUPS, PATH, House
+from layerstore.kernel.processes.spawning import DEVNULL, Child, Program, launch
 from layerstore.layers import Storage
 from layerstore.layers.attaching import detached_tree
 

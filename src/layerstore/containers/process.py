@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from layerstore.errors import KernelError, NotFound
-from layerstore.kernel.processes import Identity, identity_of
+from layerstore.kernel.processes.identity import Identity, identity_of
 
 if TYPE_CHECKING:
     from layerstore.containers.container import Container

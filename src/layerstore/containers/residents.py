@@ -15,7 +15,7 @@ from layerstore.database import Database
 from layerstore.driver import Dialect
 from layerstore.errors import InUse, KernelError
 from layerstore.kernel.files import syncfs
-from layerstore.kernel.processes import Identity, identity_of, strays, tree_of
+from layerstore.kernel.processes.identity import Identity, identity_of, strays
 from layerstore.layers import Storage
 
 
@@ -60,6 +60,8 @@ class Residents:
 
         None if no process lives. Raises `InUse` if none of those that do can be asked for it.
         """
+        from layerstore.kernel.processes.inside import tree_of
+
         while left := self.settled(row, is_mounted=False):
             with self._database.read() as tx:
                 roots = {found.identity: found.root for found in rows.residents(tx, row.id)}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 from layerstore.containers.process import Process
 from layerstore.containers.rows import Resident
-from layerstore.kernel.processes import Bind, House, Identity, Tmpfs
 
 if TYPE_CHECKING:
     from layerstore.containers.container import Container
     from layerstore.containers.launching import Stream
+    from layerstore.kernel.processes.housing import Bind, Tmpfs
+    from layerstore.kernel.processes.identity import Identity
 
 
 class Starts:
@@ -106,6 +107,7 @@ class Starts:
         then nothing runs.
         """
         from layerstore.containers import launching
+        from layerstore.kernel.processes.housing import House
 
         container = self._container
         house = House(

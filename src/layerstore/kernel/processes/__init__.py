@@ -4,23 +4,6 @@ A program has what the host has, and the tree at a place of it; or the tree alon
 
 What a program is given is made in its own mount namespace, by the child itself, in C: nothing of it is ever seen in the
 host's, and all of it goes with the last process.
+
+Who is alive, every command asks; the rest is imported when something is started.
 """
-
-from layerstore.kernel.processes.housing import Bind, House, Tmpfs
-from layerstore.kernel.processes.identity import Identity, identity_of, strays
-from layerstore.kernel.processes.inside import tree_of
-from layerstore.kernel.processes.spawning import DEVNULL, Child, Program, launch
-
-__all__ = [
-    "DEVNULL",
-    "Bind",
-    "Child",
-    "House",
-    "Identity",
-    "Program",
-    "Tmpfs",
-    "identity_of",
-    "launch",
-    "strays",
-    "tree_of",
-]
