@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from signal import SIGKILL
 
@@ -43,25 +44,32 @@ class Hierarchy:
     controllers: tuple[str, ...] = ()
 
 
+@cache
 def hierarchy(mount: Path = _MOUNT) -> Hierarchy:
-    """What is mounted at /sys/fs/cgroup.
+    """What is mounted at /sys/fs/cgroup; looked at once.
 
     crun takes a cgroup2 with controllers beside the old hierarchies for a mistake, and does not start: it is to be
     hidden in the mount namespace that a container is started in.
     """
-    if (mount / "cgroup.controllers").exists():
-        return Hierarchy(2, (), tuple((mount / "cgroup.controllers").read_text().split()))
     try:
-        names = sorted(entry.name for entry in os.scandir(mount) if (mount / entry.name / "cgroup.procs").exists())
+        return Hierarchy(2, (), tuple(_text(f"{mount}/cgroup.controllers").split()))
+    except FileNotFoundError:
+        pass
+    try:
+        names = sorted(name for name in os.listdir(mount) if os.path.exists(f"{mount}/{name}/cgroup.procs"))
     except FileNotFoundError:
         return Hierarchy(0)
-    unified = mount / "unified"
     try:
-        is_hybrid = bool((unified / "cgroup.controllers").read_text().strip())
+        is_hybrid = bool(_text(f"{mount}/unified/cgroup.controllers").strip())
     except FileNotFoundError:
         is_hybrid = False
     controllers = tuple(name for name in names if name not in ("unified", "systemd"))
-    return Hierarchy(1 if controllers else 0, (unified,) if is_hybrid else (), controllers)
+    return Hierarchy(1 if controllers else 0, (mount / "unified",) if is_hybrid else (), controllers)
+
+
+def _text(path: str) -> str:
+    with open(path) as file:
+        return file.read()
 
 
 def of_process(pid: int, controller: str, *, within: str) -> Path | None:
@@ -104,15 +112,12 @@ def remove(path: str, *, within: str) -> None:
     """
     if within not in path or ":" in path or ".." in path.split("/"):
         return  # systemd's, or not a container's own
-    single = _MOUNT / "cgroup.controllers"
-    try:
-        tops = [_MOUNT] if single.exists() else [_MOUNT / name for name in os.listdir(_MOUNT)]
-    except FileNotFoundError:
-        return
-    for top in tops:
-        cgroup = top / path.lstrip("/")
-        if not cgroup.exists():
+    version = hierarchy().version
+    for top in ("",) if version == 2 else os.listdir(_MOUNT) if version else ():
+        name = f"{_MOUNT}/{top}/{path.lstrip('/')}"
+        if not os.path.exists(name):
             continue
+        cgroup = Path(name)
         thaw(cgroup)
         deadline = time.monotonic() + _PATIENCE
         while (left := processes_in(cgroup)) and time.monotonic() < deadline:

@@ -175,7 +175,8 @@ class Places:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder with all in it. No error if it is not there, or is made anew meanwhile."""
-    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _take(fd: int, slot: int, command: int) -> bool:
