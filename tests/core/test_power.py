@@ -48,12 +48,24 @@ def edit():
         (root / "data").write_bytes(b"x" * 1_000_000)
 def commit():
     box.commit("made:here")
+def branch():
+    box.checkpoint("a")
+    with box.mount() as root:
+        (root / "etc/motd").write_text("bye")
+        (root / "data").unlink()
+        box.checkpoint("b")
+        (root / "more").write_bytes(b"y" * 1_000_000)
+    box.fork(names=["side"])
+def back():
+    branch()
+    box.rollback("a")
 def remove():
     box.remove()
     store.image("made:here").remove()
     store.volumes.remove("empty")
     store.volumes.remove("fresh")
-for step in (load, create, edit, commit, remove):
+steps = {"branch": (load, create, edit, branch), "back": (load, create, edit, back)}
+for step in steps.get(last, (load, create, edit, commit, remove)):
     step()
     if step.__name__ == last:
         os._exit(0)  # no close, no flush: the power is gone
@@ -148,14 +160,32 @@ def live_until(disk: Disk, tmp_path: Path, base: bytes, upper: bytes) -> Callabl
     return live
 
 
-@pytest.mark.parametrize("last", ["load", "create", "edit", "commit", "remove"])
+def assert_branches(store: layerstore.Store, *, at: str | None) -> None:
+    """The container is where it was (`at` a checkpoint, or after all), its checkpoints and its fork are whole."""
+    box, side = store.container("web"), store.container("side")
+    states = {"a": ("hello", True, False), "b": ("bye", False, False), None: ("bye", False, True)}
+    for one, label, expected in ((box, None, at), (side, None, None), (box, "b", "b"), (box, "a", "a")):
+        if label is not None:
+            one.rollback(label)
+        with one.mount() as root:
+            found = (root / "etc/motd").read_text(), (root / "data").exists(), (root / "more").exists()
+            assert found == states[expected]
+            sizes = [(root / name).stat().st_size for name in ("data", "more") if (root / name).exists()]
+            assert sizes in ([], [1_000_000])
+
+
+@pytest.mark.parametrize("last", ["load", "create", "edit", "commit", "remove", "branch", "back"])
 def test_what_was_done_is_whole_after_a_power_cut(last: str, live_until: Callable[[str], layerstore.Store]) -> None:
     with live_until(last) as store:
         assert store.check(content=True) == []
         names = {tag for image in store.images() for tag in image.tags}
         assert any("test" in name for name in names)
         assert any("made" in name for name in names) == (last == "commit")
-        assert [box.name for box in store.containers()] == ([] if last in ("load", "remove") else ["web"])
+        branched = ["side"] if last in ("branch", "back") else []
+        assert [box.name for box in store.containers()] == [
+            *branched,
+            *([] if last in ("load", "remove") else ["web"]),
+        ]
         volumes = {
             volume.name: {path.name: path.read_text() for path in volume.mountpoint.iterdir()}
             for volume in store.volumes.all()
@@ -171,6 +201,8 @@ def test_what_was_done_is_whole_after_a_power_cut(last: str, live_until: Callabl
             with store.container("web").mount() as root:
                 assert (root / "etc/motd").read_text() == "hello"
                 assert (root / "data").stat().st_size == 1_000_000
+        if branched:
+            assert_branches(store, at="a" if last == "back" else None)
         if last == "commit":
             with store.image("made:here").mount() as root:
                 assert (root / "data").read_bytes() == b"x" * 1_000_000

@@ -26,6 +26,7 @@ from layerstore.testing.conformance.power_cuts import PowerCuts
 from layerstore.testing.conformance.probing import Probing
 from layerstore.testing.conformance.removal import Removal
 from layerstore.testing.conformance.sealing import Sealing
+from layerstore.testing.conformance.segments import Segments
 from layerstore.testing.conformance.sharing import Sharing
 from layerstore.testing.conformance.telling import Telling
 
@@ -33,6 +34,18 @@ __all__ = ["BASE", "EDITS", "STACKS", "DriverConformance"]
 
 
 class DriverConformance(
-    Probing, Layers, Containers, Finding, Sealing, Copies, Removal, Telling, Sharing, Contract, Breaking, PowerCuts
+    Probing,
+    Layers,
+    Containers,
+    Finding,
+    Sealing,
+    Segments,
+    Copies,
+    Removal,
+    Telling,
+    Sharing,
+    Contract,
+    Breaking,
+    PowerCuts,
 ):
     """The tests. A subclass has a fixture `driver`, the class to be tested; `home` and `options` if it wants."""
