@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +88,10 @@ def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
     before, root, mask = set(mountpoints()), os.stat("/"), os.umask(0o022)
     os.umask(mask)
     yield
+    for thread in threading.enumerate():
+        if thread.name == "layerstore-monitor":  # which waits for a process that stays with a container, and its store
+            thread.join(10)
+            assert not thread.is_alive(), "a process stays with a container of the test"
     left = os.umask(mask)
     filesystems = plugin.filesystems_of(request.config)
     expected = before | (filesystems.mounted if filesystems else frozenset())

@@ -66,6 +66,8 @@ def main(data_root: str, exec_root: str, container: str) -> None:
     from layerstore.runtime.life import Runtime
 
     os.chdir("/")
+    if not Path(data_root, "layerstore.db").exists():
+        return  # the store has gone meanwhile, or its disk: it is not to be founded anew
     config = layerstore.Config(data_root=Path(data_root), exec_root=Path(exec_root))
     with layerstore.open(config=config) as store:
         try:
