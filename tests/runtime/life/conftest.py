@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ import pytest
 from layerstore import Container, Store
 from layerstore.runtime import RunOptions, Runtime
 from layerstore.runtime.engine import cgroups
+from layerstore.runtime.options import Isolation
 from support import programs
 
 Make = Callable[..., Container]
@@ -44,7 +46,8 @@ def cgroup_parent() -> Iterator[str]:
         for inner, _, _ in os.walk(folder, topdown=False):
             if inner != os.fspath(folder):
                 left.append(inner)
-            os.rmdir(inner)
+            with suppress(OSError):
+                os.rmdir(inner)
     assert not processes
     assert not left
 
@@ -68,7 +71,9 @@ def make(runtime: Runtime, cgroup_parent: str) -> Iterator[Make]:
     made: list[Container] = []
 
     def create(*args: str, name: str | None = None, **options: Any) -> Container:
-        wanted = RunOptions(args=args, cgroup_parent=cgroup_parent, **options)
+        if options.get("isolation", Isolation.FULL) is Isolation.FULL:
+            options["cgroup_parent"] = cgroup_parent
+        wanted = RunOptions(args=args, **options)
         made.append(runtime.create("debian", wanted, name=name))
         return made[-1]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from layerstore import CannotRun, Container, InUse, NotFound, Store
+from layerstore import CannotRun, ConfigError, Container, InUse, NotFound, Store
 from layerstore.runtime import Runtime
 from layerstore.runtime.errors import NotRunning
-from layerstore.runtime.options import MountOption
+from layerstore.runtime.options import Isolation, MountOption
 from layerstore.runtime.streams import Streams
 from runtime.life.conftest import Make, eventually
 
@@ -283,3 +283,20 @@ def test_a_container_that_was_not_made_to_be_run_can_be(loaded: Store, runtime: 
     assert runtime.state(box).status == "created"
     assert runtime.inspect(box)["State"]["Status"] == "created"
     runtime.remove(box)
+
+
+@pytest.mark.parametrize("isolation", [Isolation.PROCESS, Isolation.NONE])
+@pytest.mark.parametrize("tty", ["pipe", "terminal"])
+def test_less_than_a_sandbox_runs_too(make: Make, runtime: Runtime, isolation: Isolation, tty: str) -> None:
+    box = make("sh", "-c", "test -t 1 && echo here; echo $0; exit 6", isolation=isolation, tty=tty == "terminal")
+    with written() as (streams, file):
+        assert runtime.run(box, streams) == 6
+        assert file.read_text().split() == ["here", "sh"] if tty == "terminal" else ["sh"]
+    assert (runtime.state(box).status, runtime.state(box).exit_code) == ("exited", 6)
+    with pytest.raises(CannotRun) as told:
+        runtime.run(make("nope", isolation=isolation, remove=True))
+    assert told.value.code == 127
+    with pytest.raises(ConfigError, match="nobody keeps this one"):
+        runtime.start(box)
+    with pytest.raises(ConfigError, match="takes an OCI runtime"):
+        runtime.run(make("true", isolation=isolation, memory=1 << 30))

@@ -21,7 +21,7 @@ from layerstore.runtime.boxes.piping import Pipes, Text
 from layerstore.runtime.bundle.process import environment, section
 from layerstore.runtime.options import Isolation, RunOptions
 
-__all__ = ["start_quickly"]
+__all__ = ["launch_quickly", "start_quickly"]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -35,6 +35,22 @@ _KNOWN = frozenset(
 
 def start_quickly(store: Store, container: Container, args: Args, options: RunOptions, pipes: Pipes, form: Text) -> Box:
     """Start it by `Container.start`. Raises `ConfigError` for an option that takes a runtime, `CannotRun`."""
+    process = launch_quickly(store, container, options, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr)
+    program = _Quick(process, isolated=options.isolation is Isolation.PROCESS)
+    return Box(args, program, pipes, form, lambda: None)
+
+
+def launch_quickly(
+    store: Store,
+    container: Container,
+    options: RunOptions,
+    *,
+    stdin: int | None,
+    stdout: int | None,
+    stderr: int | None,
+    terminal: bool = False,
+) -> Process:
+    """The process of `options.args`, with these descriptors, or with a terminal of its own in their place."""
     _require_known(options)
     image = container.image
     said = section({} if image is None else image.config)
@@ -43,11 +59,12 @@ def start_quickly(store: Store, container: Container, args: Args, options: RunOp
     name = options.hostname or container.short_id
     variables = environment(
         (f"PATH={_PATH}", f"HOME={user.home}", *([f"HOSTNAME={name}"] if isolated else [])),
+        ("TERM=xterm",) if terminal else (),
         said.get("Env") or (),
         options.env,
     )
     try:
-        process = container.start(
+        return container.start(
             options.args,
             env=dict(entry.split("=", 1) for entry in variables),
             working_dir=options.working_dir or str(said.get("WorkingDir") or "/"),
@@ -57,14 +74,14 @@ def start_quickly(store: Store, container: Container, args: Args, options: RunOp
             hostname=options.hostname,
             mounts=tuple(_mounts(store, container, options)),
             limits={_limit(limit.name): (limit.soft, limit.hard) for limit in options.ulimits},
-            stdin=pipes.stdin,
-            stdout=pipes.stdout,
-            stderr=pipes.stderr,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=terminal,
             isolated=isolated,
         )
     except CannotStart as error:
         raise CannotRun(error.message, code=error.code, remedy=error.remedy) from error
-    return Box(args, _Quick(process, isolated=isolated), pipes, form, lambda: None)
 
 
 class _Quick(Program):

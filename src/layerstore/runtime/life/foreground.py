@@ -16,11 +16,12 @@ from attrs import evolve
 from layerstore import CannotRun, Container, LayerstoreError, NotFound
 from layerstore.runtime.life import monitor
 from layerstore.runtime.life.ending import Ender
+from layerstore.runtime.life.lean import run_lean
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.processes import process_of
 from layerstore.runtime.life.starting import Direct, Starter
 from layerstore.runtime.network import parse
-from layerstore.runtime.options import RunOptions
+from layerstore.runtime.options import Isolation, RunOptions
 from layerstore.runtime.streams import Attachment, End, Foreground, Streams
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ __all__ = ["run"]
 def run(runtime: Runtime, starter: Starter, ender: Ender, container: Container, streams: Streams) -> int:
     """`Runtime.run`."""
     options = runtime.options(container)
+    if options.isolation is not Isolation.FULL:
+        return run_lean(runtime, starter, ender, container, options, streams)
     is_plain = not parse(options.network).kind.is_own and not monitor.has_check(container, options)
     if options.remove and not (options.tty and options.interactive) and is_plain:
         return _directly(runtime, starter, ender, container, options, streams)

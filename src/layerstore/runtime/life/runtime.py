@@ -180,6 +180,9 @@ class Runtime:
         if state.status == "paused":
             raise NotRunning(f"container {container.short_id} is already paused")
         self.require_running(container).pause(container.id)
+        cgroup = cgroups.of_process(state.pid, "freezer", within=container.id)
+        if cgroup is not None:
+            cgroups.freeze(cgroup)  # version 1 freezes it bit by bit, and engines do not wait for that
 
     def unpause(self, container: Container) -> None:
         """Let them go on. Raises `NotRunning`."""

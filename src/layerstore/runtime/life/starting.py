@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from layerstore import CannotRun, Container, Database, LayerstoreError, Process, Store
+from layerstore import CannotRun, ConfigError, Container, Database, LayerstoreError, Process, Store
 from layerstore.runtime.bundle import Trace
 from layerstore.runtime.engine import Verbs, conmon, find, hierarchy
 from layerstore.runtime.engine.filters import Learning
@@ -33,7 +33,7 @@ from layerstore.runtime.life.saved import from_json
 from layerstore.runtime.life.sharing import namespaces_of, network_of
 from layerstore.runtime.life.state import state_of
 from layerstore.runtime.network import parse
-from layerstore.runtime.options import RunOptions
+from layerstore.runtime.options import Isolation, RunOptions
 
 if TYPE_CHECKING:
     from layerstore.runtime.network.link import Link
@@ -116,6 +116,11 @@ class Starter:
         before: Callable[[Folder], object] | None = None,
     ) -> None:
         """`Runtime.start`."""
+        if options.isolation is not Isolation.FULL:
+            raise ConfigError(
+                f"isolation {options.isolation.value!r} is for programs that are waited for: nobody keeps this one",
+                remedy="Run it in the foreground, or take isolation 'full'.",
+            )
         folder = self._places.folder(container.id)
         with self._places.lock(container.id):
             row = self._ender.settle(container.id)
