@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -34,11 +35,12 @@ def checkpoint_command(arguments: Arguments, *, container: str, label: str | Non
     """Keep what a container's filesystem is now, under LABEL or the next number, and print that.
 
     It costs milliseconds, whatever the size of the image. `rollback` leads back to it, `fork` makes other containers
-    that begin there. While programs write in the container, what was written may be of several moments: then it says
-    so.
+    that begin there. Programs that run in the container stand still meanwhile. What else writes in it may be caught at
+    several moments: then it says so.
     """
     with arguments.open() as store:
-        made = store.container(container).checkpoint(label)
+        box = store.container(container)
+        made = box.checkpoint(label, quiet=_quiet(store, box))
         output.lines([made.label])
         if not made.consistent:
             output.warn(f"Checkpoint {made.label} was made while the container was in use: it may show several moments")
@@ -70,8 +72,24 @@ def fork_command(
     """Make containers that begin where a container is now, each with its own writes, and print their IDs."""
     with arguments.open() as store:
         origin = store.container(container)
-        begin = origin if label is None else origin.checkpoint_named(label)
-        output.lines(made.id for made in begin.fork(number, names=names or None))
+        if label is not None:
+            forked = origin.checkpoint_named(label).fork(number, names=names or None)
+        elif origin.processes():
+            from layerstore.runtime import Runtime
+
+            forked = Runtime(store).fork(origin, number, names=names or None)
+        else:
+            forked = origin.fork(number, names=names or None)
+        output.lines(made.id for made in forked)
+
+
+def _quiet(store: Store, container: Container) -> AbstractContextManager[None] | None:
+    """In which the programs that run in a container stand still; None if there are none."""
+    if not container.processes():
+        return None
+    from layerstore.runtime import Runtime
+
+    return Runtime(store).frozen(container)
 
 
 _COLUMNS: Final[Mapping[str, Column[Checkpoint]]] = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -101,14 +101,30 @@ def diff_command(arguments: Arguments, *, subject: str, base: str | None, form: 
     A container is compared with its image, and an image with the one that it was built on, or else with its layers but
     the topmost. With two names, the first is compared with the second. CONTAINER@LABEL is a checkpoint.
     """
+    from layerstore import Container
     from layerstore.cli.checkpoints import compared
 
-    with arguments.open() as store:
-        changes = compared(store, subject).changes(None if base is None else compared(store, base))
+    with arguments.open() as store, ExitStack() as after:
+        what = compared(store, subject)
+        if isinstance(what, Container):
+            what = after.enter_context(written(store, what))
+        changes = what.changes(None if base is None else compared(store, base))
         if form.template is None and not form.is_table:
             output.lines(map(str, changes))
         else:
             show_rows(changes, _CHANGE_COLUMNS, form, "{{.Kind}}\t{{.Path}}")
+
+
+@contextmanager
+def written(store: Store, container: Container) -> Iterator[Container]:
+    """While inside: a container; if programs run in it, what stands for it without what was made for these."""
+    if not container.processes():
+        yield container
+        return
+    from layerstore.runtime import Runtime
+
+    with Runtime(store).written(container) as found:
+        yield found
 
 
 @click.command(cls=Command)
@@ -127,9 +143,12 @@ def commit_command(
     changes: tuple[str, ...],
     message: str,
 ) -> None:
-    """Create an image from a container's changes, and print its ID."""
-    with arguments.open() as store:
-        image = store.container(container).commit(reference, message=message, author=author, instructions=changes)
+    """Create an image from a container's changes, and print its ID.
+
+    Programs that run in it stand still for the moment at which what they have written is taken.
+    """
+    with arguments.open() as store, written(store, store.container(container)) as box:
+        image = box.commit(reference, message=message, author=author, instructions=changes)
         output.lines([image.id])
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from layerstore import Container, Image, LayerstoreError, NotFound, Store
 from layerstore.runtime.engine import Verbs, cgroups
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.life import making, processes, rows
+from layerstore.runtime.life.apart import fork, without_traces
 from layerstore.runtime.life.ending import Ender
 from layerstore.runtime.life.places import Folder, Places
 from layerstore.runtime.life.recovery import recover
@@ -205,6 +206,19 @@ class Runtime:
             raise NotRunning(f"container {container.name} has no cgroup, so its processes cannot be frozen")
         with cgroups.frozen_while(cgroup):
             yield
+
+    def written(self, container: Container) -> AbstractContextManager[Container]:
+        """While inside: what to compare, export or commit in place of the container, be it running or not.
+
+        It has what programs have written, and no mount points that were made for them.
+        """
+        return without_traces(self, container)
+
+    def fork(
+        self, container: Container, n: int | None = None, *, names: Sequence[str | None] | None = None
+    ) -> list[Container]:
+        """`Container.fork`, while its programs stand still, and without the mount points that were made for them."""
+        return fork(self, container, n, names=names)
 
     def healthcheck(self, container: Container) -> Mapping[str, Any]:
         """Check its health now, and write down what came of it; docker's `Health`: `Status`, `FailingStreak`, `Log`.

@@ -17,7 +17,7 @@ from layerstore import Container, KernelError, Mounted
 from layerstore.runtime.bundle import Trace, erase_traces, make_traces
 from layerstore.runtime.life.places import Folder
 
-__all__ = ["are_left", "erase", "made"]
+__all__ = ["are_left", "erase", "erase_copied", "made"]
 
 _NAME = "traces.json"
 
@@ -56,6 +56,14 @@ def erase(container: Container, folder: Folder) -> None:
     with _mounted(container) as tree:
         erase_traces(tree, _read(folder.kept))
     (folder.kept / _NAME).unlink(missing_ok=True)
+
+
+def erase_copied(container: Container, origin: Folder) -> None:
+    """Take away from a container what was made in the one that it was forked from, whose folder `origin` is."""
+    known = _read(origin.kept)
+    if known:
+        with _mounted(container) as tree:
+            erase_traces(tree, known)
 
 
 def _read(kept: Path) -> tuple[Trace, ...]:

@@ -1,0 +1,63 @@
+"""A container that runs, as it would be if its programs ended now: without the mount points that were made for them.
+
+A fork stands for it, made while its programs stand still, which is what docker's pause at a commit is for: it costs
+milliseconds, and they go on meanwhile. It goes again; that of a process that died over it goes with the next one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from layerstore import Container, LayerstoreError, NotFound, Store
+from layerstore.runtime.life import traces
+from layerstore.runtime.life.processes import Process, here
+
+if TYPE_CHECKING:
+    from layerstore.runtime.life.runtime import Runtime
+
+__all__ = ["fork", "without_traces"]
+
+_NAME = "layerstore.apart"
+
+
+@contextmanager
+def without_traces(runtime: Runtime, container: Container) -> Iterator[Container]:
+    """While inside: the container, or what stands for it while programs run in it."""
+    if not container.processes() or not traces.are_left(runtime.folder(container)):
+        yield container
+        return
+    _remove_left(runtime.store)
+    own = here()
+    [twin] = fork(runtime, container, names=[f"{_NAME}.{own.pid}.{own.began}.{os.urandom(4).hex()}"])
+    try:
+        yield twin
+    finally:
+        with suppress(NotFound):
+            twin.remove()
+
+
+def fork(
+    runtime: Runtime, container: Container, n: int | None = None, *, names: Sequence[str | None] | None = None
+) -> list[Container]:
+    """`Container.fork`, while its programs stand still; no mount point that was made for them is in what it gives."""
+    if not container.processes():
+        return container.fork(n, names=names)
+    folder = runtime.folder(container)
+    made = container.fork(n, names=names, quiet=runtime.frozen(container))
+    for twin in made:
+        traces.erase_copied(twin, folder)
+    return made
+
+
+def _remove_left(store: Store) -> None:
+    """Remove what stood for containers by processes that are dead."""
+    for container in store.containers():
+        if not container.name.startswith(f"{_NAME}."):
+            continue
+        pid, began = container.name.removeprefix(f"{_NAME}.").split(".")[:2]
+        if not Process(int(pid), int(began)).lives:
+            with suppress(LayerstoreError):
+                container.remove()
