@@ -310,3 +310,21 @@ def test_a_container_that_is_let_go_of_lives_on_and_its_code_is_told(boxes: Run,
             return
         time.sleep(0.05)
     pytest.fail("web was not removed")
+
+
+def test_what_is_compared_and_kept_of_one_that_runs_is_what_its_program_wrote(boxes: Run) -> None:
+    """Mount points that are made for it (a volume's, its working directory, files in /etc) are not."""
+    script = "echo written > /root/file; exec sleep 60"
+    boxes("run", "-d", "--name", "web", "-v", "/made/here", "-w", "/work", "debian", "sh", "-c", script)
+    wanted = ["C /root", "A /root/file"]
+    deadline = time.monotonic() + 10
+    while lines(boxes("diff", "web")) != wanted:
+        assert time.monotonic() < deadline
+    boxes("commit", "web", "kept")
+    assert lines(boxes("diff", "kept")) == wanted
+    boxes("fork", "web", "--name", "twin")
+    assert lines(boxes("diff", "twin")) == wanted
+    boxes("checkpoint", "web", "now")
+    assert boxes("checkpoints", "web", "--format", "{{.Consistent}}").stdout == "yes\n"
+    assert status(boxes, "web").startswith("Up ")
+    assert sorted(lines(boxes("ps", "-a", "--format", "{{.Names}}"))) == ["twin", "web"]
