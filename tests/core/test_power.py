@@ -69,12 +69,8 @@ def remove():
     store.image("made:here").remove()
     store.volumes.remove("empty")
     store.volumes.remove("fresh")
-<<<<<<< HEAD
 steps = {"branch": (load, create, edit, branch), "back": (load, create, edit, back)}
-for step in steps.get(last, (load, create, edit, commit, remove)):
-=======
-for step in (load, create, edit, run, commit, remove):
->>>>>>> 7a1218d (Test programs under every driver, and what they wrote after a power cut)
+for step in steps.get(last, (load, create, edit, run, commit, remove)):
     step()
     if step.__name__ == last:
         os._exit(0)  # no close, no flush: the power is gone
@@ -169,7 +165,6 @@ def live_until(disk: Disk, tmp_path: Path, base: bytes, upper: bytes) -> Callabl
     return live
 
 
-<<<<<<< HEAD
 def assert_branches(store: layerstore.Store, *, at: str | None) -> None:
     """The container is where it was (`at` a checkpoint, or after all), its checkpoints and its fork are whole."""
     box, side = store.container("web"), store.container("side")
@@ -184,10 +179,7 @@ def assert_branches(store: layerstore.Store, *, at: str | None) -> None:
             assert sizes in ([], [1_000_000])
 
 
-@pytest.mark.parametrize("last", ["load", "create", "edit", "commit", "remove", "branch", "back"])
-=======
-@pytest.mark.parametrize("last", ["load", "create", "edit", "run", "commit", "remove"])
->>>>>>> 7a1218d (Test programs under every driver, and what they wrote after a power cut)
+@pytest.mark.parametrize("last", ["load", "create", "edit", "run", "commit", "remove", "branch", "back"])
 def test_what_was_done_is_whole_after_a_power_cut(last: str, live_until: Callable[[str], layerstore.Store]) -> None:
     with live_until(last) as store:
         assert store.check(content=True) == []
@@ -214,15 +206,12 @@ def test_what_was_done_is_whole_after_a_power_cut(last: str, live_until: Callabl
             with store.container("web").mount() as root:
                 assert (root / "etc/motd").read_text() == "hello"
                 assert (root / "data").stat().st_size == 1_000_000
-<<<<<<< HEAD
-        if branched:
-            assert_branches(store, at="a" if last == "back" else None)
-=======
         if last == "run":
             assert store.container("web").status == "unmounted"
             with store.container("web").mount() as root:
                 assert (root / "etc/ran").read_text() == "ran\n"
->>>>>>> 7a1218d (Test programs under every driver, and what they wrote after a power cut)
+        if branched:
+            assert_branches(store, at="a" if last == "back" else None)
         if last == "commit":
             with store.image("made:here").mount() as root:
                 assert (root / "data").read_bytes() == b"x" * 1_000_000
