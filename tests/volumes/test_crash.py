@@ -84,7 +84,7 @@ def lived(settings: layerstore.Config, call: str, what: str, log: Path) -> subpr
 
 @pytest.mark.parametrize(
     ("call", "step"),
-    [("mkdir", 5), ("rename", 4), ("fsync", 7), ("fdatasync", 7), ("syncfs", 1), ("utimensat", 5), ("unlinkat", 5)],
+    [("mkdir", 7), ("rename", 5), ("fsync", 9), ("fdatasync", 9), ("syncfs", 1), ("utimensat", 7), ("unlinkat", 9)],
 )
 def test_killed_before_a_system_call(
     store: Store, image: Image, settings: layerstore.Config, tmp_path: Path, call: str, step: int
@@ -103,12 +103,12 @@ def test_killed_before_a_system_call(
 @pytest.mark.parametrize(
     ("call", "error", "step"),
     [
-        ("mkdir", "ENOSPC", 7),
-        ("rename", "EIO", 6),
-        ("fsync", "EIO", 9),
+        ("mkdir", "ENOSPC", 11),
+        ("rename", "EIO", 9),
+        ("fsync", "EIO", 13),
         ("syncfs", "EIO", 1),
-        ("copy_file_range", "EIO", 3),
-        ("pwrite64", "ENOSPC", 60),
+        ("copy_file_range", "EIO", 4),
+        ("pwrite64", "ENOSPC", 97),
     ],
 )
 def test_a_call_that_is_refused_is_an_error_and_leaves_no_trace(

@@ -7,12 +7,13 @@ import os
 import signal
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from attrs import asdict
 
 from layerstore import Container
 from layerstore.runtime.life.places import Folder
-from layerstore.runtime.life.processes import parsed, process_of
+from layerstore.runtime.life.processes import Process, parsed, process_of
 from layerstore.runtime.network import parse
 from layerstore.runtime.network.link import Connected, Link
 from layerstore.runtime.network.ports import Published, published
@@ -47,14 +48,26 @@ def connected(folder: Folder) -> Connected | None:
 
 
 def disconnect(folder: Folder) -> None:
-    """End the program that connected a container, if it has not ended with it."""
+    """End the program that connected a container, if it has not ended with it.
+
+    Where nobody lived to write down which it is, pasta has: the process of that number, if its command names the file.
+    """
     try:
         process = parsed(json.loads(folder.network.read_text())["process"])
     except (FileNotFoundError, ValueError):
-        return
+        process = _by_pid_file(folder.pasta)
     if process is not None and process.lives:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
+
+
+def _by_pid_file(path: Path) -> Process | None:
+    try:
+        pid = int(path.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return process_of(pid) if os.fsencode(path) in command.split(b"\0") else None
 
 
 def _exposed(container: Container) -> Iterable[str]:

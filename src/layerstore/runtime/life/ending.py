@@ -113,7 +113,7 @@ class Ender:
             cgroups.remove(folder.cgroup(), within=folder.name)
             if verbs.knows(folder.name):
                 verbs.forget(folder.name)
-        if folder.network.exists():
+        if folder.network.exists() or folder.pasta.exists():
             from layerstore.runtime.life.connecting import disconnect  # few have a network of their own
 
             disconnect(folder)

@@ -64,6 +64,11 @@ class Folder:
         return self.path / "network.json"
 
     @property
+    def pasta(self) -> Path:
+        """The number of the process that connects it, as pasta writes it."""
+        return self.path / "pasta.pid"
+
+    @property
     def files(self) -> Path:
         """The folder of what is mounted at its /etc/hosts, /etc/hostname and /etc/resolv.conf."""
         return self.path / "etc"

@@ -47,7 +47,7 @@ class Link:
     """What connects one container, from before it is made until it is started. A context manager."""
 
     def __init__(self, mode: Mode, ports: Sequence[Published], folder: Path) -> None:
-        """`folder` is the container's own, for what the program needs there. Raises `CannotRun`."""
+        """`folder` is the container's own, for what the program needs there: `pasta.pid`. Raises `CannotRun`."""
         refused = usable.refusal(mode.kind)
         if refused is not None:
             raise CannotRun(f"--network {mode.kind.value}: {refused[0]}", code=125, remedy=refused[1])
