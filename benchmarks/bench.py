@@ -107,7 +107,7 @@ def run(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | 
 def dockerd(home: Path) -> Iterator[int]:
     """A docker daemon with everything in `home`, that listens at `home`/socket and touches no network; its pid."""
     socket = f"unix://{home}/socket"
-    places = [f"--data-root={home}/data", f"--exec-root={home}/exec", f"--pidfile={home}/pid"]
+    places = [f"--data-root={home}/data", f"--exec-root={home}/run", f"--pidfile={home}/pid"]
     network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
     with (
         open(home / "log", "wb") as log,

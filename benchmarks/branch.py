@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -121,6 +122,8 @@ def main() -> None:
                 remarks += said
             if "sandboxes" in parts:
                 remarks += sandboxes(driver, options.work, archive)
+    facts |= {"load average": f"{os.getloadavg()[2]:.1f} over the last 15 minutes"}
+    row.sort(key=lambda one: (one.subject, float(re.findall(r"\d+|$", one.input)[0] or 0)))
     shown = [tables(measured, files)] if measured else []
     if row:
         lines = [
@@ -136,7 +139,7 @@ def main() -> None:
         tables="\n\n".join(shown),
         remarks=[
             *remarks,
-            f"{options.rounds} rounds after one that does not count.",
+            f"Of the ways: {options.rounds} rounds after one that does not count.",
             "The filesystem is synced before a checkpoint, so that what was changed is not in its time; the sync"
             " after it is what it has left to be written.",
             "docker and podman by command line; a rollback is `rm` of what was changed since and `create` from the"

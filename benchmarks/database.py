@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -56,8 +57,8 @@ class Server:
                 return
         sys.exit(f"PostgreSQL did not start: {''.join(said)}")
 
-    def stop(self) -> None:
-        self.process.kill()
+    def stop(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
         self.process.communicate()
 
     def query(self, *texts: str, database: str = "postgres") -> str:
@@ -76,8 +77,7 @@ def measure(store: layerstore.Store, image: layerstore.Image, rows: int, rounds:
         server.initdb()
         server.start()
         server.seed(rows)
-        server.query("CHECKPOINT")
-        server.stop()
+        server.stop(signal.SIGINT)
         box.checkpoint("seeded")
         kept, data = Path("kept"), DATA.lstrip("/")
         with box.mount() as root:
@@ -167,6 +167,7 @@ def main() -> None:
             for rows in sizes:
                 measured += measure(store, image, rows, options.rounds)
         os.chdir("/")
+    facts |= {"load average": f"{os.getloadavg()[2]:.1f} over the last 15 minutes"}
     found = {(one.subject, one.input): one for one in measured}
     lines = [
         [title, *(f"{found[title, str(n)].least * 1e3:.0f} / {found[title, str(n)].median * 1e3:.0f}" for n in sizes)]

@@ -33,7 +33,10 @@ LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
 
 class Subject(ABC):
-    """One way to run a program in a container of its own, with all it needs in `home`."""
+    """One way to run a program in a container of its own, with all it needs in `home`.
+
+    `home`/run is on a tmpfs, as /run is where people keep what a reboot ends.
+    """
 
     title: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
@@ -97,7 +100,7 @@ class Bundle(Subject):
             self.room.timed(*self.command("delete", "--force", sleeping))
 
     def command(self, *words: str | Path) -> list[str]:
-        return [self.program, "--root", f"{self.home}/state", *map(str, words)]
+        return [self.program, "--root", f"{self.home}/run/state", *map(str, words)]
 
     def write(self, bundle: Path, args: list[str]) -> None:
         bundle.mkdir()
@@ -219,7 +222,7 @@ class Ours(Client):
     def take(self, tar: Path) -> None:
         settings = {
             "data-root": f"{self.home}/store",
-            "exec-root": f"{self.home}/exec",
+            "exec-root": f"{self.home}/run",
             "storage-driver": "overlay2",
             "default-runtime": self.runtime,
         }
@@ -241,7 +244,7 @@ class Library(Subject):
     @contextmanager
     def ready(self, tar: Path) -> Iterator[None]:
         config = layerstore.Config(
-            data_root=self.home / "store", exec_root=self.home / "exec", storage_driver="overlay2", storage_opts=()
+            data_root=self.home / "store", exec_root=self.home / "run", storage_driver="overlay2", storage_opts=()
         )
         with layerstore.open(config=config) as self.store:
             self.image = self.store.import_tar(tar, "debian:1")
@@ -385,20 +388,23 @@ def main() -> None:
 
     facts: dict[str, Any] = machine() | {"programs": versions(chosen)}
     with cgroups_given_back(), filesystem(options.work, size=6 << 30) as place, ExitStack() as stack:
-        # What crun cannot bear is out of sight of those who cannot hide it: see docs/run.md.
-        hidden, seen = stack.enter_context(Room(hide_hybrid=True)), stack.enter_context(Room(hide_hybrid=False))
         plain = place / "root"
         plain.mkdir()
         run("tar", "-xf", tar, "-C", plain)
         warm([tar, plain])
+        homes = [place / str(number) for number in range(len(chosen))]
+        for home in homes:
+            (home / "run").mkdir(parents=True)
+            run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", home / "run")
+        # What crun cannot bear is out of sight of those who cannot hide it: see docs/run.md.
+        hidden, seen = stack.enter_context(Room(hide_hybrid=True)), stack.enter_context(Room(hide_hybrid=False))
         subjects = []
-        for number, kind in enumerate(chosen):
-            home = place / str(number)
-            home.mkdir()
+        for kind, home in zip(chosen, homes, strict=True):
             subject = kind(home, plain, seen if issubclass(kind, Ours | Docker) else hidden)
             stack.enter_context(subject.ready(tar))
             subjects.append(subject)
         measured = measure(subjects, options.rounds)
+    facts |= {"load average": f"{os.getloadavg()[2]:.1f} over the last 15 minutes"}
     write_results(
         options.results / f"{facts['date']}-run",
         title="A program in a new container",

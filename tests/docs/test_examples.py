@@ -18,7 +18,8 @@ from attrs import frozen
 
 import layerstore
 from layerstore import config as settings
-from support import images
+from layerstore.runtime import Runtime
+from support import images, postgres, programs
 
 pytestmark = pytest.mark.root
 
@@ -154,7 +155,23 @@ def test_the_driver_of_the_guide_for_drivers_works(place: Path, monkeypatch: pyt
         assert loaded.tags == ("debian:motd",)
 
 
+@pytest.mark.tools("crun", "conmon")
+@pytest.mark.parametrize("page", ["docs/run.md", "docs/branching.md"])
+def test_examples_of_the_pages_on_containers_that_run(page: str, place: Path) -> None:
+    programs.archive(place / "debian.tar")
+    try:
+        run_python(page, place)
+        run_commands(page, place)
+    finally:
+        with layerstore.open(config=place / "daemon.json") as store:
+            runtime = Runtime(store)
+            for box in store.containers():
+                runtime.remove(box, force=True)
+
+
+@pytest.mark.tools("pg_ctlcluster", "psql")
 def test_the_examples_of_the_page_on_tests_pass(tmp_path: Path) -> None:
+    postgres.archive(tmp_path / "postgres.tar")
     for block in blocks("docs/testing.md"):
         if block.file:
             (tmp_path / block.file).write_text(block.text)
@@ -168,7 +185,7 @@ def test_the_examples_of_the_page_on_tests_pass(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "11 passed" in done.stdout
+    assert "17 passed" in done.stdout
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

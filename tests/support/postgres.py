@@ -33,7 +33,8 @@ def archive(path: Path, tag: str = "postgres:latest") -> Path:
     files |= {str(file).lstrip("/"): file for file in _files(share)}
     folders = {str(parent) for name in files for parent in Path(name).parents if str(parent) != "."}
     layer = images.layer(
-        *(images.folder(name) for name in sorted(folders | {"run"})),
+        *(images.folder(name) for name in sorted(folders | {"run", "usr/share/zoneinfo"})),
+        images.symlink("var/run", "../run"),
         images.folder("var/lib/postgresql", uid=999, gid=999),
         images.folder("var/lib/postgresql/data", mode=0o700, uid=999, gid=999),
         images.folder("run/postgresql", mode=0o3777, uid=999, gid=999),
