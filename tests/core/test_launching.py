@@ -116,6 +116,20 @@ def test_what_a_program_is_given(box: Container, place: Path, tmp_path: Path) ->
     assert words[-1].startswith("pipe:")
 
 
+def test_a_child_that_nobody_waits_for_is_buried(box: Container, place: Path) -> None:
+    pid = box.launch(["true"], root=place).pid
+    other = box.launch(["sleep", "100"], root=place)
+    other.close()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        assert box.launch(["true"], root=place).wait() == 0
+    [found] = box.processes()
+    assert found.pid == other.pid
+    found.kill()
+    found.wait()
+
+
 def test_a_session_of_its_own(box: Container, place: Path) -> None:
     for new_session in (False, True):
         process = box.launch(["sleep", "100"], root=place, new_session=new_session)

@@ -190,6 +190,18 @@ def test_all_ends_with_the_first(box: Container) -> None:
     box.remove()
 
 
+def test_where_the_extension_may_not_be_executed(
+    box: Container, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from layerstore.kernel import _shim
+
+    copy = tmp_path / "shim.so"
+    copy.write_bytes(Path(str(_shim.__file__)).read_bytes())
+    copy.chmod(0o644)
+    monkeypatch.setattr(_shim, "__file__", str(copy))
+    assert said(box, "echo x") == "x\n"
+
+
 def test_a_terminal(box: Container) -> None:
     line = "echo ready; read x; echo got $x; ls /dev/pts; sleep 100"
     process = box.start(["sh", "-c", line], terminal=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from layerstore.containers import rows
 from layerstore.containers.mounting import Mounts
-from layerstore.containers.process import Process
+from layerstore.containers.process import Process, bury
 from layerstore.containers.residents import Residents, running
 from layerstore.containers.rows import Resident, Row
 from layerstore.database import Database
@@ -63,6 +63,7 @@ class Launch:
     def run(self, container: Container, make: Callable[[int], Child], root: bytes) -> Process:
         """Start what `make` makes of the container's tree, which the process then has at `root`."""
         self._database.require_writable()
+        bury()
         tree = self._tree()
         try:
             child = make(tree)

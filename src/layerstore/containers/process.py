@@ -8,6 +8,7 @@ import select
 import signal as signals
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from layerstore.errors import KernelError, NotFound
@@ -124,9 +125,8 @@ class Process:
         return self._container._keep(identity, root)
 
     def close(self) -> None:
-        """Give back the descriptors. The process goes on; a child of this one stays a zombie when it ends."""
+        """Give back the descriptors. The process goes on; how a child of this one ends is not known then."""
         with self._lock:
-            self._is_child = False
             self._let_go()
 
     def _opened(self) -> int:
@@ -157,17 +157,43 @@ class Process:
         self._container._settle()
 
     def _let_go(self) -> None:
-        fds = (self._fd, self._terminal)
+        fd, terminal = self._fd, self._terminal
         self._fd = self._terminal = -1
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
+        if self._is_child and not self._ended and os.getpid() == self._parent:
+            _left.append(fd)
+            fd = -1
+        self._is_child = False
+        for number in (fd, terminal):
+            if number >= 0:
+                os.close(number)
 
     def __del__(self) -> None:
         self._let_go()
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} of {self._container!r}>"
+
+
+_left: list[int] = []
+"""Children that nobody waits for any more: who starts the next one buries those that have ended."""
+
+
+def bury() -> None:
+    """Wait for the children of this process that have ended, and that nobody else will wait for."""
+    for _ in range(len(_left)):
+        with suppress(IndexError):  # another thread does the same
+            fd = _left.pop(0)
+            try:
+                ended = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG) is not None
+            except ChildProcessError:
+                ended = True
+            if ended:
+                os.close(fd)
+            else:
+                _left.append(fd)
+
+
+os.register_at_fork(after_in_child=_left.clear)
 
 
 def _wait(fd: int, timeout: float | None, pid: int) -> None:

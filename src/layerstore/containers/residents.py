@@ -7,6 +7,7 @@ whoever looks at the container next, under its lock, writes that down.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from layerstore.containers import rows
@@ -17,6 +18,10 @@ from layerstore.errors import InUse, KernelError
 from layerstore.kernel.files import syncfs
 from layerstore.kernel.processes.identity import Identity, identity_of, strays
 from layerstore.layers import Storage
+
+
+_MOMENT = 2.0
+"""Seconds that a process has between giving back its mounts and its end. A sync of the filesystem may be among it."""
 
 
 class Residents:
@@ -70,9 +75,9 @@ class Residents:
                     try:
                         return tree_of(identity.pid, row.key, roots.get(identity, b"/"))
                     except KernelError:
-                        if identity.is_alive:
+                        if not _is_ending(identity):
                             raise
-                        break  # it has just ended: are there others?
+                        break  # are there others?
             else:
                 raise running(row, left)
         return None
@@ -82,6 +87,16 @@ class Residents:
         namespaces = {resident.identity.mount_namespace for resident in found if resident.identity.may_have_left}
         pids = strays(namespaces, row.key) if namespaces else []
         return [identity for pid in pids if (identity := identity_of(pid)) is not None]
+
+
+def _is_ending(identity: Identity) -> bool:
+    """Has it ended, or does it within a moment? Its mounts go a little before it is seen to have ended."""
+    deadline = time.monotonic() + _MOMENT
+    while identity.is_alive:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def living(found: Iterable[Resident]) -> list[Identity]:

@@ -88,6 +88,14 @@ static int furnish(const struct ls_place *place) {
     return place->flags & LS_PLACE_DEVICES ? make_devices() : 0;
 }
 
+int ls_has_init(void) {
+#if defined(__x86_64__) || defined(__aarch64__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 int ls_move_in(const struct ls_house *house, int tree, struct ls_word *word) {
     /* The old root is stacked on the new one, which is then taken away from under its feet (pivot_root(2), NOTES). */
     if (fchdir(tree) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)

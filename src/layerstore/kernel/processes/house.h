@@ -55,6 +55,7 @@ enum {
     LS_STEP_HOSTNAME,
     LS_STEP_LIMITS,
     LS_STEP_USER,
+    LS_STEP_INIT,
     LS_STEP_READY, /* no failure: the child waits, and `number` is the descriptor of its terminal */
 };
 
@@ -65,6 +66,9 @@ struct ls_word {
     int number;
     int position;
 };
+
+/* Is there a first program (init.c) for this kind of machine? */
+int ls_has_init(void);
 
 /* For the child alone: makes `tree`, which is attached, the root of all that it sees, and furnishes it. Returns 0, or -1
    and what failed. */

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from layerstore.errors import KernelError, named
+from layerstore.errors import KernelError, LayerstoreError, named
 from layerstore.kernel._shim import ffi, lib
 
 __all__ = ["PATH", "Bind", "House", "Tmpfs"]
@@ -116,8 +116,7 @@ class House:
         made.limits = _held(ffi.new("struct ls_limit[]", limits), keep)
         made.limit_count = len(limits)
         made.umask = self.umask
-        made.image = os.open(_image(), os.O_RDONLY | os.O_CLOEXEC)
-        undo.callback(os.close, made.image)
+        made.image = _image(undo)
         return _held(made, keep)
 
     def target(self, position: int) -> str:
@@ -163,8 +162,27 @@ def _held(made: object, keep: list[object]) -> object:
     return made
 
 
-def _image() -> str:
-    """The extension itself, which is a program too."""
+def _image(undo: ExitStack) -> int:
+    """The extension itself, which is a program too, opened; where it lies as no program may, a copy in memory."""
     from layerstore.kernel import _shim
 
-    return str(_shim.__file__)
+    path = str(_shim.__file__)
+    if not lib.ls_has_init():
+        raise LayerstoreError(
+            f"on a machine of the kind {os.uname().machine} programs can be started by a runtime alone",
+            remedy="Let crun or runc run it (isolation `full`).",
+        )
+    with named("open", path):
+        image = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, image)
+        if os.fstat(image).st_mode & 0o111 and not os.fstatvfs(image).f_flag & os.ST_NOEXEC:
+            return image
+        copy = os.memfd_create("layerstore-init", os.MFD_CLOEXEC)
+        undo.callback(os.close, copy)
+        size = os.fstat(image).st_size
+        while (done := os.fstat(copy).st_size) < size:
+            os.sendfile(copy, image, done, size - done)
+    # A file that is open for writing is not executed.
+    readable = os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)
+    undo.callback(os.close, readable)
+    return readable

@@ -140,7 +140,7 @@ _Noreturn static void execute_image(const struct ls_program *program) {
     if (without_close_on_exec(program->status[1]) < 0)
         give_up(program, LS_STEP_STREAMS, errno, program->status[1]);
     syscall(SYS_execveat, program->house->image, "", program->argv, program->env, AT_EMPTY_PATH);
-    give_up(program, LS_STEP_PROGRAM, errno, 0);
+    give_up(program, LS_STEP_INIT, errno, 0);
 }
 
 /* A folder is the container's, or the host's. */

@@ -32,6 +32,7 @@ _CALLS = {
     lib.LS_STEP_HOSTNAME: "sethostname",
     lib.LS_STEP_LIMITS: "setrlimit",
     lib.LS_STEP_USER: "setresuid",
+    lib.LS_STEP_INIT: "execveat",
 }
 
 _WORD = struct.Struct("iii")
