@@ -50,7 +50,7 @@ def test_info_speaks_docker_s_words(filled: Run, data_root: Path) -> None:
     assert ["Supports d_type", "true"] in facts["DriverStatus"]
 
 
-@pytest.mark.tools("crun", "runc", "conmon")
+@pytest.mark.tools("crun", "runc", "conmon", "slirp4netns")
 def test_info_says_what_runs_containers(filled: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = filled("info").stdout.splitlines()
     shown = dict(line.partition(": ")[::2] for line in lines)
@@ -63,6 +63,19 @@ def test_info_says_what_runs_containers(filled: Run, tmp_path: Path, monkeypatch
     assert facts["Runtimes"]["crun"]["path"] == shutil.which("crun")
     assert (facts["DefaultRuntime"], facts["LoggingDriver"], facts["Warnings"]) == ("crun", "json-file", None)
     assert "name=seccomp,profile=builtin" in facts["SecurityOptions"]
+
+
+@pytest.mark.tools("slirp4netns", "pasta")
+def test_info_says_how_containers_can_be_connected(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert " Network: host none container pasta slirp4netns" in filled("info").stdout.splitlines()
+    assert json.loads(filled("info", "-f", "json").stdout)["Plugins"]["Volume"] == ["local"]
+    monkeypatch.setattr("layerstore.runtime.network.usable.program", lambda kind: None)
+    lines = filled("info").stdout.splitlines()
+    assert " Network: host none container" in lines
+    assert (
+        "WARNING: No ports of containers can be published: pasta is not installed; slirp4netns is not installed"
+        in lines
+    )
 
 
 def test_info_says_why_no_container_can_be_run(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:

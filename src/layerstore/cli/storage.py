@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from layerstore.runtime.engine.probing import Means
 
 
+_LOGS: Final = ["json-file", "k8s-file", "none"]
+
+
 @click.command(cls=Command)
 @format_option("-f", "--format", rows=False)
 def version_command(*, form: Form) -> None:
@@ -64,6 +67,7 @@ def _means_facts(means: Means) -> dict[str, object]:
         "CgroupVersion": means.cgroup_version,
         "CgroupControllers": list(controllers),
         "LoggingDriver": "json-file",
+        "Plugins": {"Volume": ["local"], "Network": list(means.networks), "Authorization": None, "Log": _LOGS},
         "MemoryLimit": "memory" in controllers,
         "SwapLimit": means.swap_limits,
         "CpuCfsPeriod": "cpu" in controllers,
@@ -87,6 +91,10 @@ def _means_lines(means: Means) -> Iterator[str]:
     if means.init:
         yield f"Init Binary: {means.init}"
     yield "Logging Driver: json-file"
+    yield "Plugins:"
+    yield " Volume: local"
+    yield f" Network: {' '.join(means.networks)}"
+    yield f" Log: {' '.join(_LOGS)}"
     yield f"Cgroup Driver: {means.cgroup_driver}"
     if means.cgroup_version:
         beside = " (one of version 2 beside it is hidden from containers)" if means.is_hybrid else ""

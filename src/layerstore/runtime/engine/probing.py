@@ -15,6 +15,8 @@ from layerstore.runtime import bundle
 from layerstore.runtime.engine import conmon
 from layerstore.runtime.engine.cgroups import Hierarchy, hierarchy
 from layerstore.runtime.engine.engines import Engine, all_of, find, version_of
+from layerstore.runtime.network import Kind
+from layerstore.runtime.network.usable import refusal
 
 __all__ = ["Means", "probe"]
 
@@ -42,6 +44,8 @@ class Means:
     """docker's: `name=seccomp,profile=builtin`, `name=apparmor`."""
     swap_limits: bool
     """Swap can be limited beside memory."""
+    networks: tuple[str, ...]
+    """What `--network` can be."""
     warnings: tuple[str, ...]
     """What does not work here, and why: a sentence each."""
 
@@ -72,6 +76,11 @@ def probe(config: Config) -> Means:
     if not held:
         warnings.append("No container can be run in the background: conmon is not installed")
     warnings += _lacking(groups, host)
+    refused = {kind: refusal(kind) for kind in Kind}
+    own = [kind for kind in Kind if kind.is_own]
+    if not any(refused[kind] is None for kind in own):
+        reasons = "; ".join(reason[0] for kind in own if (reason := refused[kind]) is not None)
+        warnings.append(f"No ports of containers can be published: {reasons}")
     security = {"name=seccomp,profile=builtin": host.seccomp, "name=apparmor": host.apparmor}
     return Means(
         engines=engines,
@@ -83,6 +92,7 @@ def probe(config: Config) -> Means:
         cgroup_driver="cgroupfs" if groups.version else "none",
         security=tuple(name for name, is_there in security.items() if is_there),
         swap_limits=host.swap_limits and "memory" in groups.controllers,
+        networks=tuple(kind.value for kind in Kind if refused[kind] is None),
         warnings=tuple(warnings),
     )
 
