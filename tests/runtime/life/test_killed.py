@@ -95,13 +95,16 @@ def test_after_a_reboot_nothing_runs(loaded: Store, cgroup_parent: str) -> None:
             rows.put(tx, evolve(row, status="running", boot="another"))
     (runtime.places.above / "before").mkdir()
 
-    after = Runtime(loaded)
-    assert [box.id for box in loaded.containers()] == [stays.id]
-    assert (after.state(stays).status, after.state(stays).exit_code) == ("exited", 255)
-    assert not (after.places.above / "before").exists()
-    after.start(stays)
-    assert after.state(stays).status == "running"
-    after.remove(stays, force=True)
+    loaded.close()
+    with layerstore.open(config=loaded.config) as store:
+        after = Runtime(store)
+        assert [box.id for box in store.containers()] == [stays.id]
+        box = store.container(stays.id)
+        assert (after.state(box).status, after.state(box).exit_code) == ("exited", 255)
+        assert not (after.places.above / "before").exists()
+        after.start(box)
+        assert after.state(box).status == "running"
+        after.remove(box, force=True)
 
 
 def test_conmon_is_killed_and_the_program_goes_on(loaded: Store, cgroup_parent: str) -> None:

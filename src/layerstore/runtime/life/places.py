@@ -143,17 +143,11 @@ class Places:
 
     def all(self) -> list[str]:
         """The names of the folders that there are."""
-        try:
-            return [name for name in os.listdir(self.root) if name not in ("engines", "filters", "locks")]
-        except FileNotFoundError:
-            return []
+        return [name for name in _names(self.root) if name not in ("engines", "filters", "locks")]
 
     def all_kept(self) -> list[str]:
         """The same, of what outlives a reboot."""
-        try:
-            return os.listdir(self.kept)
-        except FileNotFoundError:
-            return []
+        return _names(self.kept)
 
     @contextmanager
     def lock(self, container: str) -> Iterator[None]:
@@ -182,6 +176,14 @@ def remove_folder(path: Path) -> None:
     """Remove a folder with all in it. No error if it is not there, or is made anew meanwhile."""
     if os.path.lexists(path):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _names(folder: Path) -> list[str]:
+    with _named("open", folder):
+        try:
+            return os.listdir(folder)
+        except FileNotFoundError:
+            return []
 
 
 def _take(fd: int, slot: int, command: int) -> bool:

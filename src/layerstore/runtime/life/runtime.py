@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from layerstore import Container, Image, LayerstoreError, NotFound, Store
 from layerstore.runtime.engine import Verbs, cgroups
@@ -34,8 +35,12 @@ _KILL_PATIENCE = 10.0
 """Seconds for which docker waits before it kills, and after."""
 
 
+_in_order: WeakSet[Store] = WeakSet()
+"""The open stores of which this has been seen to."""
+
+
 class Runtime:
-    """Runs the containers of a store. What processes and boots before this one left is put in order first."""
+    """Runs the containers of a store. What processes and boots left before it was opened is put in order first."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -43,7 +48,9 @@ class Runtime:
         self.places = Places(store)
         self._ender = Ender(store, self.database, self.places)
         self._starter = Starter(store, self.database, self.places, self._ender)
-        recover(store, self.database, self.places, self._ender)
+        if store not in _in_order:
+            recover(store, self.database, self.places, self._ender)
+            _in_order.add(store)
 
     # --- made, run, started
 
@@ -283,6 +290,12 @@ class Runtime:
         """The commands of the engine that runs it. Raises `NotRunning` if none does."""
         verbs = self.places.verbs(self.folder(container))
         if verbs is None:
+            if self.state(container).is_running:
+                isolation = self.options(container).isolation.value
+                raise NotRunning(
+                    f"container {container.name} is run without an engine (isolation {isolation}), which this takes",
+                    remedy="Run it with isolation 'full'.",
+                )
             raise NotRunning(f"container {container.short_id} is not running")
         return verbs
 
@@ -319,8 +332,12 @@ class Runtime:
         return state.pid
 
     def _signal(self, container: Container, number: int) -> None:
+        verbs = self.places.verbs(self.folder(container))
+        if verbs is None:  # less than a sandbox, or it has ended
+            for process in container.processes()[:1]:
+                process.kill(number)
+            return
         try:
-            verbs = self.engine_of(container)
             verbs.kill(container.id, number)
         except LayerstoreError:
             with suppress(NotFound):  # it has ended meanwhile, and is removed at its end
