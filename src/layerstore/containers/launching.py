@@ -25,6 +25,7 @@ from layerstore.database import Database
 from layerstore.driver import Layer
 from layerstore.errors import ConfigError, LayerstoreError
 from layerstore.kernel.mounts import mounts_below
+from layerstore.kernel.mounts.table import facts_of
 from layerstore.kernel.processes.housing import MOST_GROUPS, PATH, House
 from layerstore.kernel.processes.spawning import DEVNULL, Child, Program, launch
 from layerstore.layers import Storage
@@ -115,7 +116,11 @@ def program(
     if not argv or isinstance(argv, str):
         raise ConfigError("argv has to be a list: the program, and its arguments")
     hidden = [os.fsencode(path) for path in hide]
-    hidden += [os.fsencode(place) for _, place in reversed(mounts_below(storage.driver.home))]
+    home = os.path.realpath(storage.driver.home)
+    facts = facts_of(home)
+    can_list = facts is not None and facts.unique  # else what is mounted meanwhile is seen
+    if not can_list:
+        hidden += [os.fsencode(place) for _, place in reversed(mounts_below(storage.driver.home))]
     return Program(
         tuple(os.fspath(word) for word in argv),
         dict(os.environ if env is None else env),
@@ -124,6 +129,7 @@ def program(
         _kept(fds),
         new_session,
         tuple(hidden),
+        os.fsencode(home) if can_list else None,
     )
 
 

@@ -19,8 +19,7 @@ from layerstore.kernel.files import syncfs
 from layerstore.kernel.processes.identity import Identity, identity_of, strays
 from layerstore.layers import Storage
 
-
-_MOMENT = 2.0
+_MOMENT = 10.0
 """Seconds that a process has between giving back its mounts and its end. A sync of the filesystem may be among it."""
 
 

@@ -49,7 +49,7 @@ struct mount_request {
     uint64_t parameter;
     uint64_t namespace;
 };
-enum { FIRST_SIZE = offsetof(struct mount_request, namespace) };
+enum { LONGEST_PLACE = 2 * 4096, FIRST_SIZE = offsetof(struct mount_request, namespace) };
 
 struct mount_answer {
     uint32_t size;
@@ -238,20 +238,50 @@ int ls_namespace_lives(uint64_t id) {
     return answer >= 0 ? 1 : answer == -ENOENT ? 0 : answer;
 }
 
-int ls_mountpoint(uint64_t id, char *path, size_t room) {
+/* Returns the length of what is in `answer` then, of `size` bytes; 0 for a mount that this process cannot reach. */
+static int find_mountpoint(uint64_t id, struct mount_answer *answer, size_t size) {
     struct mount_request request = {.size = FIRST_SIZE, .mount_id = id, .parameter = STATMOUNT_MNT_POINT};
+    int rc = result(syscall(SYS_statmount, &request, answer, size, 0));
+    if (rc < 0)
+        return rc;
+    return answer->mask & STATMOUNT_MNT_POINT ? (int)strlen(answer->strings + answer->point) : 0;
+}
+
+int ls_mountpoint(uint64_t id, char *path, size_t room) {
     size_t size = sizeof(struct mount_answer) + room;
     LS_FREED struct mount_answer *answer = malloc(size);
     if (!answer)
         return -ENOMEM;
-    int rc = result(syscall(SYS_statmount, &request, answer, size, 0));
-    if (rc < 0)
-        return rc;
-    /* A mount that this process cannot reach has no mountpoint. */
-    const char *point = answer->mask & STATMOUNT_MNT_POINT ? answer->strings + answer->point : "";
-    size_t length = strlen(point);
-    if (length >= room)
+    int length = find_mountpoint(id, answer, size);
+    if (length < 0)
+        return length;
+    if ((size_t)length >= room)
         return -EOVERFLOW;
-    memcpy(path, point, length + 1);
-    return (int)length;
+    memcpy(path, answer->strings + answer->point, (size_t)length);
+    path[length] = '\0';
+    return length;
+}
+
+int ls_unmount_below(const char *folder) {
+    union {
+        struct mount_answer answer;
+        char bytes[sizeof(struct mount_answer) + LONGEST_PLACE];
+    } found;
+    uint64_t ids[64];
+    size_t length = strlen(folder);
+    struct ls_mount_facts facts;
+    int count = ls_mount_of(AT_FDCWD, folder, LS_FOLLOW, &facts);
+    for (uint64_t after = 0; count >= 0; after = ids[count - 1]) {
+        count = ls_mounts_under(facts.id, after, ids, sizeof ids / sizeof ids[0]);
+        if (count <= 0)
+            break;
+        for (int place = 0; place < count; place++) {
+            if (find_mountpoint(ids[place], &found.answer, sizeof found) <= 0)
+                continue; /* it went with one above it, or cannot be reached */
+            const char *point = found.answer.strings + found.answer.point;
+            if (strncmp(point, folder, length) == 0 && point[length] == '/')
+                ls_unmount(point, 1);
+        }
+    }
+    return count;
 }

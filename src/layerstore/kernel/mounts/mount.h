@@ -62,4 +62,7 @@ int ls_mount_of(int at, const char *path, int flags, struct ls_mount_facts *fact
 int ls_mounts_under(uint64_t under, uint64_t after, uint64_t *ids, size_t room);
 /* Where a mount is attached, seen from this process's root. Returns the length. */
 int ls_mountpoint(uint64_t id, char *path, size_t room);
+/* Takes all mounts below a folder (its real path) away from this mount namespace; whoever is in one stays there. Allocates
+   nothing. */
+int ls_unmount_below(const char *folder);
 #endif

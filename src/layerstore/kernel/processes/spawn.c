@@ -18,6 +18,7 @@
 
 #include "spawn.h"
 #include "../files/scope.h"
+#include "../mounts/mount.h"
 
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
@@ -106,6 +107,9 @@ static void default_signals(int stay_blocked) {
 static void take_tree(const struct ls_program *program) {
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         give_up(program, LS_STEP_PRIVATE, errno, 0);
+    int emptied = program->emptied ? ls_unmount_below(program->emptied) : 0;
+    if (emptied < 0)
+        give_up(program, LS_STEP_HIDE, -emptied, -1);
     for (int number = 0; program->hidden[number]; number++)
         if (umount2(program->hidden[number], MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
             give_up(program, LS_STEP_HIDE, errno, number);

@@ -22,6 +22,7 @@ struct ls_program {
     size_t kept_count;
     int new_session; /* setsid(2) */
     const char *const *hidden; /* mounts that are taken away in its namespace; no error if nothing is mounted there */
+    const char *emptied; /* a folder below which all mounts are taken away; or NULL */
     int tree; /* a detached mount, which is attached there, */
     const char *root; /* at this place */
     const struct ls_house *house; /* NULL: the program is the host's, and sees all that the host has; else `root` is any

@@ -44,7 +44,11 @@ DEVNULL: int = lib.LS_STREAM_NULL
 
 @frozen
 class Program:
-    """A program of the host, and what it is given. `hidden`: mounts that it does not see, the latest first."""
+    """A program of the host, and what it is given.
+
+    `hidden`: mounts that it does not see, the latest first. `emptied`: a folder, by its real path, below which it sees
+    none.
+    """
 
     argv: tuple[str | bytes, ...]
     env: Mapping[str, str]
@@ -55,6 +59,7 @@ class Program:
     """Descriptors that it has under the same numbers."""
     new_session: bool = False
     hidden: tuple[bytes, ...] = ()
+    emptied: bytes | None = None
     house: House | None = None
     """None: it sees what the host has. Else its names and folder are the container's."""
 
@@ -146,6 +151,7 @@ def launch(program: Program, tree: int, root: str) -> Child:
     made.names = _strings(program.names, keep)
     made.env = _strings([os.fsencode(f"{name}={value}") for name, value in program.env.items()], keep)
     made.hidden = _strings(program.hidden, keep)
+    made.emptied = ffi.NULL if program.emptied is None else _kept(ffi.new("char[]", program.emptied), keep)
     made.folder = ffi.NULL if program.folder is None else _kept(ffi.new("char[]", os.fsencode(program.folder)), keep)
     made.streams = [lib.LS_STREAM_SAME if fd is None else fd for fd in program.streams]
     made.kept = _kept(ffi.new("int[]", list(program.kept)), keep)
@@ -224,7 +230,7 @@ def _failure(program: Program, root: str, step: int, number: int, position: int)
     if step == lib.LS_STEP_ATTACH:
         return KernelError("move_mount", number, path=root)
     if step == lib.LS_STEP_HIDE:
-        return KernelError("umount2", number, path=program.hidden[position])
+        return KernelError("umount2", number, path=program.emptied if position < 0 else program.hidden[position])
     if step == lib.LS_STEP_PLACE and program.house is not None:
         return KernelError("mount", number, path=program.house.target(position), detail="in the container")
     return KernelError(_CALLS.get(step, "clone"), number)
