@@ -139,7 +139,7 @@ class Ender:
             container.remove(force=force, volumes=volumes)
         except NotFound:
             pass  # somebody else has
-        except LayerstoreError:
+        except BaseException:
             if row is not None:
                 with self._database.write(durable=False) as tx:
                     rows.put(tx, row)
