@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def test_what_cannot_be_run_has_docker_s_exit_codes(boxes: Run, shell: Shell) ->
         (("run", "--nope", "x"), "unknown flag: --nope"),
         (("run", "-m", "x", "x"), 'invalid argument "x" for "-m, --memory" flag: invalid size: \'x\''),
         (("run", "-d", "-a", "stdout", "x"), "conflicting options: cannot specify both --attach and --detach"),
+        (("exec", "x"), "missing argument 'COMMAND [ARG...]'"),
         (("start", "--nope"), "unknown flag: --nope"),
     ],
 )
@@ -98,6 +100,7 @@ def test_a_container_lives_on_and_is_stopped(boxes: Run, shell: Shell) -> None:
     assert status(boxes, "web").startswith("Up ")
     facts = json.loads(boxes("ps", "--format", "json").stdout)
     assert (facts["State"], facts["Labels"], facts["Networks"]) == ("running", "a=b,x=y", "host")
+    assert shell("exec", "web", "sh", "-c", "exit 5").returncode == 5
     assert shell("logs", "web").stdout == b"hi\n"
     assert boxes("start", "web").stdout == "web\n"
     refused = boxes("rm", "web", code=1).stderr
@@ -119,7 +122,7 @@ def test_a_container_lives_on_and_is_stopped(boxes: Run, shell: Shell) -> None:
 
 def test_what_does_not_run_is_told_so(boxes: Run, shell: Shell) -> None:
     boxes("create", "--name", "idle", "debian")
-    for args in (["kill", "idle"], ["pause", "idle"], ["top", "idle"]):
+    for args in (["kill", "idle"], ["pause", "idle"], ["top", "idle"], ["exec", "idle", "true"]):
         refused = boxes(*args, code=1)
         assert "is not running" in refused.stderr, args
         assert refused.stderr.startswith("layerstore: ")
@@ -138,6 +141,9 @@ def test_pause_and_unpause(boxes: Run, shell: Shell) -> None:
     assert boxes("pause", "web").stdout == "web\n"
     assert re.fullmatch(r"Up .* \(Paused\)", status(boxes, "web"))
     assert "is already paused" in boxes("pause", "web", code=1).stderr
+    assert boxes("exec", "web", "true", code=1).stderr == (
+        "layerstore: container web is paused, unpause the container before exec\nlayerstore unpause web\n"
+    )
     assert "paused" in boxes("attach", "web", code=1).stderr
     assert boxes("unpause", "web").stdout == "web\n"
     assert "is not paused" in boxes("unpause", "web", code=1).stderr
@@ -163,6 +169,18 @@ def test_signals_are_passed_on(boxes: Run, settings: Path) -> None:
         assert running.wait(20) == 9
 
 
+def test_exec_has_exit_codes_of_its_own(boxes: Run, shell: Shell) -> None:
+    boxes("run", "-d", "--name", "web", "-e", "A=1", "-w", "/tmp", "debian", "sleep", "100")
+    assert shell("exec", "web", "nope").returncode == 127
+    assert shell("exec", "web", "/etc").returncode == 126
+    done = shell("exec", "-e", "B=2", "-i", "web", "sh", "-c", "echo $A$B $(cat) $PWD", stdin=b"in")
+    assert (done.returncode, done.stdout) == (0, b"12 in /tmp\n")
+    assert shell("exec", "-u", "someone", "-w", "/", "web", "sh", "-c", "id -un; echo $PWD").stdout == b"someone\n/\n"
+    assert boxes("exec", "-d", "web", "touch", "/tmp/done").stdout == ""
+    assert shell("exec", "web", "sh", "-c", "until ls /tmp/done; do sleep 0.05; done").returncode == 0
+    assert shell("exec", "-u", "zz", "web", "true").returncode == 126
+
+
 def test_options_reach_the_program(boxes: Run, shell: Shell) -> None:
     done = shell(
         "run", "--rm", "-e", "A=1", "-w", "/tmp", "-u", "someone", "-h", "box", "--tmpfs", "/t", "--read-only",
@@ -174,7 +192,7 @@ def test_options_reach_the_program(boxes: Run, shell: Shell) -> None:
     assert (only.stdout, only.stderr) == (b"", b"err\n")
 
 
-def test_what_is_mounted(boxes: Run, shell: Shell, tmp_path: Path, data_root: Path) -> None:
+def test_what_is_mounted(boxes: Run, shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here/file").write_text("x\n")
     done = shell(
@@ -191,8 +209,9 @@ def test_what_is_mounted(boxes: Run, shell: Shell, tmp_path: Path, data_root: Pa
     assert facts["LocalVolumes"] == "2"
     assert "data" in facts["Mounts"].split(",")
     assert lines(boxes("ps", "-aq", "-f", "volume=data")) != []
+    assert shell("run", "--rm", "--volumes-from", "web", "debian", "cat", "/data/f").stdout == b"kept\n"
     boxes("rm", "-v", "web")
-    assert os.listdir(data_root / "volumes") == ["data"]
+    assert lines(boxes("volume", "ls", "-q")) == ["data"]
 
 
 def test_inspect_has_state_and_host_config(boxes: Run) -> None:
@@ -290,16 +309,19 @@ def test_a_container_that_is_let_go_of_lives_on_and_its_code_is_told(boxes: Run,
 
     def typed(*args: str, text: bytes) -> int:
         ours, theirs = pty.openpty()
-        try:
-            with subprocess.Popen([*words, *args], stdin=theirs, stdout=theirs, stderr=theirs) as running:
+        with open(ours, "rb", buffering=0) as terminal:
+            with open(theirs, "wb") as its:
+                running = subprocess.Popen([*words, *args], stdin=its, stdout=its, stderr=its)
+            try:
                 shown = b""
                 while not re.search(rb"[#$] $", shown):
-                    shown += os.read(ours, 4096)
+                    assert select.select([terminal], [], [], 30)[0], shown
+                    shown += terminal.read(4096)
                 os.write(ours, text)
-                return running.wait(20)
-        finally:
-            os.close(theirs)
-            os.close(ours)
+                return running.wait(30)
+            finally:
+                running.kill()
+                running.wait()
 
     assert typed("run", "-it", "--rm", "debian", "sh", text=b"exit 5\n") == 5
     assert typed("run", "-it", "--rm", "--name", "web", "debian", "sh", text=b"\x10\x11") == 0

@@ -33,6 +33,7 @@ Entry: TypeAlias = tuple[str, str, str]
 # Command, module that has it, what `layerstore --help` says of it.
 _COMMANDS: Final[tuple[Entry, ...]] = (
     ("run", "run", "Create a container and run a program in it"),
+    ("exec", "exec", "Run one more program in a container that runs"),
     ("pull", "pull", "Get an image from a registry"),
     ("load", "archives", "Load images from an archive, a folder or standard input"),
     ("save", "archives", "Save one or more images to an archive or folder (by default to standard output)"),

@@ -25,6 +25,7 @@ _CONTAINER: Final[tuple[Entry, ...]] = (
     ("cp", "copying:cp_command", "Copy files and folders between a container and this machine"),
     ("create", "run:create_command", "Create a container"),
     ("diff", "containers:diff_command", "Show what a container changed in its filesystem"),
+    ("exec", "exec:exec_command", "Run one more program in a container that runs"),
     ("export", "archives:export_command", "Write a container's filesystem as a tar"),
     ("inspect", "objects:inspect_command", "Show all that is known of containers"),
     ("kill", "lives:kill_command", "Send containers a signal"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +15,7 @@ from layerstore.cli.listing import Column, Form, format_option, rows
 from layerstore.cli.run_options import one
 from layerstore.cli.running import OneStepCommand, detach_keys_option, require_terminal, streams
 from layerstore.cli.table import aligned
-from layerstore.errors import LayerstoreError, NotFound
+from layerstore.errors import NotFound
 
 if TYPE_CHECKING:
     from layerstore.containers import Container
@@ -63,16 +62,7 @@ def logs_command(
     from layerstore.runtime.streams import logs
 
     with arguments.open() as store:
-        found, runtime = store.container(container), Runtime(store)
-
-        def is_written() -> bool:
-            with suppress(NotFound):  # removed meanwhile: it has ended
-                return runtime.state(found).is_running
-            return False
-
-        written = logs.read(
-            runtime.folder(found).log, since=since, until=until, tail=tail, follow=is_written if follow else None
-        )
+        written = Runtime(store).logs(store.container(container), since=since, until=until, tail=tail, follow=follow)
         logs.write(written, streams(stdin=False, detach_keys=None, signals=False), timestamps=timestamps)
 
 
@@ -87,35 +77,15 @@ def attach_command(
 ) -> int:
     """Be the terminal, or the standard streams, of a container that runs; the exit code is its program's."""
     from layerstore.runtime import Runtime
-    from layerstore.runtime.streams import Attachment, End
 
     with arguments.open() as store:
         runtime = Runtime(store)
         found = store.container(container)
-        state = runtime.state(found)
-        if not state.is_running:
-            raise LayerstoreError(
-                "You cannot attach to a stopped container, start it first", remedy=f"layerstore start {found.name}"
-            )
-        if state.status == "paused":
-            raise LayerstoreError(
-                "You cannot attach to a paused container, unpause it first", remedy=f"layerstore unpause {found.name}"
-            )
         options = runtime.options(found)
         takes_input = options.interactive and not no_stdin
-        require_terminal(tty=options.tty, stdin=takes_input)
-        ours = streams(stdin=takes_input, detach_keys=detach_keys, signals=sig_proxy)
-        with Attachment(runtime.folder(found).path) as attached:
-            end = attached.relay(
-                ours, tty=options.tty, takes_input=takes_input, signal=lambda number: _send(runtime, found, number)
-            )
-        return 0 if end is End.DETACHED else runtime.wait(found)
-
-
-def _send(runtime: Runtime, container: Container, number: int) -> None:
-    """Pass a signal on, to a program that may have ended."""
-    with suppress(LayerstoreError):
-        runtime.kill(container, number)
+        if runtime.state(found).is_running:  # else that is what is to be told
+            require_terminal(tty=options.tty, stdin=takes_input)
+        return runtime.attach(found, streams(stdin=takes_input, detach_keys=detach_keys, signals=sig_proxy))
 
 
 @click.command(cls=Command, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
@@ -125,13 +95,9 @@ def _send(runtime: Runtime, container: Container, number: int) -> None:
 def top_command(arguments: Arguments, *, container: str, ps_options: tuple[str, ...]) -> None:
     """Show the processes of a container."""
     from layerstore.runtime import Runtime
-    from layerstore.runtime.streams.top import top
 
     with arguments.open() as store:
-        found = store.container(container)
-        runtime = Runtime(store)
-        runtime.require_running(found)
-        table = top(runtime.state(found).pid, ps_options)
+        table = Runtime(store).top(store.container(container), ps_options)
     # docker's columns of `top` are 20 wide, whatever is in them.
     lines = ["\t".join(row) for row in (table.titles, *table.rows)]
     output.lines(aligned(lines, narrowest=20))
@@ -210,8 +176,6 @@ def stats_command(
 def _taken(
     store: Store, runtime: Runtime, names: tuple[str, ...], *, all_containers: bool, trunc: bool
 ) -> Iterator[Taken]:
-    from layerstore.runtime.streams.stats import stats as measured
-
     asked = [(name, store.container(name)) for name in names]
     states = runtime.states()
     if not asked:
@@ -220,10 +184,9 @@ def _taken(
             for container in store.containers()
             if all_containers or ((run := states.get(container.id)) is not None and run.is_running)
         ]
-    pids = {container.id: states[container.id].pid for _, container in asked if container.id in states}
-    found = measured(filter(None, pids.values()))
+    found = runtime.stats(container for _, container in asked)
     for name, container in asked:
-        yield Taken(container, found.get(pids.get(container.id, 0)), name, trunc)
+        yield Taken(container, found.get(container.id), name, trunc)
 
 
 @click.command(cls=Command)
