@@ -21,6 +21,7 @@ from layerstore.changes import (
     make_exact,
     overlay_changes,
     snapshot_changes,
+    stacked_changes,
     write_changes,
 )
 from layerstore.changes.linked import link_stack
@@ -124,6 +125,36 @@ def test_comparing_a_snapshot_under_faults(faults: Faults, backing: Backing) -> 
     edit(new / "tree")
     with descriptors(new, old) as (now, before):
         find_under_faults(faults, lambda: snapshot_changes(now, before, since), new, old, least=40)
+
+
+def test_comparing_several_uppers_under_faults(faults: Faults, backing: Backing) -> None:
+    """The second was edited on the first, and has it for a lower directory."""
+    folder = backing("ext4")
+    first = overlay_upper_of(folder)
+    upper, merged = folder / "second", folder / "merged"
+    for name in ("second", "work2", "merged"):
+        (folder / name).mkdir()
+    lowers = (("lowerdir+", str(first)), ("lowerdir+", str(folder / "lower")))
+    mounting.attach(
+        [Mount("overlay", "overlay", (*lowers, ("upperdir", str(upper)), ("workdir", str(folder / "work2"))))], merged
+    )
+    (merged / "b").write_text("made anew")
+    remove_tree(merged / "merged" / "of" / "new")
+    (merged / "kept" / "deep" / "more").touch()
+    mounting.unmount(merged)
+    mounting.attach([Mount("overlay", "overlay", (("lowerdir+", str(upper)), *lowers), read_only=True)], merged)
+    with descriptors(upper, first, merged, folder / "lower") as (near, far, now, before):
+        found = stacked_changes([near, far], now, before)
+        assert found == compare_trees(now, before, content=True)
+        roots = merged, folder / "lower", first
+        find_under_faults(faults, lambda: stacked_changes([near, far], now, before), *roots, least=50)
+    mounting.unmount(merged)
+
+
+def overlay_upper_of(folder: Path) -> Path:
+    """An upper directory on a lower one that is made for it."""
+    lower_tree(folder)
+    return overlay_upper(folder)
 
 
 @frozen

@@ -13,7 +13,7 @@ import pytest
 from kernel.wild import Wild
 from layerstore.errors import KernelError
 from layerstore.kernel import btrfs
-from layerstore.kernel.copying import Copied, copy_tree
+from layerstore.kernel.copying import Copied, copy_tree, fill_tree
 from layerstore.kernel.files import copy_data, lists_types, remove_tree
 from layerstore.kernel.mounts import mounts_below
 from layerstore.testing import trees
@@ -153,6 +153,69 @@ def test_copying_by_threads_under_faults(faults: Faults, source: Path, fresh: Ca
                 trees.assert_same(before, trees.listing(outcome.case))
             elif outcome.nth > 40:
                 break  # the same for each of the 300 folders
+
+
+# --- putting one upper directory below another ------------------------------------------------------------------------
+
+
+def make_uppers(folder: Path) -> tuple[Path, Path]:
+    """Two upper directories of overlay, the nearer one first, that meet in every way."""
+    near, far = folder / "near", folder / "far"
+    for upper in (near, far):
+        (upper / "both/inner").mkdir(parents=True)
+        (upper / "both/inner" / upper.name).write_text(upper.name)
+        (upper / "both/file").write_text(upper.name)
+        (upper / f"only {upper.name}").mkdir()
+    for name in ("hides", "opaque"):
+        (near / name).mkdir()
+        (near / name / "mine").touch()
+    os.setxattr(near / "opaque", "trusted.overlay.opaque", b"y")
+    (far / "opaque").mkdir()
+    (far / "opaque/hidden").touch()
+    os.mknod(far / "hides", 0o020000, os.makedev(0, 0))
+    os.mknod(near / "gone", 0o020000, os.makedev(0, 0))
+    (far / "gone").mkdir()
+    os.mknod(far / "both/inner/removed", 0o020000, os.makedev(0, 0))
+    os.setxattr(far / "both/inner", "trusted.overlay.origin", b"")
+    os.setxattr(far / "both", "trusted.overlay.opaque", b"y")
+    os.link(far / "both/inner/far", far / "both/linked")
+    return near, far
+
+
+def test_filling_an_upper_directory_under_faults(faults: Faults, scratch: Path, fresh: Callable[[], Path]) -> None:
+    near, far = make_uppers(scratch)
+
+    def anew() -> Path:
+        target = fresh()
+        copy_tree(near, target)
+        return target
+
+    def fill(target: Path) -> None:
+        fill_tree(far, target, threads=1)
+
+    wanted = anew()
+    fill(wanted)
+    plain = trees.listing(wanted)
+    assert os.getxattr(wanted / "both", "trusted.overlay.opaque") == b"y"
+    assert os.getxattr(wanted / "hides", "trusted.overlay.opaque") == b"y"
+    assert os.getxattr(wanted / "both/inner", "trusted.overlay.origin") == b""
+    assert [path.name for path in sorted((wanted / "opaque").iterdir())] == ["mine"]
+    assert (wanted / "gone").is_char_device()
+    assert (wanted / "both/file").read_text() == "near"
+    for kind, number in ((Kind.MEMORY, errno.ENOMEM), (Kind.LISTING, errno.EIO)):
+        assert faults.walk(kind, number, anew, fill, lies_in_target) > 3
+    for kind in (Kind.DATA, Kind.LISTING):
+        for outcome in faults.outcomes(kind, errno.EINTR, anew, fill):
+            assert outcome.error is None
+            trees.assert_same(plain, trees.listing(outcome.case))
+    met = 0
+    for outcome in faults.outcomes(Kind.CALL, errno.EIO, anew, fill):
+        met += 1
+        if outcome.error is None:
+            trees.assert_same(plain, trees.listing(outcome.case))
+        else:
+            lies_in_target(outcome)
+    assert met > 30
 
 
 # --- removing a tree --------------------------------------------------------------------------------------------------

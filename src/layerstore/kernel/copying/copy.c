@@ -137,6 +137,13 @@ static int is_opaque(int folder, struct ls_failure *failure) {
     return size == 1 && value == 'y';
 }
 
+/* 1: it may hold whiteouts, and says so; 0: not; -errno. */
+static int has_origin(int folder, struct ls_failure *failure) {
+    if (fgetxattr(folder, ORIGIN, NULL, 0) >= 0)
+        return 1;
+    return errno == ENODATA || errno == EOPNOTSUPP ? 0 : LS_FAIL(failure, "fgetxattr");
+}
+
 /* A folder of the target that the source has something else for: that hid what lies below both, and so does the folder now. */
 static int hide_below(struct worker *worker, int folder) {
     if (fsetxattr(folder, OPAQUE, "y", 1, 0))
@@ -176,8 +183,11 @@ static int settle_met(struct worker *worker, const int fds[2], const struct stat
     int opaque = is_opaque(fds[SOURCE], failure);
     if (opaque < 0 || (opaque && (opaque = hide_below(worker, fds[TARGET])) < 0))
         return opaque;
-    bool marked = fgetxattr(fds[SOURCE], ORIGIN, NULL, 0) >= 0, unmarked = fgetxattr(fds[TARGET], ORIGIN, NULL, 0) < 0;
-    if (marked && unmarked && fsetxattr(fds[TARGET], ORIGIN, "", 0, 0))
+    int marked = has_origin(fds[SOURCE], failure);
+    int already = marked > 0 ? has_origin(fds[TARGET], failure) : marked;
+    if (already < 0)
+        return already;
+    if (marked && !already && fsetxattr(fds[TARGET], ORIGIN, "", 0, 0))
         return LS_FAIL(failure, "fsetxattr");
     return futimens(fds[TARGET], times) ? LS_FAIL(failure, "futimens") : 0;
 }
