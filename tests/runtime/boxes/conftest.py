@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from layerstore import Container, Store
+from runtime.life.conftest import cgroup_parent, make, runtime
 from support import programs
+
+__all__ = ["cgroup_parent", "make", "runtime"]
 
 Box = Callable[[], Container]
 

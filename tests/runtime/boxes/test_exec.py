@@ -1,0 +1,218 @@
+"""One more program in a container that runs, and being its streams: by each engine, without a terminal and with one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from layerstore import CannotRun, ConfigError, Container, NotFound
+from layerstore.runtime import ExecOptions, Runtime
+from layerstore.runtime.errors import NotRunning
+from layerstore.runtime.streams import Streams
+from runtime.life.conftest import Make, eventually
+from runtime.streams.conftest import Screen
+
+pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "runc", "conmon")]
+
+
+@pytest.fixture(params=["crun", "runc"])
+def running(request: pytest.FixtureRequest, make: Make, runtime: Runtime) -> Container:
+    """A container that does nothing, by each engine."""
+    container = make("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.05; done", runtime=request.param)
+    runtime.start(container)
+    return container
+
+
+@contextmanager
+def written() -> Iterator[tuple[Streams, Path, Path]]:
+    out, err = os.memfd_create("out"), os.memfd_create("err")
+    try:
+        yield Streams(None, out, err), Path(f"/proc/self/fd/{out}"), Path(f"/proc/self/fd/{err}")
+    finally:
+        os.close(out)
+        os.close(err)
+
+
+def test_exec_is_in_the_container(runtime: Runtime, running: Container) -> None:
+    with written() as (streams, out, err):
+        options = ExecOptions(("sh", "-c", "echo $A; pwd; id -u; echo oh >&2; kill -0 1 && exit 5"), env=("A=b",))
+        assert runtime.exec(running, options, streams) == 5
+        assert (out.read_text(), err.read_text()) == ("b\n/tmp\n0\n", "oh\n")
+    with written() as (streams, out, err):
+        options = ExecOptions(("sh", "-c", "pwd; id -u; id -g"), working_dir="/var", user="someone:staff")
+        assert runtime.exec(running, options, streams) == 0
+        assert out.read_text() == "/var\n1000\n50\n"
+    assert list(runtime.folder(running).path.glob("exec-*")) == []
+
+
+def test_exec_of_what_cannot_be_executed(runtime: Runtime, running: Container) -> None:
+    with written() as (streams, _, _):
+        with pytest.raises(CannotRun, match="nope") as missing:
+            runtime.exec(running, ExecOptions(("nope",)), streams)
+        with pytest.raises(CannotRun) as refused:
+            runtime.exec(running, ExecOptions(("/etc/passwd",)), streams)
+        with pytest.raises(NotFound, match="unable to find user ghost"):
+            runtime.exec(running, ExecOptions(("true",), user="ghost"), streams)
+        with pytest.raises(ConfigError, match="no exec command"):
+            runtime.exec(running, ExecOptions(()), streams)
+    assert (missing.value.code, refused.value.code) == (127, 126)
+
+
+def test_exec_reads_what_it_is_given(runtime: Runtime, running: Container) -> None:
+    with written() as (streams, out, _):
+        source, ours = os.pipe()
+        os.write(ours, b"given")
+        os.close(ours)
+        options = ExecOptions(("cat",), interactive=True)
+        assert runtime.exec(running, options, Streams(source, streams.stdout, None)) == 0
+        os.close(source)
+        assert out.read_text() == "given"
+
+
+def test_exec_that_is_detached_goes_on(runtime: Runtime, running: Container) -> None:
+    assert runtime.exec(running, ExecOptions(("sh", "-c", "sleep 0.2; echo done > /tmp/it"), detach=True)) == 0
+    with running.mount() as root:
+        eventually(lambda: (root / "tmp/it").exists() and (root / "tmp/it").read_text(), "done\n")
+
+
+def test_exec_has_a_terminal(runtime: Runtime, running: Container) -> None:
+    screen = Screen()
+    options = ExecOptions(("sh", "-c", "echo ready; read line; echo got $line; exit 6"), tty=True, interactive=True)
+
+    def person() -> None:
+        try:
+            screen.wait_for(b"ready")
+        finally:  # lest the other thread waits for ever
+            screen.type(b"it\r")
+
+    thread = threading.Thread(target=person)
+    thread.start()
+    assert runtime.exec(running, options, Streams(screen.fd, screen.fd, screen.fd)) == 6
+    thread.join()
+    assert b"got it" in screen.read()
+    screen.close()
+
+
+def test_exec_is_let_go_of_by_the_keys(runtime: Runtime, running: Container) -> None:
+    screen = Screen()
+    options = ExecOptions(("sh", "-c", "echo ready; sleep 0.3; echo on; touch /tmp/on"), tty=True, interactive=True)
+
+    def person() -> None:
+        try:
+            screen.wait_for(b"ready")
+        finally:
+            screen.type(b"\x10\x11")
+
+    thread = threading.Thread(target=person)
+    thread.start()
+    assert runtime.exec(running, options, Streams(screen.fd, screen.fd, screen.fd)) == 0
+    thread.join()
+    with running.mount() as root:
+        eventually((root / "tmp/on").exists, True)
+    screen.close()
+
+
+def test_exec_passes_signals_on(runtime: Runtime, running: Container) -> None:
+    with written() as (streams, out, _):
+
+        def person() -> None:
+            try:
+                eventually(out.read_text, "ready\n")
+            finally:  # lest the other thread waits for ever
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        thread = threading.Thread(target=person)
+        thread.start()
+        line = ("sh", "-c", "trap 'exit 8' USR1; echo ready; while :; do sleep 0.05; done")
+        assert runtime.exec(running, ExecOptions(line), streams) == 8
+        thread.join()
+
+
+def test_exec_needs_one_that_runs(runtime: Runtime, make: Make) -> None:
+    container = make("sleep", "60")
+    with pytest.raises(NotRunning, match="is not running"):
+        runtime.exec(container, ExecOptions(("true",)))
+    with pytest.raises(NotRunning, match="cannot attach to a stopped container"):
+        runtime.attach(container)
+    runtime.start(container)
+    runtime.pause(container)
+    with pytest.raises(NotRunning, match="paused, unpause"):
+        runtime.exec(container, ExecOptions(("true",)))
+    with pytest.raises(NotRunning, match="cannot attach to a paused container"):
+        runtime.attach(container)
+    runtime.unpause(container)
+
+
+def test_attached_to_its_streams_until_its_end(runtime: Runtime, make: Make) -> None:
+    container = make("sh", "-c", "read line; echo got $line; exit 4", interactive=True)
+    runtime.start(container)
+    with written() as (streams, out, _):
+        source, ours = os.pipe()
+        os.write(ours, b"it\n")
+        assert runtime.attach(container, Streams(source, streams.stdout, None)) == 4
+        os.close(source)
+        os.close(ours)
+        assert out.read_text() == "got it\n"
+
+
+def test_input_that_ends_ends_that_of_one_that_was_attached_from_the_start(runtime: Runtime, make: Make) -> None:
+    container = make("cat", interactive=True)
+    with written() as (streams, out, _):
+        source, ours = os.pipe()
+        os.write(ours, b"all\n")
+        os.close(ours)
+        assert runtime.run(container, Streams(source, streams.stdout, None)) == 0
+        os.close(source)
+        assert out.read_text() == "all\n"
+
+
+def test_logs_are_followed_to_the_end(runtime: Runtime, make: Make) -> None:
+    container = make("sh", "-c", "echo one; echo two >&2; sleep 0.3; echo three")
+    runtime.start(container)
+    found = [(entry.stream, entry.data) for entry in runtime.logs(container, follow=True)]
+    assert found == [(1, b"one\n"), (2, b"two\n"), (1, b"three\n")]
+    assert [entry.data for entry in runtime.logs(container, tail=1)] == [b"three\n"]
+    began = runtime.state(container).started
+    assert began is not None
+    assert list(runtime.logs(container, until=int(began.timestamp() * 1e9) - 10**9)) == []
+
+
+def test_who_runs_and_what_it_takes(runtime: Runtime, make: Make) -> None:
+    line = "sleep 61 & while :; do :; done"
+    busy = make("sh", "-c", line, memory=64 << 20)
+    idle = make("sleep", "62")
+    for container in (busy, idle):
+        runtime.start(container)
+    eventually(lambda: len(runtime.top(busy).rows), 2)
+    table = runtime.top(busy)
+    assert table.titles == ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
+    first, second = sorted(table.rows, key=lambda row: int(row[1]))
+    assert (first[0], first[1], first[-1]) == ("root", str(runtime.state(busy).pid), f"sh -c {line}")
+    assert (second[2], second[-1]) == (first[1], "sleep 61")
+    assert first[4].count(":") == 1
+    assert runtime.top(busy, ["-o", "pid,comm"]).rows == ((first[1], "sh"), (second[1], "sleep"))
+    with pytest.raises(CannotRun, match="no column PID"):
+        runtime.top(busy, ["-o", "comm"])
+    with pytest.raises(CannotRun, match="ps --wrong"):
+        runtime.top(busy, ["--wrong"])
+
+    began = time.monotonic()
+    taken = runtime.stats([busy, idle], interval=0.5)
+    assert 0.5 <= time.monotonic() - began < 5
+    assert set(taken) == {busy.id, idle.id}
+    assert taken[busy.id].cpu > 10 > taken[idle.id].cpu  # of one processor, which others want, too
+    assert (taken[busy.id].pids, taken[idle.id].pids) == (2, 1)
+    assert taken[busy.id].memory_limit == 64 << 20 < taken[idle.id].memory_limit
+    assert 0 < taken[busy.id].memory < 64 << 20
+    assert taken[busy.id].memory_share == pytest.approx(100 * taken[busy.id].memory / (64 << 20))
+    runtime.kill(idle)
+    assert set(runtime.stats([busy, idle], interval=0)) == {busy.id}
+    with pytest.raises(NotRunning):
+        runtime.top(idle)
