@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.adding import Adder
+from layerstore.database import Tables
 from layerstore.digest import of_bytes
 from layerstore.errors import Ambiguous, InUse, InvalidReference, KernelError, NotFound
 from layerstore.images import Image
@@ -340,3 +341,35 @@ def test_an_image_that_is_compared_is_not_removed_meanwhile(store: Store, add: A
         with pytest.raises(InUse, match="it is being read"):
             image.remove()
     image.remove()
+
+
+KEEPERS = {
+    "boxes": "CREATE TABLE boxes_images (container TEXT REFERENCES containers, kept TEXT REFERENCES images);",
+    "cache": "CREATE TABLE cache_steps (name TEXT, image TEXT REFERENCES images ON DELETE RESTRICT);",
+    "notes": "CREATE TABLE notes_texts (container TEXT, image TEXT REFERENCES images ON DELETE CASCADE);",
+}
+
+
+@pytest.mark.parametrize("floor", KEEPERS)
+def test_an_upper_floor_keeps_what_its_tables_refer_to(store: Store, add: Adder, base: bytes, floor: str) -> None:
+    image, box = add(base, name="base"), store.create_container(name="box")
+    database = store.tables(Tables(floor, (KEEPERS[floor],)))
+    table, values = {
+        "boxes": ("boxes_images", (box.id, image.id)),
+        "cache": ("cache_steps", ("step", image.id)),
+        "notes": ("notes_texts", (box.id, image.id)),
+    }[floor]
+    with database.write() as tx:
+        tx.execute(f"INSERT INTO {table} VALUES (?, ?)", values)
+    if floor == "notes":  # which go with it
+        store.remove_image("base")
+        return
+    holder = {"boxes": "container box", "cache": "cache"}[floor]
+    with pytest.raises(InUse, match=f"image base:latest is in use by {holder}") as caught:
+        store.remove_image("base")
+    assert caught.value.holders == (holder,)
+    assert store.prune(all_images=True).images == ()
+    with database.write() as tx:
+        tx.execute(f"DELETE FROM {table}")
+    store.remove_image("base")
+    assert store.images() == []

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import layerstore
-from layerstore import CannotStart, Container, InUse, Process
+from layerstore import CannotStart, Container, InUse, KernelError, Process
 from layerstore.store import Store
 
 pytestmark = pytest.mark.root
@@ -62,6 +62,27 @@ def test_a_program_alone_sees_the_tree(box: Container, place: Path) -> None:
     assert said(box, place, f"cat {place}/old; echo new >{place}/new") == "old"
     assert list(place.iterdir()) == []
     assert [str(change) for change in box.changes()] == ["A /new", "A /old"]
+
+
+def test_a_program_sees_more_trees(box: Container, place: Path, store: Store, tmp_path: Path) -> None:
+    with box.mount() as root:
+        (root / "old").write_text("image's")
+    image = box.commit("image")
+    with box.mount() as root:
+        (root / "old").write_text("container's")
+    more = tmp_path / "more"
+    more.mkdir()
+    reader, writer = os.pipe()
+    line = f"cat {place}/old {more}/old; ! touch {more}/new 2>/dev/null"
+    with open(reader) as out, image.open_tree() as tree:
+        process = box.launch(["sh", "-ec", line], root=place, stdout=writer, trees={str(more): tree})
+        os.close(writer)
+        assert out.read() == "container'simage's"
+    assert process.wait() == 0
+    assert list(more.iterdir()) == []
+    with pytest.raises(KernelError, match=f"move_mount {tmp_path}/none: No such file"), image.open_tree() as tree:
+        box.launch(["true"], root=place, trees={f"{tmp_path}/none": tree})
+    assert box.processes() == []
 
 
 def test_running_is_what_the_kernel_says(box: Container, sleeper: Process) -> None:

@@ -111,6 +111,7 @@ def program(
     streams: Sequence[Stream],
     hide: Iterable[str | os.PathLike[str]],
     new_session: bool,
+    trees: Mapping[str, int],
 ) -> Program:
     """What `Container.launch` is told, checked. Mounts of other containers are hidden from it, lest it keep them."""
     if not argv or isinstance(argv, str):
@@ -130,6 +131,7 @@ def program(
         new_session,
         tuple(hidden),
         os.fsencode(home) if can_list else None,
+        tuple(trees.items()),
     )
 
 

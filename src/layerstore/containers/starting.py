@@ -32,6 +32,7 @@ class Starts:
         stderr: Stream = None,
         hide: Iterable[str | os.PathLike[str]] = (),
         new_session: bool = False,
+        trees: Mapping[str, int] | None = None,
     ) -> Process:
         """Start a program of the host, an OCI runtime or what stands before one, that sees this container's tree.
 
@@ -44,6 +45,7 @@ class Starts:
         `argv[0]` is looked for in the PATH of `env`; None is this process's environment. `fds` are the descriptors that
         it has beside the streams, under the same numbers (3 and above). A stream is a descriptor or an open file,
         `subprocess.DEVNULL`, or None for this process's own. `new_session`: setsid(2) before.
+        `trees` are more that it sees, by the folder at which it does: what `Image.open_tree` gives, each once.
 
         The container is running until the process, and all that `Process.keep` was told of, have ended. The process is
         in the database before it executes anything, and gone if this one dies before that. It outlives this process.
@@ -62,6 +64,7 @@ class Starts:
             streams=(stdin, stdout, stderr),
             hide=hide,
             new_session=new_session,
+            trees=trees or {},
         )
         container._state = None
         return container._containers.launch(container, launching.launcher(made, root), os.fsencode(root))

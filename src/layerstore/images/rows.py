@@ -128,6 +128,36 @@ def checkpoints_on(tx: Transaction, image: ImageID) -> list[tuple[str, str]]:
     return [(name, label) for name, label in found]
 
 
+def upper_floors_on(tx: Transaction, image: ImageID) -> list[str]:
+    """Who keeps an image by a table of an upper floor (`Tables`): containers by their names, else the floor's name."""
+    found = []
+    for floor, table, column in _references(tx):
+        if any(row[1] == "container" for row in tx.execute(f"PRAGMA table_info({table})")):
+            names = tx.execute(
+                f"SELECT DISTINCT c.name FROM {table} t JOIN containers c ON c.id = t.container WHERE t.{column} = ?"
+                " ORDER BY c.name",
+                (image,),
+            )
+            found += [f"container {row[0]}" for row in names]
+        elif tx.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", (image,)).fetchone() is not None:
+            found.append(floor)
+    return found
+
+
+def _references(tx: Transaction) -> list[tuple[str, str, str]]:
+    """The columns of upper floors that an image's row cannot go before: floor, table, column."""
+    tables = tx.execute(
+        "SELECT s.name, m.name FROM schemas s JOIN sqlite_master m ON m.type = 'table'"
+        " AND substr(m.name, 1, length(s.name) + 1) = s.name || '_'"
+    ).fetchall()
+    return [
+        (floor, table, row[3])
+        for floor, table in tables
+        for row in tx.execute(f"PRAGMA foreign_key_list({table})").fetchall()
+        if row[2] == "images" and row[6] in ("NO ACTION", "RESTRICT")
+    ]
+
+
 def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool) -> bool:
     """Is there the image, without a tag (or does that not matter), container, image built on it, or lease?"""
     query = (
@@ -138,7 +168,7 @@ def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool) -> bool:
         " AND NOT EXISTS (SELECT 1 FROM images WHERE parent = ?1)"
         " AND NOT EXISTS (SELECT 1 FROM leases WHERE kind = 'image' AND value = ?1)"
     )
-    return bool(tx.execute(query, (image, even_tagged)).fetchone()[0])
+    return bool(tx.execute(query, (image, even_tagged)).fetchone()[0]) and not upper_floors_on(tx, image)
 
 
 def delete(tx: Transaction, image: ImageID) -> None:

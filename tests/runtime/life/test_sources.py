@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 
-from layerstore import ConfigError, Container, NotFound
+from layerstore import ConfigError, Container, InUse, NotFound
 from layerstore.runtime import Runtime
 from layerstore.runtime.options import MountOption
 from layerstore.runtime.streams import Streams
 from runtime.life.conftest import Make
+from support import images
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "conmon")]
 
@@ -53,8 +55,10 @@ def test_what_other_containers_are_asked_for_has_to_be(make: Make, runtime: Runt
         make("true", volumes_from=("nobody",))
     with pytest.raises(ConfigError, match="invalid mode: rx"):
         make("true", volumes_from=("first:rx",))
-    with pytest.raises(ConfigError, match="cannot mount image debian at /i"):
-        make("true", mounts=(MountOption("image", "/i", "debian"),))
+    with pytest.raises(NotFound, match="none"):
+        make("true", mounts=(MountOption("image", "/i", "none"),))
+    with pytest.raises(ConfigError, match="cannot mount etc of image debian: an image is mounted as a whole"):
+        make("true", mounts=(MountOption("image", "/i", "debian", subpath="etc"),))
     assert [container.name for container in runtime.store.containers()] == ["first"]
 
 
@@ -101,6 +105,42 @@ def test_who_joins_a_network_has_the_other_s_name_and_files(make: Make, runtime:
     seen = _output(runtime, second).splitlines()
     assert (seen[0], seen[-1]) == ("first", "first")
     assert {"10.0.0.9\tthere", "127.0.1.1\tfirst"} <= set(seen)
+
+
+TOOLS = images.layer(images.folder("./", mode=0o755), images.file("tool", "a tool\n"), images.file("two", "2\n"))
+
+
+@pytest.mark.parametrize("how", ["directly", "held"])
+def test_an_image_is_mounted_and_stays_while_it_is(make: Make, runtime: Runtime, how: str) -> None:
+    import_tools(runtime)
+    mounts = (MountOption("image", "/opt/tools", "tools"), MountOption("image", "/again", "tools"))
+    script = "cat /opt/tools/tool /again/two; ! touch /opt/tools/new 2>/dev/null"
+    box = make("sh", "-c", script, mounts=mounts, remove=how == "directly", name="box")
+    assert _output(runtime, box) == "a tool\n2\n"
+    if how == "directly":
+        runtime.store.remove_image("tools")
+        return
+    assert list(box.changes()) == []
+    with pytest.raises(InUse, match="image tools:latest is in use by container box"):
+        runtime.store.remove_image("tools")
+    assert runtime.store.prune(all_images=True).images == ()
+    other = make("cat", "/opt/tools/tool", volumes_from=("box",))
+    runtime.remove(box)
+    assert _output(runtime, other) == "a tool\n"
+    runtime.remove(other)
+    runtime.store.remove_image("tools")
+
+
+def test_an_image_s_tree_goes_on_in_what_is_held(make: Make, runtime: Runtime) -> None:
+    import_tools(runtime)
+    box = make("sh", "-c", "sleep 0.2; cat /opt/tools/tool", mounts=(MountOption("image", "/opt/tools", "tools"),))
+    runtime.start(box)
+    assert runtime.wait(box) == 0
+    assert [entry.data for entry in runtime.logs(box)] == [b"a tool\n"]
+
+
+def import_tools(runtime: Runtime) -> None:
+    runtime.store.import_tar(io.BytesIO(TOOLS), "tools")
 
 
 def _output(runtime: Runtime, box: Container) -> str:

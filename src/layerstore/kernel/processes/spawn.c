@@ -115,6 +115,9 @@ static void take_tree(const struct ls_program *program) {
             give_up(program, LS_STEP_HIDE, errno, number);
     if (syscall(SYS_move_mount, program->tree, "", AT_FDCWD, program->root, FROM_EMPTY_PATH) < 0)
         give_up(program, LS_STEP_ATTACH, errno, 0);
+    for (size_t number = 0; number < program->more_count; number++)
+        if (syscall(SYS_move_mount, program->more[number], "", AT_FDCWD, program->places[number], FROM_EMPTY_PATH) < 0)
+            give_up(program, LS_STEP_ATTACH, errno, (int)number + 1);
 }
 
 static void wait_at_gate(const struct ls_program *program) {

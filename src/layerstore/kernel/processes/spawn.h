@@ -25,6 +25,9 @@ struct ls_program {
     const char *emptied; /* a folder below which all mounts are taken away; or NULL */
     int tree; /* a detached mount, which is attached there, */
     const char *root; /* at this place */
+    const int *more; /* and others, after it, each */
+    const char *const *places; /* at one of these */
+    size_t more_count;
     const struct ls_house *house; /* NULL: the program is the host's, and sees all that the host has; else `root` is any
                                      folder of the host, and `names` are not looked at */
     int gate[2]; /* pipes: a byte of the parent's opens the gate, the end of it is the parent's end; */

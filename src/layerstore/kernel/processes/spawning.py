@@ -60,6 +60,8 @@ class Program:
     new_session: bool = False
     hidden: tuple[bytes, ...] = ()
     emptied: bytes | None = None
+    trees: tuple[tuple[str, int], ...] = ()
+    """More detached mounts, and the folders at which it sees them."""
     house: House | None = None
     """None: it sees what the host has. Else its names and folder are the container's."""
 
@@ -144,8 +146,9 @@ def launch(program: Program, tree: int, root: str) -> Child:
 
     Raises `KernelError` if there can be none; what fails in it is told by `Child.go`.
     """
-    if "\0" in root:
-        raise KernelError("move_mount", errno.EINVAL, path=root)
+    for place in (root, *(place for place, _ in program.trees)):
+        if "\0" in place:
+            raise KernelError("move_mount", errno.EINVAL, path=place)
     keep: list[object] = []
     made = ffi.new("struct ls_program *")
     made.names = _strings(program.names, keep)
@@ -159,6 +162,9 @@ def launch(program: Program, tree: int, root: str) -> Child:
     made.new_session = program.new_session
     made.tree = tree
     made.root = _kept(ffi.new("char[]", os.fsencode(root)), keep)
+    made.more = _kept(ffi.new("int[]", [fd for _, fd in program.trees]), keep)
+    made.places = _strings([os.fsencode(place) for place, _ in program.trees], keep)
+    made.more_count = len(program.trees)
     child = ffi.new("struct ls_child *")
     with ExitStack() as ours, ExitStack() as its, ExitStack() as opened:
         made.gate = gate = _pipe(its, ours)
@@ -228,7 +234,7 @@ def _failure(program: Program, root: str, step: int, number: int, position: int)
     if step == lib.LS_STEP_FOLDER:
         return KernelError("chdir", number, path=program.folder)
     if step == lib.LS_STEP_ATTACH:
-        return KernelError("move_mount", number, path=root)
+        return KernelError("move_mount", number, path=program.trees[position - 1][0] if position else root)
     if step == lib.LS_STEP_HIDE:
         return KernelError("umount2", number, path=program.emptied if position < 0 else program.hidden[position])
     if step == lib.LS_STEP_PLACE and program.house is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def write(
     folder: Folder,
     *,
     volumes: Sequence[Use],
+    images: Iterable[Path],
     network: Network,
     namespaces: Mapping[str, str],
     engine: Engine,
@@ -33,13 +34,14 @@ def write(
 ) -> tuple[tuple[Trace, ...], Learning | None]:
     """Write the bundle of a container into its folder, which is there and empty.
 
-    What is returned: the mount points that its tree lacks, and the seccomp filter that is not among `filters` yet.
+    `images` are where the engine will see those that are mounted. What is returned: the mount points that its tree
+    lacks, and the seccomp filter that is not among `filters` yet.
     Raises `ConfigError`, `NotFound` for what docker refuses.
     """
     image = container.image
     config: Mapping[str, Any] = {} if image is None else image.config
     host = bundle.read_host(cgroup=hierarchy().version)
-    binds = sources.binds(volumes, options)
+    binds = sources.binds(volumes, options, images)
     texts = bundle.texts(options, host, container.id, network)
     try:
         folder.files.mkdir(mode=0o755)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from layerstore import Attachment, Container, Database, Image, NotFound, Store
+from layerstore import Attachment, Container, Database, Image, NotFound, Store, Transaction
 from layerstore.runtime.engine import find
 from layerstore.runtime.life import rows, sources
 from layerstore.runtime.life.rows import Row
@@ -35,13 +35,19 @@ def create(
     container = store.create_container(image, name=name, size=size)
     try:
         row = Row(container.id, to_json(options))
+        images = sorted({mount.source for mount in options.mounts if mount.kind == "image" and mount.source})
+
+        def note(tx: Transaction) -> None:
+            rows.insert(tx, row)
+            rows.use_images(tx, container.id, images)
+
         wanted = _attachments(container, options)
         if wanted:
-            store.volumes.attach(container, wanted, also=lambda tx: rows.insert(tx, row))
+            store.volumes.attach(container, wanted, also=note)
         else:
             # What is gone at its end means nothing after a power cut.
             with database.write(durable=not options.remove) as tx:
-                rows.insert(tx, row)
+                note(tx)
     except BaseException:
         with suppress(NotFound):
             container.remove(volumes=True)

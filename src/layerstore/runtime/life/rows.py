@@ -5,6 +5,7 @@ A row says what a container is to be run with, and what was last known of it. Wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import frozen
@@ -12,7 +13,7 @@ from attrs import frozen
 from layerstore import NotFound, Tables, Transaction
 from layerstore.runtime.life.processes import Process, boot, parsed
 
-__all__ = ["TABLES", "Row", "every", "find", "insert", "put", "put_health", "unsettled"]
+__all__ = ["TABLES", "Row", "every", "find", "insert", "put", "put_health", "unsettled", "use_images"]
 
 TABLES = Tables(
     "runtime",
@@ -36,6 +37,15 @@ CREATE TABLE runtime_containers (
     health TEXT NOT NULL                    -- JSON: what its health check said; or ''
 ) WITHOUT ROWID;
 CREATE INDEX runtime_containers_by_status ON runtime_containers (status);
+""",
+        """
+-- Images that are mounted in containers, and so are not removed.
+CREATE TABLE runtime_images (
+    container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+    image TEXT NOT NULL REFERENCES images,
+    PRIMARY KEY (container, image)
+) WITHOUT ROWID;
+CREATE INDEX runtime_images_by_image ON runtime_images (image);
 """,
     ),
 )
@@ -81,6 +91,14 @@ def insert(tx: Transaction, row: Row) -> None:
         f"INSERT OR REPLACE INTO runtime_containers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (row.container, row.options, *_values(row)),
     )
+
+
+def use_images(tx: Transaction, container: str, images: Iterable[str]) -> None:
+    """Write down which images a container mounts. Raises `NotFound` if one was removed meanwhile."""
+    for image in images:
+        if tx.execute("SELECT 1 FROM images WHERE id = ?", (image,)).fetchone() is None:
+            raise NotFound(f"no such image: {image}")
+        tx.execute("INSERT INTO runtime_images (container, image) VALUES (?, ?)", (container, image))
 
 
 def put(tx: Transaction, row: Row) -> None:

@@ -1,4 +1,4 @@
-"""Where what a container mounts comes from: volumes, paths of this machine, mounts of another container.
+"""Where what a container mounts comes from: volumes, images, paths of this machine, mounts of another container.
 
 What other containers have is looked up when a container is made, and kept with its options: as in docker, it stays what
 it was then.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
-from layerstore import ConfigError, Container, KernelError, NotFound, Store, Use, open_beneath
+from layerstore import ConfigError, Container, Image, KernelError, NotFound, Store, Use, open_beneath
 from layerstore.runtime.bundle import Bind
 from layerstore.runtime.options import MountOption, RunOptions
 
-__all__ = ["binds", "give", "mount_volumes", "with_others"]
+__all__ = ["binds", "give", "images", "mount_volumes", "trees", "with_others"]
 
 
 def with_others(store: Store, options: RunOptions, options_of: Callable[[Container], RunOptions]) -> RunOptions:
@@ -26,13 +27,7 @@ def with_others(store: Store, options: RunOptions, options_of: Callable[[Contain
 
     Raises `NotFound`, `ConfigError`.
     """
-    for mount in options.mounts:
-        if mount.kind == "image":
-            raise ConfigError(
-                f"cannot mount image {mount.source} at {mount.target}: images are mounted as containers only",
-                remedy="Give it to a volume: run a container of that image with an empty volume at the folder that "
-                "is wanted, which is then filled with what the image has there.",
-            )
+    options = evolve(options, mounts=tuple(_found(store, mount) for mount in options.mounts))
     taken = {_clean(mount.target) for mount in options.mounts}
     found: dict[str, MountOption] = {}
     for entry in options.volumes_from:
@@ -47,18 +42,47 @@ def with_others(store: Store, options: RunOptions, options_of: Callable[[Contain
     return evolve(options, mounts=(*options.mounts, *found.values())) if found else options
 
 
+def _found(store: Store, mount: MountOption) -> MountOption:
+    """The mount; of an image, by its ID, for names move on."""
+    if mount.kind != "image":
+        return mount
+    if mount.subpath:
+        raise ConfigError(
+            f"cannot mount {mount.subpath} of image {mount.source}: an image is mounted as a whole",
+            remedy="Leave image-subpath out.",
+        )
+    return evolve(mount, source=store.image(mount.source or "").id)
+
+
 def _mounts_of(store: Store, container: Container, options: RunOptions) -> list[MountOption]:
     """What another container would share: its volumes, those of its image among them, and paths of this machine."""
     asked = {_clean(mount.target): mount for mount in options.mounts}
-    found = [evolve(mount, make_source=False) for mount in options.mounts if mount.kind == "bind"]
+    found = [evolve(mount, make_source=False) for mount in options.mounts if mount.kind in ("bind", "image")]
     for use in store.volumes.of(container.id):
         mount = asked.get(_clean(use.target)) or MountOption("volume", use.target)
         found.append(evolve(mount, source=use.volume.name, read_only=use.read_only, no_copy=True, chown=False))
     return found
 
 
-def binds(volumes: Sequence[Use], options: RunOptions) -> list[Bind]:
-    """The volumes that a container has, and the paths of this machine that are bound into it.
+def images(store: Store, options: RunOptions, folder: Path) -> dict[Path, Image]:
+    """The images that are mounted, by where the engine will see them: folders that are made in `folder`."""
+    found = {}
+    for number, mount in enumerate(mount for mount in options.mounts if mount.kind == "image"):
+        place = folder / str(number)
+        place.mkdir(mode=0o700, parents=True)
+        found[place] = store.image(mount.source or "")
+    return found
+
+
+@contextmanager
+def trees(found: Mapping[Path, Image]) -> Iterator[dict[str, int]]:
+    """While inside: the trees of images, read-only, to be given to an engine."""
+    with ExitStack() as after:
+        yield {str(place): after.enter_context(image.open_tree()) for place, image in found.items()}
+
+
+def binds(volumes: Sequence[Use], options: RunOptions, images: Iterable[Path]) -> list[Bind]:
+    """The volumes that a container has, the images, and the paths of this machine that are bound into it.
 
     Raises `NotFound` for one that is not there, `ConfigError` for a subpath that leads out of its volume.
     """
@@ -69,7 +93,8 @@ def binds(volumes: Sequence[Use], options: RunOptions) -> list[Bind]:
         if subpath := subpaths.get(_clean(use.target)):
             source = _within(source, subpath)
         found.append(Bind(source, use.target, read_only=use.read_only))
-    return found
+    asked = [mount.target for mount in options.mounts if mount.kind == "image"]
+    return found + [Bind(str(place), target, read_only=True) for place, target in zip(images, asked, strict=True)]
 
 
 def _bind(mount: MountOption) -> Bind:

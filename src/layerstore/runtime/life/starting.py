@@ -11,19 +11,20 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from layerstore import CannotRun, ConfigError, Container, Database, LayerstoreError, Process, Store
+from layerstore import CannotRun, ConfigError, Container, Database, Image, LayerstoreError, Process, Store
 from layerstore.runtime.bundle import Trace
 from layerstore.runtime.engine import Verbs, conmon, find, hierarchy
 from layerstore.runtime.engine.filters import Learning
 from layerstore.runtime.engine.words import failure, words_in
 from layerstore.runtime.errors import NotRunning
-from layerstore.runtime.life import bundling, monitor, rows, traces
+from layerstore.runtime.life import bundling, monitor, rows, sources, traces
 from layerstore.runtime.life.ending import Ender
 from layerstore.runtime.life.places import Folder, Places
 from layerstore.runtime.life.processes import Process as Known
@@ -67,11 +68,13 @@ class Starter:
         engine = find(self._store.config, options.runtime)
         folder.make()
         try:
+            images = sources.images(self._store, options, folder.path / "images")
             traces, learning = bundling.write(
                 container,
                 options,
                 folder,
                 volumes=self._store.volumes.of(container.id),
+                images=images,
                 network=network_of(options, shared) if link is None else link.network,
                 namespaces=namespaces_of(options, shared),
                 engine=engine,
@@ -81,7 +84,9 @@ class Starter:
         except BaseException:
             folder.remove()
             raise
-        return Prepared(container, folder, Verbs(engine, self._places.engine_root(engine.name)), traces, learning)
+        return Prepared(
+            container, folder, Verbs(engine, self._places.engine_root(engine.name)), traces, learning, images
+        )
 
     def begin(self, container: Container) -> Row:
         """Write down that a container is being started, for a caller that has its lock. Raises `NotRunning`."""
@@ -195,7 +200,10 @@ class Starter:
         ours, its = os.pipe2(os.O_CLOEXEC)
         try:
             try:
-                with traces.made(container, folder, prepared.traces):
+                with (
+                    traces.made(container, folder, prepared.traces),
+                    sources.trees(prepared.images) as trees,
+                ):
                     keeper = container.launch(
                         argv,
                         root=folder.root,
@@ -206,6 +214,7 @@ class Starter:
                         stderr=DEVNULL,
                         hide=hierarchy().hidden,
                         new_session=True,
+                        trees=trees,
                     )
             finally:
                 os.close(its)
@@ -229,13 +238,15 @@ class Starter:
 @frozen
 class Prepared:
     """A container whose folder has its bundle. `traces`: the mount points that its tree lacks. `learning`: the seccomp
-    filter that its engine makes, if it is worth keeping."""
+    filter that its engine makes, if it is worth keeping. `images`: those that it mounts, by where its engine sees
+    them."""
 
     container: Container
     folder: Folder
     verbs: Verbs
     traces: tuple[Trace, ...]
     learning: Learning | None = None
+    images: Mapping[Path, Image] = {}
 
 
 @contextmanager
@@ -304,7 +315,10 @@ class Direct:
         """
         folder = prepared.folder
         line = prepared.verbs.run_argv(folder.name, folder.path, log=folder.place.engine_log, pid_file=folder.place.pid)
-        with traces.made(prepared.container, folder, prepared.traces if traces_made else ()):
+        with (
+            traces.made(prepared.container, folder, prepared.traces if traces_made else ()),
+            sources.trees(prepared.images) as trees,
+        ):
             process = prepared.container.launch(
                 line,
                 root=folder.root,
@@ -313,6 +327,7 @@ class Direct:
                 stderr=stderr,
                 hide=hierarchy().hidden,
                 new_session=True,
+                trees=trees,
             )
         return cls(prepared, process, tells=tells)
 
