@@ -124,7 +124,7 @@ class Volumes:
         """Make a volume; one of that name that is there already is returned as it is, as docker does.
 
         `options` are those of docker's driver `local`: `type`, `device` and `o`, as mount(8) has them, and `size`.
-        Raises `ConfigError`, `DriverNotSupported` (a size where none can be limited), `InUse` (another's options).
+        Raises `ConfigError`, `DriverNotSupported` (a size, where none can be limited).
         """
         chosen = backing.checked(driver, options or {})
         anonymous = name is None
