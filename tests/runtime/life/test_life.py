@@ -89,6 +89,20 @@ def test_what_cannot_be_executed_has_docker_s_exit_code(
 
 
 @pytest.mark.parametrize("engine", ["crun", "runc"])
+@pytest.mark.parametrize("how", ["directly", "held"])
+def test_what_is_no_program_after_all_is_told_in_words(make: Make, runtime: Runtime, engine: str, how: str) -> None:
+    box = make("/bad", runtime=engine, remove=how == "directly")
+    with box.mount() as root:
+        (root / "bad").write_bytes(b"\x7fELF, it says")
+        (root / "bad").chmod(0o755)
+    with written() as (streams, file):
+        assert runtime.run(box, streams) == 1
+        [line] = file.read_text().splitlines()
+    assert line.lower().endswith("exec format error")
+    assert "level" not in line
+
+
+@pytest.mark.parametrize("engine", ["crun", "runc"])
 def test_one_that_goes_on_by_itself(make: Make, runtime: Runtime, engine: str) -> None:
     box = make("sh", "-c", "echo begun; exec sleep 60", runtime=engine)
     assert runtime.state(box).status == "created"

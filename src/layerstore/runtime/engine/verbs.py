@@ -7,6 +7,7 @@ whoever has that. All else is run at once.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,10 +28,13 @@ class Verbs:
     def __init__(self, engine: Engine, root: Path) -> None:
         self.engine = engine
         self.root = root
+        # crun writes that a program cannot be executed to the container's own standard error, in this form, too; its
+        # texts are bare words. Those of the others are not.
+        self._format = "text" if os.path.basename(engine.path) == "crun" else "json"
 
     def argv(self, *words: str, log: Path | None = None) -> list[str]:
         """A command line: the engine, where its state lies, where its log goes, and `words`."""
-        logs = [] if log is None else ["--log", str(log), "--log-format", "json"]
+        logs = [] if log is None else ["--log", str(log), "--log-format", self._format]
         return [self.engine.path, *self.engine.args, "--root", str(self.root), *logs, *words]
 
     def run_argv(self, container: str, bundle: Path, *, log: Path, pid_file: Path) -> list[str]:
