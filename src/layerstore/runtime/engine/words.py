@@ -1,8 +1,8 @@
 """What an engine says of a failure, and which error that is.
 
-With `--log-format json` runc, crun and youki write one object a line, with `level` and `msg`; crun's text is bare words,
-and of errors alone. Only those texts are understood that say what docker's exit codes 126 and 127 stand for: each
-engine has its own.
+With `--log-format json` runc, crun and youki write one object a line, with `level` and `msg`; the text of crun is bare
+words, and of errors alone. Only those texts are understood that say what docker's exit codes 126 and 127 stand for:
+each engine has its own.
 """
 
 from __future__ import annotations
