@@ -138,8 +138,10 @@ class Runtime:
         """
         from layerstore.runtime.streams.top import top
 
-        self.require_running(container)
-        return top(self.state(container).pid, arguments)
+        state = self.state(container)
+        if not state.is_running:
+            raise NotRunning(f"container {container.short_id} is not running")
+        return top(state.pid, arguments)
 
     def stats(self, containers: Iterable[Container], *, interval: float = 1.0) -> dict[str, Stats]:
         """What containers take, by their IDs, looked at for `interval` seconds. Those that do not run are left out."""
