@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +42,8 @@ def main() -> None:
                 load_again(other, shell)
             change(store, shell)
             refuse(shell)
+            run_programs(shell)
+            branch(store)
         heading("Is everything still there, and whole?")
         say(
             """
@@ -280,6 +283,71 @@ def refuse(shell: Shell) -> None:
     shell.run("layerstore rmi demo:web", fails=True)
     shell.run("layerstore rm web")
     shell.run("layerstore rmi demo:web")
+
+
+def run_programs(shell: Shell) -> None:
+    """run, exec, and what stays of them."""
+    heading("A program in a container")
+    say(
+        """
+        run makes a container and runs a program in it, by an OCI runtime of this machine: it sees its own
+        processes alone, and its own filesystem. Here it counts the processes that it sees.
+        """
+    )
+    count = 'import os; print(sum(name.isdigit() for name in os.listdir("/proc")), "process")'
+    shell.run(f"layerstore run --rm {SLIM} /usr/bin/python3 -c '{count}'")
+    say("Another stays, and keeps something in a volume, which is a folder that outlives containers:")
+    line = "echo kept > /data/file; echo written > /etc/motd; echo I run; sleep 1000"
+    shell.run(f"layerstore run -d --name server -v kept:/data {SLIM} /bin/bash -c '{line}'")
+    shell.run("layerstore ps")
+    shell.run("layerstore exec server /bin/cat /data/file")
+    shell.run("layerstore logs server")
+    shell.run("layerstore stop -t 0 server")
+    say("What it wrote is in its own layer; hosts and resolv.conf, which it was given, are in none:")
+    shell.run("layerstore diff server")
+    shell.run("layerstore rm server")
+    shell.run("layerstore volume rm kept")
+
+
+def branch(store: layerstore.Store) -> None:
+    """checkpoint, rollback, fork."""
+    heading("A container that branches")
+    say(
+        """
+        A checkpoint keeps what a container is, in milliseconds and without copying anything; a rollback makes
+        it that again; and a fork begins other containers there.
+        """
+    )
+    code("""
+        box.checkpoint("clean")
+        shutil.rmtree(root / "usr")                         # with all of its packages
+        box.rollback("clean")
+        left, right = box.fork(2)
+    """)
+    rows = []
+
+    def timed(what: str, act: Callable[[], object]) -> None:
+        start = time.perf_counter()
+        act()
+        rows.append(f"{what:42} {(time.perf_counter() - start) * 1e3:6.1f} ms")
+
+    with store.create_container(SLIM) as box:
+        timed("checkpoint", lambda: box.checkpoint("clean"))
+        with box.mount() as root:
+            timed("usr removed", lambda: shutil.rmtree(root / "usr"))
+        timed("rollback", lambda: box.rollback("clean"))
+        if list(box.changes()):
+            raise SystemExit("after the rollback something is not as it was")
+        forks: list[layerstore.Container] = []
+        timed("fork, two containers", lambda: forks.extend(box.fork(2)))
+        timed(
+            "a program in one of them, without a runtime",
+            lambda: forks[0].run(["/bin/true"], isolation="process", check=True),
+        )
+        for one in forks:
+            one.remove()
+        box.remove()
+    output(rows)
 
 
 @contextmanager

@@ -77,6 +77,14 @@ def test_ps_shows_the_processes_of_the_container_alone(layerstore: Command) -> N
     assert lines[0].endswith("ps -ef")
 
 
+def test_a_line_is_executed_in_a_container_that_runs(layerstore: Command) -> None:
+    layerstore("run", "-d", "--name", "first", "debian", "sleep", "1000")
+
+    assert layerstore("exec", "first", "sh", "-c", "echo hello > /tmp/hello; cat /tmp/hello") == "hello"
+    processes = layerstore("exec", "first", "ps", "-ef").splitlines()[1:]
+    assert [line.split(None, 7)[7] for line in processes] == ["sleep 1000", "ps -ef"]
+
+
 def test_each_of_sixteen_containers_has_a_filesystem_of_its_own(store: Store, tmp_path: Path) -> None:
     [image] = store.load(programs.archive(tmp_path / "debian.tar"))
     runtime = Runtime(store)
