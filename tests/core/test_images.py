@@ -352,7 +352,7 @@ KEEPERS = {
 
 @pytest.mark.parametrize("floor", KEEPERS)
 def test_an_upper_floor_keeps_what_its_tables_refer_to(store: Store, add: Adder, base: bytes, floor: str) -> None:
-    image, box = add(base, name="base"), store.create_container(name="box")
+    image, box = add(base, name="base"), store.create_container(name="box")  # on nothing
     database = store.tables(Tables(floor, (KEEPERS[floor],)))
     table, values = {
         "boxes": ("boxes_images", (box.id, image.id)),
@@ -368,6 +368,7 @@ def test_an_upper_floor_keeps_what_its_tables_refer_to(store: Store, add: Adder,
     with pytest.raises(InUse, match=f"image base:latest is in use by {holder}") as caught:
         store.remove_image("base")
     assert caught.value.holders == (holder,)
+    assert ("layerstore rm --force box" in str(caught.value)) == (floor == "boxes")
     assert store.prune(all_images=True).images == ()
     with database.write() as tx:
         tx.execute(f"DELETE FROM {table}")

@@ -146,7 +146,12 @@ def _holders(tx: Transaction, image: ImageID) -> _Holders:
     for name, label in rows.checkpoints_on(tx, image):
         names.append(f"checkpoint {label} of container {name}")
         commands.append(f"layerstore checkpoints --rm {name} {label}")
-    names += [holder for holder in rows.upper_floors_on(tx, image) if holder not in names]
+    standing = {container.name for container in on_it}
+    containers, floors = rows.upper_floors_on(tx, image)
+    if mounting := [name for name in containers if name not in standing]:
+        names += [f"container {name}" for name in mounting]
+        commands.append(f"layerstore rm --force {' '.join(mounting)}")
+    names += floors
     for child in rows.built_on(tx, image):
         names.append(f"image {rows.shown(tx, child)}, which is built on it")
         commands += [*_holders(tx, child).commands, f"layerstore rmi {' '.join(_names(tx, child))}"]

@@ -128,9 +128,10 @@ def checkpoints_on(tx: Transaction, image: ImageID) -> list[tuple[str, str]]:
     return [(name, label) for name, label in found]
 
 
-def upper_floors_on(tx: Transaction, image: ImageID) -> list[str]:
-    """Who keeps an image by a table of an upper floor (`Tables`): containers by their names, else the floor's name."""
-    found = []
+def upper_floors_on(tx: Transaction, image: ImageID) -> tuple[list[str], list[str]]:
+    """Who keeps an image by a table of an upper floor (`Tables`): names of containers, and of other floors."""
+    containers: list[str] = []
+    floors: list[str] = []
     for floor, table, column in _references(tx):
         if any(row[1] == "container" for row in tx.execute(f"PRAGMA table_info({table})")):
             names = tx.execute(
@@ -138,10 +139,10 @@ def upper_floors_on(tx: Transaction, image: ImageID) -> list[str]:
                 " ORDER BY c.name",
                 (image,),
             )
-            found += [f"container {row[0]}" for row in names]
+            containers += [row[0] for row in names]
         elif tx.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", (image,)).fetchone() is not None:
-            found.append(floor)
-    return found
+            floors.append(floor)
+    return containers, floors
 
 
 def _references(tx: Transaction) -> list[tuple[str, str, str]]:
@@ -168,7 +169,7 @@ def is_unneeded(tx: Transaction, image: ImageID, *, even_tagged: bool) -> bool:
         " AND NOT EXISTS (SELECT 1 FROM images WHERE parent = ?1)"
         " AND NOT EXISTS (SELECT 1 FROM leases WHERE kind = 'image' AND value = ?1)"
     )
-    return bool(tx.execute(query, (image, even_tagged)).fetchone()[0]) and not upper_floors_on(tx, image)
+    return bool(tx.execute(query, (image, even_tagged)).fetchone()[0]) and not any(upper_floors_on(tx, image))
 
 
 def delete(tx: Transaction, image: ImageID) -> None:

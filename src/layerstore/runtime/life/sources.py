@@ -51,7 +51,7 @@ def _found(store: Store, mount: MountOption) -> MountOption:
             f"cannot mount {mount.subpath} of image {mount.source}: an image is mounted as a whole",
             remedy="Leave image-subpath out.",
         )
-    return evolve(mount, source=store.image(mount.source or "").id)
+    return evolve(mount, source=store.image(mount.source or "").id, read_only=True)
 
 
 def _mounts_of(store: Store, container: Container, options: RunOptions) -> list[MountOption]:
