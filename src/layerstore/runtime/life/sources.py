@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import evolve
 
-from layerstore import ConfigError, Container, Image, KernelError, NotFound, Store, Use, open_beneath
+from layerstore import ConfigError, Container, Image, KernelError, NotFound, Store, Use, Volume, open_beneath
 from layerstore.runtime.bundle import Bind
 from layerstore.runtime.options import MountOption, RunOptions
 
@@ -89,10 +89,11 @@ def binds(volumes: Sequence[Use], options: RunOptions, images: Iterable[Path]) -
     found = [_bind(mount) for mount in options.mounts if mount.kind == "bind"]
     subpaths = {_clean(mount.target): mount.subpath for mount in options.mounts if mount.kind == "volume"}
     for use in volumes:
-        source = str(use.volume.mountpoint)
+        source = _folder(use.volume)
         if subpath := subpaths.get(_clean(use.target)):
             source = _within(source, subpath)
-        found.append(Bind(source, use.target, read_only=use.read_only))
+        read_only = use.read_only or "ro" in use.volume.mount.options
+        found.append(Bind(source, use.target, read_only=read_only))
     asked = [mount.target for mount in options.mounts if mount.kind == "image"]
     return found + [Bind(str(place), target, read_only=True) for place, target in zip(images, asked, strict=True)]
 
@@ -116,6 +117,18 @@ def _bind(mount: MountOption) -> Bind:
         recursive=mount.recursive,
         propagation=mount.propagation,
     )
+
+
+def _folder(volume: Volume) -> str:
+    """Where a volume is on this machine: its own folder, or the one that was named for it. Raises `NotFound`."""
+    mount = volume.mount
+    source = mount.source if mount.type == "bind" else str(volume.mountpoint)
+    if not os.path.lexists(source):
+        raise NotFound(
+            f"volume {volume.name} cannot be mounted: there is no {source}",
+            remedy="Put it back; or remove the volume, and make it anew.",
+        )
+    return source
 
 
 def _within(volume: str, subpath: str) -> str:
