@@ -10,12 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import layerstore
 from layerstore import CannotStart, Container, InUse, KernelError, Process
+from layerstore.containers import launching
+from layerstore.kernel.processes import identity
 from layerstore.store import Store
 
 pytestmark = pytest.mark.root
@@ -198,7 +202,12 @@ def test_wrong_arguments(box: Container, place: Path) -> None:
 
 
 def open_files() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))
+    """What is open, but for the listing itself."""
+    names = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            names.append(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return sorted(names)
 
 
 # --- meanwhile ---
@@ -255,7 +264,12 @@ def test_a_mounted_container_is_launched_with_that_tree(box: Container, place: P
     box.remove()
 
 
-def test_a_program_keeps_no_mount_of_another_container(store: Store, box: Container, place: Path) -> None:
+@pytest.mark.parametrize("can_list", [True, False])
+def test_a_program_keeps_no_mount_of_another_container(
+    store: Store, box: Container, place: Path, monkeypatch: pytest.MonkeyPatch, *, can_list: bool
+) -> None:
+    if not can_list:  # as before Linux 6.8
+        monkeypatch.setattr(launching, "facts_of", lambda _: None)
     other = store.create_container(name="other")
     with other.mount() as root:
         (root / "x").write_text("")
@@ -272,12 +286,43 @@ def test_several_programs_have_one_tree(box: Container, place: Path) -> None:
     first.wait()
 
 
-def test_what_a_program_leaves_behind_is_found(box: Container, place: Path) -> None:
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_what_a_program_leaves_behind_is_found(
+    box: Container, place: Path, monkeypatch: pytest.MonkeyPatch, *, has_ids: bool
+) -> None:
+    if not has_ids:  # as before Linux 6.11
+        monkeypatch.setattr(identity, "_namespace", lambda pid: (os.stat(f"/proc/{pid}/ns/mnt").st_ino, 0))
     process = box.launch(["sh", "-c", "sleep 100 & echo $!"], root=place, stdout=subprocess.DEVNULL)
     process.wait()
     with pytest.raises(InUse, match="running"):
         box.remove()
     box.remove(force=True)
+
+
+def test_a_store_with_a_running_container_is_not_converted(store: Store, box: Container, place: Path) -> None:
+    pid = box.launch(["sleep", "100"], root=place).pid
+    store.close()
+    with pytest.raises(InUse, match=f"container box is running \\(process {pid}\\)"):
+        layerstore.migrate("vfs", store.data_root, config=store.config)
+    with layerstore.open(config=store.config) as again:
+        again.container("box").remove(force=True)
+
+
+def test_threads_launch_at_once(store: Store, tmp_path: Path) -> None:
+    def life(number: int) -> list[int | None]:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        mine = store.create_container()
+        codes = [mine.launch(["sh", "-c", f"echo >{folder}/x; exit {number}"], root=folder).wait() for _ in range(5)]
+        codes.append(len(mine.changes()))
+        mine.remove()
+        return codes
+
+    assert life(8) == [8] * 5 + [1]
+    before = open_files()
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(life, range(8))) == [[number] * 5 + [1] for number in range(8)]
+    assert open_files() == before
 
 
 def test_what_a_runtime_starts_is_kept(box: Container, place: Path, tmp_path: Path) -> None:
