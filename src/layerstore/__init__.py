@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from layerstore.changes import Change, Changes, Kind
     from layerstore.check import Problem
     from layerstore.config import Config
-    from layerstore.containers import Args, Container, ContainerState, Mounted, Process, Running
+    from layerstore.containers import Args, Checkpoint, Container, ContainerState, Mounted, Process, Running
     from layerstore.copying import Copied
     from layerstore.database import Database, Tables, Transaction
     from layerstore.errors import (
@@ -77,6 +77,7 @@ __all__ = [
     "CertificateError",
     "Change",
     "Changes",
+    "Checkpoint",
     "Config",
     "ConfigError",
     "Container",
@@ -144,7 +145,7 @@ _HOMES = {
     "changes": ("Change", "Changes", "Kind"),
     "check": ("Problem",),
     "config": ("Config",),
-    "containers": ("Args", "Container", "ContainerState", "Mounted", "Process", "Running"),
+    "containers": ("Args", "Checkpoint", "Container", "ContainerState", "Mounted", "Process", "Running"),
     "copying": ("Copied",),
     "database": ("Database", "Tables", "Transaction"),
     "images": ("History", "Image", "Loaded", "Removal"),

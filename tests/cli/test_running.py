@@ -350,3 +350,21 @@ def test_what_is_compared_and_kept_of_one_that_runs_is_what_its_program_wrote(bo
     assert boxes("checkpoints", "web", "--format", "{{.Consistent}}").stdout == "yes\n"
     assert status(boxes, "web").startswith("Up ")
     assert sorted(lines(boxes("ps", "-a", "--format", "{{.Names}}"))) == ["twin", "web"]
+
+
+def test_forks_are_run_as_what_they_were_forked_from(boxes: Run, shell: Shell) -> None:
+    line = "cat /tmp/x; echo $A; cat /data/x; ls /anon"
+    boxes("create", "--name", "web", "-e", "A=1", "-v", "data:/data", "-v", "/anon", "debian", "sh", "-c", line)
+    shell("run", "--rm", "--volumes-from", "web", "debian", "sh", "-c", "echo data > /data/x; echo own > /anon/y")
+    [root] = lines(boxes("mount", "web"))
+    (Path(root) / "tmp/x").write_text("written\n")
+    boxes("umount", "web")
+    boxes("checkpoint", "web", "one")
+    boxes("fork", "web", "--name", "now")
+    boxes("fork", "web", "--name", "then", "--checkpoint", "one")
+    assert shell("start", "-a", "web").stdout == b"written\n1\ndata\ny\n"
+    for name in ("now", "then"):
+        assert shell("start", "-a", name).stdout == b"written\n1\ndata\n"
+    assert len(lines(boxes("volume", "ls", "-q"))) == 4
+    assert boxes("fork", "web", "--name", "now", code=1).stderr.startswith("layerstore: ")
+    assert len(lines(boxes("ps", "-aq"))) == 3

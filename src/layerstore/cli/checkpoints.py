@@ -69,18 +69,17 @@ def rollback_command(arguments: Arguments, *, container: str, label: str) -> Non
 def fork_command(
     arguments: Arguments, *, container: str, number: int | None, names: tuple[str, ...], label: str | None
 ) -> None:
-    """Make containers that begin where a container is now, each with its own writes, and print their IDs."""
+    """Make containers that begin where a container is now, each with its own writes, and print their IDs.
+
+    They are run with what it is run with: command, environment, volumes; but each has anonymous volumes of its own.
+    """
+    from layerstore.runtime import Runtime
+
     with arguments.open() as store:
         origin = store.container(container)
-        if label is not None:
-            forked = origin.checkpoint_named(label).fork(number, names=names or None)
-        elif origin.processes():
-            from layerstore.runtime import Runtime
-
-            forked = Runtime(store).fork(origin, number, names=names or None)
-        else:
-            forked = origin.fork(number, names=names or None)
-        output.lines(made.id for made in forked)
+        begin = None if label is None else origin.checkpoint_named(label)
+        made = Runtime(store).fork(origin, number, names=names or None, checkpoint=begin)
+        output.lines(twin.id for twin in made)
 
 
 def _quiet(store: Store, container: Container) -> AbstractContextManager[None] | None:

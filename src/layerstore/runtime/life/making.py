@@ -13,7 +13,7 @@ from layerstore.runtime.life.saved import from_json, to_json
 from layerstore.runtime.network import Kind, parse
 from layerstore.runtime.options import Isolation, RunOptions
 
-__all__ = ["create"]
+__all__ = ["create", "give"]
 
 
 def create(
@@ -33,6 +33,12 @@ def create(
     if options.isolation is Isolation.FULL and options.runtime is not None:
         find(store.config, options.runtime)  # without a name, whoever starts it looks: it may be mounted alone
     container = store.create_container(image, name=name, size=size)
+    give(store, database, container, options)
+    return container
+
+
+def give(store: Store, database: Database, container: Container, options: RunOptions) -> None:
+    """Make a new container one that can be run, with the volumes that it is to have. If that fails, it is removed."""
     try:
         row = Row(container.id, to_json(options))
         images = sorted({mount.source for mount in options.mounts if mount.kind == "image" and mount.source})
@@ -52,7 +58,6 @@ def create(
         with suppress(NotFound):
             container.remove(volumes=True)
         raise
-    return container
 
 
 def _attachments(container: Container, options: RunOptions) -> Sequence[Attachment]:

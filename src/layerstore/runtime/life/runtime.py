@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from layerstore import Container, Image, LayerstoreError, NotFound, Store
+from layerstore import Checkpoint, Container, Image, LayerstoreError, NotFound, Store
 from layerstore.runtime.engine import Verbs, cgroups
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.life import making, processes, rows
@@ -224,10 +224,32 @@ class Runtime:
         return without_traces(self, container)
 
     def fork(
-        self, container: Container, n: int | None = None, *, names: Sequence[str | None] | None = None
+        self,
+        container: Container,
+        n: int | None = None,
+        *,
+        names: Sequence[str | None] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> list[Container]:
-        """`Container.fork`, while its programs stand still, and without the mount points that were made for them."""
-        return fork(self, container, n, names=names)
+        """`Container.fork`, while its programs stand still, and without the mount points that were made for them.
+
+        Each is run with what the container is run with: it has the same volumes, but anonymous ones of its own.
+        `checkpoint`: they begin at this one of the container's. Raises `NameInUse`.
+        """
+        made = fork(self, container, n, names=names) if checkpoint is None else checkpoint.fork(n, names=names)
+        with self.database.read() as tx:
+            row = rows.find(tx, container.id)
+        if row is not None:
+            options = from_json(row.options)
+            try:
+                for twin in made:
+                    making.give(self.store, self.database, twin, options)
+            except BaseException:
+                for twin in made:
+                    with suppress(NotFound):
+                        twin.remove(volumes=True)
+                raise
+        return made
 
     def healthcheck(self, container: Container) -> Mapping[str, Any]:
         """Check its health now, and write down what came of it; docker's `Health`: `Status`, `FailingStreak`, `Log`.
