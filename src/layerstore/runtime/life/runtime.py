@@ -204,16 +204,11 @@ class Runtime:
     def frozen(self, container: Container) -> Iterator[None]:
         """While inside, none of its processes runs, so that its files stand still. Does nothing for one that has none.
 
-        Raises `CannotRun` if it runs and cannot be frozen.
+        Raises `NotRunning` if one has no cgroup, `CannotRun` if it cannot be frozen.
         """
-        state = self.state(container)
-        if not state.is_running:
-            yield
-            return
-        cgroup = cgroups.of_process(state.pid, "freezer", within=container.id)
-        if cgroup is None:
-            raise NotRunning(f"container {container.name} has no cgroup, so its processes cannot be frozen")
-        with cgroups.frozen_while(cgroup):
+        from layerstore.runtime.life.freezing import frozen
+
+        with frozen(container):
             yield
 
     def written(self, container: Container) -> AbstractContextManager[Container]:
