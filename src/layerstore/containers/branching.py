@@ -132,11 +132,13 @@ class Branching:
             if paused is not None:
                 self._mounts.resume(row.id, paused)
             raise
-        if paused is not None:
-            self._mounts.resume(row.id, paused)
         keeps_mount = paused is not None and row.key in paused.former
-        # In the background, for a driver may take its time: btrfs forgets the files of a subvolume one by one.
-        self._merging.later(partial(self._layers.drop, gone if keeps_mount else [row.key, *gone], quietly=True))
+        try:
+            if paused is not None:
+                self._mounts.resume(row.id, paused)
+        finally:
+            # In the background, for a driver may take its time: btrfs forgets the files of a subvolume one by one.
+            self._merging.later(partial(self._layers.drop, gone if keeps_mount else [row.key, *gone], quietly=True))
 
     # --- inside ---
 

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from sqlite3 import Connection as Transaction
 from types import TracebackType
@@ -156,10 +156,12 @@ class Database:
 
     def _end(self, connection: Transaction, error: BaseException | None) -> None:
         """End the transaction: well, or after an error."""
+        has_failed = False
         try:
             if error is None:
                 connection.execute("COMMIT")
         except sqlite3.Error as failure:
+            has_failed = True
             explained = self._translated(failure)
             if explained.errno in FULL and self._reserve is not None and self._reserve.give_up():
                 explained.remedy = f"Some room that was set aside has been given up: try again. {explained.remedy}"
@@ -168,10 +170,30 @@ class Database:
             try:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+                if has_failed:
+                    self._overwrite(connection)
             finally:
                 self._lock.release()
         if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
             raise self._translated(error) from error
+
+    def _overwrite(self, connection: Transaction) -> None:
+        """Put something else in the place of a transaction whose commit failed.
+
+        It may be in the log, whole but for the sync, and whoever reads that anew would take it for committed; while we
+        have undone what it speaks of. The next `open` puts the store in order.
+        """
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA synchronous=NORMAL")
+            self._durable = False
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.execute("DELETE FROM meta WHERE key = 'boot'")
+                connection.execute(f"PRAGMA user_version={_version(connection)}")  # which is always written
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     def _waited(self, error: sqlite3.Error, deadline: float) -> float:
         """Return if it may be tried again: after a short sleep if another process is in the way, until the deadline."""
