@@ -18,6 +18,7 @@ from typing import TypeAlias
 import pytest
 
 from layerstore import Container, Store
+from layerstore import open as open_store
 from layerstore.runtime import RunOptions, Runtime
 from layerstore.runtime.streams import Streams
 from support import programs
@@ -46,10 +47,13 @@ def layerstore(data_root: Path, tmp_path: Path) -> Iterator[Command]:
         assert done.returncode == code, f"layerstore {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return (done.stdout if code == 0 else done.stderr).strip()
 
-    command("load", "-q", "-i", str(programs.archive(tmp_path / "debian.tar")))
+    with open_store(config=settings) as store:
+        store.load(programs.archive(tmp_path / "debian.tar"))
     yield command
-    for box in command("ps", "-aq", "--no-trunc").split():
-        command("rm", "-f", "-v", box)
+    with open_store(config=settings) as store:
+        runtime = Runtime(store)
+        for box in store.containers():
+            runtime.remove(box, force=True, volumes=True)
 
 
 def test_a_file_that_is_edited_in_a_container_is_not_changed_in_the_image(layerstore: Command) -> None:
