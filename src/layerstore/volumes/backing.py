@@ -5,7 +5,6 @@ Pure but for one thing: the name of an NFS server is looked up, for the kernel t
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,6 +89,8 @@ def _resolved(word: str) -> str:
     name, _, host = word.partition("=")
     if name != "addr":
         return word
+    import socket  # for the one kind of volume that has a host, not for every command
+
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
