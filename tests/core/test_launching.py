@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -227,6 +229,13 @@ def test_a_running_container_is_read_and_committed(box: Container, place: Path, 
     while not any(change.path == "/new" for change in box.changes()):
         time.sleep(0.01)
     box.copy_out("/new", tmp_path / "new")
+    box.copy_in(tmp_path / "new", "/copied")
+    assert Path(f"/proc/{process.pid}/root{place}/copied").read_text() == "x\n"
+    exported = io.BytesIO()
+    box.export(exported.write)
+    with tarfile.open(fileobj=io.BytesIO(exported.getvalue())) as tar:
+        assert {"new", "old", "copied"} <= set(tar.getnames())
+    assert (box.usage().inodes, box.mountpoint) == (3, None)
     image = box.commit("made")
     assert (tmp_path / "new").read_text() == "x\n"
     with image.mount() as root:
@@ -234,7 +243,7 @@ def test_a_running_container_is_read_and_committed(box: Container, place: Path, 
     assert box.status == "running"
     process.kill()
     process.wait()
-    assert [str(change) for change in box.changes()] == ["A /new", "A /old"]
+    assert [str(change) for change in box.changes()] == ["A /copied", "A /new", "A /old"]
 
 
 def test_a_running_container_is_mounted_with_the_tree_that_its_programs_have(box: Container, place: Path) -> None:
