@@ -299,8 +299,12 @@ def test_logs_of_a_time(boxes: Run, shell: Shell) -> None:
 
 def test_containers_that_do_not_run_are_pruned(boxes: Run) -> None:
     boxes("run", "-d", "--name", "web", "debian", "sleep", "100")
-    [idle] = lines(boxes("create", "--name", "idle", "debian"))
-    assert lines(boxes("container", "prune", "-f"))[:2] == ["Deleted Containers:", idle]
+    assert (
+        boxes("info", "-f", "{{.ContainersRunning}} {{.ContainersPaused}} {{.ContainersStopped}}").stdout == "1 0 0\n"
+    )
+    [idle] = lines(boxes("create", "--name", "idle", "-l", "keep=1", "debian"))
+    assert "Deleted" not in boxes("container", "prune", "-f", "--filter", "label!=keep").stdout
+    assert lines(boxes("container", "prune", "-f", "--filter", "label=keep=1"))[:2] == ["Deleted Containers:", idle]
     assert boxes("ps", "-a", "--format", "{{.Names}}").stdout == "web\n"
 
 

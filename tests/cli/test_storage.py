@@ -40,7 +40,8 @@ def filled(run: Run, tmp_path: Path) -> Run:
 def test_info_speaks_docker_s_words(filled: Run, data_root: Path) -> None:
     text = filled("info").stdout
     lines = text.splitlines()
-    assert lines[:5] == ["Containers: 1", " Mounted: 0", " Unmounted: 1", "Images: 2", "Layers: 2"]
+    assert lines[:5] == ["Containers: 1", " Running: 0", " Paused: 0", " Stopped: 1", " Mounted: 0"]
+    assert lines[5:7] == ["Images: 2", "Layers: 2"]
     assert "Storage Driver: overlay2\n Backing Filesystem: " in text
     assert " Supports d_type: true" in lines
     assert f"Data Root: {data_root}" in lines
@@ -129,7 +130,7 @@ def test_prune_of_images_spares_containers_and_what_they_stand_on(filled: Run) -
 def test_prune_asks_first(filled: Run) -> None:
     refused = filled("prune", stdin=b"n\n", code=1)
     assert refused.stdout == ""
-    assert refused.stderr.startswith("WARNING! This will remove:\n  - all containers that are not mounted")
+    assert refused.stderr.startswith("WARNING! This will remove:\n  - all containers that neither run nor are mounted")
     assert refused.stderr.endswith("layerstore: nothing was removed\n")
     unanswered = filled("prune", code=1)
     assert "there was no answer" in unanswered.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from layerstore.containers import Container
     from layerstore.images import Image
     from layerstore.pruning import Pruned
+    from layerstore.store import Store
     from layerstore.volumes import Volume
+
+_Labels: TypeAlias = "Callable[[Container], Mapping[str, str]]"
 
 _FILTERS: Final = ("label", "label!", "reference", "until")
 _VOLUMES: Final = "all anonymous volumes that no container uses"
-_CONTAINERS: Final = "all containers that are not mounted, and what was written into them"
+_CONTAINERS: Final = "all containers that neither run nor are mounted, and what was written into them"
 
 
 def _images(*, all_images: bool) -> str:
@@ -44,7 +47,7 @@ def prune_command(
     images_only: bool,
     volumes: bool,
 ) -> int:
-    """Remove unmounted containers, unused images, and layers that belong to neither."""
+    """Remove containers that neither run nor are mounted, unused images, and layers that belong to neither."""
     if volumes and (odd := next((name for name, _ in given if name in ("until", "reference")), None)):
         raise click.UsageError(f'the filter "{odd}" is not supported with --volumes')
     doomed = [
@@ -77,7 +80,7 @@ def image_prune_command(
 @click.option("-f", "--force", is_flag=True, help="Do not ask")
 @click.pass_obj
 def container_prune_command(arguments: Arguments, *, given: tuple[tuple[str, str], ...], force: bool) -> int:
-    """Remove all containers that are not mounted."""
+    """Remove all containers that neither run nor are mounted."""
     return _prune(arguments, [_CONTAINERS], given, force=force, containers=True, images=False)
 
 
@@ -103,12 +106,13 @@ def _prune(
             output.error("nothing was removed")
             return 1
     with arguments.open() as store:
+        own = _own_labels(store)
         pruned = store.prune(
             all_images=all_images,
             containers=containers,
             images=images,
             volumes=volumes,
-            fits=fits if given else None,
+            fits=(lambda subject: fits(subject, own)) if given else None,
         )
     output.lines(_pruned_lines(pruned))
     if not (pruned.containers or pruned.volumes or pruned.images or pruned.layers):
@@ -125,11 +129,22 @@ def _advice(*, filtered: bool, named_stay: bool) -> str:
     return "What is left is in use or kept: `layerstore system df --verbose` shows by what, and what takes the room."
 
 
-def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container | Volume], bool]:
+def _own_labels(store: Store) -> _Labels:
+    """A function that gives the labels that a container was made with."""
+
+    def own(container: Container) -> Mapping[str, str]:
+        from layerstore.runtime import Runtime
+
+        return Runtime(store).options(container).labels
+
+    return own
+
+
+def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container | Volume, _Labels], bool]:
     """Whether an image or container may go. When in doubt it stays: what has no time is not older than any.
 
-    A container has the labels of its image, and `reference` fits it by the name of that. An image of several names fits
-    if all of them do.
+    A container has the labels of its image beneath those that it was made with, and `reference` fits it by the name of
+    its image. An image of several names fits if all of them do.
     """
     bounds = [filters.time("until", value) for value in wanted.get("until", ())]
 
@@ -138,7 +153,7 @@ def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container |
             filters.has_labels(labels, [label]) for label in wanted.get("label!", ())
         )
 
-    def fits(subject: Image | Container | Volume) -> bool:
+    def fits(subject: Image | Container | Volume, own: _Labels) -> bool:
         from layerstore.images import Image
         from layerstore.volumes import Volume
 
@@ -147,9 +162,12 @@ def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Image | Container |
         image = subject if isinstance(subject, Image) else subject.state.image
         names = subject.tags if isinstance(subject, Image) else (subject.image_name,)
         created = subject.created_at
+        labels = labels_of(image)
+        if not isinstance(subject, Image) and {"label", "label!"} & wanted.keys():
+            labels |= own(subject)
         return (
             all(created is not None and created < bound for bound in bounds)
-            and has_labels(labels_of(image))
+            and has_labels(labels)
             and ("reference" not in wanted or _all_fit(names, wanted["reference"]))
         )
 

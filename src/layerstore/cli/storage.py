@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -39,16 +40,18 @@ def version_command(*, form: Form) -> None:
 @click.pass_obj
 def info_command(arguments: Arguments, *, form: Form) -> None:
     """Show facts about the store, its driver, and what runs its containers."""
+    from layerstore.runtime import Runtime
     from layerstore.runtime.engine.probing import probe
 
     with arguments.open() as store:
         info, means = store.info(), probe(store.config)
+        does = Counter(state.status for state in Runtime(store).states().values())
     if form.template is None:
-        output.lines([*_info_lines(info), *_means_lines(means)])
+        output.lines([*_info_lines(info, does), *_means_lines(means)])
     else:
         from layerstore.cli.shapes import information
 
-        show_object(information(_info_facts(info) | _means_facts(means)), form)
+        show_object(information(_info_facts(info, does) | _means_facts(means)), form)
 
 
 def _means_facts(means: Means) -> dict[str, object]:
@@ -110,13 +113,15 @@ def _means_lines(means: Means) -> Iterator[str]:
         yield f"WARNING: {warning}"
 
 
-def _info_facts(info: Info) -> dict[str, object]:
-    """The facts of `info` by docker's names, and some of our own."""
+def _info_facts(info: Info, does: Mapping[str, int]) -> dict[str, object]:
+    """The facts of `info` by docker's names, and some of our own. `does`: how many containers do what."""
     return {
         "ID": info.id,
         "Containers": info.containers,
-        "ContainersRunning": info.mounted,
-        "ContainersStopped": info.containers - info.mounted,
+        "ContainersRunning": does["running"],
+        "ContainersPaused": does["paused"],
+        "ContainersStopped": info.containers - does["running"] - does["paused"],
+        "ContainersMounted": info.mounted,
         "Images": info.images,
         "Layers": info.layers,
         "KeptBlobs": info.blobs.kept,
@@ -140,10 +145,12 @@ def _info_facts(info: Info) -> dict[str, object]:
     }
 
 
-def _info_lines(info: Info) -> Iterator[str]:
+def _info_lines(info: Info, does: Mapping[str, int]) -> Iterator[str]:
     yield f"Containers: {info.containers}"
+    yield f" Running: {does['running']}"
+    yield f" Paused: {does['paused']}"
+    yield f" Stopped: {info.containers - does['running'] - does['paused']}"
     yield f" Mounted: {info.mounted}"
-    yield f" Unmounted: {info.containers - info.mounted}"
     yield f"Images: {info.images}"
     yield f"Layers: {info.layers}"
     if info.blobs.kept or info.blobs.partial:
