@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,6 +222,29 @@ def test_programs_that_run_in_it(box: Container, tmp_path: Path) -> None:
     box.rollback("running")
     assert has(box)["one"] == has(fork)["one"] == "1"
     assert asleep in ([], ["yes"])
+
+
+def test_programs_that_start_after_a_checkpoint_see_what_the_mount_shows(box: Container, tmp_path: Path) -> None:
+    place = tmp_path / "tree"
+    place.mkdir()
+    with box.mount() as root:
+        (root / "one").write_text("1")
+        box.checkpoint("a")
+        box.rollback("a")
+        process = box.launch(["sh", "-c", f"echo 2 >{place}/two; exec sleep 100"], root=place)
+        try:
+            while not (root / "two").exists() or not (root / "two").read_text():
+                time.sleep(0.01)
+            assert [one.pid for one in box.processes()] == [process.pid]
+            with pytest.raises(InUse, match="is running"):
+                box.rollback("a")
+        finally:
+            process.kill()
+            process.wait()
+        assert texts(root)["two"] == "2\n"
+        box.rollback("a")
+        assert "two" not in texts(root)
+    assert has(box)["one"] == "1"
 
 
 def test_names_are_taken_once(box: Container) -> None:
