@@ -27,8 +27,13 @@ def box(store: Store, tmp_path: Path) -> Container:
 def launcher(place: Path) -> Callable[[Container], object]:
     """Launches a program, waits for it, and has nothing of it any more."""
 
+    more = place.with_name("more")
+    more.mkdir()
+
     def launch(box: Container) -> object:
-        with open("/dev/null") as kept:
+        image = box.image
+        assert image is not None
+        with open("/dev/null") as kept, image.open_tree() as tree:
             process = box.launch(
                 ["/bin/true"],
                 root=place,
@@ -37,6 +42,7 @@ def launcher(place: Path) -> Callable[[Container], object]:
                 fds=[kept.fileno()],
                 hide=["/not-there"],
                 new_session=True,
+                trees={str(more): tree},
             )
             code = process.wait()
             process.close()
