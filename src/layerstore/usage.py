@@ -42,7 +42,8 @@ class ContainerUsage:
 
     container: Container
     size: int
-    mounted: bool
+    in_use: bool
+    """It is mounted, or programs run in it."""
 
 
 @frozen
@@ -116,13 +117,13 @@ class DiskUsage:
 
     @property
     def containers_reclaimable(self) -> int:
-        """Those of the containers that are not mounted: `prune(containers=True)` removes them."""
-        return sum(container.size for container in self.containers if not container.mounted)
+        """Those of the containers that neither run nor are mounted: `prune(containers=True)` removes them."""
+        return sum(container.size for container in self.containers if not container.in_use)
 
     @property
     def containers_active(self) -> int:
-        """How many containers are mounted."""
-        return sum(container.mounted for container in self.containers)
+        """How many containers run or are mounted."""
+        return sum(container.in_use for container in self.containers)
 
 
 def disk_usage(
@@ -176,7 +177,9 @@ def _containers(containers: Containers) -> list[ContainerUsage]:
     found = []
     for container in containers.all():
         try:
-            found.append(ContainerUsage(container, container.usage().size, container.state.mountpoint is not None))
+            found.append(
+                ContainerUsage(container, container.usage().size, container.state.status in ("mounted", "running"))
+            )
         except NotFound:
             continue  # removed meanwhile
     return found

@@ -302,6 +302,9 @@ def test_containers_that_do_not_run_are_pruned(boxes: Run) -> None:
     assert (
         boxes("info", "-f", "{{.ContainersRunning}} {{.ContainersPaused}} {{.ContainersStopped}}").stdout == "1 0 0\n"
     )
+    [containers] = [line for line in lines(boxes("system", "df")) if line.startswith("Containers ")]
+    assert containers.split()[1:3] == ["1", "1"]
+    assert containers.endswith((" 0B (0%)", " 0B"))
     [idle] = lines(boxes("create", "--name", "idle", "-l", "keep=1", "debian"))
     assert "Deleted" not in boxes("container", "prune", "-f", "--filter", "label!=keep").stdout
     assert lines(boxes("container", "prune", "-f", "--filter", "label=keep=1"))[:2] == ["Deleted Containers:", idle]
