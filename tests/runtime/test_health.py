@@ -155,6 +155,8 @@ def test_a_check_runs_in_the_container(make: Make, runtime: Runtime, engine: str
     assert runtime.inspect(box)["State"]["Health"] == health
     runtime.stop(box, timeout=0)
     assert runtime.inspect(box)["State"]["Health"]["Status"] == "unhealthy"
+    runtime.start(box)
+    assert runtime.state(box).health == {"Status": "starting", "FailingStreak": 0, "Log": []}
 
 
 @pytest.mark.root

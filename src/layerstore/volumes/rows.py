@@ -142,12 +142,6 @@ def uses_of(tx: Transaction, container: str) -> list[tuple[UseRow, Made]]:
     return [(UseRow(container, row[0], row[2], bool(row[1])), _made(row[2:])) for row in found]
 
 
-def all_uses(tx: Transaction) -> list[UseRow]:
-    """What all containers use, by container and place."""
-    found = tx.execute("SELECT container, target, volume, read_only FROM volumes_uses ORDER BY container, target")
-    return [UseRow(row[0], row[1], row[2], bool(row[3])) for row in found]
-
-
 def use(tx: Transaction, uses: Sequence[UseRow]) -> None:
     """Write down that a container uses volumes. Raises `NotFound`, `ConfigError`."""
     for one in uses:

@@ -91,16 +91,6 @@ class Volumes:
             found = rows.uses_of(tx, container)
         return [Use(row.target, Volume(self, made), row.read_only) for row, made in found]
 
-    def every_use(self) -> dict[str, list[Use]]:
-        """What each container has, by its ID, from one read."""
-        with self._database.read() as tx:
-            made = {one.name: Volume(self, one) for one in rows.every(tx)}
-            found = rows.all_uses(tx)
-        uses: dict[str, list[Use]] = {}
-        for row in found:
-            uses.setdefault(row.container, []).append(Use(row.target, made[row.volume], row.read_only))
-        return uses
-
     def users(self, name: str) -> list[tuple[str, str]]:
         """The containers that use a volume, as ID and name, the oldest first."""
         with self._database.read() as tx:

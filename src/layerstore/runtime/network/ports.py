@@ -27,9 +27,6 @@ class Published:
     address: str = ""
     protocol: str = "tcp"
 
-    def __str__(self) -> str:
-        return f"{self.address or '0.0.0.0'}:{self.host}->{self.container}/{self.protocol}"
-
 
 def published(mode: Mode, options: RunOptions, exposed: Iterable[str]) -> tuple[Published, ...]:
     """What is to be published of a container in this mode; `exposed` is what its image exposes (`80/tcp`).
