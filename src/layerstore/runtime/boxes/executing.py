@@ -69,8 +69,9 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
         if end is End.DETACHED:
             return 0
         code = process.wait() or 0
+        is_told = not options.detach and (options.tty or streams.stderr is not None)
         if code and (said := words_in(log)):
-            raise failure(f"exec in container {container.name} failed", said, is_told=not options.detach)
+            raise failure(f"exec in container {container.name} failed", said, is_told=is_told)
         return code if code >= 0 else 128 - code
     finally:
         shutil.rmtree(place, ignore_errors=True)
