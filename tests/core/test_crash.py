@@ -85,6 +85,9 @@ def start(data_root: Path, seed: int, rounds: int) -> subprocess.Popen[str]:
 def assert_in_order(data_root: Path) -> None:
     """Open the store, as the next process would: all that is there is whole, can be used, and goes without trace."""
     with layerstore.open(config=worker.settings(data_root)) as store:
+        for box in store.containers():
+            for process in box.processes():  # which outlive who has launched them
+                process.wait()
         assert [str(problem) for problem in store.check(content=True)] == []
         assert store.mounted() == []
         for box in store.containers():

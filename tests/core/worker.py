@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from layerstore import Attachment
 from support import images as make
 
 KINDS = (
+    *("launch", "launch"),
     *("load", "load", "create", "create", "mount", "commit", "commit"),
     *("remove", "rmi", "look", "prune", "save", "tag", "attach", "unused"),
     *("checkpoint", "checkpoint", "rollback", "fork"),
@@ -91,12 +93,24 @@ def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> N
                 (root / f"file{dice.randrange(5)}").write_text(box.id)
                 if dice.random() < 0.5:
                     box.commit()
+        elif kind == "launch":
+            launch(store, box, dice)
         elif kind in ("checkpoint", "rollback", "fork"):
             branch(kind, box, dice)
         elif kind == "commit":
             image = box.commit(f"made{dice.randrange(4)}", instructions=[f"LABEL n={dice.random()}"])
             with image.mount() as root:
                 assert all(path.read_bytes() is not None for path in root.iterdir() if path.is_file())
+
+
+def launch(store: layerstore.Store, box: layerstore.Container, dice: random.Random) -> None:
+    """Run a program that writes in it for a moment, and wait for it or not."""
+    place = store.config.exec_root / "place"
+    place.mkdir(parents=True, exist_ok=True)
+    line = f"echo {box.id} >{place}/file{dice.randrange(5)}; exec sleep 0.0{dice.randrange(5)}"
+    process = box.launch(["sh", "-c", line], root=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if dice.random() < 0.7:
+        assert process.wait() in (0, -9)  # removed by force
 
 
 def branch(kind: str, box: layerstore.Container, dice: random.Random) -> None:
