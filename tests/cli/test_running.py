@@ -134,6 +134,9 @@ def test_what_does_not_run_is_told_so(boxes: Run, shell: Shell) -> None:
     assert status(boxes, "idle") == "Created"
     for args in (["start"], ["stop"], ["kill"], ["wait"], ["pause"], ["unpause"], ["logs"], ["top"], ["port"], ["rm"]):
         assert "no such container: nope" in boxes(*args, "nope", code=1).stderr
+    assert "no such container: nope" in boxes("exec", "nope", "true", code=1).stderr
+    forced = boxes("rm", "-f", "nope", "idle")
+    assert (forced.stdout, "no such container: nope" in forced.stderr) == ("idle\n", True)
 
 
 def test_pause_and_unpause(boxes: Run, shell: Shell) -> None:

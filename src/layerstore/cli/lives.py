@@ -11,7 +11,7 @@ from layerstore.cli import completion, output
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.run_options import one, values
 from layerstore.cli.running import OneStepCommand, detach_keys_option, require_terminal, streams, together
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, NotFound
 
 if TYPE_CHECKING:
     from layerstore.containers import Container
@@ -121,9 +121,21 @@ def unpause_command(arguments: Arguments, *, containers: tuple[str, ...]) -> int
 @click.pass_obj
 def rm_command(arguments: Arguments, *, containers: tuple[str, ...], force: bool, volumes: bool) -> int:
     """Remove one or more containers, and all that was written into them."""
-    return _each(
-        arguments, containers, lambda runtime, container: runtime.remove(container, force=force, volumes=volumes)
-    )
+    from layerstore.runtime import Runtime
+
+    failed = 0
+    with arguments.open() as store:
+        runtime = Runtime(store)
+        for name in containers:
+            try:
+                runtime.remove(store.container(name), force=force, volumes=volumes)
+            except LayerstoreError as problem:
+                output.error(problem)
+                # As in docker, with --force it is no failure that what is to be gone is not there.
+                failed = failed or int(not (force and isinstance(problem, NotFound)))
+            else:
+                output.lines([name])
+    return failed
 
 
 def _each(arguments: Arguments, names: tuple[str, ...], work: Callable[[Runtime, Container], object]) -> int:

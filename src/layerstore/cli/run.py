@@ -14,7 +14,7 @@ from layerstore.cli import completion, output
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.run_options import run_options, run_options_of
 from layerstore.cli.running import ProgramCommand, failed, require_terminal, streams
-from layerstore.errors import ConfigError, LayerstoreError, NotFound, remedy_for
+from layerstore.errors import ConfigError, LayerstoreError, NotFound
 
 if TYPE_CHECKING:
     from layerstore.containers import Container
@@ -158,7 +158,8 @@ def _require_new_file(path: str | None) -> None:
 def _no_file(path: str, problem: OSError) -> ConfigError:
     reason = (problem.strerror or "cannot be written").lower()
     return ConfigError(
-        f"failed to create the container ID file: open {path}: {reason}", remedy=remedy_for(problem.errno)
+        f"failed to create the container ID file: open {path}: {reason}",
+        remedy="Name another with --cidfile: in a folder that is there, and can be written to.",
     )
 
 

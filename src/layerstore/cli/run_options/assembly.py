@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from layerstore.cli.run_options import mounts, pairs
-from layerstore.errors import ConfigError, remedy_for
+from layerstore.errors import ConfigError
 from layerstore.runtime.options import HealthCheck, Isolation, RunOptions
 
 _LEAST_MEMORY: Final = 6 << 20
@@ -78,7 +78,8 @@ def _profile(option: str) -> str:
     except OSError as problem:
         reason = (problem.strerror or "cannot be read").lower()
         raise ConfigError(
-            f"opening seccomp profile ({value}) failed: open {value}: {reason}", remedy=remedy_for(problem.errno)
+            f"opening seccomp profile ({value}) failed: open {value}: {reason}",
+            remedy="Name a file with a profile, or say seccomp=unconfined.",
         ) from None
     except ValueError as wrong:
         raise ConfigError(

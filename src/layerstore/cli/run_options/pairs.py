@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from layerstore.errors import ConfigError, remedy_for
+from layerstore.errors import ConfigError
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -17,7 +17,9 @@ def read(path: str, what: str) -> list[str]:
         data = Path(path).read_bytes()
     except OSError as problem:
         reason = (problem.strerror or "cannot be read").lower()
-        raise ConfigError(f"open {what} {path}: {reason}", remedy=remedy_for(problem.errno)) from None
+        raise ConfigError(
+            f"open {what} {path}: {reason}", remedy="Look whether the path is right, and the file can be read."
+        ) from None
     try:
         return list(lines(data))
     except ValueError as wrong:
