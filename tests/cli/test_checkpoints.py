@@ -97,3 +97,10 @@ def test_the_image_of_a_checkpoint_stays(boxes: Run) -> None:
     boxes("rm", "web")
     boxes("rmi", "base:1")
     assert lines(boxes("check")) == []
+
+
+def test_processes_are_not_kept(boxes: Run) -> None:
+    refused = boxes("checkpoint", "--live", "web", "clean", code=1)
+    assert refused.stderr.startswith("layerstore: the processes of container web cannot be kept: ")
+    assert len(refused.stderr.splitlines()) == 2
+    assert boxes("checkpoints", "-q", "web").stdout == ""

@@ -12,6 +12,7 @@ from layerstore.cli import completion, output, units
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, format_option, show_rows
 from layerstore.cli.objects import found
+from layerstore.errors import LayerstoreError
 
 if TYPE_CHECKING:
     from layerstore.containers import Checkpoint, Container
@@ -30,8 +31,9 @@ def compared(store: Store, name: str) -> Image | Container | Checkpoint:
 @click.command(cls=Command)
 @click.argument("container", shell_complete=completion.containers)
 @click.argument("label", required=False)
+@click.option("--live", is_flag=True, help="Keep its processes, too: refused, for nothing here does that")
 @click.pass_obj
-def checkpoint_command(arguments: Arguments, *, container: str, label: str | None) -> None:
+def checkpoint_command(arguments: Arguments, *, container: str, label: str | None, live: bool) -> None:
     """Keep what a container's filesystem is now, under LABEL or the next number, and print that.
 
     It costs milliseconds, whatever the size of the image. `rollback` leads back to it, `fork` makes other containers
@@ -40,6 +42,8 @@ def checkpoint_command(arguments: Arguments, *, container: str, label: str | Non
     """
     with arguments.open() as store:
         box = store.container(container)
+        if live:
+            raise _no_live(store, box)
         made = box.checkpoint(label, quiet=_quiet(store, box))
         output.lines([made.label])
         if not made.consistent:
@@ -80,6 +84,18 @@ def fork_command(
         begin = None if label is None else origin.checkpoint_named(label)
         made = Runtime(store).fork(origin, number, names=names or None, checkpoint=begin)
         output.lines(twin.id for twin in made)
+
+
+def _no_live(store: Store, container: Container) -> LayerstoreError:
+    """Why the processes of a container cannot be kept."""
+    from layerstore.runtime.engine.probing import probe
+
+    criu = probe(store.config).criu
+    reason = f"images of processes, as criu {criu} makes them, are not kept here" if criu else "criu is not installed"
+    return LayerstoreError(
+        f"the processes of container {container.name} cannot be kept: {reason}",
+        remedy="Without --live, the checkpoint is of its filesystem, and they stand still while it is made.",
+    )
 
 
 def _quiet(store: Store, container: Container) -> AbstractContextManager[None] | None:
