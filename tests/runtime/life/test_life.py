@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from layerstore import CannotRun, ConfigError, Container, InUse, NotFound, Store
 from layerstore.runtime import Runtime
 from layerstore.runtime.errors import NotRunning
+from layerstore.runtime.life import rows
 from layerstore.runtime.options import Isolation, MountOption
 from layerstore.runtime.streams import Streams
 from runtime.life.conftest import Make, eventually
@@ -314,3 +316,32 @@ def test_less_than_a_sandbox_runs_too(make: Make, runtime: Runtime, isolation: I
         runtime.start(box)
     with pytest.raises(ConfigError, match="takes an OCI runtime"):
         runtime.run(make("true", isolation=isolation, memory=1 << 30))
+
+
+def test_what_the_kernel_killed_for_want_of_memory_is_said(make: Make, runtime: Runtime) -> None:
+    box = make("sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done", memory=24 << 20)
+    assert runtime.run(box, Streams(None, None, None)) == 137
+    assert runtime.state(box).oom_killed
+    assert runtime.inspect(box)["State"]["OOMKilled"]
+
+
+def test_a_number_that_was_given_to_another_process_is_not_the_container_s(make: Make, runtime: Runtime) -> None:
+    box = make("sleep", "60")
+    runtime.start(box)
+    folder = runtime.folder(box)
+    assert folder.init() is not None
+    folder.place.pid.write_text(str(os.getpid()))
+    assert folder.init() is None
+
+
+def test_a_removal_that_was_broken_off_is_said_and_can_be_ended(make: Make, runtime: Runtime) -> None:
+    box = make("true")
+    with runtime.database.write() as tx:
+        row = rows.find(tx, box.id)
+        assert row is not None
+        rows.put(tx, evolve(row, status="dead"))
+    assert runtime.state(box).status == "dead"
+    with pytest.raises(NotRunning, match="marked for removal"):
+        runtime.start(box)
+    runtime.remove(box)
+    assert runtime.store.containers() == []

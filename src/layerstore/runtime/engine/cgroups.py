@@ -24,6 +24,7 @@ __all__ = [
     "frozen_while",
     "hierarchy",
     "is_frozen",
+    "is_within",
     "of_process",
     "processes_in",
     "remove",
@@ -91,6 +92,16 @@ def of_process(pid: int, controller: str, *, within: str) -> Path | None:
         if not names:
             only = _MOUNT / path.lstrip("/")
     return only
+
+
+def is_within(pid: int, name: str) -> bool:
+    """Is a process in a cgroup whose path has this name? Where there are no cgroups, that cannot be told: True."""
+    if not hierarchy().version:
+        return True
+    try:
+        return name in _text(f"/proc/{pid}/cgroup")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def processes_in(cgroup: Path) -> list[int]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore import KernelError, Store
-from layerstore.runtime.engine import Engine, Verbs
+from layerstore.runtime.engine import Engine, Verbs, cgroups
 from layerstore.runtime.engine.conmon import Place
 from layerstore.runtime.life.processes import Process, boot, process_of
 
@@ -82,12 +82,16 @@ class Folder:
             return ""
 
     def init(self) -> Process | None:
-        """Its first process, as the engine wrote it down, if that lives."""
+        """Its first process, as the engine wrote it down, if that lives.
+
+        Numbers are used again; but no other process is in a cgroup of that name.
+        """
         try:
-            text = self.place.pid.read_text()
+            text = self.place.pid.read_text().strip()
         except FileNotFoundError:
             return None
-        return process_of(int(text)) if text.strip().isdecimal() else None
+        found = process_of(int(text)) if text.isdecimal() else None
+        return found if found is not None and cgroups.is_within(found.pid, self.name) else None
 
     def make(self) -> None:
         """Make the folder, empty, for its owner alone."""
