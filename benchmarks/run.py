@@ -88,9 +88,10 @@ class Bundle(Subject):
 
     @contextmanager
     def ready(self, tar: Path) -> Iterator[None]:
+        self.tar = tar
         self.write(self.home / "bundle", ["/bin/true"])
         self.write(self.home / "sleeping", ["/bin/sleep", "100000"])
-        sleeping = f"bench-{self.program}-{self.lean}"
+        sleeping = f"bench-{type(self).__name__.lower()}"
         self.room.timed(*self.command("create", "--bundle", self.home / "sleeping", sleeping))
         self.room.timed(*self.command("start", sleeping))
         self.sleeping = sleeping
@@ -103,6 +104,7 @@ class Bundle(Subject):
         return [self.program, "--root", f"{self.home}/run/state", *map(str, words)]
 
     def write(self, bundle: Path, args: list[str]) -> None:
+        """Make the bundle."""
         bundle.mkdir()
         run(self.program, "spec", cwd=bundle)
         file = bundle / "config.json"
@@ -134,6 +136,32 @@ class Crun(Bundle):
 class CrunLean(Crun):
     title = "crun, lean bundle"
     lean = True
+
+
+class CrunAsOurs(Crun):
+    title = "crun, bundle as layerstore makes it"
+
+    def write(self, bundle: Path, args: list[str]) -> None:
+        """The config.json of a container that layerstore has started, with another root: seccomp and all."""
+        config = layerstore.Config(
+            data_root=self.home / "store", exec_root=self.home / "run", storage_driver="overlay2", storage_opts=()
+        )
+        with layerstore.open(config=config) as store:
+            runtime = Runtime(store)
+            image = store.import_tar(self.tar, "debian:1")
+            for _ in range(2):  # the second is given the seccomp filter that the first has had made
+                box = runtime.create(image, RunOptions(args=("sleep", "100000"), runtime="crun"))
+                runtime.start(box)
+                made = json.loads(runtime.folder(box).config.read_text())
+                shutil.copytree(runtime.folder(box).files, bundle / "etc", dirs_exist_ok=True)
+                runtime.remove(box, force=True)
+        made["root"]["path"] = str(self.root)
+        made["process"]["args"] = args
+        for mount in made["mounts"]:
+            if mount["destination"].startswith("/etc/"):
+                mount["source"] = str(bundle / mount["destination"].lstrip("/"))
+        made["linux"]["cgroupsPath"] = f"/{bundle.name}-{os.getpid()}"
+        (bundle / "config.json").write_text(json.dumps(made))
 
 
 class Runc(Bundle):
@@ -310,6 +338,7 @@ SUBJECTS: tuple[type[Subject], ...] = (
     Unshare,
     CrunLean,
     Crun,
+    CrunAsOurs,
     Runc,
     LibraryProcess,
     LibraryNone,
