@@ -174,8 +174,8 @@ class Btrfs(StorageDriver):
             new = opened.enter_context(look(self, layer, parents))
             old = opened.enter_context(look(self, base[0], base[1:]))
             own, below, since = btrfs.info(new), btrfs.info(old), self._made(first)
-            # Else it was made anew since: then it is younger than what was made of the one before.
-            if own.parent == below.uuid or below.created <= since:
+            # A segment is no snapshot of its parent, but one of what was made of that; unless the parent was made anew.
+            if own.parent == below.uuid or (_is_dated(first) and below.created <= since):
                 return snapshot_changes(new, old, since)
             return self._compared(new, old)
 
@@ -272,6 +272,12 @@ class Btrfs(StorageDriver):
             for name in (noted[begin:] + noted[:begin])[:most]:
                 if int(name) not in there or btrfs.remove_group(self.home, int(name)):
                     (folder / name).unlink(missing_ok=True)
+
+
+def _is_dated(layer: Layer) -> bool:
+    """Does its key say when what is sealed in it was made of its parent?"""
+    match = _KEY.fullmatch(layer.key)
+    return match is not None and match[1] is not None
 
 
 def _keep_within(path: str, limit: int) -> None:

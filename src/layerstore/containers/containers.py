@@ -244,12 +244,14 @@ class Containers:
             shared = self.volumes if volumes else None
             with self._database.write() as tx:
                 left = [] if shared is None else shared.leave(tx, container)
-                keys = segment_rows.delete_checkpoints(tx, segment_rows.checkpoints(tx, container))
+                segments = segment_rows.delete_checkpoints(tx, segment_rows.checkpoints(tx, container))
                 rows.delete(tx, container)
-                keys += segment_rows.release(tx, row.segment)
-                keys += layer_rows.release(tx, row.chain_id)[1]
+                segments += segment_rows.release(tx, row.segment)
+                keys = layer_rows.release(tx, row.chain_id)[1]
             self.storage.files.drop_container(row.layer)
             self.storage.files.drop(committed(keys))
+            if segments:  # there may be thousands
+                self.merging.later(partial(self._layers.drop, segments, quietly=True))
             if shared is not None:
                 shared.clear(left)
 

@@ -26,6 +26,7 @@ CHAIN: Sequence[Sequence[Edit]] = (
     [make.rmtree(b"new"), make.rmdir(b"hollow"), make.append(b"data/back", b"c")],
     [make.mkdir(b"new"), make.write(b"new/y", b"y"), make.link(b"new/z", b"new/y"), make.mkdir(b"hollow")],
     [make.rmtree(b"etc"), make.mkdir(b"etc"), make.write(b"etc/new", b"x"), make.setxattr(b"", b"user.x", b"1")],
+    [make.write(b"etc/newer", b"y"), make.unlink(b"new/z")],
 )
 """What a container does between checkpoints: names come and go, files become folders and the other way."""
 
