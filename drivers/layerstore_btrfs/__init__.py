@@ -173,7 +173,8 @@ class Btrfs(StorageDriver):
         with ExitStack() as opened:
             new = opened.enter_context(look(self, layer, parents))
             old = opened.enter_context(look(self, base[0], base[1:]))
-            own, below, since = btrfs.info(new), btrfs.info(old), self._made(first)
+            own, below = btrfs.info(new), btrfs.info(old)
+            since = self._made(first)
             # A segment is no snapshot of its parent, but one of what was made of that; unless the parent was made anew.
             if own.parent == below.uuid or (_is_dated(first) and below.created <= since):
                 return snapshot_changes(new, old, since)
