@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,9 @@ def box(loaded: Store) -> Iterator[Container]:
     assert container.status != "running"
     assert left_in(loaded.config.exec_root, container) == []
     container.remove()
+    for parent in (Path("/sys/fs/cgroup/layerstore"), *Path("/sys/fs/cgroup").glob("*/layerstore")):
+        with contextlib.suppress(OSError):  # it is not there, or others have theirs in it
+            parent.rmdir()
 
 
 def left_in(exec_root: Path, container: Container) -> list[str]:

@@ -11,11 +11,11 @@ import os
 import shutil
 import signal as signals
 import tempfile
-from contextlib import suppress
+import time
 from pathlib import Path
 from typing import Any
 
-from layerstore import Container, KernelError, LayerstoreError
+from layerstore import Container, KernelError, Process
 from layerstore.runtime import bundle
 from layerstore.runtime.engine import hierarchy
 from layerstore.runtime.engine.words import failure, words_in
@@ -25,6 +25,9 @@ from layerstore.runtime.options import ExecOptions
 from layerstore.runtime.streams import End, Foreground, Streams
 
 __all__ = ["execute"]
+
+_PATIENCE = 2.0
+"""Seconds that a signal waits for a program to begin."""
 
 
 def execute(runtime: Runtime, container: Container, options: ExecOptions, streams: Streams) -> int:
@@ -63,7 +66,7 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
             )
             end = front.attend(
                 process.pidfd,
-                send=lambda number: _send(pid_file, number),
+                send=lambda number: _send(process, pid_file, number),
                 resized=lambda: process.kill(signals.SIGWINCH),
             )
         if end is End.DETACHED:
@@ -90,7 +93,18 @@ def _process(config: Any, options: ExecOptions, pid: int) -> dict[str, Any]:
         os.close(tree)
 
 
-def _send(pid_file: Path, number: int) -> None:
-    """Give the program a signal, if it has begun."""
-    with suppress(FileNotFoundError, ValueError, ProcessLookupError, LayerstoreError):
-        os.kill(int(pid_file.read_text()), number)
+def _send(process: Process, pid_file: Path, number: int) -> None:
+    """Give the program a signal. crun writes down which process it is a little after it has begun."""
+    deadline = time.monotonic() + _PATIENCE
+    while process.is_alive:
+        try:
+            os.kill(int(pid_file.read_text()), number)
+        except (FileNotFoundError, ValueError):
+            if time.monotonic() > deadline:
+                process.kill(number)  # the engine passes on what it gets
+                return
+            time.sleep(0.005)
+        except ProcessLookupError:
+            return
+        else:
+            return
