@@ -25,7 +25,7 @@ from runtime.life.conftest import eventually
 pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "conmon")]
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-DAILY = 12
+DAILY = 9
 """Points that are tried by day, of some hundreds; by night all."""
 
 TESTS = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+import layerstore
 from layerstore import CannotRun, ConfigError, Container, InUse, NotFound, Store
 from layerstore.runtime import Runtime
 from layerstore.runtime.errors import NotRunning
@@ -279,8 +280,6 @@ def test_it_outlives_the_store_that_started_it(make: Make, runtime: Runtime) -> 
     runtime.start(box)
     pid = runtime.state(box).pid
     os.kill(pid, signal.SIGKILL)
-    import layerstore
-
     with layerstore.open(config=runtime.store.config) as again:
         other = Runtime(again)
         eventually(lambda: other.state(again.container(box.id)).status, "exited")
@@ -345,3 +344,28 @@ def test_a_removal_that_was_broken_off_is_said_and_can_be_ended(make: Make, runt
         runtime.start(box)
     runtime.remove(box)
     assert runtime.store.containers() == []
+
+
+def test_one_that_is_mounted_at_its_end_stays_and_tells_how_it_ended(make: Make, runtime: Runtime) -> None:
+    box = make("sh", "-c", "exit 5", remove=True)
+    with box.mount():
+        assert runtime.run(box, Streams(None, None, None)) == 5
+        assert (runtime.state(box).status, runtime.state(box).exit_code) == ("exited", 5)
+    runtime.remove(box)
+    assert runtime.store.containers() == []
+
+
+def test_what_has_ended_is_told_where_nothing_can_be_written(make: Make, runtime: Runtime, tmp_path: Path) -> None:
+    box = make("sleep", "60")
+    runtime.start(box)
+    runtime._ender.kill_all(box)
+    config = runtime.store.config
+    root = config.data_root
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+    try:
+        with layerstore.open(config=config) as store:
+            assert Runtime(store).states()[box.id].status == "exited"
+    finally:
+        subprocess.run(["umount", root], check=True)
+    assert runtime.state(box).status == "exited"

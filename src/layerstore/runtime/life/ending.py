@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from attrs import evolve
 
-from layerstore import Container, Database, LayerstoreError, NotFound, Store
+from layerstore import Container, Database, LayerstoreError, NotFound, ReadOnlyStore, Store
 from layerstore.runtime.engine import cgroups
 from layerstore.runtime.life import rows, traces
 from layerstore.runtime.life.places import Folder, Places
@@ -30,6 +30,23 @@ _PATIENCE = 5.0
 def _unwatched(health: str) -> str:
     """The health of a container that has ended: nobody checks it, and docker calls that unhealthy."""
     return json.dumps({**json.loads(health), "Status": "unhealthy"}) if health else ""
+
+
+def _ended(row: Row, code: int, moment: int | None, *, oom: bool = False, error: str = "") -> Row:
+    """The row of a container that has ended."""
+    return evolve(
+        row,
+        status="exited",
+        owner=None,
+        keeper=None,
+        init=None,
+        # A file's time lags behind the clock by up to a tick.
+        finished=time.time_ns() if moment is None else max(moment, row.started),
+        exit_code=code,
+        oom=oom,
+        error=error,
+        health=_unwatched(row.health),
+    )
 
 
 class Ender:
@@ -51,7 +68,10 @@ class Ender:
         with self._places.lock_at_once(row.container) as is_free:
             if not is_free:
                 return row
-            return self.settle(row.container)
+            try:
+                return self.settle(row.container)
+            except ReadOnlyStore:  # then it is only told
+                return _ended(row, *exit_of(row, folder))
 
     def settle(self, container: str) -> Row | None:
         """`settled`, for a caller that has the container's lock."""
@@ -70,25 +90,17 @@ class Ender:
 
         `moment`: when that was, in ns since the epoch; None is now. None is returned if it was to be removed then.
         """
-        ended = evolve(
-            row,
-            status="exited",
-            owner=None,
-            keeper=None,
-            init=None,
-            # A file's time lags behind the clock by up to a tick.
-            finished=time.time_ns() if moment is None else max(moment, row.started),
-            exit_code=code,
-            oom=oom,
-            error=error,
-            health=_unwatched(row.health),
-        )
+        ended = _ended(row, code, moment, oom=oom, error=error)
         with self._database.write(durable=False) as tx:
             rows.put(tx, ended)
         self.clear(self._places.folder(row.container))
         if from_json(row.options).remove:
-            with suppress(NotFound):
+            try:
                 self.remove(self._store.container(row.container), ended, volumes=True)
+            except NotFound:
+                return None
+            except LayerstoreError:
+                return ended  # somebody has it mounted, say: it stays, and tells how it ended
             return None
         self.erase_traces(row.container)
         return ended
