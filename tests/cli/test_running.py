@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,9 @@ def test_what_cannot_be_run_has_docker_s_exit_codes(boxes: Run, shell: Shell) ->
         assert words.encode() in done.stderr
         assert done.stdout == b""
         assert b"level" not in done.stderr
+    silent = shell("run", "--rm", "--runtime", shutil.which("false"), "debian", "true")
+    assert silent.returncode == 125
+    assert b"cannot be run: the engine does not say why" in silent.stderr
     refused = boxes("run", "--rm", "--pull", "never", "nope:1", code=125)
     assert refused.stderr.startswith("layerstore: no such image: nope:1")
     assert boxes("ps", "-aq").stdout == ""

@@ -35,6 +35,8 @@ def ago(**span: int) -> datetime:
         (None, core("mounted", "/m"), "Mounted", {"mounted"}, True),
         (RunState("created"), core(), "Created", {"created"}, False),
         (RunState("created"), core("mounted", "/m"), "Mounted", {"mounted"}, True),
+        (RunState("created"), core("unmounted"), "Unmounted", {"unmounted", "exited"}, False),
+        (RunState("created", error="no such user"), core("unmounted"), "Created", {"created"}, False),
         (RunState("running", started=ago(seconds=3)), core(), "Up 3 seconds", {"running"}, True),
         (RunState("running", started=NOW), core(), "Up Less than a second", {"running"}, True),
         (RunState("paused", started=ago(seconds=90)), core(), "Up About a minute (Paused)", {"paused"}, True),

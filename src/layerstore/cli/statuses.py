@@ -24,7 +24,8 @@ STATES: Final = (
 def state(run: RunState | None, core: ContainerState) -> str:
     """The word for it: the runtime's for one that it has started, else the core's."""
     if run is None or run.status == "created":
-        return core.status
+        # One that could not be started was touched by nobody else.
+        return "created" if core.status == "unmounted" and run is not None and run.error else core.status
     return run.status
 
 

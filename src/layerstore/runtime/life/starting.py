@@ -351,8 +351,9 @@ class Direct:
             )
         if code:
             words = words_in(self.folder.place.engine_log)
-            if words:
-                raise failure(f"container {self._container.name} cannot be run", words, is_told=self._tells)
+            if words or not (self.folder.place.pid.exists() or code < 0):  # it has begun nothing, and says nothing
+                told = self._tells and bool(words)
+                raise failure(f"container {self._container.name} cannot be run", words, is_told=told)
         if self._learning is not None and code >= 0:
             self._learning.keep()
         return code if code >= 0 else 128 - code
