@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from subprocess import PIPE
 
 import pytest
 
-from layerstore import Container, Store
+from layerstore import Container, Running, Store
 from layerstore.runtime import Runtime
 from layerstore.runtime.errors import NotRunning
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "runc")]
 
-WRITER = ["sh", "-c", "n=0; echo ready; while :; do n=$((n + 1)); echo $n > /tmp/one; echo $n > /tmp/two; done"]
+WRITER = [
+    "sh",
+    "-c",
+    "n=0; while :; do n=$((n + 1)); echo $n > /tmp/one; echo $n > /tmp/two; [ $n -gt 1 ] || echo ready; done",
+]
+
+
+@contextmanager
+def ended(running: Running) -> Iterator[Running]:
+    """It is killed afterwards, whatever happens."""
+    with running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def test_programs_beside_each_other_stand_still(loaded: Store, box: Container) -> None:
     runtime = Runtime(loaded)
-    with box.popen(WRITER, stdout=PIPE) as first, box.popen(["sleep", "60"]) as second:
+    with ended(box.popen(WRITER, stdout=PIPE)) as first, ended(box.popen(["sleep", "60"])):
         assert first.stdout is not None
         assert first.stdout.readline() == b"ready\n"
         with runtime.frozen(box), box.mount() as root:
@@ -28,8 +44,6 @@ def test_programs_beside_each_other_stand_still(loaded: Store, box: Container) -
         kept = box.checkpoint("kept", quiet=runtime.frozen(box))
         assert kept.consistent
         assert first.poll() is None
-        first.kill()
-        second.kill()
     [fork] = box.fork(1)
     fork.remove()
     box.rollback("kept")
@@ -40,18 +54,15 @@ def test_programs_beside_each_other_stand_still(loaded: Store, box: Container) -
 def test_one_that_is_just_being_started_is_waited_for(loaded: Store, box: Container) -> None:
     runtime = Runtime(loaded)
     for _ in range(5):
-        with box.popen(["sleep", "60"]) as running:
-            with runtime.frozen(box):
-                time.sleep(0.01)
-            running.kill()
+        with ended(box.popen(["sleep", "60"])), runtime.frozen(box):
+            time.sleep(0.01)
 
 
 def test_what_has_no_cgroup_cannot_stand_still(loaded: Store, box: Container) -> None:
     runtime = Runtime(loaded)
-    with box.popen(["sleep", "60"], isolation="process") as running:
+    with ended(box.popen(["sleep", "60"], isolation="process")):
         with pytest.raises(NotRunning, match="has no cgroup, so it cannot be frozen"), runtime.frozen(box):
             pass
         assert not box.checkpoint("moving").consistent
-        running.kill()
     with runtime.frozen(box):
         pass
