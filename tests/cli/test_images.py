@@ -287,7 +287,10 @@ def test_a_field_that_only_docker_has_is_empty(two: Run) -> None:
     text = "{{.Variant}}{{if .Config.Healthcheck}}x{{end}}{{json .Config.Healthcheck}} {{.Config.ExposedPorts}}"
     assert two("inspect", "-f", text, "base:1").stdout == "null map[]\n"
     assert two("images", "--format", "{{.SharedSize}} {{.UniqueSize}}", "base").stdout == "N/A N/A\n"
-    assert two("info", "-f", "{{.IndexServerAddress}}{{.Swarm.LocalNodeState}}{{json .GenericResources}}").stdout == "null\n"
+    assert (
+        two("info", "-f", "{{.IndexServerAddress}}{{.Swarm.LocalNodeState}}{{json .GenericResources}}").stdout
+        == "null\n"
+    )
     two("create", "--name", "web", "base:1")
     text = "{{json .State.Health}}{{.HostConfig.VolumeDriver}} {{.NetworkSettings.IPAddress}}{{.Config.Tty}}"
     assert two("inspect", "-f", text, "web").stdout == "null false\n"
