@@ -84,6 +84,7 @@ def test_it_passes_the_kit(environment: Path) -> None:
         "it has no limit",
         "it leaves that to the base class, which walks the tree",
         "its layers depend on their parents",
+        "it leaves segments to the core",
         "no mount of it has a work directory",
         "nothing of the kind can be made there",
     }
