@@ -27,7 +27,7 @@ from layerstore.runtime.streams import End, Foreground, Streams
 __all__ = ["execute"]
 
 _PATIENCE = 2.0
-"""Seconds that a signal waits for a program to begin."""
+"""Seconds that a signal, or who lets go of a program, waits for it to begin."""
 
 
 def execute(runtime: Runtime, container: Container, options: ExecOptions, streams: Streams) -> int:
@@ -70,6 +70,7 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
                 resized=lambda: process.kill(signals.SIGWINCH),
             )
         if end is End.DETACHED:
+            _await_pid_file(process, pid_file)
             return 0
         code = process.wait() or 0
         is_told = not options.detach and (options.tty or streams.stderr is not None)
@@ -91,6 +92,13 @@ def _process(config: Any, options: ExecOptions, pid: int) -> dict[str, Any]:
         return bundle.for_exec(config, options, bundle.read_host(cgroup=hierarchy().version), tree)
     finally:
         os.close(tree)
+
+
+def _await_pid_file(process: Process, pid_file: Path) -> None:
+    """Wait until the engine has written it: runc ends the program if its folder has gone before."""
+    deadline = time.monotonic() + _PATIENCE
+    while process.is_alive and not pid_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def _send(process: Process, pid_file: Path, number: int) -> None:
