@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -9,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,10 +174,11 @@ def test_a_signal_ends_a_load_without_a_trace(
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
-    os.close(reading)
-    with open(writing, "wb", buffering=0) as stream:
+    with open(writing, "wb", buffering=0) as stream, open(reading, "rb", buffering=0) as pipe:
         stream.write((tmp_path / "base.tar").read_bytes()[:60_000])
-        time.sleep(0.5)
+        while array("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]:  # until it has begun to load
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stdout) == (128 + number, b"")
