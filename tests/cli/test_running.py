@@ -156,12 +156,15 @@ def test_pause_and_unpause(boxes: Run, shell: Shell) -> None:
     assert "is not paused" in boxes("unpause", "web", code=1).stderr
 
 
-def test_signals_by_name(boxes: Run) -> None:
-    boxes("run", "-d", "--name", "web", "debian", "sh", "-c", "trap 'exit 9' USR1; while :; do sleep 0.05; done")
+def test_signals_by_name(boxes: Run, shell: Shell) -> None:
+    script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.05; done"
+    boxes("run", "-d", "--name", "web", "debian", "sh", "-c", script)
     assert boxes("kill", "-s", "FOO", "web", code=2).stderr.startswith(
         'layerstore: invalid argument "FOO" for "-s, --signal" flag: invalid signal: FOO\n'
     )
-    time.sleep(0.3)  # until the trap is set
+    for _ in range(100):
+        if shell("logs", "web").stdout == b"ready\n":
+            break
     assert boxes("kill", "-s", "usr1", "web").stdout == "web\n"
     assert boxes("wait", "web").stdout == "9\n"
 
