@@ -7,7 +7,7 @@ to the row as it is by then.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +87,7 @@ class Container(Runs, Starts):
         self._tag = tag
         self._state = state
         self._held: list[Mounted] = []
+        self._image_config: tuple[ImageID | None, Mapping[str, Any]] | None = None
 
     @property
     def id(self) -> str:
@@ -112,6 +113,15 @@ class Container(Runs, Starts):
     def image(self) -> Image | None:
         """The same, looked up."""
         return None if self.image_id is None else self._containers.images.get(self.image_id)
+
+    @property
+    def image_config(self) -> Mapping[str, Any]:
+        """The config of that image, read once for as long as it stands on it; empty without one."""
+        image = self.image_id
+        if self._image_config is None or self._image_config[0] != image:
+            found = None if image is None else self._containers.images.config_of(image)
+            self._image_config = (image, {} if found is None else config_of.read(found))
+        return self._image_config[1]
 
     @property
     def image_name(self) -> str:

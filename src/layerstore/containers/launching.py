@@ -91,14 +91,16 @@ class Launch:
 
     def _tree(self) -> int:
         """The container's tree, attached nowhere: that which is in use, or one that is made."""
-        tree = self._mounts.clone(self._row)
-        if tree is None:
-            tree = self._mounts.residents.tree(self._row)
-        if tree is None:
-            self._mounts.require_unmounted(self._row)
-            self._mounts.require_files(self._row, self._parents)
-            tree = detached_tree(self._storage, self._row.layer, self._parents)
-        return tree
+        mounts, row = self._mounts, self._row
+        if not mounts.is_unused(row):
+            tree = mounts.clone(row)
+            if tree is None:
+                tree = mounts.residents.tree(row)
+            if tree is not None:
+                return tree
+            mounts.require_unmounted(row)
+        mounts.require_files(row, self._parents)
+        return detached_tree(self._storage, row.layer, self._parents)
 
 
 def program(

@@ -214,10 +214,17 @@ class Mounts:
 
     def is_idle(self, row: Row) -> bool:
         """Was nothing written in it since its layer was made: did nobody ever have its tree, as far as is known?"""
-        if row.touched or row.boot != boot_id() or self.is_mounted(row):
-            return False
+        return not row.touched and row.boot == boot_id() and self.is_unused(row)
+
+    def is_unused(self, row: Row) -> bool:
+        """Has nobody its tree, here or elsewhere: is there no mount, and no row of one or of a process?
+
+        Most often so, and known by one read. False may mean that only a row is left.
+        """
         with self._database.read() as tx:
-            return rows.place_of(tx, row.id) is None and not rows.residents(tx, row.id)
+            if rows.place_of(tx, row.id) is not None or rows.residents(tx, row.id):
+                return False
+        return mount_id(self._storage.driver.mountpoint(row.layer)) is None
 
     def _where(self, row: Row, place: rows.Place | None) -> Path:
         """Where it is, or would be, mounted: one that got a new layer while it was mounted stays where it was."""
@@ -233,6 +240,8 @@ class Mounts:
 
     def require_unmounted(self, row: Row) -> None:
         """Raise `InUse` if programs run in it, or it is mounted here or in another mount namespace."""
+        if self.is_unused(row):
+            return
         self.residents.require_none(row, is_mounted=self.is_mounted(row))
         with self._database.read() as tx:
             place = rows.place_of(tx, row.id)

@@ -109,6 +109,7 @@ class _ByEngine(Program):
 
     def __init__(self, direct: Direct) -> None:
         self._direct = direct
+        direct.watch()
 
     @property
     def pid(self) -> int:

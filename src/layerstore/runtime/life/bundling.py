@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from layerstore import Container, KernelError, Use
 from layerstore.runtime import bundle
@@ -38,8 +37,6 @@ def write(
     lacks, and the seccomp filter that is not among `filters` yet.
     Raises `ConfigError`, `NotFound` for what docker refuses.
     """
-    image = container.image
-    config: Mapping[str, Any] = {} if image is None else image.config
     host = bundle.read_host(cgroup=hierarchy().version)
     binds = sources.binds(volumes, options, images)
     texts = bundle.texts(options, host, container.id, network)
@@ -59,7 +56,7 @@ def write(
                 network=network,
                 namespaces=namespaces,
             )
-            made = bundle.make(config, options, host, place, binds)
+            made = bundle.make(container.image_config, options, host, place, binds)
             sources.mount_volumes(made, volumes)
             sources.give(binds, options, made["process"]["user"])
             traces = bundle.plan_traces(tree, made)

@@ -85,22 +85,35 @@ class Ender:
         code, moment = exit_of(row, folder)
         return self.end(row, code, moment=moment, oom=row.held and folder.place.oom.exists())
 
-    def end(self, row: Row, code: int, *, moment: int | None = None, oom: bool = False, error: str = "") -> Row | None:
+    def end(
+        self,
+        row: Row,
+        code: int,
+        *,
+        moment: int | None = None,
+        oom: bool = False,
+        error: str = "",
+        container: Container | None = None,
+        is_clear: bool = False,
+    ) -> Row | None:
         """Write down that a container has ended, and give back what it had; for a caller that has its lock.
 
-        `moment`: when that was, in ns since the epoch; None is now. None is returned if it was to be removed then.
+        `moment`: when that was, in ns since the epoch; None is now. `container`: the same, from who has it. `is_clear`:
+        its engine came to its own end, and has given back what it held. None is returned if it was to be removed then.
         """
         ended = _ended(row, code, moment, oom=oom, error=error)
+        goes = from_json(row.options).remove
         with self._database.write(durable=False) as tx:
-            rows.put(tx, ended)
-        self.clear(self._places.folder(row.container))
-        if from_json(row.options).remove:
+            rows.put(tx, evolve(ended, status="dead") if goes else ended)
+        self.clear(self._places.folder(row.container), is_clear=is_clear)
+        if goes:
             try:
-                self.remove(self._store.container(row.container), ended, volumes=True)
+                self._drop(container or self._store.container(row.container), ended, volumes=True)
             except NotFound:
                 return None
             except LayerstoreError:
                 return ended  # somebody has it mounted, say: it stays, and tells how it ended
+            self._places.folder(row.container).remove_kept()
             return None
         self.erase_traces(row.container)
         return ended
@@ -115,10 +128,13 @@ class Ender:
             with suppress(LayerstoreError):
                 traces.erase(self._store.container(container), folder)
 
-    def clear(self, folder: Folder) -> None:
-        """Give back what an engine has for a container, and its folder. What runs in it still is killed."""
+    def clear(self, folder: Folder, *, is_clear: bool = False) -> None:
+        """Give back what an engine has for a container, and its folder. What runs in it still is killed.
+
+        `is_clear`: the engine came to its own end. If it knows nothing of the container then, it has left nothing.
+        """
         verbs = self._places.verbs(folder)
-        if verbs is not None:
+        if verbs is not None and not (is_clear and not verbs.knows(folder.name)):
             with suppress(LayerstoreError):
                 verbs.delete(folder.name)
             # An engine that was killed over its work, or was removed since, leaves some of it.
@@ -146,7 +162,13 @@ class Ender:
         if row is not None and row.status != "dead":
             with self._database.write(durable=False) as tx:
                 rows.put(tx, evolve(row, status="dead"))
+        self._drop(container, row, volumes=volumes, force=force)
         folder = self._places.folder(container.id)
+        self.clear(folder)
+        folder.remove_kept()
+
+    def _drop(self, container: Container, row: Row | None, *, volumes: bool, force: bool = False) -> None:
+        """Remove it from the store. If that fails, `row` says again what was true of it."""
         try:
             container.remove(force=force, volumes=volumes)
         except NotFound:
@@ -156,5 +178,3 @@ class Ender:
                 with self._database.write(durable=False) as tx:
                     rows.put(tx, row)
             raise
-        self.clear(folder)
-        folder.remove_kept()

@@ -74,7 +74,12 @@ def _directly(
             raise
     with front:
         try:
-            front.attend(direct.process.pidfd, send=direct.kill, resized=lambda: direct.process.kill(signal.SIGWINCH))
+            front.attend(
+                direct.process.pidfd,
+                send=direct.kill,
+                resized=lambda: direct.process.kill(signal.SIGWINCH),
+                goes_on=direct.watch,
+            )
             code = direct.wait()
         except BaseException as error:
             _stop(direct)
@@ -82,7 +87,7 @@ def _directly(
                 ender.end(row, error.code if isinstance(error, CannotRun) else 137, error=str(error))
             raise
     with runtime.places.lock(container.id):
-        ender.end(row, code)
+        ender.end(row, code, container=container, is_clear=not direct.was_killed)
     return code
 
 

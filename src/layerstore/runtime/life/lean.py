@@ -39,8 +39,7 @@ def run_lean(
         with runtime.places.lock(container.id):
             row = starter.begin(container)
             try:
-                image = container.image
-                command = bundle.command({} if image is None else image.config, options)
+                command = bundle.command(container.image_config, options)
                 process = launch_quickly(
                     runtime.store,
                     container,

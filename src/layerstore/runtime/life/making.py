@@ -68,8 +68,7 @@ def _attachments(container: Container, options: RunOptions) -> Sequence[Attachme
         if mount.kind == "volume"
     ]
     taken = {mount.target.rstrip("/") for mount in options.mounts}
-    image = container.image
-    said = None if image is None else (image.config.get("config") or {}).get("Volumes")
+    said = (container.image_config.get("config") or {}).get("Volumes")
     return found + [Attachment(target) for target in sorted(said or ()) if target.rstrip("/") not in taken]
 
 

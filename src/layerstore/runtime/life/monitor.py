@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import layerstore
 from layerstore import Container, LayerstoreError, Store
@@ -29,8 +27,7 @@ def is_needed(container: Container, options: RunOptions) -> bool:
 
 def has_check(container: Container, options: RunOptions) -> bool:
     """Is its health to be checked?"""
-    image = container.image
-    config: Mapping[str, Any] = {} if image is None else image.config
+    config = container.image_config
     if options.health is None and not (config.get("config") or {}).get("Healthcheck"):
         return False
     from layerstore.runtime.health import check_of  # few have a check

@@ -168,12 +168,18 @@ class Places:
     @contextmanager
     def _locked(self, container: str, command: int) -> Iterator[bool]:
         with _named("open", self.root / "locks"):
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self.root / "locks", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fd = self._lock_file()
+            except FileNotFoundError:
+                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fd = self._lock_file()
         try:
             yield _take(fd, int(container[:15], 16), command)
         finally:
             os.close(fd)
+
+    def _lock_file(self) -> int:
+        return os.open(self.root / "locks", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def remove_folder(path: Path) -> None:

@@ -160,8 +160,7 @@ class Runtime:
         """
         row, options = self._row(container), self.options(container)
         if self._state(row).is_running:
-            image = container.image
-            said = None if image is None else (image.config.get("config") or {}).get("StopSignal")
+            said = (container.image_config.get("config") or {}).get("StopSignal")
             number = number_of(signal or options.stop_signal or said or "SIGTERM")
             seconds = timeout if timeout is not None else options.stop_timeout
             self._signal(container, number)

@@ -294,8 +294,9 @@ class Direct:
         self._tells = tells
         self._noted = threading.Event()
         self._first: Known | None = None
-        self._watch = threading.Thread(target=self._note, daemon=True, name="layerstore-first-process")
-        self._watch.start()
+        self._watch: threading.Thread | None = None
+        if self._learning is not None:
+            self.watch()
 
     @classmethod
     def start(
@@ -331,6 +332,21 @@ class Direct:
             )
         return cls(prepared, process, tells=tells)
 
+    def watch(self) -> None:
+        """Look out for the container's first process, unless somebody does: see `_note`.
+
+        Of one that ends within a moment it would be in vain, so whoever waits for that asks for it after the moment.
+        """
+        if self._watch is None:
+            self._watch = threading.Thread(target=self._note, daemon=True, name="layerstore-first-process")
+            self._watch.start()
+
+    @property
+    def was_killed(self) -> bool:
+        """Did the engine not come to its own end, and may have left something?"""
+        code = self.process.returncode
+        return code is None or code < 0
+
     @property
     def first(self) -> Known | None:
         """The container's first process, as soon as it is known and for as long as it lives."""
@@ -344,7 +360,8 @@ class Direct:
         """
         code = self.process.wait(timeout)
         self._noted.set()
-        self._watch.join()
+        if self._watch is not None:
+            self._watch.join()
         if code is None:
             raise CannotRun(
                 f"nobody knows how container {self._container.name} ended: another has waited for its engine"

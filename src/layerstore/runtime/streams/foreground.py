@@ -25,6 +25,9 @@ from layerstore.runtime.streams.streams import Streams
 
 __all__ = ["Foreground"]
 
+_MOMENT = 0.02
+"""Seconds after which a program is one that goes on."""
+
 
 class Foreground:
     """The streams of one program that is run in the foreground: `stdin`, `stdout`, `stderr` are for it to be given."""
@@ -48,20 +51,29 @@ class Foreground:
         self.stderr = nothing if streams.stderr is None else streams.stderr
 
     def attend(
-        self, process: int, *, send: Callable[[int], object], resized: Callable[[], object] | None = None
+        self,
+        process: int,
+        *,
+        send: Callable[[int], object],
+        resized: Callable[[], object] | None = None,
+        goes_on: Callable[[], object] = lambda: None,
     ) -> End:
         """Until the process (a pidfd) has ended, or the keys are typed: carry bytes, pass on signals and sizes.
 
         `send` gives the program a signal. `resized` tells the runtime that its terminal has another size now, for which
-        it takes SIGWINCH. A program that was let go of goes on: what it writes is read and thrown away.
+        it takes SIGWINCH. `goes_on` is called if it has not ended within a moment, or has a terminal. A program that
+        was let go of goes on: what it writes is read and thrown away.
         """
         signals = send if self._streams.signals else None
         pair = self._pair
         if pair is None:
             with passed_on(signals):
-                select.select([process], [], [])
+                if not select.select([process], [], [], _MOMENT)[0]:
+                    goes_on()
+                    select.select([process], [], [])
             return End.CLOSED
         pair.given()
+        goes_on()
 
         def pass_size_on() -> None:
             self._set_size(pair)

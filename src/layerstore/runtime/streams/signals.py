@@ -27,6 +27,7 @@ _KEPT = {
     signal.SIGSYS,
     signal.SIGTRAP,  # which tell of our own faults
 }
+_PASSED = frozenset(signal.valid_signals()) - _KEPT
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def passed_on(
     wanted: dict[int, Callable[[int, FrameType | None], object]] = {}
     if send is not None:
         give = send
-        wanted = {number: lambda number, _: give(number) for number in signal.valid_signals() - _KEPT}
+        wanted = {number: lambda number, _: give(number) for number in _PASSED}
     if resized is not None:
         tell = resized
         wanted[signal.SIGWINCH] = lambda _, __: tell()
