@@ -60,6 +60,7 @@ class Overlay2(StorageDriver):
         super().__init__(home, staging, options)
         self._marks: dict[LayerKey, frozenset[str]] = {}
         self._any_marked = False
+        self._unsynced: set[LayerKey] = set()
         with named("mkdir", home):
             (home / _EMPTY).mkdir(mode=0o755, parents=True, exist_ok=True)
 
@@ -101,9 +102,10 @@ class Overlay2(StorageDriver):
                 files.rename_durably(self.staging / layer.key, self.home / layer.key)
             else:
                 self._end_volatile(layer)
+                unsynced = (self.home / layer.key / _VOLATILE).exists()
                 with self._views(layer, parents) as (upper, merged, lower):
                     altered = make_exact(upper, merged, lower)
-                if altered:
+                if altered or unsynced:
                     files.syncfs(self.home)
                 for work in ("work", _LOOK):
                     self._clear(layer, work)
@@ -116,6 +118,7 @@ class Overlay2(StorageDriver):
                     self._unlimit(self.tree(layer))
                 files.move_away(self.home / layer.key, self.staging / layer.key)
         self._marks.pop(layer.key, None)
+        self._unsynced.discard(layer.key)
 
     def keys(self) -> Iterable[LayerKey]:
         with named("open", self.home):
@@ -137,7 +140,7 @@ class Overlay2(StorageDriver):
             work = _LOOK if read_only else "work"
             above = [("upperdir", own), ("workdir", f"{self.home}/{layer.key}/{work}")]
             lowers = lowers or [empty]
-            if not read_only and self.settings.volatile:
+            if not read_only and self._is_volatile(layer):
                 above.append(("volatile", None))
         marks = self._marks_of_all((layer, *parents))
         options = (
@@ -153,8 +156,12 @@ class Overlay2(StorageDriver):
         if not read_only:
             with named("open", f"{self.home}/{layer.key}/{_VOLATILE}"):
                 self._end_volatile(layer)
-                if self.settings.volatile:
+                if self._is_volatile(layer):
                     (self.home / layer.key / _VOLATILE).write_text(boot_id())
+
+    def leave_unsynced(self, layer: Layer) -> None:
+        if probing.knows_volatile():
+            self._unsynced.add(layer.key)
 
     def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         with self._views(layer, parents) as (upper, merged, lower):
@@ -301,6 +308,9 @@ class Overlay2(StorageDriver):
         quota.lift(folder, self.home)
 
     # ---- volatile
+
+    def _is_volatile(self, layer: Layer) -> bool:
+        return self.settings.volatile or layer.key in self._unsynced
 
     def _end_volatile(self, layer: Layer) -> None:
         dirty = self.home / layer.key / _DIRTY

@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,13 @@ _UNFIT = frozenset({"overlayfs", "aufs", "ecryptfs", "nfs", "cifs", "smb2", "9p"
 _DOCKER_NAMES = {"ext4": "extfs", "overlayfs": "overlayfs", "fuse": "fuseblk"}
 
 _PRIVILEGE = "Storing layers needs root (CAP_SYS_ADMIN): use sudo, or a privileged container."
+
+
+@cache
+def knows_volatile() -> bool:
+    """Has this kernel the mount option `volatile`, which came with Linux 5.10?"""
+    version = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return version is not None and (int(version[1]), int(version[2])) >= (5, 10)
 
 
 def probe(home: Path, options: Settings) -> Backing:

@@ -252,6 +252,10 @@ class StorageDriver(ABC):
     def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
         """Make what the recipe of the same arguments needs and a removal of the layer takes away. Before each mount."""
 
+    def leave_unsynced(self, layer: Layer) -> None:
+        """Be told that a container goes with the program that runs in it: what is written in it from here on needs
+        not be on the disk when its mount ends. The default syncs all the same."""
+
     def changes(self, layer: Layer, parents: Sequence[Layer]) -> Changes:
         """What `layer` changes against `parents`, exactly: bytes, attributes and xattrs. The layer may be mounted.
 

@@ -423,6 +423,24 @@ def test_a_volatile_container_can_be_sealed(workbench: Bench) -> None:
     assert os.listdir(bench.driver.home / layer.key / "work") == []
 
 
+def test_a_container_that_goes_with_its_program_is_mounted_volatile_and_others_are_not(workbench: Bench) -> None:
+    bench = workbench()
+    going, staying = bench.container(), bench.container()
+    bench.driver.leave_unsynced(going)
+
+    assert ("volatile", None) in bench.driver.mounts(going, [], read_only=False)[0].options
+    assert ("volatile", None) not in bench.driver.mounts(going, [], read_only=True)[0].options
+    assert ("volatile", None) not in bench.driver.mounts(staying, [], read_only=False)[0].options
+    with bench.mount(going) as tree:
+        (tree / "file").touch()
+
+    # Another process, which was not told, mounts it in the same boot.
+    with workbench(folder=bench.driver.home.parent).mount(going) as tree:
+        assert os.listdir(tree) == ["file"]
+        with open("/proc/self/mounts") as table:
+            assert not any("volatile" in line for line in table if str(tree) in line)
+
+
 # ---- size
 
 

@@ -308,13 +308,14 @@ class Containers:
         mounts = self.mounts
         self._attend(container, lambda row, _: mounts.residents.settled(row, is_mounted=mounts.is_mounted(row)))
 
-    def launch(self, container: Container, make: Callable[[int], Child], root: bytes) -> Process:
+    def launch(self, container: Container, make: Callable[[int], Child], root: bytes, *, lasts: bool = True) -> Process:
         """Start what `make` makes of a container's tree, which it has at `root` then."""
         from layerstore.containers.launching import Launch
 
         with self.lock(container.id):
             row, below = self.seen(container.id)
-            return Launch(self._database, self.storage, self.mounts, row, below.layers).run(container, make, root)
+            launch = Launch(self._database, self.storage, self.mounts, row, below.layers, lasts=lasts)
+            return launch.run(container, make, root)
 
     def keep(self, container: str, resident: Resident) -> None:
         """Count a process as one of a container's. Raises `NotFound`."""

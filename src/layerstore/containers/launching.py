@@ -53,13 +53,21 @@ class Launch:
     """One start of one program, whose container's lock the caller holds."""
 
     def __init__(
-        self, database: Database, storage: Storage, mounts: Mounts, row: Row, parents: Sequence[Layer]
+        self,
+        database: Database,
+        storage: Storage,
+        mounts: Mounts,
+        row: Row,
+        parents: Sequence[Layer],
+        *,
+        lasts: bool,
     ) -> None:
         self._database = database
         self._storage = storage
         self._mounts = mounts
         self._row = row
         self._parents = parents
+        self._lasts = lasts
 
     def run(self, container: Container, make: Callable[[int], Child], root: bytes) -> Process:
         """Start what `make` makes of the container's tree, which the process then has at `root`."""
@@ -100,6 +108,8 @@ class Launch:
                 return tree
             mounts.require_unmounted(row)
         mounts.require_files(row, self._parents)
+        if not self._lasts:
+            self._storage.driver.leave_unsynced(row.layer)
         return detached_tree(self._storage, row.layer, self._parents)
 
 

@@ -33,6 +33,7 @@ class Starts:
         hide: Iterable[str | os.PathLike[str]] = (),
         new_session: bool = False,
         trees: Mapping[str, int] | None = None,
+        lasts: bool = True,
     ) -> Process:
         """Start a program of the host, an OCI runtime or what stands before one, that sees this container's tree.
 
@@ -45,6 +46,8 @@ class Starts:
         `argv[0]` is looked for in the PATH of `env`; None is this process's environment. `fds` are the descriptors that
         it has beside the streams, under the same numbers (3 and above). A stream is a descriptor or an open file,
         `subprocess.DEVNULL`, or None for this process's own. `new_session`: setsid(2) before.
+        `lasts`: False for a container that is removed when the program has ended, whose writes then need not be on the
+        disk; should it stay, and the machine go down, the driver may say that they are `Damaged`.
         `trees` are more that it sees, by the folder at which it does: what `Image.open_tree` gives, each once.
 
         The container is running until the process, and all that `Process.keep` was told of, have ended. The process is
@@ -67,7 +70,7 @@ class Starts:
             trees=trees or {},
         )
         container._state = None
-        return container._containers.launch(container, launching.launcher(made, root), os.fsencode(root))
+        return container._containers.launch(container, launching.launcher(made, root), os.fsencode(root), lasts=lasts)
 
     def start(
         self,

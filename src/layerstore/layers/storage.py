@@ -102,6 +102,10 @@ class Answering(StorageDriver):
         with blamed(self._name, "prepare", layer):
             self._driver.prepare(layer, parents, read_only=read_only)
 
+    def leave_unsynced(self, layer: Layer) -> None:
+        with blamed(self._name, "take note of", layer):
+            self._driver.leave_unsynced(layer)
+
     def mounts(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> Sequence[Mount]:
         with blamed(self._name, "say how to mount", layer):
             return self._driver.mounts(layer, parents, read_only=read_only)

@@ -56,7 +56,7 @@ def _directly(
                     stdin=front.stdin,
                     stdout=front.stdout,
                     stderr=front.stderr,
-                    traces_made=False,  # they go with the container
+                    goes=True,
                 )
             except BaseException:
                 front.__exit__()

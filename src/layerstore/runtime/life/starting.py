@@ -307,17 +307,18 @@ class Direct:
         stdout: int | None,
         stderr: int | None,
         tells: bool = True,
-        traces_made: bool = True,
+        goes: bool = False,
     ) -> Direct:
         """Launch the engine on a bundle that is there.
 
-        `tells`: what the engine writes to `stderr` is seen by whoever is told of a failure. `traces_made`: mount points
-        that are missing are made so that they can be taken away; else the engine makes them, and they stay.
+        `tells`: what the engine writes to `stderr` is seen by whoever is told of a failure. `goes`: the container
+        is removed afterwards, so that what is written in it needs not last, and mount points that the engine makes
+        may stay in it; else those that are missing are made so that they can be taken away.
         """
         folder = prepared.folder
         line = prepared.verbs.run_argv(folder.name, folder.path, log=folder.place.engine_log, pid_file=folder.place.pid)
         with (
-            traces.made(prepared.container, folder, prepared.traces if traces_made else ()),
+            traces.made(prepared.container, folder, () if goes else prepared.traces),
             sources.trees(prepared.images) as trees,
         ):
             process = prepared.container.launch(
@@ -329,6 +330,7 @@ class Direct:
                 hide=hierarchy().hidden,
                 new_session=True,
                 trees=trees,
+                lasts=not goes,
             )
         return cls(prepared, process, tells=tells)
 
