@@ -97,9 +97,17 @@ class Containers:
         return self._locks.one(of_container(container), shared=shared)
 
     def create(
-        self, image: Image | str | None = None, *, name: str | None = None, size: int | str | None = None
+        self,
+        image: Image | str | None = None,
+        *,
+        name: str | None = None,
+        size: int | str | None = None,
+        lasts: bool = True,
     ) -> Container:
-        """Make a container on an image, or on nothing. `size` limits what can be written in it (10 GiB: "10G")."""
+        """Make a container on an image, or on nothing. `size` limits what can be written in it (10 GiB: "10G").
+
+        `lasts`: it survives a power cut.
+        """
         if name is not None:
             name = _valid(name)
         try:
@@ -137,7 +145,7 @@ class Containers:
                 boot=boot_id(),
                 touched=False,
             )
-            with self._database.write() as tx:
+            with self._database.write(durable=lasts) as tx:
                 row = rows.insert(tx, row)
         except BaseException:
             self._layers.drop([key], quietly=True)

@@ -108,10 +108,18 @@ class Store(Traffic):
         return self._containers.all()
 
     def create_container(
-        self, image: Image | str | None = None, *, name: str | None = None, size: int | str | None = None
+        self,
+        image: Image | str | None = None,
+        *,
+        name: str | None = None,
+        size: int | str | None = None,
+        lasts: bool = True,
     ) -> Container:
-        """Make a container on an image, or on nothing. `size` limits what can be written in it."""
-        return self._containers.create(image, name=name, size=size)
+        """Make a container on an image, or on nothing. `size` limits what can be written in it.
+
+        `lasts`: False for one that is removed soon, and that a power cut may take: nothing is synced for it.
+        """
+        return self._containers.create(image, name=name, size=size, lasts=lasts)
 
     def mounted(self) -> list[tuple[Container, Path]]:
         """The containers that are mounted, and where."""

@@ -38,6 +38,8 @@ def plan(tree: int, config: Mapping[str, Any]) -> tuple[Trace, ...]:
     covered: list[str] = []
     wanted = [(mount["destination"], _is_folder(mount)) for mount in config.get("mounts", ())]
     for path, folder in [*wanted, (config["process"]["cwd"], True)]:
+        if ".." not in path and any(path.startswith(f"{above}/") for above in covered):
+            continue  # no link of the tree leads out of what is mounted there: most are below /dev
         known, missing = _resolved(tree, path)
         place = "/" + "/".join((*known, *missing))
         # What lies in something else that is mounted is made there.

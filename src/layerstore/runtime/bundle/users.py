@@ -45,7 +45,8 @@ def find(tree: int, text: str, added: Iterable[str] = ()) -> User:
     if asked_group:
         gid = _gid(tree, asked_group, group_number)
     elif user.name:
-        groups = tuple(number for _, number, members in _groups(tree) if user.name in members)
+        lines = _lines(tree, "/etc/group", having=user.name)
+        groups = tuple(_number(_at(line, 2)) or 0 for line in lines if user.name in _at(line, 3).split(","))
     groups += tuple(_gid(tree, name, _number(name)) for name in added)
     for value in (user.uid, gid, *groups):
         if not 0 <= value <= _LARGEST_ID:
@@ -64,8 +65,9 @@ def _is(account: User, name: str, number: int | None) -> bool:
 
 
 def _gid(tree: int, name: str, number: int | None) -> int:
-    for found, gid, _ in _groups(tree):
-        if found == name if number is None else gid == number:
+    for fields in _lines(tree, "/etc/group"):
+        gid = _number(_at(fields, 2)) or 0
+        if fields[0] == name if number is None else gid == number:
             return gid
     if number is None:
         raise _unknown("group", name, "group")
@@ -91,18 +93,12 @@ def _accounts(tree: int) -> Iterator[User]:
         yield User(uid or 0, gid or 0, (), _at(fields, 5), fields[0])
 
 
-def _groups(tree: int) -> Iterator[tuple[str, int, list[str]]]:
-    """Name, number and members of each."""
-    for fields in _lines(tree, "/etc/group"):
-        yield fields[0], _number(_at(fields, 2)) or 0, _at(fields, 3).split(",")
-
-
 def _at(fields: list[str], index: int) -> str:
     return fields[index] if index < len(fields) else ""
 
 
-def _lines(tree: int, path: str) -> Iterator[list[str]]:
-    """The lines of a file of the tree, in their fields; none if there is no such file."""
+def _lines(tree: int, path: str, *, having: str = "") -> Iterator[list[str]]:
+    """The lines of a file of the tree that have this text, in their fields; none if there is no such file."""
     for line in beneath.text(tree, path).split("\n"):
-        if stripped := line.strip():
+        if having in line and (stripped := line.strip()):
             yield stripped.split(":")

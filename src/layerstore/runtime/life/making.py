@@ -32,7 +32,7 @@ def create(
     options = sources.with_others(store, options, lambda other: _options_of(database, other))
     if options.isolation is Isolation.FULL and options.runtime is not None:
         find(store.config, options.runtime)  # without a name, whoever starts it looks: it may be mounted alone
-    container = store.create_container(image, name=name, size=size)
+    container = store.create_container(image, name=name, size=size, lasts=not options.remove)
     give(store, database, container, options)
     return container
 
