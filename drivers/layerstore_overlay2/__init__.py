@@ -17,7 +17,6 @@ from layerstore.changes import Changes, make_exact, overlay_changes, stacked_cha
 from layerstore.driver import Backing, Capabilities, Dialect, Layer, LayerKey, Mount, StorageDriver, look
 from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, named
 from layerstore.kernel import files
-from layerstore.kernel.copying import copy_tree, fill_tree
 from layerstore.kernel.files import quota
 from layerstore.kernel.files.descriptors import FOLDER, open_path
 from layerstore.kernel.files.descriptors import opened as open_folder
@@ -194,6 +193,8 @@ class Overlay2(StorageDriver):
         return layer.key
 
     def merge(self, layers: Sequence[Layer], key: LayerKey) -> bool:
+        from layerstore.kernel.copying import copy_tree, fill_tree
+
         if self._marks_of_all(layers) & {_METACOPY, _REDIRECT}:
             return False
         made = self.staging / key

@@ -29,7 +29,7 @@ from layerstore.driver import StorageDriver
 from layerstore.errors import ConfigError, InUse, LayerstoreError, named
 from layerstore.images import Images
 from layerstore.kernel.files.reserve import Reserve
-from layerstore.kernel.mounts import boot_id, processes_with, trial
+from layerstore.kernel.mounts import boot_id, processes_with
 from layerstore.layers import Layers, Storage, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.locks import USE, Held, Locks
@@ -378,5 +378,7 @@ def _recover(parts: Parts) -> None:
 
 def sweep_trials(parts: Parts) -> None:
     """Remove what was left by those who died while they tried what works here."""
+    from layerstore.kernel.mounts import trial
+
     for folder in (parts.config.data_root, parts.home):
         trial.sweep(folder)

@@ -65,6 +65,19 @@ def test_store_is_opened_without_what_few_commands_need() -> None:
     assert not {f"layerstore.{name}" for name in few.split()} & {*done.stdout.split()}
 
 
+def test_a_program_is_run_without_what_few_runs_need() -> None:
+    parts = "cli.run containers.launching runtime.life.foreground runtime.life.runtime store"
+    code = f"import sys, layerstore_overlay2; {'; '.join(f'import layerstore.{name}' for name in parts.split())}"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print(*sys.modules)"], capture_output=True, check=True)
+    few = (
+        "cli.progress containers.commit copying kernel.copying kernel.processes.housing layers.assembly manifests"
+        " platforms registry runtime.boxes runtime.health runtime.life.lean runtime.streams.attaching"
+        " runtime.streams.logs transfer"
+    )
+    costly = {"asyncio", "importlib.metadata", "random", "rich", "selectors", "socket", "subprocess", "tempfile"}
+    assert not ({f"layerstore.{name}" for name in few.split()} | costly) & {*done.stdout.decode().split()}
+
+
 @pytest.mark.parametrize("args", [("version",), ("--root", "/nowhere", "version")])
 def test_version(bare_shell: Shell, args: tuple[str, ...]) -> None:
     done = bare_shell(*args)

@@ -6,6 +6,6 @@
 
 from layerstore.blobs.blobs import Blobs, Remains
 from layerstore.blobs.partials import Growing, Partial
-from layerstore.blobs.values import KnownBlob, Manifest, Place
+from layerstore.blobs.values import KnownBlob, Place
 
-__all__ = ["Blobs", "Growing", "KnownBlob", "Manifest", "Partial", "Place", "Remains"]
+__all__ = ["Blobs", "Growing", "KnownBlob", "Partial", "Place", "Remains"]

@@ -20,17 +20,17 @@ from layerstore.blobs import kept, links, rows
 from layerstore.blobs.kept import KeptFiles, Readable
 from layerstore.blobs.outgoing import Outgoing
 from layerstore.blobs.partials import Growing, Partial, Partials
-from layerstore.blobs.values import KnownBlob, Manifest, Place
+from layerstore.blobs.values import KnownBlob, Place
 from layerstore.database import Database, Transaction, schema
 from layerstore.digest import DiffID, Digest, ImageID, hex_of
 from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, NotFound, named
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
 from layerstore.locks import Locks
-from layerstore.manifests import DOCUMENT_LIMIT
 
 if TYPE_CHECKING:
     from layerstore.compression import Stream
+    from layerstore.manifests import Manifest
 
 __all__ = ["Blobs", "Remains"]
 
@@ -133,6 +133,8 @@ class Blobs:
         of, as somebody holds it, and in any case for a day. What it names stays with it, as far as that is kept.
         `tx`: see `remember`. Raises `DigestMismatch`, and `InvalidArchive` if it is no JSON object or too large.
         """
+        from layerstore.manifests import DOCUMENT_LIMIT, Manifest
+
         if len(data) > DOCUMENT_LIMIT:
             raise InvalidArchive(f"the manifest has {len(data)} bytes: at most {DOCUMENT_LIMIT} are taken")
         manifest = Manifest.of(media_type, data)

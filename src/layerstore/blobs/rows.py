@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from layerstore.blobs.values import DAY, KnownBlob, Manifest, Place
+from layerstore.blobs.values import DAY, KnownBlob, Place
 from layerstore.database import Tables, Transaction
 from layerstore.digest import DiffID, Digest, ImageID
+
+if TYPE_CHECKING:
+    from layerstore.manifests import Manifest
 
 TABLES: Final = Tables(
     "blobs",
@@ -242,7 +245,7 @@ def find_manifest(tx: Transaction, digest: Digest) -> Manifest | None:
     """The manifest with this digest."""
     query = "SELECT digest, media_type, data FROM blobs_manifests WHERE digest = ?"
     row = tx.execute(query, (digest,)).fetchone()
-    return None if row is None else Manifest(row[0], row[1], bytes(row[2]))
+    return None if row is None else _manifest(row)
 
 
 def manifests_of(tx: Transaction, image: ImageID) -> list[Manifest]:
@@ -251,7 +254,7 @@ def manifests_of(tx: Transaction, image: ImageID) -> list[Manifest]:
         "SELECT m.digest, m.media_type, m.data FROM blobs_images i JOIN blobs_manifests m ON m.digest = i.manifest"
         " WHERE i.image = ? ORDER BY m.rowid"
     )
-    return [Manifest(row[0], row[1], bytes(row[2])) for row in tx.execute(query, (image,))]
+    return [_manifest(row) for row in tx.execute(query, (image,))]
 
 
 def about(tx: Transaction, subject: Digest) -> list[Manifest]:
@@ -260,7 +263,13 @@ def about(tx: Transaction, subject: Digest) -> list[Manifest]:
         "SELECT m.digest, m.media_type, m.data FROM blobs_links l JOIN blobs_manifests m ON m.digest = l.manifest"
         " WHERE l.target = ? AND l.is_subject ORDER BY m.rowid"
     )
-    return [Manifest(row[0], row[1], bytes(row[2])) for row in tx.execute(query, (subject,))]
+    return [_manifest(row) for row in tx.execute(query, (subject,))]
+
+
+def _manifest(row: Sequence[Any]) -> Manifest:
+    from layerstore.manifests import Manifest  # few commands need them
+
+    return Manifest(row[0], row[1], bytes(row[2]))
 
 
 def delete_manifest(tx: Transaction, digest: Digest) -> bool:

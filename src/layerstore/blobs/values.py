@@ -5,9 +5,8 @@ from __future__ import annotations
 from attrs import frozen
 
 from layerstore.digest import DiffID, Digest
-from layerstore.manifests import Manifest
 
-__all__ = ["DAY", "KnownBlob", "Manifest", "Place"]
+__all__ = ["DAY", "KnownBlob", "Place"]
 
 DAY = 24 * 60 * 60 * 10**9
 """In ns: for so long nothing of what was put goes, although nothing refers to it yet."""

@@ -26,13 +26,13 @@ from layerstore.driver import Layer
 from layerstore.errors import ConfigError, LayerstoreError
 from layerstore.kernel.mounts import mounts_below
 from layerstore.kernel.mounts.table import facts_of
-from layerstore.kernel.processes.housing import MOST_GROUPS, PATH, House
 from layerstore.kernel.processes.spawning import DEVNULL, Child, Program, launch
 from layerstore.layers import Storage
 from layerstore.layers.attaching import detached_tree
 
 if TYPE_CHECKING:
     from layerstore.containers.container import Container
+    from layerstore.kernel.processes.housing import House
 
 PATIENCE = 10.0
 """Seconds in which a process that was killed has to end."""
@@ -157,6 +157,8 @@ def housed(
     house: House,
 ) -> Program:
     """What `Container.start` is told, checked."""
+    from layerstore.kernel.processes.housing import MOST_GROUPS, PATH
+
     if not argv or isinstance(argv, str):
         raise ConfigError("argv has to be a list: the program, and its arguments")
     for mount in house.mounts:

@@ -7,7 +7,6 @@ would alter the store is refused. The copy is taken while others may write, if t
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -54,13 +53,15 @@ def _copied(path: Path, copy: Path) -> bool:
 
     An old log must not be taken with a newer database: what it has would replace what came later.
     """
+    from shutil import copyfile
+
     log = path.with_name(f"{path.name}-wal")
     copied = copy.with_name(f"{copy.name}-wal")
     copied.unlink(missing_ok=True)
     before = _header(log)
-    shutil.copyfile(path, copy)
+    copyfile(path, copy)
     if before:
-        shutil.copyfile(log, copied)
+        copyfile(log, copied)
     os.chmod(copy, 0o600)
     return before == _header(log)
 

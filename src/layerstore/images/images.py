@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
@@ -31,10 +31,12 @@ from layerstore.images.trees import EMPTY, Trees
 from layerstore.kernel.mounts import attach, mount_id, unmount
 from layerstore.layers import Layers, LayerSource, Progress, Staged, Storage
 from layerstore.layers import rows as layer_rows
-from layerstore.layers.assembly import Assembly, assembling
 from layerstore.layers.attaching import attach_tree
 from layerstore.layers.sources import label_of
 from layerstore.session import Session
+
+if TYPE_CHECKING:
+    from layerstore.layers.assembly import Assembly
 
 Record = Callable[[Transaction, ImageID], object]
 """Writes what a caller has to remember of an image, in the transaction in which that appears, or gets its names."""
@@ -70,6 +72,8 @@ class Images:
         `record` writes what else has to be remembered of the image, in the transaction in which it appears.
         Raises `InvalidArchive`, `DigestMismatch`, `DepthExceeded`.
         """
+        from layerstore.layers.assembly import assembling
+
         diff_ids = config_of.layers(config_of.read(config))
         if len(diff_ids) != len(sources):
             raise InvalidArchive(f"the image's config names {len(diff_ids)} layers, its manifest {len(sources)}")
@@ -95,6 +99,8 @@ class Images:
 
         `trust`: what is in the store is not looked at, but for what is staged too. See `assembling`.
         """
+        from layerstore.layers.assembly import assembling
+
         diff_ids = config_of.layers(config_of.read(config))
         tags = [reference.normalise(name) for name in names]
         with assembling(self._layers, diff_ids, "being loaded", offered=staged, trust=trust) as assembly:

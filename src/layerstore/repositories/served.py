@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from layerstore.blobs import Blobs, KnownBlob
-from layerstore.blobs import Manifest as KeptManifest
 from layerstore.compression import compressing
 from layerstore.digest import ChainID, DiffID, Digest, ImageID, hex_of
 from layerstore.errors import InvalidArchive, NotFound, ReadOnlyStore
 from layerstore.images import Image, Images
 from layerstore.layers import Layers
+from layerstore.manifests import Manifest
 from layerstore.manifests.media_types import MANIFEST_TYPE
 from layerstore.repositories import manifests
 from layerstore.repositories.manifests import Document
@@ -100,7 +100,7 @@ class Offers:
         facts = self._facts[image] = _Facts(frozenset(found.layers), plain)
         return facts
 
-    def _whole(self, kept: KeptManifest, *, prove: bool) -> Document | None:
+    def _whole(self, kept: Manifest, *, prove: bool) -> Document | None:
         """What a kept manifest says, if all that it needs can be given out."""
         try:
             document = manifests.read(kept.data, kept.media_type)

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.errors import KernelError, named
-from layerstore.kernel.copying import copy_tree
 from layerstore.kernel.files import copy_root_attributes, fsync_folder, open_beneath, remove_tree
 from layerstore.kernel.files.descriptors import FOLDER
 from layerstore.volumes.volume import DATA
@@ -51,6 +50,8 @@ def is_empty(folder: Path) -> bool:
 
 def copy(fd: int, folder: Path, name: str) -> None:
     """Copy what a descriptor is of into a volume's `folder`, as `name`. Nothing is synced."""
+    from layerstore.kernel.copying import copy_tree
+
     remove_tree(folder / name)  # what a power cut has left
     copy_tree(fd, folder / name)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,9 +34,11 @@ def nearest_folder(home: Path) -> Path:
 @contextmanager
 def trial_folder(parent: Path) -> Iterator[Path]:
     """An empty folder, for as long as the context lasts. Raises `OSError` if `parent` cannot be written to."""
+    from tempfile import mkdtemp
+
     sweep(parent)
     while True:
-        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        place = Path(mkdtemp(prefix=_PREFIX, dir=parent))
         try:
             fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:

@@ -12,14 +12,16 @@ import signal
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, frozen
 
 from layerstore.errors import CannotStart, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
-from layerstore.kernel.processes.housing import PATH, House
 from layerstore.kernel.processes.identity import Identity, identity_of_child
+
+if TYPE_CHECKING:
+    from layerstore.kernel.processes.housing import House
 
 __all__ = ["DEVNULL", "Child", "Program", "launch"]
 
@@ -68,7 +70,12 @@ class Program:
     @property
     def names(self) -> list[bytes]:
         """The paths at which it may be, as execvp(3) tries them."""
-        return candidates(self.argv[0], self.env.get("PATH", os.defpath if self.house is None else PATH))
+        path = self.env.get("PATH")
+        if path is None and self.house is not None:
+            from layerstore.kernel.processes.housing import PATH
+
+            path = PATH
+        return candidates(self.argv[0], os.defpath if path is None else path)
 
 
 @define

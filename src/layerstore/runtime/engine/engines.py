@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 
 from attrs import frozen
 
@@ -74,6 +73,8 @@ def all_of(config: Config) -> tuple[Engine, ...]:
 
 def version_of(engine: Engine) -> str:
     """What it says of itself: `crun version 1.8.1`; "" if it says nothing."""
+    import subprocess
+
     try:
         done = subprocess.run(
             [engine.path, *engine.args, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10

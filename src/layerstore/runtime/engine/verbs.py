@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shutil import rmtree
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerstore import CannotRun
 from layerstore.runtime.engine.engines import Engine
 from layerstore.runtime.engine.words import failure, words_of
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 __all__ = ["Verbs"]
 
@@ -68,6 +68,8 @@ class Verbs:
 
     def forget(self, container: str) -> None:
         """Remove what the engine holds, where it cannot do that itself any more."""
+        from shutil import rmtree
+
         rmtree(self.root / container, ignore_errors=True)
 
     def state(self, container: str) -> Mapping[str, Any]:
@@ -78,7 +80,9 @@ class Verbs:
 
     def call(self, *words: str, what: str, env: Mapping[str, str] | None = None) -> bytes:
         """Run a command to its end; what it wrote. Raises `CannotRun`, which begins with `what`."""
-        with tempfile.TemporaryFile() as log:
+        from tempfile import TemporaryFile
+
+        with TemporaryFile() as log:
             line = self.argv(*words, log=Path(f"/proc/self/fd/{log.fileno()}"))
             done = _run(line, log.fileno(), env)
             if done.returncode == 0:
@@ -88,9 +92,11 @@ class Verbs:
         raise failure(what, said)
 
 
-def _run(line: Sequence[str], log: int, env: Mapping[str, str] | None) -> subprocess.CompletedProcess[bytes]:
+def _run(line: Sequence[str], log: int, env: Mapping[str, str] | None) -> CompletedProcess[bytes]:
+    from subprocess import DEVNULL, run
+
     try:
-        return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=[log], env=env)
+        return run(line, stdin=DEVNULL, capture_output=True, pass_fds=[log], env=env)
     except OSError as error:
         raise CannotRun(
             f"{line[0]} cannot be executed: {error.strerror}",

@@ -16,13 +16,12 @@ from attrs import evolve
 from layerstore import CannotRun, Container, LayerstoreError, NotFound
 from layerstore.runtime.life import monitor
 from layerstore.runtime.life.ending import Ender
-from layerstore.runtime.life.lean import run_lean
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.processes import process_of
 from layerstore.runtime.life.starting import Direct, Starter
 from layerstore.runtime.network import parse
 from layerstore.runtime.options import Isolation, RunOptions
-from layerstore.runtime.streams import Attachment, End, Foreground, Streams
+from layerstore.runtime.streams import End, Foreground, Streams
 
 if TYPE_CHECKING:
     from layerstore.runtime.life.runtime import Runtime
@@ -34,6 +33,8 @@ def run(runtime: Runtime, starter: Starter, ender: Ender, container: Container, 
     """`Runtime.run`."""
     options = runtime.options(container)
     if options.isolation is not Isolation.FULL:
+        from layerstore.runtime.life.lean import run_lean
+
         return run_lean(runtime, starter, ender, container, options, streams)
     is_plain = not parse(options.network).kind.is_own and not monitor.has_check(container, options)
     if options.remove and not (options.tty and options.interactive) and is_plain:
@@ -100,6 +101,8 @@ def _stop(direct: Direct) -> None:
 
 
 def _held(runtime: Runtime, starter: Starter, container: Container, options: RunOptions, streams: Streams) -> int:
+    from layerstore.runtime.streams import Attachment  # and with it sockets
+
     attached: list[Attachment] = []
 
     def attach(folder: Folder) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import selectors
 from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
@@ -90,6 +89,8 @@ def relay(peer: Peer, streams: Streams, *, takes_input: bool, keys: bytes = b"",
 
     `takes_input`: what our stdin has goes to the program. Raises `OSError` if what we write to is closed (EPIPE).
     """
+    from selectors import EVENT_READ, EVENT_WRITE, PollSelector
+
     pending = bytearray()
     detach = Detach(keys)
     source = streams.stdin if takes_input else None
@@ -98,20 +99,20 @@ def relay(peer: Peer, streams: Streams, *, takes_input: bool, keys: bytes = b"",
         peer.end_input()
         is_ended = True
     outputs = {1: streams.stdout, 2: streams.stderr}
-    with selectors.PollSelector() as selector:
-        peer_key = selector.register(peer.fileno(), selectors.EVENT_READ)
+    with PollSelector() as selector:
+        peer_key = selector.register(peer.fileno(), EVENT_READ)
         if process is not None:
-            selector.register(process, selectors.EVENT_READ)
+            selector.register(process, EVENT_READ)
         listens = False
         while True:
             wants = source is not None and not is_ended and len(pending) < _AHEAD
             if wants != listens and source is not None:
                 if wants:
-                    selector.register(source, selectors.EVENT_READ)
+                    selector.register(source, EVENT_READ)
                 else:
                     selector.unregister(source)
                 listens = wants
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if pending else 0)
+            events = EVENT_READ | (EVENT_WRITE if pending else 0)
             if peer_key.events != events:
                 peer_key = selector.modify(peer.fileno(), events)
             ready = {key.fd: happened for key, happened in selector.select()}
@@ -156,6 +157,8 @@ def write_all(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            with selectors.PollSelector() as selector:
-                selector.register(fd, selectors.EVENT_WRITE)
+            from selectors import EVENT_WRITE, PollSelector
+
+            with PollSelector() as selector:
+                selector.register(fd, EVENT_WRITE)
                 selector.select()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import subprocess
 import termios
 import tty
 from collections.abc import Iterator
@@ -81,12 +80,14 @@ class Pair:
 
     def keep(self) -> None:
         """Have what the program writes from now on read by somebody, or it would wait for that for ever."""
+        from subprocess import DEVNULL, Popen
+
         os.set_blocking(self.master, True)
-        subprocess.Popen(
+        Popen(
             ["cat"],
             stdin=self.master,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
             cwd="/",
             start_new_session=True,
         ).returncode = 0  # nobody waits for it
