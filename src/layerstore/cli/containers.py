@@ -118,9 +118,6 @@ def diff_command(arguments: Arguments, *, subject: str, base: str | None, form: 
 @contextmanager
 def written(store: Store, container: Container) -> Iterator[Container]:
     """While inside: a container; if programs run in it, what stands for it without what was made for these."""
-    if not container.processes():
-        yield container
-        return
     from layerstore.runtime import Runtime
 
     with Runtime(store).written(container) as found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from layerstore import Container
@@ -76,3 +78,18 @@ def test_what_the_dead_left_goes_with_the_next(
     with runtime.written(box):
         assert len(runtime.store.containers()) == 2
     assert [container.name for container in runtime.store.containers()] == ["box"]
+
+
+def test_what_has_just_ended_has_no_mount_points_before_anybody_has_looked_at_it(make: Make, runtime: Runtime) -> None:
+    container = make("true", name="short")
+    for look in ("written", "fork"):
+        runtime.start(container)
+        while container.processes():
+            time.sleep(0.005)
+        if look == "written":
+            with runtime.written(container) as found:
+                assert changed(found) == set()
+        else:
+            [found] = runtime.fork(container)
+            assert changed(found) == set()
+        assert changed(container) == set()

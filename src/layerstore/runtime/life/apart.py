@@ -26,6 +26,7 @@ _NAME = "layerstore.apart"
 @contextmanager
 def without_traces(runtime: Runtime, container: Container) -> Iterator[Container]:
     """While inside: the container, or what stands for it while programs run in it."""
+    _settle(runtime, container)
     if not container.processes() or not traces.are_left(runtime.folder(container)):
         yield container
         return
@@ -43,13 +44,19 @@ def fork(
     runtime: Runtime, container: Container, n: int | None = None, *, names: Sequence[str | None] | None = None
 ) -> list[Container]:
     """`Container.fork`, while its programs stand still; no mount point that was made for them is in what it gives."""
-    if not container.processes():
-        return container.fork(n, names=names)
-    folder = runtime.folder(container)
-    made = container.fork(n, names=names, quiet=runtime.frozen(container))
+    _settle(runtime, container)
+    # Read first: the programs may end meanwhile, and somebody else take the mount points away.
+    made_for_them = traces.known(runtime.folder(container))
+    made = container.fork(n, names=names, quiet=runtime.frozen(container) if container.processes() else None)
     for twin in made:
-        traces.erase_copied(twin, folder)
+        traces.erase_copied(twin, made_for_them)
     return made
+
+
+def _settle(runtime: Runtime, container: Container) -> None:
+    """Take the mount points away of programs that have ended, if nobody has looked at the container since."""
+    if traces.are_left(runtime.folder(container)) and not container.processes():
+        runtime.settle(container)
 
 
 def _remove_left(store: Store) -> None:

@@ -90,6 +90,12 @@ class Runtime:
         with self.places.lock(container.id):
             self._ender.erase_traces(container.id)
 
+    def settle(self, container: Container) -> None:
+        """If its programs have ended, write that down, and take away what was made for them. Waits for who does so."""
+        self.state(container)
+        with self.places.lock(container.id):
+            self._ender.erase_traces(container.id)
+
     def exec(self, container: Container, options: ExecOptions, streams: Streams | None = None) -> int:
         """Run one more program in a container that runs; its exit code. 0 if it was detached, and goes on.
 

@@ -17,7 +17,7 @@ from layerstore import Container, KernelError, Mounted
 from layerstore.runtime.bundle import Trace, erase_traces, make_traces
 from layerstore.runtime.life.places import Folder
 
-__all__ = ["are_left", "erase", "erase_copied", "made"]
+__all__ = ["are_left", "erase", "erase_copied", "known", "made"]
 
 _NAME = "traces.json"
 
@@ -32,10 +32,10 @@ def made(container: Container, folder: Folder, traces: Sequence[Trace]) -> Itera
         yield
         return
     folder.make_kept()
-    known = dict.fromkeys((*_read(folder.kept), *traces))
+    all_of_them = dict.fromkeys((*_read(folder.kept), *traces))
     fresh = folder.kept / f"{_NAME}.new"
     with open(fresh, "w") as file:
-        json.dump([[trace.path, trace.folder] for trace in known], file)
+        json.dump([[trace.path, trace.folder] for trace in all_of_them], file)
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(folder.kept / _NAME)
@@ -58,12 +58,16 @@ def erase(container: Container, folder: Folder) -> None:
     (folder.kept / _NAME).unlink(missing_ok=True)
 
 
-def erase_copied(container: Container, origin: Folder) -> None:
-    """Take away from a container what was made in the one that it was forked from, whose folder `origin` is."""
-    known = _read(origin.kept)
-    if known:
+def known(folder: Folder) -> tuple[Trace, ...]:
+    """What was made in a container, and has not been taken away."""
+    return _read(folder.kept)
+
+
+def erase_copied(container: Container, traces: Sequence[Trace]) -> None:
+    """Take away from a container what was made in the one that it was forked from: what `known` said of that."""
+    if traces:
         with _mounted(container) as tree:
-            erase_traces(tree, known)
+            erase_traces(tree, traces)
 
 
 def _read(kept: Path) -> tuple[Trace, ...]:
