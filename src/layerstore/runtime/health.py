@@ -23,6 +23,7 @@ from layerstore import Container, LayerstoreError
 from layerstore.runtime.engine.words import words_in
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.options import ExecOptions, HealthCheck, RunOptions
+from layerstore.runtime.said import section
 
 if TYPE_CHECKING:
     from layerstore.runtime.life import Runtime
@@ -32,6 +33,8 @@ __all__ = ["Check", "Result", "after", "begin", "check_of", "pause", "probe", "r
 
 _LONGEST_OUTPUT = 4096
 _LOG = 5
+_LONGEST_PAUSE = 2e6
+"""Seconds: 23 days. poll(2) takes two more."""
 _STARTING, _HEALTHY, _UNHEALTHY = "starting", "healthy", "unhealthy"
 _SHELL = ("/bin/sh", "-c")
 
@@ -72,10 +75,10 @@ class Result:
 
 def check_of(image_config: Mapping[str, Any], options: RunOptions) -> Check | None:
     """The check of a container: what the options say over what its image says; None if there is none."""
-    section: Mapping[str, Any] = image_config.get("config") or {}
-    said: Mapping[str, Any] = section.get("Healthcheck") or {}
+    config = section(image_config)
+    said: Mapping[str, Any] = config.get("Healthcheck") or {}
     given = options.health or HealthCheck()
-    args = None if given.disabled else _args(given.test or said.get("Test") or (), section.get("Shell"))
+    args = None if given.disabled else _args(given.test or said.get("Test") or (), config.get("Shell"))
     if args is None:
         return None
     usual = Check(args)
@@ -85,7 +88,7 @@ def check_of(image_config: Mapping[str, Any], options: RunOptions) -> Check | No
         timeout=given.timeout or _seconds(said.get("Timeout")) or usual.timeout,
         start_period=given.start_period or _seconds(said.get("StartPeriod")) or usual.start_period,
         start_interval=given.start_interval or _seconds(said.get("StartInterval")) or usual.start_interval,
-        retries=given.retries or int(said.get("Retries") or 0) or usual.retries,
+        retries=given.retries or said.get("Retries") or usual.retries,
     )
 
 
@@ -199,7 +202,7 @@ def watch(runtime: Runtime, container: Container) -> None:
     if check is None or first is None:
         return
     began = state.started or datetime.now(UTC)
-    while not wait_for(first, pause(state.health or {}, check, began, datetime.now(UTC))):
+    while not wait_for(first, min(_LONGEST_PAUSE, pause(state.health or {}, check, began, datetime.now(UTC)))):
         state = runtime.state(container)
         if state.status == "running":
             with suppress(NotRunning):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import layerstore
 from layerstore.kernel.files.descriptors import opened
 from layerstore.runtime import bundle
+from layerstore.runtime.health import check_of
 from layerstore.runtime.options import Device, MountOption, RunOptions, Ulimit
 
 from .conftest import HOST, VALIDATOR, check
@@ -255,6 +256,36 @@ def test_a_container_has_to_run_something(place: bundle.Place, said: dict[str, A
         program(place, **said)
     with pytest.raises(layerstore.ConfigError, match="no command specified"):
         program(place, image={})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("User", "WorkingDir", "StopSignal") for value in (5, [], {"a": 1}, "a\0b")),
+        *(("Env", value) for value in (5, "A=b", {"A": "b"}, [5], [None], ["A=\0"])),
+        *((name, value) for name in ("Cmd", "Entrypoint", "Shell") for value in (5, {"a": 1}, [5], [None], ["\0"])),
+        *((name, value) for name in ("Volumes", "ExposedPorts", "Labels") for value in (5, ["/v"], "x")),
+        ("Volumes", {"/a\0": {}}),
+        ("Labels", {"a": 5}),
+        *(("Healthcheck", value) for value in (5, "x", ["CMD", "true"], {"Test": 5}, {"Test": ["CMD", 5]})),
+        *(("Healthcheck", {"Test": ["CMD", "true"], "Retries": value}) for value in ("x", [1], -1, True, 1 << 64)),
+        *(("Healthcheck", {"Test": ["CMD", "true"], "Interval": value}) for value in ("x", -5, 1, 1.5, 1 << 64)),
+    ],
+)
+def test_a_value_of_a_wrong_type_in_an_image_is_refused_by_its_name(
+    place: bundle.Place, name: str, value: object
+) -> None:
+    image = {"config": {"Cmd": ["x"], name: value}}
+    with pytest.raises(layerstore.ConfigError, match=rf"wrong value for '{name}") as refusal:
+        program(place, image)
+    assert refusal.value.remedy
+    with pytest.raises(layerstore.ConfigError, match=rf"wrong value for '{name}"):
+        check_of(image, RunOptions())
+
+
+@pytest.mark.parametrize("image", [{}, {"config": None}, {"config": {"Env": None, "Cmd": "x", "Volumes": None}}])
+def test_what_an_image_leaves_out_is_right(place: bundle.Place, image: dict[str, Any]) -> None:
+    assert program(place, image, args=("y",))["args"] == ["y"]
 
 
 def test_variables_of_the_options_are_over_those_of_the_image(place: bundle.Place) -> None:

@@ -18,8 +18,9 @@ from layerstore import Args, Bind, CannotRun, CannotStart, ConfigError, Containe
 from layerstore.runtime import bundle
 from layerstore.runtime.boxes.box import Box, Program
 from layerstore.runtime.boxes.piping import Pipes, Text
-from layerstore.runtime.bundle.process import environment, section
+from layerstore.runtime.bundle.process import environment
 from layerstore.runtime.options import Isolation, RunOptions
+from layerstore.runtime.said import section
 
 __all__ = ["launch_quickly", "start_quickly"]
 

@@ -9,6 +9,7 @@ from layerstore.runtime.bundle import devices, etc, mounting, process, resources
 from layerstore.runtime.bundle.host import HostFacts
 from layerstore.runtime.bundle.values import Bind, Place
 from layerstore.runtime.options import RunOptions
+from layerstore.runtime.said import section
 
 __all__ = ["make"]
 
@@ -100,6 +101,6 @@ def _root_propagation(binds: Sequence[Bind]) -> str:
 
 
 def _annotations(image_config: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
-    signal = options.stop_signal or process.section(image_config).get("StopSignal")
+    signal = options.stop_signal or section(image_config).get("StopSignal")
     notes = {"org.opencontainers.image.stopSignal": str(signal)} if signal else {}
     return notes | dict(options.annotations)

@@ -11,20 +11,15 @@ from layerstore.runtime.bundle import capabilities, mounting, resources, users
 from layerstore.runtime.bundle.host import HostFacts
 from layerstore.runtime.bundle.security import Security
 from layerstore.runtime.options import ExecOptions, RunOptions
+from layerstore.runtime.said import section
 
-__all__ = ["command", "environment", "for_exec", "make", "section"]
+__all__ = ["command", "environment", "for_exec", "make"]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """docker's, where an image says none."""
 
 _UMASK = 0o022
 """The daemon's in docker; without a daemon it would be that of whoever runs the container."""
-
-
-def section(image_config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of an image's config that says how it is run."""
-    found = image_config.get("config")
-    return found if isinstance(found, Mapping) else {}
 
 
 def command(image_config: Mapping[str, Any], options: RunOptions) -> tuple[str, ...]:
@@ -65,7 +60,7 @@ def make(
 ) -> dict[str, Any]:
     """The process of a container."""
     said = section(image_config)
-    asked = options.user if options.user is not None else str(said.get("User") or "")
+    asked = options.user if options.user is not None else said.get("User") or ""
     user = users.find(tree, asked, options.group_add)
     names = capabilities.chosen(options.cap_add, options.cap_drop, host, privileged=options.privileged)
     variables = environment(
@@ -88,7 +83,7 @@ def make(
         "user": _user(user),
         "args": arguments,
         "env": variables,
-        "cwd": _directory(options.working_dir, str(said.get("WorkingDir") or "/")),
+        "cwd": _directory(options.working_dir, said.get("WorkingDir") or "/"),
         "capabilities": capabilities.for_process(names, user.uid),
         "noNewPrivileges": security.no_new_privileges,
     }

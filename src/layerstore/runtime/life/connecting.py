@@ -18,6 +18,7 @@ from layerstore.runtime.network import parse
 from layerstore.runtime.network.link import Connected, Link
 from layerstore.runtime.network.ports import Published, published
 from layerstore.runtime.options import RunOptions
+from layerstore.runtime.said import section
 
 __all__ = ["connect", "connected", "disconnect", "link_of"]
 
@@ -72,5 +73,5 @@ def _by_pid_file(path: Path) -> Process | None:
 
 def _exposed(container: Container) -> Iterable[str]:
     image = container.image
-    said = None if image is None else (image.config.get("config") or {}).get("ExposedPorts")
+    said = None if image is None else section(image.config).get("ExposedPorts")
     return sorted(said or ())

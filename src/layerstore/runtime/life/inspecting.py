@@ -10,6 +10,7 @@ from layerstore import Container, Use
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.state import RunState
 from layerstore.runtime.options import RunOptions
+from layerstore.runtime.said import section
 
 if TYPE_CHECKING:
     from layerstore.runtime.life.runtime import Runtime
@@ -24,7 +25,7 @@ def inspect(runtime: Runtime, container: Container, *, size: bool = False) -> di
     state, options = runtime.state(container), runtime.options(container)
     facts = container.inspect(size=size)
     image = container.image
-    said: Mapping[str, Any] = {} if image is None else image.config.get("config") or {}
+    said: Mapping[str, Any] = {} if image is None else section(image.config)
     config = _config(container, options, said)
     words = [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]
     folder = runtime.folder(container)

@@ -12,6 +12,7 @@ from layerstore.runtime.life.rows import Row
 from layerstore.runtime.life.saved import from_json, to_json
 from layerstore.runtime.network import Kind, parse
 from layerstore.runtime.options import Isolation, RunOptions
+from layerstore.runtime.said import section
 
 __all__ = ["create", "give"]
 
@@ -68,7 +69,7 @@ def _attachments(container: Container, options: RunOptions) -> Sequence[Attachme
         if mount.kind == "volume"
     ]
     taken = {mount.target.rstrip("/") for mount in options.mounts}
-    said = (container.image_config.get("config") or {}).get("Volumes")
+    said = section(container.image_config).get("Volumes")
     return found + [Attachment(target) for target in sorted(said or ()) if target.rstrip("/") not in taken]
 
 

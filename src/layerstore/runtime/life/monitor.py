@@ -16,6 +16,7 @@ import layerstore
 from layerstore import Container, LayerstoreError, Store
 from layerstore.runtime.network import Kind, parse
 from layerstore.runtime.options import RunOptions
+from layerstore.runtime.said import section
 
 __all__ = ["has_check", "is_needed", "main", "spawn"]
 
@@ -28,7 +29,7 @@ def is_needed(container: Container, options: RunOptions) -> bool:
 def has_check(container: Container, options: RunOptions) -> bool:
     """Is its health to be checked?"""
     config = container.image_config
-    if options.health is None and not (config.get("config") or {}).get("Healthcheck"):
+    if options.health is None and not section(config).get("Healthcheck"):
         return False
     from layerstore.runtime.health import check_of  # few have a check
 

@@ -22,6 +22,7 @@ from layerstore.runtime.life.signals import number_of
 from layerstore.runtime.life.starting import Prepared, Starter
 from layerstore.runtime.life.state import RunState, exit_of, has_ended, state_of
 from layerstore.runtime.options import ExecOptions, RunOptions
+from layerstore.runtime.said import section
 
 if TYPE_CHECKING:
     from layerstore.runtime.streams import Streams
@@ -166,7 +167,7 @@ class Runtime:
         """
         row, options = self._row(container), self.options(container)
         if self._state(row).is_running:
-            said = (container.image_config.get("config") or {}).get("StopSignal")
+            said = section(container.image_config).get("StopSignal")
             number = number_of(signal or options.stop_signal or said or "SIGTERM")
             seconds = timeout if timeout is not None else options.stop_timeout
             self._signal(container, number)
