@@ -107,6 +107,28 @@ def test_after_a_reboot_nothing_runs(loaded: Store, cgroup_parent: str) -> None:
         after.remove(box, force=True)
 
 
+def test_a_removal_that_was_broken_off_is_ended_where_the_container_was_to_go(
+    loaded: Store, cgroup_parent: str
+) -> None:
+    runtime = Runtime(loaded)
+    boxes = {}
+    for goes in (True, False):
+        options = RunOptions(args=("true",), cgroup_parent=cgroup_parent, remove=goes)
+        boxes[goes] = runtime.create("debian", options)
+        with runtime.database.write() as tx:
+            row = rows.find(tx, boxes[goes].id)
+            assert row is not None
+            rows.put(tx, evolve(row, status="dead"))
+    loaded.close()
+    with layerstore.open(config=loaded.config) as store:
+        after = Runtime(store)
+        assert [box.id for box in store.containers()] == [boxes[False].id]
+        left = store.container(boxes[False].id)
+        assert after.state(left).status == "dead"  # it is for whoever began that to ask again
+        after.remove(left)
+        assert store.containers() == []
+
+
 def test_conmon_is_killed_and_the_program_goes_on(loaded: Store, cgroup_parent: str) -> None:
     runtime = Runtime(loaded)
     box = runtime.create("debian", RunOptions(args=("sleep", "60"), cgroup_parent=cgroup_parent))

@@ -17,6 +17,7 @@ from layerstore.runtime.life.ending import Ender
 from layerstore.runtime.life.places import Folder, Places, remove_folder
 from layerstore.runtime.life.processes import Process
 from layerstore.runtime.life.rows import Row
+from layerstore.runtime.life.saved import from_json
 
 __all__ = ["recover"]
 
@@ -32,6 +33,8 @@ def recover(store: Store, database: Database, places: Places, ender: Ender) -> N
         with suppress(LayerstoreError):
             if row.status == "starting":
                 _undo(store, database, places, ender, row)
+            elif row.status == "dead":
+                _finish(store, places, ender, row)
             else:
                 ender.settled(row)
     for name in names:
@@ -62,6 +65,15 @@ def _undo(store: Store, database: Database, places: Places, ender: Ender, row: R
         before = evolve(now, status="exited" if now.finished else "created", owner=None, keeper=None, init=None)
         with database.write(durable=False) as tx:
             rows.put(tx, before)
+
+
+def _finish(store: Store, places: Places, ender: Ender, row: Row) -> None:
+    """The removal of what was to go at its end was broken off: it goes. One that somebody asked for, he asks again."""
+    if not from_json(row.options).remove:
+        return
+    with places.lock_at_once(row.container) as is_free:
+        if is_free:
+            ender.remove(store.container(row.container), row, volumes=True)
 
 
 def _sweep(places: Places, ender: Ender, name: str, row: Row | None) -> None:

@@ -127,8 +127,8 @@ def every(tx: Transaction) -> list[Row]:
 
 
 def unsettled(tx: Transaction) -> list[Row]:
-    """Those that were running, or about to, when they were last written down."""
-    query = f"SELECT {_COLUMNS} FROM runtime_containers WHERE status IN ('starting', 'running')"
+    """Those that were running, or about to, or whose removal was begun, when they were last written down."""
+    query = f"SELECT {_COLUMNS} FROM runtime_containers WHERE status IN ('starting', 'running', 'dead')"
     return [_row(found) for found in tx.execute(query)]
 
 
