@@ -33,7 +33,11 @@ class Trace:
 
 
 def plan(tree: int, config: Mapping[str, Any]) -> tuple[Trace, ...]:
-    """What a tree lacks for a config.json, each after what it lies in. Raises `CannotRun` if a file is in the way."""
+    """What a tree lacks for a config.json, each after what it lies in.
+
+    Raises `CannotRun` if a file is in the way, or a symbolic link instead of /dev.
+    """
+    _require_no_link(tree, "dev")
     found: dict[str, Trace] = {}
     covered: list[str] = []
     wanted = [(mount["destination"], _is_folder(mount)) for mount in config.get("mounts", ())]
@@ -49,6 +53,19 @@ def plan(tree: int, config: Mapping[str, Any]) -> tuple[Trace, ...]:
                 found.setdefault(inner, Trace(inner, folder or count < len(missing)))
         covered.append(place)
     return tuple(found.values())
+
+
+def _require_no_link(tree: int, name: str) -> None:
+    """crun (1.8.1) and runc (1.1) follow a link /dev out of the tree, and make devices and links on the host there."""
+    try:
+        facts = os.stat(name, dir_fd=tree, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(facts.st_mode):
+        raise CannotRun(
+            f"/{name} is a symbolic link in the container: what an engine puts there would come to lie on the host",
+            remedy="Do not run this image; or with isolation 'process', which makes /dev without following a link.",
+        )
 
 
 def _is_folder(mount: Mapping[str, Any]) -> bool:
