@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from attrs import frozen
+
 from layerstore import session
 from layerstore.containers import rows
 from layerstore.containers.residents import Residents
@@ -34,7 +36,6 @@ from layerstore.layers import Storage
 from layerstore.layers.attaching import attach_tree
 from layerstore.segments import rows as segment_rows
 from layerstore.session import Session
-from layerstore.values import frozen
 
 
 @frozen

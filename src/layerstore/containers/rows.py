@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from attrs import astuple, evolve
+from attrs import astuple, evolve, frozen
 
 from layerstore.containers import names
 from layerstore.database import Transaction
@@ -21,7 +21,6 @@ from layerstore.kernel.mounts import boot_id
 from layerstore.kernel.processes.identity import Identity
 from layerstore.segments import Below
 from layerstore.segments import rows as segment_rows
-from layerstore.values import frozen
 
 
 @frozen

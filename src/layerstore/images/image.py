@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from attrs import field
+from attrs import field, frozen
 
 from layerstore.changes import Changes
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, short
@@ -19,7 +19,6 @@ from layerstore.images import copies, trees
 from layerstore.images.config import History
 from layerstore.images.removal import Removal
 from layerstore.images.trees import HasTree
-from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.copying import Copied

@@ -10,11 +10,10 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
-from attrs import field
+from attrs import field, frozen
 
 from layerstore.database import Tables, Transaction
 from layerstore.errors import ConfigError, NotFound
-from layerstore.values import frozen
 
 TABLES = Tables(
     "volumes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from layerstore.values import frozen
+from attrs import frozen
 
 __all__ = ["AUFS", "FUSE_OVERLAYFS", "PAGE", "Mount", "OldKernel", "words_of"]
 
