@@ -57,13 +57,13 @@ def test_checkpoints_are_listed_and_removed(boxes: Run) -> None:
     assert (point["Label"], point["Consistent"]) == ("a", "yes")
     assert lines(boxes("checkpoints", "--rm", "web", "a")) == ["a"]
     assert lines(boxes("checkpoints", "-q", "web")) == []
-    assert "has no checkpoint 'a'" in boxes("rollback", "web", "a", code=1).stderr
+    assert "container web has no checkpoint 'a'" in boxes("rollback", "web", "a", code=1).stderr
     assert "needs the label" in boxes("checkpoints", "--rm", "web", code=2).stderr
 
 
 def test_a_label_is_taken_once(boxes: Run) -> None:
     boxes("checkpoint", "web", "a")
-    assert "has a checkpoint 'a'" in boxes("checkpoint", "web", "a", code=1).stderr
+    assert "container web has a checkpoint 'a'" in boxes("checkpoint", "web", "a", code=1).stderr
     assert "cannot be the label" in boxes("checkpoint", "web", "../a", code=1).stderr
 
 

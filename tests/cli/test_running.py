@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_what_does_not_run_is_told_so(boxes: Run, shell: Shell) -> None:
         assert "is not running" in refused.stderr, args
         assert refused.stderr.startswith("layerstore: ")
     assert boxes("attach", "idle", code=1).stderr == (
-        "layerstore: You cannot attach to a stopped container, start it first\nlayerstore start idle\n"
+        "layerstore: You cannot attach to a stopped container, start it first\nTo start it: layerstore start idle\n"
     )
     assert boxes("logs", "idle").stdout == ""
     assert boxes("stop", "idle").stdout == "idle\n"
@@ -149,7 +150,8 @@ def test_pause_and_unpause(boxes: Run, shell: Shell) -> None:
     assert re.fullmatch(r"Up .* \(Paused\)", status(boxes, "web"))
     assert "is already paused" in boxes("pause", "web", code=1).stderr
     assert boxes("exec", "web", "true", code=1).stderr == (
-        "layerstore: container web is paused, unpause the container before exec\nlayerstore unpause web\n"
+        "layerstore: container web is paused, unpause the container before exec\n"
+        "To let it go on: layerstore unpause web\n"
     )
     assert "paused" in boxes("attach", "web", code=1).stderr
     assert boxes("unpause", "web").stdout == "web\n"
@@ -291,6 +293,21 @@ def test_a_terminal(boxes: Run, settings: Path) -> None:
     assert done.returncode == 4
     done = subprocess.run([*words, "-it", "debian", "sh"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (1, b"layerstore: the input device is not a TTY\nLeave -t out, or -i.\n")
+
+
+def test_a_terminal_has_its_size_when_the_program_begins(boxes: Run, settings: Path) -> None:
+    words = [sys.executable, "-m", "layerstore.cli", "--config", str(settings)]
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as shown, open(theirs, "wb") as its:
+        termios.tcsetwinsize(its, (33, 91))
+        for command in (["run", "--rm", "-t", "debian"], ["run", "--rm", "-it", "debian"]):
+            line = [*words, *command, "stty", "size"]
+            subprocess.run(line, stdin=its, stdout=its, stderr=its, check=True, timeout=60)
+            text = b""
+            while not text.endswith(b"\n"):  # a line may come in pieces
+                assert select.select([shown], [], [], 30)[0], (command, text)
+                text += shown.read(4096)
+            assert text.split() == [b"33", b"91"], command
 
 
 def test_logs_of_a_time(boxes: Run, shell: Shell) -> None:

@@ -26,6 +26,7 @@ PROGRAMS = (
     "ps",
     "rm",
     "sleep",
+    "stty",
     "touch",
     "true",
 )

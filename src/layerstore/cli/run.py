@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from attrs import evolve
 
 from layerstore import reference
 from layerstore.cli import completion, output
@@ -96,9 +97,14 @@ def run_command(
 
 def _options(given: dict[str, Any], args: Sequence[str]) -> RunOptions:
     try:
-        return run_options_of(given, args)
+        options = run_options_of(given, args)
     except ValueError as wrong:
         raise click.UsageError(str(wrong), click.get_current_context()) from None
+    if not options.tty:
+        return options
+    from layerstore.runtime.streams import terminal
+
+    return evolve(options, console_size=terminal.size(1) or terminal.size(0))
 
 
 def _created(

@@ -108,6 +108,8 @@ class RunOptions:
     tty: bool = False
     interactive: bool = False
     """Standard input stays open."""
+    console_size: tuple[int, int] | None = None
+    """Rows and columns of its terminal when it begins; None: unknown, and told later, by who attaches to it."""
     remove: bool = False
     """`--rm`: container and anonymous volumes go when it has ended."""
     read_only: bool = False
@@ -166,5 +168,6 @@ class ExecOptions:
     user: str | None = None
     tty: bool = False
     interactive: bool = False
+    console_size: tuple[int, int] | None = None
     detach: bool = False
     privileged: bool = False

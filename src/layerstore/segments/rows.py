@@ -321,9 +321,10 @@ def checkpoint(tx: Transaction, container: str, label: str) -> CheckpointRow:
     """One of them. Raises `NotFound`."""
     row = tx.execute(f"{_CHECKPOINT} WHERE container = ? AND label = ?", (container, label)).fetchone()
     if row is None:
+        name = _name(tx, container)
         raise NotFound(
-            f"container {container[:12]} has no checkpoint {label!r}",
-            remedy=f"`layerstore checkpoints {container[:12]}` shows what it has.",
+            f"container {name} has no checkpoint {label!r}",
+            remedy=f"`layerstore checkpoints {name}` shows what it has.",
         )
     return _checkpoint(row)
 
@@ -339,10 +340,17 @@ def require_new_label(tx: Transaction, container: str, label: str) -> None:
     """Raise `NameInUse` if the container has a checkpoint of this label."""
     query = "SELECT 1 FROM checkpoints WHERE container = ? AND label = ?"
     if tx.execute(query, (container, label)).fetchone() is not None:
+        name = _name(tx, container)
         raise NameInUse(
-            f"container {container[:12]} has a checkpoint {label!r}",
-            remedy=f"Take another label, or remove that one: layerstore checkpoints --rm {container[:12]} {label}",
+            f"container {name} has a checkpoint {label!r}",
+            remedy=f"Take another label, or remove that one: layerstore checkpoints --rm {name} {label}",
         )
+
+
+def _name(tx: Transaction, container: str) -> str:
+    """What people call a container; one that is gone has its ID alone."""
+    row = tx.execute("SELECT name FROM containers WHERE id = ?", (container,)).fetchone()
+    return container[:12] if row is None else str(row[0])
 
 
 def insert_checkpoint(tx: Transaction, row: CheckpointRow) -> None:

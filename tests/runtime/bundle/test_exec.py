@@ -48,6 +48,13 @@ def test_options_stand_over_it(config: dict[str, Any], tree: int) -> None:
     assert process["env"][-3:] == ["HOME=/", "A=3", "TERM=xterm"]
     assert process["cwd"] == "/"
     assert process["terminal"]
+    assert "consoleSize" not in process
+
+
+def test_its_terminal_has_a_size_from_the_start(config: dict[str, Any], tree: int) -> None:
+    process = process_of(config, tree, "sh", tty=True, console_size=(24, 80))
+    assert process["consoleSize"] == {"height": 24, "width": 80}
+    assert "consoleSize" not in process_of(config, tree, "sh", console_size=(24, 80))
 
 
 def test_privileged_and_root_have_more(config: dict[str, Any], tree: int) -> None:

@@ -17,11 +17,13 @@ def attach(runtime: Runtime, container: Container, streams: Streams) -> int:
     state = runtime.state(container)
     if not state.is_running:
         raise NotRunning(
-            "You cannot attach to a stopped container, start it first", remedy=f"layerstore start {container.name}"
+            "You cannot attach to a stopped container, start it first",
+            remedy=f"To start it: layerstore start {container.name}",
         )
     if state.status == "paused":
         raise NotRunning(
-            "You cannot attach to a paused container, unpause it first", remedy=f"layerstore unpause {container.name}"
+            "You cannot attach to a paused container, unpause it first",
+            remedy=f"To let it go on: layerstore unpause {container.name}",
         )
     folder = runtime.folder(container).path
     if not (folder / "attach").exists():

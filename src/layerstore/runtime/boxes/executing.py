@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from layerstore import Container, KernelError, Process
 from layerstore.runtime import bundle
 from layerstore.runtime.engine import hierarchy
@@ -22,7 +24,7 @@ from layerstore.runtime.engine.words import failure, words_in
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.life import Runtime
 from layerstore.runtime.options import ExecOptions
-from layerstore.runtime.streams import End, Foreground, Streams
+from layerstore.runtime.streams import End, Foreground, Streams, terminal
 
 __all__ = ["execute"]
 
@@ -40,11 +42,14 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
     if state.status == "paused":
         raise NotRunning(
             f"container {container.name} is paused, unpause the container before exec",
-            remedy=f"layerstore unpause {container.name}",
+            remedy=f"To let it go on: layerstore unpause {container.name}",
         )
     folder = runtime.folder(container)
     place = Path(tempfile.mkdtemp(prefix="exec-", dir=folder.path))
     try:
+        if options.tty:
+            size = terminal.size(streams.stdout) or terminal.size(streams.stdin)
+            options = evolve(options, console_size=size)
         config = json.loads(folder.config.read_text())
         (place / "process.json").write_text(json.dumps(_process(config, options, state.pid)))
         log, pid_file = place / "log", place / "pid"

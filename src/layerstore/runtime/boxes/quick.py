@@ -29,7 +29,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KNOWN = frozenset(
     {"args", "entrypoint", "env", "working_dir", "user", "group_add", "hostname", "mounts", "ulimits", "isolation"}
     | {"tty", "interactive", "remove", "network", "init", "labels", "annotations", "health", "runtime", "log_driver"}
-    | {"stop_signal", "stop_timeout", "ports", "publish_all"}
+    | {"stop_signal", "stop_timeout", "ports", "publish_all", "console_size"}
 )
 """What is done here, or means nothing to a program that is waited for. The network is always the host's."""
 

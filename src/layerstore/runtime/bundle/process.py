@@ -87,6 +87,7 @@ def make(
         "capabilities": capabilities.for_process(names, user.uid),
         "noNewPrivileges": security.no_new_privileges,
     }
+    found |= _console(options)
     if limits := resources.rlimits(options.ulimits):
         found["rlimits"] = limits
     if security.apparmor and security.apparmor != "unconfined":
@@ -127,7 +128,16 @@ def for_exec(config: Mapping[str, Any], options: ExecOptions, host: HostFacts, t
         "env": environment(own["env"], ("TERM=xterm",) if options.tty else (), home, options.env),
         "cwd": _directory(options.working_dir, own["cwd"]),
         "capabilities": capabilities.for_process(names, user["uid"]),
+        **_console(options),
     }
+
+
+def _console(options: RunOptions | ExecOptions) -> dict[str, Any]:
+    """The size of its terminal, where it has one and the size is known: else it is 0 by 0 when the program begins."""
+    if not options.tty or options.console_size is None:
+        return {}
+    rows, columns = options.console_size
+    return {"consoleSize": {"height": rows, "width": columns}}
 
 
 def _user(user: users.User) -> dict[str, Any]:

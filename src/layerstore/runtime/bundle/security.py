@@ -69,7 +69,7 @@ def read(options: Sequence[str]) -> Security:
         else:
             raise _refused(
                 option,
-                "seccomp=, apparmor=, no-new-privileges, systempaths=unconfined and label=disable are known",
+                "known are seccomp=, apparmor=, no-new-privileges, systempaths=unconfined and label=disable",
             )
     return Security(filters, armor, no_new_privileges, system_paths)
 

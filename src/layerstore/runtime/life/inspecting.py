@@ -103,6 +103,7 @@ def _host_config(options: RunOptions) -> dict[str, Any]:
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": options.remove,
         "VolumesFrom": list(options.volumes_from) or None,
+        "ConsoleSize": list(options.console_size or (0, 0)),
         "CapAdd": list(options.cap_add) or None,
         "CapDrop": list(options.cap_drop) or None,
         "Dns": list(options.dns),
