@@ -1,12 +1,13 @@
 """A container that is run in the foreground: directly by its engine if it goes with its end, else held by conmon.
 
 Directly is quicker: no conmon, no log, and no second command of the engine. What is to be attached to again, or to be
-looked at when it has ended, has to be held; so has one that a program connects, and one whose health is checked.
+looked at when it has ended, has to be held; so has one that a program connects, and one whose health is checked. And
+one that has a terminal: crun, which copies its bytes in the foreground, may see that the program has ended before it
+sees what that wrote last, and then tells it in its log of errors (libcrun, flush_fd_to_err).
 """
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ def run(runtime: Runtime, starter: Starter, ender: Ender, container: Container, 
 
         return run_lean(runtime, starter, ender, container, options, streams)
     is_plain = not parse(options.network).kind.is_own and not monitor.has_check(container, options)
-    if options.remove and not (options.tty and options.interactive) and is_plain:
+    if options.remove and not options.tty and is_plain:
         return _directly(runtime, starter, ender, container, options, streams)
     return _held(runtime, starter, container, options, streams)
 
@@ -50,7 +51,7 @@ def _directly(
         row = starter.begin(container)
         try:
             prepared = starter.prepare(container, options, folder, runtime.pid_of)
-            front = Foreground(streams, tty=options.tty, takes_input=options.interactive)
+            front = Foreground(streams, tty=False, takes_input=options.interactive)
             try:
                 direct = Direct.start(
                     prepared,
@@ -75,12 +76,7 @@ def _directly(
             raise
     with front:
         try:
-            front.attend(
-                direct.process.pidfd,
-                send=direct.kill,
-                resized=lambda: direct.process.kill(signal.SIGWINCH),
-                goes_on=direct.watch,
-            )
+            front.attend(direct.process.pidfd, send=direct.kill, goes_on=direct.watch)
             code = direct.wait()
         except BaseException as error:
             _stop(direct)
