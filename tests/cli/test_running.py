@@ -285,7 +285,9 @@ def test_a_terminal(boxes: Run, settings: Path) -> None:
             stdout=theirs,
             stderr=theirs,
             check=False,
+            timeout=60,
         )
+        assert select.select([ours], [], [], 30)[0]
         assert b"/dev/pts/" in os.read(ours, 4096)
     finally:
         os.close(theirs)
