@@ -79,16 +79,41 @@ def _read(kept: Path) -> tuple[Trace, ...]:
 
 @contextmanager
 def _mounted(container: Container) -> Iterator[int]:
-    """While inside: a container's tree, mounted, as a descriptor."""
-    mounted = container.mount()
-    try:
-        fd = os.open(mounted.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """While inside: a container's tree, mounted, as a descriptor.
+
+    A checkpoint or rollback by somebody else unmounts it for a moment: what is at the path then is the bare folder of
+    the host, in which nothing may be made. From when the descriptor is there it cannot be unmounted.
+    """
+    while True:
+        mounted = container.mount()
         try:
-            yield fd
+            fd = os.open(mounted.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if _is_mounted(fd, mounted.path):
+                    yield fd
+                    return
+            finally:
+                os.close(fd)
         finally:
-            os.close(fd)
+            _unmount(mounted)
+
+
+def _is_mounted(tree: int, path: Path) -> bool:
+    """Is this the root of a mount, and not a folder of the filesystem that its path leads through?"""
+    above = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _mount_of(tree) != _mount_of(above)
     finally:
-        _unmount(mounted)
+        os.close(above)
+
+
+def _mount_of(fd: int) -> str:
+    """The kernel's number of the mount that a descriptor is in (proc(5), fdinfo)."""
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        name, _, number = line.partition(":")
+        if name == "mnt_id":
+            return number.strip()
+    raise KernelError("fdinfo", errno.ENODATA)
 
 
 def _unmount(mounted: Mounted) -> None:
