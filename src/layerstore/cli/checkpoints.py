@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -40,11 +39,13 @@ def checkpoint_command(arguments: Arguments, *, container: str, label: str | Non
     that begin there. Programs that run in the container stand still meanwhile. What else writes in it may be caught at
     several moments: then it says so.
     """
+    from layerstore.runtime import Runtime
+
     with arguments.open() as store:
         box = store.container(container)
         if live:
             raise _no_live(store, box)
-        made = box.checkpoint(label, quiet=_quiet(store, box))
+        made = Runtime(store).checkpoint(box, label)
         output.lines([made.label])
         if not made.consistent:
             output.warn(f"Checkpoint {made.label} was made while the container was in use: it may show several moments")
@@ -59,8 +60,11 @@ def rollback_command(arguments: Arguments, *, container: str, label: str) -> Non
 
     What was written since, and is in no other checkpoint, is gone. Checkpoints that were made later stay.
     """
+    from layerstore.runtime import Runtime
+
     with arguments.open() as store:
-        store.container(container).rollback(label)
+        box = store.container(container)
+        Runtime(store).rollback(box, box.checkpoint_named(label))
         output.lines([container])
 
 
@@ -96,15 +100,6 @@ def _no_live(store: Store, container: Container) -> LayerstoreError:
         f"the processes of container {container.name} cannot be kept: {reason}",
         remedy="Without --live, the checkpoint is of its filesystem, and they stand still while it is made.",
     )
-
-
-def _quiet(store: Store, container: Container) -> AbstractContextManager[None] | None:
-    """In which the programs that run in a container stand still; None if there are none."""
-    if not container.processes():
-        return None
-    from layerstore.runtime import Runtime
-
-    return Runtime(store).frozen(container)
 
 
 _COLUMNS: Final[Mapping[str, Column[Checkpoint]]] = {

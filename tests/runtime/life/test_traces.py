@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from layerstore import Container, Mounted, Store
+from layerstore.runtime import Runtime
 from layerstore.runtime.bundle import Trace
 from layerstore.runtime.life import traces
 from layerstore.runtime.life.places import Folder
+from layerstore.runtime.options import MountOption
+from runtime.life.conftest import Make, eventually
 
 pytestmark = pytest.mark.root
 
@@ -39,3 +42,22 @@ def test_none_is_made_where_the_tree_was_taken_away(
     assert json.loads((tmp_path / "kept" / "traces.json").read_text()) == [["made", True]]
     traces.erase(box, folder)
     assert not list(box.changes())
+
+
+@pytest.mark.tools("crun", "conmon")
+def test_none_comes_back_with_a_checkpoint_of_what_ran(runtime: Runtime, make: Make) -> None:
+    volume = MountOption("volume", "/made/vol")
+    box = make("sh", "-c", "echo 1 > /written; exec sleep 100", mounts=(volume,))
+    runtime.start(box)
+    eventually(lambda: "A /written" in [str(change) for change in box.changes()], True)
+    point = runtime.checkpoint(box, "one")
+    assert point.consistent
+    runtime.stop(box, 0)
+    assert [str(change) for change in box.changes()] == ["A /written"]
+
+    runtime.rollback(box, point)
+    [twin] = runtime.fork(box, 1, checkpoint=point)
+
+    assert [str(change) for change in box.changes()] == ["A /written"]
+    assert [str(change) for change in twin.changes()] == ["A /written"]
+    twin.remove(volumes=True)

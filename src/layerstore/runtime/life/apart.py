@@ -1,4 +1,5 @@
 """A container that runs, as it would be if its programs ended now: without the mount points that were made for them.
+A checkpoint has them, as what it seals; so they are remembered with it, and taken away from whatever begins there.
 
 A fork stands for it, made while its programs stand still, which is what docker's pause at a commit is for: it costs
 milliseconds, and they go on meanwhile. It goes again; that of a process that died over it goes with the next one.
@@ -11,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from layerstore import Container, LayerstoreError, NotFound, Store
+from layerstore import Checkpoint, Container, LayerstoreError, NotFound, Store
 from layerstore.runtime.life import traces
 from layerstore.runtime.life.processes import Process, here
 
 if TYPE_CHECKING:
     from layerstore.runtime.life.runtime import Runtime
 
-__all__ = ["fork", "without_traces"]
+__all__ = ["checkpoint", "fork", "fork_checkpoint", "rollback", "without_traces"]
 
 _NAME = "layerstore.apart"
 
@@ -50,6 +51,33 @@ def fork(
     made = container.fork(n, names=names, quiet=runtime.frozen(container) if container.processes() else None)
     for twin in made:
         traces.erase_copied(twin, made_for_them)
+    return made
+
+
+def checkpoint(runtime: Runtime, container: Container, label: str | None) -> Checkpoint:
+    """`Container.checkpoint`, while its programs stand still."""
+    _settle(runtime, container)
+    folder = runtime.folder(container)
+    made_for_them = traces.known(folder)
+    point = container.checkpoint(label, quiet=runtime.frozen(container) if container.processes() else None)
+    traces.remember(folder, point, made_for_them)
+    return point
+
+
+def rollback(runtime: Runtime, container: Container, point: Checkpoint) -> None:
+    """`Container.rollback`; no mount point that was made for programs is in what it leads to."""
+    _settle(runtime, container)
+    container.rollback(point)
+    traces.erase_copied(container, traces.in_checkpoint(runtime.folder(container), point))
+
+
+def fork_checkpoint(
+    runtime: Runtime, container: Container, point: Checkpoint, n: int | None, names: Sequence[str | None] | None
+) -> list[Container]:
+    """`Checkpoint.fork`, likewise."""
+    made = point.fork(n, names=names)
+    for twin in made:
+        traces.erase_copied(twin, traces.in_checkpoint(runtime.folder(container), point))
     return made
 
 

@@ -11,8 +11,7 @@ from weakref import WeakSet
 from layerstore import Checkpoint, Container, Image, LayerstoreError, NotFound, Store
 from layerstore.runtime.engine import Verbs, cgroups
 from layerstore.runtime.errors import NotRunning
-from layerstore.runtime.life import making, processes, rows
-from layerstore.runtime.life.apart import fork, without_traces
+from layerstore.runtime.life import apart, making, processes, rows
 from layerstore.runtime.life.ending import Ender
 from layerstore.runtime.life.places import Folder, Places
 from layerstore.runtime.life.recovery import recover
@@ -222,7 +221,15 @@ class Runtime:
 
         It has what programs have written, and no mount points that were made for them.
         """
-        return without_traces(self, container)
+        return apart.without_traces(self, container)
+
+    def checkpoint(self, container: Container, label: str | None = None) -> Checkpoint:
+        """`Container.checkpoint`, while its programs stand still. What was made for them does not come back with it."""
+        return apart.checkpoint(self, container, label)
+
+    def rollback(self, container: Container, point: Checkpoint) -> None:
+        """`Container.rollback` to a checkpoint of it, without the mount points that were made for programs then."""
+        apart.rollback(self, container, point)
 
     def fork(
         self,
@@ -237,7 +244,10 @@ class Runtime:
         Each is run with what the container is run with: it has the same volumes, but anonymous ones of its own.
         `checkpoint`: they begin at this one of the container's. Raises `NameInUse`.
         """
-        made = fork(self, container, n, names=names) if checkpoint is None else checkpoint.fork(n, names=names)
+        if checkpoint is None:
+            made = apart.fork(self, container, n, names=names)
+        else:
+            made = apart.fork_checkpoint(self, container, checkpoint, n, names)
         with self.database.read() as tx:
             row = rows.find(tx, container.id)
         if row is not None:

@@ -9,17 +9,20 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from layerstore import Container, KernelError, Mounted
+from layerstore import Checkpoint, Container, KernelError, Mounted
 from layerstore.runtime.bundle import Trace, erase_traces, make_traces
 from layerstore.runtime.life.places import Folder
 
-__all__ = ["are_left", "erase", "erase_copied", "known", "made"]
+__all__ = ["are_left", "erase", "erase_copied", "in_checkpoint", "known", "made", "remember"]
 
 _NAME = "traces.json"
+
+_IN_CHECKPOINTS = "traces-{}.json"
+"""Of one checkpoint, by the moment in which it was made: a label may be used again."""
 
 _PATIENCE = 5.0
 """Seconds for which a mount may be busy."""
@@ -32,13 +35,8 @@ def made(container: Container, folder: Folder, traces: Sequence[Trace]) -> Itera
         yield
         return
     folder.make_kept()
-    all_of_them = dict.fromkeys((*_read(folder.kept), *traces))
-    fresh = folder.kept / f"{_NAME}.new"
-    with open(fresh, "w") as file:
-        json.dump([[trace.path, trace.folder] for trace in all_of_them], file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(folder.kept / _NAME)
+    all_of_them = dict.fromkeys((*known(folder), *traces))
+    _write(folder.kept / _NAME, all_of_them)
     with _mounted(container) as tree:
         make_traces(tree, traces)
         yield
@@ -54,27 +52,49 @@ def erase(container: Container, folder: Folder) -> None:
     if not are_left(folder) or container.processes():
         return
     with _mounted(container) as tree:
-        erase_traces(tree, _read(folder.kept))
+        erase_traces(tree, known(folder))
     (folder.kept / _NAME).unlink(missing_ok=True)
 
 
 def known(folder: Folder) -> tuple[Trace, ...]:
     """What was made in a container, and has not been taken away."""
-    return _read(folder.kept)
+    return _read(folder.kept / _NAME)
+
+
+def remember(folder: Folder, point: Checkpoint, made_for_it: Sequence[Trace]) -> None:
+    """Write down what of a checkpoint was made for programs that ran: whoever goes back to it has it again."""
+    if made_for_it:
+        folder.make_kept()
+        _write(folder.kept / _IN_CHECKPOINTS.format(point.created), made_for_it)
+
+
+def in_checkpoint(folder: Folder, point: Checkpoint) -> tuple[Trace, ...]:
+    """What was remembered of a checkpoint."""
+    return _read(folder.kept / _IN_CHECKPOINTS.format(point.created))
 
 
 def erase_copied(container: Container, traces: Sequence[Trace]) -> None:
-    """Take away from a container what was made in the one that it was forked from: what `known` said of that."""
+    """Take away from a container what was made in that which it began as: what `known` or `in_checkpoint` said."""
     if traces:
         with _mounted(container) as tree:
             erase_traces(tree, traces)
 
 
-def _read(kept: Path) -> tuple[Trace, ...]:
+def _read(file: Path) -> tuple[Trace, ...]:
     try:
-        return tuple(Trace(path, is_folder) for path, is_folder in json.loads((kept / _NAME).read_text()))
+        return tuple(Trace(path, is_folder) for path, is_folder in json.loads(file.read_text()))
     except FileNotFoundError:
         return ()
+
+
+def _write(path: Path, traces: Iterable[Trace]) -> None:
+    """Write the file whole, or not at all, so that it is there after a power cut."""
+    fresh = path.with_suffix(".new")
+    with open(fresh, "w") as file:
+        json.dump([[trace.path, trace.folder] for trace in traces], file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
 
 
 @contextmanager
