@@ -1097,7 +1097,7 @@ def test_an_answer_of_the_time_when_fuse_was_taken_by_itself_is_asked_anew(
 def test_an_ordinary_user_is_told_that_it_takes_root(tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib; from layerstore_aufs import Aufs, Settings\n"
-        "import layerstore.kernel.copying, layerstore.kernel.mounts.refusals, subprocess, hashlib\n"
+        "import layerstore.kernel.copying, layerstore.kernel.mounts.refusals, subprocess, hashlib, tempfile\n"
         "os.chdir(sys.argv[1]); os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)\n"
         "from layerstore.errors import DriverNotSupported\n"
         "try: Aufs.probe(pathlib.Path(), Settings())\n"

@@ -634,7 +634,7 @@ def test_a_size_is_part_of_the_probe(backing: Callable[[str], Path]) -> None:
 def test_an_ordinary_user_is_told_that_it_takes_root(tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib; from layerstore_overlay2 import Overlay2, Settings\n"
-        "import layerstore.kernel.files.quota, xattr\n"
+        "import layerstore.kernel.files.quota, tempfile, xattr\n"
         "os.chdir(sys.argv[1]); os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)\n"
         "from layerstore.errors import DriverNotSupported\n"
         "try: Overlay2.probe(pathlib.Path(), Settings())\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -44,6 +45,10 @@ class Paused:
 
     mountpoint: Path
     former: list[LayerKey]
+
+
+_MOMENT = 0.1
+"""Seconds for which a mount may be busy: somebody who looks for what is mounted has it open for a moment."""
 
 
 class Mounts:
@@ -148,7 +153,7 @@ class Mounts:
         mountpoint = self._where(row, place)
         runs = bool(self.residents.settled(row, is_mounted=True))
         if mount_id(mountpoint) is not None:
-            self._unmount(mountpoint, sync=not runs)
+            self._unmount(mountpoint, sync=not runs, patience=_MOMENT)
         is_elsewhere = place is not None and _elsewhere(place) is not None
         with self._database.write(durable=False) as tx:
             former = rows.keys_of_mount(tx, row.id)[-1:]
@@ -158,9 +163,17 @@ class Mounts:
         if former not in ([], [row.key]) and not is_elsewhere:
             self._drop(former)
 
-    def _unmount(self, mountpoint: Path, *, sync: bool = True) -> None:
+    def _unmount(self, mountpoint: Path, *, sync: bool = True, patience: float = 0) -> None:
         driver = self._storage.driver
-        unmount(mountpoint)
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                unmount(mountpoint)
+                break
+            except KernelError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
         if sync and driver.capabilities.dialect is not Dialect.OVERLAY:
             syncfs(driver.home)  # which overlay's unmount does by itself
 
