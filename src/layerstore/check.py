@@ -52,7 +52,7 @@ def problems(
     files: LayerFiles,
     blobs: Blobs,
     containers: Callable[[], Sequence[tuple[str, Layer]]],
-    volumes: Volumes,
+    volumes: Volumes | None,
     *,
     content: bool = False,
     progress: Told | None = None,
@@ -79,7 +79,7 @@ def problems(
     yield from _segments(database, files)
     for kind, text, where in blobs.problems(content=content):
         yield Problem(kind, text, path=str(where))
-    for kind, text, where in volumes.problems():
+    for kind, text, where in () if volumes is None else volumes.problems():
         yield Problem(kind, text, path=str(where))
     left = garbage.find(database, staging, files)
     for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):

@@ -15,7 +15,7 @@ from layerstore import facts, opening
 from layerstore.blobs import Blobs
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
-from layerstore.errors import KernelError
+from layerstore.errors import FULL, KernelError
 from layerstore.images import Image, Removal
 from layerstore.store.traffic import Traffic
 
@@ -141,6 +141,12 @@ class Store(Traffic):
         from layerstore.check import problems
 
         parts = self._parts
+        volumes = None
+        try:
+            volumes = self.volumes
+        except KernelError as error:
+            if error.errno not in FULL:
+                raise  # else there is no room for their tables, so there are none
         return problems(
             parts.database,
             parts.session.staging,
@@ -148,7 +154,7 @@ class Store(Traffic):
             parts.storage.files,
             parts.blobs,
             lambda: [(row.name, row.layer) for row in self._containers.every()],
-            self.volumes,
+            volumes,
             content=content,
             progress=progress,
         )
