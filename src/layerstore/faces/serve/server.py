@@ -156,14 +156,13 @@ class _Server(wsgi.Server):
                         except OSError:
                             pass
 
-    # The signature is cheroot's, which calls it so.
-    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002
+    def error_log(self, *said: Any, **how: Any) -> None:
         """What cheroot finds worth telling: only its own defects, for clients break off all the time."""
-        if traceback and not isinstance(sys.exc_info()[1], OSError):
-            import traceback as traces
+        if how.get("traceback") and not isinstance(sys.exc_info()[1], OSError):
+            import traceback
 
-            print(f"layerstore: {msg}", file=sys.stderr)
-            traces.print_exc(file=sys.stderr)
+            print("layerstore:", *said, file=sys.stderr)
+            traceback.print_exc(file=sys.stderr)
 
 
 class _Request(HTTPRequest):
