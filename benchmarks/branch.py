@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.bench import Measured, filesystem, machine, run, table, warm, write_results
+from benchmarks.bench import Measured, chosen, filesystem, machine, table, warm, write_results
 from benchmarks.branching import Aufs, Btrfs, MountedOverlay2, Overlay2, Overlay2OnXfs, Vfs, in_a_row, sandboxes
 from benchmarks.rooms import cgroups_given_back
 from benchmarks.ways import Docker, Podman, Reflinks, Tar, Way, synced
@@ -93,16 +92,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
 
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     files = [int(part) for part in options.files.split(",")]
-    only = [part.strip() for part in options.only.split(";") if part.strip()]
-    chosen = [one for one in WAYS if not only or any(one.title.startswith(part) for part in only)]
-    missing = {tool for one in chosen for tool in one.needs if shutil.which(tool) is None}
-    if missing:
-        print(f"not installed, so left out: {', '.join(sorted(missing))}", file=sys.stderr)
-    chosen = [one for one in chosen if not missing.intersection(one.needs)]
-    root = Path(__file__).parent.parent
-    run(sys.executable, "-m", "compileall", "-q", root / "src", root / "drivers")
+    kinds = chosen(WAYS, options.only)
 
     facts = machine()
     parts = options.parts.split(",")
@@ -113,7 +104,7 @@ def main() -> None:
     remarks: list[str] = []
     with cgroups_given_back():
         if "ways" in parts:
-            for kind in chosen:
+            for kind in kinds:
                 measured += measure(kind, options.work, images, options.name, files, rounds)
         for driver in (Overlay2, Btrfs):
             if "row" in parts:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -25,7 +24,18 @@ from typing import ClassVar
 
 from attrs import define, frozen
 
-from benchmarks.bench import Measured, dockerd, filesystem, machine, run, table, unmount_below, warm, write_results
+from benchmarks.bench import (
+    Measured,
+    chosen,
+    dockerd,
+    filesystem,
+    machine,
+    run,
+    table,
+    unmount_below,
+    warm,
+    write_results,
+)
 
 NAMES = ("python", "manyfiles", "bigfile")
 BASE = "tar -x"
@@ -326,21 +336,12 @@ def main() -> None:
     for image in images:
         if not image.archive.exists():
             sys.exit(f"{image.archive} is not there: see benchmarks/README.md")
-    only = [part.strip() for part in options.only.split(",") if part.strip()]
-    chosen = [one for one in SUBJECTS if not only or any(one.title.startswith(part) for part in only)]
-    missing = {tool for one in chosen for tool in one.needs if shutil.which(tool) is None}
-    if missing:
-        print(f"not installed, so left out: {', '.join(sorted(missing))}", file=sys.stderr)
-    chosen = [one for one in chosen if not missing.intersection(one.needs)]
-    # Modules of this project are compiled once, so that the first round is like the others.
-    root = Path(__file__).parent.parent
-    run(sys.executable, "-m", "compileall", "-q", root / "src", root / "drivers")
+    kinds = chosen(SUBJECTS, options.only, ",")
 
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     facts = machine() | {"peers": ", ".join(f"{tool} {version}" for tool, version in versions().items())}
     with filesystem(options.work, size=options.size << 30) as place, ExitStack() as daemons:
         subjects = []
-        for number, kind in enumerate(chosen):
+        for number, kind in enumerate(kinds):
             home = place / str(number)
             home.mkdir()
             subject = kind(home)

@@ -15,7 +15,6 @@ import argparse
 import functools
 import http.client
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from attrs import asdict, define, field, frozen
 
 import layerstore
 from benchmarks import cuts
-from benchmarks.bench import Measured, filesystem, machine, run, table, warm, write_results
+from benchmarks.bench import Measured, chosen, filesystem, machine, run, table, warm, write_results
 from benchmarks.clients import SUBJECTS, Layerstore, Registry, Subject, own_blob_cache
 from benchmarks.load import versions
 from benchmarks.metering import Cost, Ran, meter
@@ -337,16 +336,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     names, parts = options.names.split(","), options.parts.split(",")
-    only = tuple(part.strip() for part in options.only.split(",") if part.strip()) or ("",)
-    chosen = [one for one in SUBJECTS if one.title.startswith(only)]
-    missing = {tool for one in chosen for tool in one.needs if shutil.which(tool) is None}
-    if missing:
-        print(f"not installed, so left out: {', '.join(sorted(missing))}", file=sys.stderr)
-    chosen = [one for one in chosen if not missing.intersection(one.needs)]
-    titles = [one.title for one in chosen]
-    root = Path(__file__).parent.parent
-    run(sys.executable, "-m", "compileall", "-q", root / "src", root / "drivers")
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    kinds = chosen(SUBJECTS, options.only, ",")
+    titles = [one.title for one in kinds]
     os.environ.setdefault("LC_ALL", "C.UTF-8")
     facts = machine() | {"peers": ", ".join(f"{tool} {version}" for tool, version in versions().items())}
 
@@ -377,7 +368,7 @@ def main() -> None:
                 continued.append(one)
         with filesystem(options.work, size=options.size << 30) as place, own_blob_cache(place), ExitStack() as daemons:
             subjects = []
-            for number, kind in enumerate(chosen):
+            for number, kind in enumerate(kinds):
                 home = place / str(number)
                 home.mkdir()
                 subject = kind(home)

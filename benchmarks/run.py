@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import layerstore
-from benchmarks.bench import Measured, dockerd, filesystem, machine, run, table, warm, write_results
+from benchmarks.bench import Measured, chosen, dockerd, filesystem, machine, run, table, warm, write_results
 from benchmarks.rooms import Room, cgroups_given_back
 from layerstore.runtime import RunOptions, Runtime
 
@@ -385,9 +385,9 @@ def tables(measured: list[Measured]) -> str:
     return table(["ms, least / median", RUN, DETACHED, EXEC, f"{RUN} : {Crun.title}, medians"], rows)
 
 
-def versions(chosen: list[type[Subject]]) -> str:
+def versions(kinds: list[type[Subject]]) -> str:
     """Of the programs that are measured."""
-    tools = dict.fromkeys(tool for one in chosen for tool in one.needs if tool not in {"unshare", "docker"})
+    tools = dict.fromkeys(tool for one in kinds for tool in one.needs if tool not in {"unshare", "docker"})
     return ", ".join(run(tool, "--version").splitlines()[0].strip() for tool in tools)
 
 
@@ -404,31 +404,23 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
 
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     tar = options.images.resolve() / f"{options.name}.layers" / "000.tar"
-    only = [part.strip() for part in options.only.split(";") if part.strip()]
-    chosen = [one for one in SUBJECTS if not only or any(one.title.startswith(part) for part in only)]
-    missing = {tool for one in chosen for tool in one.needs if shutil.which(tool) is None}
-    if missing:
-        print(f"not installed, so left out: {', '.join(sorted(missing))}", file=sys.stderr)
-    chosen = [one for one in chosen if not missing.intersection(one.needs)]
-    root = Path(__file__).parent.parent
-    run(sys.executable, "-m", "compileall", "-q", root / "src", root / "drivers")
+    kinds = chosen(SUBJECTS, options.only)
 
-    facts: dict[str, Any] = machine() | {"programs": versions(chosen)}
+    facts: dict[str, Any] = machine() | {"programs": versions(kinds)}
     with cgroups_given_back(), filesystem(options.work, size=6 << 30) as place, ExitStack() as stack:
         plain = place / "root"
         plain.mkdir()
         run("tar", "-xf", tar, "-C", plain)
         warm([tar, plain])
-        homes = [place / str(number) for number in range(len(chosen))]
+        homes = [place / str(number) for number in range(len(kinds))]
         for home in homes:
             (home / "run").mkdir(parents=True)
             run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", home / "run")
         # What crun cannot bear is out of sight of those who cannot hide it: see docs/run.md.
         hidden, seen = stack.enter_context(Room(hide_hybrid=True)), stack.enter_context(Room(hide_hybrid=False))
         subjects = []
-        for kind, home in zip(chosen, homes, strict=True):
+        for kind, home in zip(kinds, homes, strict=True):
             subject = kind(home, plain, seen if issubclass(kind, Ours | Docker) else hidden)
             stack.enter_context(subject.ready(tar))
             subjects.append(subject)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -30,14 +30,19 @@ def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form,
     group = click.get_current_context().parent
     if kind is None and group is not None and group.info_name in ("container", "image"):
         kind = group.info_name  # `image inspect` finds images only
+    with arguments.open() as store:
+        return show_each(names, lambda name: _inspected(store, name, kind, size=size), form)
+
+
+def show_each(names: Iterable[str], inspect: Callable[[str], Mapping[str, object]], form: Form) -> int:
+    """Show what `inspect` tells of each name; of those of which it can tell nothing, why. The exit code."""
     subjects: list[Mapping[str, object]] = []
     problems: list[LayerstoreError] = []
-    with arguments.open() as store:
-        for name in names:
-            try:
-                subjects.append(_inspected(store, name, kind, size=size))
-            except LayerstoreError as problem:
-                problems.append(problem)
+    for name in names:
+        try:
+            subjects.append(inspect(name))
+        except LayerstoreError as problem:
+            problems.append(problem)
     if form.template is None or form.is_json:
         output.lines([as_json(subjects, indent=None if form.is_json else 4)])
     else:

@@ -12,7 +12,7 @@ from layerstore.cli import completion, filters, output, units
 from layerstore.cli.filters import filter_option
 from layerstore.cli.front import Arguments, Command, Group
 from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
-from layerstore.cli.template import as_json
+from layerstore.cli.objects import show_each
 from layerstore.errors import LayerstoreError, NotFound
 
 if TYPE_CHECKING:
@@ -133,23 +133,8 @@ def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Volume], bool]:
 @click.pass_obj
 def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form) -> int:
     """Show all that is known of volumes."""
-    found: list[Mapping[str, object]] = []
-    problems: list[LayerstoreError] = []
     with arguments.open() as store:
-        for name in names:
-            try:
-                found.append(store.volumes.get(name).inspect())
-            except LayerstoreError as problem:
-                problems.append(problem)
-    if form.template is None or form.is_json:
-        output.lines([as_json(found, indent=None if form.is_json else 4)])
-    else:
-        from layerstore.cli.shapes import inspected
-
-        output.lines(form.template.render(inspected(value)) for value in found)
-    for failure in problems:
-        output.error(failure)
-    return 1 if problems else 0
+        return show_each(names, lambda name: store.volumes.get(name).inspect(), form)
 
 
 @click.command(cls=Command)
