@@ -1,0 +1,124 @@
+"""What a build is told, in docker's words: values alone. What the Dockerfile says is not in here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+from attrs import field, frozen
+
+from layerstore import ConfigError
+
+__all__ = ["EXPORTS", "BuildOptions", "Export", "Secret", "Ssh"]
+
+EXPORTS = ("image", "oci", "docker", "tar", "local")
+
+_Text = str | os.PathLike[str]
+
+
+def _text_of(value: _Text | None) -> str | None:
+    return None if value is None else os.fspath(value)
+
+
+@frozen
+class Secret:
+    """`--secret id=ID,src=FILE|env=NAME`: what a step may read while it runs, and nothing keeps.
+
+    One of `file`, `env` (a variable of this process) and `value` is given; without any, a variable or else a file of
+    the name `id`.
+    """
+
+    id: str
+    file: str | None = field(default=None, converter=_text_of)
+    env: str | None = None
+    value: bytes | None = field(default=None, repr=False)
+
+    def read(self) -> bytes:
+        """What it says. Raises `ConfigError` if it is not there."""
+        if self.value is not None:
+            return self.value
+        name = self.id if self.env is None and self.file is None else self.env
+        if name is not None and os.fsencode(name) in os.environb:
+            return os.environb[os.fsencode(name)]
+        if self.env is not None:
+            raise ConfigError(
+                f"secret {self.id} cannot be read: there is no variable {self.env}", remedy=f"Set {self.env}."
+            )
+        path = self.id if self.file is None else self.file
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise ConfigError(
+                f"secret {self.id} cannot be read from {path}: {error.strerror}",
+                remedy="Name a file that is there (src=FILE), or a variable (env=NAME).",
+                path=path,
+                errno=error.errno,
+            ) from None
+
+
+@frozen
+class Ssh:
+    """`--ssh ID[=SOCKET|KEY,…]`: the agent of this user (SSH_AUTH_SOCK), a socket of another one, or keys."""
+
+    id: str = "default"
+    paths: tuple[str, ...] = ()
+
+
+@frozen
+class Export:
+    """`--output`: what becomes of the image. `dest` is a path of this machine, or `-` for standard output."""
+
+    kind: Literal["image", "oci", "docker", "tar", "local"] = "image"
+    dest: str | None = field(default=None, converter=_text_of)
+    names: tuple[str, ...] = ()
+    """What the image is called there; the tags of the build where there are none."""
+    push: bool = False
+    rewrite_timestamp: bool = False
+
+
+@frozen
+class BuildOptions:
+    """All that `build` can be told beside the store, the context and who listens."""
+
+    file: str | None = field(default=None, converter=_text_of)
+    """The Dockerfile, relative to the context if it is a remote one; `-` is standard input; None: `Dockerfile`."""
+    tags: tuple[str, ...] = ()
+    target: str | None = None
+    """The stage to be built, by its name or number; None is the last one."""
+    build_args: Mapping[str, str] = {}
+    contexts: Mapping[str, str] = {}
+    """Named contexts: a folder, a URL, `docker-image://NAME`, `oci-layout://FOLDER[:TAG]`."""
+    secrets: tuple[Secret, ...] = ()
+    ssh: tuple[Ssh, ...] = ()
+    platform: str | None = None
+    """`linux/arm64`; None is this machine's."""
+    no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    """The stages that are built anew."""
+    pull: bool = False
+    """Look whether registries have newer base images."""
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    outputs: tuple[Export, ...] = (Export(),)
+    labels: Mapping[str, str] = {}
+    annotations: Mapping[str, str] = {}
+    squash: bool = False
+    network: str = "default"
+    """Of all RUN that say nothing themselves: `default`, `host` or `none`."""
+    allow: tuple[str, ...] = ()
+    """What RUN may ask for beyond the usual: `network.host`, `security.insecure`."""
+    add_hosts: tuple[str, ...] = ()
+    shm_size: int | None = None
+    ulimits: tuple[str, ...] = ()
+    """`NAME=SOFT[:HARD]`."""
+    cgroup_parent: str = ""
+    runtime: str | None = None
+    """What runs the programs, as in `RunOptions`."""
+    source_date_epoch: int | Literal["context"] | None = None
+    """Seconds since 1970; None: what the variable SOURCE_DATE_EPOCH says, in the arguments or in the environment."""
+    verify: bool = False
+    """Build all steps again, without what is remembered of them, and compare."""
+    on_failure: Literal["remove", "shell", "checkpoint"] = "remove"
+    """What becomes of the container whose program failed: it is removed, or left with a name, as it was then."""
