@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from layerstore.images import History, Image, Loaded, Removal
     from layerstore.info import Info
     from layerstore.kernel.files import open_beneath
+    from layerstore.kernel.mounts import open_memory, open_mount
     from layerstore.kernel.processes.housing import Bind, Tmpfs
     from layerstore.layers import LayerSource
     from layerstore.migration import Migrated
@@ -138,6 +139,8 @@ __all__ = [
     "migrate",
     "open",
     "open_beneath",
+    "open_memory",
+    "open_mount",
     "registry",
 ]
 
@@ -151,6 +154,7 @@ _HOMES = {
     "images": ("History", "Image", "Loaded", "Removal"),
     "info": ("Info",),
     "kernel.files": ("open_beneath",),
+    "kernel.mounts": ("open_memory", "open_mount"),
     "kernel.processes.housing": ("Bind", "Tmpfs"),
     "layers": ("LayerSource",),
     "migration": ("Migrated",),

@@ -2,9 +2,11 @@
 
 A driver says what to mount with `Mount` values (`recipe`) and never mounts; the core does (`mounting`). What is mounted
 where is asked of the kernel (`table`); why it refused something is found out afterwards (`refusals`). What takes more
-than a mount call has a file of its own: `fuse`, `aufs`. `trial` has folders to try things out in.
+than a mount call has a file of its own: `fuse`, `aufs`. `loose` are trees for programs alone, `trial` has folders to
+try things out in.
 """
 
+from layerstore.kernel.mounts.loose import open_memory, open_mount
 from layerstore.kernel.mounts.mounting import attach, attach_clone, clone_of, detached, new_tree, unmount
 from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, Mount
 from layerstore.kernel.mounts.table import (
@@ -30,6 +32,8 @@ __all__ = [
     "mounts_below",
     "namespace_holds",
     "new_tree",
+    "open_memory",
+    "open_mount",
     "processes_with",
     "unmount",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from layerstore import Container, KernelError, Use
 from layerstore.runtime import bundle
-from layerstore.runtime.bundle import Network, Trace
+from layerstore.runtime.bundle import Bind, Network, Trace
 from layerstore.runtime.engine import Engine, hierarchy
 from layerstore.runtime.engine.filters import Learning, give_filter
 from layerstore.runtime.life import sources
@@ -26,6 +26,7 @@ def write(
     *,
     volumes: Sequence[Use],
     images: Iterable[Path],
+    more: Sequence[Bind],
     network: Network,
     namespaces: Mapping[str, str],
     engine: Engine,
@@ -33,12 +34,12 @@ def write(
 ) -> tuple[tuple[Trace, ...], Learning | None]:
     """Write the bundle of a container into its folder, which is there and empty.
 
-    `images` are where the engine will see those that are mounted. What is returned: the mount points that its tree
-    lacks, and the seccomp filter that is not among `filters` yet.
+    `images` are where the engine will see those that are mounted, `more` is what else it binds. What is returned: the
+    mount points that its tree lacks, and the seccomp filter that is not among `filters` yet.
     Raises `ConfigError`, `NotFound` for what docker refuses.
     """
     host = bundle.read_host(cgroup=hierarchy().version)
-    binds = sources.binds(volumes, options, images)
+    binds = [*sources.binds(volumes, options, images), *more]
     texts = bundle.texts(options, host, container.id, network)
     try:
         folder.files.mkdir(mode=0o755)

@@ -18,6 +18,7 @@ from layerstore.runtime.life.recovery import recover
 from layerstore.runtime.life.rows import TABLES, Row
 from layerstore.runtime.life.saved import from_json
 from layerstore.runtime.life.signals import number_of
+from layerstore.runtime.life.sources import Tree
 from layerstore.runtime.life.starting import Prepared, Starter
 from layerstore.runtime.life.state import RunState, exit_of, has_ended, state_of
 from layerstore.runtime.options import ExecOptions, RunOptions
@@ -80,13 +81,18 @@ class Runtime:
         """
         self._starter.start(container, self.options(container), self.pid_of, before=before)
 
-    def prepare(self, container: Container, options: RunOptions, folder: Folder) -> Prepared:
-        """Make a bundle for a program that is run beside a container's own, in a folder of its own."""
-        return self._starter.prepare(container, options, folder, self.pid_of)
+    def prepare(
+        self, container: Container, options: RunOptions, folder: Folder, *, trees: Sequence[Tree] = ()
+    ) -> Prepared:
+        """Make a bundle for a program that is run beside a container's own, in a folder of its own.
 
-    def forget(self, container: Container, folder: Folder) -> None:
-        """Give back what such a program had, which has ended."""
-        self._ender.clear(folder)
+        `trees` are what it sees beside what its options name.
+        """
+        return self._starter.prepare(container, options, folder, self.pid_of, trees=trees)
+
+    def forget(self, container: Container, folder: Folder, *, is_clear: bool = False) -> None:
+        """Give back what such a program had, which has ended. `is_clear`: its engine came to its own end."""
+        self._ender.clear(folder, is_clear=is_clear)
         with self.places.lock(container.id):
             self._ender.erase_traces(container.id)
 

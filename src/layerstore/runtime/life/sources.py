@@ -9,17 +9,47 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from layerstore import ConfigError, Container, Image, KernelError, NotFound, Store, Use, Volume, open_beneath
 from layerstore.runtime.bundle import Bind
 from layerstore.runtime.options import MountOption, RunOptions
 
-__all__ = ["binds", "give", "images", "mount_volumes", "trees", "with_others"]
+__all__ = ["HasTree", "Shown", "Tree", "binds", "give", "images", "mount_volumes", "shown", "trees", "with_others"]
+
+
+class HasTree(Protocol):
+    """What has a tree to be mounted, as images have."""
+
+    def open_tree(self) -> AbstractContextManager[int]:
+        """While inside: a directory descriptor of the tree, attached nowhere."""
+        ...
+
+
+@frozen
+class Shown:
+    """What of a tree a program sees, and where. No symbolic link is in `path`, which begins at the tree's root."""
+
+    target: str
+    path: str = "/"
+    read_only: bool = True
+    is_file: bool = False
+
+
+@frozen
+class Tree:
+    """A tree that is mounted for one program, beside what its options name."""
+
+    open: Callable[[], AbstractContextManager[int]]
+    shown: tuple[Shown, ...]
+
+    def open_tree(self) -> AbstractContextManager[int]:
+        """See `HasTree`."""
+        return self.open()
 
 
 def with_others(store: Store, options: RunOptions, options_of: Callable[[Container], RunOptions]) -> RunOptions:
@@ -74,9 +104,25 @@ def images(store: Store, options: RunOptions, folder: Path) -> dict[Path, Image]
     return found
 
 
+def shown(given: Sequence[Tree], folder: Path) -> tuple[dict[Path, Tree], list[Bind]]:
+    """Trees by where the engine will see them, folders that are made in `folder`; and what it binds of each."""
+    found, binds = {}, []
+    for number, tree in enumerate(given):
+        place = folder / str(number)
+        place.mkdir(mode=0o700, parents=True)
+        found[place] = tree
+        for part in tree.shown:
+            source = place / part.path.lstrip("/")
+            if part.is_file:  # what is there until the tree is says of what kind the mount point has to be
+                source.parent.mkdir(parents=True, exist_ok=True)
+                source.touch()
+            binds.append(Bind(str(source), part.target, read_only=part.read_only))
+    return found, binds
+
+
 @contextmanager
-def trees(found: Mapping[Path, Image]) -> Iterator[dict[str, int]]:
-    """While inside: the trees of images, read-only, to be given to an engine."""
+def trees(found: Mapping[Path, HasTree]) -> Iterator[dict[str, int]]:
+    """While inside: the trees of images and others, to be given to an engine."""
     with ExitStack() as after:
         yield {str(place): after.enter_context(image.open_tree()) for place, image in found.items()}
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from layerstore import CannotRun, ConfigError, Container, Database, Image, LayerstoreError, Process, Store
+from layerstore import CannotRun, ConfigError, Container, Database, LayerstoreError, Process, Store
 from layerstore.runtime.bundle import Trace
 from layerstore.runtime.engine import Verbs, conmon, find, hierarchy
 from layerstore.runtime.engine.filters import Learning
@@ -59,22 +59,25 @@ class Starter:
         shared: Callable[[str], int],
         *,
         link: Link | None = None,
+        trees: Sequence[sources.Tree] = (),
     ) -> Prepared:
         """Make the folder of a container, with its bundle. Of a failure nothing is left.
 
         `shared` gives the first process of a container by its name, whose namespaces this one is to share. `link` is
-        what will connect it.
+        what will connect it, `trees` what it sees beside its own.
         """
         engine = find(self._store.config, options.runtime)
         folder.make()
         try:
-            images = sources.images(self._store, options, folder.path / "images")
+            images: dict[Path, sources.HasTree] = {**sources.images(self._store, options, folder.path / "images")}
+            others, binds = sources.shown(trees, folder.path / "trees")
             traces, learning = bundling.write(
                 container,
                 options,
                 folder,
                 volumes=self._store.volumes.of(container.id),
                 images=images,
+                more=binds,
                 network=network_of(options, shared) if link is None else link.network,
                 namespaces=namespaces_of(options, shared),
                 engine=engine,
@@ -85,7 +88,7 @@ class Starter:
             folder.remove()
             raise
         return Prepared(
-            container, folder, Verbs(engine, self._places.engine_root(engine.name)), traces, learning, images
+            container, folder, Verbs(engine, self._places.engine_root(engine.name)), traces, learning, images | others
         )
 
     def begin(self, container: Container) -> Row:
@@ -238,15 +241,15 @@ class Starter:
 @frozen
 class Prepared:
     """A container whose folder has its bundle. `traces`: the mount points that its tree lacks. `learning`: the seccomp
-    filter that its engine makes, if it is worth keeping. `images`: those that it mounts, by where its engine sees
-    them."""
+    filter that its engine makes, if it is worth keeping. `images`: those that it mounts, and other trees, by where its
+    engine sees them."""
 
     container: Container
     folder: Folder
     verbs: Verbs
     traces: tuple[Trace, ...]
     learning: Learning | None = None
-    images: Mapping[Path, Image] = {}
+    images: Mapping[Path, sources.HasTree] = {}
 
 
 @contextmanager
@@ -308,12 +311,14 @@ class Direct:
         stderr: int | None,
         tells: bool = True,
         goes: bool = False,
+        lasts: bool = True,
     ) -> Direct:
         """Launch the engine on a bundle that is there.
 
         `tells`: what the engine writes to `stderr` is seen by whoever is told of a failure. `goes`: the container
         is removed afterwards, so that what is written in it needs not last, and mount points that the engine makes
-        may stay in it; else those that are missing are made so that they can be taken away.
+        may stay in it; else those that are missing are made so that they can be taken away. `lasts`: False if whoever
+        keeps what is written sees to it that it is on the disk.
         """
         folder = prepared.folder
         line = prepared.verbs.run_argv(folder.name, folder.path, log=folder.place.engine_log, pid_file=folder.place.pid)
@@ -330,7 +335,7 @@ class Direct:
                 hide=hierarchy().hidden,
                 new_session=True,
                 trees=trees,
-                lasts=not goes,
+                lasts=lasts and not goes,
             )
         return cls(prepared, process, tells=tells)
 
