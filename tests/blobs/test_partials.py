@@ -77,6 +77,18 @@ def test_discarded(all_of: Partials) -> None:
     assert all_of.names() == []
 
 
+def test_destroyed_it_takes_no_room_though_others_have_it_open(all_of: Partials) -> None:
+    with opened(all_of) as partial:
+        partial.append(b"x" * 10_000)
+        growing = all_of.watch(NAME)
+        assert growing is not None
+        with growing:
+            partial.destroy()
+            partial.destroy()
+            assert (growing.size, growing.is_given_up) == (0, True)
+    assert all_of.names() == []
+
+
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "a" * 65, "a" * 15, "g" * 32, "a" * 32 + "\n"])
 def test_names_are_digits(all_of: Partials, name: str) -> None:
     with pytest.raises(ValueError, match="is no name"):
@@ -108,6 +120,19 @@ time.sleep(60)
             with opened(all_of, OTHER):
                 pass
         opened(all_of).close()
+
+    def test_not_while_the_disk_is_still_at_it(self, all_of: Partials, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A call that is under way keeps the file open, as a second descriptor does."""
+        held: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", lambda fd: held.append(os.dup(fd)))
+        with opened(all_of) as partial:
+            partial.append(b"x")
+            partial.flush()
+        assert held
+        with opened(all_of) as again:
+            assert again.size == 1
+        for fd in held:
+            os.close(fd)
 
     def test_in_another_process_which_dies(self, all_of: Partials) -> None:
         command = [sys.executable, "-c", self.HOLDER, all_of.folder, NAME]

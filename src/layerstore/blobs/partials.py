@@ -139,6 +139,20 @@ class Partial:
                 self.path.unlink(missing_ok=True)
             self._let_go()
 
+    def destroy(self) -> None:
+        """Remove it with its bytes: their room is free when this returns. A second time is no error.
+
+        `discard` leaves them to whoever reads along (`Growing`), and to the flush for as long as the disk takes.
+        """
+        if self._fd >= 0:
+            with named("unlink", self.path):
+                self.path.unlink(missing_ok=True)
+            try:
+                with named("ftruncate", self.path):
+                    os.ftruncate(self._fd, 0)
+            finally:
+                self._let_go()
+
     def moved(self) -> None:
         """It has another name, and is a kept blob now."""
         self._let_go()
@@ -156,10 +170,21 @@ class Partial:
             self._let_go()
 
     def _let_go(self) -> None:
+        fd = self._forgotten()
+        if fd >= 0:
+            try:
+                # Not by the close alone: while the flush is at it, the kernel keeps the file open, and its lock.
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            except OSError:
+                pass  # the close does it, a little later
+            finally:
+                os.close(fd)
+
+    def _forgotten(self) -> int:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             flushing.forget(self)
-            os.close(fd)
+        return fd
 
     def __enter__(self) -> Self:
         return self
@@ -384,7 +409,9 @@ def _sound_size(fd: int) -> int:
 def _forget() -> None:
     # The child of a fork has nothing open: the lock must end with the parent.
     for partial in list(_open):
-        partial._let_go()
+        fd = partial._forgotten()
+        if fd >= 0:
+            os.close(fd)  # and no more: to unlock it would be to unlock the parent's
 
 
 os.register_at_fork(after_in_child=_forget)

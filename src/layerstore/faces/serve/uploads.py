@@ -95,8 +95,8 @@ class Upload:
         return digest
 
     def discard(self) -> None:
-        """Throw it away."""
-        self._partial.discard()
+        """Throw it away. Whoever is told so has its room: after a disk was full, for the next upload."""
+        self._partial.destroy()
 
     def close(self) -> None:
         """Let it go; what has come stays."""
