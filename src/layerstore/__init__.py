@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from layerstore.store import Store
     from layerstore.store import migrate_store as migrate
     from layerstore.store import open_store as open
+    from layerstore.tar import EntryKind, LayerEntry
     from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage, VolumeUsage
     from layerstore.volumes import Attachment, PrunedVolumes, Use, Volume, VolumeMount, Volumes
 
@@ -95,6 +96,7 @@ __all__ = [
     "DriverMismatch",
     "DriverNotFound",
     "DriverNotSupported",
+    "EntryKind",
     "History",
     "Image",
     "ImageUsage",
@@ -105,6 +107,7 @@ __all__ = [
     "InvalidReference",
     "KernelError",
     "Kind",
+    "LayerEntry",
     "LayerSource",
     "LayerUsage",
     "LayerstoreError",
@@ -160,6 +163,7 @@ _HOMES = {
     "migration": ("Migrated",),
     "pruning": ("Pruned",),
     "store": ("Store",),
+    "tar": ("EntryKind", "LayerEntry"),
     "usage": ("ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage", "VolumeUsage"),
     "volumes": ("Attachment", "PrunedVolumes", "Use", "Volume", "VolumeMount", "Volumes"),
 }

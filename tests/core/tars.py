@@ -34,6 +34,7 @@ from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, 
 from layerstore.kernel.mounts import mount_id, unmount
 from layerstore.layers.files import Damage, Diff, LayerFiles, Level, Readable, Staged, Told
 from layerstore.layers.relay import Write, relay
+from layerstore.tar import LayerEntry
 
 _TAR, _TREE = "layer.tar", "tree"
 _VIEWS = ".views"
@@ -194,6 +195,19 @@ class TarFiles(LayerFiles):
             raise Damaged(f"layer {stored.diff_id}: its tar is missing", layer=stored.diff_id) from None
         if f"sha256:{digest.hexdigest()}" != stored.diff_id:
             raise Damaged(f"layer {stored.diff_id}: its tar is not what it was", layer=stored.diff_id)
+
+    def entries(self, stored: Diff) -> Iterator[LayerEntry]:
+        """By its skeleton, as the tar has none of its own: it is unpacked beside for that."""
+        place = self.session.folder / f"{self.session.new_key()}.listed"
+        skeleton = place / "skeleton"
+        try:
+            make_plain_folder(place)
+            make_plain_folder(place / _TREE)
+            with open(self._tar(Layer(stored.key)), "rb", buffering=0) as stream:
+                tar.unpack(stream, place / _TREE, dialect=Dialect.OVERLAY, skeleton=skeleton)
+            return tar.entries(skeleton)
+        finally:
+            remove_tree(place)
 
     def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
         path = self._tar(Layer(stored.key))

@@ -29,6 +29,7 @@ PARTS = (
     "tar/pack",
     "tar/export",
     "tar/verify",
+    "tar/entries",
     "tar/implied",
     "compression/goflate",
 )

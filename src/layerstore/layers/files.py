@@ -22,7 +22,7 @@ from layerstore.kernel.files import copy_root_attributes, syncfs
 from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write, relay
 from layerstore.session import Session
-from layerstore.tar import Damage, Level, Packed, Readable
+from layerstore.tar import Damage, LayerEntry, Level, Packed, Readable
 
 __all__ = [
     "Damage",
@@ -173,6 +173,13 @@ class LayerFiles(ABC):
     @abstractmethod
     def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
         """What is no longer as it was stored."""
+
+    @abstractmethod
+    def entries(self, stored: Diff) -> Iterator[LayerEntry]:
+        """What the layer says of each name, parents before what is in them; no file is read for it. Raises `Damaged`.
+
+        Once this has returned, the layer may go.
+        """
 
     @abstractmethod
     def place_of(self, layer: Layer) -> Path:

@@ -24,7 +24,7 @@ from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.layers.files import Diff, LayerFiles, Staged, Told, counting, name_layer
 from layerstore.layers.relay import Write, relay
-from layerstore.tar import Damage, Level, Readable
+from layerstore.tar import Damage, LayerEntry, Level, Readable
 
 _PIECE = 1 << 20
 
@@ -202,6 +202,9 @@ class Folders(LayerFiles):
     def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
         tree = self.driver.tree(Layer(stored.key))
         return tar.verify(self._skeleton(stored.key), tree, dialect=self.dialect, level=level)
+
+    def entries(self, stored: Diff) -> Iterator[LayerEntry]:
+        return tar.entries(self._skeleton(stored.key))
 
     def place_of(self, layer: Layer) -> Path:
         return self.driver.tree(layer)

@@ -23,6 +23,7 @@ from layerstore.layers.sources import Progress
 from layerstore.layers.storage import Storage
 from layerstore.locks import Locks
 from layerstore.session import Session
+from layerstore.tar import LayerEntry
 
 
 class Layers:
@@ -147,6 +148,11 @@ class Layers:
             except Damaged:
                 self.mark_damaged(stored.key)
                 raise
+
+    def entries(self, chain_id: ChainID) -> Iterator[LayerEntry]:
+        """What a layer says of each name in its tree, parents before what is in them. Raises `NotFound`, `Damaged`."""
+        with self.lease([("layer", chain_id)], "being read"):
+            return self.files.entries(self._one(chain_id))
 
     def mark_damaged(self, key: LayerKey, *, damaged: bool = True) -> None:
         """Note in the row that the files of a diff are not what they were, or are again."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from layerstore.reference import Reference
     from layerstore.registry.pull import Pulled, PullOptions
     from layerstore.registry.push import Pushed, PushOptions
+    from layerstore.tar import LayerEntry
     from layerstore.transfer.incoming import Blob
 
 
@@ -223,3 +224,11 @@ class Traffic:
         was written is worthless. Raises `NotFound`.
         """
         self._layers.give_out(self._layers.named(layer), write)
+
+    def layer_entries(self, layer: ChainID | DiffID | str) -> Iterator[LayerEntry]:
+        """What a layer, given by its ChainID or DiffID, says of each name: parents before what is in them.
+
+        It is read from what the store keeps of the tar, not from the files: nothing is mounted. The layer may go once
+        this has returned. Raises `NotFound`, `Damaged`, `KernelError`.
+        """
+        return self._layers.entries(self._layers.named(layer))

@@ -3,6 +3,7 @@
 Nothing else in layerstore knows what a tar is.
 """
 
+from layerstore.tar.entries import EntryKind, LayerEntry, entries
 from layerstore.tar.implied import ImpliedFacts, adopt_implied, implied_digest
 from layerstore.tar.pack import Damage, Level, Packed, export, pack, pack_tree, verify
 from layerstore.tar.skeleton import shadow_of
@@ -10,12 +11,15 @@ from layerstore.tar.unpack import Readable, Unpacked, unpack
 
 __all__ = [
     "Damage",
+    "EntryKind",
     "ImpliedFacts",
+    "LayerEntry",
     "Level",
     "Packed",
     "Readable",
     "Unpacked",
     "adopt_implied",
+    "entries",
     "export",
     "implied_digest",
     "pack",

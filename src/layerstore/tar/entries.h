@@ -1,0 +1,26 @@
+/* What a skeleton's index says of a layer's files, many at a time, as records of one size. */
+#ifndef LS_ENTRIES_H
+#define LS_ENTRIES_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* What is to be read still. The index must outlive it. */
+struct ls_entries {
+    const uint8_t *index;
+    size_t length, at;
+    uint64_t left;
+};
+
+/* One node. Strings are where they stand in the index. The fields are those of index.h; only a device has major and minor,
+ * and it has no size. */
+struct ls_record {
+    uint64_t path_at, target_at, content, attributes;
+    int64_t size, mtime;
+    uint32_t path_length, target_length, type, flags, mode, uid, gid, mtime_ns, major, minor;
+};
+
+/* 0, or -EBADMSG where the index is none. */
+int ls_entries_begin(struct ls_entries *entries, const uint8_t *index, size_t length);
+/* Fills up to `room` records: how many, 0 at the end, or -EBADMSG where the index is damaged. */
+int ls_entries_next(struct ls_entries *entries, struct ls_record *records, int room);
+#endif

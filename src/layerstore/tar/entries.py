@@ -1,0 +1,125 @@
+"""What a layer says of each name in its tree, by its skeleton alone: nothing is mounted, no file is read."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+from attrs import frozen
+
+from layerstore.errors import Damaged
+from layerstore.kernel._shim import ffi, lib
+from layerstore.tar.engine import MEND, memory_told
+from layerstore.tar.skeleton import SkeletonReader
+
+_RECORD = struct.Struct("=4Q2q10I")  # struct ls_record
+_ROOM = 1024
+_STATED, _OPAQUE, _WHITEOUT = 1, 8, 16  # of model.h
+
+
+class EntryKind(Enum):
+    """What a layer has under a name. The values are those of index.h."""
+
+    REMOVAL = 0
+    """Nothing: the layer hides what those below it have there."""
+    FILE = 1
+    HARD_LINK = 2
+    SYMLINK = 3
+    CHARACTER_DEVICE = 4
+    BLOCK_DEVICE = 5
+    FOLDER = 6
+    FIFO = 7
+
+
+_KINDS = {kind.value: kind for kind in EntryKind}
+
+
+@frozen
+class LayerEntry:
+    """What one layer says of one name. Facts of a hard link are those of the file that it names."""
+
+    path: bytes
+    """Within the tree, without a leading slash; b"" is the root directory."""
+    kind: EntryKind
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    """Since 1970."""
+    size: int
+    """Bytes that can be read of a file; 0 of all else but a symlink, whose target has so many."""
+    content: int
+    """XXH64 of a file's bytes, or of a symlink's target. It tells what changed, and is no proof against malice."""
+    attributes: int
+    """XXH64 of the extended attributes."""
+    target: bytes
+    """Of a hard link: the path of the file in this layer."""
+    device: tuple[int, int]
+    """Major and minor number of a device."""
+    opaque: bool
+    """A folder that hides all that the layers below have in it."""
+    covers: bool
+    """The tar removes the name in the layers below; with a kind other than REMOVAL, it has another thing there."""
+    implied: bool
+    """A folder that the tar needs and does not list: its attributes are those that it has below.
+
+    Where layers are kept as whole trees, one that is below is not told.
+    """
+
+
+def entries(skeleton: Path) -> Iterator[LayerEntry]:
+    """The entries of a layer, parents before what is in them. Raises `Damaged`, `KernelError`.
+
+    The skeleton is read whole before the first of them is given; the file may go then.
+    """
+    with memory_told(), SkeletonReader(skeleton) as reader:
+        index = reader.index()
+    return _entries(skeleton, index)
+
+
+def _entries(skeleton: Path, index: bytes) -> Iterator[LayerEntry]:
+    state = ffi.new("struct ls_entries *")
+    source = ffi.from_buffer(index)  # keeps the index
+    records = ffi.new("struct ls_record[]", _ROOM)
+    data = ffi.buffer(records)
+    count = lib.ls_entries_begin(state, source, len(index))
+    while count >= 0:
+        count = lib.ls_entries_next(state, records, _ROOM)
+        if not count:
+            return
+        if count > 0:
+            for record in _RECORD.iter_unpack(data[: count * _RECORD.size]):
+                yield _entry(record, index, skeleton)
+    assert count == -errno.EBADMSG
+    raise _damaged(skeleton)
+
+
+def _entry(record: tuple[int, ...], index: bytes, skeleton: Path) -> LayerEntry:
+    path, target, content, attributes, size, seconds, length, target_length, number, flags = record[:10]
+    mode, uid, gid, fraction, major, minor = record[10:]
+    kind = _KINDS.get(number)
+    if kind is None:
+        raise _damaged(skeleton)
+    return LayerEntry(
+        index[path : path + length],
+        kind,
+        mode,
+        uid,
+        gid,
+        seconds * 1_000_000_000 + fraction,
+        size,
+        content,
+        attributes,
+        index[target : target + target_length],
+        (major, minor),
+        bool(flags & _OPAQUE),
+        bool(flags & _WHITEOUT),
+        kind is EntryKind.FOLDER and not flags & _STATED,
+    )
+
+
+def _damaged(skeleton: Path) -> Damaged:
+    return Damaged(f"the skeleton {skeleton.name} is damaged", remedy=MEND, path=skeleton)
