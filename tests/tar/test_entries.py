@@ -70,7 +70,8 @@ def test_each_name_has_what_the_tar_says(stack: Stack) -> None:
     assert found[b"again"].target == b"d/f"
     assert (found[b"again"].size, found[b"again"].mode) == (4, 0o4755)
     assert found[b"c"].device == (1, 3)
-    assert found[b"s"].size == 100_000
+    assert (found[b"s"].size, found[b"s"].stored) == (100_000, 5000)
+    assert (one.stored, found[b"again"].stored) == (4, 0)
     assert one.content == found[b"d/same"].content != found[b"implied/in"].content
     assert [path for path, entry in found.items() if entry.opaque] == [b"d"]
     assert {path for path, entry in found.items() if entry.covers} == {b"gone", b"hollow/gone"}

@@ -8,7 +8,7 @@
 struct ls_entries {
     const uint8_t *index;
     size_t length, at;
-    uint64_t left;
+    uint64_t payloads_left, left;
 };
 
 /* One node. Strings are where they stand in the index. The fields are those of index.h; only a device has major and minor,
@@ -21,6 +21,9 @@ struct ls_record {
 
 /* 0, or -EBADMSG where the index is none. */
 int ls_entries_begin(struct ls_entries *entries, const uint8_t *index, size_t length);
+/* Fills up to `room` records with the payloads of files that have holes: path, and in `size` the bytes that are there. To
+ * be called until it returns 0, before the nodes can be read; -EBADMSG where the index is damaged. */
+int ls_entries_sparse(struct ls_entries *entries, struct ls_record *records, int room);
 /* Fills up to `room` records: how many, 0 at the end, or -EBADMSG where the index is damaged. */
 int ls_entries_next(struct ls_entries *entries, struct ls_record *records, int room);
 #endif

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import struct
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -51,6 +51,8 @@ class LayerEntry:
     """Since 1970."""
     size: int
     """Bytes that can be read of a file; 0 of all else but a symlink, whose target has so many."""
+    stored: int
+    """Bytes that the tar has of a file: less than `size` if there are holes in it; 0 of all else, hard links too."""
     content: int
     """XXH64 of a file's bytes, or of a symlink's target. It tells what changed, and is no proof against malice."""
     attributes: int
@@ -83,42 +85,46 @@ def entries(skeleton: Path) -> Iterator[LayerEntry]:
 def _entries(skeleton: Path, index: bytes) -> Iterator[LayerEntry]:
     state = ffi.new("struct ls_entries *")
     source = ffi.from_buffer(index)  # keeps the index
+    if lib.ls_entries_begin(state, source, len(index)):
+        raise _damaged(skeleton)
+    sparse = {
+        index[record[0] : record[0] + record[6]]: record[4]
+        for record in _records(lib.ls_entries_sparse, state, skeleton)
+    }
+    for record in _records(lib.ls_entries_next, state, skeleton):
+        path, target, content, attributes, size, seconds, length, target_length, number, flags = record[:10]
+        mode, uid, gid, fraction, major, minor = record[10:]
+        kind = _KINDS.get(number)
+        if kind is None:
+            raise _damaged(skeleton)
+        name = index[path : path + length]
+        yield LayerEntry(
+            name,
+            kind,
+            mode,
+            uid,
+            gid,
+            seconds * 1_000_000_000 + fraction,
+            size,
+            sparse.get(name, size) if kind is EntryKind.FILE else 0,
+            content,
+            attributes,
+            index[target : target + target_length],
+            (major, minor),
+            bool(flags & _OPAQUE),
+            bool(flags & _WHITEOUT),
+            kind is EntryKind.FOLDER and not flags & _STATED,
+        )
+
+
+def _records(fill: Any, state: Any, skeleton: Path) -> Iterator[tuple[int, ...]]:
+    """What `fill` fills records with, until there is no more."""
     records = ffi.new("struct ls_record[]", _ROOM)
     data = ffi.buffer(records)
-    count = lib.ls_entries_begin(state, source, len(index))
-    while count >= 0:
-        count = lib.ls_entries_next(state, records, _ROOM)
-        if not count:
-            return
-        if count > 0:
-            for record in _RECORD.iter_unpack(data[: count * _RECORD.size]):
-                yield _entry(record, index, skeleton)
-    assert count == -errno.EBADMSG
-    raise _damaged(skeleton)
-
-
-def _entry(record: tuple[int, ...], index: bytes, skeleton: Path) -> LayerEntry:
-    path, target, content, attributes, size, seconds, length, target_length, number, flags = record[:10]
-    mode, uid, gid, fraction, major, minor = record[10:]
-    kind = _KINDS.get(number)
-    if kind is None:
-        raise _damaged(skeleton)
-    return LayerEntry(
-        index[path : path + length],
-        kind,
-        mode,
-        uid,
-        gid,
-        seconds * 1_000_000_000 + fraction,
-        size,
-        content,
-        attributes,
-        index[target : target + target_length],
-        (major, minor),
-        bool(flags & _OPAQUE),
-        bool(flags & _WHITEOUT),
-        kind is EntryKind.FOLDER and not flags & _STATED,
-    )
+    while count := fill(state, records, _ROOM):
+        if count < 0:
+            raise _damaged(skeleton)
+        yield from _RECORD.iter_unpack(data[: count * _RECORD.size])
 
 
 def _damaged(skeleton: Path) -> Damaged:
