@@ -16,9 +16,10 @@ import pytest
 from attrs import evolve
 
 from layerstore.errors import NotFound, RateLimited, RegistryError, Unreachable
+from layerstore.registry.transport.connections import Incoming
 from layerstore.registry.transport.http import Body
 
-from .asking import MANIFEST, Asking, asking
+from .asking import MANIFEST, SETTINGS, Asking, asking
 from .servers import quirks as act
 from .servers.listening import Answer, Seen
 from .servers.quirks import Quirks
@@ -538,6 +539,44 @@ def test_no_connection_is_left_open(quirks: Quirks) -> None:
         assert _connections_to(quirks.port) == 0
     finally:
         gc.enable()
+
+
+class TestTheSocketBelowAReply:
+    @pytest.fixture
+    def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        """Ours and the server's end of a connection, with a reply of ten bytes of which five have come."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+            yield ours, theirs
+
+    def test_after_its_end_it_is_left_to_the_next_request(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        ours, theirs = pair
+        reply = Incoming(ours, settings=SETTINGS)
+        reply.begin()
+        reply.watch.limit(SETTINGS.read_timeout, 100)
+        theirs.sendall(b"56789")
+        came = b""
+        while count := reply.some(buffer := bytearray(10)):
+            came += buffer[:count]
+        assert came == b"0123456789"
+        ours.settimeout(1.25)  # as another thread does, whose request it is now
+        reply.watch.lift()
+        assert ours.gettimeout() == 1.25
+
+    @pytest.mark.parametrize("is_limited", [False, True])
+    def test_closed_under_a_reader_it_is_a_connection_that_broke(
+        self, pair: tuple[socket.socket, socket.socket], *, is_limited: bool
+    ) -> None:
+        ours, _ = pair
+        with Incoming(ours, settings=SETTINGS) as reply:
+            reply.begin()
+            assert reply.some(bytearray(5)) == 5
+            if is_limited:
+                reply.watch.limit(SETTINGS.read_timeout, 100)
+            os.close(ours.detach())
+            with pytest.raises(ConnectionAbortedError, match="closed while it was read"):
+                reply.some(bytearray(5))
 
 
 def test_many_threads_get_through_a_bad_time(quirks: Quirks, tokens: TokenService) -> None:

@@ -48,7 +48,11 @@ class TooSlow(OSError):
 
 
 class _Watched(io.RawIOBase):
-    """The bytes of a connection, as they come. Only the time that is spent waiting for them counts."""
+    """The bytes of a connection, as they come. Only the time that is spent waiting for them counts.
+
+    It is closed with the end of its reply. From then on the socket is that of the next request, perhaps of another
+    thread, and is not touched.
+    """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, settings: Settings) -> None:
         self._raw = raw
@@ -70,11 +74,20 @@ class _Watched(io.RawIOBase):
 
     def lift(self) -> None:
         """No limit but that it may not be silent or too slow."""
-        if self.deadline is not None and self._socket.fileno() >= 0:
+        if self.deadline is not None and not self.closed:
             self._socket.settimeout(self._settings.read_timeout)
         self.deadline = self.allowance = None
 
     def readinto(self, buffer: Any) -> int | None:
+        """As the connection has it. Raises `TooSlow`, and `ConnectionAbortedError` if it was closed meanwhile."""
+        try:
+            return self._received(buffer)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+        raise ConnectionAbortedError(errno.ECONNABORTED, "it was closed while it was read")
+
+    def _received(self, buffer: Any) -> int | None:
         before = time.monotonic()
         if self.deadline is not None:
             if before >= self.deadline:
