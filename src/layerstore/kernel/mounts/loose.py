@@ -32,7 +32,7 @@ def open_memory() -> Iterator[int]:
 
     For what must be on no disk. Files are made in it by `openat`: the descriptor itself is not for reading.
     """
-    options = (("mode", "0700"), ("nosuid", None), ("nodev", None), ("noexec", None))
+    options = (("mode", "0700"), ("nosuid", None), ("nodev", None))
     tree = new_tree([Mount("tmpfs", "layerstore", options)])
     try:
         yield tree

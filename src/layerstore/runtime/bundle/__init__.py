@@ -16,6 +16,7 @@ from layerstore.runtime.bundle.traces import Trace
 from layerstore.runtime.bundle.traces import erase as erase_traces
 from layerstore.runtime.bundle.traces import make as make_traces
 from layerstore.runtime.bundle.traces import plan as plan_traces
+from layerstore.runtime.bundle.traces import resolve
 from layerstore.runtime.bundle.users import User
 from layerstore.runtime.bundle.users import find as find_user
 from layerstore.runtime.bundle.values import Bind, Network, Place
@@ -37,6 +38,7 @@ __all__ = [
     "make_traces",
     "plan_traces",
     "read_host",
+    "resolve",
     "text_of",
     "texts",
     "write",

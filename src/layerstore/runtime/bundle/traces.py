@@ -18,7 +18,7 @@ from attrs import frozen
 
 from layerstore import CannotRun, KernelError, open_beneath
 
-__all__ = ["Trace", "erase", "make", "plan"]
+__all__ = ["Trace", "erase", "make", "plan", "resolve"]
 
 _LINKS = 40
 """As many as the kernel follows."""
@@ -44,7 +44,7 @@ def plan(tree: int, config: Mapping[str, Any]) -> tuple[Trace, ...]:
     for path, folder in [*wanted, (config["process"]["cwd"], True)]:
         if ".." not in path and any(path.startswith(f"{above}/") for above in covered):
             continue  # no link of the tree leads out of what is mounted there: most are below /dev
-        known, missing = _resolved(tree, path)
+        known, missing = resolve(tree, path)
         place = "/" + "/".join((*known, *missing))
         # What lies in something else that is mounted is made there.
         if not any(place.startswith(f"{above}/") for above in covered):
@@ -73,8 +73,11 @@ def _is_folder(mount: Mapping[str, Any]) -> bool:
     return not (mount.get("type") == "bind" and os.path.exists(mount["source"]) and not os.path.isdir(mount["source"]))
 
 
-def _resolved(tree: int, path: str) -> tuple[list[str], list[str]]:
-    """The names that lead to a path without symbolic links: those that are there, and those that are not."""
+def resolve(tree: int, path: str) -> tuple[list[str], list[str]]:
+    """The names that lead to a path without symbolic links: those that are there, and those that are not.
+
+    Raises `CannotRun` if a file is in the way.
+    """
     known: list[str] = []
     pending = [name for name in reversed(path.split("/")) if name not in ("", ".")]
     links = 0

@@ -64,6 +64,10 @@ class Runtime:
         """
         return making.create(self.store, self.database, image, options, name=name, size=size)
 
+    def adopt(self, container: Container, options: RunOptions) -> None:
+        """Make a container that is there one that can be run. If that fails, it is removed. Raises `NotFound`."""
+        making.give(self.store, self.database, container, options)
+
     def run(self, container: Container, streams: Streams | None = None) -> int:
         """Run a container in the foreground; its exit code, or 0 if its streams were let go of and it runs on.
 
