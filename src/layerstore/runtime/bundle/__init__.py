@@ -12,11 +12,10 @@ from layerstore.runtime.bundle.host import HostFacts, Node
 from layerstore.runtime.bundle.host import read as read_host
 from layerstore.runtime.bundle.making import make
 from layerstore.runtime.bundle.process import command, for_exec
-from layerstore.runtime.bundle.traces import Trace
+from layerstore.runtime.bundle.traces import Trace, resolve
 from layerstore.runtime.bundle.traces import erase as erase_traces
 from layerstore.runtime.bundle.traces import make as make_traces
 from layerstore.runtime.bundle.traces import plan as plan_traces
-from layerstore.runtime.bundle.traces import resolve
 from layerstore.runtime.bundle.users import User
 from layerstore.runtime.bundle.users import find as find_user
 from layerstore.runtime.bundle.values import Bind, Network, Place
