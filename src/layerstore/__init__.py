@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerstore.containers import Args, Checkpoint, Container, ContainerState, Mounted, Process, Running
     from layerstore.copying import Copied
     from layerstore.database import Database, Tables, Transaction
+    from layerstore.digest import ChainID, DiffID, ImageID
     from layerstore.errors import (
         Ambiguous,
         CannotCopy,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from layerstore.kernel.files import open_beneath
     from layerstore.kernel.mounts import open_memory, open_mount
     from layerstore.kernel.processes.housing import Bind, Tmpfs
-    from layerstore.layers import LayerSource
+    from layerstore.layers import LayerSource, StoredLayer
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
     from layerstore.store import Store
@@ -78,6 +79,7 @@ __all__ = [
     "CannotRun",
     "CannotStart",
     "CertificateError",
+    "ChainID",
     "Change",
     "Changes",
     "Checkpoint",
@@ -91,6 +93,7 @@ __all__ = [
     "Database",
     "Denied",
     "DepthExceeded",
+    "DiffID",
     "DigestMismatch",
     "DiskUsage",
     "DriverFailed",
@@ -100,6 +103,7 @@ __all__ = [
     "EntryKind",
     "History",
     "Image",
+    "ImageID",
     "ImageUsage",
     "InUse",
     "Info",
@@ -128,6 +132,7 @@ __all__ = [
     "Running",
     "Store",
     "StoreClosed",
+    "StoredLayer",
     "Tables",
     "Tmpfs",
     "Transaction",
@@ -156,12 +161,13 @@ _HOMES = {
     "containers": ("Args", "Checkpoint", "Container", "ContainerState", "Mounted", "Process", "Running"),
     "copying": ("Copied",),
     "database": ("Database", "Tables", "Transaction"),
+    "digest": ("ChainID", "DiffID", "ImageID"),
     "images": ("History", "Image", "Loaded", "Removal"),
     "info": ("Info",),
     "kernel.files": ("open_beneath",),
     "kernel.mounts": ("open_memory", "open_mount"),
     "kernel.processes.housing": ("Bind", "Tmpfs"),
-    "layers": ("LayerSource",),
+    "layers": ("LayerSource", "StoredLayer"),
     "migration": ("Migrated",),
     "pruning": ("Pruned",),
     "store": ("Store",),

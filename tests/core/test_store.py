@@ -253,15 +253,15 @@ def test_trials_of_the_dead_are_swept(
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("moment", ["insert_diff", "stand_on"])
+@pytest.mark.parametrize("moment", ["insert_diff", "branch_off"])
 def test_sealed_layers_without_a_row_are_swept(
     store: Store, add: Adder, base: bytes, killed: Callable[[str], None], settings: layerstore.Config, moment: str
 ) -> None:
     image = add(base, name="x")
-    room = {"insert_diff": "layers", "stand_on": "containers"}[moment]
+    room = {"insert_diff": "layers", "branch_off": "containers"}[moment]
     body = {
         "insert_diff": "store.import_tar(io.BytesIO(make.layer(make.file('x'))), 'y')",
-        "stand_on": "box = store.create_container('x', name='web')\n"
+        "branch_off": "box = store.create_container('x', name='web')\n"
         "with box.mount() as root: (root / 'new').write_text('n')\n"
         "box.commit('y')",
     }[moment]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from layerstore.containers.branching import Quiet
     from layerstore.containers.containers import Containers
     from layerstore.copying import Copied
+    from layerstore.layers import Record, StoredLayer
 
 
 class Mounted:
@@ -299,6 +300,20 @@ class Container(Runs, Starts):
             )
             self._refreshed()
         return image
+
+    def seal(self, *, latest: int | None = None, record: Record | None = None) -> StoredLayer | None:
+        """Make a layer of what it has written, and no image; None if that is nothing.
+
+        If it is not mounted, its own layer becomes this one without a copy, and it goes on with a new one on top: it
+        then stands on this layer. If it is, what it has written is copied, and it stays as it is. `latest`, in ns since
+        the epoch: what was written later gets this time, in the tar and in the container. `record` is given the
+        transaction in which the layer gets its row, or is found to be there: see `Store.lease`.
+        """
+        self._state = None
+        with self._containers.lock(self.id):
+            layer = self._containers.seal(self._refreshed(), latest=latest, record=record)
+            self._refreshed()
+        return layer
 
     # --- branching ---
 

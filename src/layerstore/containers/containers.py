@@ -26,13 +26,13 @@ from layerstore.containers.process import Process
 from layerstore.containers.rows import Resident, Row
 from layerstore.containers.running import Runner, runner_of
 from layerstore.database import Database, Transaction
-from layerstore.digest import ImageID
+from layerstore.digest import ChainID, ImageID
 from layerstore.driver import Layer, State
 from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, LayerstoreError, NotFound, StoreClosed
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
-from layerstore.layers import Layers, Storage
+from layerstore.layers import Layers, Record, Storage, StoredLayer
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import committed
 from layerstore.layers.relay import Write
@@ -103,11 +103,14 @@ class Containers:
         name: str | None = None,
         size: int | str | None = None,
         lasts: bool = True,
+        on: ChainID | None = None,
     ) -> Container:
         """Make a container on an image, or on nothing. `size` limits what can be written in it (10 GiB: "10G").
 
-        `lasts`: it survives a power cut.
+        `lasts`: it survives a power cut. `on`: the layer that it stands on, instead of an image.
         """
+        if image is not None and on is not None:
+            raise ConfigError("a container stands on an image or on a layer, not on both", remedy="Give one of them.")
         if name is not None:
             name = _valid(name)
         try:
@@ -119,7 +122,7 @@ class Containers:
         with self._database.read() as tx:
             rows.require_new(tx, name)
             found, tag = (None, None) if wanted is None else image_rows.resolve(tx, wanted)
-            top = None if found is None else image_rows.top_of(tx, found)
+            top = on if found is None else image_rows.top_of(tx, found)
             below = layer_rows.parents_on(tx, top)
         if isinstance(image, Image) and image.tags:
             tag = reference.normalise(image.tags[0])
@@ -131,6 +134,8 @@ class Containers:
                 with self._database.read() as tx:
                     if found is not None:
                         image_rows.resolve(tx, found)  # removed meanwhile?
+                    elif on is not None:
+                        layer_rows.stored(tx, on)
                 self.storage.files.require(below)
                 raise
             row = Row(
@@ -222,20 +227,24 @@ class Containers:
     ) -> Image:
         """`Container.commit`, for a caller that has the container's lock."""
         from layerstore.containers.commit import Commit
+        from layerstore.containers.sealing import Sealing
 
+        parts = (self._database, self.session, self.storage, self._layers, self.mounts)
         return Commit(
-            self._database,
-            self.session,
-            self.storage,
-            self._layers,
+            Sealing(*parts, row),
             self.images,
-            self.mounts,
-            row,
             tag=tag,
             message=message,
             author=author,
             instructions=instructions,
         ).run()
+
+    def seal(self, row: Row, *, latest: int | None, record: Record | None) -> StoredLayer | None:
+        """`Container.seal`, for a caller that has the container's lock."""
+        from layerstore.containers.sealing import Sealing, seal
+
+        parts = (self._database, self.session, self.storage, self._layers, self.mounts)
+        return seal(Sealing(*parts, row), latest=latest, record=record)
 
     def remove(self, container: str, *, force: bool = False, volumes: bool = False) -> None:
         """`Container.remove`."""

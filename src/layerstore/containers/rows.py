@@ -19,6 +19,7 @@ from layerstore.errors import Ambiguous, NameInUse, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id
 from layerstore.kernel.processes.identity import Identity
+from layerstore.layers import rows as layer_rows
 from layerstore.segments import Below
 from layerstore.segments import rows as segment_rows
 
@@ -176,17 +177,6 @@ def exchange(tx: Transaction, keys: Mapping[str, LayerKey]) -> None:
     tx.executemany("UPDATE containers SET key = ? WHERE id = ?", [(key, container) for container, key in keys.items()])
 
 
-def stand_on(
-    tx: Transaction, container: str, key: LayerKey, chain_id: ChainID, image: ImageID, image_name: str
-) -> None:
-    """Give a container a new writable layer, on another image."""
-    tx.execute(
-        "UPDATE containers SET key = ?, chain_id = ?, image_id = ?, image_name = ?, segment = NULL, boot = ?,"
-        " touched = 0 WHERE id = ?",
-        (key, chain_id, image, image_name, boot_id(), container),
-    )
-
-
 def branch_off(tx: Transaction, row: Row) -> None:
     """Write what a container stands on, and its new and empty writable layer."""
     tx.execute(
@@ -214,9 +204,11 @@ def require_new(tx: Transaction, name: str | None) -> None:
 
 
 def insert(tx: Transaction, row: Row) -> Row:
-    """Write a container's row; with a name, if it has none. The image may have been removed since it was looked up."""
+    """Write a container's row; with a name, if it has none. What it stands on may have been removed meanwhile."""
     if row.image_id is not None:
         image_rows.resolve(tx, row.image_id)
+    elif row.chain_id is not None:
+        layer_rows.stored(tx, row.chain_id)
     for attempt in count():
         # Should the names run out, digits make them last.
         name = row.name or names.random_name() + (os.urandom(2).hex() if attempt > 9 else "")

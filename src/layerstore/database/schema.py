@@ -187,6 +187,17 @@ CREATE INDEX checkpoints_by_chain ON checkpoints (chain_id);
 ALTER TABLE containers ADD COLUMN segment TEXT REFERENCES segments;
 CREATE INDEX containers_by_segment ON containers (segment);
 """,
+    """
+-- A layer, with all below it, that is kept for an owner whom the core does not know, whatever processes and boots end.
+CREATE TABLE lasting_leases (
+    owner TEXT NOT NULL,                    -- a floor above: build
+    name TEXT NOT NULL,                     -- what the owner knows it by
+    chain_id TEXT NOT NULL REFERENCES layers,
+    made INTEGER NOT NULL,                  -- ns since the epoch
+    PRIMARY KEY (owner, name)
+) WITHOUT ROWID;
+CREATE INDEX lasting_leases_by_chain ON lasting_leases (chain_id);
+""",
 )
 
 VERSION = len(_STEPS)

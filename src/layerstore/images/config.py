@@ -125,6 +125,7 @@ def history(config: Mapping[str, Any]) -> tuple[History, ...]:
 def derive(
     base: Mapping[str, Any] | None,
     *,
+    below: Sequence[DiffID] | None = None,
     new_layer: DiffID | None,
     run_config: Mapping[str, Any],
     created: str,
@@ -135,28 +136,29 @@ def derive(
 ) -> bytes:
     """The configuration of an image that adds a layer (or only metadata) to `base`, or to nothing.
 
+    `below` are the layers that it lies on, if they are not those of `base`: what is more has an empty step each.
     `author`: None is that of `base`. `platform` is that of an image from nothing; by default this machine's.
     """
     config: dict[str, Any]
-    old_layers: Sequence[str] = ()
-    old_history: Sequence[Mapping[str, Any]] = ()
     if base is None:
         from layerstore import platforms
 
         config = dict((platforms.host() if platform is None else platform).fields)
+        lines: Sequence[Mapping[str, Any]] = ()
     else:
         config = {key: base[key] for key in _KEPT if base.get(key) is not None}
-        old_layers = layers(base)
-        old_history = _complete_history(base)
+        lines = base.get("history") or ()
         author = _text(base.get("author")) if author is None else author
+    if below is None:
+        below = () if base is None else layers(base)
     step = {"created": created, "created_by": created_by, "author": author, "comment": comment}
     step = {key: value for key, value in step.items() if value}
     config["created"] = created
     if author:
         config["author"] = author
     config["config"] = dict(run_config)
-    config["rootfs"] = {"type": "layers", "diff_ids": [*old_layers, *([new_layer] if new_layer else [])]}
-    config["history"] = [*old_history, step if new_layer else step | {"empty_layer": True}]
+    config["rootfs"] = {"type": "layers", "diff_ids": [*below, *([new_layer] if new_layer else [])]}
+    config["history"] = [*_complete(lines, below), step if new_layer else step | {"empty_layer": True}]
     return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
@@ -203,11 +205,10 @@ def moment(text: str) -> datetime | None:
     return None if then == _FIRST else then
 
 
-def _complete_history(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _complete(lines: Sequence[Mapping[str, Any]], diff_ids: Sequence[DiffID]) -> list[Mapping[str, Any]]:
     """The steps as they are, or if they do not account for every layer, one for each that they leave out."""
-    lines = list(config.get("history") or [])
     count = sum(not line.get("empty_layer") for line in lines)
-    return lines + [{} for _ in range(len(layers(config)) - count)]
+    return [*lines, *({} for _ in range(len(diff_ids) - count))]
 
 
 def _whole(value: Any) -> Any:

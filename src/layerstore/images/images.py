@@ -122,6 +122,32 @@ class Images:
             source = sources[diff_id]
             progress(label_of(source), source.size or 0, source.size or 0)
 
+    def add_known(
+        self,
+        config: bytes,
+        top: ChainID | None,
+        names: Sequence[str] = (),
+        *,
+        parent: ImageID | None = None,
+        record: Record | None = None,
+    ) -> Image:
+        """`Store.add_image`."""
+        diff_ids = config_of.layers(config_of.read(config))
+        tags = [reference.normalise(name) for name in names]
+        with self._database.write() as tx:
+            there = [diff.diff_id for diff in reversed(layer_rows.stack(tx, top).diffs)]
+            if list(diff_ids) != there:
+                raise InvalidArchive(
+                    f"the image's config names {len(diff_ids)} layers, which are not the {len(there)} of {top}",
+                    remedy="Its rootfs.diff_ids must be those of the layer on top and all below it, bottom to top.",
+                )
+            if parent is not None:
+                rows.resolve(tx, parent)
+            image = rows.insert(tx, config, top, parent, tags)
+            if record is not None:
+                record(tx, image)
+            return self._get(tx, image)
+
     def name(self, image: ImageID, names: Sequence[str], record: Record | None = None) -> Loaded:
         """Give an image that is there names, each in full, as if it had come in with them. Raises `NotFound`."""
         with self._database.write() as tx:

@@ -6,14 +6,14 @@ It is mounted read-only and attached nowhere, so nobody else sees it; while it i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from layerstore.changes import Changes, compare_trees
 from layerstore.database import Database
 from layerstore.digest import ChainID
-from layerstore.driver import look
+from layerstore.driver import Layer, look
 from layerstore.errors import DriverFailed, KernelError
 from layerstore.images import rows
 from layerstore.kernel.files.filesystems import type_of
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 EMPTY = Mount("tmpfs", "layerstore", (("mode", "0755"), ("nr_inodes", "16")), read_only=True)
 """What an image without layers is."""
+
+_PURPOSE = "it is being read"
 
 
 class HasTree(Protocol):
@@ -53,18 +55,29 @@ class Trees:
             rows.resolve(tx, image.id)
             stack = layer_rows.parents_on(tx, top)
             wanted = [("image", str(image.id)), *(("diff", str(layer.key)) for layer in stack)]
-            leases = layer_rows.add_leases(tx, self._session.name, wanted, "it is being read")
+            leases = layer_rows.add_leases(tx, self._session.name, wanted, _PURPOSE)
         try:
-            with ExitStack() as after:
-                try:
-                    tree = look(self._storage.driver, stack[0], stack[1:]) if stack else detached([EMPTY])
-                    root = after.enter_context(tree)
-                except (KernelError, DriverFailed):
-                    self._storage.files.require(stack)
-                    raise
-                yield settled(root)
+            with self._read(stack) as root:
+                yield root
         finally:
             self._layers.end_leases(leases)
+
+    @contextmanager
+    def of_layers(self, top: ChainID | None) -> Iterator[int]:
+        """While inside: the tree of a layer on those below it, whether an image has it or not, and it is kept."""
+        with self._layers.held(top, _PURPOSE) as stack, self._read(stack.layers) as root:
+            yield root
+
+    @contextmanager
+    def _read(self, stack: Sequence[Layer]) -> Iterator[int]:
+        with ExitStack() as after:
+            try:
+                tree = look(self._storage.driver, stack[0], stack[1:]) if stack else detached([EMPTY])
+                root = after.enter_context(tree)
+            except (KernelError, DriverFailed):
+                self._storage.files.require(stack)
+                raise
+            yield settled(root)
 
     def changes_of(self, image: Image, base: Image | None) -> Changes:
         """What an image changes against the one that it was built on, or else what its topmost layer changes."""

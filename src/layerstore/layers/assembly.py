@@ -9,7 +9,7 @@ what has no row at the end is removed again, whatever the reason. This is the on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from layerstore.database import Transaction
@@ -33,20 +33,22 @@ def assembling(
     *,
     offered: Mapping[DiffID, Staged] | None = None,
     trust: bool = False,
+    new: Collection[DiffID] = (),
 ) -> Iterator[Assembly]:
     """Begin to put a stack together, bottom to top: then `unpack`, `place`, and `record` in a transaction.
 
     `offered` are layers that were staged before; those that are needed are used, the others stay staged. `trust`: of
-    what is there, look only whether that is whole for which an offered layer would be given up; nothing else is made.
+    what is there, look only whether that is whole for which an offered layer would be given up, or one of `new`, for
+    which there is a source; nothing else is made.
     """
     layers.database.require_writable()
     layers.check_depth(len(diff_ids))
     offered = offered or {}
-    made = [diff_id for diff_id in diff_ids if diff_id in offered] if trust else diff_ids
+    made = [diff_id for diff_id in diff_ids if diff_id in offered or diff_id in new] if trust else diff_ids
     with layers.locks.several(of_diff(diff_id) for diff_id in made):
         assembly = Assembly(layers, diff_ids, offered)
         try:
-            assembly.look(purpose, trust=trust)
+            assembly.look(purpose, made)
             yield assembly
         finally:
             assembly.finish()
@@ -84,8 +86,8 @@ class Assembly:
         """What a layer on top of these has for parents, once they are placed."""
         return committed(rows.visible(reversed(self._stack)))
 
-    def look(self, purpose: str, *, trust: bool) -> None:
-        """See what is there, keep others from removing it, and look whether it is whole."""
+    def look(self, purpose: str, made: Collection[DiffID]) -> None:
+        """See what is there, keep others from removing it, and look whether what may be made anew is whole."""
         layers, levels = self._layers, self._plan.levels
         stored: dict[DiffID, list[Diff]] = {}
         with layers.database.write(durable=False) as tx:
@@ -99,7 +101,7 @@ class Assembly:
             wanted += [("diff", str(one.diff.key)) for one in self._offered.values() if one.is_container]
             self._leases = rows.add_leases(tx, layers.session.name, wanted, purpose)
         candidates = [*found.values(), *(diff for diffs in stored.values() for diff in diffs)]
-        trusted = [diff for diff in candidates if trust and diff.diff_id not in self._offered]
+        trusted = [diff for diff in candidates if diff.diff_id not in made]
         whole = {diff.key for diff in trusted}
         whole |= self._whole([diff for diff in candidates if diff.key not in whole])
         self._plan = plan(levels, found, stored, whole, independent=self._files.independent)

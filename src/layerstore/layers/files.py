@@ -73,7 +73,8 @@ class Staged:
 
     `layer` has its files: a staged one, or the container's own, if it can become the committed layer as it lies.
     `needs_parents`: it has to be laid anew on its parents. `spool`: the tar itself, of a layer that can be unpacked on
-    its parents only, and has no files yet. `notices` tell what a tar could not hold.
+    its parents only, and has no files yet. `notices` tell what a tar could not hold. `on`: the only parents on which
+    it is of use, where it holds what they hold.
     """
 
     diff: Diff
@@ -81,6 +82,7 @@ class Staged:
     needs_parents: bool = False
     notices: tuple[str, ...] = ()
     spool: Path | None = None
+    on: tuple[Layer, ...] | None = None
 
     @property
     def diff_id(self) -> DiffID:

@@ -82,7 +82,13 @@ class Folders(LayerFiles):
             implied=found.implied,
             dependent=parents is not None,
         )
-        return Staged(taken, layer, needs_parents=found.needs_parents and parents is None, notices=found.notices)
+        return Staged(
+            taken,
+            layer,
+            needs_parents=found.needs_parents and parents is None,
+            notices=found.notices,
+            on=None if self.independent or parents is None else tuple(parents),
+        )
 
     def take_changes(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> Staged | None:
         changes = self.driver.changes(container, parents)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from layerstore.database import Database
+from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import Damaged, DepthExceeded, NotFound, ReadOnlyStore
@@ -21,6 +21,7 @@ from layerstore.layers.files import Diff, LayerFiles, Level, Readable, Since, St
 from layerstore.layers.relay import Write
 from layerstore.layers.sources import Progress
 from layerstore.layers.storage import Storage
+from layerstore.layers.stored import StoredLayer
 from layerstore.locks import Locks
 from layerstore.session import Session
 from layerstore.tar import LayerEntry
@@ -54,18 +55,20 @@ class Layers:
         stream: Readable,
         *,
         expected: DiffID | None = None,
+        parents: Sequence[Layer] | None = None,
         label: str = "",
         progress: Progress | None = None,
     ) -> Staged:
-        """Take a layer's tar in before it is known where it belongs.
+        """Take a layer's tar in before it is known where it belongs, or (`parents`) which layer it is.
 
-        It is unpacked, unless the driver needs its parents for that. The result goes to `Images.add_staged` or to
-        `discard`. Raises `DigestMismatch` and `InvalidArchive`, and leaves nothing then.
+        It is unpacked, unless the driver needs its parents for that, and they are not given. The result goes to
+        `Images.add_staged` or to `discard`. Raises `DigestMismatch` and `InvalidArchive`, and leaves nothing then.
         """
         self.database.require_writable()
         name = label or expected or ""
         told = None if progress is None else lambda done: progress(name, done, None)
-        staged = self.files.take_in(stream, expected=expected, progress=told)
+        on = None if self.files.independent else parents
+        staged = self.files.take_in(stream, parents=on, expected=expected, progress=told)
         self._unused[staged.diff.key] = staged
         if progress is not None:
             progress(name, staged.size, staged.size)
@@ -131,6 +134,11 @@ class Layers:
         """The bytes of a layer's tar."""
         return self._one(chain_id).size
 
+    def get(self, chain_id: ChainID) -> StoredLayer:
+        """A layer. Raises `NotFound`."""
+        with self.database.read() as tx:
+            return rows.stored(tx, chain_id)
+
     def stack(self, chain_id: ChainID | None) -> rows.Stack:
         """A layer and everything below it."""
         with self.database.read() as tx:
@@ -188,6 +196,19 @@ class Layers:
         finally:
             self.end_leases(numbers)
 
+    @contextmanager
+    def held(self, chain_id: ChainID | None, purpose: str) -> Iterator[rows.Stack]:
+        """While inside, a layer and everything below it is there. Raises `NotFound`."""
+        with self.database.write(durable=False) as tx:
+            stack = rows.stack(tx, chain_id)
+            wanted = [("diff", str(diff.key)) for diff in stack.diffs]
+            wanted += [] if chain_id is None else [("layer", str(chain_id))]
+            numbers = rows.add_leases(tx, self.session.name, wanted, purpose)
+        try:
+            yield stack
+        finally:
+            self.end_leases(numbers)
+
     def end_leases(self, numbers: Sequence[int]) -> None:
         """Give back leases by their numbers, those that are not given back yet."""
         with self.database.read() as tx:
@@ -195,6 +216,29 @@ class Layers:
         if left:
             with self.database.write(durable=False) as tx:
                 rows.end_leases(tx, numbers)
+
+    def lease_lastingly(self, tx: Transaction | None, chain_id: ChainID, *, owner: str, name: str) -> None:
+        """`Store.lease`."""
+        if tx is not None:
+            rows.put_lasting_lease(tx, owner, name, chain_id)
+            return
+        with self.database.write() as own:
+            before = rows.put_lasting_lease(own, owner, name, chain_id)
+            keys = rows.release(own, before)[1]
+        self.drop(keys)
+
+    def end_lasting_leases(self, owner: str, names: Iterable[str]) -> list[ChainID]:
+        """`Store.end_leases`."""
+        self.session.begin()  # so that whoever finds it dead looks for what it left
+        with self.database.write() as tx:
+            gone, keys = rows.end_lasting_leases(tx, owner, names)
+        self.drop(keys)
+        return gone
+
+    def lasting_leases(self, owner: str) -> dict[str, ChainID]:
+        """`Store.leases`."""
+        with self.database.read() as tx:
+            return rows.lasting_leases(tx, owner)
 
     # --- away ---
 

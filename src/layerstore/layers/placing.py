@@ -191,7 +191,7 @@ class InTurn(Placing):
 
     def _laid(self, diff_id: DiffID, parents: tuple[Layer, ...]) -> Diff:
         staged = self.staged.get(diff_id)
-        if staged is not None and staged.is_container:
+        if staged is not None and (staged.is_container or staged.on == parents):
             self._placed.append((staged, parents))
             return staged.diff
         source = self._sources.get(diff_id)
@@ -200,6 +200,8 @@ class InTurn(Placing):
         if staged is not None and staged.spool is not None:
             with FileIO(staged.spool) as spooled:
                 taken = self._files.take_in(spooled, parents=parents, expected=diff_id, progress=told)
+        elif staged is not None:  # on other parents than it was meant for
+            taken = self._files.rebuild(staged.diff, parents, staged=True)
         elif stored := self._plan.shared.get(diff_id):
             taken = self._from_store(stored[0], parents)
         elif twin is not None:  # an image that has the same layer twice: a source can be read once

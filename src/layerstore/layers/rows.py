@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import NotFound
 from layerstore.layers.files import Diff, committed
+from layerstore.layers.stored import StoredLayer
 
 _DIFF = "d.key, d.diff_id, d.size, d.entries, d.root_opaque, d.implied, d.implied_digest, d.dependent, d.damaged"
 
@@ -42,6 +44,7 @@ WITH RECURSIVE needed (chain_id) AS (
     UNION SELECT chain_id FROM containers WHERE chain_id IS NOT NULL
     UNION SELECT chain_id FROM segments WHERE chain_id IS NOT NULL
     UNION SELECT chain_id FROM checkpoints WHERE chain_id IS NOT NULL
+    UNION SELECT chain_id FROM lasting_leases
     UNION SELECT value FROM leases WHERE kind = 'layer'
     UNION SELECT l.parent FROM needed n JOIN layers l ON l.chain_id = n.chain_id WHERE l.parent IS NOT NULL
 )
@@ -111,6 +114,18 @@ def find(tx: Transaction, chain_ids: Iterable[ChainID]) -> dict[ChainID, Diff]:
         if (row := tx.execute(query, (chain,)).fetchone()) is not None:
             found[chain] = _diff(row)
     return found
+
+
+def stored(tx: Transaction, chain_id: ChainID) -> StoredLayer:
+    """A layer. Raises `NotFound`."""
+    query = (
+        "SELECT l.chain_id, l.parent, d.diff_id, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+        " WHERE l.chain_id = ?"
+    )
+    row = tx.execute(query, (chain_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"no layer {chain_id}")
+    return StoredLayer(*row)
 
 
 def named(tx: Transaction, name: str) -> ChainID:
@@ -228,9 +243,10 @@ def release_unreachable(tx: Transaction) -> tuple[list[ChainID], list[LayerKey]]
 
 
 def delete_up(tx: Transaction, chain_ids: Iterable[ChainID]) -> None:
-    """Delete the rows of layers, of all that are above them, and of the containers and segments on these."""
+    """Delete the rows of layers, of all that are above them, and of the containers, segments and leases on these."""
     for chain in chain_ids:
         doomed = tx.execute(_UPWARDS, (chain,)).fetchall()
+        tx.executemany("DELETE FROM lasting_leases WHERE chain_id = ?", doomed)
         tx.executemany("DELETE FROM containers WHERE chain_id = ?", doomed)
         tx.executemany("UPDATE segments SET parent = NULL, below = NULL WHERE chain_id = ?", doomed)
         tx.executemany("DELETE FROM segments WHERE chain_id = ?", doomed)
@@ -337,6 +353,40 @@ def end_all_leases(tx: Transaction) -> None:
     tx.execute("DELETE FROM leases")
 
 
+# --- lasting leases
+
+
+def put_lasting_lease(tx: Transaction, owner: str, name: str, chain_id: ChainID) -> ChainID | None:
+    """Let an owner's lease be of a layer; of which it was before. Raises `NotFound`."""
+    stored(tx, chain_id)
+    before = tx.execute("SELECT chain_id FROM lasting_leases WHERE owner = ? AND name = ?", (owner, name)).fetchone()
+    tx.execute(
+        "INSERT INTO lasting_leases (owner, name, chain_id, made) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (owner, name) DO UPDATE SET chain_id = excluded.chain_id, made = excluded.made",
+        (owner, name, chain_id, time.time_ns()),
+    )
+    return None if before is None else ChainID(before[0])
+
+
+def end_lasting_leases(tx: Transaction, owner: str, names: Iterable[str]) -> tuple[list[ChainID], list[LayerKey]]:
+    """End leases, those that there are; the layers that nothing needs any more, and the keys whose files may go."""
+    gone: list[ChainID] = []
+    keys: list[LayerKey] = []
+    for name in names:
+        query = "DELETE FROM lasting_leases WHERE owner = ? AND name = ? RETURNING chain_id"
+        for (chain_id,) in tx.execute(query, (owner, name)).fetchall():
+            chains, freed = release(tx, ChainID(chain_id))
+            gone += chains
+            keys += freed
+    return gone, keys
+
+
+def lasting_leases(tx: Transaction, owner: str) -> dict[str, ChainID]:
+    """What an owner's leases are of, by their names, the oldest first."""
+    query = "SELECT name, chain_id FROM lasting_leases WHERE owner = ? ORDER BY made, name"
+    return {name: ChainID(chain_id) for name, chain_id in tx.execute(query, (owner,))}
+
+
 def dead_owners(tx: Transaction, staging: Path, table: str) -> list[str]:
     """The sessions in `leases` or `holds` whose process is gone."""
     owners = [row[0] for row in tx.execute(f"SELECT DISTINCT session FROM {table} WHERE session NOT NULL")]
@@ -350,6 +400,7 @@ def _is_needed(tx: Transaction, chain_id: ChainID) -> bool:
         " OR EXISTS (SELECT 1 FROM containers WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM segments WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM checkpoints WHERE chain_id = ?1)"
+        " OR EXISTS (SELECT 1 FROM lasting_leases WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM leases WHERE kind = 'layer' AND value = ?1)"
     )
     return bool(tx.execute(query, (chain_id,)).fetchone()[0])

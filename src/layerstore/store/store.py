@@ -17,12 +17,14 @@ from layerstore.config import Config
 from layerstore.containers import Container, Mounted
 from layerstore.errors import FULL, KernelError
 from layerstore.images import Image, Removal
+from layerstore.store.stacks import Stacks
 from layerstore.store.traffic import Traffic
 
 if TYPE_CHECKING:
     from layerstore.check import Problem, Told
     from layerstore.database import Database
     from layerstore.database.schema import Tables
+    from layerstore.digest import ChainID
     from layerstore.info import Info
     from layerstore.layers import Progress
     from layerstore.pruning import Pruned
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from layerstore.volumes import Volume, Volumes
 
 
-class Store(Traffic):
+class Store(Traffic, Stacks):
     """An open store. A context manager; any number of threads may use it, and any number of processes open it."""
 
     def __init__(self, config: Config) -> None:
@@ -114,12 +116,14 @@ class Store(Traffic):
         name: str | None = None,
         size: int | str | None = None,
         lasts: bool = True,
+        on: ChainID | None = None,
     ) -> Container:
         """Make a container on an image, or on nothing. `size` limits what can be written in it.
 
-        `lasts`: False for one that is removed soon, and that a power cut may take: nothing is synced for it.
+        `lasts`: False for one that is removed soon, and that a power cut may take: nothing is synced for it. `on`: a
+        layer that it stands on, with all below that, instead of an image.
         """
-        return self._containers.create(image, name=name, size=size, lasts=lasts)
+        return self._containers.create(image, name=name, size=size, lasts=lasts, on=on)
 
     def mounted(self) -> list[tuple[Container, Path]]:
         """The containers that are mounted, and where."""
