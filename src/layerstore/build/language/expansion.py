@@ -1,0 +1,82 @@
+"""Variables filled in: `$NAME`, `${NAME:-default}` and BuildKit's other operators, by its lexer's port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from attrs import frozen
+
+from layerstore import LayerstoreError
+
+__all__ = ["Expanded", "expand_content", "expand_text", "expand_word", "expand_words", "look"]
+
+try:
+    from e2b_dockerfile_utils import ShellLex
+except ModuleNotFoundError as missing:
+    if missing.name != "e2b_dockerfile_utils":
+        raise
+    raise LayerstoreError(
+        "reading Dockerfiles needs the package e2b-dockerfile-utils, which is not installed",
+        remedy="Install it with: pip install 'layerstore[build]'",
+    ) from None
+
+
+@frozen
+class Expanded:
+    """A word after expansion, and the variables that it asked for: those that are set, and those that are not."""
+
+    text: str
+    matched: frozenset[str]
+    unmatched: frozenset[str]
+
+
+def expand_word(text: str, variables: Mapping[str, str], escape: str) -> str:
+    """One word: variables filled in, quotes and escapes gone. Raises `ValueError` for what cannot be read."""
+    return str(ShellLex(escape, env=variables, skip_unset_env=False).process_word(text))
+
+
+def expand_words(text: str, variables: Mapping[str, str], escape: str) -> list[str]:
+    """The same, and split at blanks that are not quoted, those within values too."""
+    return list(ShellLex(escape, env=variables, skip_unset_env=False).process_words(text))
+
+
+def expand_content(text: str, variables: Mapping[str, str]) -> str:
+    """A heredoc: quotes are letters like others there, and what escapes is a backslash always."""
+    return str(ShellLex("\\", skip_process_quotes=True, env=variables, skip_unset_env=False).process_word(text))
+
+
+def expand_text(text: str, variables: Mapping[str, str], escape: str) -> str:
+    """For people to read: quotes stay, and so do variables that are not set. What cannot be read stays as it is."""
+    try:
+        return str(ShellLex(escape, raw_quotes=True, env=variables, skip_unset_env=True).process_word(text))
+    except ValueError:
+        return text
+
+
+def look(text: str, variables: Mapping[str, str], escape: str) -> Expanded:
+    """As `expand_word`, and what it asked for."""
+    asked = _Asked(variables)
+    result = expand_word(text, asked, escape)
+    return Expanded(
+        result,
+        frozenset(name for name in asked.names if name in variables),
+        frozenset(name for name in asked.names if name not in variables),
+    )
+
+
+class _Asked(Mapping[str, str]):
+    """Variables that remember which of them somebody asked for."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return self._variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
