@@ -92,7 +92,7 @@ def test_ports_as_buildkit_takes_them(port, ports):
     "port", ["x", "80/icmp", "65536", "9-8", "1.2.3:1:80", "1-2:80-82", "", "8-", "-8", "80-90-91"]
 )
 def test_what_is_no_port_is_refused_with_its_line(port):
-    with pytest.raises(BuildError, match="invalid|requires at least") as caught:
+    with pytest.raises(BuildError, match=r"invalid|requires at least") as caught:
         built(f"EXPOSE {port}")
     assert caught.value.place.line == 2
 

@@ -59,7 +59,7 @@ REFUSED = {
     "type=secret,id=a,source=b": "both source and id can't be set",
     "type=secret,id=a,from=b": "secret mount should not have a from",
     "target=/t,ro=perhaps": "invalid value for ro: perhaps",
-    'target="/t': "failed to parse csv mounts",
+    '"target=/t': "failed to parse csv mounts",
     "type=bind,from=a$b,target=/t": "'from' doesn't support variable expansion",
 }
 
