@@ -28,6 +28,7 @@ USE = 1 << 61
 FORMER = USE + 1
 """The lock of whoever removes what a conversion has left."""
 
+_PROGRAMS = 1 << 60
 _BLOBS = USE | 1 << 60
 _DIFFS = 1 << 62
 _VOLUMES = _DIFFS | 1 << 60
@@ -54,6 +55,11 @@ def of_blob(digest: str) -> int:
 def of_volume(name: str) -> int:
     """The lock of whoever makes, fills or removes the volume `name`."""
     return _VOLUMES | int(hashlib.sha256(name.encode()).hexdigest()[:15], 16)
+
+
+def of_program(name: str) -> int:
+    """The lock that a program which stands on this library calls `name`."""
+    return _PROGRAMS | int(hashlib.sha256(name.encode()).hexdigest()[:15], 16)
 
 
 class Locks:

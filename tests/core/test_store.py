@@ -389,3 +389,18 @@ def test_mount_without_a_row_is_used_by_the_next(
         assert (root / "etc/passwd").exists()
         assert box.mounts == 1
     box.remove()
+
+
+def test_a_lock_of_a_program_is_had_by_one_or_shared_by_several(store: Store) -> None:
+    with (
+        store.lock("mine") as first,
+        store.lock("mine", wait=False) as second,
+        store.lock("other", wait=False) as other,
+    ):
+        assert (first, second, other) == (True, False, True)
+    with store.lock("mine", shared=True), store.lock("mine", shared=True, wait=False) as shared:
+        assert shared
+        with store.lock("mine", wait=False) as alone:
+            assert not alone
+    with store.lock("mine", wait=False) as again:
+        assert again

@@ -251,6 +251,8 @@ class Containers:
         with self.lock(container):
             with self._database.read() as tx:
                 row = rows.find(tx, container)
+                if force:
+                    rows.require_unclaimed(tx, container)  # before anything is killed
             if force:
                 from layerstore.containers.launching import kill_all
 

@@ -15,7 +15,7 @@ from layerstore.containers import names
 from layerstore.database import Transaction
 from layerstore.digest import ChainID, ImageID
 from layerstore.driver import Layer, LayerKey, State
-from layerstore.errors import Ambiguous, NameInUse, NotFound
+from layerstore.errors import Ambiguous, InUse, NameInUse, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id
 from layerstore.kernel.processes.identity import Identity
@@ -165,8 +165,23 @@ def rename(tx: Transaction, container: str, name: str) -> None:
 
 
 def delete(tx: Transaction, container: str) -> None:
-    """Delete a container's row."""
-    tx.execute("DELETE FROM containers WHERE id = ?", (container,))
+    """Delete a container's row. Raises `InUse` if a table of an upper floor (`Tables`) keeps it."""
+    try:
+        tx.execute("DELETE FROM containers WHERE id = ?", (container,))
+    except sqlite3.IntegrityError:
+        require_unclaimed(tx, container)
+        raise
+
+
+def require_unclaimed(tx: Transaction, container: str) -> None:
+    """Raise `InUse` if a table of an upper floor (`Tables`) keeps the container."""
+    for floor, table, column in image_rows.references(tx, "containers"):
+        if tx.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", (container,)).fetchone() is not None:
+            raise InUse(
+                f"container {find(tx, container).name} is kept by {floor}, whose it is",
+                holders=[floor],
+                remedy="Remove it by what made it.",
+            )
 
 
 def exchange(tx: Transaction, keys: Mapping[str, LayerKey]) -> None:

@@ -215,9 +215,9 @@ class Tables:
 
     They lie in the store's database and are read and written in its transactions. Each is called `<name>_...`, so that
     none can be taken for another's. They may refer to the core's (`image TEXT NOT NULL REFERENCES images`): then what
-    is referred to cannot be removed (of an image it is told who has it: the container that a column of that name means,
-    or else the floor), or, with ON DELETE CASCADE, the row goes with it. A conversion to another driver
-    keeps them; keys of layers change by it, ChainIDs and IDs of images and containers do not.
+    is referred to cannot be removed (of an image or a container it is told who has it: the container that a column of
+    that name means, or else the floor), or, with ON DELETE CASCADE, the row goes with it. A conversion to another
+    driver keeps them; keys of layers change by it, ChainIDs and IDs of images and containers do not.
 
     `steps` are the SQL that makes version 1, that makes version 2 of version 1, and so on. A step that was released is
     never altered.

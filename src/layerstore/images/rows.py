@@ -132,7 +132,7 @@ def upper_floors_on(tx: Transaction, image: ImageID) -> tuple[list[str], list[st
     """Who keeps an image by a table of an upper floor (`Tables`): names of containers, and of other floors."""
     containers: list[str] = []
     floors: list[str] = []
-    for floor, table, column in _references(tx):
+    for floor, table, column in references(tx, "images"):
         if any(row[1] == "container" for row in tx.execute(f"PRAGMA table_info({table})")):
             names = tx.execute(
                 f"SELECT DISTINCT c.name FROM {table} t JOIN containers c ON c.id = t.container WHERE t.{column} = ?"
@@ -145,8 +145,8 @@ def upper_floors_on(tx: Transaction, image: ImageID) -> tuple[list[str], list[st
     return containers, floors
 
 
-def _references(tx: Transaction) -> list[tuple[str, str, str]]:
-    """The columns of upper floors that an image's row cannot go before: floor, table, column."""
+def references(tx: Transaction, to: str) -> list[tuple[str, str, str]]:
+    """The columns of upper floors that a row of this table cannot go before: floor, table, column."""
     tables = tx.execute(
         "SELECT s.name, m.name FROM schemas s JOIN sqlite_master m ON m.type = 'table'"
         " AND substr(m.name, 1, length(s.name) + 1) = s.name || '_'"
@@ -155,7 +155,7 @@ def _references(tx: Transaction) -> list[tuple[str, str, str]]:
         (floor, table, row[3])
         for floor, table in tables
         for row in tx.execute(f"PRAGMA foreign_key_list({table})").fetchall()
-        if row[2] == "images" and row[6] in ("NO ACTION", "RESTRICT")
+        if row[2] == to and row[6] in ("NO ACTION", "RESTRICT")
     ]
 
 

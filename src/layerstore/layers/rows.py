@@ -119,13 +119,14 @@ def find(tx: Transaction, chain_ids: Iterable[ChainID]) -> dict[ChainID, Diff]:
 def stored(tx: Transaction, chain_id: ChainID) -> StoredLayer:
     """A layer. Raises `NotFound`."""
     query = (
-        "SELECT l.chain_id, l.parent, d.diff_id, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+        "SELECT l.chain_id, l.parent, d.diff_id, d.size, d.damaged FROM layers l JOIN diffs d ON d.key = l.key"
         " WHERE l.chain_id = ?"
     )
     row = tx.execute(query, (chain_id,)).fetchone()
     if row is None:
         raise NotFound(f"no layer {chain_id}")
-    return StoredLayer(*row)
+    found, parent, diff_id, size, damaged = row
+    return StoredLayer(found, parent, diff_id, size, damaged=bool(damaged))
 
 
 def named(tx: Transaction, name: str) -> ChainID:

@@ -20,6 +20,8 @@ class StoredLayer:
     parent: ChainID | None
     diff_id: DiffID
     size: int
+    damaged: bool = False
+    """`check` has found so: whoever adds it again mends it."""
 
 
 Record = Callable[[Transaction, StoredLayer], object]

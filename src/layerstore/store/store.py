@@ -6,7 +6,7 @@ How a store is opened, founded and put in order is in `opening`. What few comman
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,6 +17,7 @@ from layerstore.config import Config
 from layerstore.containers import Container, Mounted
 from layerstore.errors import FULL, KernelError
 from layerstore.images import Image, Removal
+from layerstore.locks import of_program
 from layerstore.store.stacks import Stacks
 from layerstore.store.traffic import Traffic
 
@@ -82,6 +83,16 @@ class Store(Traffic, Stacks):
         """
         self._parts.database.provide(tables)
         return self._parts.database
+
+    def lock(self, name: str, *, shared: bool = False, wait: bool = True) -> AbstractContextManager[bool]:
+        """A lock of a program that stands on this library, among all threads and processes that have this store.
+
+        It is held while inside, and dies with its holder, however that ends; it is not re-entrant. The name should
+        begin with the program's. `wait`: False asks for it at once, and tells whether it was to be had; with
+        `shared`, several hold it. Who needs two takes them in one order everywhere.
+        """
+        slot = of_program(name)
+        return self._parts.locks.one(slot, shared=shared) if wait else self._parts.locks.at_once(slot, shared=shared)
 
     # --- images and containers ---
 
