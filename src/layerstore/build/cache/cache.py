@@ -1,0 +1,155 @@
+"""What came of steps, by their keys: found, claimed so that one does the work and the others wait, written down.
+
+A result is a layer of the store, kept by a lasting lease (owner `build`, name: the key) that is written in the same
+transaction as the row. So whatever is killed, a row's layer is there, and a step that was done is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Self
+
+from attrs import frozen
+
+from layerstore import ChainID, NotFound, Store, StoredLayer, Transaction
+from layerstore.build.cache import claims, rows
+from layerstore.build.cache.mounts import Mounts
+
+__all__ = ["OWNER", "Cache", "Entry"]
+
+OWNER = "build"
+"""Who leases the layers that are results of steps."""
+
+
+@frozen
+class Entry:
+    """What came of a step."""
+
+    key: str
+    layer: StoredLayer | None
+    """The layer that it made; None if it wrote nothing."""
+    description: str
+    seconds: float
+    """That it took when it was done."""
+    made: int
+    """When that was, in ns since the epoch."""
+    used: int
+    """When it last spared somebody the work; when it was made if it never did."""
+
+
+class Cache:
+    """What builds of one store remember. A context manager: a build that goes on, whose results nobody prunes.
+
+    Any number of threads may use it, and any number of processes have one.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.database = store.tables(rows.TABLES)
+        self.mounts = Mounts(store)
+        """The folders that steps share."""
+        self._own = ExitStack()
+
+    def find(self, key: str) -> Entry | None:
+        """What came of the step of this key; None if nobody knows, or the layer is gone or found damaged."""
+        with self.database.read() as tx:
+            row = rows.find(tx, key)
+        if row is None:
+            return None
+        try:
+            layer = None if row.layer is None else self.store.layer(row.layer)
+        except NotFound:
+            return None
+        if layer is not None and layer.damaged:
+            return None
+        now = time.time_ns()
+        with self.database.write(durable=False) as tx:
+            if not rows.touch(tx, key, now):
+                return None
+        return Entry(key, layer, row.description, row.seconds, row.made, now)
+
+    @contextmanager
+    def claim(
+        self,
+        key: str,
+        *,
+        anew: bool = False,
+        waits: Callable[[], object] | None = None,
+        stop: Callable[[], object] | None = None,
+    ) -> Iterator[Entry | None]:
+        """What came of the step; or, with None, be the one who does it while inside, and writes down what comes of it.
+
+        If somebody else does it, in this process or in another, that is waited for: `waits` is called once then, and
+        what `stop` raises ends the waiting. If they fail or die, it is this one's to do. `anew`: do it in any case.
+        """
+        found = None if anew else self.find(key)
+        if found is not None:
+            yield found
+            return
+        with claims.held(self.store, claims.of_key(key), waits=waits, stop=stop):
+            yield None if anew else self.find(key)
+
+    def record(
+        self,
+        tx: Transaction,
+        key: str,
+        layer: StoredLayer,
+        *,
+        description: str,
+        inputs: Sequence[str] = (),
+        seconds: float = 0.0,
+    ) -> None:
+        """Write down, in the transaction in which the layer is, that it is what comes of the step."""
+        row = self._put(tx, key, layer.chain_id, layer.parent, description, inputs, seconds)
+        self.store.lease(tx, layer.chain_id, owner=OWNER, name=row.lease)
+
+    def record_nothing(
+        self,
+        key: str,
+        *,
+        parent: ChainID | None = None,
+        description: str = "",
+        inputs: Sequence[str] = (),
+        seconds: float = 0.0,
+    ) -> None:
+        """Write down that the step writes nothing. `parent`: what it stood on; it is of no use when that is gone."""
+        with self.database.write() as tx:
+            self._put(tx, key, None, parent, description, inputs, seconds)
+
+    def _put(
+        self,
+        tx: Transaction,
+        key: str,
+        layer: ChainID | None,
+        parent: ChainID | None,
+        description: str,
+        inputs: Sequence[str],
+        seconds: float,
+    ) -> rows.Row:
+        now = time.time_ns()
+        row = rows.Row(key, layer, parent, description, tuple(inputs), seconds, now, now)
+        rows.put(tx, row)
+        return row
+
+    def __enter__(self) -> Self:
+        name = os.urandom(16).hex()
+        with ExitStack() as own:
+            own.enter_context(self.store.lock(claims.of_build(name)))
+            with self.database.write(durable=False) as tx:
+                rows.begin(tx, name, time.time_ns())
+            own.callback(self._end, name)
+            self._own = own.pop_all()
+        return self
+
+    def _end(self, name: str) -> None:
+        with self.database.write(durable=False) as tx:
+            rows.end(tx, [name])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._own.close()
