@@ -72,6 +72,11 @@ def volumes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Com
     return _offered(ctx, incomplete, lambda store: (volume.name for volume in store.volumes.all()))
 
 
+def caches(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """IDs of the folders that steps of builds share."""
+    return _offered(ctx, incomplete, _cache_names)
+
+
 def anything(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Names of images and containers."""
     return _offered(ctx, incomplete, lambda store: [*_image_names(store), *_container_names(store)])
@@ -85,6 +90,12 @@ def places(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Comp
         ctx, incomplete, lambda store: [f"{name}:" for name in (*_container_names(store), *_image_names(store))]
     )
     return [*names, CompletionItem(incomplete, type="file")]
+
+
+def _cache_names(store: Store) -> Iterable[str]:
+    from layerstore.build.cache import Mounts
+
+    return (mount.id for mount in Mounts(store).all())
 
 
 def _image_names(store: Store) -> Iterable[str]:

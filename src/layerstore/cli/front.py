@@ -79,6 +79,7 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("prune", "pruning", "Remove unmounted containers and unused images"),
     ("healthcheck", "health", "Check the health of a container (run)"),
     ("volume", "volumes", "Commands on volumes: create, inspect, ls, prune, rm"),
+    ("builder", "builder", "Commands on what builds remember: ls, df, prune, cache"),
     ("system", "groups", "Show what takes the room (df); info, prune"),
     ("tags", "repositories", "List the tags that a repository has in its registry"),
     ("search", "repositories", "Search Docker Hub or another registry for images"),
