@@ -163,10 +163,12 @@ class TarFiles(LayerFiles):
             raise
         return Staged(Diff(layer.key, diff_id, size, entries=0), layer)
 
-    def take_changes(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> Staged | None:
+    def take_changes(
+        self, container: Layer, parents: Sequence[Layer], *, in_use: bool, latest: int | None = None
+    ) -> Staged | None:
         if not len(self.driver.changes(container, parents)):
             return None
-        with relay(lambda write: self.write_changes(container, parents, write)) as stream:
+        with relay(lambda write: self.write_changes(container, parents, write, latest=latest)) as stream:
             return self.take_in(stream)
 
     def rebuild(self, origin: Diff, parents: Sequence[Layer], *, staged: bool) -> Staged:

@@ -284,3 +284,90 @@ def test_an_added_image_is_saved_and_loaded_with_its_config(
     store.remove_image("a")
     store.load(tmp_path / "a.tar")
     assert store.image("a").id == image.id
+
+
+def times_in(store: Store, chain: ChainID) -> dict[str, int]:
+    """When each thing of a tree was modified, in ns."""
+    with store.open_layers(chain) as root:
+        found = {".": os.stat(root).st_mtime_ns}
+        for at, folders, files, fd in os.fwalk(".", dir_fd=root):
+            for name in (*folders, *files):
+                path = os.path.join(at, name)[2:]
+                found[path] = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mtime_ns
+    return found
+
+
+MOMENT = make.EPOCH * 10**9 + 500
+
+
+def edit(root: Path) -> None:
+    """Something of every kind, now and before."""
+    (root / "new").write_text("n")
+    (root / "old").write_text("o")
+    os.utime(root / "old", ns=(5, 5))
+    (root / "link").symlink_to("new")
+    os.link(root / "new", root / "usr/again")
+    (root / "etc/passwd").unlink()
+    (root / "etc/group").chmod(0o600)
+
+
+@pytest.mark.parametrize("state", ["unmounted", "mounted"])
+def test_no_time_of_a_sealed_layer_is_later_than_is_said(store: Store, bottom: StoredLayer, state: str) -> None:
+    box = store.create_container(on=bottom.chain_id)
+    with box.mount() as root:
+        edit(root)
+        layer = box.seal(latest=MOMENT, record=leased(store, "x")) if state == "mounted" else None
+    layer = layer or box.seal(latest=MOMENT, record=leased(store, "x"))
+    assert layer is not None
+    before = make.EPOCH * 10**9
+    assert times_in(store, layer.chain_id) == {
+        ".": MOMENT,
+        "etc": MOMENT,
+        "etc/group": before,
+        "link": MOMENT,
+        "new": MOMENT,
+        "old": 5,
+        "usr": MOMENT,
+        "usr/again": MOMENT,
+        "usr/tool": before,
+    }
+    assert store.check(content=True) == []
+
+
+def test_the_same_steps_at_other_times_are_the_same_layers(store: Store, bottom: StoredLayer) -> None:
+    made = []
+    for attempt in range(2):
+        box = store.create_container(on=bottom.chain_id)
+        for step in ("a", "b"):
+            with box.mount() as root:
+                (root / step).write_text(step)
+                (root / "usr/tool").write_text("other")  # the second time the same, but for its time
+            made.append(box.seal(latest=MOMENT, record=leased(store, f"{step}{attempt}")))
+    assert made[:2] == made[2:]
+    assert store.check(content=True) == []
+
+
+def test_what_differs_by_nothing_but_a_later_time_is_no_change(store: Store, add: Adder, base: bytes) -> None:
+    image = add(base, name="x")
+    box = store.create_container("x")
+    with box.mount() as root:
+        os.utime(root / "usr/tool")
+    assert box.seal(latest=make.EPOCH * 10**9) is None
+    assert list(box.changes()) == []
+    assert box.commit().layers == image.layers
+
+
+def test_times_of_what_checkpoints_keep_are_told_otherwise_in_the_layer(store: Store, bottom: StoredLayer) -> None:
+    box = store.create_container(on=bottom.chain_id)
+    with box.mount() as root:
+        (root / "first").write_text("1")
+    box.checkpoint("one")
+    with box.mount() as root:
+        (root / "second").write_text("2")
+    layer = box.seal(latest=MOMENT, record=leased(store, "x"))
+    assert layer is not None
+    times = times_in(store, layer.chain_id)
+    assert (times["."], times["first"], times["second"]) == (MOMENT, MOMENT, MOMENT)
+    box.rollback("one")
+    assert [str(change) for change in box.changes()] == ["A /first"]
+    assert store.check(content=True) == []

@@ -4,7 +4,8 @@
 them are here, and are C: by an upper directory (upper.c) and by the generation of a btrfs snapshot (snapshot.c), both
 in O(changes), and by comparing two trees (compare.c), of which one may have begun as a copy of the other (copied.c);
 changes.c puts what they find in order. exact.c makes an upper directory say what its tar says, and branch.c does so
-for marks that are not overlay's. written.c makes a layer of changes, where no upper directory is one.
+for marks that are not overlay's. written.c makes a layer of changes, where no upper directory is one. clamped.c
+gives what has changed a time that does not tell when.
 """
 
 from __future__ import annotations
@@ -152,6 +153,21 @@ def write_changes(changes: Changes, tree: int, target: int) -> None:
     failure = new_failure()
     if lib.ls_changes_write(ffi.from_buffer(changes.raw), len(changes.raw), tree, target, failure):
         raise kernel_error(failure)
+
+
+def clamp_times(changes: Changes, tree: int, latest: int) -> bool:
+    """Give what was changed after `latest` (ns since the epoch) this time of modification; and the root, too.
+
+    `tree` is a directory fd of the changed tree, to be written. What is removed has no time. Returns whether there was
+    anything to do. It is not synced. Raises `KernelError`.
+    """
+    failure = new_failure()
+    seconds, nanoseconds = divmod(latest, 10**9)
+    raw = changes.raw
+    altered = lib.ls_changes_clamp(ffi.from_buffer(raw), len(raw), tree, seconds, nanoseconds, failure)
+    if altered < 0:
+        raise kernel_error(failure)
+    return bool(altered)
 
 
 def compare_trees(new: int, old: int | None, *, content: bool = False) -> Changes:

@@ -43,4 +43,8 @@ const struct ls_failure *ls_changes_failure(const struct ls_changes *changes);
 /* Writes a list of changes as a layer in aufs's form: what `tree` has of it is copied into the empty directory `target`, what
  * is removed becomes a mark. Blocks are shared where the filesystem can. 0, or -errno. */
 int ls_changes_write(const uint8_t *list, size_t length, int tree, int target, struct ls_failure *failure);
+/* Gives what `tree` has of a list of changes, and its root if there are any, this time of modification where theirs is later.
+ * 1: something was altered; 0 or -errno. */
+int ls_changes_clamp(const uint8_t *list, size_t length, int tree, int64_t seconds, uint32_t nanoseconds,
+                     struct ls_failure *failure);
 #endif

@@ -306,8 +306,8 @@ class Container(Runs, Starts):
 
         If it is not mounted, its own layer becomes this one without a copy, and it goes on with a new one on top: it
         then stands on this layer. If it is, what it has written is copied, and it stays as it is. `latest`, in ns since
-        the epoch: what was written later gets this time, in the tar and in the container. `record` is given the
-        transaction in which the layer gets its row, or is found to be there: see `Store.lease`.
+        the epoch: what was modified later has this time in the layer. `record` is given the transaction in which the
+        layer gets its row, or is found to be there: see `Store.lease`. Raises `CannotRepresent`.
         """
         self._state = None
         with self._containers.lock(self.id):

@@ -74,7 +74,7 @@ class Sealing:
         if not in_use:
             self._mounts.require_unmounted(row)
         staged = self._layers.stage_changes(
-            row.layer, below.layers, in_use=in_use, since=since if below.segments else None
+            row.layer, below.layers, in_use=in_use, since=since if below.segments else None, latest=latest
         )
         try:
             yield Written(tuple(diff.diff_id for diff in reversed(stack.diffs)), staged, in_use)

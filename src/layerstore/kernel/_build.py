@@ -48,6 +48,7 @@ SHARED = (
     "changes/snapshot",
     "changes/copied",
     "changes/written",
+    "changes/clamped",
     "tar/xxh64",
     "tar/entry",
     "tar/model",

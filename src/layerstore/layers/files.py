@@ -14,7 +14,7 @@ from pathlib import Path
 from attrs import frozen
 
 from layerstore import tar
-from layerstore.changes import Changes
+from layerstore.changes import Changes, clamp_times
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, Usage, look
 from layerstore.errors import Damaged, LayerstoreError
@@ -141,10 +141,13 @@ class LayerFiles(ABC):
         """
 
     @abstractmethod
-    def take_changes(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> Staged | None:
+    def take_changes(
+        self, container: Layer, parents: Sequence[Layer], *, in_use: bool, latest: int | None = None
+    ) -> Staged | None:
         """Take in what a container has changed; None if that is nothing.
 
-        `in_use`: programs may be writing to it, so what is hashed has to be copied. Raises `CannotRepresent`.
+        `in_use`: programs may be writing to it, so what is hashed has to be copied. `latest`, in ns since the epoch:
+        what is copied gets this time where its own is later. Raises `CannotRepresent`.
         """
 
     @abstractmethod
@@ -216,31 +219,58 @@ class LayerFiles(ABC):
     # --- the same for all ways ---
 
     def write_changes(
-        self, container: Layer, parents: Sequence[Layer], write: Write | None = None, *, since: Since | None = None
+        self,
+        container: Layer,
+        parents: Sequence[Layer],
+        write: Write | None = None,
+        *,
+        since: Since | None = None,
+        latest: int | None = None,
     ) -> Packed:
         """What a container has changed, as a layer's tar, to `write`; without it, only what the tar would be.
 
-        `since`: against a stack further down than its parents.
+        `since`: against a stack further down than its parents. `latest`, in ns since the epoch: no time is later.
         """
         changes = self._changes(container, parents, since)
         with look(self.driver, container, parents) as root:
-            return tar.pack(changes, root, write=write)
+            return tar.pack(changes, root, write=write, latest=latest)
 
-    def take_changes_since(self, container: Layer, parents: Sequence[Layer], since: Since) -> Staged | None:
+    def clamp(self, container: Layer, parents: Sequence[Layer], latest: int) -> None:
+        """Let nothing that a container has changed be later than this, in ns since the epoch. Nobody else is in it.
+
+        By a mount, as a program would: so every driver finds what it has done, and what no longer differs is no change.
+        """
+        changes = self.driver.changes(container, parents)
+        if not len(changes):
+            return
+        self.driver.prepare(container, parents, read_only=False)
+        with detached(self.driver.mounts(container, parents, read_only=False)) as tree:
+            clamp_times(changes, tree, latest)
+
+    def take_changes_since(
+        self, container: Layer, parents: Sequence[Layer], since: Since, latest: int | None = None
+    ) -> Staged | None:
         """Take in what a container and the segments it stands on have changed, by a copy; None if that is nothing."""
         changes = self._changes(container, parents, since)
-        return self._copy(container, parents, changes, None) if len(changes) else None
+        return self._copy(container, parents, changes, None, latest) if len(changes) else None
 
     def _changes(self, container: Layer, parents: Sequence[Layer], since: Since | None) -> Changes:
         if since is None or not since[0]:
             return self.driver.changes(container, parents)
         return self.driver.changes_since(container, parents, *since)
 
-    def _copy(self, container: Layer, parents: Sequence[Layer], changes: Changes, on: Sequence[Layer] | None) -> Staged:
+    def _copy(
+        self,
+        container: Layer,
+        parents: Sequence[Layer],
+        changes: Changes,
+        on: Sequence[Layer] | None,
+        latest: int | None = None,
+    ) -> Staged:
         """Pack changes and take them in again, for the parents `on`."""
         with (
             look(self.driver, container, parents) as root,
-            relay(lambda write: tar.pack(changes, root, write=write)) as stream,
+            relay(lambda write: tar.pack(changes, root, write=write, latest=latest)) as stream,
         ):
             return self.take_in(stream, parents=on)
 

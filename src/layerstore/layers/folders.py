@@ -90,17 +90,15 @@ class Folders(LayerFiles):
             on=None if self.independent or parents is None else tuple(parents),
         )
 
-    def take_changes(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> Staged | None:
+    def take_changes(
+        self, container: Layer, parents: Sequence[Layer], *, in_use: bool, latest: int | None = None
+    ) -> Staged | None:
         changes = self.driver.changes(container, parents)
         if not len(changes):
             return None
         if in_use or not changes.sealable:
             # What programs may alter meanwhile, or what the layer has only attributes or directions of, is copied.
-            with (
-                look(self.driver, container, parents) as root,
-                relay(lambda write: tar.pack(changes, root, write=write)) as stream,
-            ):
-                return self.take_in(stream)
+            return self._copy(container, parents, changes, None, latest)
         return self._take_own(container, changes, parents)
 
     def _take_own(self, container: Layer, changes: Changes, parents: Sequence[Layer]) -> Staged:

@@ -75,16 +75,25 @@ class Layers:
         return staged
 
     def stage_changes(
-        self, container: Layer, parents: Sequence[Layer], *, in_use: bool, since: Since | None = None
+        self,
+        container: Layer,
+        parents: Sequence[Layer],
+        *,
+        in_use: bool,
+        since: Since | None = None,
+        latest: int | None = None,
     ) -> Staged | None:
         """The same with what a container has changed; None if that is nothing. See `LayerFiles.take_changes`.
 
-        `since`: against a stack further down than its parents.
+        `since`: against a stack further down than its parents. `latest`, in ns since the epoch: what was written later
+        gets this time; in the container, too, if nobody is in it.
         """
         if since is None:
-            staged = self.files.take_changes(container, parents, in_use=in_use)
+            if latest is not None and not in_use:
+                self.files.clamp(container, parents, latest)
+            staged = self.files.take_changes(container, parents, in_use=in_use, latest=latest)
         else:
-            staged = self.files.take_changes_since(container, parents, since)
+            staged = self.files.take_changes_since(container, parents, since, latest)
         if staged is not None:
             self._unused[staged.diff.key] = staged
         return staged

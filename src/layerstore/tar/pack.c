@@ -28,7 +28,9 @@ struct known {
 struct ls_pack {
     int root;
     const uint8_t *at, *end;
-    bool any, ended, complete;
+    bool any, ended, complete, clamps;
+    int64_t latest;
+    uint32_t latest_ns;
     struct ls_bytes head, raw, stream, payloads, nodes, index, xattrs, notices, link;
     size_t head_sent;
     uint64_t payload_count, node_count;
@@ -65,6 +67,17 @@ void ls_pack_free(struct ls_pack *pack) {
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         ls_bytes_free(owned[i]);
     free(pack);
+}
+
+void ls_pack_clamp(struct ls_pack *pack, int64_t seconds, uint32_t nanoseconds) {
+    pack->clamps = true;
+    pack->latest = seconds, pack->latest_ns = nanoseconds;
+}
+
+static void clamp(const struct ls_pack *pack, struct ls_index_node *node) {
+    if (pack->clamps &&
+        (node->mtime > pack->latest || (node->mtime == pack->latest && node->mtime_ns > pack->latest_ns)))
+        node->mtime = pack->latest, node->mtime_ns = pack->latest_ns;
 }
 
 static int fail_tar(struct ls_pack *pack, const char *sentence, const struct ls_index_node *node) {
@@ -195,6 +208,7 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     node->mode = facts.st_mode & 07777;
     node->uid = facts.st_uid, node->gid = facts.st_gid;
     node->mtime = facts.st_mtim.tv_sec, node->mtime_ns = (uint32_t)facts.st_mtim.tv_nsec;
+    clamp(pack, node);
     if (node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE)
         node->major = major(facts.st_rdev), node->minor = minor(facts.st_rdev);
     node->size = node->type == LS_REGULAR || node->type == LS_SYMLINK ? facts.st_size : 0;

@@ -18,6 +18,8 @@ struct ls_pack_result {
  * packer. */
 struct ls_pack *ls_pack_new(int root, const uint8_t *changes, size_t length);
 void ls_pack_free(struct ls_pack *pack);
+/* Before the first read: entries that were modified later get this time. */
+void ls_pack_clamp(struct ls_pack *pack, int64_t seconds, uint32_t nanoseconds);
 /* The next bytes of the tar; 0 at the end, when the skeleton and its index are complete too; -errno. */
 int64_t ls_pack_read(struct ls_pack *pack, uint8_t *buffer, size_t room);
 /* The skeleton so far, as with ls_unpack_skeleton; the index and the notices after the end. */

@@ -68,12 +68,20 @@ class Damage:
     what: str
 
 
-def pack(changes: Changes, root: int, *, skeleton: Path | None = None, write: Write | None = None) -> Packed:
+def pack(
+    changes: Changes,
+    root: int,
+    *,
+    skeleton: Path | None = None,
+    write: Write | None = None,
+    latest: int | None = None,
+) -> Packed:
     """Make the tar of `changes`, read through `root`, a directory descriptor of the merged tree.
 
     It is deterministic PAX: sorted, times in nanoseconds, all xattrs but the host's own. `write` is given the tar as it
     is made; without it, only the digest is worked out. `skeleton` is a new file, written when the tree that is read is
-    to be kept as the layer; it is whole or not there.
+    to be kept as the layer; it is whole or not there. `latest`, in ns since the epoch: what was modified later has this
+    time in the tar.
 
     Raises `CannotRepresent` for a name that begins with `.wh.` and for a device 0/0, `KernelError` when a file cannot
     be read or becomes shorter meanwhile, and when there is no memory. What was written until then is worthless.
@@ -83,6 +91,8 @@ def pack(changes: Changes, root: int, *, skeleton: Path | None = None, write: Wr
         if packer == ffi.NULL:
             raise no_memory()
         undo.callback(lib.ls_pack_free, packer)
+        if latest is not None:
+            lib.ls_pack_clamp(packer, *divmod(latest, 10**9))
         out = None if skeleton is None else undo.enter_context(SkeletonWriter(skeleton))
         return _pack(packer, out, write)
 
