@@ -99,11 +99,13 @@ def plan(
     platform_args: Mapping[str, str] | None = None,
     contexts: Mapping[str, object] | None = None,
     triggers: Mapping[int, Sequence[str]] | None = None,
+    everything: bool = False,
 ) -> Plan:
     """What `target` (the name or number of a stage; None: the last one) needs.
 
     `contexts` has the names of the named contexts, `platform_args` is as the language makes them, `triggers` what the
-    images have as ONBUILD on which the stages of these indexes stand. Raises `BuildError` for a target that is not
+    images have as ONBUILD on which the stages of these indexes stand. `everything` plans all stages, needed or not, as
+    checks want it. Raises `BuildError` for a target that is not
     there, for stages that need each other, and for those that are named before they begin.
     """
     values = global_args(dockerfile, build_args or {}, platform_args or {})
@@ -121,7 +123,7 @@ def plan(
         planned.append(PlannedStage(stage, base, sources, _uses_context(stage)))
     _refuse_circles(planned)
     wanted = _target(dockerfile.stages, target)
-    needed = _needed(planned, wanted)
+    needed = frozenset(range(len(planned))) if everything else _needed(planned, wanted)
     _refuse_later(planned, needed)
     known = tuple(stage.name for stage in dockerfile.stages if stage.name)
     return Plan(dockerfile, tuple(planned[index] for index in sorted(needed)), wanted, values, known)
