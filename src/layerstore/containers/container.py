@@ -22,7 +22,7 @@ from layerstore.containers.checkpoint import Checkpoint
 from layerstore.containers.rows import Row
 from layerstore.containers.running import Runs
 from layerstore.containers.starting import Starts
-from layerstore.digest import ImageID, short
+from layerstore.digest import ChainID, ImageID, short
 from layerstore.driver import Usage, look
 from layerstore.errors import NotFound
 from layerstore.images import Image, copies
@@ -109,6 +109,11 @@ class Container(Runs, Starts):
     def image_id(self) -> ImageID | None:
         """The image that it stands on; None if it began from nothing and was never committed."""
         return self._row.image_id
+
+    @property
+    def chain_id(self) -> ChainID | None:
+        """The layer that it stands on, be it an image's or not; None if it stands on nothing."""
+        return self._row.chain_id
 
     @property
     def image(self) -> Image | None:
@@ -362,9 +367,9 @@ class Container(Runs, Starts):
         self._refreshed()
         return made
 
-    def checkpoints(self) -> list[Checkpoint]:
-        """Its checkpoints, the oldest first."""
-        return self._containers.checkpoints(self.id)
+    def checkpoints(self, *, below: bool = False) -> list[Checkpoint]:
+        """Its checkpoints, the oldest first. `below`: only those that it stands on, not what was rolled back."""
+        return self._containers.checkpoints(self.id, below=below)
 
     def checkpoint_named(self, label: str) -> Checkpoint:
         """One of them. Raises `NotFound`."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from layerstore import options, reference
 from layerstore.containers import names, rows
 from layerstore.containers.checkpoint import Checkpoint
-from layerstore.containers.comparing import Comparing, standing
+from layerstore.containers.comparing import Comparing, between, standing
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.mounting import Mounts
 from layerstore.containers.process import Process
@@ -411,10 +411,14 @@ class Containers:
                 made = self._branching.fork_checkpoint(row, checkpoint, wanted)
         return [Container(self, one, tag if one.image_id == row.image_id else None) for one in made]
 
-    def checkpoints(self, container: str) -> list[Checkpoint]:
+    def checkpoints(self, container: str, *, below: bool = False) -> list[Checkpoint]:
         """`Container.checkpoints`."""
         with self._database.read() as tx:
-            return [Checkpoint(self, row) for row in segment_rows.checkpoints(tx, container)]
+            found = segment_rows.checkpoints(tx, container)
+            if below:
+                own = rows.find(tx, container)
+                found = [row for row in found if between(tx, own, row) is not None]
+        return [Checkpoint(self, row) for row in found]
 
     def checkpoint_of(self, container: str, label: str) -> CheckpointRow:
         """One of a container's checkpoints. Raises `NotFound`."""

@@ -1,0 +1,26 @@
+"""Looking into images and containers: which layer and line a path is from, and what each line costs.
+
+It stands on the library's public names, as a tool of somebody else would.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerstore.looking.origins import Deed, Step, Why, Written, why
+
+__all__ = ["Deed", "Step", "Why", "Written", "why"]
+
+_HOMES = {"origins": ("Deed", "Step", "Why", "Written", "why")}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"layerstore.looking.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

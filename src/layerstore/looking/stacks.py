@@ -1,0 +1,47 @@
+"""An image or a container as layers under lines: what `why` and `advise` look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from layerstore import ChainID, Image, LayerEntry, Store, StoredLayer
+from layerstore.looking.lines import Line, bases, lines_of
+
+__all__ = ["Stack", "stack_of"]
+
+
+@frozen
+class Stack:
+    """The lines of an image, and its layers by their place in the stack, the lowest first."""
+
+    lines: tuple[Line, ...]
+    layers: tuple[Line, ...]
+    """The lines that made a layer, in the order of the layers."""
+    _store: Store
+
+    def entries(self, level: int) -> Iterator[LayerEntry]:
+        """What a layer says of its names."""
+        chain = self.layers[level].chain_id
+        assert chain is not None  # it made a layer
+        return self._store.layer_entries(chain)
+
+
+def stack_of(store: Store, image: Image | None, top: ChainID | None = None) -> Stack:
+    """The layers of an image, and what its history says of them. Without one: the layers down from `top`, if any."""
+    if image is None:
+        lines = tuple(_bare(store, top))
+    else:
+        lines = lines_of(image, bases(image, [one for one in store.images() if one.id != image.id]))
+    return Stack(lines, tuple(line for line in lines if line.level is not None), store)
+
+
+def _bare(store: Store, top: ChainID | None) -> Iterator[Line]:
+    """Layers that no image has, of which nobody knows who made them."""
+    found: list[StoredLayer] = []
+    while top is not None:
+        found.append(store.layer(top))
+        top = found[-1].parent
+    for level, layer in enumerate(reversed(found)):
+        yield Line(level + 1, "", "", layer.chain_id, layer.diff_id, layer.size, level)
