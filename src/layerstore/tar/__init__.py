@@ -6,21 +6,25 @@ Nothing else in layerstore knows what a tar is.
 from layerstore.tar.entries import EntryKind, LayerEntry, entries
 from layerstore.tar.implied import ImpliedFacts, adopt_implied, implied_digest
 from layerstore.tar.pack import Damage, Level, Packed, export, pack, pack_tree, verify
+from layerstore.tar.pieces import Folder, Piece, gathered
 from layerstore.tar.skeleton import shadow_of
 from layerstore.tar.unpack import Readable, Unpacked, unpack
 
 __all__ = [
     "Damage",
     "EntryKind",
+    "Folder",
     "ImpliedFacts",
     "LayerEntry",
     "Level",
     "Packed",
+    "Piece",
     "Readable",
     "Unpacked",
     "adopt_implied",
     "entries",
     "export",
+    "gathered",
     "implied_digest",
     "pack",
     "pack_tree",

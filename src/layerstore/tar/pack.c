@@ -1,4 +1,5 @@
-/* The packer: for each change an entry, read through the merged tree. See pack.h.
+/* The packer: for each change an entry, read through the merged tree; or for each file gathered, from where it lies. See
+ * pack.h.
  *
  * An error is an error: a file that cannot be read, or changes while it is read, ends the pack. Nothing is left out but
  * sockets, which no tar can hold; they are named in the notices. */
@@ -18,16 +19,22 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* The first path of a file with several names. */
+/* The first path of a file with several names, among those that are altered alike. */
 struct known {
     dev_t device;
     ino_t inode;
+    const struct ls_piece *piece;
     char *path;
 };
 
 struct ls_pack {
     int root;
     const uint8_t *at, *end;
+    const struct ls_piece *pieces; /* NULL: changes are packed */
+    size_t piece_count;
+    const struct ls_made *made;
+    const struct ls_piece *piece; /* that the entry in hand is from, or NULL */
+    const char *place; /* where that entry is read, if not under its own name */
     bool any, ended, complete, clamps;
     int64_t latest;
     uint32_t latest_ns;
@@ -51,6 +58,16 @@ struct ls_pack *ls_pack_new(int root, const uint8_t *changes, size_t length) {
     pack->root = root;
     pack->at = changes, pack->end = changes + length;
     pack->fd = -1;
+    return pack;
+}
+
+struct ls_pack *ls_pack_gather(const struct ls_piece *pieces, size_t piece_count, const struct ls_made *made,
+                               const uint8_t *list, size_t length) {
+    struct ls_pack *pack = ls_pack_new(-1, list, length);
+    if (!pack)
+        return NULL;
+    pack->pieces = pieces, pack->piece_count = piece_count;
+    pack->made = made;
     return pack;
 }
 
@@ -84,6 +101,8 @@ static int fail_tar(struct ls_pack *pack, const char *sentence, const struct ls_
     return ls_fail_as(&pack->failure, LS_FAIL_TAR, EBADMSG, sentence, node->path, node->path_length);
 }
 static int fail_system(struct ls_pack *pack, int code, const char *call, const struct ls_index_node *node) {
+    if (pack->place)
+        return ls_fail_as(&pack->failure, LS_FAIL_SYSTEM, -code, call, pack->place, strlen(pack->place));
     return ls_fail_as(&pack->failure, LS_FAIL_SYSTEM, -code, call, node->path, node->path_length);
 }
 /* The call that failed is told already. */
@@ -103,11 +122,12 @@ void ls_pack_facts(struct ls_pack *pack, struct ls_pack_result *result) {
 
 /* --- files with several names ------------------------------------------------------------------------------------- */
 
-static size_t slot_of(const struct ls_pack *pack, dev_t device, ino_t inode) {
-    uint64_t key[2] = {device, inode};
+static size_t slot_of(const struct ls_pack *pack, const struct known *wanted) {
+    uint64_t key[3] = {wanted->device, wanted->inode, (uintptr_t)wanted->piece};
     size_t slot = ls_xxh64_of(key, sizeof key, 0) & (pack->known_room - 1);
-    while (pack->known[slot].path && (pack->known[slot].device != device || pack->known[slot].inode != inode))
-        slot = (slot + 1) & (pack->known_room - 1);
+    for (const struct known *known; (known = &pack->known[slot])->path; slot = (slot + 1) & (pack->known_room - 1))
+        if (known->device == wanted->device && known->inode == wanted->inode && known->piece == wanted->piece)
+            break;
     return slot;
 }
 
@@ -121,7 +141,7 @@ static int grow_known(struct ls_pack *pack) {
     }
     for (size_t i = 0; i < room; i++)
         if (old[i].path)
-            pack->known[slot_of(pack, old[i].device, old[i].inode)] = old[i];
+            pack->known[slot_of(pack, &old[i])] = old[i];
     free(old);
     return 0;
 }
@@ -131,11 +151,13 @@ static int first_name(struct ls_pack *pack, const struct stat *facts, const stru
                       const char **first) {
     if (pack->known_count * 2 >= pack->known_room && grow_known(pack))
         return -ENOMEM;
-    struct known *known = &pack->known[slot_of(pack, facts->st_dev, facts->st_ino)];
+    struct known wanted = {.device = facts->st_dev, .inode = facts->st_ino, .piece = pack->piece};
+    struct known *known = &pack->known[slot_of(pack, &wanted)];
     *first = known->path;
     if (known->path)
         return 0;
-    *known = (struct known){facts->st_dev, facts->st_ino, strndup((const char *)node->path, node->path_length)};
+    wanted.path = strndup((const char *)node->path, node->path_length);
+    *known = wanted;
     pack->known_count++;
     return known->path ? 0 : -ENOMEM;
 }
@@ -191,6 +213,26 @@ static int open_file(struct ls_pack *pack, int fd, const struct ls_index_node *n
     return 0;
 }
 
+/* What the layer says of a file otherwise than the tree it is read from. */
+static void alter(const struct ls_piece *piece, struct ls_index_node *node) {
+    if (piece->owned)
+        node->uid = piece->uid, node->gid = piece->gid;
+    if (piece->modes && node->type != LS_SYMLINK)
+        node->mode = piece->modes[node->mode + (node->type == LS_DIRECTORY ? 4096 : 0)];
+}
+
+static int put_made(struct ls_pack *pack, const struct ls_made *made, struct ls_index_node *node) {
+    node->type = LS_DIRECTORY;
+    node->flags = LS_STATED;
+    node->mode = made->mode, node->uid = made->uid, node->gid = made->gid;
+    node->mtime = made->mtime, node->mtime_ns = made->mtime_ns;
+    if (ls_bytes_set(&pack->xattrs, made->xattrs, made->xattrs_length))
+        return fail_memory(pack);
+    node->attributes = ls_xattrs_hash(made->xattrs, made->xattrs_length);
+    pack->result.files++;
+    return put_entry(pack, node, "") ?: put_node(pack, node);
+}
+
 static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     struct stat facts;
     const char *first = NULL;
@@ -208,6 +250,8 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     node->mode = facts.st_mode & 07777;
     node->uid = facts.st_uid, node->gid = facts.st_gid;
     node->mtime = facts.st_mtim.tv_sec, node->mtime_ns = (uint32_t)facts.st_mtim.tv_nsec;
+    if (pack->piece)
+        alter(pack->piece, node);
     clamp(pack, node);
     if (node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE)
         node->major = major(facts.st_rdev), node->minor = minor(facts.st_rdev);
@@ -252,18 +296,46 @@ static bool is_reserved(const struct ls_index_node *node) {
     return false;
 }
 
+static int refuse_reserved(struct ls_pack *pack, const struct ls_index_node *node) {
+    static const char WHY[] = "names that begin with .wh. mean removals in a layer's tar and cannot be kept in it";
+    return is_reserved(node) ? fail_tar(pack, WHY, node) : 0;
+}
+
+static int open_and_put(struct ls_pack *pack, int root, const char *path, struct ls_index_node *node) {
+    LS_CLOSED int fd = ls_open_beneath(root, *path ? path : ".", O_PATH | O_NOFOLLOW, 0);
+    return fd < 0 ? fail_system(pack, fd, "openat2", node) : put_file(pack, fd, node);
+}
+
 static int put_path(struct ls_pack *pack, const uint8_t *path, size_t length, char kind) {
     struct ls_index_node node = {.path = path, .path_length = length};
-    if (is_reserved(&node))
-        return fail_tar(pack, "names that begin with .wh. mean removals in a layer's tar and cannot be kept in it",
-                        &node);
-    if (kind == 'D')
-        return put_whiteout(pack, &node);
-    LS_CLOSED int fd = ls_open_beneath(pack->root, length ? (const char *)path : ".", O_PATH | O_NOFOLLOW, 0);
-    return fd < 0 ? fail_system(pack, fd, "openat2", &node) : put_file(pack, fd, &node);
+    int rc = refuse_reserved(pack, &node);
+    if (rc)
+        return rc;
+    return kind == 'D' ? put_whiteout(pack, &node) : open_and_put(pack, pack->root, (const char *)path, &node);
+}
+
+static int put_gathered(struct ls_pack *pack) {
+    uint32_t number;
+    memcpy(&number, pack->at, sizeof number);
+    const char *name = (const char *)pack->at + sizeof number, *path = name + strlen(name) + 1;
+    struct ls_index_node node = {.path = (const uint8_t *)name, .path_length = strlen(name)};
+    pack->at = (const uint8_t *)path + strlen(path) + 1;
+    bool made = number >= pack->piece_count;
+    pack->piece = made ? NULL : &pack->pieces[number];
+    pack->place = made ? NULL : path;
+    pack->clamps = pack->piece && pack->piece->limited;
+    if (pack->clamps)
+        pack->latest = pack->piece->latest, pack->latest_ns = pack->piece->latest_ns;
+    int rc = refuse_reserved(pack, &node);
+    if (rc)
+        return rc;
+    return made ? put_made(pack, &pack->made[number - pack->piece_count], &node)
+                : open_and_put(pack, pack->piece->root, path, &node);
 }
 
 static int next_entry(struct ls_pack *pack) {
+    if (pack->at < pack->end && pack->pieces)
+        return put_gathered(pack);
     if (pack->at < pack->end && !pack->any) {
         pack->any = true;
         if (pack->at
