@@ -139,6 +139,7 @@ def test_df_is_dockers_table(filled: Run) -> None:
         {"Type": "Images", "TotalCount": "3", "Active": "0", "Size": size, "Reclaimable": f"{size} (100%)"},
         {"Type": "Containers", "TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B"},
         {"Type": "Local Volumes", "TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B"},
+        {"Type": "Build Cache", "TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B"},
     ]
     assert filled("system", "df", "--format", "table {{.Type}}").stdout == "TYPE\nImages\nContainers\nLocal Volumes\n"
 

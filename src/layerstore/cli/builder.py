@@ -51,7 +51,7 @@ def moment(ns: int) -> datetime:
 
 
 COLUMNS: Final[Mapping[str, Column[Record]]] = {
-    "ID": Column("CACHE ID", lambda line: _short(line.id)),
+    "ID": Column("CACHE ID", lambda line: line.short_id),
     "CacheType": Column("CACHE TYPE", lambda line: line.kind),
     "Size": Column("SIZE", lambda line: units.size(line.size)),
     "CreatedSince": Column("CREATED", lambda line: units.ago(moment(line.made))),
@@ -65,6 +65,10 @@ COLUMNS: Final[Mapping[str, Column[Record]]] = {
     "Description": Column("DESCRIPTION", lambda line: units.ellipsis(units.one_line(line.description), 60)),
 }
 _USUAL: Final = "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}\t{{.Description}}"
+SUMMARY: Final = (
+    "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}"
+)
+"""The table of `system df -v`, as docker has it."""
 _DF: Final = "{{.ID}}\t{{.Reclaimable}}\t{{.Size}}\t{{.LastUsedSince}}"
 
 _MOUNTS: Final[Mapping[str, Column[CacheMount]]] = {
@@ -79,10 +83,6 @@ _MOUNTS: Final[Mapping[str, Column[CacheMount]]] = {
     "UsageCount": Column("USAGE", lambda line: str(line.uses)),
     "InUse": Column("IN USE", lambda line: _truth(line.in_use)),
 }
-
-
-def _short(identifier: str) -> str:
-    return identifier if "-" in identifier else units.short(identifier)
 
 
 def _truth(value: bool) -> str:  # noqa: FBT001 - a cell of a table
@@ -206,7 +206,7 @@ def prune_command(
     if verbose and pruned.records:
         show_rows(pruned.records, COLUMNS, Form(is_table=True), _USUAL)
     elif pruned.records:
-        output.lines(["Deleted build cache objects:", *(_short(one.id) for one in pruned.records), ""])
+        output.lines(["Deleted build cache objects:", *(one.short_id for one in pruned.records), ""])
     output.lines([f"Total reclaimed space: {units.size(pruned.reclaimed, digits=4)}"])
     return 0
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import frozen
+from attrs import evolve, frozen
 
 from layerstore import reference
 from layerstore.cli import output, statuses, units
@@ -14,6 +14,7 @@ from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, Row, format_option, rows, show_rows
 
 if TYPE_CHECKING:
+    from layerstore.build.cache import Record
     from layerstore.cli.ps import Listed
     from layerstore.store import Store
     from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage, VolumeUsage
@@ -112,13 +113,47 @@ def df_command(arguments: Arguments, *, form: Form, verbose: bool) -> None:
     what the files occupy.
     """
     with arguments.open() as store:
-        usage = store.disk_usage(on_disk=verbose)
+        whole = store.disk_usage(on_disk=verbose)
+        cached, usage = _apart(store, whole)
         if not verbose:
-            show_rows(_kinds(usage), _KIND_COLUMNS, form, _usual(_KIND_COLUMNS))
+            show_rows(_kinds(usage, cached), _KIND_COLUMNS, form, _usual(_KIND_COLUMNS))
         elif form.template is None or form.is_table:
-            output.lines(_verbose(store, usage))
+            output.lines(_verbose(store, usage, cached, whole.layers))
         else:
-            output.lines([form.template.render(_object(store, usage))])
+            output.lines([form.template.render(_object(store, usage, cached, whole.layers))])
+
+
+@frozen
+class Cached:
+    """What builds remember. `size` is what it takes of the room alone: layers that nothing else has, and folders."""
+
+    records: list[Record]
+    size: int
+    reclaimable: int
+
+
+def _apart(store: Store, usage: DiskUsage) -> tuple[Cached, DiskUsage]:
+    """What the cache of builds has alone, and all else that there is."""
+    from layerstore.build.cache import Cache, records, stacks
+
+    found = records(Cache(store))
+    layers = [record.layer for record in found if record.layer is not None]
+    used = [record.layer for record in found if record.layer is not None and record.in_use]
+    kept, busy = ({one.diff_id for one in stacks(store, some).values()} for some in (layers, used))
+    alone = [one for one in usage.layers if one.diff_id in kept and not one.images and not one.containers]
+    folders = {record.id: record for record in found if record.layer is None and record.kind == "exec.cachemount"}
+    cached = Cached(
+        found,
+        size=sum(one.size for one in alone) + sum(one.size for one in folders.values()),
+        reclaimable=sum(one.size for one in alone if one.diff_id not in busy)
+        + sum(one.size for one in folders.values() if not one.in_use),
+    )
+    rest = evolve(
+        usage,
+        layers=tuple(one for one in usage.layers if one not in alone),
+        containers=tuple(one for one in usage.containers if one.container.name not in folders),
+    )
+    return cached, rest
 
 
 def _held(store: Store, usage: DiskUsage) -> list[Held]:
@@ -133,7 +168,7 @@ def _held(store: Store, usage: DiskUsage) -> list[Held]:
     ]
 
 
-def _kinds(usage: DiskUsage) -> Iterator[Kind]:
+def _kinds(usage: DiskUsage, cached: Cached) -> Iterator[Kind]:
     yield Kind("Images", len(usage.images), usage.images_active, usage.images_size, usage.images_reclaimable)
     yield Kind(
         "Containers",
@@ -143,6 +178,8 @@ def _kinds(usage: DiskUsage) -> Iterator[Kind]:
         usage.containers_reclaimable,
     )
     yield Kind("Local Volumes", len(usage.volumes), usage.volumes_active, usage.volumes_size, usage.volumes_reclaimable)
+    active = sum(record.in_use for record in cached.records)
+    yield Kind("Build Cache", len(cached.records), active, cached.size, cached.reclaimable)
     yield from _blobs(usage)
 
 
@@ -155,7 +192,9 @@ def _blobs(usage: DiskUsage) -> Iterator[Kind]:
         yield Kind("Partial blobs", found.partial, 0, found.partial_size, found.partial_size)
 
 
-def _verbose(store: Store, usage: DiskUsage) -> Iterator[str]:
+def _verbose(store: Store, usage: DiskUsage, cached: Cached, layers: Sequence[LayerUsage]) -> Iterator[str]:
+    from layerstore.cli import builder
+
     table = Form(is_table=True)
     yield from ("Images space usage:", "")
     yield from rows(usage.images, _IMAGE_COLUMNS, table, _usual(_IMAGE_COLUMNS, "CreatedAt"))
@@ -163,19 +202,24 @@ def _verbose(store: Store, usage: DiskUsage) -> Iterator[str]:
     yield from rows(_held(store, usage), _CONTAINER_COLUMNS, table, _usual(_CONTAINER_COLUMNS, "CreatedAt"))
     yield from ("", "Local Volumes space usage:", "")
     yield from rows(usage.volumes, _VOLUME_COLUMNS, table, _usual(_VOLUME_COLUMNS, "Driver", "Mountpoint"))
+    yield from ("", f"Build cache usage: {units.size(cached.size, digits=4)}", "")
+    yield from rows(cached.records, builder.COLUMNS, table, builder.SUMMARY)
     yield from ("", "Layers space usage:", "")
-    yield from rows(usage.layers, _LAYER_COLUMNS, table, _usual(_LAYER_COLUMNS))
+    yield from rows(layers, _LAYER_COLUMNS, table, _usual(_LAYER_COLUMNS))
     if blobs := list(_blobs(usage)):
         yield from ("", "Blobs space usage:", "")
         yield from rows(blobs, _KIND_COLUMNS, table, _usual(_KIND_COLUMNS))
 
 
-def _object(store: Store, usage: DiskUsage) -> dict[str, object]:
+def _object(store: Store, usage: DiskUsage, cached: Cached, layers: Sequence[LayerUsage]) -> dict[str, object]:
     """What a template of `-v` sees."""
+    from layerstore.cli import builder
+
     return {
         "Images": [Row(_IMAGE_COLUMNS, line) for line in usage.images],
         "Containers": [Row(_CONTAINER_COLUMNS, line) for line in _held(store, usage)],
         "Volumes": [Row(_VOLUME_COLUMNS, line) for line in usage.volumes],
-        "Layers": [Row(_LAYER_COLUMNS, line) for line in usage.layers],
+        "BuildCache": [Row(builder.COLUMNS, line) for line in cached.records],
+        "Layers": [Row(_LAYER_COLUMNS, line) for line in layers],
         "Blobs": [Row(_KIND_COLUMNS, line) for line in _blobs(usage)],
     }

@@ -14,6 +14,7 @@ from layerstore.cli.front import Arguments, Command
 from layerstore.cli.images import labels_of
 
 if TYPE_CHECKING:
+    from layerstore.build.cache import PrunedCache
     from layerstore.containers import Container
     from layerstore.images import Image
     from layerstore.pruning import Pruned
@@ -47,16 +48,29 @@ def prune_command(
     images_only: bool,
     volumes: bool,
 ) -> int:
-    """Remove containers that neither run nor are mounted, unused images, and layers that belong to neither."""
+    """Remove containers that neither run nor are mounted, unused images, and layers that belong to neither.
+
+    What builds remember goes, too: see `builder prune`.
+    """
     if volumes and (odd := next((name for name, _ in given if name in ("until", "reference")), None)):
         raise click.UsageError(f'the filter "{odd}" is not supported with --volumes')
+    # What builds remember has neither labels nor names.
+    cache = not images_only and all(name == "until" for name, _ in given)
     doomed = [
         *([] if images_only else [_CONTAINERS]),
         *([_VOLUMES] if volumes else []),
         _images(all_images=all_images),
+        *([] if not cache else ["all build cache" if all_images else "all build cache that no image has"]),
     ]
     return _prune(
-        arguments, doomed, given, force=force, all_images=all_images, containers=not images_only, volumes=volumes
+        arguments,
+        doomed,
+        given,
+        force=force,
+        all_images=all_images,
+        containers=not images_only,
+        volumes=volumes,
+        cache=cache,
     )
 
 
@@ -94,6 +108,7 @@ def _prune(
     containers: bool = False,
     images: bool = True,
     volumes: bool = False,
+    cache: bool = False,
 ) -> int:
     wanted = filters.grouped(given)
     fits = _predicate(wanted)
@@ -114,10 +129,21 @@ def _prune(
             volumes=volumes,
             fits=(lambda subject: fits(subject, own)) if given else None,
         )
-    output.lines(_pruned_lines(pruned))
-    if not (pruned.containers or pruned.volumes or pruned.images or pruned.layers):
+        cached = _prune_cache(store, wanted, all_images=all_images) if cache else None
+    output.lines(_pruned_lines(pruned, cached))
+    is_cached = cached is not None and cached.records
+    if not (pruned.containers or pruned.volumes or pruned.images or pruned.layers or is_cached):
         output.warn(_advice(filtered=bool(given), named_stay=images and not all_images))
     return 0
+
+
+def _prune_cache(store: Store, wanted: Mapping[str, list[str]], *, all_images: bool) -> PrunedCache:
+    """Remove what builds remember, or what of it was not used since `until`."""
+    from layerstore.build.cache import Cache, prune
+    from layerstore.cli.builder import moment
+
+    bounds = [filters.time("until", value) for value in wanted.get("until", ())]
+    return prune(Cache(store), all=all_images, fits=lambda record: all(moment(record.used) < bound for bound in bounds))
 
 
 def _advice(*, filtered: bool, named_stay: bool) -> str:
@@ -180,7 +206,7 @@ def _all_fit(names: tuple[str, ...], patterns: list[str]) -> bool:
     )
 
 
-def _pruned_lines(pruned: Pruned) -> Iterator[str]:
+def _pruned_lines(pruned: Pruned, cached: PrunedCache | None) -> Iterator[str]:
     if pruned.containers:
         yield from ("Deleted Containers:", *pruned.containers, "")
     if pruned.volumes:
@@ -192,4 +218,7 @@ def _pruned_lines(pruned: Pruned) -> Iterator[str]:
     others = [layer for layer in pruned.layers if layer not in told]
     if others:
         yield from ("Deleted Layers:", *others, "")
-    yield f"Total reclaimed space: {units.size(pruned.reclaimed, digits=4)}"
+    if cached is not None and cached.records:
+        yield from ("Deleted build cache objects:", *(record.short_id for record in cached.records), "")
+    reclaimed = pruned.reclaimed + (0 if cached is None else cached.reclaimed)
+    yield f"Total reclaimed space: {units.size(reclaimed, digits=4)}"

@@ -9,7 +9,7 @@ from layerstore.build.cache.cache import OWNER, Cache, Entry
 from layerstore.build.cache.keys import step_key
 from layerstore.build.cache.mounts import CacheMount, Mounts, Sharing
 from layerstore.build.cache.pruning import PrunedCache, prune
-from layerstore.build.cache.usage import Record, records
+from layerstore.build.cache.usage import Record, records, stacks
 
 __all__ = [
     "OWNER",
@@ -22,5 +22,6 @@ __all__ = [
     "Sharing",
     "prune",
     "records",
+    "stacks",
     "step_key",
 ]

@@ -5,13 +5,14 @@ They are waited for in short sleeps, so that an interrupt, or the end of the bui
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from layerstore import Store
+from layerstore import KernelError, Store
 
-__all__ = ["held", "of_build", "of_key", "of_mount"]
+__all__ = ["held", "is_free", "of_build", "of_key", "of_mount"]
 
 _SHORTEST, _LONGEST = 0.001, 0.05
 """Seconds between two looks."""
@@ -30,6 +31,17 @@ def of_mount(name: str) -> str:
 def of_build(name: str) -> str:
     """The lock of a build that goes on."""
     return f"build {name}"
+
+
+def is_free(store: Store, name: str) -> bool:
+    """Whether nobody has this lock. Of a store that can only be read nobody has any."""
+    try:
+        with store.lock(name, wait=False) as is_mine:
+            return is_mine
+    except KernelError as error:
+        if error.errno in (errno.EROFS, errno.EACCES):
+            return True
+        raise
 
 
 @contextmanager

@@ -173,8 +173,7 @@ class Mounts:
             size = self._store.container(row.container or "").usage().size
         except NotFound:
             return None  # removed meanwhile
-        with self._store.lock(claims.of_mount(row.name), wait=False) as is_free:
-            in_use = not is_free
+        in_use = not claims.is_free(self._store, claims.of_mount(row.name))
         return CacheMount(
             row.name, row.id, row.number, row.start, row.made, row.used, row.uses, size=size, in_use=in_use
         )

@@ -36,6 +36,11 @@ class Record:
     """An image has the layer, too: it takes no room of its own."""
     layer: StoredLayer | None = None
 
+    @property
+    def short_id(self) -> str:
+        """As much of the ID as people need: 12 digits of a key."""
+        return self.id[:12] if self.kind == "regular" else self.id
+
 
 def records(cache: Cache) -> list[Record]:
     """All that is kept, what was used last first."""
@@ -88,16 +93,11 @@ def running(cache: Cache) -> dict[str, int]:
     """When the builds began that go on; those whose process died are forgotten."""
     with cache.database.read() as tx:
         known = rows.builds(tx)
-    dead = [name for name in known if _is_over(cache.store, name)]
+    dead = [name for name in known if claims.is_free(cache.store, claims.of_build(name))]
     if dead:
         with cache.database.write(durable=False) as tx:
             rows.end(tx, dead)
     return {name: began for name, began in known.items() if name not in dead}
-
-
-def _is_over(store: Store, name: str) -> bool:
-    with store.lock(claims.of_build(name), wait=False) as is_free:
-        return is_free
 
 
 def stacks(store: Store, layers: Iterable[StoredLayer]) -> dict[ChainID, StoredLayer]:
