@@ -384,9 +384,10 @@ class TestRoom:
         config.write_text(json.dumps(roots))
         run = [sys.executable, "-m", "layerstore.cli", "--config", config, "system", "df", "--format", "json"]
         before = subprocess.run(run, capture_output=True, text=True, check=True).stdout
-        assert [json.loads(line)["Type"] for line in before.splitlines()] == ["Images", "Containers", "Local Volumes"]
+        kinds = ["Images", "Containers", "Local Volumes", "Build Cache"]
+        assert [json.loads(line)["Type"] for line in before.splitlines()] == kinds
         blobs.put(io.BytesIO(b"x" * 1000))
-        after = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()[3:]
+        after = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()[4:]
         assert [json.loads(line) for line in after] == [
             {"Type": "Kept blobs", "TotalCount": "1", "Active": "1", "Size": "1kB", "Reclaimable": "0B (0%)"}
         ]

@@ -141,7 +141,8 @@ def test_df_is_dockers_table(filled: Run) -> None:
         {"Type": "Local Volumes", "TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B"},
         {"Type": "Build Cache", "TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B"},
     ]
-    assert filled("system", "df", "--format", "table {{.Type}}").stdout == "TYPE\nImages\nContainers\nLocal Volumes\n"
+    kinds = filled("system", "df", "--format", "table {{.Type}}").stdout.splitlines()
+    assert kinds == ["TYPE", "Images", "Containers", "Local Volumes", "Build Cache"]
 
 
 def test_df_shows_each_image_container_and_layer(filled: Run) -> None:
