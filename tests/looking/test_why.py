@@ -107,6 +107,13 @@ def test_a_folder_that_is_removed_tells_all_that_goes_with_it(store: Store, buil
     assert (step.deed, step.hides, step.hides_bytes, step.by) == (Deed.REMOVED, 3, 300, None)
 
 
+def test_a_folder_that_is_emptied_says_so(store: Store, build: Build) -> None:
+    opaque = make.layer(make.folder("data/"), make.opaque("data"), make.file("data/new", "new"))
+    build(("RUN base", BASE), ("RUN clean", opaque), name="app")
+    step = why(store, "app", "/data").steps[0]
+    assert (step.deed, step.hides, step.hides_bytes) == (Deed.EMPTIED, 2, 300)
+
+
 def test_a_file_in_the_place_of_a_folder_hides_what_was_in_it(store: Store, build: Build) -> None:
     build(("RUN base", BASE), ("RUN replace", make.layer(make.file("data", "now a file"))), name="app")
     step = why(store, "app", "/data").steps[0]

@@ -41,6 +41,7 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("copy", "push", "Copy an image from a registry or archive to another"),
     ("images", "images", "List images"),
     ("history", "images", "Show the history of an image"),
+    ("why", "looking", "Show which layer and line a path of an image or container is from"),
     ("tag", "images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     ("rmi", "images", "Remove one or more images"),
     ("inspect", "objects", "Show all that is known of images and containers"),

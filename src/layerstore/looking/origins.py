@@ -30,6 +30,7 @@ class Deed(Enum):
     ADDED = "added"
     CONTENT = "changed"
     ATTRIBUTES = "changed but for its content"
+    EMPTIED = "emptied of what was in it"
     AGAIN = "there again, the same"
     REPLACED = "replaced by another kind of thing"
     REMOVED = "removed"
@@ -184,8 +185,11 @@ def _step(
     if before is None:
         return None if own.implied else Step(line, Deed.ADDED, own, (), by, count, size)
     deed, differs = compared(before, own)
-    if deed is Deed.AGAIN and own.kind is EntryKind.FOLDER and not gone:
-        return None  # a folder that is listed for what is in it
+    if own.kind is EntryKind.FOLDER and deed is not Deed.REPLACED:
+        if gone:
+            deed = Deed.EMPTIED
+        elif deed is Deed.AGAIN:
+            return None  # it is listed for what is in it
     return Step(line, deed, own, differs, by, count, size)
 
 

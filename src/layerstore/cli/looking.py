@@ -1,0 +1,186 @@
+"""The commands that look into images and containers: why."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerstore.cli import completion, output, units
+from layerstore.cli.front import Arguments, Command
+from layerstore.cli.listing import Form, format_option, show_object
+from layerstore.cli.table import aligned
+from layerstore.errors import NotFound
+
+if TYPE_CHECKING:
+    from layerstore.looking import Step, Why, Written
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "folder",
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+}
+_LINE_WIDTH = 80
+
+
+@click.command(cls=Command)
+@click.argument("of", metavar="IMAGE|CONTAINER", shell_complete=completion.anything)
+@click.argument("path")
+@click.option("--no-trunc", is_flag=True, help="Show whole lines and IDs")
+@format_option(rows=False)
+@click.pass_obj
+def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, form: Form) -> None:
+    """Show which layer, and which line of its history, a path is from.
+
+    Layers are told from the top, where a path is looked for first: what each does with it, and what it hides of those
+    below. Then which package owns it, by the database of dpkg, apk or rpm in the tree.
+    """
+    from layerstore.looking import why
+
+    with arguments.open() as store:
+        found = why(store, of, path)
+        if not found.exists and not found.steps and found.written is None:
+            raise NotFound(
+                f"no layer of {found.of} has {found.path}",
+                remedy="A path is one of the image, from its root; `layerstore cp` or `run` show what is in a folder.",
+            )
+        if form.template is not None:
+            show_object(_as_object(found), form)
+        else:
+            output.lines(_sentences(found, trunc=not no_trunc))
+
+
+def _sentences(found: Why, *, trunc: bool) -> Iterator[str]:
+    yield f"{output.printable(found.path)} of {found.of}: {_looks(found)}"
+    for link, target in found.found.links:
+        yield output.printable(f"  by way of /{os.fsdecode(link)} -> {os.fsdecode(target)}")
+    if found.written is not None:
+        yield f"  {_in_container(found.of, found.written)}"
+    if found.steps:
+        yield ""
+        yield from aligned(_table(found, trunc=trunc))
+        yield ""
+    yield from _packages(found)
+
+
+def _looks(found: Why) -> str:
+    facts = found.found.facts
+    if facts is None:
+        return "is not there"
+    parts = [_KINDS.get(stat.S_IFMT(facts.st_mode), "thing of no known kind")]
+    if stat.S_ISREG(facts.st_mode):
+        parts.append(units.size(facts.st_size))
+    if not stat.S_ISLNK(facts.st_mode):
+        parts.append(f"mode {stat.S_IMODE(facts.st_mode):04o}")
+    parts.append(f"owner {facts.st_uid}:{facts.st_gid}")
+    if found.changed is not None:
+        parts.append(f"changed {units.rfc3339(found.changed)}")
+    return ", ".join(parts)
+
+
+def _in_container(name: str, written: Written) -> str:
+    when = {
+        (True, True): f"between the checkpoints {written.after} and {written.checkpoint}",
+        (True, False): f"after the checkpoint {written.after}",
+        (False, True): f"before the checkpoint {written.checkpoint}",
+    }.get((written.after is not None, written.checkpoint is not None), "")
+    words = " ".join(part for part in (written.deed.value, f"in the container {name}", when) if part)
+    return words + (f": {', '.join(written.differs)}" if written.differs else "")
+
+
+def _table(found: Why, *, trunc: bool) -> Iterator[str]:
+    yield "LAYER\tWHAT\tHIDES\tCREATED\tLINE"
+    for step in found.steps:
+        line = output.printable(str(step.line))
+        layer = "" if step.line.level is None else str(step.line.level + 1)
+        created = step.line.created[:19].replace("T", " ")
+        shown = units.ellipsis(line, _LINE_WIDTH) if trunc else f"{line} ({step.line.diff_id})"
+        base = f" [{step.line.base}]" if step.line.base else ""
+        yield f"{layer}\t{_what(step)}\t{_hides(step)}\t{created}\t{shown}{base}"
+
+
+def _what(step: Step) -> str:
+    words = step.deed.value
+    if step.entry is not None and step.entry.target:
+        words += f", a hard link to /{output.printable(os.fsdecode(step.entry.target))}"
+    if step.by is not None:
+        words += f" with /{output.printable(os.fsdecode(step.by))}"
+    return words + (f": {', '.join(step.differs)}" if step.differs else "")
+
+
+def _hides(step: Step) -> str:
+    if not step.hides:
+        return "-"
+    return units.size(step.hides_bytes) if step.hides == 1 else f"{step.hides} names, {units.size(step.hides_bytes)}"
+
+
+def _packages(found: Why) -> Iterator[str]:
+    packages = found.packages
+    yield from packages.unread
+    if packages.owners:
+        shown = [str(owner) for owner in packages.owners[:5]]
+        more = len(packages.owners) - len(shown)
+        yield output.printable(f"Of the package{'s' * (len(packages.owners) > 1)} {', '.join(shown)}") + (
+            f" and {more} more" if more else ""
+        )
+    elif packages.databases and not packages.unread:
+        yield f"Of no package that {' or '.join(packages.databases)} knows"
+
+
+def _as_object(found: Why) -> dict[str, Any]:
+    facts = found.found.facts
+    written = found.written
+    return {
+        "Of": found.of,
+        "Path": found.path,
+        "Exists": found.exists,
+        "Links": [
+            {"Path": f"/{os.fsdecode(link)}", "Target": os.fsdecode(target)} for link, target in found.found.links
+        ],
+        "Kind": None if facts is None else _KINDS.get(stat.S_IFMT(facts.st_mode)),
+        "Size": None if facts is None else facts.st_size,
+        "Mode": None if facts is None else f"{stat.S_IMODE(facts.st_mode):04o}",
+        "Changed": None if found.changed is None else found.changed.isoformat(),
+        "Written": None
+        if written is None
+        else {
+            "What": written.deed.name.lower(),
+            "Differs": list(written.differs),
+            "After": written.after,
+            "Before": written.checkpoint,
+        },
+        "Layers": [
+            {
+                "Layer": step.line.diff_id,
+                "Number": None if step.line.level is None else step.line.level + 1,
+                "Line": step.line.text,
+                "LineNumber": step.line.number,
+                "Created": step.line.created,
+                "Base": step.line.base,
+                "What": step.deed.name.lower(),
+                "Differs": list(step.differs),
+                "By": None if step.by is None else f"/{os.fsdecode(step.by)}",
+                "Hides": step.hides,
+                "HidesBytes": step.hides_bytes,
+            }
+            for step in found.steps
+        ],
+        "Packages": [
+            {
+                "Manager": owner.manager,
+                "Name": owner.name,
+                "Version": owner.version,
+                "Architecture": owner.architecture,
+                "Note": owner.note,
+            }
+            for owner in found.packages.owners
+        ],
+        "Unread": list(found.packages.unread),
+    }

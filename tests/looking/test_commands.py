@@ -1,0 +1,103 @@
+"""The commands, as people and programs read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import layerstore
+from layerstore.cli.front import front
+from looking.conftest import sources
+from support import images as make
+
+pytestmark = pytest.mark.root
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def settings(data_root: Path) -> Path:
+    """A daemon.json that leads to a store with an image `app` and a container `box` on it."""
+    path = data_root.with_name("daemon.json")
+    roots = {"data-root": str(data_root), "exec-root": str(data_root.with_name("exec")), "storage-driver": "overlay2"}
+    path.write_text(json.dumps(roots))
+    base = make.layer(
+        make.folder("./"),
+        make.folder("etc/"),
+        make.file("etc/conf", b"x" * 5000),
+        make.folder("usr/"),
+        make.folder("usr/bin/"),
+        make.file("usr/bin/tool", "tool"),
+        make.symlink("bin", "usr/bin"),
+        make.folder("var/"),
+        make.folder("var/lib/"),
+        make.folder("var/lib/dpkg/"),
+        make.file("var/lib/dpkg/status", "Package: tool\nVersion: 1.0\nArchitecture: all\n"),
+        make.folder("var/lib/dpkg/info/"),
+        make.file("var/lib/dpkg/info/tool.list", "/.\n/bin\n/bin/tool\n"),
+    )
+    change = make.layer(make.file("etc/conf", b"x" * 5000, mode=0o600))
+    history = [
+        {"created": "2024-01-02T03:04:05Z", "created_by": "ADD base / # buildkit"},
+        {"created": "2024-01-02T03:04:06Z", "created_by": "ENV A=b", "empty_layer": True},
+        {"created": "2024-01-02T03:04:07Z", "created_by": "RUN /bin/sh -c chmod 600 /etc/conf # buildkit"},
+    ]
+    with layerstore.open(config=path) as store:
+        store.add(make.config([base, change], history=history), list(sources([base, change])), ["app"])
+        with store.create_container("app", name="box").mount() as root:
+            (root / "etc/conf").write_text("mine")
+    return path
+
+
+@pytest.fixture
+def run(settings: Path) -> Run:
+    """`run("why", "app", "/etc/conf")`: it has to end with `code`."""
+
+    def called(*args: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(front, ["--config", str(settings), *args])
+        assert result.exit_code == code, result.output
+        return result
+
+    return called
+
+
+def test_why_tells_the_layers_from_the_top(run: Run) -> None:
+    text = run("why", "app", "/etc/conf").stdout.splitlines()
+    assert text[0].startswith("/etc/conf of app:latest: file, 5kB, mode 0600, owner 0:0, changed 2023-11-14T")
+    rows = [line.split("   ") for line in text[2:5]]
+    assert [row[0].strip() for row in rows] == ["LAYER", "2", "1"]
+    assert "changed but for its content: mode 0644 -> 0600" in text[3]
+    assert text[3].endswith("RUN chmod 600 /etc/conf")
+    assert text[4].endswith("ADD base /")
+    assert text[-1] == "Of no package that dpkg knows"
+
+
+def test_why_tells_the_package_and_the_way_to_it(run: Run) -> None:
+    text = run("why", "app", "/bin/tool").stdout
+    assert "by way of /bin -> usr/bin" in text
+    assert text.splitlines()[-1] == "Of the package tool 1.0 all (dpkg)"
+
+
+def test_why_tells_what_a_container_wrote(run: Run) -> None:
+    text = run("why", "box", "/etc/conf").stdout.splitlines()
+    assert text[0].startswith("/etc/conf of box: file, 4B")
+    assert text[1].startswith("  changed in the container box")
+
+
+def test_why_as_json_has_all_of_it(run: Run) -> None:
+    found = json.loads(run("why", "--format", "json", "app", "/etc/conf").stdout)
+    assert found["Exists"] is True
+    assert [(layer["Number"], layer["LineNumber"], layer["What"]) for layer in found["Layers"]] == [
+        (2, 3, "attributes"),
+        (1, 1, "added"),
+    ]
+    assert found["Layers"][0]["HidesBytes"] == 5000
+    assert found["Written"] is None
+
+
+def test_a_path_that_no_layer_has_is_an_error(run: Run) -> None:
+    assert "no layer of app:latest has /no" in run("why", "app", "/no", code=1).stderr
