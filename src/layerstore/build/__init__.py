@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerstore.build.building import Built, build
     from layerstore.build.errors import BuildError, Place
     from layerstore.build.options import BuildOptions, Export, Secret, Ssh
 
-__all__ = ["BuildError", "BuildOptions", "Export", "Place", "Secret", "Ssh"]
+__all__ = ["BuildError", "BuildOptions", "Built", "Export", "Place", "Secret", "Ssh", "build"]
 
 _HOMES = {
+    "building": ("Built", "build"),
     "errors": ("BuildError", "Place"),
     "options": ("BuildOptions", "Export", "Secret", "Ssh"),
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layerstore.database import Transaction
     from layerstore.images.images import Record as ImageRecord
     from layerstore.layers import Progress, Record
+    from layerstore.layers.relay import Write
     from layerstore.opening import Parts
 
 
@@ -47,6 +48,10 @@ class Stacks:
         from layerstore.layers.adding import add
 
         return add(self._parts.layers, source, parent, record=record, progress=progress)
+
+    def write_layer(self, chain_id: ChainID, write: Write) -> None:
+        """Give out the tar of a layer, bit for bit; its DiffID is verified. Raises `NotFound`, `Damaged`."""
+        self._parts.layers.give_out(chain_id, write)
 
     def open_layers(self, chain_id: ChainID | None) -> AbstractContextManager[int]:
         """While inside: a directory descriptor of the tree that a layer and all below it make; empty for None.

@@ -1,0 +1,240 @@
+"""`build`: from a Dockerfile and a context to an image, step by step, without doing again what is known."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from attrs import evolve, frozen
+
+from layerstore import ConfigError, Image, LayerstoreError, Store, platforms
+from layerstore.build.cache import Cache
+from layerstore.build.events import Teller, Told
+from layerstore.build.graph import Plan, PlannedStage, plan
+from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
+from layerstore.build.options import BuildOptions
+from layerstore.build.steps.outputs import export
+from layerstore.build.steps.session import Session, sweep
+from layerstore.build.steps.sources import Sources
+from layerstore.build.steps.stage import build_stage, counted
+from layerstore.build.steps.stages import Stages
+from layerstore.build.steps.state import State, config_of, on_image, on_nothing
+from layerstore.build.steps.stopping import Stop
+from layerstore.build.steps.work import Work
+
+__all__ = ["Built", "build"]
+
+
+@frozen
+class Built:
+    """What came of a build."""
+
+    image: Image
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What `--metadata-file` has, in BuildKit's words."""
+        found: dict[str, Any] = {"containerimage.config.digest": self.image.id}
+        if self.image.tags:
+            found["image.name"] = ",".join(self.image.tags)
+        return found
+
+
+def build(
+    store: Store,
+    context: str | os.PathLike[str] | None,
+    options: BuildOptions | None = None,
+    *,
+    progress: Told | None = None,
+    **more: Any,
+) -> Built:
+    """Build an image from a Dockerfile.
+
+    `context` is where COPY finds files: a folder, a tar, a URL, a git repository, `-` for standard input; None is
+    none. `options` and `more` are what `BuildOptions` has, in docker's words: `tags=["app:1"]`, `target="final"`,
+    `build_args={"V": "2"}`. `progress` is told what happens, one event at a time.
+
+    Steps that were done before, here or in another build of this store, are not done again. A build that fails, is
+    interrupted or killed leaves nothing but the results of the steps that it has finished.
+
+    Raises `BuildError`, which knows the line; `ConfigError`, `NotFound`, `RegistryError`.
+    """
+    wanted = evolve(options or BuildOptions(), **_plain(more))
+    sweep(store)
+    teller = Teller(progress)
+    with ExitStack() as after:
+        stop = Stop()
+        after.callback(stop.close)
+        return _Build(store, context, wanted, teller, stop, after).run()
+
+
+def _plain(more: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists as the tuples that options have."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in more.items()}
+
+
+class _Build:
+    """One build, of which `after` closes what it opens."""
+
+    def __init__(
+        self,
+        store: Store,
+        context: str | os.PathLike[str] | None,
+        options: BuildOptions,
+        teller: Teller,
+        stop: Stop,
+        after: ExitStack,
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._teller = teller
+        self._stop = stop
+        self._platform = platforms.host() if options.platform is None else platforms.parse(options.platform)
+        self._sources = after.enter_context(Sources(store, context, options, str(self._platform), teller))
+        self._cache = after.enter_context(Cache(store))
+        self._session = after.enter_context(Session(store))
+
+    def run(self) -> Built:
+        dockerfile = self._read()
+        found = self._plan(dockerfile)
+        work = Work(
+            store=self._store,
+            options=self._options,
+            cache=self._cache,
+            session=self._session,
+            teller=self._teller,
+            stop=self._stop,
+            sources=self._sources,
+            epoch=_epoch(self._options, dockerfile),
+            turns=threading.Semaphore(max(2, os.cpu_count() or 1)),
+        )
+        stages = Stages(found, lambda stage: self._stage(work, found, stage), self._stop)
+        self._sources.know(stages)
+        state = stages.run()
+        image = self._finish(work, state)
+        return Built(image)
+
+    # --- what is asked for
+
+    def _read(self) -> Dockerfile:
+        name = self._options.file or "Dockerfile"
+        with self._teller.doing(f"[internal] load build definition from {os.path.basename(name)}"):
+            text, path = self._sources.dockerfile()
+            return parse(text, path)
+
+    def _plan(self, dockerfile: Dockerfile) -> Plan:
+        """The stages that are needed, with the triggers of the images that they stand on."""
+        triggers: dict[int, Sequence[str]] = {}
+        while True:
+            found = plan(
+                dockerfile,
+                target=self._options.target,
+                build_args=self._options.build_args,
+                platform_args=self._platform_args,
+                contexts=self._options.contexts,
+                triggers=triggers,
+            )
+            new = {
+                stage.index: self._triggers(stage)
+                for stage in found.stages
+                if stage.base.kind == "image" and stage.index not in triggers
+            }
+            triggers |= new
+            if not any(new.values()):
+                return found
+
+    def _triggers(self, planned: PlannedStage) -> tuple[str, ...]:
+        image = self._sources.image(planned.base, planned.stage.base.place)
+        return tuple((image.config.get("config") or {}).get("OnBuild") or ())
+
+    @property
+    def _platform_args(self) -> dict[str, str]:
+        return platform_args(str(self._platform), str(platforms.host()), stage=self._options.target)
+
+    # --- stages
+
+    def _stage(self, work: Work, found: Plan, planned: PlannedStage) -> State:
+        stage = planned.stage
+        prefix = "" if len(found.stages) == 1 else f"{stage.shown} "
+        base = planned.base
+        if base.kind == "stage":
+            assert base.stage is not None
+            state = self._sources.stages.state(base.stage)
+            state = evolve(state, scope=state.scope.child(), run=begin_config(state.run))
+        else:
+            state = self._begin(found, planned)
+            title = f"[{prefix}1/{counted(planned)}] FROM {base.name}"
+            if base.kind != "scratch":
+                with self._teller.doing(title, stage.base.place) as doing:
+                    doing.cached = True
+        return build_stage(work, planned, state, prefix)
+
+    def _begin(self, found: Plan, planned: PlannedStage) -> State:
+        """What a stage on an image or on nothing begins as."""
+        base, place = planned.base, planned.stage.base.place
+
+        def scope(config: Mapping[str, Any] | None) -> Scope:
+            return Scope.start(
+                found.global_args,
+                self._options.build_args,
+                self._platform_args,
+                (config or {}).get("Env") or (),
+                escape=found.dockerfile.escape,
+            )
+
+        if base.kind == "scratch":
+            platform = self._platform if base.platform is None else platforms.parse(base.platform)
+            return on_nothing(platform.usual.fields, scope(None))
+        image = self._sources.image(base, place)
+        return on_image(image, scope(image.config.get("config")))
+
+    # --- the image
+
+    def _finish(self, work: Work, state: State) -> Image:
+        options = self._options
+        with self._teller.doing("exporting to image") as doing:
+            config = config_of(state, work.created, labels=options.labels)
+            image = self._store.add_image(config, state.top, options.tags, parent=self._parent(state))
+            doing.output("stdout", f"writing image {image.id}\n".encode())
+            for tag in image.tags:
+                doing.output("stdout", f"naming to {tag}\n".encode())
+        for wanted in options.outputs:
+            if wanted.kind != "image" or wanted.push:
+                with self._teller.doing(f"exporting to {wanted.kind}"):
+                    export(self._store, image, wanted, options.tags)
+        return image
+
+    def _parent(self, state: State) -> Any:
+        """The base image, if it is in the store still."""
+        try:
+            return None if state.base is None else self._store.image(state.base).id
+        except LayerstoreError:
+            return None
+
+
+def _epoch(options: BuildOptions, dockerfile: Dockerfile) -> int | None:
+    """SOURCE_DATE_EPOCH: as it was given, as an argument, as the Dockerfile's default, or from the environment."""
+    if isinstance(options.source_date_epoch, int):
+        return options.source_date_epoch
+    text = options.build_args.get("SOURCE_DATE_EPOCH")
+    if text is None:
+        declared = (
+            argument.value
+            for arg in dockerfile.global_args
+            for argument in arg.arguments
+            if argument.name == "SOURCE_DATE_EPOCH"
+        )
+        text = next((value for value in declared if value), None)
+    if text is None:
+        text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or int(text) > 253402300799:
+        raise ConfigError(
+            f"SOURCE_DATE_EPOCH is {text!r}, which is no time",
+            remedy="Set it to seconds since 1970, up to the year 9999, or unset it.",
+        )
+    return int(text)

@@ -1,0 +1,247 @@
+"""COPY and ADD: files from elsewhere become a layer, read from where they lie, without a container.
+
+What is listed: each entry that is copied, the new folders on the way to it, and the folders above that are there, with
+the attributes that they have: whoever unpacks the layer by itself must not lose them. With `--link` nobody looks at
+what is below, so nothing above the copied is listed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import stat
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+
+from attrs import frozen
+
+from layerstore import StoredLayer
+from layerstore.build.cache import step_key
+from layerstore.build.errors import BuildError
+from layerstore.build.events import Doing
+from layerstore.build.graph import Base
+from layerstore.build.language import Add, Copy
+from layerstore.build.steps.laying import Chosen, Entry, Target, lay, require_free
+from layerstore.build.steps.memory import written_in_memory
+from layerstore.build.steps.modes import Modes, modes_of
+from layerstore.build.steps.origins import Origin
+from layerstore.build.steps.places import Spot, absolute, folders_above, names_in, new_folders, owner_of, spot
+from layerstore.build.steps.state import State
+from layerstore.build.steps.work import Key, Record, Work
+from layerstore.gathering import Folder, Piece, layer_of
+
+__all__ = ["Copying", "Part", "copied"]
+
+
+@frozen
+class Part:
+    """Some of what is copied: where it is, what of it, and whether it came with owners of its own (a tar's)."""
+
+    origin: Origin
+    chosen: Sequence[Chosen]
+    keeps_owners: bool = False
+    into_folder: bool = False
+    """It lands in the destination as in a folder, whatever that is."""
+
+
+class Copying:
+    """One COPY or ADD whose variables are filled in. `parts` finds what is copied, once somebody needs it."""
+
+    def __init__(
+        self, work: Work, step: Copy | Add, state: State, doing: Doing, parts: Callable[[], Sequence[Part]]
+    ) -> None:
+        self._work = work
+        self._step = step
+        self._state = state
+        self._doing = doing
+        self._find = parts
+        self._parts: Sequence[Part] | None = None
+
+    @property
+    def _chosen(self) -> Sequence[Part]:
+        if self._parts is None:
+            self._parts = self._find()
+            self._require_folder()
+        return self._parts
+
+    def layer(self, *, anew: bool, quick: str | None) -> StoredLayer | None:
+        """The layer that it makes. `quick` is what its input is known by unread, if it is.
+
+        Raises `BuildError` for a destination that cannot be, and an owner that nobody knows.
+        """
+        parent = None if self._step.link else self._state.top
+        keys: list[Key] = [lambda: self._key([part.origin.digest(part.chosen) for part in self._chosen])]
+        if quick is not None:
+            keys.insert(0, lambda: self._key([quick]))
+        layer = self._work.layered(self._doing, keys, self._make, parent=parent, anew=anew)
+        if layer is None or layer.parent == self._state.top:
+            return layer
+        # It does not depend on what is below, and comes to lie on something else this time.
+        return self._work.moved(layer, self._state.top)
+
+    def _key(self, inputs: Sequence[str]) -> str:
+        step = self._step
+        said = {
+            "step": step.NAME,
+            "sources": step.sources,
+            "heredocs": [(heredoc.name, heredoc.content) for heredoc in step.heredocs],
+            "target": self._target,
+            "chown": step.chown if not step.link or step.chown is None else self._owner(),
+            "chmod": step.chmod,
+            "link": step.link,
+            "parents": step.parents,
+            "exclude": step.exclude,
+        }
+        parent = None if step.link else self._state.top
+        return step_key(parent, json.dumps(said), {}, inputs, epoch=self._work.epoch)
+
+    @property
+    def _target(self) -> str:
+        """The destination from the root on; with a / behind it if it is meant as a folder."""
+        target = self._step.target
+        path = absolute(self._state.working_dir, target)
+        is_folder = target.endswith(("/", "/.", "/..")) or target in (".", "..", "")
+        return f"{path.rstrip('/')}/" if is_folder else path
+
+    def _require_folder(self) -> None:
+        """Several sources have one destination: it has to be a folder."""
+        count = len(self._step.sources) + len(self._step.heredocs)
+        several = count > 1
+        if several and not self._target.endswith("/"):
+            raise BuildError(
+                f"When using {self._step.NAME} with more than one source file, "
+                "the destination must be a directory and end with a /",
+                place=self._step.place,
+                remedy=f"Write {self._step.target}/.",
+            )
+
+    # --- the layer
+
+    def _make(self, record: Record) -> StoredLayer | None:
+        work, step = self._work, self._step
+        with ExitStack() as after:
+            owner = self._owner()
+            modes = self._modes()
+            pieces: list[Piece | Folder] = []
+            entries: list[Entry] = []
+            tree = None if step.link else after.enter_context(work.store.open_layers(self._state.top))
+            found = self._spot(tree)
+            for part in self._chosen:
+                laid = lay(part.chosen, self._laid_to(found, part.chosen, into_folder=part.into_folder))
+                root = after.enter_context(part.origin.open_tree())
+                entries += laid
+                pieces.append(
+                    Piece(
+                        root,
+                        [(entry.path, entry.name) for entry in laid],
+                        None if part.keeps_owners and step.chown is None else owner,
+                        modes,
+                        work.latest,
+                    )
+                )
+            if step.heredocs:
+                pieces.append(after.enter_context(self._written(found, owner, modes, entries)))
+            if tree is not None:
+                require_free(entries, lambda path: names_in(tree, os.fsdecode(path)), step.place)
+            folders = self._folders(tree, found, owner, modes, entries)
+            if not entries and not folders:
+                return None
+            return work.store.add_layer(
+                layer_of([*folders, *pieces], label=self._doing.vertex.name),
+                None if step.link else self._state.top,
+                record=record,
+                progress=self._doing.progress,
+            )
+
+    def _owner(self) -> tuple[int, int]:
+        chown = self._step.chown
+        if not chown:
+            return 0, 0
+        with self._work.store.open_layers(self._state.top) as tree:
+            return owner_of(tree, chown, self._step.place)
+
+    def _modes(self) -> Modes | None:
+        if not self._step.chmod:
+            return None
+        try:
+            return modes_of(self._step.chmod)
+        except ValueError as error:
+            raise BuildError(
+                str(error), place=self._step.place, remedy="Write --chmod=755, or --chmod=u=rwX,go=rX."
+            ) from None
+
+    def _spot(self, tree: int | None) -> Spot:
+        path = self._target
+        if tree is None:
+            return Spot(tuple(path.strip("/").split("/")) if path.strip("/") else (), 0, None)
+        return spot(tree, path, self._step.place)
+
+    def _laid_to(self, found: Spot, chosen: Sequence[Chosen], *, into_folder: bool) -> Target:
+        kind = found.kind
+        brings_folder = into_folder or any(one.is_folder for one in chosen)
+        as_folder = self._target.endswith("/") or into_folder or self._step.parents or not found.names
+        if kind is not None and kind != stat.S_IFDIR and (brings_folder or as_folder):
+            raise BuildError(
+                f"cannot copy to non-directory: /{found.path}",
+                place=self._step.place,
+                remedy="Something that is no folder has that name: remove it first, or copy elsewhere.",
+            )
+        return Target(os.fsencode(found.path), kind, as_folder)
+
+    def _folders(
+        self, tree: int | None, found: Spot, owner: tuple[int, int], modes: Modes | None, entries: Sequence[Entry]
+    ) -> list[Folder]:
+        """The folders on the way, and the destination itself if it is one and new."""
+        own = {entry.name for entry in entries}
+        is_file = os.fsencode(found.path) in own
+        names = found.names[:-1] if is_file else found.names
+        if tree is None:
+            # A copied folder that is empty is there all the same.
+            if entries or not names:
+                return []
+            names = found.names
+        known = min(found.known, len(names))
+        mtime = self._time
+        made = new_folders(names, known, mode=0o755, owner=owner, mtime_ns=mtime)
+        if made and modes is not None and not is_file:
+            top = made[-1]
+            made[-1] = Folder(top.name, modes(0o755, True), top.uid, top.gid, top.mtime_ns, top.xattrs)
+        above = [] if tree is None else folders_above(tree, names, known)
+        return [*above, *made]
+
+    @property
+    def _time(self) -> int:
+        return time.time_ns() if self._work.latest is None else self._work.latest
+
+    def _written(
+        self, found: Spot, owner: tuple[int, int], modes: Modes | None, entries: list[Entry]
+    ) -> AbstractContextManager[Piece]:
+        """What heredocs say, as files."""
+        target = self._laid_to(found, (), into_folder=False)
+        files: list[tuple[bytes, bytes]] = []
+        for heredoc in self._step.heredocs:
+            name = os.fsencode(heredoc.name)
+            path = posixpath.join(target.path, name) if target.is_folder else target.path
+            entries.append(Entry(b"", path, is_folder=False))
+            files.append((path, heredoc.content.encode()))
+        return written_in_memory(files, owner, modes, self._time)
+
+
+def copied(
+    work: Work, step: Copy | Add, state: State, doing: Doing, base: Base | None, *, anew: bool
+) -> StoredLayer | None:
+    """The layer of a COPY or ADD. `base` is where its files come from; None: the build's context."""
+
+    def parts() -> list[Part]:
+        if not step.sources:
+            return []
+        origin = work.sources.find(base, step.place)
+        chosen = origin.choose(step.sources, parents=step.parents, exclude=step.exclude, place=step.place)
+        return [Part(origin, chosen)]
+
+    quick = None
+    if base is not None:
+        quick = work.sources.find(base, step.place).quick_key()
+    return Copying(work, step, state, doing, parts).layer(anew=anew, quick=quick)

@@ -1,0 +1,130 @@
+"""Under which names what is copied comes to lie in the layer, and what may not be in its way. By BuildKit's rules.
+
+What a folder has is copied, not the folder; a file lands in a folder that is there or is written with a / behind it,
+and else takes its place. Symbolic links are followed on the way to the destination, and never below it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from attrs import frozen
+
+from layerstore.build.errors import BuildError, Place
+
+__all__ = ["Chosen", "Entry", "Target", "lay", "require_free"]
+
+
+@frozen
+class Chosen:
+    """One thing that a source means: its path in the tree that it is of, and for a folder all that is below it.
+
+    `below` are paths and whether each is a folder, those above first. `keeps` is the part of the path that it has at
+    the destination, too (`--parents`); None: its last name, or for a folder nothing.
+    """
+
+    path: bytes
+    is_folder: bool
+    below: Sequence[tuple[bytes, bool]] = ()
+    keeps: bytes | None = None
+
+
+@frozen
+class Target:
+    """Where a copy goes: a path of the tree without symbolic links, what is there, whether it is meant as a folder."""
+
+    path: bytes
+    kind: int | None
+    """The file type of what is there (`stat.S_IFDIR`); None if nothing is, or nobody looks (`--link`)."""
+    as_folder: bool
+
+    @property
+    def is_folder(self) -> bool:
+        """Is it, or will it be one, whatever comes?"""
+        return self.as_folder or self.kind == stat.S_IFDIR
+
+
+@frozen
+class Entry:
+    """One file or folder of the layer: where it is now, and its name there."""
+
+    path: bytes
+    name: bytes
+    is_folder: bool
+
+
+def lay(chosen: Sequence[Chosen], target: Target) -> list[Entry]:
+    """The entries of a layer that has what was chosen. A name may come twice; the last counts."""
+    found: list[Entry] = []
+    for one in chosen:
+        found += _laid(one, target)
+    return found
+
+
+def _laid(one: Chosen, target: Target) -> Iterator[Entry]:
+    if one.keeps is not None:
+        yield from _with_parents(one, target)
+        return
+    if not one.is_folder:
+        name = _joined(target.path, posixpath.basename(one.path)) if target.is_folder else target.path
+        yield Entry(one.path, name, is_folder=False)
+        return
+    start = len(one.path) + 1 if one.path else 0
+    for path, is_folder in one.below:
+        yield Entry(path, _joined(target.path, path[start:]), is_folder)
+
+
+def _with_parents(one: Chosen, target: Target) -> Iterator[Entry]:
+    """`--parents`: the folders above come along, as they are where they come from."""
+    keeps = one.keeps or b""
+    pivot = one.path[: len(one.path) - len(keeps)] if keeps else one.path
+    names = keeps.split(b"/") if keeps else []
+    for count in range(1, len(names) + (1 if one.is_folder else 0)):
+        part = b"/".join(names[:count])
+        yield Entry(pivot + part, _joined(target.path, part), is_folder=True)
+    if not one.is_folder:
+        yield Entry(one.path, _joined(target.path, keeps), is_folder=False)
+    for path, is_folder in one.below:
+        yield Entry(path, _joined(target.path, path[len(pivot) :].lstrip(b"/")), is_folder)
+
+
+def _joined(above: bytes, name: bytes) -> bytes:
+    return above + b"/" + name if above and name else above or name
+
+
+def require_free(entries: Sequence[Entry], there: Callable[[bytes], Mapping[bytes, int] | None], place: Place) -> None:
+    """Raise `BuildError` if a file would take the place of a folder, or a folder that of anything else.
+
+    `there` tells what is in a folder of the tree, by name with the file type; None if there is no such folder.
+    """
+    known: dict[bytes, Mapping[bytes, int] | None] = {}
+    for entry in entries:
+        above, name = posixpath.split(entry.name)
+        if above not in known:
+            # What is below a folder that is not there cannot be there.
+            upper = posixpath.dirname(above)
+            known[above] = None if above and upper in known and not _has(known[upper], above) else there(above)
+        kind = (known[above] or {}).get(name)
+        if kind is None:
+            continue
+        shown = entry.name.decode(errors="replace")
+        if entry.is_folder and kind != stat.S_IFDIR:
+            what = "a symbolic link" if kind == stat.S_IFLNK else "a file"
+            raise BuildError(
+                f"cannot copy to non-directory: /{shown}",
+                place=place,
+                remedy=f"/{shown} is {what} in the stage, and a folder in what is copied: "
+                "copy what is in that folder to where the link leads, or remove it first.",
+            )
+        if not entry.is_folder and kind == stat.S_IFDIR:
+            raise BuildError(
+                f"cannot replace to directory /{shown} with file",
+                place=place,
+                remedy="It is a folder in the stage, and a file in what is copied: remove it first, or copy elsewhere.",
+            )
+
+
+def _has(names: Mapping[bytes, int] | None, path: bytes) -> bool:
+    return names is not None and names.get(posixpath.basename(path)) == stat.S_IFDIR

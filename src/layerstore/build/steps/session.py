@@ -1,0 +1,90 @@
+"""The containers that a build works in, none of which outlives it.
+
+What a build leaves that was killed goes with the next one, or with `sweep`: the row of a build is there before its
+first container, and a lock that dies with its process says whether it goes on. Its layers are the cache's to keep.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Self
+
+from layerstore import ChainID, Container, Database, LayerstoreError, NotFound, Store
+from layerstore.build.steps import rows
+from layerstore.build.steps.rows import TABLES
+from layerstore.runtime import Runtime
+
+__all__ = ["Session", "sweep"]
+
+
+class Session:
+    """See the module's text. A context manager; any thread of the build may use it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.name = os.urandom(6).hex()
+        self._database = store.tables(TABLES)
+        self._numbers = itertools.count(1)
+        self._lock = ExitStack()
+
+    @contextmanager
+    def container(self, on: ChainID | None) -> Iterator[Container]:
+        """While inside: a container on these layers."""
+        made = self.create(on)
+        try:
+            yield made
+        finally:
+            self.remove(made)
+
+    def create(self, on: ChainID | None) -> Container:
+        """Make one, which is removed at the end of the build at the latest, unless it is called otherwise by then."""
+        return self.store.create_container(None, on=on, name=f"build-{self.name}-{next(self._numbers)}", lasts=False)
+
+    def remove(self, container: Container) -> None:
+        """Remove it, with all that runs in it."""
+        with suppress(NotFound):
+            container.remove(force=True, volumes=True)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as lock:
+            lock.enter_context(self.store.lock(_lock_of(self.name)))
+            with self._database.write(durable=False) as tx:
+                rows.insert(tx, self.name)
+            self._lock = lock.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            _clear(self.store, self._database, self.name)
+
+
+def sweep(store: Store) -> int:
+    """Remove what builds have left whose processes are dead; how many there were."""
+    database = store.tables(TABLES)
+    with database.read() as tx:
+        names = rows.every(tx)
+    count = 0
+    for name in names:
+        with store.lock(_lock_of(name), wait=False) as is_mine:
+            if is_mine:
+                Runtime(store)  # what their engines have left goes first
+                _clear(store, database, name)
+                count += 1
+    return count
+
+
+def _lock_of(name: str) -> str:
+    return f"building {name}"
+
+
+def _clear(store: Store, database: Database, name: str) -> None:
+    with database.read() as tx:
+        left = rows.containers(tx, name)
+    for container in left:
+        with suppress(NotFound):
+            store.container(container).remove(force=True, volumes=True)
+    with suppress(LayerstoreError), database.write(durable=False) as tx:
+        rows.end(tx, name)

@@ -1,0 +1,120 @@
+"""What a stage is between two of its instructions: pure values, and the config of an image that is made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve, frozen
+
+from layerstore import ChainID, DiffID, Image, ImageID, StoredLayer
+
+if TYPE_CHECKING:
+    from layerstore.build.language import Scope
+
+__all__ = ["COMMENT", "PATH", "State", "config_of", "moment", "on_image", "on_nothing"]
+
+COMMENT = "buildkit.dockerfile.v0"
+"""What BuildKit says of each step that a Dockerfile has made; tools look for it."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_KEPT = ("architecture", "variant", "os", "os.version", "os.features")
+
+
+@frozen
+class State:
+    """A stack of layers, and what an image of it says.
+
+    `facts` are the members of an image's config beside its parts, `run` is its run configuration (`config`). `made` are
+    the steps of this build, by the index in `history` at which they begin.
+    """
+
+    top: ChainID | None
+    diff_ids: tuple[DiffID, ...]
+    facts: Mapping[str, Any]
+    run: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...]
+    made: int
+    base: ImageID | None
+    scope: Scope
+
+    @property
+    def working_dir(self) -> str:
+        """Where programs begin; "" where nothing says so."""
+        return str(self.run.get("WorkingDir") or "")
+
+    @property
+    def user(self) -> str:
+        """Who they run as."""
+        return str(self.run.get("User") or "")
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        """What reads commands that are text."""
+        return tuple(self.run.get("Shell") or ("/bin/sh", "-c"))
+
+    def stacked(self, layer: StoredLayer | None) -> State:
+        """The same with one layer more; None: nothing was written."""
+        if layer is None:
+            return self
+        return evolve(self, top=layer.chain_id, diff_ids=(*self.diff_ids, layer.diff_id))
+
+    def told(self, line: str, created: str, *, empty: bool) -> State:
+        """The same with a line of history more."""
+        step: dict[str, Any] = {"comment": COMMENT, "created": created, "created_by": line}
+        if empty:
+            step["empty_layer"] = True
+        return evolve(self, history=(*self.history, step))
+
+
+def on_nothing(platform: Mapping[str, str], scope: Scope) -> State:
+    """`FROM scratch`."""
+    run = {"Env": [f"PATH={PATH}"], "WorkingDir": "/"}
+    return State(None, (), dict(platform), run, (), 0, None, scope)
+
+
+def on_image(image: Image, scope: Scope) -> State:
+    """`FROM` an image."""
+    config = image.config
+    run = {name: value for name, value in (config.get("config") or {}).items() if name != "OnBuild"}
+    history = _whole(config, len(image.layers))
+    facts = {name: config[name] for name in (*_KEPT, "author") if config.get(name)}
+    return State(image.chain_id, image.layers, facts, run, history, len(history), image.id, scope)
+
+
+def _whole(config: Mapping[str, Any], layers: int) -> tuple[Mapping[str, Any], ...]:
+    """The lines of an image's history, with one for each layer of which it tells nothing."""
+    lines = tuple(config.get("history") or ())
+    told = sum(not line.get("empty_layer") for line in lines)
+    return (*lines, *({} for _ in range(layers - told)))
+
+
+def config_of(state: State, created: str, *, labels: Mapping[str, str], more: Mapping[str, Any] = {}) -> bytes:
+    """The config of an image of this state, in the one form that images made here have."""
+    run = dict(state.run)
+    if labels:
+        run["Labels"] = {**(run.get("Labels") or {}), **labels}
+    config: dict[str, Any] = {
+        **state.facts,
+        **more,
+        "created": created,
+        "config": run,
+        "rootfs": {"type": "layers", "diff_ids": list(state.diff_ids)},
+        "history": list(state.history),
+    }
+    return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+
+
+def moment(ns: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339 has them, as Go writes them."""
+    seconds, fraction = divmod(ns, 10**9)
+    digits = f".{fraction:09d}".rstrip("0") if fraction else ""
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}{digits}Z"
+
+
+def layers_of(states: Sequence[State]) -> tuple[ChainID, ...]:
+    """The tops of these states, each once."""
+    return tuple(dict.fromkeys(state.top for state in states if state.top is not None))

@@ -1,0 +1,150 @@
+"""What all steps of one build share: the store, what is remembered, who listens, when it is to end.
+
+A step that makes a layer is done by `Work.layered`, whatever it is: looked for by its keys, done by one who does it
+while others wait, and written down in the transaction in which its layer appears.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from layerstore import ChainID, LayerSource, Store, StoredLayer, Transaction
+from layerstore.build.cache import Cache, Mounts, step_key
+from layerstore.build.events import Doing, Teller
+from layerstore.build.options import BuildOptions
+from layerstore.build.steps.session import Session
+from layerstore.build.steps.state import moment
+from layerstore.build.steps.stopping import Stop
+from layerstore.runtime import Runtime
+
+if TYPE_CHECKING:
+    from layerstore.build.steps.sources import Sources
+
+__all__ = ["Key", "Make", "Record", "Work"]
+
+Record = Callable[[Transaction, StoredLayer], object]
+Make = Callable[[Record], StoredLayer | None]
+"""Does a step, and gives `Record` to the store with the layer; None: it wrote nothing."""
+
+Key = Callable[[], str]
+"""A key of a step, found out when it is needed."""
+
+
+@define
+class Work:
+    """See the module's text. Any thread of the build may use it."""
+
+    store: Store
+    options: BuildOptions
+    cache: Cache
+    session: Session
+    teller: Teller
+    stop: Stop
+    sources: Sources
+    epoch: int | None
+    """The time that is told for all that is made now, and the latest in new layers; seconds since 1970."""
+    turns: threading.Semaphore
+    """Held by whoever works: as many as there are cores."""
+    compare: Callable[[str, StoredLayer, StoredLayer], None] | None = None
+    """Looks at two results of one step (by its title) that should be the same; None: each is done once."""
+    _runtime: Runtime | None = field(default=None, init=False)
+    _making: threading.Lock = field(factory=threading.Lock, init=False)
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs programs; what is left of others' is put in order when it is asked for first."""
+        with self._making:
+            if self._runtime is None:
+                self._runtime = Runtime(self.store)
+            return self._runtime
+
+    @property
+    def mounts(self) -> Mounts:
+        """The folders that steps share."""
+        return Mounts(self.store)
+
+    @property
+    def latest(self) -> int | None:
+        """The latest time of what a new layer has, in ns since 1970; None: there is no limit."""
+        return None if self.epoch is None else self.epoch * 10**9
+
+    @property
+    def created(self) -> str:
+        """The time that is told for what is made now."""
+        return moment(time.time_ns() if self.latest is None else self.latest)
+
+    def layered(
+        self, doing: Doing, keys: Sequence[Key], make: Make, *, parent: ChainID | None, anew: bool
+    ) -> StoredLayer | None:
+        """The layer of a step: as one of its keys says, or as it is made now, and known by all of them.
+
+        The first key is the quickest to find out. None: it wrote nothing.
+        """
+        self.stop.check()
+        known: list[str] = []
+        if not anew:
+            for key in keys[:-1]:
+                known.append(key())
+                entry = self.cache.find(known[-1])
+                if entry is not None:
+                    doing.cached = True
+                    return entry.layer
+        last = keys[-1]()
+        with self.cache.claim(last, anew=anew, stop=self.stop.check) as entry:
+            if entry is not None:
+                doing.cached = True
+                self._put_also(known, entry.layer, parent, doing)
+                return entry.layer
+            return self._make(
+                doing, [*known, last] if not anew else [key() for key in keys[:-1]] + [last], make, parent
+            )
+
+    def moved(self, layer: StoredLayer, parent: ChainID | None) -> StoredLayer:
+        """A layer that does not depend on what is below it, on something else. Only some drivers read it for that."""
+        key = step_key(parent, "moved", {}, [layer.diff_id])
+
+        def record(tx: Transaction, made: StoredLayer) -> None:
+            self.cache.record(tx, key, made, description="COPY --link")
+
+        source = LayerSource(lambda: self._spooled(layer), layer.diff_id, layer.size)
+        return self.store.add_layer(source, parent, record=record)
+
+    @contextmanager
+    def _spooled(self, layer: StoredLayer) -> Iterator[io.FileIO]:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            self.store.write_layer(layer.chain_id, file.write)
+            file.seek(0)
+            yield file
+
+    def _make(self, doing: Doing, keys: Sequence[str], make: Make, parent: ChainID | None) -> StoredLayer | None:
+        title, began = doing.vertex.title, time.monotonic()
+
+        def record(tx: Transaction, layer: StoredLayer) -> None:
+            seconds = time.monotonic() - began
+            for key in keys:
+                self.cache.record(tx, key, layer, description=title, seconds=seconds)
+
+        with self.turns:
+            self.stop.check()
+            layer = make(record)
+            if layer is None:
+                for key in keys:
+                    self.cache.record_nothing(key, parent=parent, description=title, seconds=time.monotonic() - began)
+        return layer
+
+    def _put_also(self, keys: Iterable[str], layer: StoredLayer | None, parent: ChainID | None, doing: Doing) -> None:
+        """What is known by a key that took long to find out is known by the quicker ones from now on."""
+        for key in keys:
+            if layer is None:
+                self.cache.record_nothing(key, parent=parent, description=doing.vertex.title)
+            else:
+                with self.cache.database.write(durable=False) as tx:
+                    self.cache.record(tx, key, layer, description=doing.vertex.title)
