@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from attrs import evolve
 
 import layerstore
 from core.adding import Adder
+from layerstore.database import Database, Transaction
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import (
     Ambiguous,
@@ -574,6 +576,31 @@ def test_mounted_container_is_removed_by_force_only(store: Store, image: Image) 
             box.remove()
         box.remove(force=True)
         assert mount_id(root) is None
+    assert store.containers() == []
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("what", ["nothing", "checkpoint", "volume"])
+def test_removal_that_needs_not_last_is_synced_if_more_goes_with_it(
+    store: Store, image: Image, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    box = store.create_container(image, lasts=False)
+    write(box, "x", "x")
+    if what == "checkpoint":
+        box.checkpoint("a")
+    elif what == "volume":
+        store.volumes.attach(box, [layerstore.Attachment("/data")])
+    synced: list[bool] = []
+    real = Database.write
+
+    def noted(database: Database, *, durable: bool = True) -> AbstractContextManager[Transaction]:
+        synced.append(durable)
+        return real(database, durable=durable)
+
+    monkeypatch.setattr(Database, "write", noted)
+    box.remove(volumes=True, lasts=False)
+
+    assert (True in synced) == (what != "nothing")
     assert store.containers() == []
     assert store.check() == []
 

@@ -382,13 +382,14 @@ class Container(Runs, Starts):
         self._containers.rename(self.id, name)
         self._refreshed()
 
-    def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+    def remove(self, *, force: bool = False, volumes: bool = False, lasts: bool = True) -> None:
         """Remove it with all that was written in it. `force`: even if it is mounted; processes in it are killed.
 
-        `volumes`: with its anonymous volumes, too, which no other container uses. Those with a name stay. Raises
-        `InUse` if it is mounted or running.
+        `volumes`: with its anonymous volumes, too, which no other container uses. Those with a name stay. `lasts`:
+        False, for one that was made so, needs no sync: should the machine go down in the next seconds, it may be there
+        again, without its files, to be removed once more. Raises `InUse` if it is mounted or running.
         """
-        self._containers.remove(self.id, force=force, volumes=volumes)
+        self._containers.remove(self.id, force=force, volumes=volumes, lasts=lasts)
 
     def usage(self) -> Usage:
         """What it occupies by itself: what is written in it, and what checkpoints keep for it alone."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerstore import options, reference
 from layerstore.containers import names, rows
@@ -27,7 +27,7 @@ from layerstore.containers.rows import Resident, Row
 from layerstore.containers.running import Runner, runner_of
 from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, ImageID
-from layerstore.driver import Layer, State
+from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, LayerstoreError, NotFound, StoreClosed
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
@@ -246,7 +246,7 @@ class Containers:
         parts = (self._database, self.session, self.storage, self._layers, self.mounts)
         return seal(Sealing(*parts, row), latest=latest, record=record)
 
-    def remove(self, container: str, *, force: bool = False, volumes: bool = False) -> None:
+    def remove(self, container: str, *, force: bool = False, volumes: bool = False, lasts: bool = True) -> None:
         """`Container.remove`."""
         with self.lock(container):
             with self._database.read() as tx:
@@ -260,19 +260,33 @@ class Containers:
                 if self.mounts.is_mounted(row):
                     self.mounts.end(row)
             self.mounts.require_unmounted(row)
-            shared = self.volumes if volumes else None
-            with self._database.write() as tx:
-                left = [] if shared is None else shared.leave(tx, container)
-                segments = segment_rows.delete_checkpoints(tx, segment_rows.checkpoints(tx, container))
-                rows.delete(tx, container)
-                segments += segment_rows.release(tx, row.segment)
-                keys = layer_rows.release(tx, row.chain_id)[1]
+            try:
+                gone = self._delete(row, volumes=volumes, durable=lasts)
+            except _MoreGoes:
+                gone = self._delete(row, volumes=volumes, durable=True)
             self.storage.files.drop_container(row.layer)
-            self.storage.files.drop(committed(keys))
-            if segments:  # there may be thousands
-                self.merging.later(partial(self._layers.drop, segments, quietly=True))
-            if shared is not None:
-                shared.clear(left)
+            self.storage.files.drop(committed(gone.layers))
+            if gone.segments:  # there may be thousands
+                self.merging.later(partial(self._layers.drop, gone.segments, quietly=True))
+            if volumes:
+                self.volumes.clear(gone.volumes)
+
+    def _delete(self, row: Row, *, volumes: bool, durable: bool) -> _Gone:
+        """Delete the rows of a container, and what goes with it; not durably if nothing does, else `_MoreGoes`.
+
+        Its own files may be gone while its row is back: it was to be removed, and is once more. Those of others must
+        not.
+        """
+        shared = self.volumes if volumes else None
+        with self._database.write(durable=durable) as tx:
+            left = [] if shared is None else shared.leave(tx, row.id)
+            segments = segment_rows.delete_checkpoints(tx, segment_rows.checkpoints(tx, row.id))
+            rows.delete(tx, row.id)
+            segments += segment_rows.release(tx, row.segment)
+            keys = layer_rows.release(tx, row.chain_id)[1]
+            if not durable and (left or segments or keys):
+                raise _MoreGoes
+        return _Gone(left, segments, keys)
 
     def prune(self, fits: Callable[[Container], bool] | None = None) -> list[str]:
         """Remove every container that is neither mounted nor running, or those of which `fits` is true; their IDs."""
@@ -440,6 +454,18 @@ class Containers:
 
     def _container(self, seen: rows.Seen) -> Container:
         return Container(self, seen.row, seen.tag)
+
+
+class _MoreGoes(Exception):
+    """With a container goes what others would miss after a power cut."""
+
+
+class _Gone(NamedTuple):
+    """What has no row any more: names of volumes, keys of segments and layers."""
+
+    volumes: Sequence[str]
+    segments: Sequence[LayerKey]
+    layers: Sequence[LayerKey]
 
 
 def _valid(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,24 @@ def test_after_a_reboot_nothing_runs(loaded: Store, cgroup_parent: str) -> None:
         after.start(box)
         assert after.state(box).status == "running"
         after.remove(box, force=True)
+
+
+def test_what_a_power_cut_brought_back_of_a_run_that_goes_is_removed(loaded: Store) -> None:
+    """Neither its row nor the removal of that is synced: it may be there again, and its files not."""
+    runtime = Runtime(loaded)
+    box = runtime.create("debian", RunOptions(args=("true",), remove=True))
+    with runtime.database.write() as tx:
+        row = rows.find(tx, box.id)
+        assert row is not None
+        rows.put(tx, evolve(row, status="running", boot="another"))
+        [[key]] = tx.execute("SELECT key FROM containers WHERE id = ?", (box.id,))
+    shutil.rmtree(loaded.data_root / "overlay2" / key)
+    loaded.close()
+
+    with layerstore.open(config=loaded.config) as store:
+        Runtime(store)
+        assert store.containers() == []
+        assert store.check() == []
 
 
 def test_a_removal_that_was_broken_off_is_ended_where_the_container_was_to_go(

@@ -108,7 +108,7 @@ class Ender:
         self.clear(self._places.folder(row.container), is_clear=is_clear)
         if goes:
             try:
-                self._drop(container or self._store.container(row.container), ended, volumes=True)
+                self._drop(container or self._store.container(row.container), ended, volumes=True, lasts=False)
             except NotFound:
                 return None
             except LayerstoreError:
@@ -167,10 +167,15 @@ class Ender:
         self.clear(folder)
         folder.remove_kept()
 
-    def _drop(self, container: Container, row: Row | None, *, volumes: bool, force: bool = False) -> None:
-        """Remove it from the store. If that fails, `row` says again what was true of it."""
+    def _drop(
+        self, container: Container, row: Row | None, *, volumes: bool, force: bool = False, lasts: bool = True
+    ) -> None:
+        """Remove it from the store. If that fails, `row` says again what was true of it.
+
+        `lasts`: False if whoever opens the store next removes it again, should it be back after a power cut.
+        """
         try:
-            container.remove(force=force, volumes=volumes)
+            container.remove(force=force, volumes=volumes, lasts=lasts)
         except NotFound:
             pass  # somebody else has
         except BaseException:
