@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,28 @@ def fill(store: layerstore.Store, folder: Path) -> None:
     store.import_tar(io.BytesIO(tars["base"]))  # an image without a name
     with store.container("untouched").mount():
         pass
+    build(store, tars)
+
+
+def build(store: layerstore.Store, tars: dict[str, bytes]) -> None:
+    """Layers that no image has, kept by leases, and a container on one."""
+
+    def keep(tx: layerstore.Transaction, layer: layerstore.StoredLayer) -> None:
+        store.lease(tx, layer.chain_id, owner="build", name=f"{len(store.leases('build'))}")
+
+    top = None
+    for part in ("base", "upper", "twice"):
+        source = layerstore.LayerSource(partial(io.BytesIO, tars[part]))
+        top = store.add_layer(source, top and top.chain_id, record=keep)
+    assert top is not None
+    box = store.create_container(on=top.chain_id, name="built")
+    for step in ("a", "b"):
+        with box.mount() as root:
+            (root / f"step-{step}").write_text(step)
+            (root / "etc/passwd").unlink(missing_ok=True)
+        box.seal(record=keep)
+    with box.mount() as root:
+        (root / "unsealed").write_text("u")
 
 
 def seen(store: layerstore.Store, *, trees: bool = True) -> dict[str, Any]:
@@ -159,6 +182,10 @@ def seen(store: layerstore.Store, *, trees: bool = True) -> dict[str, Any]:
         if trees:
             with image.mount() as root:
                 facts[f"tree of {image.id}"] = listing(root)
+    facts["leases"] = leases = dict(store.leases("build"))
+    for name, chain in leases.items() if trees else ():
+        with store.open_layers(chain) as root:
+            facts[f"tree of lease {name}"] = (listing(Path(f"/proc/self/fd/{root}")), store.layer(chain))
     for box in store.containers():
         facts[box.name] = (box.id, box.image_id, box.image_name, box.created, box.size_limit)
         facts[f"changes of {box.name}"] = [str(change) for change in box.changes()]

@@ -73,8 +73,20 @@ with layerstore.open(config=worker.settings(root)) as store:
         store.remove_image(name)
 """
 
+STACKS = """
+import sys, layerstore
+from core import worker
+from pathlib import Path
+root = Path(sys.argv[1])
+with layerstore.open(config=worker.settings(root)) as store:
+    worker.build(store, worker.stacks()[1], "made")
+    with store.image("made").mount() as tree:
+        assert (tree / "mine").read_text() == "1"
+    store.end_leases("worker", store.leases("worker"))
+    store.remove_image("made")
+"""
 
-LIVES = {"whole": WHOLE_LIFE, "branches": BRANCHES}
+LIVES = {"whole": WHOLE_LIFE, "branches": BRANCHES, "stacks": STACKS}
 
 
 def start(data_root: Path, seed: int, rounds: int) -> subprocess.Popen[str]:
@@ -100,6 +112,13 @@ def assert_in_order(data_root: Path) -> None:
         for image in store.images():
             with image.mount() as root:
                 assert all(path.lstat() for path in root.rglob("*"))
+        for name, chain in store.leases("worker").items():
+            with store.open_layers(chain) as tree:
+                assert os.listdir(tree)
+            with store.create_container(on=chain, name="on-a-lease") as box, box.mount() as root:
+                (root / "more").write_text(name)
+            box.remove()
+        store.end_leases("worker", store.leases("worker"))
         for volume in store.volumes.all():
             assert len(os.listdir(volume.mountpoint)) % 40 <= 1, f"{volume} has not all that an image has in /etc"
         store.prune(all_images=True, containers=True)
@@ -157,6 +176,8 @@ def test_processes_are_killed_at_random(store: Store, data_root: Path) -> None:
         *[("whole", "umount2", 1), ("whole", "move_mount", 2), ("whole", "mkdir", 11)],
         *[("branches", "rename", 23), ("branches", "fdatasync", 11), ("branches", "umount2", 6)],
         *[("branches", "move_mount", 4), ("branches", "fsmount", 17), ("branches", "mkdir", 37)],
+        *[("stacks", "rename", 7), ("stacks", "fdatasync", 4), ("stacks", "fsync", 5), ("stacks", "syncfs", 2)],
+        *[("stacks", "utimensat", 5), ("stacks", "fsmount", 7), ("stacks", "umount2", 2)],
     ],
 )
 def test_killed_before_a_system_call(store: Store, data_root: Path, life: str, call: str, step: int) -> None:
@@ -208,6 +229,15 @@ def test_killed_before_a_system_call(store: Store, data_root: Path, life: str, c
         ("branches", "syncfs", "EIO", 3),
         ("branches", "fsmount", "ENOMEM", 15),
         ("branches", "umount2", "EBUSY", 6),
+        ("stacks", "mkdir", "ENOSPC", 11),
+        ("stacks", "rename", "EIO", 7),
+        ("stacks", "fdatasync", "EIO", 4),
+        ("stacks", "fsync", "EIO", 4),
+        ("stacks", "syncfs", "EIO", 2),
+        ("stacks", "fsmount", "ENOMEM", 7),
+        ("stacks", "utimensat", "EIO", 13),
+        ("stacks", "umount2", "EBUSY", 2),
+        ("stacks", "pwrite64", "ENOSPC", 61),
     ],
 )
 def test_failed_system_call_is_an_error_and_leaves_no_trace(

@@ -129,7 +129,7 @@ def test_there_and_back(filled: Path) -> None:
     before = look(filled, "overlay2")
     for origin, to in (("overlay2", "plain"), ("plain", "overlay2")):
         done = migrate(filled, to)
-        assert (done.origin, done.driver, done.layers, done.containers) == (origin, to, 10, 6)
+        assert (done.origin, done.driver, done.layers, done.containers) == (origin, to, 13, 7)
         assert done.notices == ()
         assert_nothing_is_left(filled, to)
         assert look(filled, to) == before
@@ -184,6 +184,7 @@ def test_store_is_used_on_after_it(filled: Path) -> None:
         box.remove()
         opened.create_container(image).remove()
         opened.prune(all_images=True, containers=True)
+        assert len(opened.end_leases("build", opened.leases("build"))) == 5
         assert (opened.images(), opened.containers(), opened.check()) == ([], [], [])
     for folder in ("plain", "skeletons"):
         assert os.listdir(filled / folder) == []
@@ -192,7 +193,7 @@ def test_store_is_used_on_after_it(filled: Path) -> None:
 def test_empty_store(data_root: Path) -> None:
     layerstore.open(config=settings(data_root, "overlay2")).close()
     assert migrate(data_root, "plain") == layerstore.Migrated("overlay2", "plain")
-    assert look(data_root, "plain") == {"check": []}
+    assert look(data_root, "plain") == {"check": [], "leases": {}}
     assert_nothing_is_left(data_root, "plain")
 
 

@@ -64,12 +64,31 @@ def branch():
 def back():
     branch()
     box.rollback("a")
+def keep(tx, layer):
+    store.lease(tx, layer.chain_id, owner="test", name=str(len(store.leases("test"))))
+def build():
+    global built
+    source = layerstore.LayerSource(lambda: open(archive + ".layer", "rb"))
+    built = store.create_container(on=store.add_layer(source, image.chain_id, record=keep).chain_id, lasts=False)
+    edit_in(built)
+    built.seal(latest=0, record=keep)
+    edit_in(built)
+def edit_in(box):
+    with box.mount() as root:
+        (root / "etc/motd").write_text(str(len(store.leases("test"))))
+        (root / "data").write_bytes(b"x" * 1_000_000)
+def finish():
+    built.seal(record=keep)
+    built.remove()
+    store.end_leases("test", ["0"])
+    store.remove_image(image.tags[0])
 def remove():
     box.remove()
     store.image("made:here").remove()
     store.volumes.remove("empty")
     store.volumes.remove("fresh")
 steps = {"branch": (load, create, edit, branch), "back": (load, create, edit, back)}
+steps |= {"build": (load, build), "finish": (load, build, finish)}
 for step in steps.get(last, (load, create, edit, run, commit, remove)):
     step()
     if step.__name__ == last:
@@ -152,6 +171,7 @@ def disk(request: pytest.FixtureRequest, filesystems: Filesystems) -> Iterator[D
 def live_until(disk: Disk, tmp_path: Path, base: bytes, upper: bytes) -> Callable[[str], layerstore.Store]:
     """`live_until("commit")`: all steps up to this one, the power cut, and the store opened again."""
     archive = make.docker_archive(tmp_path / "image.tar", [base, upper])
+    (tmp_path / "image.tar.layer").write_bytes(make.layer(make.file("etc/added", "a"), make.whiteout("etc/new")))
 
     def live(last: str) -> layerstore.Store:
         data_root = disk.mountpoint / "store"
@@ -215,3 +235,22 @@ def test_what_was_done_is_whole_after_a_power_cut(last: str, live_until: Callabl
         if last == "commit":
             with store.image("made:here").mount() as root:
                 assert (root / "data").read_bytes() == b"x" * 1_000_000
+
+
+@pytest.mark.parametrize("last", ["build", "finish"])
+def test_layers_that_are_leased_are_whole_after_a_power_cut(
+    last: str, live_until: Callable[[str], layerstore.Store]
+) -> None:
+    with live_until(last) as store:
+        assert store.check(content=True) == []
+        assert [bool(image.tags) for image in store.images()] == ([True] if last == "build" else [])
+        leases = store.leases("test")
+        assert list(leases) == {"build": ["0", "1"], "finish": ["1", "2"]}[last]
+        motds = {"0": None, "1": "1", "2": "2"}
+        for name, chain in leases.items():
+            with store.create_container(on=chain) as box, box.mount() as root:
+                assert (root / "etc/added").read_text() == "a"
+                assert not (root / "etc/new").exists()
+                motd = root / "etc/motd"
+                assert (motd.read_text() if motd.exists() else None) == motds[name]
+            box.remove()

@@ -6,10 +6,12 @@ read, whoever is killed beside it.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import layerstore
@@ -21,6 +23,7 @@ KINDS = (
     *("load", "load", "create", "create", "mount", "commit", "commit"),
     *("remove", "rmi", "look", "prune", "save", "tag", "attach", "unused"),
     *("checkpoint", "checkpoint", "rollback", "fork"),
+    *("build", "build", "forget"),
 )
 
 
@@ -49,6 +52,30 @@ def settings(data_root: Path) -> layerstore.Config:
     return layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver="overlay2")
 
 
+def build(store: layerstore.Store, layers: list[bytes], name: str) -> None:
+    """What a build does: layers one on the other, each leased as soon as it is there, steps, and an image of them."""
+
+    def keep(tx: layerstore.Transaction, layer: layerstore.StoredLayer) -> None:
+        store.lease(tx, layer.chain_id, owner="worker", name=layer.chain_id)
+
+    top = None
+    for tar in layers:
+        top = store.add_layer(layerstore.LayerSource(partial(io.BytesIO, tar)), top and top.chain_id, record=keep)
+    assert top is not None
+    found = [make.digest(tar) for tar in layers]
+    box = store.create_container(on=top.chain_id, lasts=False)
+    for number in range(2):
+        with box.mount() as root:
+            (root / "mine").write_text(str(number))
+        sealed = box.seal(latest=make.EPOCH * 10**9, record=keep)
+        assert sealed is not None
+        top = sealed
+        found.append(top.diff_id)
+    box.remove()
+    config = make.config([], rootfs={"type": "layers", "diff_ids": found}, history=[])
+    store.add_image(config, top.chain_id, [name])
+
+
 def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> None:
     """One thing that a user may do."""
     kind = dice.choice(KINDS)
@@ -59,6 +86,11 @@ def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> N
         found = store.images()
         with store.create_container(dice.choice(found) if found else None) as box, box.mount() as root:
             (root / "mine").write_text(box.id)
+    elif kind == "build":
+        build(store, dice.choice(stacks()), f"built{dice.randrange(2)}")
+    elif kind == "forget":
+        leases = list(store.leases("worker"))
+        store.end_leases("worker", dice.sample(leases, len(leases) // 2))
     elif kind == "unused":
         for volume in store.volumes.all()[:2]:
             volume.remove()
