@@ -60,6 +60,8 @@ def choose(
 def _parted(source: str, *, parents: bool) -> tuple[str, str]:
     """The part that is not kept by `--parents` (before `/./`), and the whole path, clean and relative to the root."""
     before, pivot, after = source.partition("/./") if parents else ("", "", source)
+    if not pivot:
+        before = ""
     clean = posixpath.normpath("/" + (f"{before}/{after}" if pivot else source)).lstrip("/")
     return posixpath.normpath("/" + before).lstrip("/"), clean
 

@@ -13,8 +13,8 @@ __all__ = ["Modes", "modes_of"]
 Modes = Callable[[int, bool], int]
 """A mode (its twelve bits) and whether it is a folder's, to what it becomes."""
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
-_ACTION = re.compile(r"([-+=])([rwxXst]*|[ugo])")
+_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
+_ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
 
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
 _ALL = 0o7777

@@ -1,0 +1,130 @@
+"""Stages and what a build makes of the lines that change no file."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from layerstore.build import BuildError
+from support.building import Builder, Look, names_in
+
+
+def test_ten_lines_are_not_ten_layers(make: Builder) -> None:
+    built = make(
+        "FROM base\nLABEL line=2\nENV LINE=3\nRUN echo 4 > /four\nWORKDIR /five\nCOPY six .\nEXPOSE 7\nUSER 8\n"
+        'CMD ["nine"]\nSTOPSIGNAL SIGINT\n',
+        {"six": "6"},
+    )
+    assert len(built.image.layers) == 4
+    lines = built.image.history[1:]
+    assert [line.created_by for line in lines] == [
+        "LABEL line=2",
+        "ENV LINE=3",
+        "RUN /bin/sh -c echo 4 > /four # buildkit",
+        "WORKDIR /five",
+        "COPY six . # buildkit",
+        "EXPOSE [7/tcp]",
+        "USER 8",
+        'CMD ["nine"]',
+        "STOPSIGNAL SIGINT",
+    ]
+    assert [line.empty_layer for line in lines] == [True, True, False, False, False, True, True, True, True]
+    config = built.image.config["config"]
+    assert config["Cmd"] == ["nine"]
+    assert config["WorkingDir"] == "/five"
+    assert config["User"] == "8"
+
+
+def test_an_entrypoint_takes_the_command_of_the_base_away(make: Builder) -> None:
+    assert make('FROM base\nENTRYPOINT ["e"]\n').image.config["config"].get("Cmd") is None
+    assert make('FROM base\nCMD ["c"]\nENTRYPOINT ["e"]\n').image.config["config"]["Cmd"] == ["c"]
+
+
+def test_triggers_run_first_in_the_image_that_is_built_on_theirs(make: Builder, look: Look) -> None:
+    parent = make("FROM base\nONBUILD COPY . /app\nONBUILD RUN ls /app > /list\n", {"f": "f"}, tags=["parent"])
+    assert parent.image.config["config"]["OnBuild"] == ["COPY . /app", "RUN ls /app > /list"]
+    child = make("FROM parent\nRUN test -e /list\n", {"f": "f", "g": "g"})
+    assert look(child, "/list").split() == ["Dockerfile", "f", "g"]
+    assert "OnBuild" not in child.image.config["config"]
+
+
+def test_health_and_volumes_are_in_the_config(make: Builder, look: Look) -> None:
+    built = make(
+        "FROM base\nHEALTHCHECK --interval=5m --retries=2 CMD true || exit 1\nRUN mkdir /data && echo 1 > /data/x\n"
+        "VOLUME /data /logs\nRUN echo 2 > /data/y\n"
+    )
+    config = built.image.config["config"]
+    assert config["Healthcheck"] == {"Test": ["CMD-SHELL", "true || exit 1"], "Interval": 300 * 10**9, "Retries": 2}
+    assert config["Volumes"] == {"/data": {}, "/logs": {}}
+    assert look(built, "/data/y") == "2\n", "later changes below a volume are kept"
+
+
+def test_a_stage_that_nothing_needs_is_not_built(make: Builder) -> None:
+    make("FROM base AS unneeded\nRUN exit 1\nFROM base AS wanted\nRUN true\nFROM wanted\nRUN echo\n")
+    assert not any("exit 1" in title for title in make.begun)
+    make("FROM base AS first\nRUN echo > /x\nFROM base\nRUN exit 1\n", target="first")
+    assert make.done == ["RUN echo > /x"]
+
+
+def test_independent_stages_run_at_the_same_time(make: Builder) -> None:
+    wait = "for i in $(seq 100); do [ -e /c/{} ] && break; sleep 0.1; done; test -e /c/{}"
+    mount = "--mount=type=cache,id=meet,target=/c"
+    make(
+        f"FROM base AS a\nRUN {mount} echo > /c/a; {wait.format('b', 'b')}; echo > /a\n"
+        f"FROM base AS b\nRUN {mount} echo > /c/b; {wait.format('a', 'a')}; echo > /b\n"
+        "FROM base\nCOPY --from=a /a /\nCOPY --from=b /b /\n"
+    )
+
+
+def test_the_first_failure_ends_the_others(make: Builder) -> None:
+    with pytest.raises(BuildError, match="exit code: 7"):
+        make(
+            "FROM base AS a\nRUN sleep 60\nFROM base AS b\nRUN sleep 0.3; exit 7\n"
+            "FROM base\nCOPY --from=a /etc /a\nCOPY --from=b /etc /b\n"
+        )
+    assert not [thread.name for thread in threading.enumerate() if "stage" in thread.name]
+
+
+def test_a_stage_on_a_stage_has_its_variables_and_its_user(make: Builder, look: Look) -> None:
+    built = make(
+        "FROM base AS one\nARG A=1\nENV E=2\nUSER someone\nWORKDIR /w\n"
+        "FROM one\nRUN echo $A $E $(id -u) $PWD > /tmp/said\n"
+    )
+    assert look(built, "/tmp/said") == "1 2 1000 /w\n"
+
+
+def test_a_working_directory_belongs_to_the_user(make: Builder) -> None:
+    built = make("FROM base\nUSER someone\nWORKDIR /made/here\nWORKDIR deeper\nWORKDIR /etc\n")
+    with built.image.mount() as root:
+        for path in ("made", "made/here", "made/here/deeper"):
+            found = (root / path).stat()
+            assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (1000, 1001, 0o755)
+    assert [line.empty_layer for line in built.image.history[-3:]] == [False, False, True]
+
+
+def test_nothing_is_a_base_too(make: Builder, look: Look) -> None:
+    built = make("FROM scratch\nCOPY a /\nWORKDIR /w\nMAINTAINER me\n", {"a": "a"})
+    assert names_in(built) == {"a", "w"}
+    assert built.image.author == "me"
+    assert look(built, "/a") == "a"
+    assert built.image.config["config"]["Env"][0].startswith("PATH=")
+
+
+def test_an_image_of_metadata_alone_has_the_layers_of_its_base(make: Builder) -> None:
+    built = make("FROM base\nENV A=b\n", tags=["meta:1", "meta:2"], labels={"l": "v"})
+    assert built.image.layers == make.store.image("base").layers
+    assert built.image.parent == make.store.image("base").id
+    assert sorted(built.image.tags) == ["meta:1", "meta:2"]
+    assert built.image.config["config"]["Labels"] == {"l": "v"}
+
+
+def test_equal_builds_with_an_epoch_are_one_image(make: Builder) -> None:
+    text = "FROM base\nRUN echo > /x; mkdir /d; rm /bin/yes\nCOPY f /d/\nWORKDIR /w/v\nCOPY <<E /h\nh\nE\n"
+    first = make(text, {"f": "f"}, source_date_epoch=1_600_000_000)
+    second = make(text, {"f": "f"}, source_date_epoch=1_600_000_000, no_cache=True)
+    assert first.image.id == second.image.id
+    assert first.image.created == "2020-09-13T12:26:40Z"
+    assert make.done
+    third = make(text, build_args={"SOURCE_DATE_EPOCH": "1600000000"})
+    assert third.image.id == first.image.id
