@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+from layerstore.gathering.walking import Found, Listing, Rules, walk
 from layerstore.layers.sources import LayerSource
 from layerstore.tar import Folder, Piece, Readable, gathered
 
-__all__ = ["Folder", "Piece", "layer_of"]
+__all__ = ["Folder", "Found", "Listing", "Piece", "Rules", "layer_of", "walk"]
 
 
 def layer_of(pieces: Sequence[Piece | Folder], *, label: str = "") -> LayerSource:

@@ -1,0 +1,175 @@
+"""What is copied, told by its content: one digest of names, kinds, modes, targets, xattrs and bytes, without times.
+
+A file that was read once is not read again as long as its device, inode, size and times are the same; and where a whole
+selection is as it was, by the digest of what the walk found, nothing is looked up at all. ctime is among the times, and
+no program can set it; what was altered so lately that another write could have the same ctime is never remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from layerstore import KernelError, Store, Transaction, open_beneath
+from layerstore.build.context import rows
+from layerstore.build.context.tree import Chosen
+from layerstore.build.errors import BuildError
+
+if TYPE_CHECKING:
+    from layerstore.gathering import Found
+
+__all__ = ["Digests"]
+
+_Answer = TypeVar("_Answer")
+
+_PIECE = 1 << 20
+_TICK = 50_000_000
+"""Longer than the clock of a kernel's timestamps ever stands still, in nanoseconds."""
+_SECONDS = 2_000_000_000
+"""The same for filesystems that keep no fractions."""
+
+
+_OWN = frozenset({"security.selinux", "system.nfs4_acl"})
+
+
+class Digests:
+    """The digests of one store, which remembers them. Any thread may ask; without a store nothing is remembered."""
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._database = None if store is None else store.tables(rows.TABLES)
+
+    def of(self, root: int, chosen: Sequence[Chosen], *, owners: bool = False, identity: str | None = None) -> str:
+        """The digest of what was chosen in the tree `root`. With `owners`, user and group count, too.
+
+        `identity` is what the tree is known by if its files never alter (a ChainID): then nothing of them is looked up
+        but that and their paths. Raises `BuildError` when a file cannot be read.
+        """
+        shortcut = self._shortcut(chosen, owners=owners, identity=identity)
+        known = self._ask(lambda tx: rows.selection(tx, shortcut))
+        if known is not None:
+            return known
+        found, settled = self._worked_out(root, chosen, owners=owners, remembers=identity is None)
+        if settled or identity is not None:
+            self._tell(lambda tx: rows.add_selection(tx, shortcut, found, _today()))
+        return found
+
+    def _shortcut(self, chosen: Sequence[Chosen], *, owners: bool, identity: str | None) -> str:
+        whole = hashlib.sha256(json.dumps([identity, owners, len(chosen)]).encode())
+        for one in chosen:
+            whole.update(json.dumps([one.path.hex(), _hex(one.keeps), one.named.hex()]).encode())
+            whole.update(b"".join(sorted(one.left_out)) if one.left_out else b"")
+            if identity is None:
+                whole.update(one.listing.digest.encode())
+        return whole.hexdigest()
+
+    def _worked_out(self, root: int, chosen: Sequence[Chosen], *, owners: bool, remembers: bool) -> tuple[str, bool]:
+        whole = hashlib.sha256()
+        settled = True
+        for one in chosen:
+            known = self._known(one.listing) if remembers else {}
+            new: list[tuple[rows.Identity, bytes]] = []
+            whole.update(_framed(one.keeps or b"-", one.named if one.keeps is None and not one.is_folder else b""))
+            top = True
+            for found in one.listing:
+                outer, top = top, False
+                if found.path in one.left_out:
+                    continue
+                identity = _identity(found)
+                content = known.get(identity)
+                if content is None:
+                    content, same = _content(root, found)
+                    trusted = same and not _is_young(found, one.listing.began)
+                    settled &= trusted
+                    if trusted:
+                        new.append((identity, content))
+                if outer and one.is_folder and one.keeps is None:
+                    continue  # what a folder has is copied, not the folder
+                name = found.path[len(one.path) :]
+                owner = b"%d:%d" % (found.uid, found.gid) if owners else b""
+                whole.update(_framed(name, b"%o" % found.mode, owner, content))
+            if new and remembers:
+                self._tell(partial(rows.add_files, new=new, day=_today()))
+        return whole.hexdigest(), settled
+
+    def _known(self, listing: Iterable[Found]) -> Mapping[rows.Identity, bytes]:
+        places = [_identity(found)[0] for found in listing]
+        return self._ask(lambda tx: rows.files(tx, places)) or {}
+
+    def _ask(self, question: Callable[[Transaction], _Answer]) -> _Answer | None:
+        if self._database is None:
+            return None
+        with self._database.read() as tx:
+            return question(tx)
+
+    def _tell(self, change: Callable[[Transaction], object]) -> None:
+        if self._database is not None:
+            with self._database.write(durable=False) as tx:
+                change(tx)
+
+
+def _identity(found: Found) -> rows.Identity:
+    return (
+        struct.pack("=QQ", found.device, found.inode),
+        struct.pack("=Iqqq", found.mode, found.size, found.mtime_ns, found.ctime_ns),
+    )
+
+
+def _is_young(found: Found, began: int) -> bool:
+    """Could it be altered after it was looked at, and have the ctime that it has?"""
+    return found.ctime_ns + (_TICK if found.ctime_ns % 10**9 else _SECONDS) > began
+
+
+def _content(root: int, found: Found) -> tuple[bytes, bool]:
+    """The digest of xattrs and bytes, target or number; and whether it is the file that the walk has found."""
+    path = os.fsdecode(found.path)
+    try:
+        if not stat.S_ISREG(found.mode):
+            place = f"/proc/self/fd/{root}/{path}"
+            xattrs = _xattrs(os.listxattr(place, follow_symlinks=False), lambda name: _value(place, name))
+            return hashlib.sha256(_framed(found.target, b"%d" % found.rdev, xattrs)).digest(), True
+        descriptor = open_beneath(root, "/" + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb", buffering=0) as file:
+            before = os.fstat(descriptor)
+            xattrs = _xattrs(os.listxattr(descriptor), lambda name: os.getxattr(descriptor, name))
+            content = hashlib.file_digest(file, "sha256").digest()
+            after = os.fstat(descriptor)
+    except KernelError as error:
+        raise BuildError(f"/{path} cannot be read: {error.message}", path=found.path) from error
+    except OSError as error:
+        raise BuildError(f"/{path} cannot be read: {error.strerror}", path=found.path) from error
+    same = all(
+        (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        == (found.inode, found.size, found.mtime_ns, found.ctime_ns)
+        for facts in (before, after)
+    )
+    return hashlib.sha256(_framed(content, xattrs)).digest(), same
+
+
+def _value(place: str, name: str) -> bytes:
+    return os.getxattr(place, name, follow_symlinks=False)
+
+
+def _xattrs(names: Sequence[str], value: Callable[[str], bytes]) -> bytes:
+    """Those that go into a layer: the label of SELinux and what the filesystem says for itself do not."""
+    kept = sorted(name for name in names if name not in _OWN and not name.startswith("trusted.SGI_ACL_"))
+    return b"".join(_framed(os.fsencode(name), value(name)) for name in kept)
+
+
+def _framed(*parts: bytes) -> bytes:
+    """The parts, each with its length before it, so that no two lists of them look the same."""
+    return b"".join(b"%d:%b" % (len(part), part) for part in parts) + b"\n"
+
+
+def _hex(path: bytes | None) -> str | None:
+    return None if path is None else path.hex()
+
+
+def _today() -> int:
+    return int(time.time() // 86_400)

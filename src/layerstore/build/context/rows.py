@@ -1,0 +1,80 @@
+"""The rows of what is remembered of files that were read: all SQL about it, as functions of a transaction.
+
+All of it may be lost without harm: what is not here is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from layerstore import Tables, Transaction
+
+__all__ = ["TABLES", "Identity"]
+
+Identity = tuple[bytes, bytes]
+"""Device and inode of a file, and what must be the same for its content to be: mode, size, mtime, ctime."""
+
+_MOST_FILES = 1_000_000
+_MOST_SELECTIONS = 20_000
+_AT_ONCE = 500
+
+TABLES = Tables(
+    "build_context",
+    (
+        """
+-- The digest of a file's content and xattrs.
+CREATE TABLE build_context_files (
+    place BLOB PRIMARY KEY,                 -- device and inode
+    state BLOB NOT NULL,                    -- mode, size, mtime and ctime when it was read
+    digest BLOB NOT NULL,
+    day INTEGER NOT NULL                    -- on which it was read, since the epoch
+) WITHOUT ROWID;
+
+-- The digest of a selection of files, by the digest of what a walk has found of them.
+CREATE TABLE build_context_selections (
+    walk TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    day INTEGER NOT NULL
+) WITHOUT ROWID;
+""",
+    ),
+)
+
+
+def files(tx: Transaction, places: Sequence[bytes]) -> dict[Identity, bytes]:
+    """What is known of the files at these places, by their identity when they were read."""
+    found: dict[Identity, bytes] = {}
+    rest = iter(places)
+    while some := tuple(islice(rest, _AT_ONCE)):
+        marks = ", ".join("?" * len(some))
+        query = f"SELECT place, state, digest FROM build_context_files WHERE place IN ({marks})"
+        found.update(((place, state), digest) for place, state, digest in tx.execute(query, some))
+    return found
+
+
+def add_files(tx: Transaction, new: Iterable[tuple[Identity, bytes]], day: int) -> None:
+    """Remember files; those that were read longest ago go when there are too many."""
+    query = "INSERT OR REPLACE INTO build_context_files (place, state, digest, day) VALUES (?, ?, ?, ?)"
+    tx.executemany(query, ((*identity, digest, day) for identity, digest in new))
+    _trim(tx, "build_context_files", "place", _MOST_FILES)
+
+
+def selection(tx: Transaction, walk: str) -> str | None:
+    """The digest of a selection, by that of a walk."""
+    found = tx.execute("SELECT digest FROM build_context_selections WHERE walk = ?", (walk,)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def add_selection(tx: Transaction, walk: str, digest: str, day: int) -> None:
+    """Remember a selection; the oldest go when there are too many."""
+    query = "INSERT OR REPLACE INTO build_context_selections (walk, digest, day) VALUES (?, ?, ?)"
+    tx.execute(query, (walk, digest, day))
+    _trim(tx, "build_context_selections", "walk", _MOST_SELECTIONS)
+
+
+def _trim(tx: Transaction, table: str, key: str, most: int) -> None:
+    (count,) = tx.execute(f"SELECT count(*) FROM {table}").fetchone()
+    if count > most:
+        query = f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} ORDER BY day LIMIT ?)"
+        tx.execute(query, (count - most // 2,))

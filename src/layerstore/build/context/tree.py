@@ -1,0 +1,254 @@
+"""A tree that COPY and ADD read from, and what their sources mean in it.
+
+A source is a path or a pattern as Go's filepath.Match has it. One that is a symbolic link means what it leads to in the
+tree; links below it are copied as links. Nothing leads out of the tree, and what its rules leave out is not in it.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from attrs import field, frozen
+
+from layerstore.build.context.ignore import Ignore, matcher_of
+from layerstore.build.errors import BuildError, Place
+from layerstore.gathering import Listing, walk
+
+__all__ = ["Chosen", "Tree"]
+
+_WILD = re.compile(r"[*?\[\\]")
+_MOST_LINKS = 40
+_SHOWN = 5
+
+
+@frozen
+class Chosen:
+    """One thing that a source means: its path in the tree that it is of, and for a folder all that is below it.
+
+    `listing` is what was found there, `path` itself first. `keeps` is the part of the path that it has at the
+    destination, too (`--parents`); None: its last name, or for a folder nothing. `named` is the last name by which it
+    was asked for, where that is a link to it.
+    """
+
+    path: bytes
+    is_folder: bool
+    listing: Listing = field(repr=False)
+    left_out: frozenset[bytes] = field(default=frozenset(), repr=False)
+    keeps: bytes | None = None
+    named: bytes = b""
+
+    @property
+    def below(self) -> Iterator[tuple[bytes, bool]]:
+        """What is below it: paths in the tree, and whether each is a folder; those above come first."""
+        entries = self.listing.entries()
+        next(entries)
+        if not self.left_out:
+            return entries
+        return ((path, is_folder) for path, is_folder in entries if path not in self.left_out)
+
+
+class Tree:
+    """A tree by the directory descriptor of its root, which stays the caller's. Any thread may ask.
+
+    `name` is what errors call it: `the build context`, `stage build`. `ignore` says what is no part of it.
+    """
+
+    def __init__(self, root: int, name: str, *, ignore: Ignore | None = None) -> None:
+        self.root = root
+        self.name = name
+        self.ignore = ignore
+        self._lock = threading.Lock()
+        self._listings: dict[bytes, Listing] = {}
+
+    def listing(self, path: bytes) -> Listing:
+        """What is at a path and below it; empty if there is nothing, or all is left out. It is looked at once."""
+        with self._lock:
+            if path not in self._listings:
+                self._listings[path] = walk(self.root, path, rules=self.ignore)
+            return self._listings[path]
+
+    def choose(
+        self,
+        sources: Sequence[str],
+        *,
+        parents: bool = False,
+        exclude: Sequence[str] = (),
+        place: Place | None = None,
+    ) -> list[Chosen]:
+        """What the sources of an instruction mean. `exclude` and `parents` are its flags.
+
+        Raises `BuildError`, with `place`, for a source that means nothing.
+        """
+        found: list[Chosen] = []
+        for source in sources:
+            found += self._meant(source, parents=parents, exclude=tuple(exclude), place=place)
+        return found
+
+    def _meant(self, source: str, *, parents: bool, exclude: tuple[str, ...], place: Place | None) -> list[Chosen]:
+        pivot, path = _parted(source, parents=parents)
+        paths = [path]
+        if _WILD.search(path):
+            paths = list(self._matching(path, deep=parents))
+        found: list[Chosen] = []
+        for each in paths:
+            real = _resolved(self.root, each)
+            listing = None if real is None else self.listing(os.fsencode(real))
+            if real is None or not listing:
+                continue
+            is_folder = listing[0].is_folder
+            keeps = None
+            if parents:
+                keeps = os.fsencode(each.removeprefix(pivot).lstrip("/") if pivot else each)
+            left_out = _left_out(listing, real, exclude) if exclude else frozenset()
+            if os.fsencode(real) in left_out:
+                continue
+            named = os.fsencode(posixpath.basename(each))
+            found.append(Chosen(os.fsencode(real), is_folder, listing, left_out, keeps, named))
+        if not found and not (exclude and paths and self._is_there(paths[0])):
+            raise self._missing(source, path, place)
+        return found
+
+    def _matching(self, pattern: str, *, deep: bool) -> Iterator[str]:
+        """The paths that a pattern means, in the order of their names."""
+        found = [""]
+        for part in pattern.split("/"):
+            if deep and part == "**":
+                found = [inner for above in found for inner in self._folders_below(above)]
+            elif _WILD.search(part):
+                found = [
+                    inner
+                    for above in found
+                    for name in self._names(above)
+                    if _pattern(part).fullmatch(name) and self._may_mean(inner := posixpath.join(above, name))
+                ]
+            else:
+                found = [posixpath.join(above, part) for above in found]
+        return (path for path in found if self._is_there(path))
+
+    def _folders_below(self, path: str) -> list[str]:
+        real = _resolved(self.root, path)
+        listing = () if real is None else self.listing(os.fsencode(real)).entries()
+        return [os.fsdecode(inner) for inner, is_folder in listing if is_folder]
+
+    def _names(self, path: str) -> list[str]:
+        real = _resolved(self.root, path)
+        if real is None:
+            return []
+        try:
+            descriptor = os.open(real or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.root)
+        except OSError:
+            return []
+        try:
+            return sorted(os.listdir(descriptor), key=os.fsencode)
+        finally:
+            os.close(descriptor)
+
+    def _may_mean(self, path: str) -> bool:
+        return self.ignore is None or not self.ignore.leaves_out(path) or self.ignore.may_keep_below(path)
+
+    def _is_there(self, path: str) -> bool:
+        return _resolved(self.root, path) is not None
+
+    # --- what is not there
+
+    def _missing(self, source: str, path: str, place: Place | None) -> BuildError:
+        shown = "/" + source.lstrip("/")
+        ignore = self.ignore
+        if ignore is not None and self._is_there(path):
+            return BuildError(
+                f'"{shown}" is not in {self.name}: {ignore.name} leaves it out',
+                place=place,
+                remedy=f"Take it back in {ignore.name} with a line `!{path}`, after the one that leaves it out.",
+            )
+        near = self._near(path)
+        listed = f"There is: {', '.join(near)}." if near else f"Nothing in {self.name} has a name like that."
+        return BuildError(f'"{shown}" is not in {self.name}: not found', place=place, remedy=listed)
+
+    def _near(self, path: str) -> list[str]:
+        """What is where the path stops being there, the names most like the one that is missing first."""
+        import difflib
+
+        above, name = posixpath.split(path)
+        while above and not self._is_there(above):
+            above, name = posixpath.split(above)
+        names = [each for each in self._names(above) if self._may_mean(posixpath.join(above, each))]
+        close = difflib.get_close_matches(name, names, _SHOWN, 0.5)
+        return [posixpath.join(above, each) for each in (close or names[:_SHOWN])]
+
+
+def _parted(source: str, *, parents: bool) -> tuple[str, str]:
+    """The part that is not kept by `--parents` (before `/./`), and the whole path, clean and relative to the root."""
+    before, pivot, _ = source.partition("/./") if parents else ("", "", "")
+    return _clean(before) if pivot else "", _clean(source)
+
+
+def _clean(path: str) -> str:
+    return posixpath.normpath("/" + path).lstrip("/")
+
+
+def _resolved(root: int, path: str) -> str | None:
+    """The path without symbolic links, none of which leads above the root; None if nothing is there."""
+    done: list[str] = []
+    todo = path.split("/")[::-1]
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        here = "/".join((*done, part))
+        try:
+            mode = os.stat(here, dir_fd=root, follow_symlinks=False).st_mode
+            if not stat.S_ISLNK(mode):
+                done.append(part)
+                continue
+            target = os.readlink(here, dir_fd=root)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        links += 1
+        if links > _MOST_LINKS:
+            return None
+        if target.startswith("/"):
+            done.clear()
+        todo += target.split("/")[::-1]
+    return "/".join(done)
+
+
+def _left_out(listing: Listing, top: str, patterns: tuple[str, ...]) -> frozenset[bytes]:
+    """What `--exclude` leaves out: patterns as in .dockerignore, from the source's own folder on."""
+    from_here = top if listing[0].is_folder else posixpath.dirname(top)
+    start = len(os.fsencode(from_here)) + 1 if from_here else 0
+    matcher = matcher_of(list(patterns))
+    paths = (path for path, _ in listing.entries())
+    return frozenset(path for path in paths if path[start:] and matcher.matches(os.fsdecode(path[start:])))
+
+
+@cache
+def _pattern(part: str) -> re.Pattern[str]:
+    """One part of a pattern, as Go reads it: `*` and `?` for any letters, `[a-z]`, `[^a]`, a backslash escapes."""
+    out, index = "", 0
+    while index < len(part):
+        letter = part[index]
+        index += 1
+        if letter == "*":
+            out += "[^/]*"
+        elif letter == "?":
+            out += "[^/]"
+        elif letter == "\\" and index < len(part):
+            out += re.escape(part[index])
+            index += 1
+        elif letter == "[" and (end := part.find("]", index + 1)) > 0:
+            inside = part[index:end].replace("\\", "\\\\").replace("[", "\\[")
+            out += f"[{inside}]"
+            index = end + 1
+        else:
+            out += re.escape(letter)
+    return re.compile(out, re.DOTALL)
