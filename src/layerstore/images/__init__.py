@@ -5,9 +5,9 @@
 """
 
 from layerstore.images.config import History
-from layerstore.images.image import Image
+from layerstore.images.image import Image, Loose
 from layerstore.images.images import Images
 from layerstore.images.loaded import Loaded
 from layerstore.images.removal import Removal
 
-__all__ = ["History", "Image", "Images", "Loaded", "Removal"]
+__all__ = ["History", "Image", "Images", "Loaded", "Loose", "Removal"]

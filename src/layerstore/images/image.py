@@ -163,3 +163,19 @@ class Image:
     def inspect(self) -> dict[str, Any]:
         """What is known of it, in docker's words."""
         return self._images.inspect(self)
+
+
+@frozen(slots=False)
+class Loose(Image):
+    """Layers of the store in the form of an image that the store has not: to be given away, and for nothing else.
+
+    Its layers need not be a stack.
+    """
+
+    places: tuple[ChainID, ...] = field(kw_only=True)
+    """One of the places where the store has each layer."""
+
+    @cached_property
+    def chain_ids(self) -> tuple[ChainID, ...]:
+        """The same."""
+        return self.places

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from layerstore.errors import InUse, InvalidArchive, KernelError, NotFound, name
 from layerstore.images import config as config_of
 from layerstore.images import removal, rows
 from layerstore.images.config import History
-from layerstore.images.image import Image
+from layerstore.images.image import Image, Loose
 from layerstore.images.loaded import Loaded
 from layerstore.images.removal import Removal
 from layerstore.images.trees import EMPTY, Trees
@@ -331,6 +331,29 @@ class Images:
         except KernelError:
             facts.ask_for_recovery(self._database)
             raise
+
+    @contextmanager
+    def loose(self, config: bytes, layers: Sequence[ChainID], purpose: str) -> Iterator[Loose]:
+        """While inside, these layers are there: in the form of an image whose config names them by their DiffIDs.
+
+        Raises `NotFound`, and `InvalidArchive` if the config names others.
+        """
+        with ExitStack() as held:
+            found = [held.enter_context(self._layers.held(chain, purpose)).diffs[0] for chain in layers]
+            image = Loose(
+                id=ImageID(of_bytes(config)),
+                tags=(),
+                created="",
+                size=sum(diff.size for diff in found),
+                parent=None,
+                digests=(),
+                config_bytes=config,
+                images=self,
+                places=tuple(layers),
+            )
+            if list(image.layers) != [diff.diff_id for diff in found]:
+                raise InvalidArchive("the config names other layers than those that are given with it")
+            yield image
 
     @contextmanager
     def lease(self, images: Sequence[Image], purpose: str = "it is being saved") -> Iterator[None]:

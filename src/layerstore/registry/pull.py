@@ -161,6 +161,33 @@ class Puller:
         except NotFound:
             return None
 
+    @contextmanager
+    def looked_into(self, name: Reference) -> Iterator[tuple[bytes, list[LayerSource]]]:
+        """The config of an image, and its layers, which are fetched as they are read. Nothing is remembered of it."""
+        repository = self._open_repository(name)
+        chosen = self._choose(name, repository)
+        config = self._config(chosen.config, repository)
+        blobs = _blobs(config, chosen, name.familiar_name)
+        with self._fetching(repository, blobs, name.familiar_name) as fetching:
+            yield config, [_source(fetching, blob) for blob in blobs]
+            fetching.finish()
+
+    @contextmanager
+    def _fetching(self, repository: Repository, blobs: Sequence[Blob], title: str) -> Iterator[Fetching]:
+        with ExitStack() as at_work:
+            hunt = None if self._remotes is None else at_work.enter_context(self._remotes.hunt(blobs))
+            yield at_work.enter_context(
+                Fetching(
+                    partial(self._rest, repository),
+                    self._blobs,
+                    title,
+                    at_once=self._at_once,
+                    keep=self._keep,
+                    progress=self._progress,
+                    hunt=hunt,
+                )
+            )
+
     # --- what the name means ---
 
     def _choose(self, name: Reference, repository: Repository) -> _Chosen:
@@ -235,19 +262,7 @@ class Puller:
         config = self._config(chosen.config, repository)
         self._check_platform(config_of.read(config), name)
         blobs = _blobs(config, chosen, title)
-        with ExitStack() as at_work:
-            hunt = None if self._remotes is None else at_work.enter_context(self._remotes.hunt(blobs))
-            fetching = at_work.enter_context(
-                Fetching(
-                    partial(self._rest, repository),
-                    self._blobs,
-                    title,
-                    at_once=self._at_once,
-                    keep=self._keep,
-                    progress=self._progress,
-                    hunt=hunt,
-                )
-            )
+        with self._fetching(repository, blobs, title) as fetching:
             loaded = self._images.add(
                 config,
                 [_source(fetching, blob) for blob in blobs],

@@ -30,7 +30,7 @@ from layerstore.errors import (
     NotFound,
     ReadOnlyStore,
 )
-from layerstore.images import Image
+from layerstore.images import Image, Loose
 from layerstore.images import rows as image_rows
 from layerstore.manifests import Contents, Descriptor, Manifest, as_descriptor, read
 from layerstore.manifests.media_types import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, MANIFESTS, is_foreign
@@ -145,7 +145,8 @@ def save(
     given = [images_given] if isinstance(images_given, Image | str) else list(images_given)
     if len(given) != 1:
         raise ConfigError(f"there is one name for {len(given)} images", remedy="Save one at a time.")
-    image, _ = images.find(given[0] if isinstance(given[0], str) else given[0].id)
+    [one] = given
+    image = one if isinstance(one, Loose) else images.find(one if isinstance(one, str) else one.id)[0]
     name = _without_digest(target.removeprefix("docker://"))
     wanted = [(image, name.tag or reference.DEFAULT_TAG)]
     for _ in _push(
@@ -173,7 +174,7 @@ def _push(
         raise ConfigError(f"there is no compression {compression!r}", remedy=f"It is one of {', '.join(COMPRESSIONS)}.")
     settings = Settings.of(config)
     with (
-        images.lease([image for image, _ in wanted], "it is being pushed"),
+        images.lease([image for image, _ in wanted if not isinstance(image, Loose)], "it is being pushed"),
         Http(settings, told=told) as http,
         Tasks(settings.uploads, abort=http.close) as tasks,
         giving(config, settings, blobs, told) as through,
@@ -268,6 +269,8 @@ class _Push:
                 if not self._forms.lost(lost.descriptor):
                     raise lost.reason from lost
         self._repository.put_manifest(tag, manifest)
+        if isinstance(image, Loose):
+            return Pushed(reference.familiar(f"{self._target.name}:{tag}"), manifest.digest, manifest.size)
         with suppress(ReadOnlyStore):  # a store that can only be read can give, and remembers nothing
             self._images.name(image.id, (), record=partial(self._record, manifest))
         full = f"{self._target.name}:{tag}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
@@ -70,6 +71,65 @@ class Traffic:
             progress=progress,
             elsewhere=self._elsewhere if self._parts.config.remotes else None,
         )
+
+    @contextmanager
+    def look_into(
+        self, source: str | Path, *, platform: str | None = None, progress: Progress | None = None
+    ) -> Iterator[tuple[bytes, list[LayerSource]]]:
+        """While inside: an image that lies elsewhere, without taking it in. Its config, and a source for each layer.
+
+        A source that is read is fetched; the others cost nothing. `docker://NAME` is an image of a registry, else
+        `source` is an archive in a folder or an uncompressed file. The layers need not be a stack (`save_layers`): they
+        are what the config's DiffIDs say, in that order. Raises `NotFound`, `InvalidArchive`, `RegistryError`.
+        """
+        if isinstance(source, str) and source.startswith("docker://"):
+            from layerstore import reference
+            from layerstore.registry.pull import pulling
+
+            parts = (self._parts.config, self._images, self._blobs)
+            name = reference.parse(source.removeprefix("docker://"))
+            with pulling(*parts, platform=platform, progress=progress) as puller, puller.looked_into(name) as found:
+                yield found
+            return
+        from layerstore.transfer.loading import looked_into
+
+        with looked_into(source, platform=platform) as offered:
+            yield offered
+
+    def save_layers(
+        self,
+        config: bytes,
+        layers: Sequence[ChainID],
+        target: str | Path,
+        *,
+        compression: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write layers in the form of an image that the store need not have, and that need not be a stack of them.
+
+        `config` names them by their DiffIDs, in this order, and may say whatever else. `target` is a folder, which
+        becomes an OCI layout, whatever was there; or `docker://NAME`: a registry gets them under that name. There, what
+        the registry has is not sent again. Raises `NotFound`, `InvalidArchive`, `RegistryError`.
+        """
+        with self._images.loose(config, layers, "it is being given away") as image:
+            if isinstance(target, str) and target.startswith("docker://"):
+                from layerstore.registry import push
+
+                parts = (self._images, self._layers, self._blobs)
+                push.save(image, target, self._parts.config, *parts, compression=compression, progress=progress)
+                return
+            from layerstore.transfer.saving import save_images
+
+            save_images(
+                [image],
+                [()],
+                target,
+                layers=self._layers,
+                format="oci",
+                folder=True,
+                compression=compression,
+                progress=progress,
+            )
 
     def _elsewhere(self, layer: Blob) -> LayerSource:
         from layerstore.registry.ways import source_of

@@ -73,6 +73,29 @@ def load_images(
             raise
 
 
+@contextmanager
+def looked_into(
+    source: str | Path, *, only: Sequence[str] = (), platform: str | None = None
+) -> Iterator[tuple[bytes, list[LayerSource]]]:
+    """While inside: the config of the one image of an archive, and its layers, each to be read when it is wanted.
+
+    The archive is one that can be read in any order. Raises `InvalidArchive`, `NotFound`, `Ambiguous`.
+    """
+    wanted = None if platform is None else platforms.parse(platform)
+    with _opened(source) as (archive, origin):
+        if not isinstance(archive, Archive):
+            raise ConfigError(f"{origin} can be read from its beginning only", remedy="Unpack it into a folder.")
+        try:
+            found = describe(archive, wanted, only=only)
+        except (InvalidArchive, NotFound, Ambiguous) as error:
+            error.message = f"{origin}: {error.message}"
+            raise
+        if len(found) > 1:
+            there = titles([Offered(image.id, image.names) for image in found])
+            raise Ambiguous(f"{origin} has {len(found)} images", remedy=f"Say which is meant: {there}.")
+        yield found[0].config, [_source(archive, blob) for blob in found[0].layers]
+
+
 def describe(
     documents: Documents,
     platform: Platform | None,

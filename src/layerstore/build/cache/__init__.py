@@ -1,14 +1,17 @@
 """What need not be done again: results of steps by their keys, and the folders that steps share.
 
 `keys` says what a step is known by (pure), `rows` has the SQL, `claims` the locks by which one does a step and the
-others wait, `mounts` the folders that steps share; `cache` is the front. `usage` counts what is kept, `pruning` decides
-what of it goes.
+others wait, `mounts` the folders that steps share; `cache` is the front. Caches that lie elsewhere are named by
+`specs`, say what they have by `documents` (both pure), are asked by `offers`, and filled by `giving`. `usage` counts
+what is kept, `pruning` decides what of it goes.
 """
 
 from layerstore.build.cache.cache import OWNER, Cache, Entry
+from layerstore.build.cache.giving import give, inline
 from layerstore.build.cache.keys import step_key
 from layerstore.build.cache.mounts import CacheMount, Mounts, Sharing
 from layerstore.build.cache.pruning import PrunedCache, prune
+from layerstore.build.cache.specs import Spec, parse_spec
 from layerstore.build.cache.usage import Record, records, stacks
 
 __all__ = [
@@ -20,6 +23,10 @@ __all__ = [
     "PrunedCache",
     "Record",
     "Sharing",
+    "Spec",
+    "give",
+    "inline",
+    "parse_spec",
     "prune",
     "records",
     "stacks",

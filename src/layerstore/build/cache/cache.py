@@ -9,20 +9,28 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from attrs import frozen
 
-from layerstore import ChainID, NotFound, Store, StoredLayer, Transaction
-from layerstore.build.cache import claims, rows
+from layerstore import ChainID, LayerstoreError, NotFound, Store, StoredLayer, Transaction
+from layerstore.build.cache import claims, offers, rows
+from layerstore.build.cache.documents import Step
 from layerstore.build.cache.mounts import Mounts
+from layerstore.build.cache.offers import Offer, Offered, Progress
+from layerstore.build.cache.specs import Spec
 
 __all__ = ["OWNER", "Cache", "Entry"]
 
 OWNER = "build"
 """Who leases the layers that are results of steps."""
+
+
+def _unheard(_: str) -> None:
+    pass
 
 
 @frozen
@@ -32,6 +40,8 @@ class Entry:
     key: str
     layer: StoredLayer | None
     """The layer that it made; None if it wrote nothing."""
+    parent: ChainID | None
+    """What it stood on when it was done."""
     description: str
     seconds: float
     """That it took when it was done."""
@@ -53,9 +63,23 @@ class Cache:
         self.mounts = Mounts(store)
         """The folders that steps share."""
         self._own = ExitStack()
+        self._offers: list[Offer] = []
+        self._warn: Callable[[str], object] = _unheard
+        self._known: dict[str, Step] = {}
+        """The steps that this build has had to do with."""
 
     def find(self, key: str) -> Entry | None:
-        """What came of the step of this key; None if nobody knows, or the layer is gone or found damaged."""
+        """What came of the step of this key; None if nobody knows, or the layer is gone or found damaged.
+
+        What a cache elsewhere has (`use`) is taken in.
+        """
+        found = self._find(key) or self._found_elsewhere(key)
+        if found is not None:
+            top = None if found.layer is None else found.layer.chain_id
+            self._known[key] = Step(key, top, found.description, found.parent)
+        return found
+
+    def _find(self, key: str) -> Entry | None:
         with self.database.read() as tx:
             row = rows.find(tx, key)
         if row is None:
@@ -70,7 +94,7 @@ class Cache:
         with self.database.write(durable=False) as tx:
             if not rows.touch(tx, key, now):
                 return None
-        return Entry(key, layer, row.description, row.seconds, row.made, now)
+        return Entry(key, layer, row.parent, row.description, row.seconds, row.made, now)
 
     @contextmanager
     def claim(
@@ -133,7 +157,69 @@ class Cache:
         now = time.time_ns()
         row = rows.Row(key, layer, parent, description, tuple(inputs), seconds, now, now)
         rows.put(tx, row)
+        self._known[key] = Step(key, layer, description, parent)
         return row
+
+    # --- caches that lie elsewhere ---
+
+    def use(self, spec: Spec, *, warn: Callable[[str], object] = _unheard, progress: Progress | None = None) -> None:
+        """Ask a cache that lies elsewhere, too, for steps that nobody did here; within `with`, until its end.
+
+        If there is none, or something is wrong with it then or later, `warn` is told, and it is not asked again.
+        """
+        self._warn = warn
+        try:
+            self._offers.append(self._own.enter_context(offers.opened(self.store, spec, progress)))
+        except LayerstoreError as error:
+            warn(f"{spec} is not used: {error.message}")
+
+    def _found_elsewhere(self, key: str) -> Entry | None:
+        for offer in list(self._offers):
+            try:
+                offered = offer.find(key)
+                if offered is None:
+                    continue
+                self.take(offered)
+            except LayerstoreError as error:
+                self._warn(f"{offer.name} is not used any more: {error.message}")
+                with suppress(ValueError):
+                    self._offers.remove(offer)  # unless another thread has
+                continue
+            if (found := self._find(key)) is not None:
+                return found
+        return None
+
+    def take(self, offered: Offered) -> None:
+        """Take in what came of a step elsewhere: what this store lacks of its layers is read."""
+        step = offered.step
+        if not offered.layers:
+            self.record_nothing(step.key, parent=step.parent, description=step.description)
+            return
+        lease = f"{step.key} is taken in by {os.urandom(8).hex()}"
+        try:
+            *below, top = offered.layers
+            parent: ChainID | None = None
+            for source in below:
+                # The lease moves upwards; should somebody who tidies up end it, the step is not found, and is done.
+                parent = self.store.add_layer(source, parent, record=partial(self._lease, lease)).chain_id
+            self.store.add_layer(top, parent, record=partial(self._record_taken, step))
+        finally:
+            self.store.end_leases(OWNER, [lease])
+
+    def _lease(self, name: str, tx: Transaction, layer: StoredLayer) -> None:
+        self.store.lease(tx, layer.chain_id, owner=OWNER, name=name)
+
+    def _record_taken(self, step: Step, tx: Transaction, layer: StoredLayer) -> None:
+        self.record(tx, step.key, layer, description=step.description)
+
+    def steps(self, top: ChainID | None = None) -> dict[str, Step]:
+        """The steps that this build has found or done; with `top`, those that the image of this layer is made of."""
+        if top is None:
+            return dict(self._known)
+        own = offers.stack(self.store, self.store.layer(top))
+        return {
+            key: step for key, step in self._known.items() if (step.parent if step.layer is None else step.layer) in own
+        }
 
     def __enter__(self) -> Self:
         name = os.urandom(16).hex()

@@ -1,0 +1,150 @@
+"""Caches that lie elsewhere: in a registry, a folder, another store. They are asked for steps that nobody did here.
+
+What one has is known at once; a layer is fetched when a step hits it, with those below it, and no other. What is wrong
+with one is told, and it is not asked again: a build never fails for want of a cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from io import FileIO
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from layerstore import ChainID, LayerSource, Store, StoredLayer
+from layerstore.build.cache.documents import Document, Step, read
+from layerstore.build.cache.specs import Spec
+
+if TYPE_CHECKING:
+    from layerstore.build.cache.cache import Cache
+
+__all__ = ["Offer", "Offered", "Progress", "opened", "sources", "stack"]
+
+_PIPE = 1 << 20
+Progress = Callable[[str, int, "int | None"], None]
+"""Is told how much of a layer has come or gone: its name, bytes, and of how many."""
+
+
+@frozen
+class Offered:
+    """What came of a step elsewhere: its layers, bottom to top; none if it wrote nothing."""
+
+    step: Step
+    layers: tuple[LayerSource, ...] = ()
+
+
+class Offer(ABC):
+    """A cache that lies elsewhere. Any thread may ask it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def find(self, key: str) -> Offered | None:
+        """What came of the step of this key there."""
+
+
+class Listed(Offer):
+    """One with a document, and a source for each layer."""
+
+    def __init__(self, name: str, document: Document, sources: Sequence[LayerSource]) -> None:
+        super().__init__(name)
+        self._document = document
+        self._sources = {source.diff_id: source for source in sources}
+
+    def find(self, key: str) -> Offered | None:
+        step = self._document.steps.get(key)
+        if step is None or step.layer is None:
+            return None if step is None else Offered(step)
+        stack = self._document.stack(step.layer)
+        if stack is None or not all(diff in self._sources for diff in stack):
+            return None
+        return Offered(step, tuple(self._sources[diff] for diff in stack))
+
+
+class Other(Offer):
+    """The cache of another store."""
+
+    def __init__(self, name: str, cache: Cache) -> None:
+        super().__init__(name)
+        self._cache = cache
+
+    def find(self, key: str) -> Offered | None:
+        entry = self._cache.find(key)
+        if entry is None:
+            return None
+        top = None if entry.layer is None else entry.layer.chain_id
+        step = Step(key, top, entry.description, entry.parent)
+        return Offered(step, sources(self._cache.store, entry.layer))
+
+
+@contextmanager
+def opened(store: Store, spec: Spec, progress: Progress | None = None) -> Iterator[Offer]:
+    """While inside: the cache that lies there. Raises `LayerstoreError` if there is none."""
+    if spec.kind == "store":
+        import layerstore
+        from layerstore.build.cache.cache import Cache
+
+        with layerstore.open(spec.place) as other, Cache(other) as cache:
+            yield Other(str(spec), cache)
+        return
+    where = f"docker://{spec.place}" if spec.kind == "registry" else spec.place
+    with store.look_into(where, progress=progress) as (config, layers):
+        yield Listed(str(spec), read(config, spec.place), layers)
+
+
+def sources(store: Store, top: StoredLayer | None) -> tuple[LayerSource, ...]:
+    """A layer of a store and all below it, as another takes them in: bottom to top."""
+    layers = () if top is None else stack(store, top).values()
+    return tuple(LayerSource(partial(_tar, store, one.chain_id), diff_id=one.diff_id, size=one.size) for one in layers)
+
+
+def stack(store: Store, top: StoredLayer) -> dict[ChainID, StoredLayer]:
+    """A layer and all below it, bottom to top. Raises `NotFound`."""
+    found = {top.chain_id: top}
+    while top.parent is not None:
+        top = store.layer(top.parent)
+        found[top.chain_id] = top
+    return dict(reversed(found.items()))
+
+
+@contextmanager
+def _tar(store: Store, chain: ChainID) -> Iterator[FileIO]:
+    """While inside: the tar of a layer, to be read from a pipe that a thread fills."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    failed: list[BaseException] = []
+
+    def fill() -> None:
+        with open(writer, "wb", buffering=0) as pipe:
+            try:
+                store.write_layer(chain, partial(_write, pipe))
+            except BrokenPipeError:
+                pass  # nobody wants the rest
+            except BaseException as error:
+                failed.append(error)
+
+    with suppress(OSError):  # it is too many pages in pipes for this user: it works as it is
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, _PIPE)
+    thread = threading.Thread(target=fill, name="layerstore-cache", daemon=True)
+    with FileIO(reader) as stream:
+        thread.start()
+        try:
+            yield stream
+        finally:
+            stream.close()
+            thread.join()
+            if failed:
+                raise failed[0]
+
+
+def _write(pipe: FileIO, data: memoryview) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[pipe.write(view) or 0 :]
