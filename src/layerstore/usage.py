@@ -11,7 +11,7 @@ from layerstore.blobs import Blobs, Remains
 from layerstore.containers import Container, Containers
 from layerstore.database import Database
 from layerstore.digest import ChainID, DiffID
-from layerstore.driver import Layer
+from layerstore.driver import Layer, LayerKey
 from layerstore.errors import NotFound
 from layerstore.images import Image, Images
 from layerstore.layers import Layers
@@ -59,8 +59,8 @@ class VolumeUsage:
 class LayerUsage:
     """A layer that is kept: the bytes of its tar, and of its files on the disk; None where that was not asked for.
 
-    `images` and `containers` are how many have it. It may lie in several stacks, and is kept once. The largest come
-    first.
+    `images` and `containers` are how many have it, `leases` how many lasting ones keep it. It may lie in several
+    stacks, and is kept once. The largest come first.
     """
 
     diff_id: DiffID
@@ -68,6 +68,7 @@ class LayerUsage:
     on_disk: int | None
     images: int
     containers: int
+    leases: int
 
 
 @frozen
@@ -87,8 +88,8 @@ class DiskUsage:
 
     @property
     def images_reclaimable(self) -> int:
-        """Those of the layers that no container stands on: `prune(all_images=True)` removes them."""
-        return sum(layer.size for layer in self.layers if not layer.containers)
+        """Those of the layers that no container and no lease keeps: `prune(all_images=True)` removes them."""
+        return sum(layer.size for layer in self.layers if not layer.containers and not layer.leases)
 
     @property
     def images_active(self) -> int:
@@ -138,13 +139,14 @@ def disk_usage(
 ) -> DiskUsage:
     """See `Store.disk_usage`."""
     with database.read() as tx:
-        levels = layer_rows.all_kept(tx)
+        levels, leased = layer_rows.all_kept(tx), layer_rows.all_leased(tx)
     found = [image for image in images.all() if all(chain in levels for chain in image.chain_ids)]
     boxes = _containers(containers)
     standing = Counter(box.container.image_id for box in boxes)
     stacks = {image.id: {levels[chain].key for chain in image.chain_ids} for image in found}
     users = Counter(key for keys in stacks.values() for key in keys)
-    holders = Counter(key for image, keys in stacks.items() for key in keys for _ in range(standing[image]))
+    holders = Counter(key for box in boxes for key in _stack(levels, box.container.chain_id))
+    leases = Counter(key for chain in leased for key in _stack(levels, chain))
     sizes = {kept.key: kept.size for kept in levels.values()}
     once = {kept.key: (chain, kept) for chain, kept in levels.items()}
     return DiskUsage(
@@ -166,11 +168,21 @@ def disk_usage(
                 _measured(layers, levels, chain) if on_disk else None,
                 images=users[kept.key],
                 containers=holders[kept.key],
+                leases=leases[kept.key],
             )
             for chain, kept in sorted(once.values(), key=lambda pair: (-pair[1].size, pair[1].diff_id))
         ),
         blobs=blobs.remains(),
     )
+
+
+def _stack(levels: Mapping[ChainID, Kept], chain: ChainID | None) -> set[LayerKey]:
+    """What is kept of a layer and of those below it, as far as they are there still."""
+    keys = set()
+    while chain is not None and (kept := levels.get(chain)) is not None:
+        keys.add(kept.key)
+        chain = kept.parent
+    return keys
 
 
 def _containers(containers: Containers) -> list[ContainerUsage]:

@@ -54,6 +54,22 @@ def test_what_prune_frees_is_what_was_called_reclaimable(store: Store, add: Adde
         assert store.disk_usage().images_reclaimable == 0
 
 
+def test_what_leases_and_containers_without_an_image_keep_is_not_reclaimable(
+    store: Store, add: Adder, base: bytes, upper: bytes
+) -> None:
+    image = add(base, upper, name="x")
+    store.lease(None, image.chain_ids[0], owner="test", name="a")
+    store.lease(None, image.chain_ids[0], owner="test", name="b")
+    usage = store.disk_usage()
+    assert {layer.diff_id: layer.leases for layer in usage.layers} == {image.layers[0]: 2, image.layers[1]: 0}
+    assert usage.images_reclaimable == len(upper) == store.prune(all_images=True).reclaimed
+    store.create_container(on=image.chain_ids[0])
+    store.end_leases("test", ["a", "b"])
+    [layer] = store.disk_usage().layers
+    assert (layer.images, layer.containers, layer.leases) == (0, 1, 0)
+    assert store.disk_usage().images_reclaimable == 0
+
+
 @pytest.mark.parametrize("driver", ["overlay2", "btrfs", "aufs", "vfs"])
 def test_bytes_on_disk_under_every_driver(backing: Callable[[str], Path], driver: str, base: bytes) -> None:
     folder = backing("btrfs" if driver == "btrfs" else "ext4")

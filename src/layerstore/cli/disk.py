@@ -89,6 +89,7 @@ _LAYER_COLUMNS: Final[Mapping[str, Column[LayerUsage]]] = {
     "DiskSize": Column("ON DISK", lambda line: "N/A" if line.on_disk is None else units.size(line.on_disk)),
     "Images": Column("IMAGES", lambda line: str(line.images)),
     "Containers": Column("CONTAINERS", lambda line: str(line.containers)),
+    "Leases": Column("LEASES", lambda line: str(line.leases)),
 }
 
 

@@ -388,6 +388,11 @@ def lasting_leases(tx: Transaction, owner: str) -> dict[str, ChainID]:
     return {name: ChainID(chain_id) for name, chain_id in tx.execute(query, (owner,))}
 
 
+def all_leased(tx: Transaction) -> list[ChainID]:
+    """What all lasting leases are of, once for each."""
+    return [ChainID(row[0]) for row in tx.execute("SELECT chain_id FROM lasting_leases")]
+
+
 def dead_owners(tx: Transaction, staging: Path, table: str) -> list[str]:
     """The sessions in `leases` or `holds` whose process is gone."""
     owners = [row[0] for row in tx.execute(f"SELECT DISTINCT session FROM {table} WHERE session NOT NULL")]
