@@ -153,7 +153,7 @@ def test_df_shows_each_image_container_and_layer(filled: Run) -> None:
     assert "IMAGE ID       CREATED   " in parts[1]
     assert [line.split()[0] for line in parts[1].splitlines()[1:4]] == ["new", "old", "timeless"]
     assert parts[2].splitlines()[1].endswith("   web")
-    assert parts[4].split()[-2:] == ["3", "1"]
+    assert parts[4].split()[-3:] == ["3", "1", "0"]
     found = json.loads(filled("system", "df", "-v", "--format", "json").stdout)
     assert [row["UniqueSize"] for row in found["Images"]] == ["0B", "0B", "0B"]
     assert [row["Names"] for row in found["Containers"]] == ["web"]
