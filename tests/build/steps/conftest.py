@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,17 +23,17 @@ def base_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def based(store: Store, base_archive: Path) -> Iterator[Store]:
-    """The store, with the image `base`. No container is left in it at the end, whatever was built."""
+def based(store: Store, base_archive: Path) -> Store:
+    """The store, with the image `base`."""
     store.load(base_archive)
-    yield store
-    assert [box.name for box in store.containers() if re.match(r"build-[0-9a-f]{12}-", box.name)] == []
+    return store
 
 
 @pytest.fixture
-def make(based: Store, tmp_path: Path) -> Builder:
-    """`make("FROM base\\nRUN true", {"file": "text"})`: the image of a Dockerfile."""
-    return Builder(based, tmp_path / "context")
+def make(based: Store, tmp_path: Path) -> Iterator[Builder]:
+    """`make("FROM base\\nRUN true", {"file": "text"})`: the image of a Dockerfile. No container of a build is left."""
+    yield Builder(based, tmp_path / "context")
+    assert [box.name for box in based.containers() if re.match(r"build-[0-9a-f]{12}-", box.name)] == []
 
 
 @pytest.fixture

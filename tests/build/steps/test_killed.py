@@ -1,0 +1,76 @@
+"""Whoever builds is killed between any two lines: nothing is left, and what was finished is not done again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import layerstore
+from build.steps import life
+from layerstore import Store
+from layerstore.build.cache import Cache, prune, records
+from layerstore.build.events import Ended
+from layerstore.build.steps.session import sweep
+from layerstore.runtime import Runtime
+from support.building import Builder
+
+pytestmark = [pytest.mark.root, pytest.mark.tools("crun")]
+
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+DAILY = 12
+"""Points that are tried by day, of some hundreds; by night all."""
+
+TESTS = Path(__file__).parents[2]
+
+
+def run(config: layerstore.Config, context: Path, number: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, life.__file__, str(config.data_root), str(config.exec_root), str(context), str(number)]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True, check=False
+    )
+
+
+def built_again(config: layerstore.Config, context: Path) -> tuple[str, set[str]]:
+    """Build what was broken off; the image, and the steps that were there already. Nothing but that is left then."""
+    with layerstore.open(config=config) as store:
+        Runtime(store)
+        sweep(store)
+        assert [box.name for box in store.containers() if not box.name.startswith("build-cache-")] == []
+        assert store.check() == []
+        make = Builder(store, context)
+        built = make(life.DOCKERFILE, tags=["built"], source_date_epoch=1_600_000_000)
+        cached = {event.vertex.title for event in make.events if isinstance(event, Ended) and event.cached}
+        assert store.check() == []
+        places = Runtime(store).places
+        assert places.all() == []
+        built.image.remove(force=True)
+        return built.image.id, cached
+
+
+def test_killed_between_any_two_lines(based: Store, tmp_path: Path) -> None:
+    config = based.config
+    based.close()
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "file").write_text("file")
+    (context / "Dockerfile").write_text(life.DOCKERFILE)
+    whole = run(config, context, 0)
+    assert whole.returncode == 0, whole.stderr
+    count = int(whole.stdout.splitlines()[-1])
+    image, cached = built_again(config, context)
+    assert cached >= set(whole.stdout.splitlines()[:-1])
+    numbers = range(1, count) if NIGHTLY else sorted({1 + count * n // DAILY for n in range(DAILY)})
+    for number in numbers:
+        with layerstore.open(config=config) as store:
+            prune(Cache(store), all=True)
+            assert records(Cache(store)) == []
+        done = run(config, context, number)
+        assert done.returncode in (-signal.SIGKILL, 0), (number, done.stderr)
+        again, cached = built_again(config, context)
+        assert again == image, number
+        assert cached >= set(done.stdout.splitlines()) - {str(count)}, number
