@@ -93,9 +93,11 @@ class _Build:
         self._teller = teller
         self._stop = stop
         self._platform = platforms.host() if options.platform is None else platforms.parse(options.platform)
-        self._sources = after.enter_context(Sources(store, context, options, str(self._platform), teller))
         self._cache = after.enter_context(Cache(store))
         self._session = after.enter_context(Session(store))
+        self._sources = after.enter_context(
+            Sources(store, context, options, str(self._platform), teller, self._session.hold)
+        )
 
     def run(self) -> Built:
         dockerfile = self._read()
@@ -122,8 +124,8 @@ class _Build:
     def _read(self) -> Dockerfile:
         name = self._options.file or "Dockerfile"
         with self._teller.doing(f"[internal] load build definition from {os.path.basename(name)}"):
-            text, path = self._sources.dockerfile()
-            return parse(text, path)
+            found = self._sources.dockerfile()
+            return parse(found.text, found.name)
 
     def _plan(self, dockerfile: Dockerfile) -> Plan:
         """The stages that are needed, with the triggers of the images that they stand on."""

@@ -164,3 +164,18 @@ def test_a_failed_container_can_be_left(make: Builder) -> None:
     box = make.store.container(caught.value.container)
     assert [change.path for change in box.changes()] == ["/half"]
     box.remove()
+
+
+def test_a_context_is_bound_without_what_is_ignored(make: Builder, look: Look) -> None:
+    text = (
+        "FROM base\nRUN --mount=type=bind,target=/m ls -A /m > /a\n"
+        "RUN --mount=type=bind,source=f,target=/g,rw cat /g > /b; echo more >> /g\n"
+    )
+    built = make(text, {"f": "text", "no": "n", ".dockerignore": "no\n"})
+    assert look(built, "/a").split() == [".dockerignore", "Dockerfile", "f"]
+    assert look(built, "/b") == "text"
+    assert (make.folder / "f").read_text() == "text"
+    assert make.store.leases("building") == {}
+    built = make(text, {"f": "other", "no": "n"})
+    assert look(built, "/a").split() == ["Dockerfile", "f", "no"]
+    assert look(built, "/b") == "other"

@@ -19,11 +19,12 @@ from attrs import frozen
 
 from layerstore import StoredLayer
 from layerstore.build.cache import step_key
+from layerstore.build.context import Chosen
 from layerstore.build.errors import BuildError
 from layerstore.build.events import Doing
 from layerstore.build.graph import Base
 from layerstore.build.language import Add, Copy
-from layerstore.build.steps.laying import Chosen, Entry, Target, lay, require_free
+from layerstore.build.steps.laying import Entry, Target, lay, require_free
 from layerstore.build.steps.memory import written_in_memory
 from layerstore.build.steps.modes import Modes, modes_of
 from layerstore.build.steps.origins import Origin
@@ -72,7 +73,7 @@ class Copying:
         Raises `BuildError` for a destination that cannot be, and an owner that nobody knows.
         """
         parent = None if self._step.link else self._state.top
-        keys: list[Key] = [lambda: self._key([part.origin.digest(part.chosen) for part in self._chosen])]
+        keys: list[Key] = [lambda: self._key([part.origin.digest_of(part.chosen) for part in self._chosen])]
         if quick is not None:
             keys.insert(0, lambda: self._key([quick]))
         layer = self._work.layered(self._doing, keys, self._make, parent=parent, anew=anew)

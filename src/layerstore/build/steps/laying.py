@@ -12,23 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
+from layerstore.build.context import Chosen
 from layerstore.build.errors import BuildError, Place
 
-__all__ = ["Chosen", "Entry", "Target", "lay", "require_free"]
-
-
-@frozen
-class Chosen:
-    """One thing that a source means: its path in the tree that it is of, and for a folder all that is below it.
-
-    `below` are paths and whether each is a folder, those above first. `keeps` is the part of the path that it has at
-    the destination, too (`--parents`); None: its last name, or for a folder nothing.
-    """
-
-    path: bytes
-    is_folder: bool
-    below: Sequence[tuple[bytes, bool]] = ()
-    keeps: bytes | None = None
+__all__ = ["Entry", "Target", "lay", "require_free"]
 
 
 @frozen
@@ -68,7 +55,7 @@ def _laid(one: Chosen, target: Target) -> Iterator[Entry]:
         yield from _with_parents(one, target)
         return
     if not one.is_folder:
-        name = _joined(target.path, posixpath.basename(one.path)) if target.is_folder else target.path
+        name = _joined(target.path, one.named or posixpath.basename(one.path)) if target.is_folder else target.path
         yield Entry(one.path, name, is_folder=False)
         return
     start = len(one.path) + 1 if one.path else 0

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from attrs import frozen
+from attrs import define, field, frozen
 
-from layerstore import ChainID, Store
+from layerstore import ChainID, Store, StoredLayer, Transaction
+from layerstore.build.context import Chosen, Context, Digests, Tree
 from layerstore.build.errors import Place
-from layerstore.build.steps.choosing import Skip, choose
-from layerstore.build.steps.files import digest_of
-from layerstore.build.steps.laying import Chosen
 from layerstore.gathering import Piece, layer_of
 
-__all__ = ["FolderOfHost", "Layers", "Origin"]
+__all__ = ["Files", "Layers", "Origin"]
+
+Record = Callable[[Transaction, StoredLayer], object]
 
 
 class Origin(Protocol):
@@ -43,22 +43,23 @@ class Origin(Protocol):
         """What sources of a COPY mean in it. Raises `BuildError` for one that means nothing."""
         ...
 
-    def digest(self, chosen: Sequence[Chosen]) -> str:
-        """What was chosen, without times: the same for equal content, wherever it is."""
+    def digest_of(self, chosen: Sequence[Chosen]) -> str:
+        """What was chosen, without times and owners: the same for equal content, wherever it is."""
         ...
 
 
 @frozen
 class Layers:
-    """The layers of a stage or an image."""
+    """The layers of a stage or an image; `name` is what errors call it."""
 
     store: Store
     top: ChainID | None
+    name: str
 
     @property
     def folder(self) -> None:
         """They are mounted for who reads them, and nowhere else."""
-        return None
+        return
 
     def open_tree(self) -> AbstractContextManager[int]:
         """See `Origin`."""
@@ -75,43 +76,43 @@ class Layers:
     def choose(self, sources: Sequence[str], *, parents: bool, exclude: Sequence[str], place: Place) -> list[Chosen]:
         """See `Origin`."""
         with self.open_tree() as root:
-            return choose(root, sources, parents=parents, skip=None, exclude=skip_of(exclude), place=place)
+            return Tree(root, self.name).choose(sources, parents=parents, exclude=exclude, place=place)
 
-    def digest(self, chosen: Sequence[Chosen]) -> str:
+    def digest_of(self, chosen: Sequence[Chosen]) -> str:
         """See `Origin`."""
         with self.open_tree() as root:
-            return digest_of(root, entries_of(chosen))
+            return Digests(self.store).of(root, chosen, identity=str(self.top))
 
 
-@frozen
-class FolderOfHost:
-    """A folder of this machine, read in place, without what its .dockerignore leaves out."""
+@define
+class Files:
+    """A context that is open for as long as the build goes on."""
 
     store: Store
-    path: str
-    ignored: tuple[str, ...] = ()
+    context: Context
+    hold: Record
+    """Keeps a layer until the end of the build."""
+    _layers: ChainID | None = field(default=None, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     @property
     def folder(self) -> str | None:
         """See `Origin`."""
-        return None if self.ignored else os.path.realpath(self.path)
+        return self.context.folder if self.context.tree.ignore is None else None
 
-    @contextmanager
-    def open_tree(self) -> Iterator[int]:
+    def open_tree(self) -> AbstractContextManager[int]:
         """See `Origin`."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        return self.context.open_tree()
 
     def layers(self) -> ChainID | None:
         """See `Origin`."""
-        place = Place(self.path, 0, 0, "")
-        with self.open_tree() as root:
-            chosen = self.choose(["/"], parents=False, exclude=(), place=place)
-            entries = [(path, path) for one in chosen for path, _ in one.below]
-            return self.store.add_layer(layer_of([Piece(root, entries)])).chain_id
+        with self._lock:
+            if self._layers is None:
+                [whole] = self.context.choose(["/"])
+                entries = [(path, path) for path, _ in whole.below]
+                source = layer_of([Piece(self.context.root, entries)])
+                self._layers = self.store.add_layer(source, record=self.hold).chain_id
+            return self._layers
 
     def quick_key(self) -> None:
         """See `Origin`."""
@@ -119,40 +120,8 @@ class FolderOfHost:
 
     def choose(self, sources: Sequence[str], *, parents: bool, exclude: Sequence[str], place: Place) -> list[Chosen]:
         """See `Origin`."""
-        with self.open_tree() as root:
-            skip = skip_of(self.ignored)
-            return choose(root, sources, parents=parents, skip=skip, exclude=skip_of(exclude), place=place)
+        return self.context.choose(sources, parents=parents, exclude=exclude, place=place)
 
-    def digest(self, chosen: Sequence[Chosen]) -> str:
+    def digest_of(self, chosen: Sequence[Chosen]) -> str:
         """See `Origin`."""
-        with self.open_tree() as root:
-            return digest_of(root, entries_of(chosen))
-
-
-def entries_of(chosen: Sequence[Chosen]) -> list[tuple[bytes, bytes]]:
-    """What was chosen, by its path and the name that counts."""
-    found: list[tuple[bytes, bytes]] = []
-    for number, one in enumerate(chosen):
-        name = b"%d/" % number + (one.path.rpartition(b"/")[2] if one.keeps is None else one.keeps)
-        if not one.is_folder or one.keeps is not None:
-            found.append((one.path, name))
-        start = len(one.path) + 1 if one.path else 0
-        found += [(path, b"%d/%b" % (number, path[start:])) for path, _ in one.below]
-    return found
-
-
-def skip_of(patterns: Sequence[str]) -> Skip | None:
-    """What patterns as those of .dockerignore leave out."""
-    if not patterns:
-        return None
-    from e2b_dockerfile_utils import PatternMatcher
-
-    matcher = PatternMatcher(list(patterns))
-    again = any(pattern.startswith("!") for pattern in patterns)
-
-    def skip(path: str, is_folder: bool) -> bool:  # noqa: FBT001
-        if path.endswith("/"):  # is there nothing to be looked for below?
-            return not again and bool(matcher.matches(path.rstrip("/")))
-        return bool(matcher.matches(path))
-
-    return skip
+        return self.context.digest_of(chosen)

@@ -94,7 +94,7 @@ def keys_of(
 
     def content() -> list[str]:
         chosen = [origin.choose([path], parents=False, exclude=(), place=place) for origin, path in binds]
-        return [origin.digest(one) for (origin, _), one in zip(binds, chosen, strict=True)]
+        return [origin.digest_of(one) for (origin, _), one in zip(binds, chosen, strict=True)]
 
     exact = partial(key, content)
     quick = [origin.quick_key() for origin, _ in binds]

@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
 
-from layerstore import ChainID, Container, Database, LayerstoreError, NotFound, Store
+from layerstore import ChainID, Container, Database, LayerstoreError, NotFound, Store, StoredLayer, Transaction
 from layerstore.build.steps import rows
 from layerstore.build.steps.rows import TABLES
 from layerstore.runtime import Runtime
 
 __all__ = ["Session", "sweep"]
+
+_OWNER = "building"
+"""Who leases the layers that a build needs itself, and nobody after it."""
 
 
 class Session:
@@ -42,6 +45,11 @@ class Session:
     def create(self, on: ChainID | None) -> Container:
         """Make one, which is removed at the end of the build at the latest, unless it is called otherwise by then."""
         return self.store.create_container(None, on=on, name=f"build-{self.name}-{next(self._numbers)}", lasts=False)
+
+    def hold(self, tx: Transaction, layer: StoredLayer) -> None:
+        """Keep a layer until the end of this build, and no longer; for the transaction in which it is added."""
+        name = f"{self.name}/{layer.chain_id}"
+        self.store.lease(tx, layer.chain_id, owner=_OWNER, name=name)
 
     def remove(self, container: Container) -> None:
         """Remove it, with all that runs in it."""
@@ -86,5 +94,8 @@ def _clear(store: Store, database: Database, name: str) -> None:
     for container in left:
         with suppress(NotFound):
             store.container(container).remove(force=True, volumes=True)
+    held = [key for key in store.leases(_OWNER) if key.startswith(f"{name}/")]
+    if held:
+        store.end_leases(_OWNER, held)
     with suppress(LayerstoreError), database.write(durable=False) as tx:
         rows.end(tx, name)

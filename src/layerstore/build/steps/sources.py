@@ -11,11 +11,12 @@ from contextlib import ExitStack
 from typing import Self
 
 from layerstore import Image, LayerstoreError, NotFound, Store
+from layerstore.build.context import Context, Text, open_context
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.events import Teller
 from layerstore.build.graph import Base
 from layerstore.build.options import BuildOptions
-from layerstore.build.steps.origins import FolderOfHost, Layers, Origin
+from layerstore.build.steps.origins import Files, Layers, Origin, Record
 from layerstore.build.steps.stages import Stages
 
 __all__ = ["Sources"]
@@ -34,16 +35,20 @@ class Sources:
         options: BuildOptions,
         platform: str,
         teller: Teller,
+        hold: Record,
     ) -> None:
         self._store = store
         self._given = context
         self._options = options
         self._platform = platform
         self._teller = teller
+        self._hold = hold
         self._images: dict[tuple[str, str], Image] = {}
         self._lock = threading.Lock()
         self._after = ExitStack()
         self._stages: Stages | None = None
+        self._own: Context | None = None
+        self._files: dict[str | None, Files] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -67,44 +72,40 @@ class Sources:
             return self._context()
         if base.kind == "stage":
             assert base.stage is not None
-            return Layers(self._store, self.stages.state(base.stage).top)
+            return Layers(self._store, self.stages.state(base.stage).top, f"stage {base.name}")
         if base.kind == "scratch":
-            return Layers(self._store, None)
+            return Layers(self._store, None, "scratch")
         if base.kind == "context" and not self._is_image(base):
-            return self._named(base.name, place)
-        return Layers(self._store, self.image(base, place).chain_id)
+            return self._named(base.name)
+        return Layers(self._store, self.image(base, place).chain_id, f"image {base.name}")
 
     # --- contexts
 
     def _context(self) -> Origin:
         """The build's own."""
-        return FolderOfHost(self._store, os.fspath(self._given or "."), self._ignored)
+        if self._own is None:
+            raise BuildError("there is no build context", remedy="Name a folder: layerstore build PATH.")
+        with self._lock:
+            if None not in self._files:
+                self._files[None] = Files(self._store, self._own, self._hold)
+            return self._files[None]
 
-    def _named(self, name: str, place: Place) -> Origin:
-        return FolderOfHost(self._store, self._options.contexts[name])
+    def _named(self, name: str) -> Origin:
+        """One of those that were given a name."""
+        with self._lock:
+            if name not in self._files:
+                opened = open_context(self._options.contexts[name], store=self._store, name=f"context {name}")
+                self._files[name] = Files(self._store, self._after.enter_context(opened), self._hold)
+            return self._files[name]
 
-    @property
-    def _ignored(self) -> tuple[str, ...]:
-        for name in (f"{self._options.file or 'Dockerfile'}.dockerignore", ".dockerignore"):
-            try:
-                with open(os.path.join(self._given or ".", name)) as file:
-                    lines = (line.strip() for line in file if not line.startswith("#"))
-                    return tuple(line.lstrip("/") for line in lines if line)
-            except FileNotFoundError:
-                continue
-        return ()
-
-    def dockerfile(self) -> tuple[str, str]:
-        """The text of the Dockerfile, and what it is called."""
-        name = self._options.file or "Dockerfile"
-        path = os.path.join(self._given or ".", name)
-        try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                return file.read(), name
-        except OSError as error:
-            raise BuildError(
-                f"failed to read dockerfile: open {name}: {error.strerror}", remedy="Name it with -f.", path=path
-            ) from None
+    def dockerfile(self) -> Text:
+        """The Dockerfile; with it, the build's context is opened."""
+        if self._given is None:
+            raise BuildError("there is no build context", remedy="Name a folder: layerstore build PATH.")
+        opened = open_context(self._given, store=self._store, file=self._options.file, reads_dockerfile=True)
+        self._own = self._after.enter_context(opened)
+        assert self._own.dockerfile is not None
+        return self._own.dockerfile
 
     # --- images
 
