@@ -14,7 +14,7 @@ import layerstore
 from layerstore import Store, StoredLayer
 from layerstore.build.cache import OWNER, Cache, prune
 
-from .conftest import Done
+from .conftest import Done, layer_with
 
 pytestmark = pytest.mark.root
 
@@ -161,3 +161,21 @@ def test_whoever_waits_hears_that_the_build_is_over(cache: Cache) -> None:
 
     with cache.claim(KEY), pytest.raises(Over), cache.claim(KEY, stop=stop):
         pytest.fail("two have claimed the same step")
+
+
+def test_what_is_hit_by_a_quicker_key_is_known_by_the_exact_one(store: Store, cache: Cache) -> None:
+    """Else what a build gives to a cache elsewhere would depend on what was cached here."""
+    with Cache(store) as first:
+        store.add_layer(
+            layer_with("file", "x"),
+            record=lambda tx, layer: [
+                first.record(tx, key, layer, description="COPY . .", exact=KEY) for key in (OTHER, KEY)
+            ],
+        )
+        given = first.steps()
+    with Cache(store) as second:
+        found = second.find(OTHER)
+        assert found is not None
+        assert found.exact == KEY
+        assert second.steps() == given
+        assert list(given) == [KEY]

@@ -38,6 +38,8 @@ class Entry:
     """What came of a step."""
 
     key: str
+    exact: str
+    """The key of the same step by content; it may have a quicker one, which says how its inputs lie here."""
     layer: StoredLayer | None
     """The layer that it made; None if it wrote nothing."""
     parent: ChainID | None
@@ -76,7 +78,7 @@ class Cache:
         found = self._find(key) or self._found_elsewhere(key)
         if found is not None:
             top = None if found.layer is None else found.layer.chain_id
-            self._known[key] = Step(key, top, found.description, found.parent)
+            self._known[found.exact] = Step(found.exact, top, found.description, found.parent)
         return found
 
     def _find(self, key: str) -> Entry | None:
@@ -94,7 +96,7 @@ class Cache:
         with self.database.write(durable=False) as tx:
             if not rows.touch(tx, key, now):
                 return None
-        return Entry(key, layer, row.parent, row.description, row.seconds, row.made, now)
+        return Entry(key, row.exact, layer, row.parent, row.description, row.seconds, row.made, now)
 
     @contextmanager
     def claim(
@@ -126,9 +128,13 @@ class Cache:
         description: str,
         inputs: Sequence[str] = (),
         seconds: float = 0.0,
+        exact: str | None = None,
     ) -> None:
-        """Write down, in the transaction in which the layer is, that it is what comes of the step."""
-        row = self._put(tx, key, layer.chain_id, layer.parent, description, inputs, seconds)
+        """Write down, in the transaction in which the layer is, that it is what comes of the step.
+
+        `exact` is the key of the same step by content, where this is a quicker one: caches elsewhere get that alone.
+        """
+        row = self._put(tx, key, exact, layer.chain_id, layer.parent, description, inputs, seconds)
         self.store.lease(tx, layer.chain_id, owner=OWNER, name=row.lease)
 
     def record_nothing(
@@ -139,15 +145,17 @@ class Cache:
         description: str = "",
         inputs: Sequence[str] = (),
         seconds: float = 0.0,
+        exact: str | None = None,
     ) -> None:
         """Write down that the step writes nothing. `parent`: what it stood on; it is of no use when that is gone."""
         with self.database.write() as tx:
-            self._put(tx, key, None, parent, description, inputs, seconds)
+            self._put(tx, key, exact, None, parent, description, inputs, seconds)
 
     def _put(
         self,
         tx: Transaction,
         key: str,
+        exact: str | None,
         layer: ChainID | None,
         parent: ChainID | None,
         description: str,
@@ -155,9 +163,9 @@ class Cache:
         seconds: float,
     ) -> rows.Row:
         now = time.time_ns()
-        row = rows.Row(key, layer, parent, description, tuple(inputs), seconds, now, now)
+        row = rows.Row(key, exact or key, layer, parent, description, tuple(inputs), seconds, now, now)
         rows.put(tx, row)
-        self._known[key] = Step(key, layer, description, parent)
+        self._known[row.exact] = Step(row.exact, layer, description, parent)
         return row
 
     # --- caches that lie elsewhere ---

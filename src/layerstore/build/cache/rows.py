@@ -23,6 +23,7 @@ TABLES = Tables(
 -- What came of a step, by its key.
 CREATE TABLE build_cache_entries (
     key TEXT PRIMARY KEY,
+    exact TEXT NOT NULL,                    -- the key by content, of a step that has quicker ones, too; else the same
     layer TEXT REFERENCES layers ON DELETE CASCADE,     -- ChainID; NULL: the step wrote nothing
     parent TEXT,                            -- ChainID of what it stood on when it was done, if that was something
     description TEXT NOT NULL,              -- the instruction, as a person reads it
@@ -61,6 +62,7 @@ class Row:
     """What came of a step. See the table."""
 
     key: str
+    exact: str
     layer: ChainID | None
     parent: ChainID | None
     description: str
@@ -90,16 +92,16 @@ class Mount:
     uses: int = 0
 
 
-_ENTRY = "key, layer, parent, description, inputs, seconds, made, used, uses"
+_ENTRY = "key, exact, layer, parent, description, inputs, seconds, made, used, uses"
 _MOUNT = "name, container, id, number, start, made, used, uses"
 
 
 def put(tx: Transaction, row: Row) -> None:
     """Write down what came of a step, in place of what was known of it."""
     tx.execute(
-        f"INSERT OR REPLACE INTO build_cache_entries ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO build_cache_entries ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(row.key, row.layer, row.parent, row.description, json.dumps(row.inputs)),
+            *(row.key, row.exact, row.layer, row.parent, row.description, json.dumps(row.inputs)),
             *(row.seconds, row.made, row.used, row.uses),
         ),
     )
@@ -191,5 +193,5 @@ def delete_mount(tx: Transaction, name: str) -> None:
 
 
 def _row(found: Any) -> Row:
-    key, layer, parent, description, inputs, seconds, made, used, uses = found
-    return Row(key, layer, parent, description, tuple(json.loads(inputs)), seconds, made, used, uses)
+    key, exact, layer, parent, description, inputs, *numbers = found
+    return Row(key, exact, layer, parent, description, tuple(json.loads(inputs)), *numbers)

@@ -98,10 +98,10 @@ class Work:
                     doing.cached = True
                     return entry.layer
         last = keys[-1]()
-        with self.cache.claim(last, anew=anew, stop=self.stop.check) as entry:
+        with self.cache.claim(last, anew=anew, waits=lambda: _waits(doing), stop=self.stop.check) as entry:
             if entry is not None:
                 doing.cached = True
-                self._put_also(known, entry.layer, parent, doing)
+                self._put_also(known, last, entry.layer, parent, doing)
                 return entry.layer
             return self._make(
                 doing, [*known, last] if not anew else [key() for key in keys[:-1]] + [last], make, parent
@@ -130,21 +130,28 @@ class Work:
         def record(tx: Transaction, layer: StoredLayer) -> None:
             seconds = time.monotonic() - began
             for key in keys:
-                self.cache.record(tx, key, layer, description=title, seconds=seconds)
+                self.cache.record(tx, key, layer, description=title, seconds=seconds, exact=keys[-1])
 
         with self.turns:
             self.stop.check()
             layer = make(record)
             if layer is None:
+                seconds = time.monotonic() - began
                 for key in keys:
-                    self.cache.record_nothing(key, parent=parent, description=title, seconds=time.monotonic() - began)
+                    self.cache.record_nothing(key, parent=parent, description=title, seconds=seconds, exact=keys[-1])
         return layer
 
-    def _put_also(self, keys: Iterable[str], layer: StoredLayer | None, parent: ChainID | None, doing: Doing) -> None:
+    def _put_also(
+        self, keys: Iterable[str], exact: str, layer: StoredLayer | None, parent: ChainID | None, doing: Doing
+    ) -> None:
         """What is known by a key that took long to find out is known by the quicker ones from now on."""
         for key in keys:
             if layer is None:
-                self.cache.record_nothing(key, parent=parent, description=doing.vertex.title)
+                self.cache.record_nothing(key, parent=parent, description=doing.vertex.title, exact=exact)
             else:
                 with self.cache.database.write(durable=False) as tx:
-                    self.cache.record(tx, key, layer, description=doing.vertex.title)
+                    self.cache.record(tx, key, layer, description=doing.vertex.title, exact=exact)
+
+
+def _waits(doing: Doing) -> None:
+    doing.output("stderr", b"waiting for another build that does the same step\n")
