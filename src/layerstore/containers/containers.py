@@ -259,7 +259,7 @@ class Containers:
                 kill_all(self.mounts.residents, row)
                 if self.mounts.is_mounted(row):
                     self.mounts.end(row)
-            self.mounts.require_unmounted(row)
+            self.mounts.require_unmounted(row, goes=True)
             try:
                 gone = self._delete(row, volumes=volumes, durable=lasts)
             except _MoreGoes:
@@ -341,14 +341,22 @@ class Containers:
         mounts = self.mounts
         self._attend(container, lambda row, _: mounts.residents.settled(row, is_mounted=mounts.is_mounted(row)))
 
-    def launch(self, container: Container, make: Callable[[int], Child], root: bytes, *, lasts: bool = True) -> Process:
+    def launch(
+        self,
+        container: Container,
+        make: Callable[[int], Child],
+        root: bytes,
+        *,
+        lasts: bool = True,
+        before: Callable[[int], object] | None = None,
+    ) -> Process:
         """Start what `make` makes of a container's tree, which it has at `root` then."""
         from layerstore.containers.launching import Launch
 
         with self.lock(container.id):
             row, below = self.seen(container.id)
             launch = Launch(self._database, self.storage, self.mounts, row, below.layers, lasts=lasts)
-            return launch.run(container, make, root)
+            return launch.run(container, make, root, before=before)
 
     def keep(self, container: str, resident: Resident) -> None:
         """Count a process as one of a container's. Raises `NotFound`."""

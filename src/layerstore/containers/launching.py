@@ -69,12 +69,21 @@ class Launch:
         self._parents = parents
         self._lasts = lasts
 
-    def run(self, container: Container, make: Callable[[int], Child], root: bytes) -> Process:
-        """Start what `make` makes of the container's tree, which the process then has at `root`."""
+    def run(
+        self,
+        container: Container,
+        make: Callable[[int], Child],
+        root: bytes,
+        *,
+        before: Callable[[int], object] | None = None,
+    ) -> Process:
+        """Start what `make` makes of the container's tree, which it then has at `root`. See `Starts.launch`."""
         self._database.require_writable()
         bury()
         tree = self._tree()
         try:
+            if before is not None:
+                before(tree)
             child = make(tree)
         finally:
             os.close(tree)
@@ -86,7 +95,8 @@ class Launch:
         except BaseException:
             self._undo(child)
             raise
-        return Process(container, identity, child.pidfd, root, child.terminal)
+        # What is removed when the program has ended is not looked at before.
+        return Process(container, identity, child.pidfd, root, child.terminal, settles=self._lasts)
 
     def _undo(self, child: Child) -> None:
         """The child ends; then its row means nothing, and goes if it can."""

@@ -251,11 +251,14 @@ class Mounts:
         is_mounted = self.is_mounted(row)
         return bool(self.residents.settled(row, is_mounted=is_mounted)) or is_mounted
 
-    def require_unmounted(self, row: Row) -> None:
-        """Raise `InUse` if programs run in it, or it is mounted here or in another mount namespace."""
+    def require_unmounted(self, row: Row, *, goes: bool = False) -> None:
+        """Raise `InUse` if programs run in it, or it is mounted here or in another mount namespace.
+
+        `goes`: it is asked for whoever removes it.
+        """
         if self.is_unused(row):
             return
-        self.residents.require_none(row, is_mounted=self.is_mounted(row))
+        self.residents.require_none(row, is_mounted=self.is_mounted(row), goes=goes)
         with self._database.read() as tx:
             place = rows.place_of(tx, row.id)
         mountpoint = self._where(row, place)

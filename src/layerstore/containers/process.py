@@ -26,14 +26,25 @@ class Process:
     """
 
     def __init__(
-        self, container: Container, identity: Identity, pidfd: int | None, root: bytes, terminal: int = -1
+        self,
+        container: Container,
+        identity: Identity,
+        pidfd: int | None,
+        root: bytes,
+        terminal: int = -1,
+        *,
+        settles: bool = True,
     ) -> None:
-        """`pidfd`: of a child of this process; it and `terminal` are this object's from here on."""
+        """`pidfd`: of a child of this process; it and `terminal` are this object's from here on.
+
+        `settles`: who sees that it has ended writes that down; else whoever looks at the container next does.
+        """
         self._container = container
         self._identity = identity
         self._root = root
         self._fd = -1 if pidfd is None else pidfd
         self._terminal = terminal
+        self._settles = settles
         self._is_child = pidfd is not None
         self._parent = os.getpid()
         self._code: int | None = None
@@ -154,7 +165,8 @@ class Process:
                 if found is not None:
                     self._code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
             self._ended = True
-        self._container._settle()
+        if self._settles:
+            self._container._settle()
 
     def _let_go(self) -> None:
         fd, terminal = self._fd, self._terminal

@@ -36,26 +36,27 @@ class Residents:
             found = rows.residents(tx, container)
         return living(found)
 
-    def settled(self, row: Row, *, is_mounted: bool) -> list[Identity]:
+    def settled(self, row: Row, *, is_mounted: bool, goes: bool = False) -> list[Identity]:
         """Those that live. If none does any more, that is written down, for a caller that has the container's lock.
 
-        `is_mounted`: it is mounted for others still, whose unmount it is that syncs.
+        `is_mounted`: it is mounted for others still, whose unmount it is that syncs. `goes`: the container is about to
+        be removed, and with it all that would be written.
         """
         with self._database.read() as tx:
             found = rows.residents(tx, row.id)
         if not found:
             return []
         left = living(found) or self._left_behind(row, found)
-        if not left:
+        if not left and not goes:
             if not is_mounted and self._storage.driver.capabilities.dialect is not Dialect.OVERLAY:
                 syncfs(self._storage.driver.home)  # which overlay did when its last mount went
             with self._database.write(durable=False) as tx:
                 rows.end_residents(tx, row.id, is_synced=not is_mounted)
         return left
 
-    def require_none(self, row: Row, *, is_mounted: bool) -> None:
-        """Raise `InUse` if one lives."""
-        left = self.settled(row, is_mounted=is_mounted)
+    def require_none(self, row: Row, *, is_mounted: bool, goes: bool = False) -> None:
+        """Raise `InUse` if one lives. See `settled`."""
+        left = self.settled(row, is_mounted=is_mounted, goes=goes)
         if left:
             raise running(row, left)
 

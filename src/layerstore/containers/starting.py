@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from layerstore.containers.process import Process
@@ -34,6 +34,7 @@ class Starts:
         new_session: bool = False,
         trees: Mapping[str, int] | None = None,
         lasts: bool = True,
+        before: Callable[[int], object] | None = None,
     ) -> Process:
         """Start a program of the host, an OCI runtime or what stands before one, that sees this container's tree.
 
@@ -49,6 +50,8 @@ class Starts:
         `lasts`: False for a container that is removed when the program has ended, whose writes then need not be on the
         disk; should it stay, and the machine go down, the driver may say that they are `Damaged`.
         `trees` are more that it sees, by the folder at which it does: what `Image.open_tree` gives, each once.
+        `before` is called with a descriptor of the tree, to be read, before there is a process: what the program is to
+        be told can depend on it. It may not ask anything of this container; what it raises is raised, and nothing runs.
 
         The container is running until the process, and all that `Process.keep` was told of, have ended. The process is
         in the database before it executes anything, and gone if this one dies before that. It outlives this process.
@@ -70,7 +73,8 @@ class Starts:
             trees=trees or {},
         )
         container._state = None
-        return container._containers.launch(container, launching.launcher(made, root), os.fsencode(root), lasts=lasts)
+        launcher = launching.launcher(made, root)
+        return container._containers.launch(container, launcher, os.fsencode(root), lasts=lasts, before=before)
 
     def start(
         self,

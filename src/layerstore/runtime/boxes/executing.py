@@ -94,7 +94,7 @@ def _process(config: Any, options: ExecOptions, pid: int) -> dict[str, Any]:
     except OSError as error:
         raise KernelError("open", error.errno or 0, path=path) from error
     try:
-        return bundle.for_exec(config, options, bundle.read_host(cgroup=hierarchy().version), tree)
+        return bundle.for_exec(config, options, bundle.read_host(cgroup=hierarchy().version, init=False), tree)
     finally:
         os.close(tree)
 

@@ -6,8 +6,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from functools import cache
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 __all__ = ["HostFacts", "Node", "find_nodes", "read"]
 
@@ -93,15 +94,32 @@ class HostFacts:
     nodes: Callable[[str], tuple[Node, ...]] = find_nodes
 
 
-def read(cgroup: int | None = None) -> HostFacts:
-    """The facts of this host. `cgroup`: the version, from who knows it already."""
+def read(cgroup: int | None = None, *, init: bool = True) -> HostFacts:
+    """The facts of this host. `cgroup`: the version, from who knows it already. `init`: look for one.
+
+    What people alter while a process runs is read each time; the kernel's own facts once.
+    """
+    cgroups = _cgroups() if cgroup is None else cgroup
+    return evolve(
+        _of_kernel(),
+        name=os.uname().nodename,
+        cgroup=cgroups,
+        swap_limits=cgroups == 2 or os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
+        hosts=_text("/etc/hosts"),
+        resolv_conf=_text("/etc/resolv.conf"),
+        stub_resolv_conf=_text("/run/systemd/resolve/resolv.conf"),
+        init=_init() if init else None,
+    )
+
+
+@cache
+def _of_kernel() -> HostFacts:
+    """What stays as it is for as long as this process lives, which does not give up what it may give to others."""
     names = os.uname()
     status = _text("/proc/self/status")
     version = re.match(r"(\d+)\.(\d+)", names.release)
-    cgroups = _cgroups() if cgroup is None else cgroup
     bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)", status, re.MULTILINE)
     return HostFacts(
-        name=names.nodename,
         architecture=names.machine,
         kernel=(int(version[1]), int(version[2])) if version else (0, 0),
         cpus=os.cpu_count() or 1,
@@ -109,12 +127,6 @@ def read(cgroup: int | None = None) -> HostFacts:
         bounding=int(bounding[1], 16) if bounding else -1,
         seccomp=re.search(r"^Seccomp:", status, re.MULTILINE) is not None,
         apparmor=_text("/sys/module/apparmor/parameters/enabled").startswith("Y"),
-        cgroup=cgroups,
-        swap_limits=cgroups == 2 or os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
-        hosts=_text("/etc/hosts"),
-        resolv_conf=_text("/etc/resolv.conf"),
-        stub_resolv_conf=_text("/run/systemd/resolve/resolv.conf"),
-        init=_init(),
     )
 
 

@@ -10,6 +10,7 @@ import errno
 import json
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from layerstore import ConfigError
@@ -42,9 +43,14 @@ _ALLOW: Final = "SCMP_ACT_ALLOW"
 
 
 def default(capabilities: Collection[str], host: HostFacts) -> dict[str, Any]:
-    """The usual profile, as wide as the capabilities are."""
+    """The usual profile, as wide as the capabilities are. Most containers have the same, which is not to be altered."""
+    return _default(frozenset(capabilities), host.architecture)
+
+
+@lru_cache(maxsize=8)
+def _default(capabilities: frozenset[str], architecture: str) -> dict[str, Any]:
     names = set(calls.ALWAYS.split())
-    names.update(calls.BY_ARCHITECTURE.get(host.architecture, "").split())
+    names.update(calls.BY_ARCHITECTURE.get(architecture, "").split())
     for capability, brought in calls.BY_CAPABILITY.items():
         if capability in capabilities:
             names.update(brought.split())
@@ -57,11 +63,11 @@ def default(capabilities: Collection[str], host: HostFacts) -> dict[str, Any]:
         *(_when("personality", 0, value, "SCMP_CMP_EQ") for value in _PERSONALITIES),
     ]
     if "CAP_SYS_ADMIN" not in capabilities:
-        flags = 1 if host.architecture == "s390x" else 0
+        flags = 1 if architecture == "s390x" else 0
         rules.append(_when("clone", flags, _NEW_NAMESPACES, "SCMP_CMP_MASKED_EQ"))
         # Its flags lie in memory, where no filter sees them: as if there were none, so that clone is taken.
         rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS})
-    _, machines = _ARCHITECTURES.get(host.architecture, ("", ()))
+    _, machines = _ARCHITECTURES.get(architecture, ("", ()))
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.EPERM,

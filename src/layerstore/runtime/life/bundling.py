@@ -23,6 +23,7 @@ def write(
     container: Container,
     options: RunOptions,
     folder: Folder,
+    tree: int,
     *,
     volumes: Sequence[Use],
     images: Iterable[Path],
@@ -32,13 +33,13 @@ def write(
     engine: Engine,
     filters: Path,
 ) -> tuple[tuple[Trace, ...], Learning | None]:
-    """Write the bundle of a container into its folder, which is there and empty.
+    """Write the bundle of a container into its folder, which is there and empty. `tree` is a descriptor of its tree.
 
     `images` are where the engine will see those that are mounted, `more` is what else it binds. What is returned: the
     mount points that its tree lacks, and the seccomp filter that is not among `filters` yet.
     Raises `ConfigError`, `NotFound` for what docker refuses.
     """
-    host = bundle.read_host(cgroup=hierarchy().version)
+    host = bundle.read_host(cgroup=hierarchy().version, init=options.init)
     binds = [*sources.binds(volumes, options, images), *more]
     texts = bundle.texts(options, host, container.id, network)
     try:
@@ -48,19 +49,18 @@ def write(
             bundle.write(fd, texts)
         finally:
             os.close(fd)
-        with container.open_tree() as tree:
-            place = bundle.Place(
-                id=folder.name,
-                root=str(folder.root),
-                tree=tree,
-                files=str(folder.files),
-                network=network,
-                namespaces=namespaces,
-            )
-            made = bundle.make(container.image_config, options, host, place, binds)
-            sources.mount_volumes(made, volumes)
-            sources.give(binds, options, made["process"]["user"])
-            traces = bundle.plan_traces(tree, made)
+        place = bundle.Place(
+            id=folder.name,
+            root=str(folder.root),
+            tree=tree,
+            files=str(folder.files),
+            network=network,
+            namespaces=namespaces,
+        )
+        made = bundle.make(container.image_config, options, host, place, binds)
+        sources.mount_volumes(made, volumes)
+        sources.give(binds, options, made["process"]["user"])
+        traces = bundle.plan_traces(tree, made)
         learning = give_filter(made, engine, filters, folder.path)
         folder.config.write_text(json.dumps(made))
     except OSError as error:

@@ -50,23 +50,17 @@ def _directly(
     with runtime.places.lock(container.id):
         row = starter.begin(container)
         try:
-            prepared = starter.prepare(container, options, folder, runtime.pid_of)
+            draft = starter.draft(container, options, folder, runtime.pid_of)
             front = Foreground(streams, tty=False, takes_input=options.interactive)
             try:
-                direct = Direct.start(
-                    prepared,
-                    stdin=front.stdin,
-                    stdout=front.stdout,
-                    stderr=front.stderr,
-                    goes=True,
-                )
+                direct = Direct.start_what_goes(draft, stdin=front.stdin, stdout=front.stdout, stderr=front.stderr)
             except BaseException:
                 front.__exit__()
                 raise
             row = evolve(
                 row,
                 status="running",
-                engine=prepared.verbs.engine.name,
+                engine=draft.verbs.engine.name,
                 keeper=process_of(direct.process.pid),
                 started=time.time_ns(),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from attrs import asdict, fields
@@ -40,6 +41,7 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+@lru_cache(maxsize=16)
 def from_json(text: str) -> RunOptions:
     """The options again. What a later version has written and this one does not know is left out."""
     known = {field.name for field in fields(RunOptions)}

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ from layerstore.runtime.options import Isolation, RunOptions
 if TYPE_CHECKING:
     from layerstore.runtime.network.link import Link
 
-__all__ = ["DEVNULL", "Direct", "Prepared", "Starter"]
+__all__ = ["DEVNULL", "Direct", "Draft", "Prepared", "Starter"]
 
 
 class Starter:
@@ -66,12 +67,32 @@ class Starter:
         `shared` gives the first process of a container by its name, whose namespaces this one is to share. `link` is
         what will connect it, `trees` what it sees beside its own.
         """
+        draft = self.draft(container, options, folder, shared, link=link, trees=trees)
+        try:
+            with container.open_tree() as tree:
+                return draft.finished(tree)
+        except BaseException:
+            folder.remove()
+            raise
+
+    def draft(
+        self,
+        container: Container,
+        options: RunOptions,
+        folder: Folder,
+        shared: Callable[[str], int],
+        *,
+        link: Link | None = None,
+        trees: Sequence[sources.Tree] = (),
+    ) -> Draft:
+        """The first half of `prepare`: the folder, without its bundle."""
         engine = find(self._store.config, options.runtime)
         folder.make()
         try:
             images: dict[Path, sources.HasTree] = {**sources.images(self._store, options, folder.path / "images")}
             others, binds = sources.shown(trees, folder.path / "trees")
-            traces, learning = bundling.write(
+            write = partial(
+                bundling.write,
                 container,
                 options,
                 folder,
@@ -83,13 +104,11 @@ class Starter:
                 engine=engine,
                 filters=self._places.filters,
             )
-            folder.engine.write_text(json.dumps([engine.name, engine.path, engine.args]))
         except BaseException:
             folder.remove()
             raise
-        return Prepared(
-            container, folder, Verbs(engine, self._places.engine_root(engine.name)), traces, learning, images | others
-        )
+        verbs = Verbs(engine, self._places.engine_root(engine.name))
+        return Draft(container, folder, verbs, images | others, write)
 
     def begin(self, container: Container) -> Row:
         """Write down that a container is being started, for a caller that has its lock. Raises `NotRunning`."""
@@ -239,6 +258,27 @@ class Starter:
 
 
 @frozen
+class Draft:
+    """A container whose folder lacks its bundle, which is written by who has the container's tree: `write`.
+
+    `images`: those that it mounts, and other trees, by where its engine sees them.
+    """
+
+    container: Container
+    folder: Folder
+    verbs: Verbs
+    images: Mapping[Path, sources.HasTree]
+    write: Callable[[int], tuple[tuple[Trace, ...], Learning | None]]
+
+    def finished(self, tree: int) -> Prepared:
+        """Write the bundle; `tree` is a descriptor."""
+        traces, learning = self.write(tree)
+        engine = self.verbs.engine
+        self.folder.engine.write_text(json.dumps([engine.name, engine.path, engine.args]))
+        return Prepared(self.container, self.folder, self.verbs, traces, learning, self.images)
+
+
+@frozen
 class Prepared:
     """A container whose folder has its bundle. `traces`: the mount points that its tree lacks. `learning`: the seccomp
     filter that its engine makes, if it is worth keeping. `images`: those that it mounts, and other trees, by where its
@@ -285,6 +325,12 @@ def _quietly(deed: Callable[[], object]) -> None:
         deed()
 
 
+def _line(made: Draft | Prepared) -> list[str]:
+    """The command by which the engine runs a bundle in the foreground."""
+    folder = made.folder
+    return made.verbs.run_argv(folder.name, folder.path, log=folder.place.engine_log, pid_file=folder.place.pid)
+
+
 class Direct:
     """A program that an engine runs in a container as a child of this process, and that ends with its exit code."""
 
@@ -310,24 +356,20 @@ class Direct:
         stdout: int | None,
         stderr: int | None,
         tells: bool = True,
-        goes: bool = False,
         lasts: bool = True,
     ) -> Direct:
         """Launch the engine on a bundle that is there.
 
-        `tells`: what the engine writes to `stderr` is seen by whoever is told of a failure. `goes`: the container
-        is removed afterwards, so that what is written in it needs not last, and mount points that the engine makes
-        may stay in it; else those that are missing are made so that they can be taken away. `lasts`: False if whoever
+        `tells`: what the engine writes to `stderr` is seen by whoever is told of a failure. `lasts`: False if whoever
         keeps what is written sees to it that it is on the disk.
         """
         folder = prepared.folder
-        line = prepared.verbs.run_argv(folder.name, folder.path, log=folder.place.engine_log, pid_file=folder.place.pid)
         with (
-            traces.made(prepared.container, folder, () if goes else prepared.traces),
+            traces.made(prepared.container, folder, prepared.traces),
             sources.trees(prepared.images) as trees,
         ):
             process = prepared.container.launch(
-                line,
+                _line(prepared),
                 root=folder.root,
                 stdin=stdin,
                 stdout=stdout,
@@ -335,9 +377,31 @@ class Direct:
                 hide=hierarchy().hidden,
                 new_session=True,
                 trees=trees,
-                lasts=lasts and not goes,
+                lasts=lasts,
             )
         return cls(prepared, process, tells=tells)
+
+    @classmethod
+    def start_what_goes(cls, draft: Draft, *, stdin: int | None, stdout: int | None, stderr: int | None) -> Direct:
+        """Launch the engine in a container that is removed afterwards; its bundle is written when its tree is there.
+
+        What is written in it needs not last, and mount points that the engine makes may stay in it.
+        """
+        finished: list[Prepared] = []
+        with sources.trees(draft.images) as trees:
+            process = draft.container.launch(
+                _line(draft),
+                root=draft.folder.root,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                hide=hierarchy().hidden,
+                new_session=True,
+                trees=trees,
+                lasts=False,
+                before=lambda tree: finished.append(draft.finished(tree)),
+            )
+        return cls(finished[0], process, tells=True)
 
     def watch(self) -> None:
         """Look out for the container's first process, unless somebody does: see `_note`.
