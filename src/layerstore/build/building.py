@@ -16,6 +16,7 @@ from layerstore.build.events import Teller, Told
 from layerstore.build.graph import Plan, PlannedStage, plan
 from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
 from layerstore.build.options import BuildOptions
+from layerstore.build.steps.caches import Caches
 from layerstore.build.steps.outputs import export
 from layerstore.build.steps.session import Session, sweep
 from layerstore.build.steps.sources import Sources
@@ -94,6 +95,7 @@ class _Build:
         self._stop = stop
         self._platform = platforms.host() if options.platform is None else platforms.parse(options.platform)
         self._cache = after.enter_context(Cache(store))
+        self._caches = Caches(self._cache, options, teller)
         self._session = after.enter_context(Session(store))
         self._sources = after.enter_context(
             Sources(store, context, options, str(self._platform), teller, self._session.hold)
@@ -113,6 +115,7 @@ class _Build:
             epoch=_epoch(self._options, dockerfile),
             turns=threading.Semaphore(max(2, os.cpu_count() or 1)),
         )
+        self._caches.use()
         stages = Stages(found, lambda stage: self._stage(work, found, stage), self._stop)
         self._sources.know(stages)
         state = stages.run()
@@ -198,7 +201,8 @@ class _Build:
     def _finish(self, work: Work, state: State) -> Image:
         options = self._options
         with self._teller.doing("exporting to image") as doing:
-            config = config_of(state, work.created, labels=options.labels)
+            more = self._caches.inline(state.top)
+            config = config_of(state, work.created, labels=options.labels, more=more)
             image = self._store.add_image(config, state.top, options.tags, parent=self._parent(state))
             doing.output("stdout", f"writing image {image.id}\n".encode())
             for tag in image.tags:
@@ -207,6 +211,7 @@ class _Build:
             if wanted.kind != "image" or wanted.push:
                 with self._teller.doing(f"exporting to {wanted.kind}"):
                     export(self._store, image, wanted, options.tags)
+        self._caches.give(state.top, self._platform.usual.fields)
         return image
 
     def _parent(self, state: State) -> Any:

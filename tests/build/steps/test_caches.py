@@ -1,0 +1,75 @@
+"""Caches elsewhere, by whole builds: what one machine has done another need not do, and the image is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import layerstore
+from layerstore import ConfigError, Store
+from layerstore.build.cache.documents import FIELD
+from layerstore.build.events import Ended, Warned
+from support.building import Builder
+
+TEXT = """\
+FROM base AS tools
+COPY tool /tool
+RUN cat /tool > /made && true
+FROM base
+RUN true
+COPY --from=tools /made /made
+WORKDIR /work
+RUN cat /made > result
+"""
+FILES = {"tool": "hammer\n"}
+EPOCH = {"source_date_epoch": 1_700_000_000}
+
+
+@pytest.fixture
+def elsewhere(own_filesystem: Callable[..., Path], base_archive: Path, tmp_path: Path) -> Iterator[Builder]:
+    """Builds in another store, which has the same base and has built nothing."""
+    settings = layerstore.Config(
+        data_root=own_filesystem("ext4") / "other", exec_root=tmp_path / "exec", storage_driver="overlay2"
+    )
+    with layerstore.open(config=settings) as store:
+        store.load(base_archive)
+        yield Builder(store, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("kind", ["local", "store"])
+def test_steps_that_were_done_elsewhere_are_not_done_again(
+    make: Builder, elsewhere: Builder, tmp_path: Path, own_filesystem: Callable[..., Path], kind: str
+) -> None:
+    place = tmp_path / "cache" if kind == "local" else own_filesystem("ext4") / "cache"
+    built = make(TEXT, FILES, cache_to=[f"type={kind},dest={place},mode=max"], **EPOCH)
+    again = elsewhere(TEXT, FILES, cache_from=[f"type={kind},src={place}"], **EPOCH)
+    assert elsewhere.done == []
+    assert again.image.id == built.image.id
+
+
+def test_a_changed_file_lets_the_steps_after_it_be_done(make: Builder, elsewhere: Builder, tmp_path: Path) -> None:
+    make(TEXT, FILES, cache_to=[f"type=local,dest={tmp_path / 'cache'},mode=max"])
+    elsewhere(TEXT, {"tool": "saw\n"}, cache_from=[f"type=local,src={tmp_path / 'cache'}"])
+    assert [title.partition(" ")[0] for title in elsewhere.done] == ["COPY", "RUN", "COPY", "WORKDIR", "RUN"]
+
+
+def test_an_image_with_its_cache_is_the_same_whatever_was_cached(make: Builder, elsewhere: Builder) -> None:
+    first = make(TEXT, FILES, cache_to=["type=inline"], **EPOCH)
+    again = make(TEXT, FILES, build_args={"BUILDKIT_INLINE_CACHE": "1"}, **EPOCH)
+    other = elsewhere(TEXT, FILES, cache_to=["type=inline"], **EPOCH)
+    assert first.image.id == again.image.id == other.image.id
+    assert FIELD in first.image.config
+    assert FIELD not in make(TEXT, FILES, **EPOCH).image.config
+
+
+def test_a_cache_that_is_missing_is_a_warning(make: Builder, tmp_path: Path) -> None:
+    make(TEXT, FILES, cache_from=[f"type=local,src={tmp_path / 'none'}"])
+    assert [event.message for event in make.events if isinstance(event, Warned) and "is not used" in event.message]
+
+
+def test_what_is_no_cache_is_refused_before_anything_is_done(make: Builder, based: Store) -> None:
+    with pytest.raises(ConfigError, match="the type s3 is not supported"):
+        make(TEXT, FILES, cache_to=["type=s3,bucket=x"])
+    assert not any(isinstance(event, Ended) for event in make.events)
