@@ -14,6 +14,7 @@ PROJECT = Path(__file__).parent.parent
 INSTRUMENT = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
 TESTS = (
     "tests/tar",
+    "tests/gathering",
     "tests/kernel",
     "tests/compressing",
     "tests/drivers/test_overlay2.py",

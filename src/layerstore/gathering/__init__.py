@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from layerstore.gathering.walking import Found, Listing, Rules, walk
+from layerstore.gathering.listing import Found, Listing
+from layerstore.gathering.rules import Element, Rule, Rules, Sort
+from layerstore.gathering.walking import walk
 from layerstore.layers.sources import LayerSource
 from layerstore.tar import Folder, Piece, Readable, gathered
 
-__all__ = ["Folder", "Found", "Listing", "Piece", "Rules", "layer_of", "walk"]
+__all__ = ["Element", "Folder", "Found", "Listing", "Piece", "Rule", "Rules", "Sort", "layer_of", "walk"]
 
 
 def layer_of(pieces: Sequence[Piece | Folder], *, label: str = "") -> LayerSource:

@@ -32,6 +32,8 @@ PARTS = (
     "tar/entries",
     "tar/implied",
     "compression/goflate",
+    "gathering/rules",
+    "gathering/walk",
 )
 SHARED = (
     "kernel/files/listing",
@@ -64,6 +66,7 @@ SHARED = (
     "tar/finish",
     "tar/header",
     "compression/blocks",
+    "gathering/matching",
 )
 
 COMPILE_ARGS: tuple[str, ...] = ("-std=gnu11", "-O2", "-pthread", "-Wall", "-Wextra", "-fvisibility=hidden")

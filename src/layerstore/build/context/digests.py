@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +23,7 @@ from layerstore.build.context.tree import Chosen
 from layerstore.build.errors import BuildError
 
 if TYPE_CHECKING:
-    from layerstore.gathering import Found
+    from layerstore.gathering import Found, Listing
 
 __all__ = ["Digests"]
 
@@ -98,7 +98,7 @@ class Digests:
                 self._tell(partial(rows.add_files, new=new, day=_today()))
         return whole.hexdigest(), settled
 
-    def _known(self, listing: Iterable[Found]) -> Mapping[rows.Identity, bytes]:
+    def _known(self, listing: Listing) -> Mapping[rows.Identity, bytes]:
         places = [_identity(found)[0] for found in listing]
         return self._ask(lambda tx: rows.files(tx, places)) or {}
 

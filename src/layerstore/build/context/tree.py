@@ -16,7 +16,7 @@ from functools import cache
 
 from attrs import field, frozen
 
-from layerstore.build.context.ignore import Ignore, matcher_of
+from layerstore.build.context.ignore import Ignore, rules_of
 from layerstore.build.errors import BuildError, Place
 from layerstore.gathering import Listing, walk
 
@@ -70,7 +70,7 @@ class Tree:
         """What is at a path and below it; empty if there is nothing, or all is left out. It is looked at once."""
         with self._lock:
             if path not in self._listings:
-                self._listings[path] = walk(self.root, path, rules=self.ignore)
+                self._listings[path] = walk(self.root, path, rules=None if self.ignore is None else self.ignore.rules)
             return self._listings[path]
 
     def choose(
@@ -99,13 +99,15 @@ class Tree:
         for each in paths:
             real = _resolved(self.root, each)
             listing = None if real is None else self.listing(os.fsencode(real))
-            if real is None or not listing:
+            if real is None or listing is None or listing.top is None:
                 continue
-            is_folder = listing[0].is_folder
+            is_folder = listing.top.is_folder
             keeps = None
             if parents:
                 keeps = os.fsencode(each.removeprefix(pivot).lstrip("/") if pivot else each)
-            left_out = _left_out(listing, real, exclude) if exclude else frozenset()
+            left_out = (
+                _left_out(listing, real if is_folder else posixpath.dirname(real), exclude) if exclude else frozenset()
+            )
             if os.fsencode(real) in left_out:
                 continue
             named = os.fsencode(posixpath.basename(each))
@@ -222,13 +224,12 @@ def _resolved(root: int, path: str) -> str | None:
     return "/".join(done)
 
 
-def _left_out(listing: Listing, top: str, patterns: tuple[str, ...]) -> frozenset[bytes]:
+def _left_out(listing: Listing, folder: str, patterns: tuple[str, ...]) -> frozenset[bytes]:
     """What `--exclude` leaves out: patterns as in .dockerignore, from the source's own folder on."""
-    from_here = top if listing[0].is_folder else posixpath.dirname(top)
-    start = len(os.fsencode(from_here)) + 1 if from_here else 0
-    matcher = matcher_of(list(patterns))
+    start = len(os.fsencode(folder)) + 1 if folder else 0
+    rules = rules_of(list(patterns))
     paths = (path for path, _ in listing.entries())
-    return frozenset(path for path in paths if path[start:] and matcher.matches(os.fsdecode(path[start:])))
+    return frozenset(path for path in paths if path[start:] and rules.leaves_out(os.fsdecode(path[start:])))
 
 
 @cache
