@@ -34,6 +34,7 @@ Entry: TypeAlias = tuple[str, str, str]
 _COMMANDS: Final[tuple[Entry, ...]] = (
     ("run", "run", "Create a container and run a program in it"),
     ("exec", "exec", "Run one more program in a container that runs"),
+    ("build", "build", "Build an image from a Dockerfile"),
     ("pull", "pull", "Get an image from a registry"),
     ("load", "archives", "Load images from an archive, a folder or standard input"),
     ("save", "archives", "Save one or more images to an archive or folder (by default to standard output)"),

@@ -7,6 +7,7 @@ from typing import Final
 from layerstore.cli.front import Entry, Group
 
 _IMAGE: Final[tuple[Entry, ...]] = (
+    ("build", "build:build_command", "Build an image from a Dockerfile"),
     ("history", "images:history_command", "Show the history of an image"),
     ("import", "archives:import_command", "Create an image from the tar of a filesystem"),
     ("inspect", "objects:inspect_command", "Show all that is known of images"),

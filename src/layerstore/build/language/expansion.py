@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from attrs import frozen
@@ -21,6 +22,12 @@ except ModuleNotFoundError as missing:
     ) from None
 
 
+_NAMES = re.compile(r"\$\{?(\w+)")
+_PATTERN = re.compile(r"\$\{\w+[#%/]")
+_LARGEST = 64 << 20
+_MOST_STEPS = 10**9
+
+
 @frozen
 class Expanded:
     """A word after expansion, and the variables that it asked for: those that are set, and those that are not."""
@@ -32,22 +39,26 @@ class Expanded:
 
 def expand_word(text: str, variables: Mapping[str, str], escape: str) -> str:
     """One word: variables filled in, quotes and escapes gone. Raises `ValueError` for what cannot be read."""
+    _refuse_explosions(text, variables)
     return str(ShellLex(escape, env=variables, skip_unset_env=False).process_word(text))
 
 
 def expand_words(text: str, variables: Mapping[str, str], escape: str) -> list[str]:
     """The same, and split at blanks that are not quoted, those within values too."""
+    _refuse_explosions(text, variables)
     return list(ShellLex(escape, env=variables, skip_unset_env=False).process_words(text))
 
 
 def expand_content(text: str, variables: Mapping[str, str]) -> str:
     """A heredoc: quotes are letters like others there, and what escapes is a backslash always."""
+    _refuse_explosions(text, variables)
     return str(ShellLex("\\", skip_process_quotes=True, env=variables, skip_unset_env=False).process_word(text))
 
 
 def expand_text(text: str, variables: Mapping[str, str], escape: str) -> str:
     """For people to read: quotes stay, and so do variables that are not set. What cannot be read stays as it is."""
     try:
+        _refuse_explosions(text, variables)
         return str(ShellLex(escape, raw_quotes=True, env=variables, skip_unset_env=True).process_word(text))
     except ValueError:
         return text
@@ -62,6 +73,20 @@ def look(text: str, variables: Mapping[str, str], escape: str) -> Expanded:
         frozenset(name for name in asked.names if name in variables),
         frozenset(name for name in asked.names if name not in variables),
     )
+
+
+def _refuse_explosions(text: str, variables: Mapping[str, str]) -> None:
+    """Raise `ValueError` for what would take all memory (values of values of values) or all time.
+
+    Patterns become regular expressions that backtrack: of n letters and k stars, n to the power of k steps.
+    """
+    values = [variables[name] for name in _NAMES.findall(text) if name in variables]
+    if len(text) + sum(map(len, values)) > _LARGEST:
+        raise ValueError(f"what it says is longer than {_LARGEST >> 20} MiB with its variables filled in")
+    if _PATTERN.search(text):
+        stars = text.count("*") + sum(value.count("*") for value in values)
+        if max(map(len, values), default=0) ** stars > _MOST_STEPS:
+            raise ValueError(f"too many * in a pattern for values as long as these: {text[:80]}")
 
 
 class _Asked(Mapping[str, str]):

@@ -50,6 +50,7 @@ def flags_of(instruction: str, words: Sequence[str]) -> Flags:
     """The flags of an instruction. Raises `FlagError` for those that it does not have, and for impossible values."""
     known = _KNOWN.get(instruction, {})
     flags = Flags()
+    lists: dict[str, list[str]] = {}
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
         if (kind := known.get(name)) is None:
@@ -57,7 +58,7 @@ def flags_of(instruction: str, words: Sequence[str]) -> Flags:
         if kind == "texts":
             if not equals:
                 raise FlagError(f"missing a value on flag: --{name}", f"Write --{name}=…")
-            flags.lists[name] = (*flags.lists.get(name, ()), value)
+            lists.setdefault(name, []).append(value)
             continue
         if name in flags.texts or name in flags.switches:
             raise FlagError(f"duplicate flag specified: --{name}", "Write it once.")
@@ -67,6 +68,7 @@ def flags_of(instruction: str, words: Sequence[str]) -> Flags:
             flags.texts[name] = value
         else:
             flags.switches[name] = _switch(name, value, given=bool(equals))
+    flags.lists.update((name, tuple(values)) for name, values in lists.items())
     return flags
 
 

@@ -7,7 +7,7 @@ what the instructions mean is in `forms`. Here the two meet, and errors get thei
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -125,29 +125,27 @@ class _Lines:
 def _ast(text: str, lines: _Lines) -> tuple[DockerfileAst, frozenset[int]]:
     """The parser's tree, and the lines of those ONBUILD that it takes for their inner instruction.
 
-    The parser knows no heredoc behind ONBUILD. So that word is blanked there, and put back by whoever asks.
+    The parser knows no heredoc behind ONBUILD. So that word is blanked where one may follow, and put back by whoever
+    asks. Where the line turns out to be within an instruction or a heredoc, it stays: where those begin and end does
+    not depend on it.
     """
-    wrapped: set[int] = set()
-    for match in list(_ONBUILD_HEREDOC.finditer(text)):
-        line = text.count("\n", 0, match.start()) + 1
-        begun = _begun(text[: match.start()])
-        if begun:
-            start = match.end(1)
-            text = f"{text[:start]}{' ' * len('ONBUILD')}{text[match.end() :]}"
-            wrapped.add(line)
-    return _parsed(text, lines), frozenset(wrapped)
+    candidates = {text.count("\n", 0, match.start()) + 1: match for match in _ONBUILD_HEREDOC.finditer(text)}
+    if not candidates:
+        return _parsed(text, lines), frozenset()
+    ast = _parsed(_without_onbuild(text, candidates.values()), lines)
+    begun = {node.start_line for node in ast.instructions} & candidates.keys()
+    if begun != candidates.keys():
+        ast = _parsed(_without_onbuild(text, [candidates[line] for line in sorted(begun)]), lines)
+    return ast, frozenset(begun)
 
 
-def _begun(before: str) -> bool:
-    """Whether an instruction begins after this text, and not the rest of a line or of a heredoc."""
-    from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
-
-    probe = before + "MAINTAINER nobody"
-    try:
-        found = parse_dockerfile_ast(probe).instructions
-    except (DockerfileSyntaxError, ValueError, RecursionError):
-        return False
-    return bool(found) and found[-1].name == "MAINTAINER" and found[-1].start_line == before.count("\n") + 1
+def _without_onbuild(text: str, matches: Iterable[re.Match[str]]) -> str:
+    """The text with that word blanked at these places, which are in their order."""
+    parts, end = [], 0
+    for match in matches:
+        parts += [text[end : match.end(1)], " " * len("ONBUILD")]
+        end = match.end()
+    return "".join((*parts, text[end:]))
 
 
 def _parsed(text: str, lines: _Lines) -> DockerfileAst:

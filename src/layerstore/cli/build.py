@@ -1,0 +1,131 @@
+"""The command `build`: an image from a Dockerfile and a context, in docker's words."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerstore.cli import output
+from layerstore.cli.building import (
+    VIEWS,
+    build_options_of,
+    build_options_taken,
+    report_failure,
+    report_warnings,
+    view,
+)
+from layerstore.cli.front import Arguments, Command
+from layerstore.errors import ConfigError, LayerstoreError, remedy_for
+
+if TYPE_CHECKING:
+    from layerstore.build import BuildOptions
+
+_FILE = click.Path(dir_okay=False)
+
+
+@click.command(cls=Command)
+@click.argument("context", metavar="PATH|URL|-")
+@build_options_taken
+@click.option("--check", is_flag=True, help="Only check the Dockerfile, and tell what is probably not meant")
+@click.option("--iidfile", metavar="FILE", type=_FILE, help="Write the image's ID to a file")
+@click.option("--load", is_flag=True, help="Have the image in the store, where it always is")
+@click.option("--metadata-file", metavar="FILE", type=_FILE, help="Write what came of it to a file, as JSON")
+@click.option("--progress", type=click.Choice(VIEWS), default="auto", help="How the build is shown")
+@click.option("-q", "--quiet", is_flag=True, help="Show nothing of the build, and print the image's ID")
+@click.pass_obj
+def build_command(
+    arguments: Arguments,
+    /,
+    *,
+    context: str,
+    check: bool,
+    iidfile: str | None,
+    load: bool,
+    metadata_file: str | None,
+    progress: str,
+    quiet: bool,
+    **given: Any,
+) -> int:
+    """Build an image from a Dockerfile.
+
+    COPY and ADD find their files in PATH (a folder or a tar), at a URL (git, a tar, a Dockerfile), or in a tar on
+    standard input. Steps whose inputs are what they were are not done again.
+    """
+    options = build_options_of(given)
+    for path in (iidfile, metadata_file):
+        _require_folder(path)
+    try:
+        if check:
+            return _check(arguments, context, options)
+        _build(arguments, context, options, iidfile, metadata_file, "quiet" if quiet else progress, quiet=quiet)
+    except LayerstoreError as problem:
+        from layerstore.build import BuildError
+
+        if not isinstance(problem, BuildError):
+            raise
+        output.flush()
+        report_failure(problem)
+        return 1
+    return 0
+
+
+def _build(
+    arguments: Arguments,
+    context: str,
+    options: BuildOptions,
+    iidfile: str | None,
+    metadata_file: str | None,
+    progress: str,
+    *,
+    quiet: bool,
+) -> None:
+    from layerstore.build import build
+
+    with arguments.open() as store:
+        with view(progress) as told:
+            built = build(store, context, options, progress=told)
+        if iidfile is not None:
+            _write(iidfile, built.image.id)
+        if metadata_file is not None:
+            _write(metadata_file, json.dumps(built.metadata, indent=2) + "\n")
+    if quiet:
+        output.lines([built.image.id])
+
+
+def _check(arguments: Arguments, context: str, options: BuildOptions) -> int:
+    """1 if anything was found, as docker's."""
+    from layerstore.build import check
+
+    with arguments.open() as store:
+        warnings = check(store, context, options)
+    report_warnings(warnings)
+    return 1 if warnings else 0
+
+
+def _require_folder(path: str | None) -> None:
+    """A long build should not fail at its end for a folder that is not there."""
+    if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
+        raise ConfigError(
+            f"{path} cannot be written: there is no folder {os.path.dirname(path)}",
+            remedy="Make that folder, or name another file.",
+            path=path,
+        )
+
+
+def _write(path: str, text: str) -> None:
+    """The whole file, or none: it is renamed into its place."""
+    partial = f"{path}.{os.getpid()}"
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(partial, path)
+    except OSError as problem:
+        raise LayerstoreError(
+            f"{path} cannot be written: {problem.strerror}",
+            remedy=remedy_for(problem.errno, elsewhere=True),
+            path=path,
+            errno=problem.errno,
+        ) from None

@@ -1,0 +1,129 @@
+"""What the values of `build`'s options mean, in docker's forms. Pure; each raises `ValueError` in words."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from typing import Literal, cast
+
+from layerstore.build.options import EXPORTS, Export, Secret, Ssh
+
+__all__ = ["arguments", "export", "fields", "named", "secret", "ssh"]
+
+_TRUTHS = {
+    **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
+}
+
+
+def named(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, both of which there have to be."""
+    name, equals, value = text.partition("=")
+    if not name or not equals or not value:
+        raise ValueError("must be NAME=VALUE")
+    return name, value
+
+
+def arguments(given: Iterable[str], own: Mapping[str, str]) -> dict[str, str]:
+    """Each `--build-arg NAME[=VALUE]`; a name alone has the value that it has in `own`, or is left out."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise ValueError(f"{text!r} names no variable")
+        found.pop(name, None)
+        if equals or name in own:
+            found[name] = value if equals else own[name]
+    return found
+
+
+def fields(text: str) -> dict[str, str]:
+    """`key=value,key=value` as CSV has it, so that a value in quotes may have a comma."""
+    try:
+        words = next(csv.reader([text], strict=True), [])
+    except csv.Error as wrong:
+        raise ValueError(str(wrong)) from None
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"invalid field '{word}' must be a key=value pair")
+        found[key.strip().lower()] = value
+    return found
+
+
+def _only(found: Mapping[str, str], *known: str) -> None:
+    for key in found:
+        if key not in known:
+            raise ValueError(f"unexpected key '{key}', of {', '.join(known)}")
+
+
+def secret(text: str) -> Secret:
+    """`id=ID[,src=FILE][,env=NAME][,type=file|env]`. With `type=env`, src names a variable."""
+    found = fields(text)
+    _only(found, "id", "src", "source", "env", "type")
+    name = found.get("id", "")
+    source = found.get("src", found.get("source"))
+    variable = found.get("env")
+    kind = found.get("type", "env" if variable is not None else "file" if source is not None else "")
+    if kind not in ("", "file", "env"):
+        raise ValueError(f"unsupported secret type '{kind}'")
+    if variable is not None and (source is not None or kind == "file"):
+        raise ValueError("a secret is in a file or in a variable")
+    if not name and source is None and variable is None:
+        raise ValueError("missing id")
+    if kind == "env":
+        variable, source = variable or source or name, None
+    name = name or variable or (source or "").rpartition("/")[2]
+    return Secret(name, file=source, env=variable)
+
+
+def ssh(text: str) -> Ssh:
+    """`default`, or `ID=SOCKET|KEY[,KEY]`."""
+    name, equals, paths = text.partition("=")
+    if not name:
+        raise ValueError("missing id")
+    found = tuple(path for path in paths.split(",") if path)
+    if equals and not found:
+        raise ValueError("names neither a socket nor a key")
+    return Ssh(name, found)
+
+
+def export(text: str) -> Export:
+    """`type=KIND,dest=PATH,…`; a path alone is a folder, `-` a tar on standard output."""
+    if text == "-":
+        return Export("tar", "-")
+    if "=" not in text:
+        if not text:
+            raise ValueError("names no place")
+        return Export("local", text)
+    found = fields(text)
+    _only(found, "type", "dest", "name", "push", "rewrite-timestamp", "tar")
+    given = found.get("type", "")
+    if given == "registry":
+        given, found["push"] = "image", "true"
+    if given not in EXPORTS:
+        raise ValueError(f"type is {', '.join(EXPORTS)} or registry, not '{given}'")
+    kind = cast("Literal['image', 'oci', 'docker', 'tar', 'local']", given)
+    place = found.get("dest")
+    if kind != "image" and not place:
+        if kind == "local":
+            raise ValueError("dest is required for local output")
+        place = "-"
+    if kind == "image" and place is not None:
+        raise ValueError("an image in the store has no dest")
+    names = tuple(name for name in found.get("name", "").split(",") if name)
+    return Export(
+        kind,
+        place,
+        names,
+        push=_truth(found, "push"),
+        rewrite_timestamp=_truth(found, "rewrite-timestamp"),
+    )
+
+
+def _truth(found: Mapping[str, str], key: str) -> bool:
+    text = found.get(key, "false") or "true"
+    if text not in _TRUTHS:
+        raise ValueError(f"{key} is true or false, not '{text}'")
+    return _TRUTHS[text]
