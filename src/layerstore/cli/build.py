@@ -54,7 +54,7 @@ def build_command(
     COPY and ADD find their files in PATH (a folder or a tar), at a URL (git, a tar, a Dockerfile), or in a tar on
     standard input. Steps whose inputs are what they were are not done again.
     """
-    options = build_options_of(given)
+    options = build_options_of({**given, "file": _file(given["file"], context)})
     for path in (iidfile, metadata_file):
         _require_folder(path)
     try:
@@ -103,6 +103,17 @@ def _check(arguments: Arguments, context: str, options: BuildOptions) -> int:
         warnings = check(store, context, options)
     report_warnings(warnings)
     return 1 if warnings else 0
+
+
+def _file(file: str | None, context: str) -> str | None:
+    """The Dockerfile as the library has it. In docker's words it is relative to where the command is called.
+
+    Within a folder it is told by its path there, which is what errors show; of a remote context it is a path within.
+    """
+    if file is None or file == "-" or not os.path.isdir(context):
+        return file
+    within = os.path.relpath(file, context)
+    return os.path.abspath(file) if within.startswith("../") else within
 
 
 def _require_folder(path: str | None) -> None:

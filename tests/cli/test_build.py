@@ -1,0 +1,120 @@
+"""`build` as it is called: what it prints, what it writes, what it leaves when it fails or is interrupted."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from support import images
+from support.building import busybox
+
+ID = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@pytest.fixture
+def based(run, tmp_path):
+    """`based("FROM base\\nRUN true")`: a folder with that Dockerfile; the store has the image `base`."""
+    layer = busybox()
+    config = images.config([layer], config={"Env": ["PATH=/bin"]})
+    archive = images.docker_archive(tmp_path / "base.tar", [layer], ["base:latest"], image_config=config)
+    run("load", "-i", str(archive))
+
+    def folder(text, **files):
+        place = tmp_path / "context"
+        place.mkdir(exist_ok=True)
+        (place / "Dockerfile").write_text(text)
+        for name, content in files.items():
+            (place / name).write_text(content)
+        return str(place)
+
+    return folder
+
+
+def test_an_image_is_built_named_and_told(run, based):
+    context = based("FROM base\nARG V=1\nLABEL v=$V\nRUN echo $V > /v\nCOPY file /\n", file="x")
+    result = run("build", "-t", "app:1", "-t", "other", "--build-arg", "V=2", context)
+    assert result.stdout == ""
+    assert re.search(r"^#\d+ \[3/3\] COPY file /$", result.stderr, re.MULTILINE)
+    assert re.search(r"^#\d+ DONE \d+\.\ds$", result.stderr, re.MULTILINE)
+    assert run("images", "-q", "app:1").stdout == run("images", "-q", "other").stdout != ""
+    assert run("inspect", "--format", "{{.Config.Labels.v}}", "app:1").stdout == "2\n"
+    assert re.search(r"^#\d+ CACHED$", run("build", "--build-arg", "V=2", context).stderr, re.MULTILINE)
+
+
+def test_quiet_prints_the_id_and_nothing_else(run, based, tmp_path):
+    context = based("FROM base\nENV a=b\n")
+    result = run("build", "-q", "--iidfile", str(tmp_path / "id"), "--metadata-file", str(tmp_path / "meta"), context)
+    assert result.stderr == ""
+    identity = result.stdout.strip()
+    assert ID.fullmatch(identity)
+    assert (tmp_path / "id").read_text() == identity
+    assert json.loads((tmp_path / "meta").read_text())["containerimage.config.digest"] == identity
+    assert sorted(name for name in os.listdir(tmp_path) if name.startswith(("id", "meta"))) == ["id", "meta"]
+
+
+def test_records_are_json_lines(run, based):
+    shown = run("build", "--progress=json", based("FROM base\nRUN echo hi\n")).stderr
+    records = [json.loads(line) for line in shown.splitlines()]
+    begun = [record["vertex"] for record in records if record["event"] == "begun"]
+    assert begun == list(range(1, len(begun) + 1))
+    assert "hi\n" in [record.get("text") for record in records if record["event"] == "output"]
+
+
+def test_a_failure_shows_output_line_and_exit_code(run, based):
+    context = based("FROM base\nRUN echo before\nRUN echo said; exit 7\n")
+    result = run("build", context, code=1)
+    shown = result.stderr
+    assert "Dockerfile:3\n" in shown
+    assert "   3 | >>> RUN echo said; exit 7\n" in shown
+    assert any("exit code: 7" in line for line in shown.splitlines()[-2:])
+    assert "\nsaid\n" in shown
+
+
+def test_a_dockerfile_that_is_wrong_names_the_line_and_the_nearest(run, based):
+    result = run("build", based("FROM base\nRUM x\n"), code=1)
+    assert result.stderr.splitlines()[-2:] == ["layerstore: unknown instruction: RUM", "Did you mean RUN?"]
+    assert "   2 | >>> RUM x\n" in result.stderr
+
+
+def test_the_dockerfile_is_found_from_where_the_command_is_called(run, based, tmp_path, monkeypatch):
+    context = based("FROM nothing-is-here\n", sub="FROM base\nLABEL which=sub\n")
+    (tmp_path / "outside").write_text("FROM base\nLABEL which=outside\n")
+    monkeypatch.chdir(tmp_path)
+    for file, which in {"context/sub": "sub", "outside": "outside"}.items():
+        run("build", "-t", "app", "-f", file, context)
+        assert run("inspect", "--format", "{{.Config.Labels.which}}", "app").stdout == f"{which}\n"
+    assert "no-such" in run("build", "-f", "no-such", context, code=1).stderr
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_built(run, based, tmp_path):
+    result = run("build", "--iidfile", str(tmp_path / "no" / "id"), based("FROM base\n"), code=1)
+    assert "there is no folder" in result.stderr
+    assert "#1" not in result.stderr
+
+
+def test_wrong_usage(run, based):
+    assert "missing argument" in run("build", code=2).stderr
+    assert 'invalid argument "a=x" for "-o, --output" flag' in run("build", "-o", "a=x", ".", code=2).stderr
+    assert "did you mean --target" in run("build", "--targt", "x", ".", code=2).stderr
+
+
+def test_an_interrupted_build_leaves_nothing_and_keeps_finished_steps(run, based, settings):
+    context = based("FROM base\nRUN echo finished > /f\nRUN echo going on; sleep 1000\n")
+    command = [sys.executable, "-m", "layerstore.cli", "--config", str(settings), "build", context]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        for line in process.stderr:
+            if line.rstrip().endswith(b" going on"):
+                break
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        process.stderr.read()
+        assert process.wait(30) == 130
+        assert time.monotonic() - began < 20
+    assert run("ps", "-aq").stdout == ""
+    again = run("build", based("FROM base\nRUN echo finished > /f\nRUN true\n")).stderr
+    assert re.search(r"^(#\d+) \[2/3\] RUN echo finished > /f\n\1 CACHED$", again, re.MULTILINE)
