@@ -257,7 +257,7 @@ def test_a_pull_that_is_killed_in_the_middle_fetches_little_twice(
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     quirks.behave()
-    quirks.spoil("GET", BLOBS, slow(4_000_000))
+    quirks.spoil("GET", BLOBS, slow(1_000_000))
     image = store.pull(f"{quirks.host}/a/b:1")
     with image.mount() as tree:
         assert (tree / "big").read_bytes() == DATA

@@ -106,7 +106,8 @@ def test_where_there_is_no_group_of_its_own() -> None:
     try:
         assert processes_of(sleeper.pid) == {sleeper.pid}
         deadline = time.monotonic() + 5
-        while (known := process(sleeper.pid)) is None or known.command != "sleep 60":
+        # It has its name before it has any memory that is counted.
+        while (known := process(sleeper.pid)) is None or known.command != "sleep 60" or not known.resident:
             assert time.monotonic() < deadline
         assert (known.parent, known.user) == (os.getpid(), os.getuid())
         assert abs(known.started - time.time()) < 10
