@@ -1,7 +1,11 @@
-"""The C parts under AddressSanitizer and UBSan: their own tests once more, on an instrumented build."""
+"""The C parts under AddressSanitizer and UBSan: their own tests once more, on an instrumented build.
+
+By day every test with one or a few of its cases (`support.sanitized`), by night with all.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,23 +16,25 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 INSTRUMENT = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
-TESTS = (
-    "tests/tar",
-    "tests/gathering",
-    "tests/kernel",
-    "tests/compressing",
-    "tests/drivers/test_overlay2.py",
-    "tests/drivers/test_aufs.py",
-    "tests/core/test_launching.py",
-    "tests/core/test_starting.py",
-)
-"""All C is in reach of these: what finds changes by marks is driven by the two drivers."""
-LEFT_OUT = "not 500_layers and not as_many_names and not threads_launch_at_once"
+TESTS = {
+    "tar": ("tests/tar",),
+    "kernel": ("tests/kernel", "tests/gathering", "tests/compressing"),
+    "drivers": (
+        "tests/drivers/test_overlay2.py",
+        "tests/drivers/test_aufs.py",
+        "tests/core/test_launching.py",
+        "tests/core/test_starting.py",
+    ),
+}
+"""All C is in reach of these: what finds changes by marks is driven by the two drivers. Parts, for several workers."""
+LEFT_OUT = ["500_layers", "as_many_names", "threads_launch_at_once"]
 if os.environ.get("HYPOTHESIS_PROFILE") != "nightly":
-    # Thousands of stacks of two entries: random stacks take the same ways through the C parts.
-    LEFT_OUT += " and not every_pair"
+    # Thousands of stacks of two entries: random stacks take the same ways through the C parts. And what is the same
+    # again and again, to see that it does not take too long.
+    LEFT_OUT += ["every_pair", "many_entries", "again_and_again", "wide_folder", "takes_its_time_once"]
+    LEFT_OUT += ["many_small_files", "every_edit_is_the_same_layer", "depth_beyond"]
 OPTIONS = (
-    *("-k", LEFT_OUT),
+    *("-k", " and ".join(f"not {name}" for name in LEFT_OUT)),
     *("-p", "no:cacheprovider", "-p", "support.sanitized"),
     # UBSan writes to standard error and ends the process at once: what pytest had captured would be lost.
     "--capture=sys",
@@ -44,8 +50,22 @@ def runtime(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def instrumented(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the sources with an instrumented extension."""
-    copy = tmp_path_factory.mktemp("sanitized") / "copy"
+    """A copy of the sources with an instrumented extension: one for all workers of pytest-xdist."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    copy = shared / "sanitized"
+    with (shared / "sanitized.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not copy.exists():
+            made = tmp_path_factory.mktemp("sanitized") / "copy"
+            build(made)
+            made.rename(copy)
+    return copy
+
+
+def build(copy: Path) -> None:
+    """Copy the sources, and compile the extension for the sanitizers."""
     leave = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
     for part in ("src", "drivers", "tests"):
         shutil.copytree(PROJECT / part, copy / part, ignore=leave)
@@ -57,16 +77,16 @@ def instrumented(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "CFLAGS": INSTRUMENT, "LDFLAGS": INSTRUMENT},
         check=True,
     )
-    return copy
 
 
 @pytest.mark.root
 @pytest.mark.tools("gcc")
-def test_the_c_parts_touch_no_memory_but_their_own(instrumented: Path) -> None:
-    reports = instrumented / "reports"
+@pytest.mark.parametrize("part", TESTS)
+def test_the_c_parts_touch_no_memory_but_their_own(instrumented: Path, tmp_path: Path, part: str) -> None:
+    reports = tmp_path / "reports"
     reports.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *OPTIONS, *TESTS],
+        [sys.executable, "-m", "pytest", "-q", *OPTIONS, *TESTS[part]],
         cwd=instrumented,
         env={
             **os.environ,

@@ -54,7 +54,7 @@ def assert_in_order(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.tools("strace")
-@pytest.mark.parametrize(("call", "step"), [("rename", 8), ("fdatasync", 6), ("fsync", 9), ("unlink,unlinkat", 37)])
+@pytest.mark.parametrize(("call", "step"), [("rename", 16), ("fdatasync", 12), ("fsync", 18), ("unlink,unlinkat", 74)])
 def test_killed_before_a_system_call(
     store: Store, data_root: Path, call: str, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,12 +74,12 @@ def test_killed_before_a_system_call(
 @pytest.mark.parametrize(
     ("call", "error", "step"),
     [
-        ("rename", "EIO", 9),
-        ("fsync", "EIO", 8),
-        ("fdatasync", "EIO", 5),
-        ("pwrite64", "ENOSPC", 120),
-        ("mkdir", "ENOSPC", 3),
-        ("unlink,unlinkat", "EIO", 83),
+        ("rename", "EIO", 18),
+        ("fsync", "EIO", 16),
+        ("fdatasync", "EIO", 10),
+        ("pwrite64", "ENOSPC", 240),
+        ("mkdir", "ENOSPC", 6),
+        ("unlink,unlinkat", "EIO", 166),
     ],
 )
 def test_failed_system_call_is_an_error_and_leaves_no_trace(
@@ -88,7 +88,7 @@ def test_failed_system_call_is_an_error_and_leaves_no_trace(
     store.close()
     log = data_root.with_name("calls")
     count = 0
-    for count in range(1, 600, -(-step // 10) if NIGHTLY else step):
+    for count in range(1, 600, -(-step // 20) if NIGHTLY else step):
         done = traced(data_root, str(log), call, f"error={error}:when={count}")
         if "INJECTED" not in log.read_text():
             break

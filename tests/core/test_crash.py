@@ -172,12 +172,12 @@ def test_processes_are_killed_at_random(store: Store, data_root: Path) -> None:
 @pytest.mark.parametrize(
     ("life", "call", "step"),
     [
-        *[("whole", "rename", 9), ("whole", "fdatasync", 5), ("whole", "fsync", 5), ("whole", "syncfs", 3)],
-        *[("whole", "umount2", 1), ("whole", "move_mount", 2), ("whole", "mkdir", 11)],
-        *[("branches", "rename", 23), ("branches", "fdatasync", 11), ("branches", "umount2", 6)],
-        *[("branches", "move_mount", 4), ("branches", "fsmount", 17), ("branches", "mkdir", 37)],
-        *[("stacks", "rename", 7), ("stacks", "fdatasync", 4), ("stacks", "fsync", 5), ("stacks", "syncfs", 2)],
-        *[("stacks", "utimensat", 5), ("stacks", "fsmount", 7), ("stacks", "umount2", 2)],
+        *[("whole", "rename", 18), ("whole", "fdatasync", 10), ("whole", "fsync", 10), ("whole", "syncfs", 6)],
+        *[("whole", "umount2", 1), ("whole", "move_mount", 4), ("whole", "mkdir", 22)],
+        *[("branches", "rename", 46), ("branches", "fdatasync", 22), ("branches", "umount2", 12)],
+        *[("branches", "move_mount", 8), ("branches", "fsmount", 34), ("branches", "mkdir", 74)],
+        *[("stacks", "rename", 14), ("stacks", "fdatasync", 8), ("stacks", "fsync", 10), ("stacks", "syncfs", 4)],
+        *[("stacks", "utimensat", 10), ("stacks", "fsmount", 14), ("stacks", "umount2", 4)],
     ],
 )
 def test_killed_before_a_system_call(store: Store, data_root: Path, life: str, call: str, step: int) -> None:
@@ -215,35 +215,35 @@ def test_killed_before_a_system_call(store: Store, data_root: Path, life: str, c
 @pytest.mark.parametrize(
     ("life", "call", "error", "step"),
     [
-        ("whole", "mkdir", "ENOSPC", 9),
-        ("whole", "rename", "EIO", 9),
-        ("whole", "fdatasync", "EIO", 5),
-        ("whole", "fsync", "EIO", 4),
-        ("whole", "syncfs", "EIO", 2),
-        ("whole", "fsmount", "ENOMEM", 5),
-        ("whole", "umount2", "EBUSY", 2),
-        ("whole", "pwrite64", "ENOSPC", 97),
-        ("branches", "mkdir", "ENOSPC", 37),
-        ("branches", "rename", "EIO", 29),
-        ("branches", "fdatasync", "EIO", 13),
-        ("branches", "syncfs", "EIO", 3),
-        ("branches", "fsmount", "ENOMEM", 15),
-        ("branches", "umount2", "EBUSY", 6),
-        ("stacks", "mkdir", "ENOSPC", 11),
-        ("stacks", "rename", "EIO", 7),
-        ("stacks", "fdatasync", "EIO", 4),
-        ("stacks", "fsync", "EIO", 4),
-        ("stacks", "syncfs", "EIO", 2),
-        ("stacks", "fsmount", "ENOMEM", 7),
-        ("stacks", "utimensat", "EIO", 13),
-        ("stacks", "umount2", "EBUSY", 2),
-        ("stacks", "pwrite64", "ENOSPC", 61),
+        ("whole", "mkdir", "ENOSPC", 18),
+        ("whole", "rename", "EIO", 18),
+        ("whole", "fdatasync", "EIO", 10),
+        ("whole", "fsync", "EIO", 8),
+        ("whole", "syncfs", "EIO", 4),
+        ("whole", "fsmount", "ENOMEM", 10),
+        ("whole", "umount2", "EBUSY", 4),
+        ("whole", "pwrite64", "ENOSPC", 194),
+        ("branches", "mkdir", "ENOSPC", 74),
+        ("branches", "rename", "EIO", 58),
+        ("branches", "fdatasync", "EIO", 26),
+        ("branches", "syncfs", "EIO", 6),
+        ("branches", "fsmount", "ENOMEM", 30),
+        ("branches", "umount2", "EBUSY", 12),
+        ("stacks", "mkdir", "ENOSPC", 22),
+        ("stacks", "rename", "EIO", 14),
+        ("stacks", "fdatasync", "EIO", 8),
+        ("stacks", "fsync", "EIO", 8),
+        ("stacks", "syncfs", "EIO", 4),
+        ("stacks", "fsmount", "ENOMEM", 14),
+        ("stacks", "utimensat", "EIO", 26),
+        ("stacks", "umount2", "EBUSY", 4),
+        ("stacks", "pwrite64", "ENOSPC", 122),
     ],
 )
 def test_failed_system_call_is_an_error_and_leaves_no_trace(
     store: Store, data_root: Path, life: str, call: str, error: str, step: int
 ) -> None:
-    step = -(-step // 10) if NIGHTLY else step
+    step = -(-step // 20) if NIGHTLY else step
     store.close()
     worker.archives(data_root.parent)
     log = data_root.with_name("calls")

@@ -469,7 +469,7 @@ def test_former_home_waits_for_its_driver(filled: Path, monkeypatch: pytest.Monk
 @pytest.mark.tools("strace")
 @pytest.mark.parametrize(
     ("call", "step"),
-    [("rename", 41), ("mkdir", 29), ("fdatasync", 23), ("fsync", 14), ("syncfs", 14), ("linkat", 13), ("unlink", 1)],
+    [("rename", 90), ("mkdir", 64), ("fdatasync", 51), ("fsync", 31), ("syncfs", 31), ("linkat", 29), ("unlink", 4)],
 )
 def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None:
     """To plain and back, each time killed a little later; `step` leaves some calls out, for time."""

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from support.properties import NIGHTLY
+
 pytestmark = pytest.mark.root
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -63,8 +65,10 @@ def test_it_is_found_by_its_entry_point(environment: Path) -> None:
 
 
 def test_it_passes_the_kit(environment: Path) -> None:
+    """By day without the longest, which the kit finds in our own drivers: work that is broken off, and 128 layers."""
+    chosen = [] if NIGHTLY else ["-k", "not a_call_that_fails and not a_death_leaves and not many_layers_are_one_tree"]
     done = subprocess.run(
-        [environment / "venv/bin/python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"],
+        [environment / "venv/bin/python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *chosen],
         cwd=environment / "example",
         env=_environment(),
         capture_output=True,

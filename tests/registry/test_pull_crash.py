@@ -81,7 +81,7 @@ def assert_in_order(data_root: Path, name: str, monkeypatch: pytest.MonkeyPatch,
 @KEEPING
 @pytest.mark.parametrize(
     ("call", "step"),
-    [("rename", 13), ("fsync", 23), ("pwrite64", 141), *([("fdatasync", 1), ("syncfs", 1)] if NIGHTLY else [])],
+    [("rename", 26), ("fsync", 46), ("pwrite64", 282), *([("fdatasync", 1), ("syncfs", 1)] if NIGHTLY else [])],
 )
 def test_killed_before_a_system_call(
     store: Store, data_root: Path, name: str, monkeypatch: pytest.MonkeyPatch, call: str, step: int, *, keep: bool
@@ -103,9 +103,9 @@ def test_killed_before_a_system_call(
 @pytest.mark.parametrize(
     ("call", "error", "step"),
     [
-        ("rename", "EIO", 17),
-        ("pwrite64", "ENOSPC", 133),
-        ("recvfrom", "ECONNRESET", 13),
+        ("rename", "EIO", 34),
+        ("pwrite64", "ENOSPC", 266),
+        ("recvfrom", "ECONNRESET", 26),
         *([("fsync", "EIO", 1), ("syncfs", "EIO", 1), ("mkdir", "ENOSPC", 1)] if NIGHTLY else []),
     ],
 )
@@ -123,7 +123,7 @@ def test_failed_system_call_is_an_error_and_leaves_no_trace(
     store.close()
     log = data_root.with_name("calls")
     count = 0
-    for count in range(1, 600, -(-step // 10) if NIGHTLY else step):
+    for count in range(1, 600, -(-step // 20) if NIGHTLY else step):
         code, told = traced(data_root, name, str(log), call, f"error={error}:when={count}", keep=keep)
         if "INJECTED" not in log.read_text():
             break

@@ -80,7 +80,7 @@ def lives(store: Store, data_root: Path, quirks: Quirks) -> Lives:
     return Lives(data_root, quirks)
 
 
-@pytest.mark.parametrize(("call", "step"), [("sendto", 15), ("fdatasync", 3), ("write", 80)])
+@pytest.mark.parametrize(("call", "step"), [("sendto", 30), ("fdatasync", 6), ("write", 160)])
 def test_killed_before_a_system_call(lives: Lives, call: str, step: int) -> None:
     """The call is the last thing that the process does; `step` leaves some out, for time."""
     count = 0
@@ -96,11 +96,11 @@ def test_killed_before_a_system_call(lives: Lives, call: str, step: int) -> None
 
 @pytest.mark.parametrize(
     ("call", "error", "step"),
-    [("recvfrom", "ETIMEDOUT", 15), ("write", "ENOSPC", 60), ("rename", "EIO", 1)],
+    [("recvfrom", "ETIMEDOUT", 30), ("write", "ENOSPC", 120), ("rename", "EIO", 1)],
 )
 def test_a_failed_system_call_is_an_error_or_mended(lives: Lives, call: str, error: str, step: int) -> None:
     count = 0
-    for count in range(1, 600, -(-step // 10) if NIGHTLY else step):
+    for count in range(1, 600, -(-step // 20) if NIGHTLY else step):
         done = lives.run(call, f"error={error}:when={count}")
         if "INJECTED" not in lives.log.read_text():
             break

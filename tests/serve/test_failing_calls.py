@@ -25,7 +25,7 @@ NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 @pytest.mark.parametrize(
     ("call", "error", "step"),
-    [("rename", "EIO", 11), ("fsync,fdatasync", "EIO", 25), ("pwrite64", "ENOSPC", 170), ("openat", "EMFILE", 900)],
+    [("rename", "EIO", 22), ("fsync,fdatasync", "EIO", 50), ("pwrite64", "ENOSPC", 340), ("openat", "EMFILE", 1800)],
 )
 def test_a_failed_call_is_said_and_leaves_nothing_half_made(
     store: Store, data_root: Path, call: str, error: str, step: int
@@ -34,7 +34,7 @@ def test_a_failed_call_is_said_and_leaves_nothing_half_made(
     subprocess.run([sys.executable, life.__file__, data_root], env=ENVIRONMENT, check=True)
     log = data_root.with_name("calls")
     begin = 200 if call == "openat" else 1  # before that, Python opens its modules
-    for count in range(begin, begin + 2000, max(step // 10, 1) if NIGHTLY else step):
+    for count in range(begin, begin + 2000, max(step // 20, 1) if NIGHTLY else step):
         inject = ["strace", "-f", "-o", log, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={count}"]
         command = [*inject, sys.executable, life.__file__, data_root]
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import settings
+
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+"""Is everything to be tried, however long it takes?"""
 
 _USUAL = 100
 """What a profile has that says nothing of it."""

@@ -14,7 +14,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from layerstore.driver import Dialect
@@ -41,6 +41,7 @@ from layerstore.testing.tars import (
     symlink,
     whiteout,
 )
+from support.properties import by_day
 from tar.bounds import Raised, bounded
 from tar.conftest import Scratch
 from tar.engine import Stack, diff_id, exported
@@ -298,7 +299,7 @@ def test_no_byte_of_an_extension_can_do_harm(scratch: Scratch) -> None:
                 must_survive(work, bytes(damaged), Dialect.AUFS)
 
 
-@settings(deadline=None)
+@by_day(50, deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 40))
 @example(seed=0, count=1)
 def test_garbage_is_no_tar(seed: int, count: int, scratch: Scratch) -> None:

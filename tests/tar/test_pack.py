@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve, frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from layerstore.changes import Change, Changes, Kind, compare_trees, make_exact, overlay_changes
@@ -28,6 +28,7 @@ from layerstore.tar import Packed, pack, pack_tree
 from layerstore.testing import strategies, tars, trees
 from layerstore.testing.strategies import capability, posix_acl
 from layerstore.testing.tars import archive, file, folder, hardlink, symlink
+from support.properties import by_day
 from tar.conftest import Scratch
 from tar.engine import Stack, diff_id, exported, overlay
 
@@ -414,7 +415,7 @@ def scripts(draw: st.DrawFn) -> list[Step]:
     return draw(st.lists(step, min_size=1, max_size=25))
 
 
-@settings(deadline=None)
+@by_day(40, deadline=None)
 @given(script=scripts())
 def test_any_edits_come_back_as_they_were(script: Sequence[Step], scratch: Scratch) -> None:
     with scratch() as place:
@@ -426,7 +427,7 @@ def test_any_edits_come_back_as_they_were(script: Sequence[Step], scratch: Scrat
         assert_round_trip(container)
 
 
-@settings(deadline=None)
+@by_day(40, deadline=None)
 @given(layers=strategies.stacks(max_layers=3), script=scripts())
 def test_any_edits_of_any_stack(layers: list[strategies.Layer], script: Sequence[Step], scratch: Scratch) -> None:
     with scratch() as place:
@@ -447,7 +448,7 @@ def test_any_edits_of_any_stack(layers: list[strategies.Layer], script: Sequence
 # --- sealed, instead of copied ---------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@by_day(40, deadline=None)
 @given(script=scripts())
 def test_what_is_sealed_is_what_was_packed(script: Sequence[Step], scratch: Scratch) -> None:
     """After `make_exact` the upper directory is itself the layer, and exports the very tar that was hashed."""

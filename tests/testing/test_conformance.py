@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -30,8 +31,13 @@ FUSE_FAULTS = {
 }
 """What fuse-overlayfs does otherwise than the kernel, by program or test. Nothing that the driver could mend."""
 
-COSTLY = ("Breaking.", "Finding.", "Sealing.test_a_sealed_layer_fits", "Layers.test_as_many")
+COSTLY = ("Breaking.", "Finding.", "Sealing.test_a_sealed_layer_fits", "Layers.test_as_many", "Layers.test_many_layers")
 """What takes long, and is much the same on each filesystem."""
+
+MANY = ("Containers.test_edits_are_seen", "Layers.test_a_stack_shows", "Sealing.test_a_sealed_layer_means")
+"""What has many cases: on all but the first filesystem of a driver one in so many, and not the same on each."""
+
+EACH = 4
 
 EXACT = ("Breaking.", "Copies.", "Finding.", "PowerCuts.", "Sealing.")
 """Classes of the kit in which nearly every test meets a fault of fuse-overlayfs."""
@@ -56,8 +62,12 @@ class Ours(Subject):
 
     @pytest.fixture(autouse=True)
     def leave_the_rest_for_the_night(self, case: Case, request: pytest.FixtureRequest, *, thorough: bool) -> None:
-        if not thorough and not case.is_first and request.function.__qualname__.startswith(COSTLY):
-            pytest.skip("by night: by day it is tried on one filesystem, and without fuse-overlayfs")
+        name = request.function.__qualname__
+        if not thorough and not case.is_first:
+            if name.startswith(COSTLY):
+                pytest.skip("by night: by day it is tried on one filesystem, and without fuse-overlayfs")
+            if name.startswith(MANY) and crc32(request.node.name.encode()) % EACH:
+                pytest.skip("by night: by day it is tried on one filesystem, and some of it on each")
         if case.is_fuse and request.function.__qualname__.startswith(EXACT):
             pytest.skip("fuse-overlayfs gives what it copies up other times and modes: see FUSE_FAULTS")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 import layerstore
@@ -17,6 +17,7 @@ from layerstore.kernel.files.descriptors import opened
 from layerstore.runtime import bundle
 from layerstore.runtime.health import check_of
 from layerstore.runtime.options import Device, MountOption, RunOptions, Ulimit
+from support.properties import by_day
 
 from .conftest import HOST, VALIDATOR, check
 
@@ -168,7 +169,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bundle.Place]:
         yield bundle.Place(id="ab" * 32, root=str(root), tree=tree)
 
 
-@settings(phases=QUICK)
+@by_day(50, phases=QUICK)
 @given(sound, hosts, networks, shared, binds, files, images)
 def test_every_config_is_valid(
     lasting: bundle.Place,
@@ -190,7 +191,7 @@ def test_every_config_is_valid(
     assert config == bundle.make(image, options, evolve(host, seccomp=True), place, binds)
 
 
-@settings(phases=QUICK)
+@by_day(50, phases=QUICK)
 @given(sound, odd, hosts, networks)
 def test_what_is_odd_is_valid_or_refused_in_words(
     lasting: bundle.Place, options: RunOptions, odd: dict[str, Any], host: bundle.HostFacts, network: bundle.Network

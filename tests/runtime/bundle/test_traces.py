@@ -16,6 +16,7 @@ from layerstore.runtime import bundle
 from layerstore.runtime.bundle.traces import Trace
 from layerstore.runtime.options import RunOptions
 from support import images as make
+from support.properties import by_day
 
 from .conftest import HOST
 
@@ -124,6 +125,7 @@ def test_a_link_that_leads_to_itself_is_refused(root: Path, tree: int) -> None:
 NAMES = st.sampled_from(["a", "b", "link", "out", "..", "deep"])
 
 
+@by_day(40)
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=4).map("/".join), max_size=4), st.data())
 def test_any_plan_is_taken_back(
     tmp_path_factory: pytest.TempPathFactory, targets: list[str], data: st.DataObject
