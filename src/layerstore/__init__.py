@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layerstore import registry as registry
     from layerstore.changes import Change, Changes, Kind
     from layerstore.check import Problem
+    from layerstore.compression import open_stream
     from layerstore.config import Config
     from layerstore.containers import Args, Checkpoint, Container, ContainerState, Mounted, Process, Running
     from layerstore.copying import Copied
@@ -150,6 +151,7 @@ __all__ = [
     "open_beneath",
     "open_memory",
     "open_mount",
+    "open_stream",
     "platforms",
     "registry",
 ]
@@ -157,6 +159,7 @@ __all__ = [
 _HOMES = {
     "changes": ("Change", "Changes", "Kind"),
     "check": ("Problem",),
+    "compression": ("open_stream",),
     "config": ("Config",),
     "containers": ("Args", "Checkpoint", "Container", "ContainerState", "Mounted", "Process", "Running"),
     "copying": ("Copied",),

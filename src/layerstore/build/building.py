@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from layerstore import ConfigError, Image, LayerstoreError, Store, platforms
 from layerstore.build.cache import Cache
+from layerstore.build.checks import check, refuse
 from layerstore.build.events import Teller, Told
 from layerstore.build.graph import Plan, PlannedStage, plan
 from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
@@ -104,6 +105,7 @@ class _Build:
     def run(self) -> Built:
         dockerfile = self._read()
         found = self._plan(dockerfile)
+        self._check(found)
         work = Work(
             store=self._store,
             options=self._options,
@@ -150,6 +152,18 @@ class _Build:
             triggers |= new
             if not any(new.values()):
                 return found
+
+    def _check(self, found: Plan) -> None:
+        """Tell what is probably not meant. Raises `BuildError` if the file says that this is an error."""
+        configs = {
+            stage.index: self._sources.image(stage.base, stage.stage.base.place).config.get("config") or {}
+            for stage in found.stages
+            if stage.base.kind == "image"
+        }
+        warnings = check(found, build_args=self._options.build_args, platform_args=self._platform_args, configs=configs)
+        for warning in warnings:
+            self._teller.tell(warning)
+        refuse(found.dockerfile, warnings)
 
     def _triggers(self, planned: PlannedStage) -> tuple[str, ...]:
         image = self._sources.image(planned.base, planned.stage.base.place)

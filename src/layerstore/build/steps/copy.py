@@ -12,22 +12,23 @@ import os
 import posixpath
 import stat
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from layerstore import StoredLayer
 from layerstore.build.cache import step_key
-from layerstore.build.context import Chosen
+from layerstore.build.context import Chosen, open_context
 from layerstore.build.errors import BuildError
 from layerstore.build.events import Doing
 from layerstore.build.graph import Base
 from layerstore.build.language import Add, Copy
+from layerstore.build.steps.adding import fetched, is_remote, unpacked
 from layerstore.build.steps.laying import Entry, Target, lay, require_free
 from layerstore.build.steps.memory import written_in_memory
 from layerstore.build.steps.modes import Modes, modes_of
-from layerstore.build.steps.origins import Origin
+from layerstore.build.steps.origins import Files, Origin
 from layerstore.build.steps.places import Spot, absolute, folders_above, names_in, new_folders, owner_of, spot
 from layerstore.build.steps.state import State
 from layerstore.build.steps.work import Key, Record, Work
@@ -45,6 +46,8 @@ class Part:
     keeps_owners: bool = False
     into_folder: bool = False
     """It lands in the destination as in a folder, whatever that is."""
+    unpacks: bool = False
+    """Files in it that are archives are taken apart."""
 
 
 class Copying:
@@ -129,7 +132,7 @@ class Copying:
             entries: list[Entry] = []
             tree = None if step.link else after.enter_context(work.store.open_layers(self._state.top))
             found = self._spot(tree)
-            for part in self._chosen:
+            for part in self._expanded():
                 laid = lay(part.chosen, self._laid_to(found, part.chosen, into_folder=part.into_folder))
                 root = after.enter_context(part.origin.open_tree())
                 entries += laid
@@ -155,6 +158,19 @@ class Copying:
                 record=record,
                 progress=self._doing.progress,
             )
+
+    def _expanded(self) -> Iterator[Part]:
+        """What is copied, and of each archive of an ADD what is in it, in the order in which they are named."""
+        for part in self._chosen:
+            if not isinstance(self._step, Add) or not part.unpacks:
+                yield part
+                continue
+            for one in part.chosen:
+                found = unpacked(self._work, part.origin, one)
+                if found is None:
+                    yield evolve(part, chosen=(one,))
+                else:
+                    yield Part(*found, keeps_owners=True, into_folder=True)
 
     def _owner(self) -> tuple[int, int]:
         chown = self._step.chown
@@ -234,15 +250,34 @@ def copied(
     work: Work, step: Copy | Add, state: State, doing: Doing, base: Base | None, *, anew: bool
 ) -> StoredLayer | None:
     """The layer of a COPY or ADD. `base` is where its files come from; None: the build's context."""
+    with ExitStack() as after:
 
-    def parts() -> list[Part]:
-        if not step.sources:
-            return []
-        origin = work.sources.find(base, step.place)
-        chosen = origin.choose(step.sources, parents=step.parents, exclude=step.exclude, place=step.place)
-        return [Part(origin, chosen)]
+        def parts() -> list[Part]:
+            local = [source for source in step.sources if not (isinstance(step, Add) and is_remote(source))]
+            found: list[Part] = []
+            if isinstance(step, Add):
+                remote = [source for source in step.sources if is_remote(source)]
+                found += [after.enter_context(_fetched(work, step, url)) for url in remote]
+            if local:
+                origin = work.sources.find(base, step.place)
+                chosen = origin.choose(local, parents=step.parents, exclude=step.exclude, place=step.place)
+                found.append(Part(origin, chosen, unpacks=isinstance(step, Add) and step.unpack is not False))
+            return found
 
-    quick = None
-    if base is not None:
-        quick = work.sources.find(base, step.place).quick_key()
-    return Copying(work, step, state, doing, parts).layer(anew=anew, quick=quick)
+        quick = None
+        if base is not None:
+            quick = work.sources.find(base, step.place).quick_key()
+        elif isinstance(step, Add) and step.checksum and len(step.sources) == 1 and is_remote(step.sources[0]):
+            quick = step.checksum
+        return Copying(work, step, state, doing, parts).layer(anew=anew, quick=quick)
+
+
+@contextmanager
+def _fetched(work: Work, step: Add, url: str) -> Iterator[Part]:
+    """While inside: a file that was fetched."""
+    with work.session.folder() as folder:
+        found = fetched(url, step.checksum, folder, work.stop, step.place)
+        with open_context(folder, name=url) as context:
+            origin = Files(work.store, context, work.session.hold)
+            chosen = origin.choose([found.name], parents=False, exclude=(), place=step.place)
+            yield Part(origin, chosen, unpacks=step.unpack is True)

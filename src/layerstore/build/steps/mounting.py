@@ -135,7 +135,7 @@ def _cache(parts: _Parts, mount: Mount, target: str, origins: Callable[[Mount], 
     if mount.from_:
         on = origins(mount).layers()
     folder = parts.after.enter_context(
-        parts.work.mounts.mount(
+        parts.work.cache.mounts.mount(
             mount.id or mount.target,
             sharing=cast(Sharing, mount.sharing),
             on=on,

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Self
 
-from layerstore import ChainID, Container, Database, LayerstoreError, NotFound, Store, StoredLayer, Transaction
+from layerstore import (
+    ChainID,
+    Container,
+    Database,
+    KernelError,
+    LayerstoreError,
+    NotFound,
+    Store,
+    StoredLayer,
+    Transaction,
+)
 from layerstore.build.steps import rows
 from layerstore.build.steps.rows import TABLES
 from layerstore.runtime import Runtime
@@ -45,6 +57,17 @@ class Session:
     def create(self, on: ChainID | None) -> Container:
         """Make one, which is removed at the end of the build at the latest, unless it is called otherwise by then."""
         return self.store.create_container(None, on=on, name=f"build-{self.name}-{next(self._numbers)}", lasts=False)
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """While inside: an empty folder of this build."""
+        place = _folder_of(self.store, self.name) / str(next(self._numbers))
+        with _named(place):
+            place.mkdir(mode=0o700, parents=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def hold(self, tx: Transaction, layer: StoredLayer) -> None:
         """Keep a layer until the end of this build, and no longer; for the transaction in which it is added."""
@@ -88,12 +111,26 @@ def _lock_of(name: str) -> str:
     return f"building {name}"
 
 
+def _folder_of(store: Store, name: str) -> Path:
+    """What a build has on the disk besides containers."""
+    return store.data_root / "building" / name
+
+
+@contextmanager
+def _named(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError("mkdir", error.errno or 0, path=place) from error
+
+
 def _clear(store: Store, database: Database, name: str) -> None:
     with database.read() as tx:
         left = rows.containers(tx, name)
     for container in left:
         with suppress(NotFound):
             store.container(container).remove(force=True, volumes=True)
+    shutil.rmtree(_folder_of(store, name), ignore_errors=True)
     held = [key for key in store.leases(_OWNER) if key.startswith(f"{name}/")]
     if held:
         store.end_leases(_OWNER, held)

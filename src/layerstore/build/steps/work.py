@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from layerstore import ChainID, LayerSource, Store, StoredLayer, Transaction
-from layerstore.build.cache import Cache, Mounts, step_key
+from layerstore.build.cache import Cache, step_key
 from layerstore.build.events import Doing, Teller
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.session import Session
@@ -65,11 +65,6 @@ class Work:
             if self._runtime is None:
                 self._runtime = Runtime(self.store)
             return self._runtime
-
-    @property
-    def mounts(self) -> Mounts:
-        """The folders that steps share."""
-        return Mounts(self.store)
 
     @property
     def latest(self) -> int | None:

@@ -1,0 +1,147 @@
+"""ADD: archives of the context are taken apart, files are fetched and come as they are."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import http.server
+import io
+import lzma
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from layerstore.build import BuildError
+from support.building import Builder, Look, names_in
+
+
+def tar_of(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"top/{name}")
+            info.size, info.uid, info.gid, info.mode, info.mtime = len(text), 7, 8, 0o640, 1_500_000_000
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_archive_is_taken_apart_and_keeps_its_owners(make: Builder, look: Look, form: str) -> None:
+    built = make("FROM base\nADD a.bin /new\nADD --chown=1:2 a.bin /given/\n", {"a.bin": FORMS[form](tar_of(f="text"))})
+    assert look(built, "/new/top/f") == "text"
+    with built.image.mount() as root:
+        found, given = os.stat(root / "new/top/f"), os.stat(root / "given/top/f")
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (7, 8, 0o640)
+        assert found.st_mtime == 1_500_000_000
+        assert (given.st_uid, given.st_gid) == (1, 2)
+
+
+def test_what_is_no_archive_or_is_not_to_be_unpacked_is_a_file(make: Builder, look: Look) -> None:
+    data = gzip.compress(b"no tar, but longer than its header would have to be" * 20)
+    built = make(
+        "FROM base\nADD gz text empty /d/\nADD --unpack=false a.tar /d/\nCOPY a.tar /c\n",
+        {"gz": data, "text": "text", "empty": "", "a.tar": tar_of(f="x")},
+    )
+    assert names_in(built, "/d") == {"gz", "text", "empty", "a.tar"}
+    with built.image.mount() as root:
+        assert (root / "d/gz").read_bytes() == data
+        assert (root / "c").read_bytes() == tar_of(f="x")
+    assert make.store.leases("building") == {}
+
+
+def test_an_archive_cannot_reach_out_of_its_place(make: Builder) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        link = tarfile.TarInfo("way")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        tar.addfile(link)
+        info = tarfile.TarInfo("way/passwd")
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"evil"))
+    try:
+        built = make("FROM base\nADD evil.tar /d/\n", {"evil.tar": buffer.getvalue()})
+    except BuildError:
+        return
+    with built.image.mount() as root:
+        assert "someone" in (root / "etc/passwd").read_text()
+    assert "evil" not in Path("/etc/passwd").read_text()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    """A server on loopback: its address, the folder that it serves, and what it was asked for."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(folder))  # type: ignore[arg-type]
+
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            asked.append(self.path)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", folder, asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_file_is_fetched_and_is_its_owner_s_alone(make: Builder, served: tuple[str, Path, list[str]]) -> None:
+    address, folder, _ = served
+    (folder / "file.txt").write_text("far")
+    os.utime(folder / "file.txt", (1_400_000_000, 1_400_000_000))
+    (folder / "a.tar").write_bytes(tar_of(f="x"))
+    built = make(
+        f"FROM base\nADD {address}/file.txt /d/\nADD {address}/file.txt /name\nADD {address}/a.tar /t\n"
+        f"ADD --unpack {address}/a.tar /u\n"
+    )
+    with built.image.mount() as root:
+        for path in ("d/file.txt", "name"):
+            found = os.stat(root / path)
+            assert (found.st_mode & 0o7777, found.st_uid, found.st_mtime) == (0o600, 0, 1_400_000_000)
+            assert (root / path).read_text() == "far"
+        assert (root / "t").is_file()
+        assert (root / "u/top/f").read_text() == "x"
+
+
+def test_a_file_that_was_fetched_is_what_its_checksum_says(make: Builder, served: tuple[str, Path, list[str]]) -> None:
+    address, folder, asked = served
+    (folder / "f").write_text("far")
+    digest = hashlib.sha256(b"far").hexdigest()
+    text = f"FROM base\nADD --checksum=sha256:{digest} {address}/f /f\n"
+    make(text)
+    assert len(asked) == 1
+    make(text)
+    assert len(asked) == 1, "what is known by its checksum is not fetched again"
+    with pytest.raises(BuildError, match="digest mismatch"):
+        make(f"FROM base\nADD --checksum=sha256:{'0' * 64} {address}/f /f\n")
+    with pytest.raises(BuildError, match="404"):
+        make(f"FROM base\nADD {address}/nowhere /f\n")
+    make(f"FROM base\nADD {address}/f /f\n")
+    (folder / "f").write_text("new")
+    built = make(f"FROM base\nADD {address}/f /f\n")
+    with built.image.mount() as root:
+        assert (root / "f").read_text() == "new"
