@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         Unreachable,
         UnsupportedMediaType,
     )
-    from layerstore.images import History, Image, Loaded, Removal
+    from layerstore.images import History, Image, Loaded, Removal, Scratch
     from layerstore.info import Info
     from layerstore.kernel.files import open_beneath
     from layerstore.kernel.mounts import open_memory, open_mount
@@ -131,6 +131,7 @@ __all__ = [
     "RegistryError",
     "Removal",
     "Running",
+    "Scratch",
     "Store",
     "StoreClosed",
     "StoredLayer",
@@ -165,7 +166,7 @@ _HOMES = {
     "copying": ("Copied",),
     "database": ("Database", "Tables", "Transaction"),
     "digest": ("ChainID", "DiffID", "ImageID"),
-    "images": ("History", "Image", "Loaded", "Removal"),
+    "images": ("History", "Image", "Loaded", "Removal", "Scratch"),
     "info": ("Info",),
     "kernel.files": ("open_beneath",),
     "kernel.mounts": ("open_memory", "open_mount"),

@@ -159,21 +159,49 @@ def derive(
     config["config"] = dict(run_config)
     config["rootfs"] = {"type": "layers", "diff_ids": [*below, *([new_layer] if new_layer else [])]}
     config["history"] = [*_complete(lines, below), step if new_layer else step | {"empty_layer": True}]
-    return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+    return _written(config)
 
 
 def now() -> str:
     """The time for something made now: SOURCE_DATE_EPOCH where it is set, to make equal things equal."""
+    fixed = epoch()
+    return timestamp(time.time_ns() if fixed is None else fixed)
+
+
+def epoch() -> int | None:
+    """The time of SOURCE_DATE_EPOCH in ns since the epoch, if it is set. Raises `ConfigError` if it is no time."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if not epoch:
-        return timestamp(time.time_ns())
+        return None
     try:
-        return timestamp(int(epoch) * 10**9)
+        timestamp(ns := int(epoch) * 10**9)
     except (ValueError, OverflowError):
         raise ConfigError(
             f"SOURCE_DATE_EPOCH is {epoch!r}, which is no time",
             remedy="Set it to seconds since 1970, up to the year 9999, or unset it.",
         ) from None
+    return ns
+
+
+def squashed(config: Mapping[str, Any], kept: int, new: DiffID | None, comment: str) -> bytes:
+    """The config of an image whose layers above the first `kept` have become one, or none at all.
+
+    All else stays, its time, too: the same layers always give the same. A step that says so, in `comment`, has the new
+    layer, and those that had the old ones have none.
+    """
+    diff_ids = layers(config)
+    steps, count = [], 0
+    for line in _complete(config.get("history") or (), diff_ids):
+        count += not line.get("empty_layer")
+        steps.append(line if count <= kept else {**line, "empty_layer": True})
+    last = {"created": created_of(config), "comment": comment}
+    step = {key: value for key, value in last.items() if value}
+    made = {
+        **config,
+        "rootfs": {"type": "layers", "diff_ids": [*diff_ids[:kept], *([new] if new else [])]},
+        "history": [*steps, step if new else step | {"empty_layer": True}],
+    }
+    return _written(made)
 
 
 def timestamp(ns: int) -> str:
@@ -203,6 +231,10 @@ def moment(text: str) -> datetime | None:
     except OverflowError:
         then = _FIRST if then.year == 1 else _LAST
     return None if then == _FIRST else then
+
+
+def _written(config: Mapping[str, Any]) -> bytes:
+    return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
 def _complete(lines: Sequence[Mapping[str, Any]], diff_ids: Sequence[DiffID]) -> list[Mapping[str, Any]]:

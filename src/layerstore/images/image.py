@@ -16,17 +16,19 @@ from layerstore.changes import Changes
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, short
 from layerstore.images import config as config_of
 from layerstore.images import copies, trees
+from layerstore.images.bases import Base
 from layerstore.images.config import History
 from layerstore.images.removal import Removal
 from layerstore.images.trees import HasTree
 
 if TYPE_CHECKING:
     from layerstore.copying import Copied
+    from layerstore.images.growing import Ground
     from layerstore.images.images import Images
 
 
 @frozen(slots=False)
-class Image:
+class Image(Base):
     """An image as it was when it was looked up. The methods act on the store as it is now."""
 
     id: ImageID
@@ -43,6 +45,10 @@ class Image:
     config_bytes: bytes = field(repr=False)
     """The config, to the byte: what `id` is the digest of."""
     _images: Images = field(repr=False, eq=False)
+
+    @property
+    def _ground(self) -> Ground:
+        return self._images.ground(self)
 
     @property
     def short_id(self) -> str:

@@ -36,6 +36,7 @@ from layerstore.layers.sources import label_of
 from layerstore.session import Session
 
 if TYPE_CHECKING:
+    from layerstore.images.growing import Ground
     from layerstore.layers.assembly import Assembly
 
 Record = Callable[[Transaction, ImageID], object]
@@ -147,6 +148,18 @@ class Images:
             if record is not None:
                 record(tx, image)
             return self._get(tx, image)
+
+    def ground(self, image: Image | None, platform: str | None = None) -> Ground:
+        """What is built on: an image, or nothing."""
+        from layerstore.images.growing import Ground
+
+        return Ground(self, self._layers, image, platform)
+
+    def squash(self, ref: Image | str, since: Image | str | None, tags: Sequence[str]) -> Image:
+        """`Store.squash`."""
+        from layerstore.images.squashing import squash
+
+        return squash(self, self._layers, self.get(ref if isinstance(ref, str) else ref.id), since, tags)
 
     def name(self, image: ImageID, names: Sequence[str], record: Record | None = None) -> Loaded:
         """Give an image that is there names, each in full, as if it had come in with them. Raises `NotFound`."""

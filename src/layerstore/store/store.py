@@ -16,7 +16,7 @@ from layerstore.blobs import Blobs
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
 from layerstore.errors import FULL, KernelError
-from layerstore.images import Image, Removal
+from layerstore.images import Image, Removal, Scratch
 from layerstore.locks import of_program
 from layerstore.store.stacks import Stacks
 from layerstore.store.traffic import Traffic
@@ -95,6 +95,19 @@ class Store(Traffic, Stacks):
         return self._parts.locks.one(slot, shared=shared) if wait else self._parts.locks.at_once(slot, shared=shared)
 
     # --- images and containers ---
+
+    def scratch(self, platform: str | None = None) -> Scratch:
+        """Nothing, to build an image on: `store.scratch().append("app/")`. `platform` is what for (`linux/arm64`)."""
+        return Scratch(platform, self._images)
+
+    def squash(self, ref: Image | str, *, since: Image | str | None = None, tags: Sequence[str] = ()) -> Image:
+        """Make an image whose layers are one: all of them, or those above `since`, an image it was built on or a layer.
+
+        It shows the same tree, with the same config and history; steps whose layers went into the new one have none.
+        What one layer brings and another removes is not in it. A layer is given by its ChainID or DiffID. Done again,
+        it is the same image. One that has no two such layers is returned itself. Raises `NotFound`, `ConfigError`.
+        """
+        return self._images.squash(ref, since, tags)
 
     def image(self, ref: str) -> Image:
         """The image of a name, an ID or the beginning of one. Raises `NotFound`, `Ambiguous`."""
