@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -25,6 +26,7 @@ from layerstore.build.steps.stage import build_stage, counted
 from layerstore.build.steps.stages import Stages
 from layerstore.build.steps.state import State, config_of, on_image, on_nothing
 from layerstore.build.steps.stopping import Stop
+from layerstore.build.steps.verifying import refusal
 from layerstore.build.steps.work import Work
 
 __all__ = ["Built", "build"]
@@ -121,6 +123,8 @@ class _Build:
         stages = Stages(found, lambda stage: self._stage(work, found, stage), self._stop)
         self._sources.know(stages)
         state = stages.run()
+        if work.unequal:
+            raise refusal(work.unequal)
         image = self._finish(work, state)
         return Built(image)
 
@@ -252,7 +256,8 @@ def _epoch(options: BuildOptions, dockerfile: Dockerfile) -> int | None:
     if text is None:
         text = os.environ.get("SOURCE_DATE_EPOCH")
     if not text:
-        return None
+        # Times of now are not the same twice, and nobody has asked for others.
+        return int(time.time()) if options.verify else None
     if not text.isascii() or not text.isdecimal() or int(text) > 253402300799:
         raise ConfigError(
             f"SOURCE_DATE_EPOCH is {text!r}, which is no time",

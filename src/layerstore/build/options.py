@@ -119,6 +119,6 @@ class BuildOptions:
     source_date_epoch: int | Literal["context"] | None = None
     """Seconds since 1970; None: what the variable SOURCE_DATE_EPOCH says, in the arguments or in the environment."""
     verify: bool = False
-    """Build all steps again, without what is remembered of them, and compare."""
+    """Do each step twice, and fail if that is not the same; times are those of the beginning then, or as asked for."""
     on_failure: Literal["remove", "shell", "checkpoint"] = "remove"
     """What becomes of the container whose program failed: it is removed, or left with a name, as it was then."""

@@ -23,6 +23,7 @@ from layerstore.build.options import BuildOptions
 from layerstore.build.steps.session import Session
 from layerstore.build.steps.state import moment
 from layerstore.build.steps.stopping import Stop
+from layerstore.build.steps.verifying import Unequal, compared
 from layerstore.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class Work:
     """The time that is told for all that is made now, and the latest in new layers; seconds since 1970."""
     turns: threading.Semaphore
     """Held by whoever works: as many as there are cores."""
-    compare: Callable[[str, StoredLayer, StoredLayer], None] | None = None
-    """Looks at two results of one step (by its title) that should be the same; None: each is done once."""
+    unequal: list[Unequal] = field(factory=list, init=False)
+    """The steps that did not do the same twice, where each is done twice."""
     _runtime: Runtime | None = field(default=None, init=False)
     _making: threading.Lock = field(factory=threading.Lock, init=False)
 
@@ -83,6 +84,19 @@ class Work:
 
         The first key is the quickest to find out. None: it wrote nothing.
         """
+        layer = self._found_or_made(doing, keys, make, parent=parent, anew=anew)
+        if self.options.verify:
+            with self.turns:
+                self.stop.check()
+                second = make(self.session.hold)
+            differences = compared(self.store, layer, second)
+            if differences:
+                self.unequal.append(Unequal(doing.vertex.title, doing.vertex.place, differences))
+        return layer
+
+    def _found_or_made(
+        self, doing: Doing, keys: Sequence[Key], make: Make, *, parent: ChainID | None, anew: bool
+    ) -> StoredLayer | None:
         self.stop.check()
         known: list[str] = []
         if not anew:
