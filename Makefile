@@ -4,10 +4,11 @@
 .PHONY: help venv demo test torture lint bench clean
 
 PYTEST_ARGS ?= -n auto --dist worksteal
+DRIVER ?= overlay2
 BENCH_ARGS ?=
 
 help:
-	@echo 'make demo     builds an image of real Debian packages, layer by layer, and shows what layers are'
+	@echo 'make demo     builds images of real Debian packages, and shows what layers are (DRIVER=btrfs: with that driver)'
 	@echo 'make test     runs the tests (PYTEST_ARGS="tests/core -k mount" chooses some)'
 	@echo 'make torture  the tests by night: many more examples, every point of failure, every fault of the list; hours'
 	@echo 'make lint     ruff, clang-format, mypy, import-linter'
@@ -21,7 +22,7 @@ venv:
 demo:
 	@tools/prepare demo
 	@.venv/bin/python -m demo.packages
-	@tools/as-root 'The demo mounts filesystems' unshare --mount env PYTHONPATH=tests .venv/bin/python -m demo
+	@tools/as-root 'The demo mounts filesystems' unshare --mount env PYTHONPATH=tests .venv/bin/python -m demo $(DRIVER)
 
 test:
 	@tools/prepare test

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import layerstore
+from demo.dockerfile import life_cycle
 from demo.packages import Fetched, fetch
+from demo.place import folder
 from demo.show import Shell, code, heading, output, say
 from layerstore.testing.trees import FACTS, differences, disk_usage, listing
 
@@ -26,39 +27,52 @@ LAYERS = "demo:git"
 SLIM = "demo:slim"
 
 
-def main() -> None:
-    """All steps, one after another."""
+FILESYSTEMS = {"btrfs": "btrfs"}
+"""Drivers whose stores need one of their own."""
+
+
+def main(driver: str) -> None:
+    """The life cycle of an image by this driver; and by overlay2, what its layers are."""
     groups = fetch()
-    with folder() as place:
+    with folder(FILESYSTEMS.get(driver)) as place:
         shell = Shell(place, Path(sys.executable).parent)
-        settle(shell)
-        build_first(shell, groups[0])
-        with layerstore.open(config=place / "daemon.json") as store:
-            build_rest(store, groups)
-            remove_documentation(store, shell)
-            look(store, shell)
-            with second_store(place) as other:
-                move(store, other, shell)
-                load_again(other, shell)
-            change(store, shell)
-            refuse(shell)
-            run_programs(shell)
-            branch(store)
-        heading("Is everything still there, and whole?")
-        say(
-            """
-            check compares what the database says with what lies on the disk. It prints nothing when all is
-            well; with --content it also reads every file, and makes every layer's tar again to compare the
-            digest.
-            """
-        )
-        shell.run("layerstore check --content")
-        shell.run("layerstore info")
+        settle(shell, driver)
+        life_cycle(shell, groups[:3])
+    if driver == "overlay2":
+        with folder() as place:
+            show_layers(Shell(place, Path(sys.executable).parent), groups)
     say("The stores are gone, and nothing stays mounted. The packages are kept for the next time.")
 
 
-def settle(shell: Shell) -> None:
-    """The daemon.json."""
+def show_layers(shell: Shell, groups: Sequence[Fetched]) -> None:
+    """What layers are, one after another, in overlay2's folders."""
+    settle(shell)
+    build_first(shell, groups[0])
+    with layerstore.open(config=shell.folder / "daemon.json") as store:
+        build_rest(store, groups)
+        remove_documentation(store, shell)
+        look(store, shell)
+        with second_store(shell.folder) as other:
+            move(store, other, shell)
+            load_again(other, shell)
+        change(store, shell)
+        refuse(shell)
+        run_programs(shell)
+        branch(store)
+    heading("Is everything still there, and whole?")
+    say(
+        """
+        check compares what the database says with what lies on the disk. It prints nothing when all is
+        well; with --content it also reads every file, and makes every layer's tar again to compare the
+        digest.
+        """
+    )
+    shell.run("layerstore check --content")
+    shell.run("layerstore info")
+
+
+def settle(shell: Shell, driver: str = "overlay2") -> None:
+    """The daemon.json, and `layerstore` for the store that it says."""
     heading("A store, chosen by daemon.json")
     say(
         """
@@ -69,7 +83,7 @@ def settle(shell: Shell) -> None:
     settings = {
         "data-root": str(shell.folder / "store"),
         "exec-root": str(shell.folder / "run"),
-        "storage-driver": "overlay2",
+        "storage-driver": driver,
     }
     (shell.folder / "daemon.json").write_text(json.dumps(settings, indent=4) + "\n")
     shell.run("cat daemon.json")
@@ -377,45 +391,7 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-@contextmanager
-def folder() -> Iterator[Path]:
-    """A folder on a filesystem that can hold the upper directory of an overlay; a loop ext4 where the disk cannot."""
-    with tempfile.TemporaryDirectory(prefix="layerstore-demo-") as name:
-        place = Path(name)
-        disk = place / "disk"
-        disk.mkdir()
-        if not holds_overlays(place):
-            print("The disk's filesystem cannot hold what overlay writes, so the demo makes one of its own in a file.")
-            with (place / "image").open("wb") as image:
-                image.truncate(4 << 30)
-            subprocess.run(["mkfs.ext4", "-q", "-F", place / "image"], check=True)
-            subprocess.run(["mount", "-o", "loop", place / "image", disk], check=True)
-            (place / "image").unlink()  # the mount keeps it, and nothing else does
-        try:
-            yield disk
-        finally:
-            with open("/proc/self/mountinfo") as mounts:
-                points = [line.split(" ")[4] for line in mounts]
-            for point in reversed(points):
-                if place in Path(point).parents:
-                    subprocess.run(["umount", point], check=False)
-
-
-def holds_overlays(place: Path) -> bool:
-    """Try it."""
-    with tempfile.TemporaryDirectory(dir=place) as name:
-        for part in ("lower", "upper", "work", "merged"):
-            Path(name, part).mkdir()
-        options = "lowerdir=lower,upperdir=upper,workdir=work"
-        mount = ["mount", "-t", "overlay", "overlay", "-o", options, "merged"]
-        if subprocess.run(mount, cwd=name, capture_output=True, check=False).returncode != 0:
-            return False
-        writable = os.access(Path(name, "merged"), os.W_OK)
-        subprocess.run(["umount", "merged"], cwd=name, check=True)
-        return writable
-
-
 if __name__ == "__main__":
     if os.geteuid() != 0:
         sys.exit("The demo mounts filesystems, which needs root: run `make demo`, or this as root.")
-    main()
+    main(*sys.argv[1:] or ["overlay2"])
