@@ -135,7 +135,6 @@ class BuildahChroot(Buildah):
     """Without a runtime: the quickest that it has."""
 
     title = "buildah, chroot, overlay"
-    needs = ("buildah", "podman")
 
     def build(self, context: Path, *, cached: bool) -> float:
         options = ["--layers"] if cached else ["--layers", "--no-cache"]
