@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import layerstore.build
 import pytest
 
+import layerstore.build
 from layerstore import Image, Store
 from layerstore.testing.trees import differences, listing
 from support.buildah import Buildah, busybox, debian

@@ -62,13 +62,20 @@ class Buildah:
 
     def __call__(self, *words: str | Path) -> str:
         """Run one of its commands; what it prints."""
-        storage = ["--root", self.folder / "graph", "--runroot", self.folder / "run", "--storage-driver", "vfs"]
+        storage: list[str | Path] = [
+            "--root",
+            self.folder / "graph",
+            "--runroot",
+            self.folder / "run",
+            "--storage-driver",
+            "vfs",
+        ]
         done = subprocess.run(
             ["buildah", *storage, *words], env=self._environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise AssertionError(f"buildah {' '.join(map(str, words))}: {done.stderr[-2000:]}")
-        return done.stdout.strip()
+        return str(done.stdout).strip()
 
     @cached_property
     def _environment(self) -> dict[str, str]:
@@ -89,7 +96,16 @@ class Buildah:
     def build(self, context: Path, name: str) -> None:
         """Build a context's Dockerfile."""
         policy = self.folder / "policy.json"
-        options = ["--layers", "--pull-never", "--network", "host", "--format", "docker", "--signature-policy", policy]
+        options: list[str | Path] = [
+            "--layers",
+            "--pull-never",
+            "--network",
+            "host",
+            "--format",
+            "docker",
+            "--signature-policy",
+            policy,
+        ]
         self("bud", *options, "-q", "-t", f"localhost/{name}", context)
 
     def save(self, name: str, target: Path) -> Path:
