@@ -62,14 +62,7 @@ class Buildah:
 
     def __call__(self, *words: str | Path) -> str:
         """Run one of its commands; what it prints."""
-        storage: list[str | Path] = [
-            "--root",
-            self.folder / "graph",
-            "--runroot",
-            self.folder / "run",
-            "--storage-driver",
-            "vfs",
-        ]
+        storage = [f"--root={self.folder}/graph", f"--runroot={self.folder}/run", "--storage-driver=vfs"]
         done = subprocess.run(
             ["buildah", *storage, *words], env=self._environment, capture_output=True, text=True, check=False
         )
@@ -95,32 +88,17 @@ class Buildah:
 
     def build(self, context: Path, name: str) -> None:
         """Build a context's Dockerfile."""
-        policy = self.folder / "policy.json"
-        options: list[str | Path] = [
-            "--layers",
-            "--pull-never",
-            "--network",
-            "host",
-            "--format",
-            "docker",
-            "--signature-policy",
-            policy,
-        ]
+        options = ["--layers", "--pull-never", "--network=host", "--format=docker", self._policy]
         self("bud", *options, "-q", "-t", f"localhost/{name}", context)
 
     def save(self, name: str, target: Path) -> Path:
         """Write an image as an OCI layout."""
-        policy = self.folder / "policy.json"
-        self(
-            "push",
-            "-q",
-            "--signature-policy",
-            policy,
-            "--disable-compression",
-            f"localhost/{name}",
-            f"oci:{target}:{name}",
-        )
+        self("push", "-q", self._policy, "--disable-compression", f"localhost/{name}", f"oci:{target}:{name}")
         return target
+
+    @property
+    def _policy(self) -> str:
+        return f"--signature-policy={self.folder}/policy.json"
 
     def clear(self) -> None:
         """Remove all of its images, and its storage."""
