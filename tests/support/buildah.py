@@ -92,8 +92,8 @@ class Buildah:
         self("bud", *options, "-q", "-t", f"localhost/{name}", context)
 
     def save(self, name: str, target: Path) -> Path:
-        """Write an image as an OCI layout."""
-        self("push", "-q", self._policy, "--disable-compression", f"localhost/{name}", f"oci:{target}:{name}")
+        """Write an image as a docker-archive, which has all that docker's format has."""
+        self("push", "-q", self._policy, f"localhost/{name}", f"docker-archive:{target}:{name}")
         return target
 
     @property
