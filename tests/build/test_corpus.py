@@ -22,7 +22,7 @@ from support.buildah import Buildah, busybox, debian
 pytestmark = [pytest.mark.root, pytest.mark.tools("buildah", "busybox", "crun")]
 
 CORPUS = Path(__file__).parent / "corpus"
-BY_DAY = ("seed-onbuild", "seed-context-ignored", "multi-stage-graph", "copy-wildcards", "heredocs", "user-switches")
+BY_DAY = ("seed-onbuild", "multi-stage-graph", "user-switches")
 BY_NIGHT = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 CANNOT = {
