@@ -38,6 +38,17 @@ settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
+LONG = (
+    "test_sanitizers.py",
+    "test_driver_example.py",
+    "test_faults.py",
+    "test_run.py",
+    "test_mutants.py",
+    "test_examples.py",
+)
+"""Modules of which a single test takes ten seconds and more."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: mounts or makes devices, and is skipped for an ordinary user")
     config.addinivalue_line("markers", "tools(*commands): needs these programs; skipped without, in CI an error")
@@ -54,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that several workers end together."""
-    items.sort(key=lambda item: item.path.name != "test_sanitizers.py")
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
