@@ -179,3 +179,12 @@ def test_a_context_is_bound_without_what_is_ignored(make: Builder, look: Look) -
     built = make(text, {"f": "other", "no": "n"})
     assert look(built, "/a").split() == ["Dockerfile", "f", "no"]
     assert look(built, "/b") == "other"
+
+
+def test_a_cache_that_is_mounted_twice_waits_for_nobody(make: Builder, look: Look) -> None:
+    built = make(
+        "FROM base\n"
+        "RUN --mount=type=cache,id=x,target=/a,sharing=locked --mount=type=cache,id=x,target=/b,sharing=locked "
+        "echo 1 > /a/file && cat /b/file > /seen\n"
+    )
+    assert look(built, "/seen") == "1\n"

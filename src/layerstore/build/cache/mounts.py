@@ -138,8 +138,11 @@ class Mounts:
             container = self._store.create_container(None, on=on, name=wanted.name, lasts=False)
         if on is None:
             with container.mount() as root:
-                os.chown(root, *owner)
-                os.chmod(root, mode)
+                try:
+                    os.chown(root, *owner)
+                    os.chmod(root, mode)
+                except OSError as error:
+                    raise KernelError("chown", error.errno or 0, path=root) from error
         with self._database.write(durable=False) as tx:
             rows.set_container(tx, wanted.name, container.id)
         return container

@@ -9,9 +9,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from layerstore import ConfigError, KernelError, open_beneath, open_mount
 from layerstore.build.cache import Sharing
@@ -69,13 +71,19 @@ def given(work: Work, run: Run, working_dir: str, origins: Callable[[Mount], Ori
     """
     with ExitStack() as after, Memory() as memory:
         parts = _Parts(work, run.place, after, memory)
+        folders: dict[Mount, Path] = {}
         agents = 0
+        # In one order everywhere, whatever the line's is: so no two builds wait for each other.
+        for mount in sorted((mount for mount in run.mounts if mount.type == "cache"), key=_cache_id):
+            if _identity(mount) not in folders:  # one that is mounted twice is the same
+                folders[_identity(mount)] = _folder(parts, mount, origins)
         for mount in run.mounts:
             target = absolute(working_dir, mount.target)
             if mount.type == "bind":
                 _bind(parts, mount, target, origins(mount))
             elif mount.type == "cache":
-                _cache(parts, mount, target, origins)
+                shown = Shown(target, "/", read_only=mount.readonly)
+                parts.trees.append(Tree(partial(open_mount, folders[_identity(mount)]), (shown,)))
             elif mount.type == "tmpfs":
                 size = () if mount.size is None else (f"size={mount.size}",)
                 parts.mounts.append(MountOption("tmpfs", target, options=("exec", *size)))
@@ -130,13 +138,23 @@ def _within(tree: int, mount: Mount, place: Place) -> tuple[str, bool]:
         os.close(fd)
 
 
-def _cache(parts: _Parts, mount: Mount, target: str, origins: Callable[[Mount], Origin]) -> None:
+def _cache_id(mount: Mount) -> str:
+    return mount.id or mount.target
+
+
+def _identity(mount: Mount) -> Mount:
+    """The mount of a cache without what does not decide which cache it is."""
+    return evolve(mount, id=_cache_id(mount), target="", readonly=False, sharing="shared", text="")
+
+
+def _folder(parts: _Parts, mount: Mount, origins: Callable[[Mount], Origin]) -> Path:
+    """Where the folder of a cache is, until the step is over."""
     on = None
     if mount.from_:
         on = origins(mount).layers()
-    folder = parts.after.enter_context(
+    return parts.after.enter_context(
         parts.work.cache.mounts.mount(
-            mount.id or mount.target,
+            _cache_id(mount),
             sharing=cast(Sharing, mount.sharing),
             on=on,
             source=mount.source,
@@ -145,8 +163,6 @@ def _cache(parts: _Parts, mount: Mount, target: str, origins: Callable[[Mount], 
             stop=parts.work.stop.check,
         )
     )
-    shown = Shown(target, "/", read_only=mount.readonly)
-    parts.trees.append(Tree(lambda: open_mount(folder), (shown,)))
 
 
 def _secret(parts: _Parts, mount: Mount, target: str) -> None:
