@@ -6,12 +6,12 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from attrs import evolve, frozen
 
-from layerstore import ConfigError, Image, LayerstoreError, Store, platforms
+from layerstore import ConfigError, Image, InUse, LayerstoreError, NotFound, Store, platforms
 from layerstore.build.cache import Cache
 from layerstore.build.checks import check, refuse
 from layerstore.build.events import Teller, Told
@@ -221,7 +221,10 @@ class _Build:
         with self._teller.doing("exporting to image") as doing:
             more = self._caches.inline(state.top)
             config = config_of(state, work.created, labels=options.labels, more=more)
-            image = self._store.add_image(config, state.top, options.tags, parent=self._parent(state))
+            names = () if options.squash else options.tags
+            image = self._store.add_image(config, state.top, names, parent=self._parent(state))
+            if options.squash:
+                image = self._squashed(image, state)
             doing.output("stdout", f"writing image {image.id}\n".encode())
             for tag in image.tags:
                 doing.output("stdout", f"naming to {tag}\n".encode())
@@ -231,6 +234,14 @@ class _Build:
                     export(self._store, image, wanted, options.tags)
         self._caches.give(state.top, self._platform.usual.fields)
         return image
+
+    def _squashed(self, image: Image, state: State) -> Image:
+        """The image with the layers of this build as one, in place of itself."""
+        found = self._store.squash(image, since=self._parent(state), tags=self._options.tags)
+        if found.id != image.id:
+            with suppress(NotFound, InUse):  # it may be somebody's: an equal one that was there before
+                image.remove()
+        return self._store.image(found.id)
 
     def _parent(self, state: State) -> Any:
         """The base image, if it is in the store still."""

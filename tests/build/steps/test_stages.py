@@ -128,3 +128,15 @@ def test_equal_builds_with_an_epoch_are_one_image(make: Builder) -> None:
     assert make.done
     third = make(text, build_args={"SOURCE_DATE_EPOCH": "1600000000"})
     assert third.image.id == first.image.id
+
+
+def test_a_squashed_build_has_one_layer_on_its_base(make: Builder, look: Look) -> None:
+    text = "FROM base\nRUN echo 1 > /x && echo > /gone\nRUN rm /gone && echo 2 > /y\nENV A=b\n"
+    built = make(text, squash=True, tags=["flat"])
+    base = make.store.image("base")
+    assert built.image.layers[: len(base.layers)] == base.layers
+    assert len(built.image.layers) == len(base.layers) + 1
+    assert look(built, "/x") == "1\n"
+    assert make.store.image("flat").id == built.image.id
+    assert {image.id for image in make.store.images()} == {base.id, built.image.id}
+    assert make("FROM base\nENV A=b\n", squash=True, tags=["same"]).image.tags == ("same:latest",)

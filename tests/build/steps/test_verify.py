@@ -22,7 +22,7 @@ def test_what_differs_is_told_by_step_file_and_attribute(make: Builder) -> None:
     text = (
         "FROM base\nRUN head -c 8 /dev/urandom > /content; cd /tmp; mktemp XXXXXX > /dev/null\n"
         "RUN --mount=type=cache,target=/c echo >> /c/n; chmod 60$(wc -l < /c/n) /etc/group; touch /same\n"
-        "RUN touch -d @1500000000 /old; touch -d @$(head -c 3 /dev/urandom | od -An -tu4) /random\n"
+        'RUN touch -d @1500000000 /old; touch -d @$(head -c 3 /dev/urandom | od -An -tu4 | tr -d " ") /random\n'
     )
     with pytest.raises(BuildError) as caught:
         make(text, verify=True, source_date_epoch=1_700_000_000)
@@ -32,6 +32,6 @@ def test_what_differs_is_told_by_step_file_and_attribute(make: Builder) -> None:
     assert "only the second time" in said
     assert "/random: mtime" in said
     assert "/etc/group: mode" in said
-    assert "/same" not in said
-    assert "/old" not in said
+    assert "  /same" not in said
+    assert "  /old" not in said
     assert make.store.leases("building") == {}
