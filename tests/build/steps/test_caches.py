@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,3 +74,27 @@ def test_what_is_no_cache_is_refused_before_anything_is_done(make: Builder, base
     with pytest.raises(ConfigError, match="the type s3 is not supported"):
         make(TEXT, FILES, cache_to=["type=s3,bucket=x"])
     assert not any(isinstance(event, Ended) for event in make.events)
+
+
+def test_of_two_builds_that_need_a_step_one_does_it(make: Builder, based: Store, tmp_path: Path) -> None:
+    """The other waits for it, and says so."""
+    count = "--mount=type=cache,id=count,target=/count"
+    text = f"FROM base\nRUN {count} echo once >> /count/runs; sleep 1; date +%N > /when\nRUN {{}}\n"
+    builders = [Builder(based, tmp_path / name) for name in ("one", "two")]
+    images: list[str] = []
+
+    def run(builder: Builder, line: str) -> None:
+        images.append(builder(text.format(line), {}).image.layers[-1])
+
+    threads = [
+        threading.Thread(target=run, args=(builder, line))
+        for builder, line in zip(builders, ("echo 1 > /a", "echo 2 > /b"), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(images)) == 2
+    assert [builder.done for builder in builders if len(builder.done) == 1]
+    assert sum("waiting for another build" in builder.output for builder in builders) == 1
+    make(f"FROM base\nRUN {count} cat /count/runs > /runs && test $(wc -l < /runs) = 1\n")
