@@ -118,3 +118,33 @@ def test_an_interrupted_build_leaves_nothing_and_keeps_finished_steps(run, based
     assert run("ps", "-aq").stdout == ""
     again = run("build", based("FROM base\nRUN echo finished > /f\nRUN true\n")).stderr
     assert re.search(r"^(#\d+) \[2/3\] RUN echo finished > /f\n\1 CACHED$", again, re.MULTILINE)
+
+
+def test_checks_alone_build_nothing(run, based):
+    context = based("FROM base AS Last\nMAINTAINER me\nCOPY $file $PATH /\n", **{".dockerignore": "x\n"})
+    result = run("build", "--check", context, code=1)
+    rules = re.findall(r"^WARNING: (\w+) - https://", result.stdout, re.MULTILINE)
+    assert rules == ["StageNameCasing", "MaintainerDeprecated", "UndefinedVar"]
+    assert "   3 | >>> COPY $file $PATH /\n" in result.stdout
+    assert result.stdout.endswith("Check complete, 3 warnings have been found!\n")
+    assert run("build", "--check", based("FROM base\nRUN exit 1\n")).stdout == "Check complete, no warnings found.\n"
+    assert "unknown instruction: RUM" in run("build", "--check", based("FROM base\nRUM x\n"), code=1).stderr
+
+
+def test_a_build_warns_of_the_same_and_goes_on(run, based):
+    shown = run("build", based("FROM base as last\nRUN true\n")).stderr
+    assert "WARNING: FromAsCasing: 'FROM' and 'as' are not of one casing (Dockerfile:1)\n" in shown
+    assert "exporting to image" in shown
+
+
+def test_copying_what_is_ignored_is_warned_of_before_it_fails(run, based):
+    context = based("FROM base\nCOPY left-out /\n", **{".dockerignore": "left-out\n", "left-out": "x"})
+    shown = run("build", context, code=1).stderr
+    assert "WARNING: CopyIgnoredFile: 'left-out' is excluded by .dockerignore (Dockerfile:2)\n" in shown
+    assert re.search(r'^#\d+ ERROR: "/left-out" is not in the build context', shown, re.MULTILINE)
+
+
+def test_findings_are_errors_where_the_dockerfile_says_so(run, based):
+    result = run("build", based("# check=error=true\nFROM base as last\nRUN true\n"), code=1)
+    assert "lint violation found for rules: FromAsCasing" in result.stderr
+    assert "RUN true" not in result.stderr

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from layerstore.build.building import Built, build
     from layerstore.build.errors import BuildError, Place
     from layerstore.build.options import BuildOptions, Export, Secret, Ssh
+    from layerstore.build.warnings import check
 
-__all__ = ["BuildError", "BuildOptions", "Built", "Export", "Place", "Secret", "Ssh", "build"]
+__all__ = ["BuildError", "BuildOptions", "Built", "Export", "Place", "Secret", "Ssh", "build", "check"]
 
 _HOMES = {
     "building": ("Built", "build"),
     "errors": ("BuildError", "Place"),
     "options": ("BuildOptions", "Export", "Secret", "Ssh"),
+    "warnings": ("check",),
 }
 
 

@@ -13,9 +13,9 @@ from attrs import evolve, frozen
 
 from layerstore import ConfigError, Image, InUse, LayerstoreError, NotFound, Store, platforms
 from layerstore.build.cache import Cache
-from layerstore.build.checks import check, refuse
+from layerstore.build.checks import refuse
 from layerstore.build.events import Teller, Told
-from layerstore.build.graph import Plan, PlannedStage, plan
+from layerstore.build.graph import Base, Plan, PlannedStage, plan
 from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.caches import Caches
@@ -28,6 +28,7 @@ from layerstore.build.steps.state import State, config_of, on_image, on_nothing
 from layerstore.build.steps.stopping import Stop
 from layerstore.build.steps.verifying import refusal
 from layerstore.build.steps.work import Work
+from layerstore.build.warnings import warnings_of
 
 __all__ = ["Built", "build"]
 
@@ -159,12 +160,12 @@ class _Build:
 
     def _check(self, found: Plan) -> None:
         """Tell what is probably not meant. Raises `BuildError` if the file says that this is an error."""
-        configs = {
-            stage.index: self._sources.image(stage.base, stage.stage.base.place).config.get("config") or {}
-            for stage in found.stages
-            if stage.base.kind == "image"
-        }
-        warnings = check(found, build_args=self._options.build_args, platform_args=self._platform_args, configs=configs)
+        places = {id(stage.base): stage.stage.base.place for stage in found.stages}
+
+        def image_of(base: Base) -> Image | None:
+            return self._sources.image(base, places[id(base)]) if self._sources.is_image(base) else None
+
+        warnings = warnings_of(found, self._options, self._platform_args, image_of, self._sources.ignored)
         for warning in warnings:
             self._teller.tell(warning)
         refuse(found.dockerfile, warnings)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from attrs import frozen
 
+from layerstore import LayerstoreError
 from layerstore.build.errors import Place
 
 __all__ = ["Begun", "Ended", "Event", "Output", "Progress", "Teller", "Told", "Vertex", "Warned"]
@@ -119,7 +120,8 @@ class Teller:
         try:
             yield doing
         except BaseException as error:
-            doing.end(error=str(error) or type(error).__name__)
+            said = error.message if isinstance(error, LayerstoreError) else str(error)
+            doing.end(error=said or type(error).__name__)
             raise
         doing.end()
 

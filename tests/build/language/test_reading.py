@@ -152,6 +152,7 @@ def test_comments_above_an_instruction_are_kept():
 def test_bytes_that_are_no_utf8_do_not_matter_in_a_comment():
     dockerfile = parse(b"\xef\xbb\xbf# caf\xe9\nFROM a\r\nRUN x \\\r\n y\r\n")
     assert dockerfile.stages[0].instructions[0].command == "x  y"
+    assert parse("FROM a\nRUN <<E\n\udce9\nE\n").stages[0].instructions[0].heredocs[0].content == "\ufffd\n"
 
 
 REFUSED = {

@@ -36,11 +36,12 @@ _FIRST_STAGE = "Begin with FROM: FROM scratch for an image on nothing."
 def parse(text: str | bytes, file: str = "Dockerfile") -> Dockerfile:
     """What a Dockerfile says. Raises `BuildError` with the line for what it cannot say.
 
-    `file` is its name in errors. Bytes that are no UTF-8 become U+FFFD, as BuildKit's do in what it writes.
+    `file` is its name in errors. Bytes that are no UTF-8 (surrogates, in a text) become U+FFFD, as in what BuildKit
+    writes.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    text = text.removeprefix("\ufeff")
+    text = _SURROGATE.sub("\ufffd", text.removeprefix("\ufeff"))
     lines = _Lines(file, text)
     ast, wrapped = _ast(text, lines)
     global_args: list[Arg] = []

@@ -107,6 +107,12 @@ class Sources:
         assert self._own.dockerfile is not None
         return self._own.dockerfile
 
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The patterns of what is no part of the build's context."""
+        ignore = None if self._own is None else self._own.tree.ignore
+        return () if ignore is None else tuple(ignore.patterns)
+
     # --- images
 
     def is_image(self, base: Base) -> bool:
