@@ -103,6 +103,14 @@ def test_prune_keeps_as_much_as_is_asked_for(used: Run) -> None:
     assert "keep-storage is a size" in used("builder", "prune", "-f", "--keep-storage", "much", code=2).stderr
 
 
+def test_a_folder_is_no_container_of_ps(used: Run) -> None:
+    used("create", "--name", "web", "base:1", "sh")
+    assert used("ps", "-a", "--format", "{{.Names}}").stdout == "web\n"
+    used("rm", "web")
+    [name] = used("builder", "cache", "ls", "--format", "{{.Container}}").stdout.split()
+    assert "is kept by build_cache" in used("rm", "-f", name, code=1).stderr
+
+
 def test_system_df_counts_it_apart(used: Run) -> None:
     told = used("system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Active}}|{{.Size}}").stdout.splitlines()
     assert told[0] == "Images|1|0|61.44kB"

@@ -164,7 +164,7 @@ def ps_command(
         runs = runtime.states()
         chosen = [
             line
-            for container in store.containers()
+            for container in _shown(store)
             if fits(line := Listed(runtime, container, runs.get(container.id), trunc=not no_trunc))
         ]
         if last >= 0:
@@ -173,6 +173,17 @@ def ps_command(
             chosen = [line for line in chosen if statuses.is_shown(line.run, line.container.state)]
         usual = f"{_USUAL}\t{{{{.Size}}}}" if size else _USUAL
         show_rows(chosen, _SIZED_COLUMNS if size else _COLUMNS, form, usual, "{{.ID}}" if quiet else None)
+
+
+def _shown(store: Store) -> list[Container]:
+    """The containers but those that are folders of builds (`builder cache ls` lists them)."""
+    from layerstore.build.cache import PREFIX, Mounts
+
+    found = store.containers()
+    if not any(container.name.startswith(PREFIX) for container in found):
+        return found
+    hidden = Mounts(store).containers()
+    return [container for container in found if container.id not in hidden]
 
 
 def _predicate(store: Store, wanted: Mapping[str, list[str]]) -> Callable[[Listed], bool]:

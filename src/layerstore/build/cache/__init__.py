@@ -9,13 +9,14 @@ what is kept, `pruning` decides what of it goes.
 from layerstore.build.cache.cache import OWNER, Cache, Entry
 from layerstore.build.cache.giving import give, inline
 from layerstore.build.cache.keys import step_key
-from layerstore.build.cache.mounts import CacheMount, Mounts, Sharing
+from layerstore.build.cache.mounts import PREFIX, CacheMount, Mounts, Sharing
 from layerstore.build.cache.pruning import PrunedCache, prune
 from layerstore.build.cache.specs import Spec, parse_spec
 from layerstore.build.cache.usage import Record, records, stacks
 
 __all__ = [
     "OWNER",
+    "PREFIX",
     "Cache",
     "CacheMount",
     "Entry",

@@ -33,9 +33,12 @@ from layerstore import (
 )
 from layerstore.build.cache import claims, rows
 
-__all__ = ["CacheMount", "Mounts", "Sharing"]
+__all__ = ["PREFIX", "CacheMount", "Mounts", "Sharing"]
 
 Sharing = Literal["shared", "private", "locked"]
+PREFIX = "build-cache-"
+"""The names of their containers begin so."""
+
 _Call = Callable[[], object]
 
 
@@ -181,6 +184,11 @@ class Mounts:
             row.name, row.id, row.number, row.start, row.made, row.used, row.uses, size=size, in_use=in_use
         )
 
+    def containers(self) -> set[str]:
+        """The IDs of their containers."""
+        with self._database.read() as tx:
+            return {row.container for row in rows.mounts(tx) if row.container is not None}
+
     def get(self, ref: str) -> CacheMount:
         """The one of this ID, or of this name of a container. Raises `NotFound`, `Ambiguous`."""
         found = [mount for mount in self.all() if ref in (mount.id, mount.name)]
@@ -246,7 +254,7 @@ class Mounts:
 
 
 def _name(known: str, number: int) -> str:
-    return f"build-cache-{known}" + (f"-{number}" if number else "")
+    return f"{PREFIX}{known}" + (f"-{number}" if number else "")
 
 
 def _beneath(root: Path, source: str) -> Path:
