@@ -1,5 +1,7 @@
 """From text to instructions: what each line says, and what is refused with its line."""
 
+import time
+
 import pytest
 
 from layerstore.build.errors import BuildError
@@ -245,3 +247,21 @@ def test_types_of_the_rest():
     assert only("STOPSIGNAL 9").signal == "9"
     assert only("MAINTAINER me <a@b>").author == "me <a@b>"
     assert only("USER a:b").user == "a:b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM a\nRUN " + "x" * 5_000_000 + "\n",
+        "FROM a\nRUN x" + " \\\n y" * 50_000,
+        "# c\n" * 200_000 + "FROM a\n",
+        "FROM a\nRUN <<E\n" + "x\n" * 500_000 + "E\n",
+        "FROM a\n" + "ONBUILD RUN <<E\nx\nE\n" * 2_000,
+        "FROM a\nCOPY " + "--exclude=x " * 20_000 + "a b\n",
+    ],
+    ids=["long line", "continuations", "comments", "heredoc", "onbuild", "flags"],
+)
+def test_a_huge_file_is_read_in_time(text):
+    began = time.process_time()
+    assert parse(text).stages
+    assert time.process_time() - began < 10

@@ -174,3 +174,13 @@ def test_progress_shows_values_but_no_secrets():
     (_, run, heredoc), scope = lived(text)
     assert scope.shown(run) == 'RUN --mount=type=secret,id=k,env=S echo "1" **** $u'
     assert scope.shown(heredoc) == "RUN <<E (first...)"
+
+
+def test_values_that_would_explode_are_refused():
+    with pytest.raises(BuildError, match="longer than 64 MiB") as caught:
+        lived("FROM a\n" + "ENV v=$v$v$v$v-\n" * 40)
+    assert 10 < caught.value.place.line < 20
+    with pytest.raises(BuildError, match=r"too many \* in a pattern"):
+        lived("FROM a\nENV v=" + "a" * 200 + "\nENV w=${v/" + "a*" * 30 + "b/x}\n")
+    (*_, env), _ = lived("FROM a\nENV v=" + "a" * 200 + "b\nENV w=${v/a*b/x}\n")
+    assert env.variables[0].value == "x"
