@@ -18,6 +18,7 @@ from attrs import frozen
 
 import layerstore
 from layerstore import config as settings
+from layerstore.build.cache import Cache, prune
 from layerstore.runtime import Runtime
 from support import images, postgres, programs
 
@@ -156,7 +157,7 @@ def test_the_driver_of_the_guide_for_drivers_works(place: Path, monkeypatch: pyt
 
 
 @pytest.mark.tools("crun", "conmon")
-@pytest.mark.parametrize("page", ["docs/run.md", "docs/branching.md"])
+@pytest.mark.parametrize("page", ["docs/run.md", "docs/branching.md", "docs/build.md"])
 def test_examples_of_the_pages_on_containers_that_run(page: str, place: Path) -> None:
     programs.archive(place / "debian.tar")
     try:
@@ -165,6 +166,7 @@ def test_examples_of_the_pages_on_containers_that_run(page: str, place: Path) ->
     finally:
         with layerstore.open(config=place / "daemon.json") as store:
             runtime = Runtime(store)
+            prune(Cache(store))
             for box in store.containers():
                 runtime.remove(box, force=True)
 
