@@ -11,7 +11,9 @@ import pytest
 
 import layerstore
 from layerstore import Image, Store
+from layerstore.testing.filesystems import Filesystems
 from support import images as make
+from tar.conftest import Scratch, scratch_on
 
 Build = Callable[..., Image]
 
@@ -44,3 +46,9 @@ def _opener(tar: bytes) -> Callable[[], AbstractContextManager[io.BytesIO]]:
         yield io.BytesIO(tar)
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def scratch(filesystems: Filesystems) -> Scratch:
+    """`with scratch() as folder`: an empty folder on ext4, gone afterwards."""
+    return scratch_on(filesystems, "ext4")

@@ -101,3 +101,30 @@ def test_why_as_json_has_all_of_it(run: Run) -> None:
 
 def test_a_path_that_no_layer_has_is_an_error(run: Run) -> None:
     assert "no layer of app:latest has /no" in run("why", "app", "/no", code=1).stderr
+
+
+def test_advise_tells_each_line_and_what_could_be_saved(run: Run) -> None:
+    text = run("advise", "app").stdout.splitlines()
+    assert text[0].split() == ["#", "BYTES", "FILES", "LOST", "LINE"]
+    assert text[2].split() == ["2", "-", "-", "-", "ENV", "A=b"]
+    assert text[3].split()[:4] == ["3", "5kB", "1", "-"]
+    assert "5kB: /etc/conf (1 file) is there once more, the same but for mode" in text
+    assert "    ADD --chmod makes it right at once." in text
+
+
+def test_advise_as_json_has_all_of_it(run: Run) -> None:
+    found = json.loads(run("advise", "--format", "json", "app").stdout)
+    assert [line["Lost"] for line in found["Lines"]] == [5000, 0, 0]
+    [finding] = found["Findings"]
+    assert (finding["Subject"], finding["Bytes"], finding["Lines"]) == ("rewritten", 5000, [1, 3])
+    assert found["Saved"] == 5000
+    assert json.loads(run("advise", "--least", "1m", "--format", "json", "app").stdout)["Findings"] == []
+
+
+def test_a_report_is_one_page(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "costs.html"
+    assert run("advise", "--report", str(target), "app").stdout.splitlines()[-1] == f"Report: {target}"
+    assert target.read_text().startswith("<!DOCTYPE html>")
+    refused = run("advise", "--report", str(tmp_path / "no" / "x.html"), "app", code=1)
+    assert "x.html" in refused.stderr
+    assert refused.stdout == ""

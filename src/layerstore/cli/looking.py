@@ -1,10 +1,11 @@
-"""The commands that look into images and containers: why."""
+"""The commands that look into images and containers: why, advise."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +14,11 @@ from layerstore.cli import completion, output, units
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Form, format_option, show_object
 from layerstore.cli.table import aligned
-from layerstore.errors import NotFound
+from layerstore.errors import LayerstoreError, NotFound, named
 
 if TYPE_CHECKING:
-    from layerstore.looking import Step, Why, Written
+    from layerstore.looking import Advice, Finding, Step, Why, Written
+    from layerstore.looking.lines import Line
 
 _KINDS = {
     stat.S_IFREG: "file",
@@ -55,6 +57,134 @@ def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, for
             show_object(_as_object(found), form)
         else:
             output.lines(_sentences(found, trunc=not no_trunc))
+
+
+@click.command(cls=Command)
+@click.argument("image", shell_complete=completion.images)
+@click.option("--least", metavar="BYTES", default="4k", show_default=True, help="Leave out what saves less than this")
+@click.option("--no-trunc", is_flag=True, help="Show whole lines")
+@click.option(
+    "--report", metavar="FILE.html", type=click.Path(dir_okay=False), help="Write a page with a picture of each layer"
+)
+@format_option(rows=False)
+@click.pass_obj
+def advise_command(
+    arguments: Arguments, *, image: str, least: str, no_trunc: bool, report: str | None, form: Form
+) -> None:
+    """Show what each line of an image's history costs, and what could be saved.
+
+    It is measured in the layers: bytes that a later line hides, or has once more for other attributes; what programs
+    left behind for a next run; RUN lines that could be one.
+    """
+    from layerstore import options
+    from layerstore.looking import advise
+
+    if report is not None:
+        _require_jinja()
+    with arguments.open() as store:
+        advice = advise(store, image, least=options.size(least) or 0)
+    if report is not None:
+        from layerstore.looking.page import page
+
+        with named("write", report):
+            Path(report).write_text(page(advice), encoding="utf-8")
+    if form.template is not None:
+        show_object(_advice_as_object(advice), form)
+    else:
+        output.lines(_advised(advice, trunc=not no_trunc))
+        if report is not None:
+            output.lines(["", f"Report: {report}"])
+
+
+def _require_jinja() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("jinja2") is None:
+        raise LayerstoreError(
+            "a report needs jinja2, which is not installed", remedy="Install it: pip install 'layerstore[bench]'"
+        )
+
+
+def _advised(advice: Advice, *, trunc: bool) -> Iterator[str]:
+    yield from aligned(_costs(advice, trunc=trunc), narrowest=5)
+    yield ""
+    yield (
+        f"{units.size(advice.bytes)} in all layers of {advice.of}, of which {units.size(advice.shown)} show; "
+        f"{units.size(advice.saved)} can be saved"
+    )
+    for finding in advice.findings:
+        yield ""
+        yield from _finding(finding, trunc=trunc)
+
+
+def _costs(advice: Advice, *, trunc: bool) -> Iterator[str]:
+    timed = any(cost.seconds is not None for cost in advice.costs)
+    yield "#\tBYTES\tFILES\tLOST\t" + ("TIME\t" if timed else "") + "LINE"
+    for cost in advice.costs:
+        cells = [str(cost.line.number)]
+        if cost.line.level is None:
+            cells += ["-", "-", "-"]
+        else:
+            cells += [units.size(cost.bytes), str(cost.files), units.size(cost.lost) if cost.lost else "-"]
+        if timed:
+            cells.append("-" if cost.seconds is None else f"{cost.seconds:.1f}s")
+        yield "\t".join((*cells, _named_line(cost.line, trunc=trunc)))
+
+
+def _named_line(line: Line, *, trunc: bool) -> str:
+    text = output.printable(str(line))
+    return (units.ellipsis(text, _LINE_WIDTH) if trunc else text) + (f" [{line.base}]" if line.base else "")
+
+
+def _finding(finding: Finding, *, trunc: bool) -> Iterator[str]:
+    saved = units.size(finding.bytes)
+    if finding.layers:
+        saved += f" and {finding.layers} layer{'s' * (finding.layers > 1)}"
+    where = output.printable(" ".join(finding.places))
+    numbers = ", ".join(f"#{line.number}" for line in finding.lines)
+    if finding.layers:
+        yield f"{saved}: {numbers} {finding.text}" + (f": {where}" if where else "")
+    else:
+        files = f"{finding.files} file{'s' * (finding.files != 1)}"
+        yield f"{saved}: {where} ({files}) {finding.text}"
+        for line in finding.lines:
+            yield f"    #{line.number} {_named_line(line, trunc=trunc)}"
+    yield f"    {finding.remedy}"
+
+
+def _advice_as_object(advice: Advice) -> dict[str, Any]:
+    return {
+        "Of": advice.of,
+        "Bytes": advice.bytes,
+        "Shown": advice.shown,
+        "Saved": advice.saved,
+        "Lines": [
+            {
+                "Number": cost.line.number,
+                "Line": cost.line.text,
+                "Base": cost.line.base,
+                "Layer": cost.line.diff_id,
+                "Bytes": cost.bytes,
+                "Files": cost.files,
+                "Lost": cost.lost,
+                "Seconds": cost.seconds,
+            }
+            for cost in advice.costs
+        ],
+        "Findings": [
+            {
+                "Subject": finding.subject.value,
+                "Lines": [line.number for line in finding.lines],
+                "Bytes": finding.bytes,
+                "Files": finding.files,
+                "Layers": finding.layers,
+                "Places": list(finding.places),
+                "Text": finding.text,
+                "Remedy": finding.remedy,
+            }
+            for finding in advice.findings
+        ],
+    }
 
 
 def _sentences(found: Why, *, trunc: bool) -> Iterator[str]:

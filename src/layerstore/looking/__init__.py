@@ -8,11 +8,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerstore.looking.advice import Advice, Cost, Finding, Subject, advise
+    from layerstore.looking.costs import Fate, Payload
     from layerstore.looking.origins import Deed, Step, Why, Written, why
 
-__all__ = ["Deed", "Step", "Why", "Written", "why"]
+__all__ = [
+    "Advice",
+    "Cost",
+    "Deed",
+    "Fate",
+    "Finding",
+    "Payload",
+    "Step",
+    "Subject",
+    "Why",
+    "Written",
+    "advise",
+    "why",
+]
 
-_HOMES = {"origins": ("Deed", "Step", "Why", "Written", "why")}
+_HOMES = {
+    "advice": ("Advice", "Cost", "Finding", "Subject", "advise"),
+    "costs": ("Fate", "Payload"),
+    "origins": ("Deed", "Step", "Why", "Written", "why"),
+}
 
 
 def __getattr__(name: str) -> Any:

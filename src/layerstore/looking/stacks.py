@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
-from layerstore import ChainID, Image, LayerEntry, Store, StoredLayer
+from layerstore import ChainID, Image, LayerEntry, ReadOnlyStore, Store, StoredLayer
 from layerstore.looking.lines import Line, bases, lines_of
 
-__all__ = ["Stack", "stack_of"]
+__all__ = ["Stack", "stack_of", "times_of"]
 
 
 @frozen
@@ -45,3 +45,15 @@ def _bare(store: Store, top: ChainID | None) -> Iterator[Line]:
         top = found[-1].parent
     for level, layer in enumerate(reversed(found)):
         yield Line(level + 1, "", "", layer.chain_id, layer.diff_id, layer.size, level)
+
+
+def times_of(store: Store, chains: Sequence[ChainID]) -> dict[ChainID, float]:
+    """How many seconds the steps took that made these layers, as far as builds of this store remember them."""
+    from layerstore.build.cache import rows
+
+    try:
+        with store.tables(rows.TABLES).read() as tx:
+            found = {row.layer: row.seconds for row in rows.every(tx) if row.layer is not None}
+    except ReadOnlyStore:
+        return {}  # where nothing was ever built, nothing can be asked either
+    return {chain: found[chain] for chain in chains if chain in found}
