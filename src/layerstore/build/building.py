@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
 from attrs import evolve, frozen
 
-from layerstore import ConfigError, Image, InUse, LayerstoreError, NotFound, Store, platforms
+from layerstore import Image, InUse, LayerstoreError, NotFound, Store, platforms
 from layerstore.build.cache import Cache
 from layerstore.build.checks import refuse
 from layerstore.build.events import Teller, Told
@@ -19,12 +18,13 @@ from layerstore.build.graph import Base, Plan, PlannedStage, plan
 from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.caches import Caches
+from layerstore.build.steps.epoch import epoch_of
 from layerstore.build.steps.outputs import export
 from layerstore.build.steps.session import Session, sweep
 from layerstore.build.steps.sources import Sources
 from layerstore.build.steps.stage import build_stage, counted
 from layerstore.build.steps.stages import Stages
-from layerstore.build.steps.state import State, config_of, on_image, on_nothing
+from layerstore.build.steps.state import State, config_of, on_image, on_layers, on_nothing
 from layerstore.build.steps.stopping import Stop
 from layerstore.build.steps.verifying import refusal
 from layerstore.build.steps.work import Work
@@ -97,6 +97,7 @@ class _Build:
         self._options = options
         self._teller = teller
         self._stop = stop
+        self._context = context
         self._platform = platforms.host() if options.platform is None else platforms.parse(options.platform)
         self._cache = after.enter_context(Cache(store))
         self._caches = Caches(self._cache, options, teller)
@@ -117,7 +118,7 @@ class _Build:
             teller=self._teller,
             stop=self._stop,
             sources=self._sources,
-            epoch=_epoch(self._options, dockerfile),
+            epoch=epoch_of(self._options, dockerfile, self._context),
             turns=threading.Semaphore(max(2, os.cpu_count() or 1)),
         )
         self._caches.use()
@@ -152,7 +153,7 @@ class _Build:
             new = {
                 stage.index: self._triggers(stage)
                 for stage in found.stages
-                if stage.base.kind == "image" and stage.index not in triggers
+                if self._sources.is_image(stage.base) and stage.index not in triggers
             }
             triggers |= new
             if not any(new.values()):
@@ -212,6 +213,9 @@ class _Build:
         if base.kind == "scratch":
             platform = self._platform if base.platform is None else platforms.parse(base.platform)
             return on_nothing(platform.usual.fields, scope(None))
+        if not self._sources.is_image(base):  # a folder, which is the whole tree
+            origin = self._sources.find(base, place)
+            return on_layers(self._store, origin.layers(), self._platform.usual.fields, scope(None))
         image = self._sources.image(base, place)
         return on_image(image, scope(image.config.get("config")))
 
@@ -229,11 +233,14 @@ class _Build:
             doing.output("stdout", f"writing image {image.id}\n".encode())
             for tag in image.tags:
                 doing.output("stdout", f"naming to {tag}\n".encode())
+        self._caches.give(state.top, self._platform.usual.fields)
         for wanted in options.outputs:
             if wanted.kind != "image" or wanted.push:
                 with self._teller.doing(f"exporting to {wanted.kind}"):
                     export(self._store, image, wanted, options.tags)
-        self._caches.give(state.top, self._platform.usual.fields)
+        if not image.tags and not any(wanted.kind == "image" for wanted in options.outputs):
+            with suppress(NotFound, InUse):  # it was asked for elsewhere alone
+                image.remove()
         return image
 
     def _squashed(self, image: Image, state: State) -> Image:
@@ -250,29 +257,3 @@ class _Build:
             return None if state.base is None else self._store.image(state.base).id
         except LayerstoreError:
             return None
-
-
-def _epoch(options: BuildOptions, dockerfile: Dockerfile) -> int | None:
-    """SOURCE_DATE_EPOCH: as it was given, as an argument, as the Dockerfile's default, or from the environment."""
-    if isinstance(options.source_date_epoch, int):
-        return options.source_date_epoch
-    text = options.build_args.get("SOURCE_DATE_EPOCH")
-    if text is None:
-        declared = (
-            argument.value
-            for arg in dockerfile.global_args
-            for argument in arg.arguments
-            if argument.name == "SOURCE_DATE_EPOCH"
-        )
-        text = next((value for value in declared if value), None)
-    if text is None:
-        text = os.environ.get("SOURCE_DATE_EPOCH")
-    if not text:
-        # Times of now are not the same twice, and nobody has asked for others.
-        return int(time.time()) if options.verify else None
-    if not text.isascii() or not text.isdecimal() or int(text) > 253402300799:
-        raise ConfigError(
-            f"SOURCE_DATE_EPOCH is {text!r}, which is no time",
-            remedy="Set it to seconds since 1970, up to the year 9999, or unset it.",
-        )
-    return int(text)

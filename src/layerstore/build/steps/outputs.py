@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore import ConfigError, Image, Store
@@ -28,16 +30,29 @@ def export(store: Store, image: Image, wanted: Export, tags: tuple[str, ...]) ->
             f"output of type {wanted.kind} needs a place", remedy=f"Give type={wanted.kind},dest=PATH; - is stdout."
         )
     if wanted.kind in ("oci", "docker"):
-        _archive(store, image, wanted, names)
+        with _named(store, image, names) as chosen:
+            _archive(store, chosen, wanted)
     elif wanted.kind == "tar":
         _tar(store, image, wanted.dest)
     else:
         _folder(store, image, Path(wanted.dest))
 
 
-def _archive(store: Store, image: Image, wanted: Export, names: tuple[str, ...]) -> None:
+@contextmanager
+def _named(store: Store, image: Image, names: tuple[str, ...]) -> Iterator[list[Image | str]]:
+    """While inside: the image under these names, as `Store.save` is told; by itself if there are none."""
+    before = set(store.image(image.id).tags)
+    for name in names:
+        image.tag(name)
+    try:
+        yield list(names) or [image]
+    finally:
+        for name in set(store.image(image.id).tags) - before:
+            store.remove_image(name)
+
+
+def _archive(store: Store, chosen: list[Image | str], wanted: Export) -> None:
     form = "oci" if wanted.kind == "oci" else "docker-archive"
-    chosen: list[Image | str] = list(names) or [image]
     dest = wanted.dest or "-"
     if dest == "-":
         store.save(chosen, sys.stdout.buffer, format=form)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from layerstore import ChainID, DiffID, Image, ImageID, StoredLayer
+from layerstore import ChainID, DiffID, Image, ImageID, Store, StoredLayer
 
 if TYPE_CHECKING:
     from layerstore.build.language import Scope
 
-__all__ = ["COMMENT", "PATH", "State", "config_of", "moment", "on_image", "on_nothing"]
+__all__ = ["COMMENT", "PATH", "State", "config_of", "moment", "on_image", "on_layers", "on_nothing"]
 
 COMMENT = "buildkit.dockerfile.v0"
 """What BuildKit says of each step that a Dockerfile has made; tools look for it."""
@@ -74,6 +74,19 @@ def on_nothing(platform: Mapping[str, str], scope: Scope) -> State:
     """`FROM scratch`."""
     run = {"Env": [f"PATH={PATH}"], "WorkingDir": "/"}
     return State(None, (), dict(platform), run, (), 0, None, scope)
+
+
+def on_layers(store: Store, top: ChainID | None, platform: Mapping[str, str], scope: Scope) -> State:
+    """`FROM` a folder, which has become layers."""
+    found: list[DiffID] = []
+    chain = top
+    while chain is not None:
+        layer = store.layer(chain)
+        found.append(layer.diff_id)
+        chain = layer.parent
+    state = on_nothing(platform, scope)
+    history: tuple[Mapping[str, Any], ...] = ({},) * len(found)
+    return evolve(state, top=top, diff_ids=tuple(reversed(found)), history=history, made=len(history))
 
 
 def on_image(image: Image, scope: Scope) -> State:

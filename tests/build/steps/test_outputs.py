@@ -1,0 +1,101 @@
+"""What becomes of an image beside the store, and contexts that have names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from layerstore import ConfigError
+from layerstore.build import Export
+from support.building import Builder, Look, names_in
+
+TEXT = "FROM scratch\nCOPY f /d/\n"
+
+
+def test_archives_are_read_by_others(make: Builder, tmp_path: Path) -> None:
+    outputs = [
+        Export("oci", tmp_path / "oci.tar", names=("named:1",)),
+        Export("docker", tmp_path / "docker.tar"),
+        Export("oci", f"{tmp_path}/layout/"),
+    ]
+    built = make(TEXT, {"f": "f"}, tags=["mine:2"], outputs=outputs)
+    for place, name in (("oci-archive", "oci.tar"), ("docker-archive", "docker.tar"), ("oci", "layout")):
+        said = subprocess.run(
+            ["skopeo", "inspect", "--config", "--raw", f"{place}:{tmp_path / name}"], capture_output=True, check=True
+        )
+        assert json.loads(said.stdout)["rootfs"]["diff_ids"] == list(built.image.layers)
+    with tarfile.open(tmp_path / "oci.tar") as tar:
+        index = tar.extractfile("index.json")
+        assert index is not None
+        assert b"named" in index.read()
+    assert {tag for image in make.store.images() for tag in image.tags} == {"base:latest", "mine:2"}
+
+
+def test_a_tree_is_a_tar_or_a_folder_and_no_image_is_left(make: Builder, tmp_path: Path) -> None:
+    outputs = [Export("tar", tmp_path / "tree.tar"), Export("local", tmp_path / "tree")]
+    make(TEXT, {"f": "f"}, outputs=outputs)
+    assert (tmp_path / "tree" / "d" / "f").read_text() == "f"
+    with tarfile.open(tmp_path / "tree.tar") as tar:
+        assert "d/f" in [name.removeprefix("./") for name in tar.getnames()]
+    assert [image.tags for image in make.store.images()] == [("base:latest",)]
+    make(TEXT)
+    assert make.done == [], "its layers are remembered"
+
+
+def test_an_output_needs_a_place(make: Builder) -> None:
+    with pytest.raises(ConfigError, match="needs a place"):
+        make(TEXT, {"f": "f"}, outputs=[Export("tar")])
+
+
+def test_contexts_have_names(make: Builder, tmp_path: Path, look: Look) -> None:
+    other = tmp_path / "other"
+    (other / "deep").mkdir(parents=True)
+    (other / "deep" / "file").write_text("other")
+    built = make(
+        "FROM base\nCOPY --from=more deep /d\nRUN --mount=type=bind,from=more,target=/m cat /m/deep/file > /said\n"
+        "COPY --from=alias /etc/group /g\n",
+        {},
+        contexts={"more": str(other), "alias": "docker-image://base"},
+    )
+    assert look(built, "/d/file") == look(built, "/said") == "other"
+    assert "staff" in look(built, "/g")
+
+
+def test_a_context_takes_the_place_of_a_base_or_a_stage(make: Builder, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("other")
+    built = make(
+        "FROM nowhere/image AS one\nCOPY f /\nFROM base AS two\nRUN exit 1\nFROM one\nCOPY --from=two file /two\n",
+        {"f": "f"},
+        contexts={"nowhere/image": str(other), "two": str(other)},
+    )
+    assert names_in(built) == {"file", "f", "two"}
+    assert make.store.leases("building") == {}
+
+
+def test_the_epoch_is_said_in_many_ways(make: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def created(text: str = TEXT, **options: object) -> str:
+        return make(text, **options).image.created
+
+    make.context({"f": "f"})
+    assert created(source_date_epoch=86400) == "1970-01-02T00:00:00Z"
+    assert created(build_args={"SOURCE_DATE_EPOCH": "172800"}) == "1970-01-03T00:00:00Z"
+    assert created("ARG SOURCE_DATE_EPOCH=259200\n" + TEXT) == "1970-01-04T00:00:00Z"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "345600")
+    assert created() == "1970-01-05T00:00:00Z"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(ConfigError, match="no time"):
+        created()
+    with pytest.raises(ConfigError, match="no git commit"):
+        created(source_date_epoch="context")
+    git = ["git", "-C", str(make.folder), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run(["git", "init", "-q", str(make.folder)], check=True)
+    subprocess.run([*git, "add", "f"], check=True)
+    when = {"GIT_AUTHOR_DATE": "@432000 +0000", "GIT_COMMITTER_DATE": "@432000 +0000", "PATH": "/usr/bin:/bin"}
+    subprocess.run([*git, "commit", "-q", "-m", "m"], check=True, env=when)
+    assert created(source_date_epoch="context") == "1970-01-06T00:00:00Z"
