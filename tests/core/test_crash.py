@@ -80,10 +80,18 @@ from pathlib import Path
 root = Path(sys.argv[1])
 with layerstore.open(config=worker.settings(root)) as store:
     worker.build(store, worker.stacks()[1], "made")
-    with store.image("made").mount() as tree:
-        assert (tree / "mine").read_text() == "1"
+    folder = root.with_name("folder")
+    folder.mkdir(exist_ok=True)
+    (folder / "mine").write_text("2")
+    store.image("made").append(folder, tags=["grown"]).with_config(cmd=["x"], tags=["grown"])
+    store.squash("grown", since="made", tags=["squashed"])
+    store.squash("grown", tags=["flat"])
+    for name, text in {"made": "1", "grown": "2", "squashed": "2", "flat": "2"}.items():
+        with store.image(name).mount() as tree:
+            assert (tree / "mine").read_text() == text
     store.end_leases("worker", store.leases("worker"))
-    store.remove_image("made")
+    for name in ("flat", "squashed", "grown", "made"):
+        store.remove_image(name)
 """
 
 LIVES = {"whole": WHOLE_LIFE, "branches": BRANCHES, "stacks": STACKS}

@@ -23,7 +23,7 @@ KINDS = (
     *("load", "load", "create", "create", "mount", "commit", "commit"),
     *("remove", "rmi", "look", "prune", "save", "tag", "attach", "unused"),
     *("checkpoint", "checkpoint", "rollback", "fork"),
-    *("build", "build", "forget"),
+    *("build", "build", "forget", "grow"),
 )
 
 
@@ -44,6 +44,8 @@ def archives(folder: Path) -> list[Path]:
         path = folder / f"image{number}.tar"
         make.docker_archive(path, layers, [f"image{number}:latest"])
         made.append(path)
+    (folder / "folder").mkdir(exist_ok=True)
+    (folder / "folder/mine").write_text("of the host")
     return made
 
 
@@ -88,6 +90,10 @@ def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> N
             (root / "mine").write_text(box.id)
     elif kind == "build":
         build(store, dice.choice(stacks()), f"built{dice.randrange(2)}")
+    elif kind == "grow":
+        for image in store.images()[:1]:
+            made = image.append(sources[0].parent / "folder", tags=[f"grown{dice.randrange(2)}"])
+            store.squash(made, since=image if dice.random() < 0.5 else None, tags=[f"flat{dice.randrange(2)}"])
     elif kind == "forget":
         leases = list(store.leases("worker"))
         store.end_leases("worker", dice.sample(leases, len(leases) // 2))

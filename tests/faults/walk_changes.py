@@ -16,6 +16,7 @@ from kernel.wild import Wild
 from layerstore.changes import (
     Changes,
     Marks,
+    clamp_times,
     compare_copied,
     compare_trees,
     make_exact,
@@ -321,6 +322,31 @@ def test_writing_changes_under_faults(faults: Faults, backing: Backing) -> None:
             write_changes(changes, *fds)
 
     make_under_faults(faults, fresh, write)
+
+
+def test_clamping_times_under_faults(faults: Faults, backing: Backing) -> None:
+    folder = backing("ext4")
+    lower, new = lower_tree(folder), folder / "new"
+    moment = 1_500_000_000 * 10**9
+
+    def fresh() -> Changes:
+        remove_tree(new)
+        copy_tree(lower, new)
+        edit(new)
+        with descriptors(new, lower) as (now, before):
+            return compare_trees(now, before, content=True)
+
+    def clamp(changes: Changes) -> bool:
+        with opened(new, FOLDER) as tree:
+            return clamp_times(changes, tree, moment)
+
+    assert clamp(fresh())
+    for outcome in faults.outcomes(Kind.CALL, errno.EIO, fresh, clamp):
+        if outcome.error is not None:
+            assert isinstance(outcome.error, KernelError)
+            assert outcome.error.path is not None
+            clamp(outcome.case)  # it goes on from where it was broken off
+        assert not clamp(outcome.case)
 
 
 def test_a_tree_of_links_under_faults(faults: Faults, backing: Backing) -> None:
