@@ -177,7 +177,7 @@ def test_progress_shows_values_but_no_secrets():
 
 
 def test_values_that_would_explode_are_refused():
-    with pytest.raises(BuildError, match="longer than 64 MiB") as caught:
+    with pytest.raises(BuildError, match="more than 4 MiB") as caught:
         lived("FROM a\n" + "ENV v=$v$v$v$v-\n" * 40)
     assert 10 < caught.value.place.line < 20
     with pytest.raises(BuildError, match=r"too many \* in a pattern"):
