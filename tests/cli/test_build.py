@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -148,3 +150,32 @@ def test_findings_are_errors_where_the_dockerfile_says_so(run, based):
     result = run("build", based("# check=error=true\nFROM base as last\nRUN true\n"), code=1)
     assert "lint violation found for rules: FromAsCasing" in result.stderr
     assert "RUN true" not in result.stderr
+
+
+def test_a_failure_leaves_the_user_in_the_container(run, based, settings):
+    """On a terminal, which is one of our own here."""
+    context = based("FROM base\nRUN echo kept > /made; exit 3\n")
+    words = ["--config", str(settings), "build", "--on-failure=shell", context]
+    command = [sys.executable, "-m", "layerstore.cli", *words]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        shown = b""
+        typed = False
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # what a terminal gives whose other end is closed
+                break
+            shown += part
+            if not typed and b"/ # " in shown:
+                typed = bool(os.write(ours, b"cat /made; exit\n"))
+        if not typed:
+            process.kill()
+        assert process.wait(60) == 1
+    os.close(ours)
+    assert b"exit code: 3" in shown
+    assert re.search(rb"cat /made; exit\r\nkept\r\n", shown)
+    (name,) = run("ps", "-a", "--format", "{{.Names}}").stdout.split()
+    assert name.startswith("failed-")
+    run("rm", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ from layerstore.cli.building import (
     view,
 )
 from layerstore.cli.front import Arguments, Command
+from layerstore.cli.running import streams
 from layerstore.errors import ConfigError, LayerstoreError, remedy_for
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ def build_command(
             raise
         output.flush()
         report_failure(problem)
+        if options.on_failure == "shell" and problem.container is not None and _is_watched():
+            _open_shell(arguments, problem.container)
         return 1
     return 0
 
@@ -93,6 +97,19 @@ def _build(
             _write(metadata_file, json.dumps(built.metadata, indent=2) + "\n")
     if quiet:
         output.lines([built.image.id])
+
+
+def _is_watched() -> bool:
+    """Whether somebody could type into a shell."""
+    return sys.stdin is not None and sys.stdin.isatty() and output.is_terminal()
+
+
+def _open_shell(arguments: Arguments, name: str) -> None:
+    """Let somebody look around in the container in which a program has failed. It stays when the shell ends."""
+    from layerstore.runtime import Runtime
+
+    with arguments.open() as store:
+        Runtime(store).run(store.container(name), streams(stdin=True, detach_keys=None, signals=True))
 
 
 def _check(arguments: Arguments, context: str, options: BuildOptions) -> int:

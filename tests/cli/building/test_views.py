@@ -70,6 +70,18 @@ def test_how_far_it_is_is_told_once_a_second_and_at_the_end():
     ]
 
 
+def test_a_step_that_was_given_up_did_not_fail():
+    lines = plain((0, Begun(FIRST)), (1, Ended(FIRST, 1.0, error="Stopped")))
+    assert lines[1:] == ["#1 CANCELED"]
+    shown = board((0, Begun(FIRST)), (1, Ended(FIRST, 1.0, error="KeyboardInterrupt")))
+    assert shown.lines(60, 24, 1.0)[1].startswith(" => CANCELED [build 1/2]")
+
+
+def test_what_is_a_steps_own_progress_has_no_other_name():
+    lines = plain((0, Begun(FIRST)), (1, Progress(FIRST, "#1", 4610, 4610)))
+    assert lines[1:] == ["#1 4.61kB done"]
+
+
 def test_warnings_have_their_rule_and_line():
     lines = plain((0, Warned("not meant", PLACE, "StageNameCasing", "https://x")), (0, Begun(FIRST)))
     assert lines == ["\nWARNING: StageNameCasing: not meant (Dockerfile:2)", "#1 [build 1/2] FROM debian"]

@@ -12,6 +12,7 @@ from attrs import define, field
 
 from layerstore.build.events import Begun, Ended, Event, Output, Progress, Vertex, Warned
 from layerstore.cli import units
+from layerstore.cli.building.plain import GIVEN_UP
 
 __all__ = ["Board"]
 
@@ -80,7 +81,7 @@ def _row(left: str, seconds: float, width: int) -> str:
 
 
 def _ended(step: _Step, width: int) -> Sequence[str]:
-    mark = "ERROR " if step.error is not None else "CACHED " if step.cached else ""
+    mark = "CANCELED " if step.error in GIVEN_UP else "ERROR " if step.error else "CACHED " if step.cached else ""
     return [_row(f" => {mark}{_line(step.vertex.title)}", step.seconds or 0.0, width)]
 
 
@@ -88,7 +89,8 @@ def _running(step: _Step, width: int, now: float) -> Sequence[str]:
     rows = [_row(f" => {_line(step.vertex.title)}", now - step.began, width)]
     for what, (done, total) in step.progress.items():
         amount = units.size(done) if total is None else f"{units.size(done)} / {units.size(total)}"
-        rows.append(f" => => {_line(what)} {amount}"[:width])
+        label = "" if what == step.vertex.name else f"{_line(what)} "
+        rows.append(f" => => {label}{amount}"[:width])
     return [*rows, *(f" => => # {_line(line)}"[:width] for line in step.tail)]
 
 

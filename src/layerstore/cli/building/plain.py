@@ -11,7 +11,10 @@ from collections.abc import Callable
 from layerstore.build.events import Begun, Ended, Event, Output, Progress, Vertex, Warned
 from layerstore.cli import units
 
-__all__ = ["Plain"]
+__all__ = ["GIVEN_UP", "Plain"]
+
+GIVEN_UP = ("Stopped", "KeyboardInterrupt")
+"""What a step ends with that did not fail itself: another one has, or the user has had enough."""
 
 _OFTEN = 1.0
 """Seconds between two lines about how far one thing is."""
@@ -40,10 +43,9 @@ class Plain:
                     self._write(f"{vertex.name} {passed:.3f} {line.rstrip(chr(13)).rpartition(chr(13))[2]}")
             case Progress(vertex, what, done, total):
                 self._progress(vertex, what, done, total)
-            case Ended(vertex, seconds, cached, error):
+            case Ended(vertex):
                 self._about(vertex)
-                said = f"ERROR: {units.one_line(error)}" if error is not None else None
-                self._write(f"{vertex.name} {said or ('CACHED' if cached else f'DONE {seconds:.1f}s')}")
+                self._write(f"{vertex.name} {_end(event)}")
                 self._began.pop(vertex.number, None)
             case Warned(message, place, rule):
                 where = "" if place is None else f" ({place})"
@@ -67,4 +69,13 @@ class Plain:
         self._told[key] = float("inf") if is_done else now
         self._about(vertex)
         amount = units.size(done) if total is None or is_done else f"{units.size(done)} / {units.size(total)}"
-        self._write(f"{vertex.name} {what} {amount}{' done' if is_done else ''}")
+        label = "" if what == vertex.name else f"{what} "
+        self._write(f"{vertex.name} {label}{amount}{' done' if is_done else ''}")
+
+
+def _end(event: Ended) -> str:
+    if event.error in GIVEN_UP:
+        return "CANCELED"
+    if event.error is not None:
+        return f"ERROR: {units.one_line(event.error)}"
+    return "CACHED" if event.cached else f"DONE {event.seconds:.1f}s"
