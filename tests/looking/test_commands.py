@@ -128,3 +128,26 @@ def test_a_report_is_one_page(run: Run, tmp_path: Path) -> None:
     refused = run("advise", "--report", str(tmp_path / "no" / "x.html"), "app", code=1)
     assert "x.html" in refused.stderr
     assert refused.stdout == ""
+
+
+def test_squash_makes_one_layer_of_all_or_of_those_above(run: Run, settings: Path) -> None:
+    one = run("squash", "-t", "small", "app").stdout.strip()
+    with layerstore.open(config=settings) as store:
+        small, app = store.image("small"), store.image("app")
+        assert (small.id, len(small.layers)) == (one, 1)
+        assert [step.created_by for step in small.history][:3] == [step.created_by for step in app.history]
+        lowest = app.layers[0]
+    with layerstore.open(config=settings) as store:
+        store.remove_image("small")
+    # What is above is one layer already.
+    same = run("squash", "--from", lowest.partition(":")[2][:12], "app").stdout.strip()
+    assert same == app.id
+    assert "layer" in run("squash", "--from", "feedfeed", "app", code=1).stderr
+
+
+def test_saved_by_squashing_is_what_was_told(run: Run) -> None:
+    told = json.loads(run("advise", "--format", "json", "app").stdout)
+    run("squash", "-t", "small", "app")
+    small = json.loads(run("advise", "--format", "json", "small").stdout)
+    assert small["Bytes"] == told["Shown"]
+    assert small["Findings"] == []

@@ -16,6 +16,7 @@ from layerstore.build.checks import refuse
 from layerstore.build.events import Teller, Told
 from layerstore.build.graph import Base, Plan, PlannedStage, plan
 from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
+from layerstore.build.lines import places_of, remember
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.caches import Caches
 from layerstore.build.steps.epoch import epoch_of
@@ -128,6 +129,7 @@ class _Build:
         if work.unequal:
             raise refusal(work.unequal)
         image = self._finish(work, state)
+        remember(self._store, image.id, self._sources.file, places_of(found))
         return Built(image)
 
     # --- what is asked for

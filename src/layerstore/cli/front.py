@@ -43,6 +43,7 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("images", "images", "List images"),
     ("history", "images", "Show the history of an image"),
     ("why", "looking", "Show which layer and line a path of an image or container is from"),
+    ("squash", "looking", "Make an image whose layers are one"),
     ("advise", "looking", "Show what each line of an image costs, and what could be saved"),
     ("tag", "images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     ("rmi", "images", "Remove one or more images"),

@@ -1,4 +1,4 @@
-"""The commands that look into images and containers: why, advise."""
+"""The commands that look into images and containers: why, advise; and squash, which makes fewer layers of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from layerstore.cli.table import aligned
 from layerstore.errors import LayerstoreError, NotFound, named
 
 if TYPE_CHECKING:
+    from layerstore.images import Image
     from layerstore.looking import Advice, Finding, Step, Why, Written
     from layerstore.looking.lines import Line
 
@@ -30,6 +31,7 @@ _KINDS = {
     stat.S_IFSOCK: "socket",
 }
 _LINE_WIDTH = 80
+_SHORTEST = 6
 
 
 @click.command(cls=Command)
@@ -96,6 +98,31 @@ def advise_command(
             output.lines(["", f"Report: {report}"])
 
 
+@click.command(cls=Command)
+@click.argument("image", shell_complete=completion.images)
+@click.option("--from", "since", metavar="IMAGE|LAYER", help="Keep what is up to here: an image below, or one layer")
+@click.option("-t", "--tag", "tags", metavar="NAME", multiple=True, help="What the new image is called")
+@click.pass_obj
+def squash_command(arguments: Arguments, *, image: str, since: str | None, tags: tuple[str, ...]) -> None:
+    """Make an image whose layers are one, and print its ID.
+
+    It has the same tree, configuration and history. With --from, the layers up to there stay as they are, and are
+    shared with other images as before; LAYER is the beginning of one's ID, as `history --layers` shows it.
+    """
+    with arguments.open() as store:
+        found = store.image(image)
+        until = None if since is None else _layer_of(found, since) or since
+        output.lines([store.squash(found, since=until, tags=tags).id])
+
+
+def _layer_of(image: Image, text: str) -> str | None:
+    """The layer of an image that an ID, or the beginning of one, means."""
+    digits = text.removeprefix("sha256:")
+    if len(digits) < _SHORTEST:
+        return None
+    return next((layer for layer in image.layers if layer.partition(":")[2].startswith(digits)), None)
+
+
 def _require_jinja() -> None:
     import importlib.util
 
@@ -133,7 +160,8 @@ def _costs(advice: Advice, *, trunc: bool) -> Iterator[str]:
 
 def _named_line(line: Line, *, trunc: bool) -> str:
     text = output.printable(str(line))
-    return (units.ellipsis(text, _LINE_WIDTH) if trunc else text) + (f" [{line.base}]" if line.base else "")
+    notes = [part for part in (line.base, output.printable(line.where)) if part]
+    return (units.ellipsis(text, _LINE_WIDTH) if trunc else text) + (f" [{', '.join(notes)}]" if notes else "")
 
 
 def _finding(finding: Finding, *, trunc: bool) -> Iterator[str]:
@@ -163,6 +191,8 @@ def _advice_as_object(advice: Advice) -> dict[str, Any]:
                 "Number": cost.line.number,
                 "Line": cost.line.text,
                 "Base": cost.line.base,
+                "Dockerfile": cost.line.file or None,
+                "DockerfileLines": None if cost.line.place is None else list(cost.line.place),
                 "Layer": cost.line.diff_id,
                 "Bytes": cost.bytes,
                 "Files": cost.files,
@@ -226,14 +256,16 @@ def _in_container(name: str, written: Written) -> str:
 
 
 def _table(found: Why, *, trunc: bool) -> Iterator[str]:
-    yield "LAYER\tWHAT\tHIDES\tCREATED\tLINE"
+    known = any(step.line.where for step in found.steps)
+    yield "LAYER\tWHAT\tHIDES\tCREATED\t" + ("FROM\t" if known else "") + "LINE"
     for step in found.steps:
         line = output.printable(str(step.line))
         layer = "" if step.line.level is None else str(step.line.level + 1)
         created = step.line.created[:19].replace("T", " ")
         shown = units.ellipsis(line, _LINE_WIDTH) if trunc else f"{line} ({step.line.diff_id})"
         base = f" [{step.line.base}]" if step.line.base else ""
-        yield f"{layer}\t{_what(step)}\t{_hides(step)}\t{created}\t{shown}{base}"
+        where = f"{output.printable(step.line.where or '-')}\t" if known else ""
+        yield f"{layer}\t{_what(step)}\t{_hides(step)}\t{created}\t{where}{shown}{base}"
 
 
 def _what(step: Step) -> str:
@@ -292,6 +324,8 @@ def _as_object(found: Why) -> dict[str, Any]:
                 "Number": None if step.line.level is None else step.line.level + 1,
                 "Line": step.line.text,
                 "LineNumber": step.line.number,
+                "Dockerfile": step.line.file or None,
+                "DockerfileLines": None if step.line.place is None else list(step.line.place),
                 "Created": step.line.created,
                 "Base": step.line.base,
                 "What": step.deed.name.lower(),

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from layerstore import ChainID, DiffID, History, Image
+from layerstore import ChainID, DiffID, History, Image, ImageID
+from layerstore.build.lines import Written
 
 __all__ = ["Line", "bases", "instruction_of", "lines_of"]
 
@@ -42,12 +43,21 @@ class Line:
     """The place of that layer in the stack: 0 is the lowest."""
     base: str = ""
     """The name of the image that it came with, if that is another one that the store knows."""
+    file: str = ""
+    """The Dockerfile that says so, if a build of this store has made the image, or its base."""
+    place: tuple[int, int] | None = None
+    """The first and the last line of it."""
 
     @property
     def instruction(self) -> str:
         """`RUN`, `COPY`; "" for what is none."""
         found = _INSTRUCTION.match(self.text)
         return found[1] if found else ""
+
+    @property
+    def where(self) -> str:
+        """`FILE:LINE`; "" if nobody knows."""
+        return f"{self.file}:{self.place[0]}" if self.place is not None else ""
 
     def __str__(self) -> str:
         return self.text or "(a layer without a line)"
@@ -68,21 +78,35 @@ def instruction_of(created_by: str) -> str:
     return text.rstrip()
 
 
-def lines_of(image: Image, bases: Sequence[Image] = ()) -> tuple[Line, ...]:
-    """The lines of an image, the oldest first. `bases` are images that it begins with, as `bases` finds them."""
+def lines_of(
+    image: Image, bases: Sequence[Image] = (), written: Mapping[ImageID, Written] | None = None
+) -> tuple[Line, ...]:
+    """The lines of an image, the oldest first. `bases` are images that it begins with, as `bases` finds them.
+
+    `written` says which lines of which Dockerfile are the last ones of an image or a base.
+    """
     ends: dict[int, str] = {}
-    for base in bases:
-        for number in range(len(base.history)):
-            ends.setdefault(number, base.tags[0] if base.tags else base.short_id)
-    return tuple(_lines(image.history, ends))
+    places: dict[int, tuple[str, tuple[int, int]]] = {}
+    for one in (*bases, image):
+        count = len(one.history)
+        if one is not image:
+            for number in range(count):
+                ends.setdefault(number, one.tags[0] if one.tags else one.short_id)
+        found = (written or {}).get(one.id)
+        if found is not None and len(found.lines) <= count:
+            places.update((count - back, (found.file, place)) for back, place in enumerate(reversed(found.lines), 1))
+    return tuple(_lines(image.history, ends, places))
 
 
-def _lines(history: Sequence[History], ends: Mapping[int, str]) -> Iterator[Line]:
+def _lines(
+    history: Sequence[History], ends: Mapping[int, str], places: Mapping[int, tuple[str, tuple[int, int]]]
+) -> Iterator[Line]:
     level = 0
     for number, step in enumerate(history):
         place = None
         if step.chain_id is not None:
             place, level = level, level + 1
+        file, lines = places.get(number, ("", None))
         yield Line(
             number + 1,
             instruction_of(step.created_by),
@@ -92,6 +116,8 @@ def _lines(history: Sequence[History], ends: Mapping[int, str]) -> Iterator[Line
             step.size,
             place,
             ends.get(number, ""),
+            file,
+            lines,
         )
 
 

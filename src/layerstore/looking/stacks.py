@@ -33,7 +33,11 @@ def stack_of(store: Store, image: Image | None, top: ChainID | None = None) -> S
     if image is None:
         lines = tuple(_bare(store, top))
     else:
-        lines = lines_of(image, bases(image, [one for one in store.images() if one.id != image.id]))
+        from layerstore.build.lines import recall
+
+        below = bases(image, [one for one in store.images() if one.id != image.id])
+        written = {one.id: found for one in (*below, image) if (found := recall(store, one.id)) is not None}
+        lines = lines_of(image, below, written)
     return Stack(lines, tuple(line for line in lines if line.level is not None), store)
 
 

@@ -108,6 +108,18 @@ class Sources:
         return self._own.dockerfile
 
     @property
+    def file(self) -> str:
+        """The Dockerfile as people know it: its path on this machine, if it is a file there."""
+        assert self._own is not None
+        assert self._own.dockerfile is not None
+        name = self._own.dockerfile.name
+        if self._options.file is not None and os.path.isfile(self._options.file):
+            return os.path.abspath(self._options.file)
+        if self._own.folder is not None:
+            return os.path.join(self._own.folder, name)
+        return f"{os.fspath(self._given or '')}:{name}"
+
+    @property
     def ignored(self) -> tuple[str, ...]:
         """The patterns of what is no part of the build's context."""
         ignore = None if self._own is None else self._own.tree.ignore

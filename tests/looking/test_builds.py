@@ -1,0 +1,95 @@
+"""Images that a build has made: the lines of the Dockerfile, the seconds that they took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layerstore import Store
+from layerstore.build import build
+from layerstore.build.lines import recall
+from layerstore.looking import advise, why
+from support import images
+from support.building import busybox
+
+pytestmark = [pytest.mark.root, pytest.mark.tools("busybox", "crun")]
+
+DOCKERFILE = """\
+# a comment
+ARG V=1
+FROM base AS first
+RUN echo one > /one
+
+FROM first
+ENV A=b
+ONBUILD RUN true
+COPY file /etc/
+RUN echo two > /two && \\
+    rm /one
+LABEL x=y
+"""
+
+
+@pytest.fixture
+def folder(store: Store, tmp_path: Path) -> Path:
+    """A context with a Dockerfile in it, beside a store with the image that it begins with."""
+    layer = busybox()
+    config = images.config([layer], config={"Env": ["PATH=/bin"]})
+    store.load(images.docker_archive(tmp_path / "base.tar", [layer], ["base:latest"], image_config=config))
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    (context / "file").write_text("file")
+    return context
+
+
+def test_each_line_of_history_knows_its_line_of_the_file(store: Store, folder: Path) -> None:
+    build(store, folder, tags=["app"])
+    lines = [cost.line for cost in advise(store, "app").costs]
+    assert [(line.instruction, line.place, line.base) for line in lines] == [
+        ("", None, "base:latest"),
+        ("RUN", (4, 4), ""),
+        ("ENV", (7, 7), ""),
+        ("COPY", (9, 9), ""),
+        ("RUN", (10, 11), ""),
+        ("LABEL", (12, 12), ""),
+    ]
+    assert {line.file for line in lines[1:]} == {str(folder / "Dockerfile")}
+    gone = why(store, "app", "/one")
+    assert [step.line.where for step in gone.steps] == [f"{folder}/Dockerfile:10", f"{folder}/Dockerfile:4"]
+
+
+def test_what_a_line_took_is_told_with_what_it_made(store: Store, folder: Path) -> None:
+    build(store, folder, tags=["app"])
+    costs = advise(store, "app").costs
+    assert [cost.seconds is not None for cost in costs] == [False, True, False, True, True, False]
+    assert all(cost.seconds > 0 for cost in costs if cost.seconds is not None)
+
+
+def test_a_build_from_memory_knows_the_lines_of_now(store: Store, folder: Path) -> None:
+    build(store, folder, tags=["app"])
+    (folder / "Dockerfile").write_text("# one more line\n" + DOCKERFILE)
+    build(store, folder, tags=["app"])
+    assert why(store, "app", "/two").steps[0].line.place == (11, 12)
+
+
+def test_the_lines_of_a_base_that_was_built_here_are_its_own(store: Store, folder: Path, tmp_path: Path) -> None:
+    build(store, folder, tags=["app"])
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "Dockerfile").write_text("FROM app\nRUN echo three > /three\n")
+    build(store, other, tags=["next"])
+    lines = [cost.line for cost in advise(store, "next").costs]
+    assert [(line.file, line.place) for line in lines if line.instruction == "COPY"] == [
+        (f"{folder}/Dockerfile", (9, 9))
+    ]
+    # The trigger of the base runs in front of the first own line, and is said by the base.
+    assert lines[-1].where == f"{other}/Dockerfile:2"
+
+
+def test_what_is_known_of_an_image_goes_with_it(store: Store, folder: Path) -> None:
+    built = build(store, folder, tags=["app"])
+    assert recall(store, built.image.id) is not None
+    store.remove_image("app")
+    assert recall(store, built.image.id) is None
