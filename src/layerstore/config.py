@@ -86,6 +86,8 @@ class Config:
     """`runtimes`: programs that run containers, beside those of PATH."""
     default_engine: str | None = None
     """`default-runtime`: which of them, or of PATH, where nobody names one."""
+    build_cache: int | None = None
+    """`builder`, `gc`, `defaultKeepStorage`: bytes that the cache of builds may take; None: there is no limit."""
 
 
 _STORE = ("data-root", "exec-root", "storage-driver", "storage-opts")
@@ -95,13 +97,13 @@ _LEAST = {"max-concurrent-downloads": 0, "max-concurrent-uploads": 0, "max-downl
 _OURS = (
     *_STORE,
     *("insecure-registries", "registry-mirrors", *_LEAST, "proxies", "remotes", *_SWITCHES),
-    *("runtimes", "default-runtime"),
+    *("runtimes", "default-runtime", "builder"),
 )
 
 # What dockerd reads or has read from its daemon.json, and what is none of our business.
 _DOCKERS_WORDS = """
 allow-direct-routing allow-nondistributable-artifacts api-cors-header authorization-plugins bip bip6 bridge
-bridge-accept-fwmark builder cdi-spec-dirs cgroup-parent cluster-advertise cluster-store cluster-store-opts containerd
+bridge-accept-fwmark cdi-spec-dirs cgroup-parent cluster-advertise cluster-store cluster-store-opts containerd
 containerd-namespace containerd-plugin-namespace cpu-rt-period cpu-rt-runtime cri-containerd debug
 default-address-pools default-cgroupns-mode default-gateway default-gateway-v6 default-init default-ipc-mode
 default-network-opts default-shm-size default-ulimits deprecated-key-path disable-legacy-registry dns
@@ -239,7 +241,26 @@ def _parsed(text: bytes, file: Path) -> Config:
         if not isinstance(opts, list) or not all(isinstance(opt, str) for opt in opts):
             raise _bad_value(file, "storage-opts", opts, 'a list of strings such as ["overlay2.size=10G"]')
         values["storage_opts"] = tuple(opts)
+    values["build_cache"] = _build_cache(content.get("builder", {}), file)
     return Config(**values, **_of_registries(content, file), **_of_engines(content, file), source=file)
+
+
+def _build_cache(builder: object, file: Path) -> int | None:
+    """How much builds may keep. docker's policies, which tell more, and what else it has there, are not read."""
+    allowed = '{"gc": {"enabled": true, "defaultKeepStorage": "20GB"}}'
+    if not isinstance(builder, dict) or not isinstance(collecting := builder.get("gc") or {}, dict):
+        raise _bad_value(file, "builder", builder, allowed)
+    limit = collecting.get("defaultKeepStorage") or collecting.get("defaultReservedSpace")
+    if limit is None or collecting.get("enabled") is False:
+        return None
+    from layerstore.options import size
+
+    try:
+        if isinstance(limit, bool) or not isinstance(limit, str | int):
+            raise ValueError
+        return size(limit)
+    except ValueError:
+        raise _bad_value(file, "builder", builder, allowed) from None
 
 
 def _of_engines(content: Mapping[str, object], file: Path) -> dict[str, Any]:

@@ -363,3 +363,25 @@ def test_a_driver_without_options_says_so() -> None:
 
     with pytest.raises(ConfigError, match="It has no options"):
         driver_options(Config(storage_opts=("vfs.size=1",)), "vfs", Nothing)
+
+
+@pytest.mark.parametrize(
+    ("builder", "limit"),
+    [
+        ({}, None),
+        ({"gc": {"enabled": True}}, None),
+        ({"gc": {"enabled": True, "defaultKeepStorage": "20GB"}}, 20 << 30),
+        ({"gc": {"defaultReservedSpace": 1000, "policy": [{"keepStorage": "1GB"}]}}, 1000),
+        ({"gc": {"enabled": False, "defaultKeepStorage": "20GB"}}, None),
+        ({"gc": {"defaultKeepStorage": "20GB"}, "entitlements": {}}, 20 << 30),
+    ],
+)
+def test_how_much_builds_may_keep_is_said_as_for_dockerd(write: Write, builder: object, limit: int | None) -> None:
+    assert load(write({"builder": builder})).build_cache == limit
+
+
+@pytest.mark.parametrize(
+    "builder", [[], None, {"gc": 1}, {"gc": {"defaultKeepStorage": "much"}}, {"gc": {"defaultKeepStorage": True}}]
+)
+def test_a_limit_of_builds_that_is_not_said_well_is_named(write: Write, builder: object) -> None:
+    assert "builder" in refusal(write({"builder": builder}))

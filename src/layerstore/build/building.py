@@ -18,7 +18,7 @@ from layerstore.build.graph import Base, Plan, PlannedStage, plan
 from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
 from layerstore.build.lines import places_of, remember
 from layerstore.build.options import BuildOptions
-from layerstore.build.steps.caches import Caches
+from layerstore.build.steps.caches import Caches, keep_within
 from layerstore.build.steps.epoch import epoch_of
 from layerstore.build.steps.outputs import export
 from layerstore.build.steps.session import Session, sweep
@@ -74,7 +74,9 @@ def build(
     with ExitStack() as after:
         stop = Stop()
         after.callback(stop.close)
-        return _Build(store, context, wanted, teller, stop, after).run()
+        built = _Build(store, context, wanted, teller, stop, after).run()
+    keep_within(store, store.config.build_cache, teller)
+    return built
 
 
 def _plain(more: Mapping[str, Any]) -> dict[str, Any]:

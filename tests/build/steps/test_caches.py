@@ -10,6 +10,7 @@ import pytest
 
 import layerstore
 from layerstore import ConfigError, Store
+from layerstore.build.cache import Cache, records
 from layerstore.build.cache.documents import FIELD
 from layerstore.build.events import Ended, Warned
 from support.building import Builder
@@ -74,6 +75,27 @@ def test_what_is_no_cache_is_refused_before_anything_is_done(make: Builder, base
     with pytest.raises(ConfigError, match="the type s3 is not supported"):
         make(TEXT, FILES, cache_to=["type=s3,bucket=x"])
     assert not any(isinstance(event, Ended) for event in make.events)
+
+
+def test_builds_keep_no_more_than_daemon_json_says(
+    own_filesystem: Callable[..., Path], base_archive: Path, tmp_path: Path
+) -> None:
+    settings = layerstore.Config(
+        data_root=own_filesystem("ext4") / "limited",
+        exec_root=tmp_path / "exec",
+        storage_driver="overlay2",
+        build_cache=50_000,
+    )
+    with layerstore.open(config=settings) as store:
+        store.load(base_archive)
+        build = Builder(store, tmp_path / "context")
+        old = build("FROM base\nRUN head -c 100000 /dev/urandom > /old\n", {})
+        assert [record.shared for record in records(Cache(store))] == [True]
+        old.image.remove()
+        build("FROM base\nRUN head -c 100000 /dev/urandom > /new\n")
+        assert ["/new" in record.description for record in records(Cache(store))] == [True]
+        build("FROM base\nRUN head -c 100000 /dev/urandom > /new\n")
+        assert build.done == []
 
 
 def test_of_two_builds_that_need_a_step_one_does_it(make: Builder, based: Store, tmp_path: Path) -> None:

@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layerstore import ChainID
-from layerstore.build.cache import Cache, give, inline, parse_spec
+from layerstore import ChainID, LayerstoreError, Store
+from layerstore.build.cache import Cache, give, inline, parse_spec, prune
 from layerstore.build.events import Teller, Warned
 from layerstore.build.options import BuildOptions
 
-__all__ = ["Caches"]
+__all__ = ["Caches", "keep_within"]
 
 _INLINE = "BUILDKIT_INLINE_CACHE"
 """The argument by which Dockerfiles' users asked for an inline cache before there was an option."""
+
+
+def keep_within(store: Store, limit: int | None, teller: Teller) -> None:
+    """Remove what was used longest ago, if builds of this store remember more than so many bytes.
+
+    What goes wrong is told, and fails no build.
+    """
+    if limit is not None:
+        try:
+            prune(Cache(store), keep=limit)
+        except LayerstoreError as error:
+            teller.tell(Warned(f"the cache of builds was not pruned: {error.message}"))
 
 
 class Caches:
