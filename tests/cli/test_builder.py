@@ -114,6 +114,7 @@ def test_a_folder_is_no_container_of_ps(used: Run) -> None:
 def test_system_df_counts_it_apart(used: Run) -> None:
     told = used("system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Active}}|{{.Size}}").stdout.splitlines()
     assert told[0] == "Images|1|0|61.44kB"
+    assert "Images|61.44kB (100%)" in used("system", "df", "--format", "{{.Type}}|{{.Reclaimable}}").stdout
     assert told[1] == "Containers|0|0|0B"
     assert told[3].startswith("Build Cache|3|0|9")
     whole = used("system", "df", "-v").stdout

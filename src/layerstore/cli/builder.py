@@ -189,6 +189,7 @@ def prune_command(
 ) -> int:
     """Remove results of steps, and folders that steps share. What a build uses that goes on stays."""
     from layerstore.build.cache import Cache, prune
+    from layerstore.build.steps.session import sweep
 
     try:
         limit = options.size(keep)
@@ -202,6 +203,7 @@ def prune_command(
             output.error("nothing was removed")
             return 1
     with arguments.open() as store:
+        sweep(store)
         pruned = prune(Cache(store), all=everything, keep=limit, fits=fits if given else None)
     if verbose and pruned.records:
         show_rows(pruned.records, COLUMNS, Form(is_table=True), _USUAL)

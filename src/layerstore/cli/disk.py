@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, Row, format_option, rows, show_rows
 
 if TYPE_CHECKING:
+    from layerstore import ChainID, DiffID, StoredLayer
     from layerstore.build.cache import Record
     from layerstore.cli.ps import Listed
     from layerstore.store import Store
@@ -135,12 +137,13 @@ class Cached:
 
 def _apart(store: Store, usage: DiskUsage) -> tuple[Cached, DiskUsage]:
     """What the cache of builds has alone, and all else that there is."""
-    from layerstore.build.cache import Cache, records, stacks
+    from layerstore.build.cache import OWNER, Cache, records, stacks
 
     found = records(Cache(store))
     layers = [record.layer for record in found if record.layer is not None]
     used = [record.layer for record in found if record.layer is not None and record.in_use]
-    kept, busy = ({one.diff_id for one in stacks(store, some).values()} for some in (layers, used))
+    known = stacks(store, layers)
+    kept, busy = ({one.diff_id for one in some.values()} for some in (known, stacks(store, used)))
     alone = [one for one in usage.layers if one.diff_id in kept and not one.images and not one.containers]
     folders = {record.id: record for record in found if record.layer is None and record.kind == "exec.cachemount"}
     cached = Cached(
@@ -149,12 +152,26 @@ def _apart(store: Store, usage: DiskUsage) -> tuple[Cached, DiskUsage]:
         reclaimable=sum(one.size for one in alone if one.diff_id not in busy)
         + sum(one.size for one in folders.values() if not one.in_use),
     )
+    # `system prune` ends what the cache leases.
+    leased = Counter(diff for chain in store.leases(OWNER).values() for diff in _diffs(known, chain))
     rest = evolve(
         usage,
-        layers=tuple(one for one in usage.layers if one not in alone),
+        layers=tuple(
+            evolve(one, leases=max(one.leases - leased[one.diff_id], 0)) for one in usage.layers if one not in alone
+        ),
         containers=tuple(one for one in usage.containers if one.container.name not in folders),
     )
     return cached, rest
+
+
+def _diffs(known: Mapping[ChainID, StoredLayer], top: ChainID) -> set[DiffID]:
+    """The diffs of a layer and all below it, as far as they are known."""
+    found: set[DiffID] = set()
+    at: ChainID | None = top
+    while at is not None and (layer := known.get(at)) is not None:
+        found.add(layer.diff_id)
+        at = layer.parent
+    return found
 
 
 def _held(store: Store, usage: DiskUsage) -> list[Held]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import layerstore
-from layerstore import Store, StoredLayer
-from layerstore.build.cache import OWNER, Cache, prune
+from layerstore import ReadOnlyStore, Store, StoredLayer
+from layerstore.build.cache import OWNER, Cache, prune, records
 
 from .conftest import Done, layer_with
 
@@ -179,3 +179,23 @@ def test_what_is_hit_by_a_quicker_key_is_known_by_the_exact_one(store: Store, ca
         assert found.exact == KEY
         assert second.steps() == given
         assert list(given) == [KEY]
+
+
+def test_what_cannot_be_written_to_is_told_of(
+    store: Store, settings: layerstore.Config, cache: Cache, done: Done
+) -> None:
+    done(KEY)
+    with cache.mounts.mount("x"):
+        pass
+    store.close()
+    root = settings.data_root
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
+        with layerstore.open(config=settings) as frozen:
+            assert {record.kind for record in records(Cache(frozen))} == {"regular", "exec.cachemount"}
+            assert Cache(frozen).find(KEY) is not None
+            with pytest.raises(ReadOnlyStore):
+                prune(Cache(frozen))
+    finally:
+        subprocess.run(["umount", root], check=True)
