@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from layerstore import Store
-from layerstore.build import build
+from layerstore.build import BuildError, BuildOptions, build
 from layerstore.build.lines import recall
-from layerstore.looking import advise, why
+from layerstore.looking import Finding, Subject, advise, advise_build, unused, why
 from support import images
 from support.building import busybox
 
@@ -93,3 +93,72 @@ def test_what_is_known_of_an_image_goes_with_it(store: Store, folder: Path) -> N
     assert recall(store, built.image.id) is not None
     store.remove_image("app")
     assert recall(store, built.image.id) is None
+
+
+# --- a Dockerfile, and its context
+
+
+def left(store: Store, folder: Path, dockerfile: str, files: dict[str, int], **options: object) -> Finding | None:
+    (folder / "Dockerfile").write_text(dockerfile)
+    for name, size in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    return unused(store, folder, BuildOptions(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("lines", "size"),
+    [
+        ("COPY . /", None),
+        ("COPY file /\nADD data /d/", 300),
+        ("COPY dat[a] /d/\nRUN --mount=type=bind,source=more,target=/m true", 4),
+        ("ARG W=more\nENV X=${W}\nCOPY $X /m/", 104),
+        ("COPY --exclude=*.log more /m/\nCOPY file data /d/", 50),
+        ("COPY --from=base /bin/busybox /b", 404),
+    ],
+)
+def test_files_that_no_line_uses_are_counted(store: Store, folder: Path, lines: str, size: int | None) -> None:
+    files = {"data/a": 60, "data/b": 40, "more/x.log": 50, "more/y": 250}
+    found = left(store, folder, f"FROM base\n{lines}\n", files)
+    assert (None if found is None else found.bytes) == size
+
+
+def test_what_is_ignored_is_no_part_of_the_context(store: Store, folder: Path) -> None:
+    (folder / ".dockerignore").write_text("big\n*.md\n")
+    found = left(store, folder, "FROM base\nCOPY file /\n", {"big/1": 9000, "a.md": 9, "other/1": 70, "other/2": 30})
+    assert found is not None
+    assert (found.subject, found.bytes, found.files, found.places) == (Subject.UNUSED, 100, 2, ("/other",))
+
+
+def test_only_what_the_target_needs_is_used(store: Store, folder: Path) -> None:
+    text = "FROM base AS one\nCOPY file /\nFROM base AS two\nCOPY data /\n"
+    found = left(store, folder, text, {"data/a": 60}, target="one")
+    assert found is not None
+    assert (found.bytes, found.places) == (60, ("/data/a",))
+
+
+def test_a_dockerfile_is_built_for_its_costs_and_leaves_no_image(store: Store, folder: Path) -> None:
+    (folder / "useless").write_bytes(b"x" * 20_000)
+    (folder / "Dockerfile").write_text(
+        "FROM base\nRUN dd if=/dev/zero of=/big bs=1000 count=50 2>/dev/null\nRUN rm /big\n"
+    )
+    advice = advise_build(store, folder)
+    assert [(one.subject, one.bytes, one.files) for one in advice.findings] == [
+        (Subject.HIDDEN, 50_000, 1),
+        (Subject.ADJACENT, 50_000, 1),
+        (Subject.UNUSED, 20_004, 2),
+    ]
+    assert advice.saved == 50_000
+    assert [image.tags for image in store.images()] == [("base:latest",)]
+    named = advise_build(store, folder, tags=("kept",))
+    assert named.bytes == advice.bytes
+    assert len(store.image("kept").layers) == 3
+
+
+def test_a_dockerfile_that_cannot_be_built_says_where(store: Store, folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM base\nRUN false\n")
+    with pytest.raises(BuildError) as caught:
+        advise_build(store, folder)
+    assert caught.value.place is not None
+    assert caught.value.place.line == 2

@@ -151,3 +151,20 @@ def test_saved_by_squashing_is_what_was_told(run: Run) -> None:
     small = json.loads(run("advise", "--format", "json", "small").stdout)
     assert small["Bytes"] == told["Shown"]
     assert small["Findings"] == []
+
+
+@pytest.mark.tools("crun")
+def test_advise_builds_a_folder_or_a_dockerfile(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM app\nCOPY --chmod=755 tool /tool\n")
+    (tmp_path / "tool").write_bytes(b"x" * 6000)
+    (tmp_path / "unused").write_bytes(b"x" * 7000)
+    for path in (tmp_path, tmp_path / "Dockerfile"):
+        result = run("advise", str(path))
+        assert f"COPY --chmod=755 tool /tool [{tmp_path}/Dockerfile:2]" in result.stdout
+        assert "7kB: /unused (1 file) of the context: no line uses it" in result.stdout
+    (tmp_path / "Dockerfile").write_text("FROM app\nCOPY nothing /\n")
+    assert "Dockerfile:2" in run("advise", str(tmp_path), code=1).stderr
+
+
+def test_a_size_that_is_none_is_refused(run: Run) -> None:
+    assert "a size such as 10G" in run("advise", "--least", "much", "app", code=2).stderr

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from layerstore.images import Image
     from layerstore.looking import Advice, Finding, Step, Why, Written
     from layerstore.looking.lines import Line
+    from layerstore.store import Store
 
 _KINDS = {
     stat.S_IFREG: "file",
@@ -62,7 +63,10 @@ def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, for
 
 
 @click.command(cls=Command)
-@click.argument("image", shell_complete=completion.images)
+@click.argument("of", metavar="IMAGE|PATH", shell_complete=completion.images)
+@click.option("-f", "--file", metavar="FILE", help="The Dockerfile in PATH  [default: Dockerfile]")
+@click.option("--target", metavar="STAGE", help="The stage to be built")
+@click.option("--build-arg", "build_args", metavar="NAME=VALUE", multiple=True, help="A variable of the build")
 @click.option("--least", metavar="BYTES", default="4k", show_default=True, help="Leave out what saves less than this")
 @click.option("--no-trunc", is_flag=True, help="Show whole lines")
 @click.option(
@@ -71,20 +75,35 @@ def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, for
 @format_option(rows=False)
 @click.pass_obj
 def advise_command(
-    arguments: Arguments, *, image: str, least: str, no_trunc: bool, report: str | None, form: Form
-) -> None:
+    arguments: Arguments,
+    *,
+    of: str,
+    file: str | None,
+    target: str | None,
+    build_args: tuple[str, ...],
+    least: str,
+    no_trunc: bool,
+    report: str | None,
+    form: Form,
+) -> int:
     """Show what each line of an image's history costs, and what could be saved.
 
     It is measured in the layers: bytes that a later line hides, or has once more for other attributes; what programs
-    left behind for a next run; RUN lines that could be one.
+    left behind for a next run; RUN lines that could be one. PATH is a folder with a Dockerfile, or a Dockerfile: it is
+    built first, as far as it was not before, and files of the folder that no line uses are told as well.
     """
-    from layerstore import options
-    from layerstore.looking import advise
+    from layerstore.build import BuildError
+    from layerstore.cli.building import report_failure
 
     if report is not None:
         _require_jinja()
-    with arguments.open() as store:
-        advice = advise(store, image, least=options.size(least) or 0)
+    size = _bytes(least)
+    try:
+        with arguments.open() as store:
+            advice = _advice(store, of, file, target, build_args, size)
+    except BuildError as problem:
+        report_failure(problem)
+        return 1
     if report is not None:
         from layerstore.looking.page import page
 
@@ -96,6 +115,41 @@ def advise_command(
         output.lines(_advised(advice, trunc=not no_trunc))
         if report is not None:
             output.lines(["", f"Report: {report}"])
+    return 0
+
+
+def _bytes(text: str) -> int:
+    from layerstore import options
+
+    try:
+        return options.size(text) or 0
+    except ValueError as wrong:
+        raise click.BadParameter(f"{text} is not {wrong}", param_hint="--least") from None
+
+
+def _advice(
+    store: Store, of: str, file: str | None, target: str | None, build_args: tuple[str, ...], least: int
+) -> Advice:
+    from layerstore.looking import advise, advise_build
+
+    if file is None and target is None and not build_args and not of.startswith((".", "/")):
+        try:
+            return advise(store, of, least=least)
+        except NotFound:
+            if not os.path.exists(of):
+                raise
+    from layerstore.build import BuildOptions
+    from layerstore.cli.building import values, view
+
+    if not os.path.isdir(of) and file is None:
+        of, file = os.path.dirname(of) or ".", of
+    try:
+        variables = values.arguments(build_args, os.environ)
+    except ValueError as wrong:
+        raise click.BadParameter(str(wrong), param_hint="--build-arg") from None
+    options = BuildOptions(file=file, target=target, build_args=variables)
+    with view("auto") as told:
+        return advise_build(store, of, options, least=least, progress=told)
 
 
 @click.command(cls=Command)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerstore.looking.advice import Advice, Cost, Finding, Subject, advise
+    from layerstore.looking.builds import advise_build, unused
     from layerstore.looking.costs import Fate, Payload
     from layerstore.looking.origins import Deed, Step, Why, Written, why
 
@@ -24,11 +25,14 @@ __all__ = [
     "Why",
     "Written",
     "advise",
+    "advise_build",
+    "unused",
     "why",
 ]
 
 _HOMES = {
     "advice": ("Advice", "Cost", "Finding", "Subject", "advise"),
+    "builds": ("advise_build", "unused"),
     "costs": ("Fate", "Payload"),
     "origins": ("Deed", "Step", "Why", "Written", "why"),
 }

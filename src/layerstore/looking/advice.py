@@ -59,9 +59,9 @@ class Finding:
 
     subject: Subject
     lines: tuple[Line, ...]
-    """The line that makes it, and that which undoes it; all that are adjacent."""
+    """The line that makes it, and that which undoes it; all that are adjacent; none where none uses it."""
     bytes: int
-    """What would be saved. What adjacent lines would save is in other findings, too."""
+    """What would be saved. What adjacent lines would save is in other findings, too; what is unused is in no layer."""
     files: int
     places: tuple[str, ...]
     """Where most of it is."""
@@ -83,7 +83,7 @@ class Advice:
     shown: int
     """Of those that show in the end: what one layer in the place of all would have."""
     saved: int
-    """What all findings save, each byte counted once."""
+    """What all findings save in the layers, each byte counted once."""
     payloads: tuple[Payload, ...]
     """Every file of every layer, and what becomes of it."""
 
