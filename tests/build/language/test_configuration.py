@@ -12,6 +12,7 @@ from layerstore.build.language import (
     parse,
     program_of,
 )
+from layerstore.build.language.durations import duration, shown_duration
 
 
 def built(lines, *, base=None, build_args=None):
@@ -169,3 +170,23 @@ def test_heredocs_beside_other_words_are_the_shells():
     assert run("RUN python3 <<E\nx\nE").argv == ("/bin/sh", "-c", "python3 <<E\nx\nE")
     assert run("RUN cat <<A <<'B' >f\n1\nA\n2\nB").argv == ("/bin/sh", "-c", "cat <<A <<'B' >f\n1\nA\n2\nB")
     assert run("RUN <<A cat\n1\nA").argv == ("/bin/sh", "-c", "<<A cat\n1\nA")
+
+
+def test_durations_as_go_writes_and_reads_them():
+    shown = {
+        0: "0s",
+        1: "1ns",
+        1500: "1.5µs",
+        2_000_000: "2ms",
+        10**9: "1s",
+        90_500_000_000: "1m30.5s",
+        3600 * 10**9: "1h0m0s",
+        25 * 3600 * 10**9 + 1: "25h0m0.000000001s",
+    }
+    for nanoseconds, text in shown.items():
+        assert shown_duration(nanoseconds) == text
+        assert duration(text) == nanoseconds
+    assert duration("1.5h.5m") == 5430 * 10**9
+    for text in ("", "1", "s", "1x", "-1s", "1 s", "9999999999h", "1s" * 100):
+        with pytest.raises(ValueError, match="a duration"):
+            duration(text)

@@ -52,6 +52,18 @@ def test_directives_are_read_from_the_first_comments_alone():
     assert dockerfile.escape == "`"
 
 
+def test_a_file_in_another_language_is_refused():
+    for syntax in (
+        "docker/dockerfile:1",
+        "docker.io/docker/dockerfile-upstream:master",
+        "host:5000/x/dockerfile@sha256:1",
+    ):
+        assert parse(f"# syntax={syntax}\nFROM a\n").directives["syntax"] == syntax
+    error = refused("# syntax=example/other:1\nFROM a\n")
+    assert "the frontend example/other:1 cannot be fetched here" in error.message
+    assert error.place.line == 1
+
+
 def test_a_directive_twice_or_another_escape_is_refused():
     assert "only one escape parser directive" in str(refused("# escape=`\n# escape=`\nFROM a\n"))
     assert "invalid escape token" in str(refused("# escape=x\nFROM a\n"))
@@ -145,7 +157,7 @@ def test_healthchecks_are_in_nanoseconds():
 
 
 def test_comments_above_an_instruction_are_kept():
-    text = "# syntax=x\n# about build\nFROM a AS build\n# one\n#\n# two\n\nRUN x\nRUN y\n"
+    text = "# syntax=dockerfile\n# about build\nFROM a AS build\n# one\n#\n# two\n\nRUN x\nRUN y\n"
     stage = parse(text).stages[0]
     assert stage.base.comments == ("about build",)
     assert [each.comments for each in stage.instructions] == [("two",), ()]

@@ -6,7 +6,6 @@ import posixpath
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from typing import Any
 
 from attrs import frozen
@@ -161,6 +160,8 @@ def _ports(text: str, place: Place) -> Sequence[str]:
     if protocol not in _PROTOCOLS:
         raise BuildError(f'invalid port: "{text}": invalid proto: {protocol}', place=place, remedy=_PORT_REMEDY)
     if len(host) == 2 and host[0]:
+        from ipaddress import ip_address
+
         try:
             ip_address(host[0].removeprefix("[").removesuffix("]"))
         except ValueError:

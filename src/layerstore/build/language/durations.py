@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 
 __all__ = ["duration", "shown_duration"]
 
@@ -19,10 +18,15 @@ def duration(text: str) -> int:
     parts = list(_PART.finditer(text))
     if not parts or len(text) > 100 or "".join(part[0] for part in parts) != text:
         raise ValueError(f"not a duration: {text}")
-    total = int(sum((Decimal(part[1]) * _UNITS[part[2]] for part in parts), Decimal()))
+    total = sum(_nanoseconds(part[1], _UNITS[part[2]]) for part in parts)
     if total > _LONGEST:
         raise ValueError(f"too long a duration: {text}")
     return total
+
+
+def _nanoseconds(number: str, unit: int) -> int:
+    whole, _, part = number.partition(".")
+    return int(whole or "0") * unit + int(part or "0") * unit // 10 ** len(part)
 
 
 def shown_duration(nanoseconds: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import posixpath
 import re
 from collections.abc import Callable, Sequence
@@ -60,6 +59,8 @@ def mount_of(text: str, expand: Callable[[str], str] | None = None) -> Mount:
 
 
 def _fields(text: str) -> Sequence[tuple[str, str | None]]:
+    import csv
+
     try:
         words = next(csv.reader([text], strict=True), [])
     except csv.Error as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = ["nearest"]
@@ -10,6 +9,8 @@ __all__ = ["nearest"]
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The name that is most like `word`, whatever its case, or None if none is like it."""
+    import difflib
+
     lowered: dict[str, str] = {}
     for name in names:
         lowered.setdefault(name.lower(), name)

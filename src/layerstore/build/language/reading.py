@@ -27,6 +27,7 @@ _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
 _DIRECTIVES = ("syntax", "escape", "check")
 _ONBUILD = re.compile(r"\s*ONBUILD(?:\s+|$)", re.IGNORECASE)
 _ONBUILD_HEREDOC = re.compile(r"^([ \t]*)ONBUILD(?=[ \t]+(?:RUN|COPY|ADD)[ \t].*<<)", re.IGNORECASE | re.MULTILINE)
+_FRONTENDS = ("dockerfile", "dockerfile-upstream")
 _REASON = re.compile(r"Dockerfile parse error(?: on line \d+)?: (.*)", re.DOTALL)
 _UNKNOWN = "unknown instruction: "
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -43,6 +44,7 @@ def parse(text: str | bytes, file: str = "Dockerfile") -> Dockerfile:
         text = text.decode("utf-8", "replace")
     text = _SURROGATE.sub("\ufffd", text.removeprefix("\ufeff"))
     lines = _Lines(file, text)
+    _refuse_frontend(lines)
     ast, wrapped = _ast(text, lines)
     global_args: list[Arg] = []
     stages: list[Stage] = []
@@ -204,6 +206,21 @@ def _onbuild(expression: str, common: Mapping[str, Any]) -> OnBuild:
         raise BuildError(f"{name} isn't allowed as an ONBUILD trigger", place=place)
     _trigger(expression, place)
     return OnBuild(expression=expression, **common)
+
+
+def _refuse_frontend(lines: _Lines) -> None:
+    """Raise `BuildError` for a file that says that it is in another language (`# syntax=`).
+
+    A Dockerfile's own frontend, of whatever version and from whatever mirror, is a repository of the name `dockerfile`.
+    """
+    syntax = lines.directives.get("syntax", "")
+    repository = syntax.partition(" ")[0].partition("@")[0].rpartition("/")[2].partition(":")[0]
+    if syntax and repository not in _FRONTENDS:
+        raise BuildError(
+            f"the frontend {syntax} cannot be fetched here: Dockerfiles alone are understood",
+            place=lines.place(1, 1),
+            remedy="Take # syntax= out if it is an ordinary Dockerfile.",
+        )
 
 
 def _directives(lines: Sequence[str]) -> tuple[dict[str, str], int]:
