@@ -142,6 +142,9 @@ def test_a_folder_goes_out_and_in(used: Run, tmp_path: Path) -> None:
     with tarfile.open(file) as tar:
         assert "left" in {name.removeprefix("./") for name in tar.getnames()}
     assert used("builder", "cache", "export", "npm").stdout_bytes == file.read_bytes()
+    assert used("builder", "cache", "export", "npm", "/dev/null").stdout == ""
+    assert "Is a directory" in used("builder", "cache", "export", "npm", str(tmp_path), code=1).stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("npm")] == ["npm.tar"]
     used("builder", "cache", "import", "other", str(file))
     used("builder", "cache", "import", "third", stdin=file.read_bytes())
     assert used("builder", "cache", "ls", "-q").stdout.split() == ["npm", "other", "third"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -266,13 +268,34 @@ def export_command(arguments: Arguments, *, cache: str, file: str) -> None:
     with arguments.open() as store:
         if file == "-":
             output.binary_output()
-            Mounts(store).export(cache, output.write_bytes)
+            Mounts(store).export(cache, output.write_bytes, waits=_wait)
             return
         try:
-            with open(file, "wb") as target:
-                Mounts(store).export(cache, partial(_write, target))
+            with _replacing(file) as target:
+                Mounts(store).export(cache, partial(_write, target), waits=_wait)
         except OSError as error:
             raise KernelError("write", error.errno or 0, path=file) from error
+
+
+def _wait() -> None:
+    output.warn("waiting for a build that uses it")
+
+
+@contextmanager
+def _replacing(path: str) -> Iterator[BinaryIO]:
+    """A file to be written, which gets its name when it is whole. What is no file is written to as it is."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as other:
+            yield other
+        return
+    draft = f"{os.path.realpath(path)}.{os.urandom(4).hex()}"
+    try:
+        with open(draft, "xb") as file:
+            yield file
+        os.replace(draft, os.path.realpath(path))
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
 
 
 def _write(target: BinaryIO, data: memoryview) -> None:
@@ -292,11 +315,11 @@ def import_command(arguments: Arguments, *, cache: str, file: str) -> None:
 
     with arguments.open() as store:
         if file == "-":
-            name = Mounts(store).take_in(cache, output.binary_input())
+            name = Mounts(store).take_in(cache, output.binary_input(), waits=_wait)
         else:
             try:
                 with open(file, "rb") as source:
-                    name = Mounts(store).take_in(cache, source)
+                    name = Mounts(store).take_in(cache, source, waits=_wait)
             except OSError as error:
                 raise KernelError("open", error.errno or 0, path=file) from error
     output.lines([name])

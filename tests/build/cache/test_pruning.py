@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
 from layerstore import ChainID, Store
 from layerstore.build.cache import OWNER, Cache, prune, records
 
-from .conftest import Done
+from .conftest import Done, layer_with
 
 pytestmark = pytest.mark.root
 
@@ -57,6 +58,18 @@ def test_what_stands_on_a_step_goes_before_it(cache: Cache, done: Done) -> None:
     assert set(kept(cache)) == {A, B}
     assert prune(cache, keep=150_000).reclaimed > 100_000
     assert kept(cache) == [A]
+
+
+def test_a_step_of_two_keys_stays_by_both_or_goes(store: Store, cache: Cache, done: Done) -> None:
+    """A hit by the one is a use of the other, else that would go, and free nothing."""
+    record = partial(cache.record, description="COPY . .", exact=B)
+    store.add_layer(layer_with("a", KIB), record=lambda tx, layer: [record(tx, key, layer) for key in (A, B)])
+    done(C, name="c", content=KIB)
+    assert cache.find(A)
+    prune(cache, keep=150_000)
+    assert set(kept(cache)) == {A, B}
+    prune(cache, keep=50_000)
+    assert kept(cache) == []
 
 
 def test_as_much_is_kept_as_fits(cache: Cache, done: Done) -> None:

@@ -94,7 +94,7 @@ class Cache:
             return None
         now = time.time_ns()
         with self.database.write(durable=False) as tx:
-            if not rows.touch(tx, key, now):
+            if not rows.touch(tx, row, now):
                 return None
         return Entry(key, row.exact, layer, row.parent, row.description, row.seconds, row.made, now)
 

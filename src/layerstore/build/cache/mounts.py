@@ -201,13 +201,13 @@ class Mounts:
 
     # --- in and out ---
 
-    def export(self, ref: str, write: Callable[[memoryview], object]) -> None:
+    def export(self, ref: str, write: Callable[[memoryview], object], *, waits: _Call | None = None) -> None:
         """Write what one holds as a tar. Who uses it is waited for. Raises `NotFound`, `Ambiguous`."""
         mount = self.get(ref)
-        with claims.held(self._store, claims.of_mount(mount.name)):
+        with claims.held(self._store, claims.of_mount(mount.name), waits=waits):
             self._store.container(mount.name).export(write)
 
-    def take_in(self, ref: str, tar: BinaryIO) -> str:
+    def take_in(self, ref: str, tar: BinaryIO, *, waits: _Call | None = None) -> str:
         """Put what a tar holds into one, beside and over what is there; returns the name of its container.
 
         If there is none of this ID, it is made. Raises `Ambiguous`, `InvalidArchive`.
@@ -215,10 +215,10 @@ class Mounts:
         try:
             mount = self.get(ref)
         except NotFound:
-            with self.mount(ref, sharing="locked"):
+            with self.mount(ref, sharing="locked", waits=waits):
                 pass
             mount = self.get(ref)
-        with claims.held(self._store, claims.of_mount(mount.name)):
+        with claims.held(self._store, claims.of_mount(mount.name), waits=waits):
             self._store.container(mount.name).copy_in(tar, "/", archive=True)
         return mount.name
 

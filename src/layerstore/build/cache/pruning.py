@@ -86,18 +86,15 @@ def _room(record: Record) -> str:
 
 def in_order(free: Sequence[Record], kept: Sequence[Record]) -> list[Record]:
     """These in the order in which they go. Pure."""
-    by_chain = {one.layer.chain_id: one for one in kept if one.layer is not None}
-    used: dict[str, tuple[int, int]] = {one.id: (one.used, 0) for one in kept}
-    """When a step, or the last one on top of it, was used; and how many of those there are upwards, negative."""
+    layers = {one.layer.chain_id: one.layer for one in kept if one.layer is not None}
+    used: dict[ChainID, tuple[int, int]] = {}
+    """When a layer, or the last one on top of it, was used; and how many layers that one is above it."""
     for one in kept:
-        below, height = one, 0
-        while below.layer is not None and below.layer.parent is not None:
-            parent = by_chain.get(below.layer.parent)
-            if parent is None:
-                break
-            below, height = parent, height + 1
-            used[below.id] = max(used[below.id], (used[one.id][0], height))
-    return sorted(free, key=lambda one: (*used[one.id], one.id))
+        at, height = None if one.layer is None else one.layer.chain_id, 0
+        while at is not None and (layer := layers.get(at)) is not None:
+            used[at] = max(used.get(at, (0, 0)), (one.used, height))
+            at, height = layer.parent, height + 1
+    return sorted(free, key=lambda one: ((one.used, 0) if one.layer is None else used[one.layer.chain_id], one.id))
 
 
 def _remove(cache: Cache, chosen: Sequence[Record]) -> list[str]:

@@ -118,10 +118,12 @@ def every(tx: Transaction) -> list[Row]:
     return [_row(found) for found in tx.execute(f"SELECT {_ENTRY} FROM build_cache_entries ORDER BY used DESC, key")]
 
 
-def touch(tx: Transaction, key: str, now: int) -> bool:
-    """Write down that it was of use. False if it was removed meanwhile."""
+def touch(tx: Transaction, row: Row, now: int) -> bool:
+    """Write down that it was of use, by whichever of its keys. False if it was removed meanwhile."""
     query = "UPDATE build_cache_entries SET used = ?, uses = uses + 1 WHERE key = ?"
-    return tx.execute(query, (now, key)).rowcount > 0
+    if row.exact != row.key:
+        tx.execute(query, (now, row.exact))
+    return tx.execute(query, (now, row.key)).rowcount > 0
 
 
 def delete(tx: Transaction, keys: Iterable[str], *, unused_since: int | None) -> list[Row]:
