@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import layerstore
-from layerstore import Store
-from layerstore.build.cache import OWNER, Cache, prune, records
+from layerstore import LayerSource, Store
+from layerstore.build.cache import OWNER, Cache, give, parse_spec, prune, records
 from support import images as make
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("strace")]
@@ -56,6 +56,43 @@ with layerstore.open(config=settings) as store:
 """
 
 
+TAKING = """
+import sys, layerstore
+from layerstore.build.cache import Cache, parse_spec, prune
+data_root, exec_root, place, *keys = sys.argv[1:]
+settings = layerstore.Config(data_root=data_root, exec_root=exec_root, storage_driver="overlay2")
+def warn(text):
+    raise layerstore.LayerstoreError(text)
+with layerstore.open(config=settings) as store:
+    with Cache(store) as cache:
+        cache.use(parse_spec(f"type=local,src={place}", to=False), warn=warn)
+        for key in reversed(keys):
+            assert cache.find(key)
+            print(key, flush=True)
+    print("pruned", flush=True)
+    prune(Cache(store))
+"""
+
+
+@pytest.fixture
+def elsewhere(store: Store, tar: Path, tmp_path: Path) -> Path:
+    """A cache elsewhere, which has the steps."""
+    folder, parent = tmp_path / "cache", None
+    with Cache(store) as cache:
+        for key in KEYS:
+            if key == KEYS[1]:
+                cache.record_nothing(key, parent=parent)
+                continue
+            parent = store.add_layer(
+                LayerSource(lambda: tar.open("rb")),
+                parent,
+                record=lambda tx, layer, key=key: cache.record(tx, key, layer, description="RUN make"),
+            ).chain_id
+        give(cache, parse_spec(f"type=local,dest={folder}", to=True), parent, platform={}, warn=pytest.fail)
+    prune(Cache(store))
+    return folder
+
+
 @pytest.fixture
 def tar(tmp_path: Path) -> Path:
     """A layer of one file."""
@@ -89,11 +126,13 @@ def assert_in_order(settings: layerstore.Config, said: str) -> None:
     assert [name for name in os.listdir(settings.data_root / "staging") if not name.startswith(".")] == []
 
 
-def lived(settings: layerstore.Config, tar: Path, call: str, what: str, log: Path) -> subprocess.CompletedProcess[str]:
+def lived(
+    settings: layerstore.Config, tar: Path, call: str, what: str, log: Path, life: str = LIFE
+) -> subprocess.CompletedProcess[str]:
     """The life of a cache, in which one call is the last, or is refused."""
     inject = ["strace", "-f", "-o", str(log), "-e", f"trace={call}", "-e", f"inject={call}:{what}"]
     return subprocess.run(
-        [*inject, sys.executable, "-c", LIFE, settings.data_root, settings.exec_root, tar, *KEYS],
+        [*inject, sys.executable, "-c", life, settings.data_root, settings.exec_root, tar, *KEYS],
         capture_output=True,
         text=True,
         check=False,
@@ -153,6 +192,34 @@ def test_a_call_that_is_refused_is_an_error_and_leaves_no_trace(
             break
         met = True
         if done.returncode != 0:
+            assert any(line.startswith("layerstore.errors.") for line in done.stderr.splitlines()), done.stderr
+        assert_in_order(settings, done.stdout)
+    assert met
+
+
+@pytest.mark.parametrize(
+    ("call", "what", "step"),
+    [
+        ("rename", "signal=KILL", 2),
+        ("fsync", "signal=KILL", 3),
+        ("pwrite64", "signal=KILL", 37),
+        ("unlinkat", "signal=KILL", 5),
+        ("mkdir", "error=ENOSPC", 3),
+        ("fsync", "error=EIO", 3),
+        ("openat2", "error=EIO", 2),
+    ],
+)
+def test_taking_from_elsewhere_is_all_or_nothing_too(
+    store: Store, settings: layerstore.Config, elsewhere: Path, tmp_path: Path, call: str, what: str, step: int
+) -> None:
+    store.close()
+    log, met = tmp_path / "calls", False
+    for count in range(1, 600, 1 if NIGHTLY else step):
+        done = lived(settings, elsewhere, call, f"{what}:when={count}", log, TAKING)
+        if done.returncode == 0 and "INJECTED" not in log.read_text():
+            break
+        met = True
+        if what.startswith("error") and done.returncode != 0:
             assert any(line.startswith("layerstore.errors.") for line in done.stderr.splitlines()), done.stderr
         assert_in_order(settings, done.stdout)
     assert met
