@@ -26,7 +26,7 @@ def duration(text: str) -> int:
 
 def _nanoseconds(number: str, unit: int) -> int:
     whole, _, part = number.partition(".")
-    return int(whole or "0") * unit + int(part or "0") * unit // 10 ** len(part)
+    return int(whole or "0") * unit + int(part or "0") * unit // int("1" + "0" * len(part))
 
 
 def shown_duration(nanoseconds: int) -> str:
