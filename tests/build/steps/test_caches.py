@@ -120,3 +120,11 @@ def test_of_two_builds_that_need_a_step_one_does_it(make: Builder, based: Store,
     assert [builder.done for builder in builders if len(builder.done) == 1]
     assert sum("waiting for another build" in builder.output for builder in builders) == 1
     make(f"FROM base\nRUN {count} cat /count/runs > /runs && test $(wc -l < /runs) = 1\n")
+
+
+def test_a_build_without_steps_gives_an_empty_cache(make: Builder, elsewhere: Builder, tmp_path: Path) -> None:
+    place = tmp_path / "cache"
+    make("FROM scratch\nENV A=b\n", {}, cache_to=[f"type=local,dest={place},mode=max"])
+    elsewhere(TEXT, FILES, cache_from=[f"type=local,src={place}"])
+    assert len(elsewhere.done) == 6
+    assert not [event for event in elsewhere.events if isinstance(event, Warned)]

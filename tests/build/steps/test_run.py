@@ -188,3 +188,12 @@ def test_a_cache_that_is_mounted_twice_waits_for_nobody(make: Builder, look: Loo
         "echo 1 > /a/file && cat /b/file > /seen\n"
     )
     assert look(built, "/seen") == "1\n"
+
+
+def test_caches_of_other_namespaces_are_others(make: Builder, look: Look) -> None:
+    text = "FROM base\nRUN --mount=type=cache,target=/c echo x >> /c/log; wc -l < /c/log > /count\n"
+    counts = [
+        look(make(text, no_cache=True, build_args={"BUILDKIT_CACHE_MOUNT_NS": name} if name else {}), "/count")
+        for name in ("", "one", "", "one", "two")
+    ]
+    assert [int(count) for count in counts] == [1, 1, 2, 2, 1]

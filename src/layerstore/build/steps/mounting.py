@@ -142,6 +142,12 @@ def _cache_id(mount: Mount) -> str:
     return mount.id or mount.target
 
 
+def _within_namespace(work: Work, id: str) -> str:
+    """The ID of a cache, below what BUILDKIT_CACHE_MOUNT_NS says, so that builds can have caches apart."""
+    namespace = work.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS")
+    return posixpath.normpath(f"{namespace}/{id}") if namespace else id
+
+
 def _identity(mount: Mount) -> Mount:
     """The mount of a cache without what does not decide which cache it is."""
     return evolve(mount, id=_cache_id(mount), target="", readonly=False, sharing="shared", text="")
@@ -154,7 +160,7 @@ def _folder(parts: _Parts, mount: Mount, origins: Callable[[Mount], Origin]) -> 
         on = origins(mount).layers()
     return parts.after.enter_context(
         parts.work.cache.mounts.mount(
-            _cache_id(mount),
+            _within_namespace(parts.work, _cache_id(mount)),
             sharing=cast(Sharing, mount.sharing),
             on=on,
             source=mount.source,
