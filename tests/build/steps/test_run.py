@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from layerstore import ConfigError
 from layerstore.build import BuildError, Secret
 from support.building import Builder, Look, names_in
 
@@ -197,3 +198,38 @@ def test_caches_of_other_namespaces_are_others(make: Builder, look: Look) -> Non
         for name in ("", "one", "", "one", "two")
     ]
     assert [int(count) for count in counts] == [1, 1, 2, 2, 1]
+
+
+def test_what_cannot_be_meant_is_refused(make: Builder) -> None:
+    with pytest.raises(ConfigError, match="network mode 'bridge'"):
+        make("FROM base\n", network="bridge")
+    with pytest.raises(ConfigError, match="annotations"):
+        make("FROM base\n", annotations={"a": "b"})
+    with pytest.raises(BuildError, match="invalid ulimit: 'nofile'"):
+        make("FROM base\nRUN true\n", ulimits=["nofile"])
+
+
+def test_programs_have_what_the_build_was_given_for_them(make: Builder, look: Look) -> None:
+    built = make(
+        "FROM base\nRUN --network=host ulimit -n > /files; cat /etc/hosts > /hosts; df -k /dev/shm | tail -n 1 > /shm\n"
+        "RUN hostname > /name\n",
+        ulimits=["nofile=77:78"],
+        add_hosts=["some.example:10.1.2.3"],
+        shm_size=1 << 20,
+    )
+    assert look(built, "/files") == "77\n"
+    assert "10.1.2.3\tsome.example" in look(built, "/hosts")
+    assert look(built, "/shm").split()[1] == "1024"
+    assert look(built, "/name") == "buildkitsandbox\n"
+
+
+def test_stages_that_wait_in_a_step_let_others_work(make: Builder) -> None:
+    waiting = "".join(
+        f"FROM base AS s{n}\nRUN --mount=type=cache,from=last,target=/c,id=c{n} ls /c > /s{n}\n" for n in range(6)
+    )
+    make(
+        "FROM base AS last\nRUN sleep 0.3; echo > /x\n"
+        + waiting
+        + "FROM base\n"
+        + "".join(f"COPY --from=s{n} /s{n} /\n" for n in range(6))
+    )

@@ -13,7 +13,7 @@ from functools import partial
 
 from attrs import evolve
 
-from layerstore import CannotRun, ChainID, Container, LayerstoreError, StoredLayer
+from layerstore import CannotRun, ChainID, ConfigError, Container, LayerstoreError, StoredLayer
 from layerstore.build.cache import step_key
 from layerstore.build.errors import BuildError
 from layerstore.build.events import Doing
@@ -86,6 +86,9 @@ def keys_of(
         "hosts": work.options.add_hosts,
     }
     instruction = json.dumps(said)
+    for mount in step.mounts:
+        if mount.from_:  # whatever it is is waited for here, before there is anything that others wait for
+            origins(mount)
     binds = [(origins(mount), mount.source or "/") for mount in step.mounts if mount.type == "bind"]
     place = step.place
 
@@ -160,7 +163,12 @@ def _options(work: Work, step: Run, argv: tuple[str, ...], state: State, scope: 
 def _ulimit(text: str) -> Ulimit:
     name, _, value = text.partition("=")
     soft, _, hard = value.partition(":")
-    return Ulimit(name, int(soft), int(hard or soft))
+    try:
+        return Ulimit(name, int(soft), int(hard or soft))
+    except ValueError:
+        raise ConfigError(
+            f"invalid ulimit: {text!r}", remedy="Write NAME=SOFT or NAME=SOFT:HARD: nofile=1024."
+        ) from None
 
 
 def _failed(
