@@ -7,12 +7,15 @@ import subprocess
 import sys
 import tarfile
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 import layerstore
-from layerstore import ConfigError, InUse, NotFound, Store
+from layerstore import ConfigError, InUse, InvalidArchive, KernelError, NotFound, Store
 from layerstore.build.cache import Cache, prune
+from support import images as make
 
 from .conftest import Done
 
@@ -55,7 +58,6 @@ def test_a_link_in_what_it_begins_as_leads_nowhere_else(cache: Cache) -> None:
     from contextlib import nullcontext
 
     from layerstore import LayerSource
-    from support import images as make
 
     tar = make.layer(make.symlink("out", "/etc"))
     layer = cache.store.add_layer(LayerSource(lambda: nullcontext(files.BytesIO(tar))))
@@ -141,6 +143,36 @@ def test_one_goes_out_as_a_tar_and_in_again_elsewhere(cache: Cache) -> None:
     with cache.mounts.mount("in") as folder:
         assert (folder / "deep/file").read_text() == "x"
         assert (folder / "deep").stat().st_mode & 0o777 == 0o700
+
+
+def test_no_tar_that_comes_in_reaches_the_host(cache: Cache, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    tar = make.layer(
+        make.symlink("out", str(tmp_path)),
+        make.file("out/victim", "theirs"),
+        make.file(f"../../../../../../../..{victim}", "theirs"),
+    )
+    with suppress(InvalidArchive, KernelError):
+        cache.mounts.take_in("x", io.BytesIO(tar))
+    assert victim.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["victim"]
+    with cache.mounts.mount("x", sharing="locked"):
+        pass  # nobody holds it
+
+
+def test_a_build_that_has_one_is_waited_for(cache: Cache) -> None:
+    waits = threading.Event()
+    tar = io.BytesIO()
+    thread = threading.Thread(target=lambda: cache.mounts.export("x", tar.write, waits=waits.set))
+    with cache.mounts.mount("x") as folder:
+        thread.start()
+        assert waits.wait(30)
+        (folder / "late").touch()
+    thread.join()
+    tar.seek(0)
+    with tarfile.open(fileobj=tar) as read:
+        assert "late" in {name.removeprefix("./") for name in read.getnames()}
 
 
 HOLD = """
