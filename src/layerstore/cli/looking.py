@@ -280,8 +280,8 @@ def _sentences(found: Why, *, trunc: bool) -> Iterator[str]:
     if found.steps:
         yield ""
         yield from aligned(_table(found, trunc=trunc))
-        yield ""
-    yield from _packages(found)
+    said = list(_packages(found))
+    yield from ("", *said) if said else ()
 
 
 def _looks(found: Why) -> str:

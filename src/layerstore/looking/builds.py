@@ -47,11 +47,12 @@ def advise_build(
     try:
         advice = advise(store, image, least=least)
     finally:
-        if image.id not in before and not store.image(image.id).tags:
+        if image.id not in before and not wanted.tags:
             _remove(store, image.id)
     left = unused(store, context, wanted) if os.path.isdir(context) else None
     findings = advice.findings if left is None or left.bytes < least else (*advice.findings, left)
-    return evolve(advice, findings=tuple(sorted(findings, key=lambda one: -one.bytes)))
+    title = advice.of if image.tags else os.fspath(context)
+    return evolve(advice, of=title, findings=tuple(sorted(findings, key=lambda one: -one.bytes)))
 
 
 def _remove(store: Store, image: ImageID) -> None:
