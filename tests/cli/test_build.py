@@ -83,6 +83,15 @@ def test_a_dockerfile_that_is_wrong_names_the_line_and_the_nearest(run, based):
     assert "   2 | >>> RUM x\n" in result.stderr
 
 
+def test_a_name_that_is_no_stage_and_no_image_names_the_nearest_stage(run, based):
+    # A host that nobody can have, so that no registry is asked.
+    context = based("FROM base AS host.invalid\nFROM base\nCOPY --from=host.invalid/x /bin/sh /sh\n")
+    shown = run("build", context, code=1).stderr.splitlines()
+    assert shown[-2].startswith("layerstore: host.invalid/x: failed to resolve source metadata: ")
+    assert shown[-1].startswith("Did you mean host.invalid? No stage or context is named host.invalid/x")
+    assert "   3 | >>> COPY --from=host.invalid/x /bin/sh /sh" in shown
+
+
 def test_the_dockerfile_is_found_from_where_the_command_is_called(run, based, tmp_path, monkeypatch):
     context = based("FROM nothing-is-here\n", sub="FROM base\nLABEL which=sub\n")
     (tmp_path / "outside").write_text("FROM base\nLABEL which=outside\n")
@@ -179,3 +188,12 @@ def test_a_failure_leaves_the_user_in_the_container(run, based, settings):
     (name,) = run("ps", "-a", "--format", "{{.Names}}").stdout.split()
     assert name.startswith("failed-")
     run("rm", name)
+
+
+def test_a_variable_says_how_builds_are_shown(run, based, monkeypatch):
+    context = based("FROM base\n")
+    for value, beginning in {"json": '{"event": "begun"', "rawjson": "#1 [internal]", "": "#1 [internal]"}.items():
+        monkeypatch.setenv("BUILDKIT_PROGRESS", value)
+        assert run("build", context).stderr.startswith(beginning)
+    monkeypatch.setenv("BUILDKIT_PROGRESS", "json")
+    assert run("build", "--progress=plain", context).stderr.startswith("#1 [internal]")

@@ -140,7 +140,9 @@ class _Build:
         name = self._options.file or "Dockerfile"
         with self._teller.doing(f"[internal] load build definition from {os.path.basename(name)}"):
             found = self._sources.dockerfile()
-            return parse(found.text, found.name)
+            dockerfile = parse(found.text, found.name)
+            self._sources.names = tuple(stage.name for stage in dockerfile.stages if stage.name)
+            return dockerfile
 
     def _plan(self, dockerfile: Dockerfile) -> Plan:
         """The stages that are needed, with the triggers of the images that they stand on."""

@@ -35,7 +35,7 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--iidfile", metavar="FILE", type=_FILE, help="Write the image's ID to a file")
 @click.option("--load", is_flag=True, help="Have the image in the store, where it always is")
 @click.option("--metadata-file", metavar="FILE", type=_FILE, help="Write what came of it to a file, as JSON")
-@click.option("--progress", type=click.Choice(VIEWS), default="auto", help="How the build is shown")
+@click.option("--progress", type=click.Choice(VIEWS), help="How it is shown (default: BUILDKIT_PROGRESS, or auto)")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing of the build, and print the image's ID")
 @click.pass_obj
 def build_command(
@@ -47,7 +47,7 @@ def build_command(
     iidfile: str | None,
     load: bool,
     metadata_file: str | None,
-    progress: str,
+    progress: str | None,
     quiet: bool,
     **given: Any,
 ) -> int:
@@ -56,13 +56,14 @@ def build_command(
     COPY and ADD find their files in PATH (a folder or a tar), at a URL (git, a tar, a Dockerfile), or in a tar on
     standard input. Steps whose inputs are what they were are not done again.
     """
+    shown = "quiet" if quiet else progress or _usual_view()
     options = build_options_of({**given, "file": _file(given["file"], context)})
     for path in (iidfile, metadata_file):
         _require_folder(path)
     try:
         if check:
             return _check(arguments, context, options)
-        _build(arguments, context, options, iidfile, metadata_file, "quiet" if quiet else progress, quiet=quiet)
+        _build(arguments, context, options, iidfile, metadata_file, shown, quiet=quiet)
     except LayerstoreError as problem:
         from layerstore.build import BuildError
 
@@ -97,6 +98,12 @@ def _build(
             _write(metadata_file, json.dumps(built.metadata, indent=2) + "\n")
     if quiet:
         output.lines([built.image.id])
+
+
+def _usual_view() -> str:
+    """What the variable that docker looks at says, if it names a view of ours."""
+    name = os.environ.get("BUILDKIT_PROGRESS", "")
+    return name if name in VIEWS else "auto"
 
 
 def _is_watched() -> bool:

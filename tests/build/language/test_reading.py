@@ -277,3 +277,13 @@ def test_a_huge_file_is_read_in_time(text):
     began = time.process_time()
     assert parse(text).stages
     assert time.process_time() - began < 10
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
+    import types
+
+    import layerstore.build.building
+    from layerstore.build import language
+
+    assert layerstore.build.building.build
+    assert [name for name in language.__all__ if isinstance(getattr(language, name), types.ModuleType)] == []

@@ -10,7 +10,7 @@ from layerstore.build.errors import BuildError
 from layerstore.build.graph import Plan
 from layerstore.build.language.expansion import look
 from layerstore.build.language.instructions import Dockerfile, From
-from layerstore.build.language.nearest import nearest
+from layerstore.build.language.likeness import nearest
 from layerstore.build.language.scope import global_args
 
 __all__ = ["findings"]

@@ -32,7 +32,7 @@ from layerstore.build.language.instructions import (
     Volume,
     Workdir,
 )
-from layerstore.build.language.nearest import nearest
+from layerstore.build.language.likeness import nearest
 from layerstore.build.language.scope import Scope
 
 __all__ = ["findings"]

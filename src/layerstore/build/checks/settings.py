@@ -9,7 +9,7 @@ from attrs import frozen
 from layerstore.build.checks.rules import RULES
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.language.instructions import Dockerfile
-from layerstore.build.language.nearest import nearest
+from layerstore.build.language.likeness import nearest
 
 __all__ = ["Settings", "settings_of"]
 

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.language.expansion import expand_word
 from layerstore.build.language.instructions import Add, Copy, Dockerfile, Instruction, OnBuild, Run, Stage
-from layerstore.build.language.nearest import nearest
+from layerstore.build.language.likeness import nearest
 from layerstore.build.language.reading import with_triggers
 from layerstore.build.language.scope import global_args
 

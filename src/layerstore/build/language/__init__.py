@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         Volume,
         Workdir,
     )
-    from layerstore.build.language.nearest import nearest
+    from layerstore.build.language.likeness import nearest
     from layerstore.build.language.reading import parse, with_triggers
     from layerstore.build.language.scope import DEFAULT_PATH, Scope, environment, global_args, platform_args
 
@@ -81,7 +81,7 @@ _HOMES = {
         "Volume",
         "Workdir",
     ],
-    "nearest": ["nearest"],
+    "likeness": ["nearest"],
     "reading": ["parse", "with_triggers"],
     "scope": ["DEFAULT_PATH", "Scope", "environment", "global_args", "platform_args"],
 }

@@ -7,7 +7,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from layerstore.build.language.nearest import nearest
+from layerstore.build.language.likeness import nearest
 
 __all__ = ["FlagError", "Flags", "flags_of"]
 

@@ -39,8 +39,8 @@ from layerstore.build.language.instructions import (
     Volume,
     Workdir,
 )
+from layerstore.build.language.likeness import nearest
 from layerstore.build.language.mounts import mount_of
-from layerstore.build.language.nearest import nearest
 
 __all__ = ["NAMES", "Words", "instruction_of"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from layerstore.build.language.flags import FlagError
 from layerstore.build.language.instructions import Mount
-from layerstore.build.language.nearest import nearest
+from layerstore.build.language.likeness import nearest
 
 __all__ = ["mount_of"]
 

@@ -16,7 +16,7 @@ from layerstore.build.errors import BuildError, Place
 from layerstore.build.language.flags import FlagError
 from layerstore.build.language.forms import NAMES, Words, instruction_of
 from layerstore.build.language.instructions import Arg, Dockerfile, From, Heredoc, Instruction, OnBuild, Stage
-from layerstore.build.language.nearest import nearest
+from layerstore.build.language.likeness import nearest
 
 if TYPE_CHECKING:
     from e2b_dockerfile_utils import DockerfileAst, DockerfileInstruction

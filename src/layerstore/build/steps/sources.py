@@ -15,6 +15,7 @@ from layerstore.build.context import Context, Text, open_context
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.events import Teller
 from layerstore.build.graph import Base
+from layerstore.build.language import nearest
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.origins import Files, Layers, Origin, Record
 from layerstore.build.steps.stages import Stages
@@ -47,6 +48,8 @@ class Sources:
         self._lock = threading.Lock()
         self._after = ExitStack()
         self._stages: Stages | None = None
+        self.names: tuple[str, ...] = ()
+        """Those of the stages, for errors about names that mean nothing."""
         self._own: Context | None = None
         self._files: dict[str | None, Files] = {}
 
@@ -144,10 +147,12 @@ class Sources:
                 try:
                     known = self._get(name, platform)
                 except LayerstoreError as error:
+                    like = nearest(base.name, (*self.names, *self._options.contexts))
+                    meant = f"Did you mean {like}? No stage or context is named {base.name}, so it names an image."
                     raise BuildError(
                         f"{base.name}: failed to resolve source metadata: {error.message}",
                         place=place,
-                        remedy=error.remedy,
+                        remedy=error.remedy if like is None else meant,
                     ) from error
                 self._images[name, platform] = known
             return known
