@@ -51,6 +51,18 @@ def test_steps_that_were_done_elsewhere_are_not_done_again(
     assert again.image.id == built.image.id
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_copy_that_depends_on_nothing_below_is_found_by_all_bases(
+    make: Builder, elsewhere: Builder, tmp_path: Path, mode: str
+) -> None:
+    text = "FROM base\nRUN echo {} > /base\nCOPY --link tool /tools/tool\n"
+    make(text.format("one"), FILES, cache_to=[f"type=local,dest={tmp_path / 'cache'},mode={mode}"])
+    built = elsewhere(text.format("other"), FILES, cache_from=[f"type=local,src={tmp_path / 'cache'}"])
+    assert elsewhere.done == ["RUN echo other > /base"]
+    with built.image.mount() as root:
+        assert (root / "tools/tool").read_text() == FILES["tool"]
+
+
 def test_a_changed_file_lets_the_steps_after_it_be_done(make: Builder, elsewhere: Builder, tmp_path: Path) -> None:
     make(TEXT, FILES, cache_to=[f"type=local,dest={tmp_path / 'cache'},mode=max"])
     elsewhere(TEXT, {"tool": "saw\n"}, cache_from=[f"type=local,src={tmp_path / 'cache'}"])

@@ -224,7 +224,9 @@ class Cache:
         """The steps that this build has found or done; with `top`, those that the image of this layer is made of."""
         if top is None:
             return dict(self._known)
-        own = offers.stack(self.store, self.store.layer(top))
+        layers = offers.stack(self.store, self.store.layer(top))
+        # What `COPY --link` has made is known as a layer on nothing, whose ChainID is its DiffID.
+        own = {*layers, *(layer.diff_id for layer in layers.values())}
         return {
             key: step for key, step in self._known.items() if (step.parent if step.layer is None else step.layer) in own
         }

@@ -124,12 +124,13 @@ def _levels(listed: Mapping[str, Mapping[str, Any]]) -> dict[ChainID, Level]:
 
 
 def _chain(diff_ids: Iterable[str]) -> dict[ChainID, Level]:
-    """The layers of a stack (OCI image spec, config.md, "Layer ChainID")."""
+    """The layers of a stack (OCI image spec, config.md, "Layer ChainID"), and each of them by itself."""
     levels: dict[ChainID, Level] = {}
     parent: ChainID | None = None
     for diff_id in diff_ids:
         joined = f"{parent} {diff_id}".encode()
         chain = ChainID(diff_id if parent is None else f"sha256:{hashlib.sha256(joined).hexdigest()}")
+        levels.setdefault(ChainID(diff_id), Level(DiffID(diff_id), None))  # on nothing: see `Cache.steps`
         levels[chain] = Level(DiffID(diff_id), parent)
         parent = chain
     return levels
