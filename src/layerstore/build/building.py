@@ -231,7 +231,7 @@ class _Build:
         options = self._options
         with self._teller.doing("exporting to image") as doing:
             more = self._caches.inline(state.top)
-            config = config_of(state, work.created, labels=options.labels, more=more)
+            config = config_of(state, work.told(), work.told_always, labels=options.labels, more=more)
             names = () if options.squash else options.tags
             image = self._store.add_image(config, state.top, names, parent=self._parent(state))
             if options.squash:

@@ -127,7 +127,7 @@ class Teller:
 
 
 class Doing:
-    """A vertex that has begun. `cached` may be set until it ends."""
+    """A vertex that has begun. Until it ends, `cached` may be set, and `made`, when its result was (ns since 1970)."""
 
     def __init__(self, teller: Teller, vertex: Vertex) -> None:
         self._teller = teller
@@ -135,6 +135,7 @@ class Doing:
         self._ended = False
         self.vertex = vertex
         self.cached = False
+        self.made: int | None = None
 
     def output(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
         """Its program has written whole lines."""

@@ -140,3 +140,25 @@ def test_a_squashed_build_has_one_layer_on_its_base(make: Builder, look: Look) -
     assert make.store.image("flat").id == built.image.id
     assert {image.id for image in make.store.images()} == {base.id, built.image.id}
     assert make("FROM base\nENV A=b\n", squash=True, tags=["same"]).image.tags == ("same:latest",)
+
+
+def test_a_build_in_which_all_is_known_gives_the_image_that_there_is(make: Builder) -> None:
+    text = "FROM base AS one\nENV A=b\nRUN echo > /x\nFROM one\nLABEL c=d\nCOPY f /\nRUN true\nCMD e\n"
+    first = make(text, {"f": "f"}, tags=["same"])
+    again = make(text, tags=["same"])
+    assert again.image.id == first.image.id
+    assert len(make.store.images()) == 2
+    lines = first.image.history[1:]
+    assert all(line.created for line in lines)
+    assert [line.created for line in lines] == sorted(line.created for line in lines)
+    assert first.image.created == lines[-1].created == lines[-2].created
+    anew = make(text, no_cache=True, tags=["same"])
+    assert anew.image.id != first.image.id
+
+
+def test_an_image_of_metadata_alone_has_the_time_of_its_base(make: Builder) -> None:
+    built = make("FROM base\nENV A=b\n")
+    assert built.image.created == make.store.image("base").created
+    assert make("FROM base\nENV A=b\n").image.id == built.image.id
+    with_epoch = make("FROM base\nENV A=b\n", source_date_epoch=0)
+    assert with_epoch.image.created == with_epoch.image.history[-1].created == "1970-01-01T00:00:00Z"

@@ -74,20 +74,21 @@ class _Walk:
         instruction = scope.expand(written)
         line = history_line(instruction, scope, state.run)
         layer: StoredLayer | None = None
-        before = state
+        before, created = state, self._work.told_always
         if isinstance(instruction, LAYERED):
             self._number += 1
             title = f"[{self._prefix}{self._number}/{self._total}] {scope.shown(instruction)}"
             with self._work.teller.doing(title, instruction.place) as doing, _placed(instruction):
                 layer = self._layer(state, instruction, doing)
             state = state.stacked(layer)
+            created = self._work.told(doing.made)
         run = apply_config(state.run, instruction, command_given=scope.command_given)
         facts: Mapping[str, Any] = state.facts
         if isinstance(instruction, Maintainer):
             facts = {**facts, "author": instruction.author}
         state = evolve(state, run=run, facts=facts, scope=scope.after(instruction))
         if line is not None:
-            state = state.told(line, self._work.created, empty=state.top == before.top)
+            state = state.told(line, created, empty=state.top == before.top)
         return state
 
     def _layer(self, state: State, instruction: Instruction, doing: Doing) -> StoredLayer | None:

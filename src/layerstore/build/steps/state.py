@@ -39,6 +39,8 @@ class State:
     history: tuple[Mapping[str, Any], ...]
     made: int
     base: ImageID | None
+    began: str
+    """When the base was made; "" if it does not say."""
     scope: Scope
 
     @property
@@ -62,9 +64,11 @@ class State:
             return self
         return evolve(self, top=layer.chain_id, diff_ids=(*self.diff_ids, layer.diff_id))
 
-    def told(self, line: str, created: str, *, empty: bool) -> State:
-        """The same with a line of history more."""
-        step: dict[str, Any] = {"comment": COMMENT, "created": created, "created_by": line}
+    def told(self, line: str, created: str | None, *, empty: bool) -> State:
+        """The same with a line of history more. `created`: None is the time of the line before."""
+        step: dict[str, Any] = {"comment": COMMENT, "created_by": line}
+        if created is not None:
+            step["created"] = created
         if empty:
             step["empty_layer"] = True
         return evolve(self, history=(*self.history, step))
@@ -73,7 +77,7 @@ class State:
 def on_nothing(platform: Mapping[str, str], scope: Scope) -> State:
     """`FROM scratch`."""
     run = {"Env": [f"PATH={PATH}"], "WorkingDir": "/"}
-    return State(None, (), dict(platform), run, (), 0, None, scope)
+    return State(None, (), dict(platform), run, (), 0, None, "", scope)
 
 
 def on_layers(store: Store, top: ChainID | None, platform: Mapping[str, str], scope: Scope) -> State:
@@ -95,7 +99,7 @@ def on_image(image: Image, scope: Scope) -> State:
     run = {name: value for name, value in (config.get("config") or {}).items() if name != "OnBuild"}
     history = _whole(config, len(image.layers))
     facts = {name: config[name] for name in (*_KEPT, "author") if config.get(name)}
-    return State(image.chain_id, image.layers, facts, run, history, len(history), image.id, scope)
+    return State(image.chain_id, image.layers, facts, run, history, len(history), image.id, image.created, scope)
 
 
 def _whole(config: Mapping[str, Any], layers: int) -> tuple[Mapping[str, Any], ...]:
@@ -105,20 +109,40 @@ def _whole(config: Mapping[str, Any], layers: int) -> tuple[Mapping[str, Any], .
     return (*lines, *({} for _ in range(layers - told)))
 
 
-def config_of(state: State, created: str, *, labels: Mapping[str, str], more: Mapping[str, Any] = {}) -> bytes:
-    """The config of an image of this state, in the one form that images made here have."""
+def config_of(
+    state: State, now: str, always: str | None, *, labels: Mapping[str, str], more: Mapping[str, Any] = {}
+) -> bytes:
+    """The config of an image of this state, in the one form that images made here have.
+
+    It tells when its steps were made, which may have been in builds before. A line that makes nothing has the time of
+    the one before, as in BuildKit, so that a build in which all is known gives the image that there is. `now` is the
+    time where no line and no base has one, `always` that of all of it, if there is one.
+    """
+    history = _timed(state, now)
+    last = str(history[-1]["created"]) if len(history) > state.made else state.began or now
     run = dict(state.run)
     if labels:
         run["Labels"] = {**(run.get("Labels") or {}), **labels}
     config: dict[str, Any] = {
         **state.facts,
         **more,
-        "created": created,
+        "created": always or last,
         "config": run,
         "rootfs": {"type": "layers", "diff_ids": list(state.diff_ids)},
-        "history": list(state.history),
+        "history": history,
     }
     return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+
+
+def _timed(state: State, now: str) -> list[Mapping[str, Any]]:
+    """The lines, those of this build with the times that they lack."""
+    own = state.history[state.made :]
+    time = next((str(line["created"]) for line in own if "created" in line), state.began or now)
+    found = list(state.history[: state.made])
+    for line in own:
+        time = str(line.get("created", time))
+        found.append({**line, "created": time})
+    return found
 
 
 def moment(ns: int) -> str:

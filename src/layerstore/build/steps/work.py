@@ -73,9 +73,15 @@ class Work:
         return None if self.epoch is None else self.epoch * 10**9
 
     @property
-    def created(self) -> str:
-        """The time that is told for what is made now."""
-        return moment(time.time_ns() if self.latest is None else self.latest)
+    def told_always(self) -> str | None:
+        """The time that is told for everything; None: for each thing its own."""
+        return None if self.latest is None else moment(self.latest)
+
+    def told(self, made: int | None = None) -> str:
+        """The time that is told for what was made then (ns since 1970), or now."""
+        if self.latest is not None:
+            return moment(self.latest)
+        return moment(time.time_ns() if made is None else made)
 
     def layered(
         self, doing: Doing, keys: Sequence[Key], make: Make, *, parent: ChainID | None, anew: bool
@@ -104,17 +110,21 @@ class Work:
                 known.append(key())
                 entry = self.cache.find(known[-1])
                 if entry is not None:
-                    doing.cached = True
+                    doing.cached, doing.made = True, entry.made
                     return entry.layer
         last = keys[-1]()
         with self.cache.claim(last, anew=anew, waits=lambda: _waits(doing), stop=self.stop.check) as entry:
             if entry is not None:
-                doing.cached = True
+                doing.cached, doing.made = True, entry.made
                 self._put_also(known, last, entry.layer, parent, doing)
                 return entry.layer
-            return self._make(
+            layer = self._make(
                 doing, [*known, last] if not anew else [key() for key in keys[:-1]] + [last], make, parent
             )
+        # The image tells the time that the cache has, so that a build in which all is known gives the same one.
+        made = self.cache.find(last)
+        doing.made = time.time_ns() if made is None else made.made
+        return layer
 
     def moved(self, layer: StoredLayer, parent: ChainID | None) -> StoredLayer:
         """A layer that does not depend on what is below it, on something else. Only some drivers read it for that."""
