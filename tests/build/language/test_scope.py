@@ -184,3 +184,32 @@ def test_values_that_would_explode_are_refused():
         lived("FROM a\nENV v=" + "a" * 200 + "\nENV w=${v/" + "a*" * 30 + "b/x}\n")
     (*_, env), _ = lived("FROM a\nENV v=" + "a" * 200 + "b\nENV w=${v/a*b/x}\n")
     assert env.variables[0].value == "x"
+
+
+def test_arguments_of_many_kinds_meet():
+    text = (
+        'ARG one="x y" two=box\nARG three="$two-z"\nFROM busy$two\nARG three four="1 2" one\n'
+        'ARG given\nARG empty=\nENV given "it is ${given:-nothing}"\nENV cut ${given%%t*}\n'
+    )
+    _, scope = lived(text)
+    assert global_args(parse(text), {}, {})["three"] == "box-z"
+    assert [scope.variables[name] for name in ("one", "three", "four")] == ["x y", "box-z", "1 2"]
+    assert (scope.variables["given"], scope.variables["cut"]) == ("it is nothing", "i")
+    assert scope.variables["empty"] == ""
+    assert scope.args["given"] is None
+    assert lived(text, build_args={"given": ""})[1].variables["given"] == "it is nothing"
+    assert lived(text, build_args={"given": "x"})[1].variables["given"] == "it is x"
+    assert "given" not in lived("FROM a\nARG given\n")[1].run_env
+
+
+def test_an_argument_that_is_declared_again_keeps_its_place_and_value():
+    _, scope = lived("FROM a\nARG a=1\nARG b=2\nARG a=3\nARG b\n")
+    assert list(scope.args) == ["a", "b"]
+    assert (scope.variables["a"], scope.variables["b"]) == ("3", "2")
+
+
+def test_a_global_argument_may_be_required():
+    with pytest.raises(BuildError, match="V: say which") as caught:
+        global_args(parse('ARG V=${V:?"say which"}\nFROM a:$V\n'), {}, {})
+    assert caught.value.place.line == 1
+    assert global_args(parse('ARG V=${V:?"say which"}\nFROM a:$V\n'), {"V": "1"}, {})["V"] == "1"
