@@ -95,7 +95,7 @@ def advise(store: Store, of: Image | str, *, least: int = 4096) -> Advice:
     """
     image = store.image(of) if isinstance(of, str) else of
     stack = stack_of(store, image)
-    found = payloads([stack.entries(level) for level in range(len(stack.layers))])
+    found = payloads(stack.entries(level) for level in range(len(stack.layers)))
     title = image.tags[0] if image.tags else image.short_id
     return judged(title, stack.lines, found, times_of(store, image.chain_ids), least=least)
 

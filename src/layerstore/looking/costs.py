@@ -6,10 +6,10 @@ hides its last name; so each is counted once, and what is counted adds up to wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from attrs import define, evolve, field, frozen
+from attrs import define, frozen
 
 from layerstore import EntryKind, LayerEntry
 from layerstore.looking.merging import Hidden, Merged
@@ -45,13 +45,16 @@ class Payload:
 
 @define
 class _Count:
-    """A payload while layers are laid, with the names that it still has."""
+    """A payload while layers are laid, with how many names it still has."""
 
-    payload: Payload
-    names: set[bytes] = field(factory=set)
+    size: int
+    names: int = 0
+    fate: Fate = Fate.SHOWN
+    by: int | None = None
+    differs: tuple[str, ...] = ()
 
 
-def payloads(layers: Sequence[Iterable[LayerEntry]]) -> list[Payload]:
+def payloads(layers: Iterable[Iterable[LayerEntry]]) -> list[Payload]:
     """All payloads of layers, the lowest first, each with what becomes of it."""
     merged = Merged()
     counts: dict[tuple[int, bytes], _Count] = {}
@@ -59,13 +62,15 @@ def payloads(layers: Sequence[Iterable[LayerEntry]]) -> list[Payload]:
         listed = list(entries)
         for entry in listed:
             if entry.kind is EntryKind.FILE:
-                counts[level, entry.path] = _Count(Payload(entry.path, level, entry.stored))
+                counts[level, entry.path] = _Count(entry.stored)
         for entry in listed:
             if entry.kind in _FILES and (owner := counts.get(_owner(level, entry))) is not None:
-                owner.names.add(entry.path)
+                owner.names += 1
         for hidden in merged.lay(level, listed):
             _lose(counts, hidden)
-    return [count.payload for count in counts.values()]
+    return [
+        Payload(path, level, count.size, count.fate, count.by, count.differs) for (level, path), count in counts.items()
+    ]
 
 
 def _owner(level: int, entry: LayerEntry) -> tuple[int, bytes]:
@@ -78,16 +83,16 @@ def _lose(counts: dict[tuple[int, bytes], _Count], hidden: Hidden) -> None:
     count = counts.get(_owner(hidden.was.level, was)) if was.kind in _FILES else None
     if count is None:
         return
-    count.names.discard(was.path)
+    count.names -= 1
     if count.names:
         return
+    count.by = hidden.level
     now = hidden.now
     if now is not None and now.kind in _FILES and (now.size, now.content) == (was.size, was.content):
-        count.payload = evolve(
-            count.payload, fate=Fate.REWRITTEN, by=hidden.level, differs=tuple(_differences(was, now))
-        )
+        count.fate = Fate.REWRITTEN
+        count.differs = tuple(_differences(was, now))
     else:
-        count.payload = evolve(count.payload, fate=Fate.HIDDEN, by=hidden.level)
+        count.fate = Fate.HIDDEN
 
 
 def _differences(old: LayerEntry, new: LayerEntry) -> Iterator[str]:
