@@ -8,7 +8,7 @@ import pytest
 
 from layerstore import Store
 from layerstore.build import BuildError, BuildOptions, build
-from layerstore.build.lines import recall
+from layerstore.build.lines import inherit, recall
 from layerstore.looking import Finding, Subject, advise, advise_build, unused, why
 from support import images
 from support.building import busybox
@@ -86,6 +86,26 @@ def test_the_lines_of_a_base_that_was_built_here_are_its_own(store: Store, folde
     ]
     # The trigger of the base runs in front of the first own line, and is said by the base.
     assert lines[-1].where == f"{other}/Dockerfile:2"
+
+
+@pytest.mark.parametrize("by", ["build", "command"])
+def test_a_squashed_image_knows_the_lines_of_what_it_was_made_of(store: Store, folder: Path, by: str) -> None:
+    built = build(store, folder, tags=["app"], squash=by == "build")
+    image = built.image
+    if by == "command":
+        image = store.squash("app", since="base", tags=["app"])
+        inherit(store, image.id, built.image.id)
+    lines = [cost.line for cost in advise(store, image).costs]
+    assert [(line.instruction, line.place, line.level) for line in lines] == [
+        ("", None, 0),
+        ("RUN", (4, 4), None),
+        ("ENV", (7, 7), None),
+        ("COPY", (9, 9), None),
+        ("RUN", (10, 11), None),
+        ("LABEL", (12, 12), None),
+        ("", None, 1),
+    ]
+    assert lines[-1].text.startswith("merge ")
 
 
 def test_what_is_known_of_an_image_goes_with_it(store: Store, folder: Path) -> None:

@@ -163,10 +163,14 @@ def squash_command(arguments: Arguments, *, image: str, since: str | None, tags:
     It has the same tree, configuration and history. With --from, the layers up to there stay as they are, and are
     shared with other images as before; LAYER is the beginning of one's ID, as `history --layers` shows it.
     """
+    from layerstore.build.lines import inherit
+
     with arguments.open() as store:
         found = store.image(image)
         until = None if since is None else _layer_of(found, since) or since
-        output.lines([store.squash(found, since=until, tags=tags).id])
+        made = store.squash(found, since=until, tags=tags)
+        inherit(store, made.id, found.id)
+        output.lines([made.id])
 
 
 def _layer_of(image: Image, text: str) -> str | None:

@@ -31,7 +31,7 @@ class Line:
     number: int
     """From 1, the oldest."""
     text: str
-    """As a Dockerfile has it; "" where the history says nothing of a layer."""
+    """As a Dockerfile has it; else its comment, "" where the history says nothing of a layer."""
     created: str
     """When it was done, as the history says it."""
     chain_id: ChainID | None
@@ -93,6 +93,8 @@ def lines_of(
             for number in range(count):
                 ends.setdefault(number, one.tags[0] if one.tags else one.short_id)
         found = (written or {}).get(one.id)
+        while count and not one.history[count - 1].created_by:
+            count -= 1  # what a squash says of itself is no line of a file
         if found is not None and len(found.lines) <= count:
             places.update((count - back, (found.file, place)) for back, place in enumerate(reversed(found.lines), 1))
     return tuple(_lines(image.history, ends, places))
@@ -109,7 +111,7 @@ def _lines(
         file, lines = places.get(number, ("", None))
         yield Line(
             number + 1,
-            instruction_of(step.created_by),
+            instruction_of(step.created_by) or " ".join(step.comment.split()),
             step.created,
             step.chain_id,
             step.diff_id,

@@ -15,7 +15,7 @@ from layerstore.build.language import OnBuild
 from layerstore.build.lines import rows
 from layerstore.build.lines.rows import Written
 
-__all__ = ["Written", "places_of", "recall", "remember"]
+__all__ = ["Written", "inherit", "places_of", "recall", "remember"]
 
 
 def places_of(plan: Plan) -> list[Place]:
@@ -36,7 +36,17 @@ def _places(planned: PlannedStage) -> Iterator[Place]:
 
 def remember(store: Store, image: ImageID, file: str, places: list[Place]) -> None:
     """Write down that an image was made by these lines of `file`, which people know by that name."""
-    written = Written(file, tuple((place.line, place.end) for place in places))
+    _write(store, image, Written(file, tuple((place.line, place.end) for place in places)))
+
+
+def inherit(store: Store, image: ImageID, of: ImageID) -> None:
+    """Write down of an image what is known of the one that it was made of, and whose history it has."""
+    written = recall(store, of)
+    if written is not None:
+        _write(store, image, written)
+
+
+def _write(store: Store, image: ImageID, written: Written) -> None:
     with store.tables(rows.TABLES).write(durable=False) as tx:
         rows.put(tx, image, written)
 
