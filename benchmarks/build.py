@@ -111,7 +111,7 @@ class Ours(Subject):
 
     def build(self, context: Path, *, cached: bool) -> float:
         options = [] if cached else ["--no-cache"]
-        return self.room.timed(*self.command("build", "-q", *options, "-t", context.name, context))
+        return self.room.timed(*self.command("build", "-q", *options, "-t", context.name.lower(), context))
 
 
 class Buildah(Subject):
@@ -128,7 +128,7 @@ class Buildah(Subject):
     def build(self, context: Path, *, cached: bool) -> float:
         how = ["--isolation=oci", "--runtime=crun", "--cgroupns=host", "--network=host", "--pull-never"]
         options = ["--layers"] if cached else ["--layers", "--no-cache"]
-        return self.room.timed(*self.command("bud", "-q", *how, *options, "-t", context.name, context))
+        return self.room.timed(*self.command("bud", "-q", *how, *options, "-t", context.name.lower(), context))
 
 
 class BuildahChroot(Buildah):
@@ -139,7 +139,7 @@ class BuildahChroot(Buildah):
     def build(self, context: Path, *, cached: bool) -> float:
         options = ["--layers"] if cached else ["--layers", "--no-cache"]
         how = ["--isolation=chroot", "--network=host", "--pull-never"]
-        return self.room.timed(*self.command("bud", "-q", *how, *options, "-t", context.name, context))
+        return self.room.timed(*self.command("bud", "-q", *how, *options, "-t", context.name.lower(), context))
 
 
 class Docker(Subject):
@@ -159,7 +159,7 @@ class Docker(Subject):
 
     def build(self, context: Path, *, cached: bool) -> float:
         options = [] if cached else ["--no-cache"]
-        return self.room.timed(*self.command("build", "-q", "--network", "host", *options, "-t", context.name, context))
+        return self.room.timed(*self.command("build", "-q", "--network", "host", *options, "-t", context.name.lower(), context))
 
 
 SUBJECTS: tuple[type[Subject], ...] = (Ours, Buildah, BuildahChroot, Docker)
