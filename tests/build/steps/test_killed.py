@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,31 @@ def test_killed_between_any_two_lines(based: Store, tmp_path: Path) -> None:
         again, cached = built_again(config, context)
         assert again == image, number
         assert cached >= set(done.stdout.splitlines()) - {str(count)}, number
+
+
+def test_a_program_that_goes_on_when_its_build_is_killed_ends_with_the_next(based: Store, tmp_path: Path) -> None:
+    config = based.config
+    based.close()
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM base\nRUN echo > /done\nRUN echo begun > /begun; exec sleep 4321\n")
+    command = [sys.executable, life.__file__, str(config.data_root), str(config.exec_root), str(context), "0"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(TESTS)}, stdout=subprocess.PIPE) as process:
+        while not (sleeping := [pid for pid in os.listdir("/proc") if is_sleeping(pid)]):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    with layerstore.open(config=config) as store:
+        assert sweep(store) == 1
+        assert store.containers() == []
+        assert Runtime(store).places.all() == []
+        assert store.check() == []
+        assert sweep(store) == 0
+    assert not any(is_sleeping(pid) for pid in sleeping)
+
+
+def is_sleeping(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"sleep\x004321\x00")
+    except OSError:
+        return False

@@ -101,10 +101,22 @@ def sweep(store: Store) -> int:
     for name in names:
         with store.lock(_lock_of(name), wait=False) as is_mine:
             if is_mine:
-                Runtime(store)  # what their engines have left goes first
+                _end_programs(store, database, name)
                 _clear(store, database, name)
                 count += 1
     return count
+
+
+def _end_programs(store: Store, database: Database, name: str) -> None:
+    """End what still runs of a build that was killed, and give back what its engine has for it."""
+    runtime = Runtime(store)
+    with database.read() as tx:
+        left = rows.containers(tx, name)
+    for folder in runtime.places.all():
+        container, _, part = folder.partition("-")
+        if container in left and part:
+            with suppress(NotFound):
+                runtime.forget(store.container(container), runtime.places.folder(container, part))
 
 
 def _lock_of(name: str) -> str:
