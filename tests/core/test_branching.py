@@ -75,6 +75,27 @@ def test_a_container_goes_back_and_forth(box: Container) -> None:
     assert [point.label for point in box.checkpoints()] == ["first", "second"]
 
 
+def test_checkpoints_below_are_those_that_it_stands_on(box: Container, any_store: Store) -> None:
+    def below() -> list[str]:
+        return [checkpoint.label for checkpoint in box.checkpoints(below=True)]
+
+    for label in ("a", "b", "c"):
+        with box.mount() as root:
+            (root / label).write_text(label)
+        box.checkpoint(label)
+    in_layers = any_store.driver_name == "overlay2"
+    assert below() == (["a", "b", "c"] if in_layers else [])
+    box.rollback("a")
+    assert below() == ["a"]
+    assert len(box.checkpoints()) == 3
+    box.rollback("c")
+    assert below() == (["a", "b", "c"] if in_layers else ["c"])
+    assert box.chain_id == any_store.image("base").chain_id
+    image = box.commit("next")
+    assert box.chain_id == image.chain_id
+    assert below() == []
+
+
 def test_what_holds_its_mount_holds_it_still(box: Container) -> None:
     with box.mount() as root:
         (root / "one").write_text("1")

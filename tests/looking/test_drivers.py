@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +59,21 @@ def _holds(store: Store) -> None:
     written = why(store, "box", "/data/new").written
     assert written is not None
     assert written.deed is Deed.CONTENT
+
+
+def test_a_store_that_cannot_be_written_to_answers_and_stays_as_it_is(
+    backing: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = backing("ext4")
+    config = layerstore.Config(data_root=folder / "store", exec_root=tmp_path / "run", storage_driver="overlay2")
+    with layerstore.open(config=config) as store:
+        store.add(make.config([BASE, CHANGE]), list(sources([BASE, CHANGE])), ["app"])
+    root = config.data_root
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
+        with layerstore.open(config=config) as store:
+            assert advise(store, "app").saved == 12_000
+            assert [step.deed for step in why(store, "app", "/etc/conf").steps] == [Deed.ATTRIBUTES, Deed.ADDED]
+    finally:
+        subprocess.run(["umount", root], check=True)

@@ -368,7 +368,11 @@ class Container(Runs, Starts):
         return made
 
     def checkpoints(self, *, below: bool = False) -> list[Checkpoint]:
-        """Its checkpoints, the oldest first. `below`: only those that it stands on, not what was rolled back."""
+        """Its checkpoints, the oldest first.
+
+        `below`: only those that it stands on. With overlay2 that is all but what was rolled back; with drivers of whole
+        trees it goes on beside its checkpoints, and stands on those alone that it was rolled back to.
+        """
         return self._containers.checkpoints(self.id, below=below)
 
     def checkpoint_named(self, label: str) -> Checkpoint:

@@ -62,9 +62,9 @@ class Written:
     deed: Deed
     differs: tuple[str, ...] = ()
     checkpoint: str | None = None
-    """The last checkpoint that it was written before; None: since the last one, or there is none."""
+    """The first checkpoint since it was last written, of those that the container stands on; None: there is none."""
     after: str | None = None
-    """The checkpoint before that, if there is one."""
+    """The last one before that. `Container.checkpoints` says on which one stands: with btrfs and vfs on few."""
 
 
 @frozen
