@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 builder_command = Group(
     (
         ("build", "build:build_command", "Build an image from a Dockerfile"),
+        ("build", "build:build_command", "Build an image from a Dockerfile"),
         ("cache", "builder:cache_command", "Commands on the folders that steps share: ls, export, import, rm"),
         ("df", "builder:df_command", "Show what the cache of builds takes of the room"),
         ("ls", "builder:ls_command", "List what the cache of builds has"),
