@@ -159,7 +159,9 @@ class Docker(Subject):
 
     def build(self, context: Path, *, cached: bool) -> float:
         options = [] if cached else ["--no-cache"]
-        return self.room.timed(*self.command("build", "-q", "--network", "host", *options, "-t", context.name.lower(), context))
+        return self.room.timed(
+            *self.command("build", "-q", "--network", "host", *options, "-t", context.name.lower(), context)
+        )
 
 
 SUBJECTS: tuple[type[Subject], ...] = (Ours, Buildah, BuildahChroot, Docker)

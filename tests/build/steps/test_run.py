@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -233,3 +234,46 @@ def test_stages_that_wait_in_a_step_let_others_work(make: Builder) -> None:
         + "FROM base\n"
         + "".join(f"COPY --from=s{n} /s{n} /\n" for n in range(6))
     )
+
+
+def test_what_is_lent_has_the_owner_and_mode_that_are_asked_for(make: Builder, look: Look) -> None:
+    built = make(
+        "FROM base\nUSER someone\nWORKDIR /home/someone\n"
+        "RUN --mount=type=secret,id=key,target=d/k,uid=1000,gid=50,mode=0440 stat -c '%a %u %g' d/k > /tmp/a\n"
+        "RUN --mount=type=cache,target=/c,uid=1000,gid=50,mode=0700 touch /c/x && stat -c '%a %u %g' /c > /tmp/b\n"
+        "RUN --mount=type=tmpfs,target=/t,size=64k head -c 100000 /dev/zero > /t/x || echo full > /tmp/c\n",
+        secrets=[Secret("key", value=b"k")],
+    )
+    assert look(built, "/tmp/a").split() == ["440", "1000", "50"]
+    assert look(built, "/tmp/b").split() == ["700", "1000", "50"]
+    assert look(built, "/tmp/c") == "full\n"
+    assert names_in(built, "/home/someone") == set()
+
+
+def test_a_container_that_is_left_says_no_secret(make: Builder) -> None:
+    word = os.urandom(8).hex()
+    with pytest.raises(BuildError) as caught:
+        make(
+            "FROM base\nRUN --mount=type=secret,id=key,env=KEY --mount=type=secret,id=key exit 1\n",
+            secrets=[Secret("key", value=word.encode())],
+            on_failure="checkpoint",
+        )
+    make.store.container(str(caught.value.container))
+    files = [path for path in make.store.data_root.parent.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path for path in files if word.encode() in path.read_bytes()] == []
+    make.store.container(str(caught.value.container)).remove()
+
+
+def test_secrets_are_files_variables_or_bytes(
+    make: Builder, look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("1")
+    monkeypatch.setenv("SOME_SECRET", "2")
+    built = make(
+        "FROM base\nRUN --mount=type=secret,id=file --mount=type=secret,id=env --mount=type=secret,id=SOME_SECRET "
+        "cd /run/secrets && cat file env SOME_SECRET > /said\n",
+        secrets=[Secret("file", file=tmp_path / "file"), Secret("env", env="SOME_SECRET"), Secret("SOME_SECRET")],
+    )
+    assert look(built, "/said") == "122"
+    with pytest.raises(BuildError, match="cannot be read"):
+        make("FROM base\nRUN --mount=type=secret,id=file true\n", secrets=[Secret("file", file="/nowhere/file")])

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import evolve, frozen
 
 from layerstore import ChainID, DiffID, Image, ImageID, Store, StoredLayer
+from layerstore.build.language import Scope, begin_config
 
-if TYPE_CHECKING:
-    from layerstore.build.language import Scope
-
-__all__ = ["COMMENT", "PATH", "State", "config_of", "moment", "on_image", "on_layers", "on_nothing"]
+__all__ = ["COMMENT", "State", "config_of", "moment", "on_image", "on_layers", "on_nothing"]
 
 COMMENT = "buildkit.dockerfile.v0"
 """What BuildKit says of each step that a Dockerfile has made; tools look for it."""
-
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _KEPT = ("architecture", "variant", "os", "os.version", "os.features")
 
@@ -53,11 +49,6 @@ class State:
         """Who they run as."""
         return str(self.run.get("User") or "")
 
-    @property
-    def shell(self) -> tuple[str, ...]:
-        """What reads commands that are text."""
-        return tuple(self.run.get("Shell") or ("/bin/sh", "-c"))
-
     def stacked(self, layer: StoredLayer | None) -> State:
         """The same with one layer more; None: nothing was written."""
         if layer is None:
@@ -76,7 +67,7 @@ class State:
 
 def on_nothing(platform: Mapping[str, str], scope: Scope) -> State:
     """`FROM scratch`."""
-    run = {"Env": [f"PATH={PATH}"], "WorkingDir": "/"}
+    run = {**begin_config(None), "WorkingDir": "/"}
     return State(None, (), dict(platform), run, (), 0, None, "", scope)
 
 
@@ -96,7 +87,7 @@ def on_layers(store: Store, top: ChainID | None, platform: Mapping[str, str], sc
 def on_image(image: Image, scope: Scope) -> State:
     """`FROM` an image."""
     config = image.config
-    run = {name: value for name, value in (config.get("config") or {}).items() if name != "OnBuild"}
+    run = begin_config(config.get("config"))
     history = _whole(config, len(image.layers))
     facts = {name: config[name] for name in (*_KEPT, "author") if config.get(name)}
     return State(image.chain_id, image.layers, facts, run, history, len(history), image.id, image.created, scope)
@@ -150,8 +141,3 @@ def moment(ns: int) -> str:
     seconds, fraction = divmod(ns, 10**9)
     digits = f".{fraction:09d}".rstrip("0") if fraction else ""
     return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}{digits}Z"
-
-
-def layers_of(states: Sequence[State]) -> tuple[ChainID, ...]:
-    """The tops of these states, each once."""
-    return tuple(dict.fromkeys(state.top for state in states if state.top is not None))
