@@ -136,6 +136,32 @@ def test_only_what_is_hit_comes(store: Store, other: Store, tmp_path: Path) -> N
         assert [layer.diff_id for layer in other.disk_usage().layers] == [found.layer.diff_id]
 
 
+def test_what_steps_stand_on_is_not_given_with_them(store: Store, other: Store, tmp_path: Path) -> None:
+    """Whoever comes to a step on a base image has that; who has it not, does not find the step."""
+    base = layer_with("base", "b" * 50_000)
+    stores = []
+    for one in (store, other):
+        layer = one.add_layer(
+            base, record=lambda tx, layer, one=one: one.lease(tx, layer.chain_id, owner="x", name="x")
+        )
+        stores.append(layer.chain_id)
+    place = tmp_path / "cache"
+    with Cache(store) as cache:
+        top = store.add_layer(
+            layer_with("top", "t"), stores[0], record=lambda tx, layer: cache.record(tx, A, layer, description="RUN")
+        )
+        spec = parse_spec(f"type=local,dest={place},mode=max", to=True)
+        give(cache, spec, top.chain_id, platform=PLATFORM, warn=pytest.fail)
+    assert sum(path.stat().st_size for path in (place / "blobs/sha256").iterdir()) < 5_000
+    for has_base in (True, False):
+        with Cache(other) as cache:
+            cache.use(parse_spec(f"type=local,src={place}", to=False), warn=pytest.fail)
+            assert (cache.find(A) is not None) == has_base
+        prune(Cache(other))
+        other.end_leases("x", ["x"])
+    assert other.check() == []
+
+
 def test_an_image_is_a_cache_of_its_own_steps(store: Store, other: Store, registry: str) -> None:
     _, cache = build(store)
     top = top_of(cache)

@@ -188,6 +188,8 @@ class Cache:
                 if offered is None:
                     continue
                 self.take(offered)
+            except NotFound:
+                continue  # it stands on what is not here, or is not here any more
             except LayerstoreError as error:
                 self._warn(f"{offer.name} is not used any more: {error.message}")
                 with suppress(ValueError):

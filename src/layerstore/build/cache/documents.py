@@ -1,15 +1,16 @@
 """What a cache says of itself where it lies elsewhere: steps and layers, in the config of an image. Pure.
 
-As an image, it can be in any registry and any OCI layout. Its layers are all that its steps need, each once; which
-stands on which is in the document, so they need not be a stack. In the config of an image that was built (`inline`)
-only the steps are listed: their layers are the image's own.
+As an image, it can be in any registry and any OCI layout. Its layers are those that steps have made, each once; which
+stands on which is in the document, so they need not be a stack. What the first of them stand on is known by its name
+alone: whoever comes to such a step has the base image. In the config of an image that was built (`inline`) only the
+steps are listed: their layers are the image's own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -62,8 +63,13 @@ class Document:
         return found[::-1]
 
 
-def config_of(steps: Iterable[Step], layers: Mapping[ChainID, StoredLayer], platform: Mapping[str, str]) -> bytes:
-    """The config of an image that is a cache. Its DiffIDs are those of `layers`, each once, in their order.
+def config_of(
+    steps: Iterable[Step],
+    layers: Mapping[ChainID, StoredLayer],
+    diff_ids: Sequence[DiffID],
+    platform: Mapping[str, str],
+) -> bytes:
+    """The config of an image that is a cache. `layers` are all that its steps need, `diff_ids` those that it has.
 
     `platform` has the architecture and the system, as configs say them. The same steps give the same bytes.
     """
@@ -74,7 +80,7 @@ def config_of(steps: Iterable[Step], layers: Mapping[ChainID, StoredLayer], plat
     value = {
         **platform,
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": list(dict.fromkeys(one.diff_id for one in layers.values()))},
+        "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
         FIELD: {"version": _VERSION, "layers": levels, "steps": _listed(steps)},
     }
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

@@ -64,8 +64,8 @@ def _give(
         top_of = steps[key].layer
         if top_of is not None:
             layers |= offers.stack(store, store.layer(top_of))
-    config = documents.config_of(steps.values(), layers, platform)
-    places = {layer.diff_id: chain for chain, layer in reversed(layers.items())}
+    made = {step.layer for step in steps.values()}
+    wanted = {layer.diff_id: chain for chain, layer in layers.items() if chain in made}
+    config = documents.config_of(steps.values(), layers, list(wanted), platform)
     where = f"docker://{spec.place}" if spec.kind == "registry" else spec.place
-    wanted = [places[diff_id] for diff_id in dict.fromkeys(layer.diff_id for layer in layers.values())]
-    store.save_layers(config, wanted, where, compression=spec.compression, progress=progress)
+    store.save_layers(config, list(wanted.values()), where, compression=spec.compression, progress=progress)

@@ -11,14 +11,14 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from io import FileIO
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from layerstore import ChainID, LayerSource, Store, StoredLayer
+from layerstore import ChainID, DiffID, LayerSource, NotFound, Store, StoredLayer
 from layerstore.build.cache.documents import Document, Step, read
 from layerstore.build.cache.specs import Spec
 
@@ -64,9 +64,18 @@ class Listed(Offer):
         if step is None or step.layer is None:
             return None if step is None else Offered(step)
         stack = self._document.stack(step.layer)
-        if stack is None or not all(diff in self._sources for diff in stack):
+        if stack is None or stack[-1] not in self._sources:
             return None
-        return Offered(step, tuple(self._sources[diff] for diff in stack))
+        return Offered(step, tuple(self._sources.get(diff) or _absent(diff) for diff in stack))
+
+
+def _absent(diff_id: DiffID) -> LayerSource:
+    """A layer of a base image, which whoever needs it has."""
+
+    def opened() -> AbstractContextManager[FileIO]:
+        raise NotFound(f"layer {diff_id} is neither here nor in the cache")
+
+    return LayerSource(opened, diff_id=diff_id)
 
 
 class Other(Offer):
