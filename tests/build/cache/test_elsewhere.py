@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -138,13 +140,12 @@ def test_only_what_is_hit_comes(store: Store, other: Store, tmp_path: Path) -> N
 
 def test_what_steps_stand_on_is_not_given_with_them(store: Store, other: Store, tmp_path: Path) -> None:
     """Whoever comes to a step on a base image has that; who has it not, does not find the step."""
-    base = layer_with("base", "b" * 50_000)
-    stores = []
-    for one in (store, other):
-        layer = one.add_layer(
-            base, record=lambda tx, layer, one=one: one.lease(tx, layer.chain_id, owner="x", name="x")
-        )
-        stores.append(layer.chain_id)
+    base = layer_with("base", Random(1).randbytes(50_000))
+
+    def keep(one: Store, tx: layerstore.Transaction, layer: layerstore.StoredLayer) -> None:
+        one.lease(tx, layer.chain_id, owner="x", name="x")
+
+    stores = [one.add_layer(base, record=partial(keep, one)).chain_id for one in (store, other)]
     place = tmp_path / "cache"
     with Cache(store) as cache:
         top = store.add_layer(
