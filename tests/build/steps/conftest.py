@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,3 +49,14 @@ def look(based: Store) -> Look:
             return (root / path.lstrip("/")).read_text()
 
     return read
+
+
+@pytest.fixture
+def archive() -> bytes:
+    """A tar of one file, which belongs to somebody."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("f")
+        info.size, info.uid, info.mtime = 4, 99, 1_400_000_000
+        tar.addfile(info, io.BytesIO(b"text"))
+    return buffer.getvalue()
