@@ -113,6 +113,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "escape-backtick": ("Env",),  # buildah takes a backslash for an escape, whatever the directive says
     "expose-and-labels": ("ExposedPorts",),  # buildah writes a range of ports as one
     "permissions-and-bits": ("/hard", "/suid"),  # a link to a file of a layer below is a file of its own in buildah's
+    "shell-forms": ("Cmd", "Entrypoint"),  # SHELL is that of CMD and ENTRYPOINT, too; buildah's only of RUN
     "user-switches": ("/app/sub",),  # WORKDIR's folder belongs to USER, as with BuildKit; with buildah to root
 }
 """Paths, or facts of the config, in which a case differs; docs/build.md says so, too."""

@@ -75,6 +75,16 @@ def test_owners_are_root_or_as_chown_says(make: Builder) -> None:
     )
 
 
+def test_owners_of_stages_and_images_are_kept_unless_chown_says_otherwise(make: Builder) -> None:
+    made = "FROM base AS made\nRUN mkdir -p /out/sub && echo x > /out/sub/file && chown -R {0}:{0} /out\n"
+    text = "FROM base\nCOPY --from=made /out /new\nCOPY --from=made --chown=5:6 /out /given\n"
+    first, second = make(made.format(41) + text), make(made.format(42) + text)
+    assert facts(first, "/new")[1:] == (0, 0)
+    assert facts(first, "/new/sub")[1:] == facts(first, "/new/sub/file")[1:] == (41, 41)
+    assert facts(second, "/new/sub/file")[1:] == (42, 42)
+    assert facts(second, "/given/sub/file")[1:] == (5, 6)
+
+
 def test_an_owner_that_nobody_knows_fails(make: Builder) -> None:
     with pytest.raises(BuildError, match="unable to find user nobody-knows"):
         make("FROM base\nCOPY --chown=nobody-knows one /\n", TREE)

@@ -39,7 +39,7 @@ __all__ = ["Copying", "Part", "copied"]
 
 @frozen
 class Part:
-    """Some of what is copied: where it is, what of it, and whether it came with owners of its own (a tar's)."""
+    """Some of what is copied: where it is, what of it, and whether owners came with it (of an image, of a tar)."""
 
     origin: Origin
     chosen: Sequence[Chosen]
@@ -261,7 +261,8 @@ def copied(
             if local:
                 origin = work.sources.find(base, step.place)
                 chosen = origin.choose(local, parents=step.parents, exclude=step.exclude, place=step.place)
-                found.append(Part(origin, chosen, unpacks=isinstance(step, Add) and step.unpack is not False))
+                unpacks = isinstance(step, Add) and step.unpack is not False
+                found.append(Part(origin, chosen, keeps_owners=origin.has_owners, unpacks=unpacks))
             return found
 
         quick = None

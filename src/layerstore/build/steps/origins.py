@@ -23,6 +23,11 @@ class Origin(Protocol):
     """One of them."""
 
     @property
+    def has_owners(self) -> bool:
+        """Do its files belong to users of an image? Those of a context belong to people of some machine."""
+        ...
+
+    @property
     def folder(self) -> str | None:
         """The path on this machine at which all of it, and nothing else, is; None if there is no such path."""
         ...
@@ -44,7 +49,7 @@ class Origin(Protocol):
         ...
 
     def digest_of(self, chosen: Sequence[Chosen]) -> str:
-        """What was chosen, without times and owners: the same for equal content, wherever it is."""
+        """What was chosen, without times, and without owners that mean nothing here: the same for equal content."""
         ...
 
 
@@ -55,6 +60,11 @@ class Layers:
     store: Store
     top: ChainID | None
     name: str
+
+    @property
+    def has_owners(self) -> bool:
+        """See `Origin`."""
+        return True
 
     @property
     def folder(self) -> None:
@@ -81,7 +91,7 @@ class Layers:
     def digest_of(self, chosen: Sequence[Chosen]) -> str:
         """See `Origin`."""
         with self.open_tree() as root:
-            return Digests(self.store).of(root, chosen, identity=str(self.top))
+            return Digests(self.store).of(root, chosen, owners=True, identity=str(self.top))
 
 
 @define
@@ -94,6 +104,11 @@ class Files:
     """Keeps a layer until the end of the build."""
     _layers: ChainID | None = field(default=None, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    @property
+    def has_owners(self) -> bool:
+        """See `Origin`."""
+        return False
 
     @property
     def folder(self) -> str | None:
