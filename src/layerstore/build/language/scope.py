@@ -51,11 +51,12 @@ _Any = TypeVar("_Any", bound=Instruction)
 
 
 def _fixed(values: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType(dict(values))
+    """A copy that nobody can change, or the same if nobody can change it: a scope has most of the one before."""
+    return values if isinstance(values, MappingProxyType) else MappingProxyType(dict(values))
 
 
 def _fixed_args(values: Mapping[str, str | None]) -> Mapping[str, str | None]:
-    return MappingProxyType(dict(values))
+    return values if isinstance(values, MappingProxyType) else MappingProxyType(dict(values))
 
 
 def environment(entries: Iterable[str]) -> dict[str, str]:
@@ -191,11 +192,13 @@ class Scope:
         match instruction:
             case Env():
                 new = {pair.name: pair.value for pair in instruction.variables}
-                return attrs.evolve(self, env={**self.env, **new}, variables={**self.variables, **new})
+                env, variables = {**self.env, **new}, {**self.variables, **new}
+                return attrs.evolve(self, env=MappingProxyType(env), variables=MappingProxyType(variables))
             case Arg():
                 values = {argument.name: argument.value for argument in instruction.arguments}
                 known = {name: value for name, value in values.items() if value is not None}
-                return attrs.evolve(self, args={**self.args, **values}, variables={**self.variables, **known})
+                args, variables = {**self.args, **values}, {**self.variables, **known}
+                return attrs.evolve(self, args=MappingProxyType(args), variables=MappingProxyType(variables))
             case Cmd():
                 return attrs.evolve(self, command_given=True)
             case _:
