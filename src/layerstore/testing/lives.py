@@ -35,6 +35,7 @@ class Point:
     below: ModelTree | None
     tree: ModelTree
     loose: list[Inode]
+    sealed: tuple[str, ...]
 
     def looked_up(self, tree: ModelTree) -> list[Inode]:
         """What is `loose`, in a copy of its tree."""
@@ -55,6 +56,8 @@ class Box:
     """Directories of which the time is not compared."""
     points: dict[str, Point] = field(factory=dict)
     """Its checkpoints, by label."""
+    sealed: tuple[str, ...] = ()
+    """The layers that it has above those of its image."""
 
     @property
     def images(self) -> set[str | None]:

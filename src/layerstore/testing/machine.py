@@ -1,9 +1,9 @@
 """`StackMachine`: random lives of a store, compared with the model after every step, for Hypothesis.
 
-It works through the public interface of a store: images are loaded, containers made, mounted, edited, committed and
-removed, the store closed and opened again. After each step every mounted tree is what the model says, `changes()` of
-the container that was touched gives the very list, and one image more is read out, which verifies its DiffIDs. At the
-end all images are looked at, and after all is removed nothing is left in the driver's home.
+It works through the public interface of a store: images are loaded, containers made, mounted, edited, committed,
+sealed and removed, the store closed and opened again. After each step every mounted tree is what the model says,
+`changes()` of the container that was touched gives the very list, and one image more is read out, which verifies its
+DiffIDs. At the end all images are looked at, and after all is removed nothing is left in the driver's home.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import layerstore
-from layerstore import Config, Image, InUse, Store
+from layerstore import ChainID, Config, InUse, Store
 from layerstore.kernel.files import remove_tree
 from layerstore.testing import tars, trees
 from layerstore.testing.edit_strategies import CHANGING, DESCRIBING, MAKING, REMOVING
@@ -159,30 +159,47 @@ class StackMachine(RuleBasedStateMachine):
         state, name = self.boxes[box], self._name("i")
         changed = len(state.tree.changes(state.below)) > 0
         image = state.handle.commit(name)
-        old = () if state.image is None else self.pictures[state.image].layers
-        assert image.layers[: len(old)] == old, "the layers below are those of the image that it was on"
+        old = (*(() if state.image is None else self.pictures[state.image].layers), *state.sealed)
+        assert image.layers[: len(old)] == old, "the layers below are those of what it was on"
         assert len(image.layers) - len(old) == changed, "a layer more if, and only if, something changed"
         if changed:
             tree = state.tree.commit(state.below)
             if state.loose:
-                self._learn_anew(tree, image, state)
+                self._learn_anew(tree, image.chain_ids[-1], state)
         else:
             tree = ModelTree(breaks_links=bool(self.breaks_links)) if state.below is None else state.below
         self.pictures[name] = Picture(tree, image.layers, state.image)
         if changed and state.mounted is None:
             state.image, state.below, state.tree, state.loose = name, tree, tree.branch(), []
+            state.sealed = ()
             state.handle = self._store.container(f"box-{box}")
         self._touched = box
 
-    def _learn_anew(self, tree: ModelTree, image: Image, box: Box) -> None:
-        """The times of directories that nobody promised are those that the image has got."""
+    @precondition(some(unmounted))
+    @rule(box=one_of(unmounted))
+    def seal(self, box: str) -> None:
+        """A layer of what a container has written, and no image; the container goes on on top of it."""
+        state = self.boxes[box]
+        changed = len(state.tree.changes(state.below)) > 0
+        layer = state.handle.seal()
+        assert (layer is not None) == changed, "a layer if, and only if, something changed"
+        if layer is not None:
+            tree = state.tree.commit(state.below)
+            if state.loose:
+                self._learn_anew(tree, layer.chain_id, state)
+            state.below, state.tree, state.loose = tree, tree.branch(), []
+            state.sealed = (*state.sealed, layer.diff_id)
+        self._touched = box
+
+    def _learn_anew(self, tree: ModelTree, layer: ChainID, box: Box) -> None:
+        """The times of directories that nobody promised are those that the layer has got."""
         loose = {id(inode) for inode in box.loose}
         for path, inode in box.tree.walk():
             made = tree.find(path)
             if id(inode) in loose and made is not None:
                 made.mtime = None
-        with image.mount() as root:
-            tree.learn(trees.listing(root, content=False))
+        with self._store.open_layers(layer) as root:
+            tree.learn(trees.listing(Path(f"/proc/self/fd/{root}"), content=False))
 
     @precondition(some(boxes))
     @rule(box=one_of(boxes))
@@ -222,7 +239,7 @@ class StackMachine(RuleBasedStateMachine):
             made = self._branched(state, lambda: state.handle.checkpoint(label))
         assert made.consistent or (at_work and state.mounted is not None), "nobody could write"
         tree = state.tree.snapshot()
-        state.points[label] = Point(state.image, state.below, tree, state.seen_as(tree))
+        state.points[label] = Point(state.image, state.below, tree, state.seen_as(tree), state.sealed)
         self._touched = box
 
     @precondition(some(branched))
@@ -235,7 +252,7 @@ class StackMachine(RuleBasedStateMachine):
             state.handle.rollback(label)
         point = state.points[label]
         state.image, state.below, state.tree = point.image, point.below, point.tree.branch()
-        state.loose = point.looked_up(state.tree)
+        state.loose, state.sealed = point.looked_up(state.tree), point.sealed
         self._touched = box
 
     @precondition(lambda self: bool(self.boxes) and len(self.boxes) < _MOST_BOXES)
@@ -246,7 +263,8 @@ class StackMachine(RuleBasedStateMachine):
         with self._left(state, at_work=at_work):
             [handle] = self._branched(state, lambda: state.handle.fork(names=[f"box-{name}"]))
         tree = state.tree.branch()
-        self.boxes[name] = Box(handle, state.image, state.below, tree, loose=state.seen_as(tree))
+        loose = state.seen_as(tree)
+        self.boxes[name] = Box(handle, state.image, state.below, tree, loose=loose, sealed=state.sealed)
         self.mount(name)
 
     @contextmanager
