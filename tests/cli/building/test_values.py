@@ -49,6 +49,14 @@ def test_what_is_no_secret_is_refused(text, reason):
         values.secret(text)
 
 
+def test_labels_may_be_empty_and_contexts_may_not():
+    assert [values.label(text) for text in ("a=b=c", "a=", "a")] == [("a", "b=c"), ("a", ""), ("a", "")]
+    assert values.named("a=b") == ("a", "b")
+    for read, text in ((values.label, "=b"), (values.named, "a="), (values.named, "a"), (values.named, "=b")):
+        with pytest.raises(ValueError, match=r"names nothing|must be NAME=VALUE"):
+            read(text)
+
+
 def test_ssh():
     assert values.ssh("default") == Ssh("default")
     assert values.ssh("deploy=/k1,/k2") == Ssh("deploy", ("/k1", "/k2"))
@@ -102,8 +110,6 @@ def test_all_options_reach_the_build():
             "out",
             "--label",
             "k=v",
-            "--annotation",
-            "x=y",
             "--squash",
             "--network",
             "none",
@@ -129,7 +135,6 @@ def test_all_options_reach_the_build():
         cache_to=("type=inline",),
         outputs=(Export("local", "out"),),
         labels={"k": "v"},
-        annotations={"x": "y"},
         squash=True,
         network="none",
         allow=("network.host",),
@@ -153,7 +158,7 @@ def test_push_is_an_output_beside_the_others():
     [
         ("--ulimit", "x"),
         ("--add-host", "x"),
-        ("--label", "x"),
+        ("--network", "x"),
         ("--on-failure", "cry"),
         ("--secret", "x"),
         ("-o", "a=b"),

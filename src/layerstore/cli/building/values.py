@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 from layerstore.build.options import EXPORTS, Export, Secret, Ssh
 
-__all__ = ["arguments", "export", "fields", "named", "secret", "ssh"]
+__all__ = ["arguments", "export", "fields", "label", "named", "secret", "ssh"]
 
 _TRUTHS = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
@@ -21,6 +21,14 @@ def named(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals or not value:
         raise ValueError("must be NAME=VALUE")
+    return name, value
+
+
+def label(text: str) -> tuple[str, str]:
+    """`NAME[=VALUE]`; without a value it is empty, as docker has it."""
+    name, _, value = text.partition("=")
+    if not name:
+        raise ValueError("names nothing")
     return name, value
 
 
