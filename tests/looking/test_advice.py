@@ -71,6 +71,17 @@ def test_caches_that_show_in_the_end_are_left_behind(store: Store, build: Build)
 
 
 @pytest.mark.root
+def test_logs_are_of_no_use_to_a_next_build_and_caches_are(store: Store, build: Build) -> None:
+    files = make.layer(make.file("var/log/x.log", b"x" * 8000), make.file("root/.cache/pip/1", b"y" * 6000))
+    build(("RUN /bin/sh -c install", files), name="app")
+    remedies = [one.remedy for one in found(advise(store, "app"), Subject.LEFTOVER)]
+    assert remedies == [
+        "Remove them in the line that makes them.",
+        "`pip install --no-cache-dir`; or RUN --mount=type=cache there.",
+    ]
+
+
+@pytest.mark.root
 def test_adjacent_lines_tell_what_one_would_save(store: Store, build: Build) -> None:
     build(
         ("RUN /bin/sh -c one", make.layer(make.file("a", b"x" * 9000), make.file("b", b"keep"))),
@@ -91,7 +102,9 @@ def test_lines_of_the_base_are_marked(store: Store, build: Build) -> None:
     build(lower, name="base:1")
     build(lower, ("RUN /bin/sh -c two", make.layer(make.whiteout("a"))), name="app")
     advice = advise(store, "app")
-    assert [line.base for line in found(advice, Subject.HIDDEN)[0].lines] == ["base:1", ""]
+    [hidden] = found(advice, Subject.HIDDEN)
+    assert [line.base for line in hidden.lines] == ["base:1", ""]
+    assert hidden.remedy == "It comes with base:1: only another base is without it."
     assert found(advice, Subject.ADJACENT) == []  # they are not one image's to join
 
 

@@ -145,11 +145,15 @@ def _hidden(layers: Sequence[Line], lost: Iterable[Payload]) -> Iterator[Finding
         if fate is Fate.HIDDEN:
             text = "is removed or overwritten by a later line, and stays in the layer below"
             remedy = "Remove it in the line that makes it, or make it in a stage and COPY --from what is needed."
+            if maker.base != undoer.base:
+                remedy = f"It comes with {maker.base}: only another base is without it."
             yield _finding(Subject.HIDDEN, (maker, undoer), group, where, text, remedy)
         else:
             differs = Counter(word for one in group for word in one.differs)
-            text = f"is there once more, the same but for {', '.join(differs) or 'nothing'}"
+            text = "is there once more, the same" + (f" but for {', '.join(differs)}" if differs else "")
             remedy = _remedy_for(differs, maker)
+            if maker.base != undoer.base:
+                remedy = f"It comes with {maker.base}: leave it as it is, or take another base."
             yield _finding(Subject.REWRITTEN, (maker, undoer), group, where, text, remedy)
 
 
@@ -171,7 +175,8 @@ def _leftovers(layers: Sequence[Line], left: Iterable[Payload]) -> Iterator[Find
 
 
 def _leftover(line: Line, kind: Leftover, group: Sequence[Payload]) -> Finding:
-    remedy = f"{kind.remedy[:1].upper()}{kind.remedy[1:]}; or RUN --mount=type=cache there."
+    mount = "; or RUN --mount=type=cache there" if kind.is_cache else ""
+    remedy = f"{kind.remedy[:1].upper()}{kind.remedy[1:]}{mount}."
     return _finding(Subject.LEFTOVER, (line,), group, places_of(group), f"is left behind: {kind.title}", remedy)
 
 

@@ -15,6 +15,8 @@ class Leftover:
 
     title: str
     remedy: str
+    is_cache: bool
+    """Is it of use to a next build?"""
 
 
 _HOME = r"(?:root|home/[^/]+)/"
@@ -42,7 +44,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (r"(?:var/)?tmp/", "temporary files", "remove them in the line that makes them"),
     (r"var/log/", "logs", "remove them in the line that makes them"),
 )
-_FOUND = [(re.compile(pattern.encode()), Leftover(title, remedy)) for pattern, title, remedy in _KNOWN]
+_OF_NO_USE = ("temporary files", "logs")
+_FOUND = [
+    (re.compile(pattern.encode()), Leftover(title, remedy, title not in _OF_NO_USE))
+    for pattern, title, remedy in _KNOWN
+]
 _ANY = re.compile(b"|".join(b"(?:" + pattern.pattern + b")" for pattern, _ in _FOUND))
 
 
