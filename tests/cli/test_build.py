@@ -67,6 +67,20 @@ def test_records_are_json_lines(run, based):
     assert "hi\n" in [record.get("text") for record in records if record["event"] == "output"]
 
 
+def test_a_failure_is_a_record_among_records(run, based):
+    for text, expected in {
+        "FROM base\nRUN exit 7\n": {"exit_code": 7, "line": 2},
+        "FROM base\nRUM x\n": {"exit_code": None, "line": 2, "remedy": "Did you mean RUN?"},
+    }.items():
+        lines = run("build", "--progress=json", based(text), code=1).stderr.splitlines()
+        records = [json.loads(line) for line in lines]
+        assert records[-1]["event"] == "failed"
+        assert records[-1]["message"]
+        assert {name: records[-1][name] for name in expected} == expected
+    lines = run("build", "--progress=json", "/no/such/folder", code=1).stderr.splitlines()
+    assert json.loads(lines[-1])["event"] == "failed"
+
+
 def test_a_failure_shows_output_line_and_exit_code(run, based):
     context = based("FROM base\nRUN echo before\nRUN echo said; exit 7\n")
     result = run("build", context, code=1)

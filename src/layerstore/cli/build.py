@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from layerstore.cli.building import (
     VIEWS,
     build_options_of,
     build_options_taken,
+    failure_record,
     report_failure,
     report_warnings,
     view,
@@ -67,6 +69,9 @@ def build_command(
     except LayerstoreError as problem:
         from layerstore.build import BuildError
 
+        if shown == "json" and problem.errno != errno.EPIPE:
+            output.warn(failure_record(problem))
+            return 1
         if not isinstance(problem, BuildError):
             raise
         output.flush()

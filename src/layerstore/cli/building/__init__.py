@@ -4,7 +4,16 @@ Nothing here knows a store. `values` is what the values of options mean, `board`
 """
 
 from layerstore.cli.building.assembly import build_options_of, build_options_taken
+from layerstore.cli.building.records import failure_record
 from layerstore.cli.building.reports import report_failure, report_warnings
 from layerstore.cli.building.views import VIEWS, view
 
-__all__ = ["VIEWS", "build_options_of", "build_options_taken", "report_failure", "report_warnings", "view"]
+__all__ = [
+    "VIEWS",
+    "build_options_of",
+    "build_options_taken",
+    "failure_record",
+    "report_failure",
+    "report_warnings",
+    "view",
+]

@@ -1,7 +1,8 @@
 """A build as JSON, a line for each event: for programs that watch.
 
-`event` is `begun`, `output`, `progress`, `ended` or `warned`; the other names are those of `layerstore.build.events`.
-Output of programs is text in `text`, or base64 in `data` where it is no UTF-8.
+`event` is `begun`, `output`, `progress`, `ended` or `warned`, and `failed` in the last line of a build that has; the
+other names are those of `layerstore.build.events`. Output of programs is text in
+`text`, or base64 in `data` where it is no UTF-8.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from layerstore.build.errors import Place
+from layerstore.build.errors import BuildError, Place
 from layerstore.build.events import Begun, Ended, Event, Output, Progress, Vertex
+from layerstore.errors import LayerstoreError
 
-__all__ = ["Records"]
+__all__ = ["Records", "failure_record"]
 
 
 class Records:
@@ -28,6 +30,14 @@ class Records:
     def __call__(self, event: Event) -> None:
         record = {"event": type(event).__name__.lower(), "time": round(self._now(), 6), **_record(event)}
         self._write(json.dumps(record, ensure_ascii=False))
+
+
+def failure_record(problem: LayerstoreError) -> str:
+    """The last line of a build that has failed: the error, its line of the Dockerfile and its program's exit code."""
+    record: dict[str, Any] = {"event": "failed", "message": problem.message, "remedy": problem.remedy}
+    if isinstance(problem, BuildError):
+        record |= {"exit_code": problem.exit_code, "container": problem.container, **_place(problem.place)}
+    return json.dumps(record, ensure_ascii=False)
 
 
 def _record(event: Event) -> dict[str, Any]:
