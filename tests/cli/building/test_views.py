@@ -4,10 +4,12 @@ import json
 
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.events import Begun, Ended, Output, Progress, Vertex, Warned
+from layerstore.cli import output
 from layerstore.cli.building.board import Board
 from layerstore.cli.building.plain import Plain
 from layerstore.cli.building.records import Records
 from layerstore.cli.building.reports import report_failure, report_warnings
+from layerstore.cli.building.views import view
 
 PLACE = Place("Dockerfile", 2, 2, "RUN make")
 FIRST, SECOND = Vertex(1, "[build 1/2] FROM debian"), Vertex(2, "[build 2/2] RUN make", PLACE)
@@ -182,3 +184,18 @@ def test_checks_are_told_with_their_pages_and_counted(capsys):
     out = capsys.readouterr().out
     assert "WARNING: Rule - https://x\nnot meant\nDockerfile:2\n" in out
     assert out.endswith("Check complete, 1 warning has been found!\n")
+
+
+def test_a_terminal_has_a_board_if_its_cursor_can_go_back(monkeypatch):
+    monkeypatch.setattr(output, "is_quiet", lambda: False)
+    monkeypatch.setenv("TERM", "dumb")
+    with view("auto") as told:
+        assert isinstance(told, Plain)
+    monkeypatch.setenv("TERM", "xterm")
+    with view("auto") as told:
+        assert not isinstance(told, Plain)
+    monkeypatch.setattr(output, "is_quiet", lambda: True)
+    with view("auto") as told:
+        assert isinstance(told, Plain)
+    with view("json") as told:
+        assert isinstance(told, Records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -33,11 +34,16 @@ def view(kind: str) -> Iterator[Callable[[Event], object]]:
         yield _silent
     elif kind == "json":
         yield Records(_raw)
-    elif kind == "tty" or (kind == "auto" and not output.is_quiet()):
+    elif kind == "tty" or (kind == "auto" and _can_redraw()):
         with _board() as told:
             yield told
     else:
         yield Plain(output.warn)
+
+
+def _can_redraw() -> bool:
+    """Whether standard error is a terminal whose cursor can go back."""
+    return not output.is_quiet() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def _silent(event: Event) -> None:
