@@ -166,9 +166,9 @@ def branch(shell: Shell) -> None:
 def refuse(shell: Shell) -> None:
     """What is in use stays."""
     heading("It cannot be removed while it is in use")
-    shell.run("layerstore rmi counter:2 counter:latest", fails=True)
+    shell.run("layerstore rmi counter:latest counter:2", fails=True)
     shell.run("layerstore rm box")
-    shell.run("layerstore rmi counter:2 counter:latest")
+    shell.run("layerstore rmi counter:2")
     shell.run("layerstore check --content")
 
 
