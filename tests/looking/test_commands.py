@@ -168,3 +168,18 @@ def test_advise_builds_a_folder_or_a_dockerfile(run: Run, tmp_path: Path) -> Non
 
 def test_a_size_that_is_none_is_refused(run: Run) -> None:
     assert "a size such as 10G" in run("advise", "--least", "much", "app", code=2).stderr
+
+
+@pytest.mark.tools("crun")
+def test_history_with_layers_tells_the_lines_that_were_built_here(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM app\n\nENV B=c\nCOPY tool /tool\n")
+    (tmp_path / "tool").write_text("x")
+    assert " FROM " not in run("history", "--layers", "app").stdout
+    run("build", "-q", "-t", "built", str(tmp_path))
+    rows = [line.split() for line in run("history", "--layers", "built").stdout.splitlines()]
+    assert "FROM" in rows[0]
+    file = str(tmp_path / "Dockerfile")
+    sources = run("history", "--format", "{{.Source}}", "built").stdout.split()
+    assert sources == [f"{file}:4", f"{file}:3", "-", "-", "-"]
+    assert [f"{file}:4" in rows[1], "(no" in rows[2]] == [True, True]
+    assert "Source" not in run("history", "--format", "json", "built").stdout

@@ -17,6 +17,7 @@ from layerstore.errors import LayerstoreError
 
 if TYPE_CHECKING:
     from layerstore.images import History, Image
+    from layerstore.store import Store
 
 _NONE: Final = "<none>"
 _NO_LAYER: Final = "(no layer)"
@@ -153,10 +154,11 @@ def _lines(image: Image, names: Iterable[str], *, trunc: bool, digests: bool) ->
 
 @frozen
 class Step:
-    """One line of `history`. `folder`: where the files of its layer lie."""
+    """One line of `history`. `folder`: where the files of its layer lie; `source`: the line of which Dockerfile."""
 
     entry: History
     folder: str
+    source: str
     trunc: bool
     human: bool
 
@@ -188,6 +190,7 @@ _HISTORY_COLUMNS: Final[Mapping[str, Column[Step]]] = {
     "Comment": Column("COMMENT", lambda step: units.one_line(step.entry.comment)),
     "Layer": Column("LAYER", lambda step: step.layer),
     "Folder": Column("FOLDER", lambda step: step.folder),
+    "Source": Column("FROM", lambda step: step.source or "-", listed=False),
 }
 
 
@@ -202,21 +205,37 @@ _HISTORY_COLUMNS: Final[Mapping[str, Column[Step]]] = {
 def history_command(
     arguments: Arguments, *, image: str, form: Form, human: bool, layers: bool, no_trunc: bool, quiet: bool
 ) -> None:
-    """Show the history of an image, newest line first."""
+    """Show the history of an image, newest line first.
+
+    With --layers, lines that were built in this store are told with their place in the Dockerfile, too.
+    """
     created = "{{.CreatedSince}}" if human else "{{.CreatedAt}}"
-    last = "{{.Layer}}\t{{.Folder}}" if layers else "{{.Comment}}"
-    usual = f"{{{{.ID}}}}\t{created}\t{{{{.CreatedBy}}}}\t{{{{.Size}}}}\t{last}"
     with arguments.open() as store:
         found = store.image(image)
-        steps = (Step(entry, folder, not no_trunc, human) for entry, folder in _with_folders(found))
+        sources = _sources(store, found) if layers or form.template is not None else {}
+        last = "{{.Layer}}\t{{.Folder}}" if layers else "{{.Comment}}"
+        last = f"{{{{.Source}}}}\t{last}" if layers and any(sources.values()) else last
+        usual = f"{{{{.ID}}}}\t{created}\t{{{{.CreatedBy}}}}\t{{{{.Size}}}}\t{last}"
+        steps = (
+            Step(entry, folder, sources.get(number, ""), not no_trunc, human)
+            for number, entry, folder in _with_folders(found)
+        )
         show_rows(steps, _HISTORY_COLUMNS, form, usual, "{{.ID}}" if quiet else None)
 
 
-def _with_folders(image: Image) -> Iterator[tuple[History, str]]:
-    """The steps of an image, newest first, and the folder of each one's layer."""
+def _sources(store: Store, image: Image) -> dict[int, str]:
+    """The place in a Dockerfile of each step of an image, by its number from 1; "" if nobody knows."""
+    from layerstore.looking.stacks import stack_of
+
+    return {line.number: line.where for line in stack_of(store, image).lines}
+
+
+def _with_folders(image: Image) -> Iterator[tuple[int, History, str]]:
+    """The steps of an image, newest first, with their numbers and the folder of each one's layer."""
     folders = image.folders
-    for entry in reversed(image.history):
-        yield entry, _NO_LAYER if entry.chain_id is None else str(folders[entry.chain_id])
+    history = image.history
+    for number, entry in zip(range(len(history), 0, -1), reversed(history), strict=True):
+        yield number, entry, _NO_LAYER if entry.chain_id is None else str(folders[entry.chain_id])
 
 
 @click.command(cls=Command)
