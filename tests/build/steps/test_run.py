@@ -277,3 +277,12 @@ def test_secrets_are_files_variables_or_bytes(
     assert look(built, "/said") == "122"
     with pytest.raises(BuildError, match="cannot be read"):
         make("FROM base\nRUN --mount=type=secret,id=file true\n", secrets=[Secret("file", file="/nowhere/file")])
+
+
+def test_equal_stages_that_are_bound_are_equal_input(make: Builder) -> None:
+    text = "FROM base AS one\nRUN {}\nFROM base\nRUN --mount=type=bind,from=one,source=/d,target=/m ls -ln /m > /list\n"
+    make(text.format("mkdir /d && echo x > /d/f"))
+    make(text.format("mkdir /d; echo x > /d/f; echo > /other"))
+    assert make.done == ["RUN mkdir /d; echo x > /d/f; echo > /other"]
+    make(text.format("mkdir /d; echo x > /d/f; chown 5 /d/f"))
+    assert len(make.done) == 2, "a program sees whose they are"
