@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from layerstore import ChainID, Store
@@ -211,6 +212,25 @@ def test_a_cache_that_is_no_good_is_told_and_fails_nothing(
     assert len(told) == 1
     assert "is not used" in told[0]
     assert other.check(content=True) == []
+
+
+def test_no_store_is_made_where_one_is_looked_for(other: Store, tmp_path: Path) -> None:
+    told: list[str] = []
+    build(other, parse_spec(f"type=store,src={tmp_path / 'none'}", to=False), warn=told.append)
+    assert "there is no store" in told[0]
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_store_of_another_driver_is_a_cache_too(
+    store: Store, other: Store, own_filesystem: Callable[..., Path]
+) -> None:
+    place = own_filesystem("btrfs") / "cache"
+    with layerstore.open(config=evolve(store.config, data_root=place, storage_driver="btrfs")):
+        pass
+    _, cache = build(store)
+    spec = parse_spec(f"type=store,dest={place},mode=max", to=True)
+    give(cache, spec, top_of(cache), platform=PLATFORM, warn=pytest.fail)
+    assert build(other, parse_spec(f"type=store,src={place}", to=False))[0] == []
 
 
 def test_a_registry_that_cannot_be_reached_is_told(other: Store) -> None:

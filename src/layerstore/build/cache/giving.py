@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import layerstore
 from layerstore import ChainID, LayerstoreError, StoredLayer
 from layerstore.build.cache import documents, offers
 from layerstore.build.cache.cache import Cache
@@ -54,7 +53,7 @@ def _give(
         return
     store = cache.store
     if spec.kind == "store":
-        with layerstore.open(spec.place) as other, Cache(other) as target:
+        with offers.other_store(store, spec.place) as other, Cache(other) as target:
             for step in steps.values():
                 top = None if step.layer is None else store.layer(step.layer)
                 target.take(Offered(step, offers.sources(store, top)))

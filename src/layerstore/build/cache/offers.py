@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from io import FileIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from layerstore import ChainID, DiffID, LayerSource, NotFound, Store, StoredLayer
 from layerstore.build.cache.documents import Document, Step, read
@@ -25,7 +26,7 @@ from layerstore.build.cache.specs import Spec
 if TYPE_CHECKING:
     from layerstore.build.cache.cache import Cache
 
-__all__ = ["Offer", "Offered", "Progress", "opened", "sources", "stack"]
+__all__ = ["Offer", "Offered", "Progress", "opened", "other_store", "sources", "stack"]
 
 _PIPE = 1 << 20
 Progress = Callable[[str, int, "int | None"], None]
@@ -98,15 +99,24 @@ class Other(Offer):
 def opened(store: Store, spec: Spec, progress: Progress | None = None) -> Iterator[Offer]:
     """While inside: the cache that lies there. Raises `LayerstoreError` if there is none."""
     if spec.kind == "store":
-        import layerstore
         from layerstore.build.cache.cache import Cache
 
-        with layerstore.open(spec.place) as other, Cache(other) as cache:
+        if not Path(spec.place, "layerstore.db").is_file():
+            raise NotFound(f"there is no store in {spec.place}", path=spec.place)
+        with other_store(store, spec.place) as other, Cache(other) as cache:
             yield Other(str(spec), cache)
         return
     where = f"docker://{spec.place}" if spec.kind == "registry" else spec.place
     with store.look_into(where, progress=progress) as (config, layers):
         yield Listed(str(spec), read(config, spec.place), layers)
+
+
+def other_store(store: Store, place: str) -> Store:
+    """The store in that folder, made if there is none, with the settings of this one but for what keeps its layers."""
+    import layerstore
+
+    config = evolve(store.config, data_root=Path(place).absolute(), storage_driver=None, storage_opts=())
+    return layerstore.open(config=config)
 
 
 def sources(store: Store, top: StoredLayer | None) -> tuple[LayerSource, ...]:
