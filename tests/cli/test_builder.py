@@ -106,6 +106,7 @@ def test_prune_keeps_as_much_as_is_asked_for(used: Run) -> None:
 def test_a_folder_is_no_container_of_ps(used: Run) -> None:
     used("create", "--name", "web", "base:1", "sh")
     assert used("ps", "-a", "--format", "{{.Names}}").stdout == "web\n"
+    assert used("info", "-f", "{{.Containers}}").stdout == "1\n"
     used("rm", "web")
     [name] = used("builder", "cache", "ls", "--format", "{{.Container}}").stdout.split()
     assert "is kept by build_cache" in used("rm", "-f", name, code=1).stderr

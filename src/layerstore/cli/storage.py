@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
+from attrs import evolve
 
 from layerstore.cli import output, units
 from layerstore.cli.front import Arguments, Command
@@ -46,6 +47,11 @@ def info_command(arguments: Arguments, *, form: Form) -> None:
     with arguments.open() as store:
         info, means = store.info(), probe(store.config)
         does = Counter(state.status for state in Runtime(store).states().values())
+        if info.containers:
+            from layerstore.build.cache import Mounts
+
+            # Folders of builds are no containers to people.
+            info = evolve(info, containers=info.containers - len(Mounts(store).containers()))
     if form.template is None:
         output.lines([*_info_lines(info, does), *_means_lines(means)])
     else:
