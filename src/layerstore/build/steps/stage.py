@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 
-from layerstore import LayerstoreError, StoredLayer
+from layerstore import KernelError, LayerstoreError, StoredLayer
 from layerstore.build.cache import step_key
 from layerstore.build.errors import BuildError
 from layerstore.build.events import Doing
@@ -145,3 +145,6 @@ class _placed:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, LayerstoreError) and not isinstance(error, BuildError):
             raise BuildError(error.message, place=self._instruction.place, remedy=error.remedy) from error
+        if isinstance(error, OSError):
+            known = KernelError("file access", error.errno or 0, path=error.filename)
+            raise BuildError(known.message, place=self._instruction.place, remedy=known.remedy) from error
