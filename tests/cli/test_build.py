@@ -172,7 +172,7 @@ def test_copying_what_is_ignored_is_warned_of_before_it_fails(run, based):
 def test_findings_are_errors_where_the_dockerfile_says_so(run, based):
     result = run("build", based("# check=error=true\nFROM base as last\nRUN true\n"), code=1)
     assert "lint violation found for rules: FromAsCasing" in result.stderr
-    assert "RUN true" not in result.stderr
+    assert "] RUN true" not in result.stderr
 
 
 def test_a_failure_leaves_the_user_in_the_container(run, based, settings):

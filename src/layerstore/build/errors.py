@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 from layerstore import LayerstoreError
 
 __all__ = ["BuildError", "Place"]
 
 _RULER = "-" * 20
+_MOST = 40
+"""How many lines of a place are shown."""
+_WIDEST = 400
+"""How many letters of each."""
 
 
 @frozen
 class Place:
-    """Lines of a Dockerfile. `line` and `end` count from 1, and both belong to it; `text` is what they say."""
+    """Lines of a Dockerfile. `line` and `end` count from 1, and both belong to it; `text` is what they say.
+
+    `before` and `after` are a few lines around them, for who is shown the place.
+    """
 
     file: str
     line: int
     end: int
     text: str
+    before: tuple[str, ...] = field(default=(), eq=False, repr=False)
+    after: tuple[str, ...] = field(default=(), eq=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 
     @property
     def shown(self) -> str:
-        """The lines under their numbers, each marked, as BuildKit shows them."""
-        lines = self.text.split("\n")
-        numbered = (f"{self.line + count:4} | >>> {text}" for count, text in enumerate(lines))
+        """The lines under their numbers, marked among those around them, as BuildKit shows them.
+
+        Of many lines, the first and the last ones; of a long line, its beginning.
+        """
+        marked = self.text.split("\n")
+        first = self.line - len(self.before)
+        lines = [*(("   ", text) for text in self.before), *((">>>", text) for text in marked)]
+        lines += [("   ", text) for text in self.after]
+        numbered = [f"{first + count:4} | {mark} {_cut(text)}" for count, (mark, text) in enumerate(lines)]
+        if len(numbered) > _MOST:
+            numbered[_MOST // 2 : -_MOST // 2] = [f"     | {len(numbered) - _MOST} more lines"]
         return "\n".join((str(self), _RULER, *numbered, _RULER))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 
 
 class BuildError(LayerstoreError):

@@ -287,3 +287,26 @@ def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
 
     assert layerstore.build.building.build
     assert [name for name in language.__all__ if isinstance(getattr(language, name), types.ModuleType)] == []
+
+
+def test_a_place_is_shown_among_the_lines_around_it():
+    text = "FROM a\nRUN 1\nRUN 2\nRUN 3 \\\n  more\nRUN 4\nRUN 5\n"
+    _, second, third, _, last = parse(text).stages[0].instructions
+    ruler = "-" * 20
+    assert second.place.shown.split("\n") == [
+        *("Dockerfile:3", ruler, "   1 |     FROM a", "   2 |     RUN 1", "   3 | >>> RUN 2", "   4 |     RUN 3 \\"),
+        *("   5 |       more", ruler),
+    ]
+    assert third.place.shown.split("\n")[2:-1] == [
+        *("   3 |     RUN 2", "   4 | >>> RUN 3 \\", "   5 | >>>   more", "   6 |     RUN 4"),
+    ]
+    assert last.place.shown.split("\n")[2:-1] == ["   5 |       more", "   6 |     RUN 4", "   7 | >>> RUN 5"]
+
+
+def test_a_place_of_many_and_long_lines_is_shown_in_part():
+    (run,) = parse("FROM a\nRUN <<E\n" + "x" * 1000 + "\n" + "y\n" * 1000 + "E\n").stages[0].instructions
+    shown = run.place.shown.split("\n")
+    assert len(shown) == 44
+    assert shown[2:5] == ["   1 |     FROM a", "   2 | >>> RUN <<E", f"   3 | >>> {'x' * 400}…"]
+    assert shown[22:24] == ["     | 964 more lines", " 985 | >>> y"]
+    assert shown[-2] == "1004 | >>> E"

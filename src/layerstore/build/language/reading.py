@@ -105,11 +105,17 @@ class _Lines:
     def __init__(self, file: str, text: str) -> None:
         self.file = file
         self._lines = text.split("\n")
+        self._count = len(self._lines) - (not self._lines[-1])
         self.directives, self._head = _directives(self._lines)
 
     def place(self, line: int, end: int) -> Place:
-        found = self._lines[line - 1 : end]
-        return Place(self.file, line, max(line, end), "\n".join(text.removesuffix("\r") for text in found))
+        end = max(line, end)
+        around = 2 if line == end else 1  # as BuildKit has it
+        before, found, after = (
+            [text.removesuffix("\r") for text in self._lines[max(0, start) : stop]]
+            for start, stop in ((line - 1 - around, line - 1), (line - 1, end), (end, min(end + around, self._count)))
+        )
+        return Place(self.file, line, end, "\n".join(found), tuple(before), tuple(after))
 
     def comments(self, line: int) -> tuple[str, ...]:
         """The comments right above a line; an empty comment parts them, an empty line does not."""
