@@ -128,6 +128,9 @@ def test_onbuild_keeps_its_instruction_with_its_heredoc():
     assert first.expression == "RUN <<E\nx\nE"
     assert (first.place.line, first.place.end) == (2, 4)
     assert second.expression == "COPY . /app"
+    assert (first.keyword, second.keyword) == ("ONBUILD", "onbuild")
+    lower = parse("from a\nonbuild run <<e\nx\ne\n").stages[0].instructions[0]
+    assert (lower.keyword, lower.expression) == ("onbuild", "run <<e\nx\ne")
 
 
 def test_an_onbuild_within_a_heredoc_is_text():

@@ -197,7 +197,7 @@ def _instruction(node: DockerfileInstruction, lines: _Lines, *, trigger_of: bool
     if not trigger_of:
         return instruction
     text = "".join((common["original"], *(f"\n{doc.content}{doc.name}" for doc in heredocs)))
-    return _onbuild(text, {**common, "original": f"ONBUILD {common['original']}"})
+    return _onbuild(text, {**common, "original": f"{place.text.split(None, 1)[0]} {common['original']}"})
 
 
 def _onbuild(expression: str, common: Mapping[str, Any]) -> OnBuild:
