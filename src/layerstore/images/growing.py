@@ -35,9 +35,21 @@ if TYPE_CHECKING:
     from layerstore.images.image import Image
     from layerstore.images.images import Images
 
-__all__ = ["Ground", "Step", "append", "with_config"]
+__all__ = [
+    "Ground",
+    "Source",
+    "Step",
+    "append",
+    "folder_layer",
+    "latest_or_epoch",
+    "names_of",
+    "require_root",
+    "tar_layer",
+    "with_config",
+]
 
 Source = str | os.PathLike[str] | BinaryIO
+"""A folder of the host, or a tar: a file, or an open one."""
 
 
 @frozen
@@ -111,11 +123,12 @@ def append(
         if isinstance(source, str | os.PathLike) and is_folder:
             tree = None if image is None else after.enter_context(image.open_tree())
             root = after.enter_context(opened(Path(source), FOLDER))
-            layer = _of_folder(root, os.fspath(source), tree, _names(at), owner, _latest(latest))
+            layer = folder_layer(
+                root, os.fspath(source), tree, names_of(at), owner, latest_or_epoch(latest), is_bottom=image is None
+            )
         else:
-            if _names(at):
-                raise ConfigError("`at` is for folders: the entries of a tar say where they go")
-            layer = _of_tar(source)
+            require_root(at)
+            layer = tar_layer(source)
         parent = None if image is None else image.chain_id
         add(ground.layers, layer, parent, record=record, progress=progress)
     return images.get(made[0])
@@ -163,20 +176,29 @@ def _environment(entries: Iterable[str], changes: Mapping[str, str | None]) -> l
 # --- layers
 
 
-def _latest(latest: int | None) -> int | None:
+def latest_or_epoch(latest: int | None) -> int | None:
     """What is said, or else the time of SOURCE_DATE_EPOCH, if that is set."""
     epoch = config_of.epoch() if latest is None else None
     return latest if epoch is None else epoch
 
 
-def _names(at: str) -> list[bytes]:
+def names_of(at: str) -> list[bytes]:
+    """The names on the way to a path of an image. Raises `ConfigError` for `..`."""
     names = [os.fsencode(name) for name in at.split("/") if name not in ("", ".")]
     if b".." in names:
         raise ConfigError(f"{at!r} has a .. in it", remedy="Say where it goes, from the root of the image.")
     return names
 
 
-def _of_tar(source: Source) -> LayerSource:
+def require_root(at: str) -> None:
+    """Raise `ConfigError` unless a path is the root: of a tar, the entries say where they go."""
+    if names_of(at):
+        raise ConfigError("`at` is for folders: the entries of a tar say where they go")
+
+
+def tar_layer(source: Source) -> LayerSource:
+    """A layer that is a tar as it is, compressed or not."""
+
     @contextmanager
     def stream() -> Iterator[Readable]:
         with ExitStack() as after:
@@ -192,20 +214,26 @@ def _of_tar(source: Source) -> LayerSource:
     return LayerSource(stream, label=label)
 
 
-def _of_folder(
+def folder_layer(
     root: int,
     label: str,
     tree: int | None,
     at: Sequence[bytes],
     owner: tuple[int, int] | None,
     latest: int | None,
+    *,
+    is_bottom: bool,
 ) -> LayerSource:
-    """A layer of what is in the folder `root`, at a path of the image whose tree is `tree`."""
+    """A layer of what is in the folder `root`, at a path of the image whose tree is `tree`.
+
+    None: that is not at hand, and then folders above are not listed, unless there is nothing below (`is_bottom`).
+    """
     modified = os.fstat(root).st_mtime_ns
     when = modified if latest is None else min(modified, latest)
     above = [b"/".join(at[:depth]) for depth in range(len(at) + 1)]
     there = [name for name in above if _is_there(tree, name, is_folder=True)]
-    made = [Folder(name, mtime_ns=when) for name in above if name not in there]
+    is_known = is_bottom or tree is not None
+    made = [Folder(name, mtime_ns=when) for name in above if name not in there] if is_known else []
     taken: list[tuple[bytes, bytes]] = []
     with named("read", label):
         listing = walk(root)

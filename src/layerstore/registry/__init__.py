@@ -10,13 +10,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from layerstore.registry.appending import append
     from layerstore.registry.copying import Copied, copy
     from layerstore.registry.logins import LoggedIn, login, logout
     from layerstore.registry.queries import Hit, manifest, search, tags
 
-__all__ = ["Copied", "Hit", "LoggedIn", "copy", "login", "logout", "manifest", "search", "tags"]
+__all__ = ["Copied", "Hit", "LoggedIn", "append", "copy", "login", "logout", "manifest", "search", "tags"]
 
 _HOMES = {
+    "appending": ("append",),
     "copying": ("Copied", "copy"),
     "logins": ("LoggedIn", "login", "logout"),
     "queries": ("Hit", "manifest", "search", "tags"),

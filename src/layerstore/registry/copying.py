@@ -100,11 +100,37 @@ def copy(
     is told what became of each blob, `told` is given lines for a person. Raises `RegistryError`, `NotFound`,
     `Ambiguous`, `InvalidArchive`.
     """
-    settings = settings_of(config)
     if all_platforms and platform is not None:
         raise ConfigError("all platforms are wanted, and one of them", remedy="Leave one of the two away.")
-    wanted = None if platform is None else platforms.parse(platform)
-    from_place, to_place = _place(source), _place(target)
+    return transfer(
+        source,
+        target,
+        platform=None if platform is None else platforms.parse(platform),
+        all_platforms=all_platforms,
+        referrers=referrers,
+        config=config,
+        progress=progress,
+        done=done,
+        told=told,
+    )
+
+
+def transfer(
+    source: str | None,
+    target: str,
+    *,
+    become: Callable[[Origin | PlainImage | None], Origin | PlainImage] | None = None,
+    platform: Platform | None = None,
+    all_platforms: bool = False,
+    referrers: bool = False,
+    config: Config | str | Path | None = None,
+    progress: Progress | None = None,
+    done: Done | None = None,
+    told: Callable[[str], None] | None = None,
+) -> Copied:
+    """`copy`, of what `become` makes of the image that is there; without a `source`, of what it makes of nothing."""
+    settings = settings_of(config)
+    from_place, to_place = None if source is None else _place(source), _place(target)
     if isinstance(from_place, AtPath):
         _require(from_place.path, from_place.path)
     if isinstance(to_place, AtPath):
@@ -114,13 +140,15 @@ def copy(
             http,
             settings,
             tasks,
-            platform=wanted,
+            platform=platform,
             all_platforms=all_platforms,
             with_referrers=referrers,
             progress=progress,
             done=done,
         )
-        found = undo.enter_context(copying.origin(from_place))
+        there = None if from_place is None else undo.enter_context(copying.origin(from_place))
+        found = there if become is None else become(there)
+        assert found is not None  # nothing is copied of nothing
         if isinstance(to_place, InArchive) and to_place.form == "docker-archive":
             return copying.to_docker_archive(found, to_place)
         called = found.names or ((found.word,) if isinstance(found, Origin) and found.word else ())
