@@ -76,6 +76,7 @@ class Export:
     """What the image is called there; the tags of the build where there are none."""
     push: bool = False
     rewrite_timestamp: bool = False
+    """BuildKit's. Here new layers have no later times than SOURCE_DATE_EPOCH in any case, and layers of bases stay."""
 
 
 def _is_network(_: object, __: object, value: str) -> None:
