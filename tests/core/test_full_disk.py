@@ -5,6 +5,7 @@ What the store has set aside is there for that. `hog` is harsher: another progra
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -99,6 +100,10 @@ class Full:
             with store.container("changed").mount() as root:
                 (root / "new").write_text("new")
             store.container("busy").mount(persistent=True)
+            leased = layerstore.LayerSource(lambda: io.BytesIO(make.layer(make.file("leased", "l" * 9000))))
+            store.add_layer(
+                leased, record=lambda tx, layer: store.lease(tx, layer.chain_id, owner="test", name="leased")
+            )
 
     def close(self) -> None:
         """Let the filesystem be unmounted."""
@@ -177,6 +182,11 @@ def test_full_disk_is_listed_and_emptied_by_an_open_store(full: Full) -> None:
         assert store.info().mounted == 1
         assert store.check() == []
         assert "/new" in [str(change.path) for change in store.container("changed").changes()]
+        [leased] = store.leases("test").values()
+        with store.open_layers(leased) as tree:
+            assert os.listdir(tree) == ["leased"]
+        assert store.end_leases("test", ["leased"]) == [leased]
+        full.fill()
         assert store.container("busy").unmount()
         for name in ("changed", "idle"):
             store.container(name).remove()

@@ -82,9 +82,10 @@ class Stacks:
     def lease(self, tx: Transaction | None, chain_id: ChainID, *, owner: str, name: str) -> None:
         """Keep a layer, and all below it, until the lease is ended: whatever processes and boots end meanwhile.
 
-        `owner` says whose it is (a program that stands on this library), `name` which of the owner's; one that is there
-        is of this layer from now on. `tx` is a transaction of the caller: that of a `record`, or None for one alone.
-        Raises `NotFound`.
+        `owner` says whose it is (a program that stands on this library), `name` which of the owner's. One that is there
+        is of this layer from now on; what it kept before goes with the next `prune` at the latest, unless something
+        else needs it. `tx` is a transaction of the caller: that of a `record`, or None for one alone. Raises
+        `NotFound`.
         """
         self._parts.layers.lease_lastingly(tx, chain_id, owner=owner, name=name)
 
