@@ -99,3 +99,16 @@ def test_the_epoch_is_said_in_many_ways(make: Builder, monkeypatch: pytest.Monke
     when = {"GIT_AUTHOR_DATE": "@432000 +0000", "GIT_COMMITTER_DATE": "@432000 +0000", "PATH": "/usr/bin:/bin"}
     subprocess.run([*git, "commit", "-q", "-m", "m"], check=True, env=when)
     assert created(source_date_epoch="context") == "1970-01-06T00:00:00Z"
+
+
+def test_a_context_may_be_an_image_in_a_folder(make: Builder, tmp_path: Path, look: Look) -> None:
+    make("FROM base\nRUN echo inside > /x\n", {}, tags=["other"], outputs=[Export("oci", f"{tmp_path}/layout/")])
+    make.store.remove_image("other")
+    built = make(
+        "FROM elsewhere\nCOPY --from=again /x /y\n",
+        contexts={
+            "elsewhere": f"oci-layout://{tmp_path}/layout:latest",
+            "again": f"oci-layout://{tmp_path}/layout",
+        },
+    )
+    assert look(built, "/y") == look(built, "/x") == "inside\n"
