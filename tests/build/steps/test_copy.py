@@ -205,3 +205,8 @@ def test_capabilities_of_files_are_kept(make: Builder) -> None:
     built = make("FROM base\nCOPY one /\n")
     with built.image.mount() as root:
         assert os.getxattr(root / "one", "security.capability") == value
+
+
+def test_a_wildcard_may_mean_nothing_beside_others(make: Builder) -> None:
+    built = make("FROM base\nCOPY one yarn.lock* /d/\n", TREE)
+    assert everything(built, "/d") == ["one"]
