@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 from layerstore import Image, InUse, LayerstoreError, NotFound, Store, platforms
 from layerstore.build.cache import Cache
 from layerstore.build.checks import refuse
+from layerstore.build.context import Staging
 from layerstore.build.events import Teller, Told
 from layerstore.build.graph import Base, Plan, PlannedStage, plan
 from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
@@ -105,9 +106,8 @@ class _Build:
         self._cache = after.enter_context(Cache(store))
         self._caches = Caches(self._cache, options, teller)
         self._session = after.enter_context(Session(store))
-        self._sources = after.enter_context(
-            Sources(store, context, options, str(self._platform), teller, self._session.hold)
-        )
+        staging = Staging(self._session.folder, self._session.hold, stop.check)
+        self._sources = after.enter_context(Sources(store, context, options, str(self._platform), teller, staging))
 
     def run(self) -> Built:
         dockerfile = self._read()

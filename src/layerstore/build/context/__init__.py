@@ -1,12 +1,34 @@
 """Where COPY and ADD read from: the build context and others by name, and what their sources mean in a tree.
 
-`context` opens them, `ignore` knows `.dockerignore`, `tree` finds what a source means, `digests` tells it by its
-content and remembers what was read (`rows`).
+`opening` finds what a context is by its name, with `git`, `fetching` and `archives`; `texts` finds the Dockerfile, and
+`.dockerignore`, which `ignore` can read. `tree` finds what a source means, `digests` tells it by its content and
+remembers what was read (`rows`).
 """
 
-from layerstore.build.context.context import Context, Text, open_context
+from layerstore.build.context.archives import is_tar
+from layerstore.build.context.context import Context
 from layerstore.build.context.digests import Digests
+from layerstore.build.context.fetching import Fetched, fetched, is_remote
+from layerstore.build.context.git import Repository, checked_out, repository_of
 from layerstore.build.context.ignore import Ignore
+from layerstore.build.context.opening import Staging, open_context
+from layerstore.build.context.texts import Text
 from layerstore.build.context.tree import Chosen, Tree
 
-__all__ = ["Chosen", "Context", "Digests", "Ignore", "Text", "Tree", "open_context"]
+__all__ = [
+    "Chosen",
+    "Context",
+    "Digests",
+    "Fetched",
+    "Ignore",
+    "Repository",
+    "Staging",
+    "Text",
+    "Tree",
+    "checked_out",
+    "fetched",
+    "is_remote",
+    "is_tar",
+    "open_context",
+    "repository_of",
+]

@@ -14,17 +14,26 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 
 from attrs import evolve, frozen
 
 from layerstore import StoredLayer
 from layerstore.build.cache import step_key
-from layerstore.build.context import Chosen, open_context
+from layerstore.build.context import (
+    Chosen,
+    Repository,
+    checked_out,
+    fetched,
+    is_remote,
+    open_context,
+    repository_of,
+)
 from layerstore.build.errors import BuildError
 from layerstore.build.events import Doing
 from layerstore.build.graph import Base
 from layerstore.build.language import Add, Copy
-from layerstore.build.steps.adding import fetched, is_remote, unpacked
+from layerstore.build.steps.adding import unpacked
 from layerstore.build.steps.laying import Entry, Target, lay, require_free
 from layerstore.build.steps.memory import written_in_memory
 from layerstore.build.steps.modes import Modes, modes_of
@@ -253,10 +262,10 @@ def copied(
     with ExitStack() as after:
 
         def parts() -> list[Part]:
-            local = [source for source in step.sources if not (isinstance(step, Add) and is_remote(source))]
+            local = [source for source in step.sources if not (isinstance(step, Add) and _is_elsewhere(source))]
             found: list[Part] = []
             if isinstance(step, Add):
-                remote = [source for source in step.sources if is_remote(source)]
+                remote = [source for source in step.sources if _is_elsewhere(source)]
                 found += [after.enter_context(_fetched(work, step, url)) for url in remote]
             if local:
                 origin = work.sources.find(base, step.place)
@@ -273,12 +282,34 @@ def copied(
         return Copying(work, step, state, doing, parts).layer(anew=anew, quick=quick)
 
 
+def _is_elsewhere(source: str) -> bool:
+    return is_remote(source) or repository_of(source) is not None
+
+
 @contextmanager
 def _fetched(work: Work, step: Add, url: str) -> Iterator[Part]:
-    """While inside: a file that was fetched."""
+    """While inside: a file that was fetched, or what is in a repository."""
+    repository = repository_of(url)
     with work.session.folder() as folder:
-        found = fetched(url, step.checksum, folder, work.stop, step.place)
-        with open_context(folder, name=url) as context:
+        if repository is None:
+            found = fetched(url, step.checksum, folder, check=work.stop.check, place=step.place)
+            place, source = found.folder, found.name
+        else:
+            place, source = _checked_out(work, step, repository, folder), "/"
+        with open_context(place, name=url, ignores=False) as context:
             origin = Files(work.store, context, work.session.hold)
-            chosen = origin.choose([found.name], parents=False, exclude=(), place=step.place)
-            yield Part(origin, chosen, unpacks=step.unpack is True)
+            chosen = origin.choose([source], parents=False, exclude=step.exclude, place=step.place)
+            yield Part(origin, chosen, unpacks=step.unpack is True and repository is None)
+
+
+def _checked_out(work: Work, step: Add, repository: Repository, folder: Path) -> Path:
+    keep = step.keep_git_dir is True
+    place, commit = checked_out(repository, folder, keep_git_dir=keep, check=work.stop.check, place=step.place)
+    wanted = (step.checksum or "").removeprefix("sha1:").removeprefix("sha256:")
+    if not commit.startswith(wanted):
+        raise BuildError(
+            f"digest mismatch for {repository}: commit {commit} (expected: {wanted})",
+            place=step.place,
+            remedy="The branch or tag means another commit now: name the commit itself, or alter the checksum.",
+        )
+    return place

@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from typing import Self
 
 from layerstore import Image, LayerstoreError, NotFound, Store
-from layerstore.build.context import Context, Text, open_context
+from layerstore.build.context import Context, Staging, Text, open_context
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.events import Teller
 from layerstore.build.graph import Base
 from layerstore.build.language import nearest
 from layerstore.build.options import BuildOptions
-from layerstore.build.steps.origins import Files, Layers, Origin, Record
+from layerstore.build.steps.origins import Files, Layers, Origin
 from layerstore.build.steps.stages import Stages
 
 __all__ = ["Sources"]
@@ -36,14 +36,14 @@ class Sources:
         options: BuildOptions,
         platform: str,
         teller: Teller,
-        hold: Record,
+        staging: Staging,
     ) -> None:
         self._store = store
         self._given = context
         self._options = options
         self._platform = platform
         self._teller = teller
-        self._hold = hold
+        self._staging = staging
         self._images: dict[tuple[str, str], Image] = {}
         self._lock = threading.Lock()
         self._after = ExitStack()
@@ -90,22 +90,26 @@ class Sources:
             raise BuildError("there is no build context", remedy="Name a folder: layerstore build PATH.")
         with self._lock:
             if None not in self._files:
-                self._files[None] = Files(self._store, self._own, self._hold)
+                self._files[None] = Files(self._store, self._own, self._staging.hold)
             return self._files[None]
 
     def _named(self, name: str) -> Origin:
         """One of those that were given a name."""
         with self._lock:
             if name not in self._files:
-                opened = open_context(self._options.contexts[name], store=self._store, name=f"context {name}")
-                self._files[name] = Files(self._store, self._after.enter_context(opened), self._hold)
+                opened = open_context(
+                    self._options.contexts[name], store=self._store, name=f"context {name}", staging=self._staging
+                )
+                self._files[name] = Files(self._store, self._after.enter_context(opened), self._staging.hold)
             return self._files[name]
 
     def dockerfile(self) -> Text:
         """The Dockerfile; with it, the build's context is opened."""
         if self._given is None:
             raise BuildError("there is no build context", remedy="Name a folder: layerstore build PATH.")
-        opened = open_context(self._given, store=self._store, file=self._options.file, reads_dockerfile=True)
+        opened = open_context(
+            self._given, store=self._store, file=self._options.file, reads_dockerfile=True, staging=self._staging
+        )
         self._own = self._after.enter_context(opened)
         assert self._own.dockerfile is not None
         return self._own.dockerfile

@@ -1,0 +1,181 @@
+"""Git repositories as contexts, and for ADD: named as BuildKit names them, checked out by git itself.
+
+What a repository says is not trusted: no hook of it is run, no template of this machine goes in, and git asks nobody
+for a password.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import frozen
+
+from layerstore.build.errors import BuildError, Place
+
+__all__ = ["Repository", "checked_out", "repository_of"]
+
+_GLANCE = 0.1
+_LINES = 5
+_SCP = re.compile(r"[\w.-]+@[\w.-]+:[^/].*|[\w.-]+@[\w.-]+:/.*")
+_SURROUNDINGS = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "git:http:https:ssh", "LC_ALL": "C"}
+
+
+@frozen
+class Repository:
+    """Where it is, the branch, tag or commit that is meant ("": its own choice), and the folder in it that is."""
+
+    url: str
+    ref: str = ""
+    folder: str = ""
+
+    def __str__(self) -> str:
+        behind = f"{self.ref}:{self.folder}" if self.folder else self.ref
+        return f"{self.url}#{behind}" if behind else self.url
+
+
+def repository_of(source: str) -> Repository | None:
+    """The repository that this means (`URL#ref:folder`), None if it means none.
+
+    `git://`, `ssh://`, `user@host:path`, `http://` and `https://` with `.git` at the end of the path, `github.com/…`.
+    """
+    url, _, behind = source.partition("#")
+    if url.startswith("github.com/"):
+        url = f"https://{url}"
+    elif not _is_repository(url):
+        return None
+    ref, _, folder = behind.partition(":")
+    return Repository(url, ref, folder.strip("/"))
+
+
+def _is_repository(url: str) -> bool:
+    if url.startswith(("git://", "ssh://")) or _SCP.fullmatch(url):
+        return True
+    return re.fullmatch(r"https?://[^?]+\.git/?", url, re.IGNORECASE) is not None
+
+
+def checked_out(
+    wanted: Repository,
+    folder: Path,
+    *,
+    keep_git_dir: bool = False,
+    check: Callable[[], object] = lambda: None,
+    place: Place | None = None,
+) -> tuple[Path, str]:
+    """Check a repository out into an empty folder: where what is meant lies, and the commit.
+
+    All files have the time of the commit, so that the same commit is the same layer. Submodules come along.
+    `keep_git_dir` leaves `.git` there. `check` is called now and then, and ends it by an error. Raises `BuildError`.
+    """
+    git = _Git(wanted, folder, check, place)
+    git.run("init", "--template=", "--initial-branch=main", ".")
+    ref = wanted.ref or "HEAD"
+    if ref.startswith("-"):
+        raise BuildError(f"{wanted}: {ref} is no branch, tag or commit", place=place)
+    if git.tries("fetch", "--depth=1", "--no-tags", "--end-of-options", wanted.url, ref):
+        target = "FETCH_HEAD"
+    else:  # a server that has no commit by its number, or nothing shallow
+        git.run(
+            "fetch", "--end-of-options", wanted.url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "HEAD"
+        )
+        target = "FETCH_HEAD" if ref == "HEAD" else ref
+    commit = git.run("rev-parse", "--verify", "--end-of-options", f"{target}^{{commit}}").strip()
+    git.run("checkout", "--detach", "--force", commit)
+    git.run("submodule", "update", "--init", "--recursive", "--depth=1")
+    seconds = int(git.run("show", "--no-patch", "--format=%ct", commit))
+    if not keep_git_dir:
+        shutil.rmtree(folder / ".git")
+        for inner in folder.rglob(".git"):
+            if inner.is_file():
+                inner.unlink()
+    _age(folder, seconds * 10**9)
+    found = folder
+    for name in [part for part in wanted.folder.split("/") if part not in ("", ".")]:
+        found /= name
+        if name == ".." or not _is_folder(found):
+            raise BuildError(
+                f"{wanted}: there is no folder {wanted.folder}", place=place, remedy="Write URL#REF:FOLDER."
+            )
+    return found, commit
+
+
+@frozen
+class _Git:
+    wanted: Repository
+    folder: Path
+    check: Callable[[], object]
+    place: Place | None
+
+    def run(self, *arguments: str) -> str:
+        """What it prints. Raises `BuildError` with its last words."""
+        status, said, wrong = self._called(arguments)
+        if status:
+            words = "\n".join(wrong.strip().splitlines()[-_LINES:])
+            raise BuildError(
+                f"{self.wanted}: git {arguments[0]} has failed: {words}",
+                place=self.place,
+                remedy="See whether git can fetch it here by itself, with the rights that it needs.",
+            )
+        return said
+
+    def tries(self, *arguments: str) -> bool:
+        """Whether it succeeds."""
+        return self._called(arguments)[0] == 0
+
+    def _called(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
+        command = ("git", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *arguments)
+        try:
+            with subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**_without_git(), **_SURROUNDINGS},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            ) as process:
+                try:
+                    return self._awaited(process)
+                except BaseException:
+                    process.kill()
+                    raise
+        except FileNotFoundError:
+            raise BuildError(f"{self.wanted}: there is no git here", place=self.place, remedy="Install git.") from None
+
+    def _awaited(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
+        while True:
+            try:
+                said, wrong = process.communicate(timeout=_GLANCE)
+            except subprocess.TimeoutExpired:
+                self.check()
+            else:
+                return process.returncode, said, wrong
+
+
+def _without_git() -> dict[str, str]:
+    """This process's variables, but for those by which git would take another repository for this one."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
+    }
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _age(folder: Path, time: int) -> None:
+    for above, folders, files in os.walk(folder, topdown=False):
+        for name in (*files, *folders):
+            os.utime(os.path.join(above, name), ns=(time, time), follow_symlinks=False)
+    os.utime(folder, ns=(time, time))

@@ -1,0 +1,162 @@
+"""Contexts by what they are called: a folder, a tar, standard input, a URL, a git repository."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from layerstore import Store
+from layerstore.build import BuildError, build
+from layerstore.build.context import Context, Staging, open_context
+
+pytestmark = pytest.mark.root
+
+FILES = {
+    "Dockerfile": "FROM scratch\nCOPY . /\n",
+    ".dockerignore": "*.log\n",
+    "a.txt": "a",
+    "d/b.txt": "b",
+    "x.log": "-",
+}
+
+
+def tar_of(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Staging:
+    """Folders that are gone when they are not needed any more."""
+
+    @contextmanager
+    def folder() -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as place:
+            yield Path(place)
+
+    return Staging(folder, lambda tx, layer: None)
+
+
+def shown(context: Context) -> set[str]:
+    [whole] = context.choose(["."])
+    return {os.fsdecode(path) for path, _ in whole.below}
+
+
+def assert_is_of_files(context: Context) -> None:
+    assert context.dockerfile is not None
+    assert context.dockerfile.text == FILES["Dockerfile"]
+    assert shown(context) == {"Dockerfile", ".dockerignore", "a.txt", "d", "d/b.txt"}
+
+
+@pytest.mark.parametrize("form", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_tar_is_a_context_as_a_file_and_as_standard_input(
+    form: Callable[[bytes], bytes], store: Store, staging: Staging, tmp_path: Path
+) -> None:
+    data = form(tar_of(FILES))
+    (tmp_path / "context.tar").write_bytes(data)
+    with open_context(tmp_path / "context.tar", store=store, staging=staging, reads_dockerfile=True) as context:
+        assert_is_of_files(context)
+        from_file = context.digest(".")
+    with open_context("-", store=store, staging=staging, reads_dockerfile=True, stdin=io.BytesIO(data)) as context:
+        assert_is_of_files(context)
+        assert context.digest(".") == from_file
+
+
+def test_standard_input_may_be_a_dockerfile_alone(store: Store, staging: Staging) -> None:
+    stdin = io.BytesIO(b"FROM scratch\n")
+    with open_context("-", store=store, staging=staging, reads_dockerfile=True, stdin=stdin) as context:
+        assert context.dockerfile is not None
+        assert context.dockerfile.text == "FROM scratch\n"
+        assert shown(context) == set()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[str]:
+    """The URL of a repository with `FILES`, and a second commit with a tag, on loopback."""
+    folder = tmp_path / "served" / "app.git"
+    folder.mkdir(parents=True)
+    git = [
+        "git",
+        "-C",
+        str(folder),
+        "-c",
+        "user.name=n",
+        "-c",
+        "user.email=e@example.org",
+        "-c",
+        "commit.gpgsign=false",
+    ]
+    subprocess.run(["git", "init", "-q", "--initial-branch=main", str(folder)], check=True)
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    subprocess.run([*git, "add", "-f", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
+    (folder / "a.txt").write_text("later")
+    subprocess.run([*git, "commit", "-q", "-a", "-m", "two"], check=True)
+    subprocess.run([*git, "tag", "v2"], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        "git",
+        "daemon",
+        "--export-all",
+        "--listen=127.0.0.1",
+        f"--port={port}",
+        f"--base-path={tmp_path}/served",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as daemon:
+        try:
+            while daemon.poll() is None:
+                with socket.socket() as trial:
+                    if trial.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.01)
+            yield f"git://127.0.0.1:{port}/app.git"
+        finally:
+            os.killpg(daemon.pid, signal.SIGKILL)
+
+
+def test_a_repository_is_a_context_at_a_commit_and_a_folder(store: Store, staging: Staging, repository: str) -> None:
+    with open_context(repository, store=store, staging=staging, reads_dockerfile=True) as context:
+        assert_is_of_files(context)
+    with open_context(f"{repository}#v2:d", store=store, staging=staging) as context:
+        assert shown(context) == {"b.txt"}
+    for behind, words in (("v2:nowhere", "there is no folder"), ("nowhere", r"git (fetch|rev-parse) has failed")):
+        opened = open_context(f"{repository}#{behind}", store=store, staging=staging)
+        with pytest.raises(BuildError, match=words), opened:
+            pass
+
+
+def test_add_copies_a_repository(store: Store, repository: str, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        f"FROM scratch\nADD {repository}#v2 /app\nADD --keep-git-dir {repository} /kept\n"
+    )
+    built = build(store, context)
+    with built.image.mount() as root:
+        assert (root / "app/a.txt").read_text() == "later"
+        assert not (root / "app/.git").exists()
+        assert (root / "kept/.git/HEAD").exists()
+    (context / "Dockerfile").write_text(f"FROM scratch\nADD --checksum={'0' * 40} {repository} /app\n")
+    with pytest.raises(BuildError, match="digest mismatch"):
+        build(store, context)
