@@ -211,3 +211,15 @@ def test_a_variable_says_how_builds_are_shown(run, based, monkeypatch):
         assert run("build", context).stderr.startswith(beginning)
     monkeypatch.setenv("BUILDKIT_PROGRESS", "json")
     assert run("build", "--progress=plain", context).stderr.startswith("#1 [internal]")
+
+
+def test_dockerfile_and_context_come_from_standard_input(run, based):
+    context = based("FROM base\nCMD x\n", file="x")
+    archive = subprocess.run(["tar", "-C", context, "-c", "."], capture_output=True, check=True).stdout
+    assert ID.fullmatch(run("build", "-q", "-", stdin=archive).stdout.strip())
+    assert ID.fullmatch(run("build", "-q", "-", stdin=b"FROM base\nRUN true\n").stdout.strip())
+    assert ID.fullmatch(run("build", "-q", "-f", "-", context, stdin=b"FROM base\nCOPY file /\n").stdout.strip())
+    for words in (("-",), ("-f", "-", context)):
+        given = archive if words == ("-",) else b"FROM base\nCMD x\n"
+        assert "JSONArgsRecommended" in run("build", "--check", *words, stdin=given, code=1).stdout
+    assert run("ps", "-aq").stdout == ""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from attrs import evolve
 
 from layerstore import Image, NotFound, Store, platforms
 from layerstore.build import checks
-from layerstore.build.context import open_context
+from layerstore.build.context import Staging, open_context
 from layerstore.build.events import Warned
 from layerstore.build.graph import Base, Plan, plan
 from layerstore.build.language import parse, platform_args
 from layerstore.build.options import BuildOptions
+from layerstore.build.steps.session import Session
 
 __all__ = ["check", "warnings_of"]
 
@@ -71,7 +73,14 @@ def check(
         except NotFound:
             return None
 
-    with open_context(context, store=store, file=wanted.file, reads_dockerfile=True) as opened:
+    with ExitStack() as after:
+        staging = None
+        if not os.path.isdir(context):  # which is read in place; all else has to be put somewhere
+            session = after.enter_context(Session(store))
+            staging = Staging(session.folder, session.hold)
+        opened = after.enter_context(
+            open_context(context, store=store, file=wanted.file, reads_dockerfile=True, staging=staging)
+        )
         assert opened.dockerfile is not None
         dockerfile = parse(opened.dockerfile.text, opened.dockerfile.name)
         ignore = opened.tree.ignore
