@@ -197,7 +197,8 @@ class _Build:
             state = evolve(state, scope=state.scope.child(), run=begin_config(state.run))
         else:
             state = self._begin(found, planned)
-            title = f"[{prefix}1/{counted(planned)}] FROM {base.name}"
+            total = str(counted(planned))
+            title = f"[{prefix}{1:{len(total)}}/{total}] FROM {base.name}"
             if base.kind != "scratch":
                 with self._teller.doing(title, stage.base.place) as doing:
                     doing.cached = True

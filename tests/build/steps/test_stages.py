@@ -162,3 +162,15 @@ def test_an_image_of_metadata_alone_has_the_time_of_its_base(make: Builder) -> N
     assert make("FROM base\nENV A=b\n").image.id == built.image.id
     with_epoch = make("FROM base\nENV A=b\n", source_date_epoch=0)
     assert with_epoch.image.created == with_epoch.image.history[-1].created == "1970-01-01T00:00:00Z"
+
+
+def test_steps_are_numbered_as_buildkit_does(make: Builder) -> None:
+    make("FROM scratch AS one\nCOPY f /\nFROM one\nCOPY f /g\nENV A=b\nCOPY f /h\n", {"f": "f"})
+    assert [title for title in make.begun if title.startswith("[") and "internal" not in title] == [
+        "[one 1/1] COPY f /",
+        "[stage-1 1/2] COPY f /g",
+        "[stage-1 2/2] COPY f /h",
+    ]
+    make("FROM base\n" + "".join(f"WORKDIR /{n}\n" for n in range(9)), {})
+    titles = [title for title in make.begun if title.startswith("[") and "internal" not in title]
+    assert (titles[0], titles[-1]) == ("[ 1/10] FROM base", "[10/10] WORKDIR /8")

@@ -41,8 +41,12 @@ LAYERED = (Run, Copy, Add, Workdir)
 
 
 def counted(planned: PlannedStage) -> int:
-    """How many steps a stage tells of, its FROM among them."""
-    return 1 + sum(isinstance(instruction, LAYERED) for instruction in planned.stage.instructions)
+    """How many steps a stage tells of: its FROM is one, unless that is nothing or a stage of this build."""
+    return _begin(planned) + sum(isinstance(instruction, LAYERED) for instruction in planned.stage.instructions)
+
+
+def _begin(planned: PlannedStage) -> int:
+    return int(planned.base.kind in ("image", "context"))
 
 
 def build_stage(work: Work, planned: PlannedStage, state: State, prefix: str) -> State:
@@ -63,7 +67,7 @@ class _Walk:
         self._planned = planned
         self._box = box
         self._prefix = prefix
-        self._number = 1
+        self._number = _begin(planned)
         self._total = counted(planned)
         stage = planned.stage
         self._anew = work.options.no_cache or bool({stage.shown, str(stage.index)} & set(work.options.no_cache_filter))
@@ -77,7 +81,8 @@ class _Walk:
         before, created = state, self._work.told_always
         if isinstance(instruction, LAYERED):
             self._number += 1
-            title = f"[{self._prefix}{self._number}/{self._total}] {scope.shown(instruction)}"
+            width = len(str(self._total))
+            title = f"[{self._prefix}{self._number:{width}}/{self._total}] {scope.shown(instruction)}"
             with self._work.teller.doing(title, instruction.place) as doing, _placed(instruction):
                 layer = self._layer(state, instruction, doing)
             state = state.stacked(layer)
