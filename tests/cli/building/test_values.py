@@ -5,6 +5,7 @@ import pytest
 
 from layerstore.build.options import BuildOptions, Export, Secret, Ssh
 from layerstore.cli.build import build_command
+from layerstore.cli.front import front
 from layerstore.cli.building import build_options_of, values
 
 
@@ -91,7 +92,9 @@ def test_what_is_no_output_is_refused(text):
 
 def options(*words):
     """What a command line comes to."""
-    with build_command.make_context("build", [*words, "."]) as context:
+    # Within the front, as always: a command keeps the help option of the first context that it is given.
+    above = front.make_context("layerstore", ["build"])
+    with build_command.make_context("build", [*words, "."], parent=above) as context:
         given = dict(context.params)
         return build_options_of(given, {"FROM_SHELL": "1"})
 
