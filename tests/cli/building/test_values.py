@@ -5,8 +5,8 @@ import pytest
 
 from layerstore.build.options import BuildOptions, Export, Secret, Ssh
 from layerstore.cli.build import build_command
-from layerstore.cli.front import front
 from layerstore.cli.building import build_options_of, values
+from layerstore.cli.front import front
 
 
 def test_build_args_without_a_value_take_the_shells_or_are_left_out():
