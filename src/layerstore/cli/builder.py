@@ -54,6 +54,9 @@ def moment(ns: int) -> datetime:
     return datetime.fromtimestamp(ns // 1000 / 1e6, UTC)
 
 
+_TRUTH: Final = {True: "true", False: "false"}
+"""As a cell of a table."""
+
 COLUMNS: Final[Mapping[str, Column[Record]]] = {
     "ID": Column("CACHE ID", lambda line: line.short_id),
     "CacheType": Column("CACHE TYPE", lambda line: line.kind),
@@ -63,9 +66,9 @@ COLUMNS: Final[Mapping[str, Column[Record]]] = {
     "LastUsedSince": Column("LAST USED", lambda line: units.ago(moment(line.used))),
     "LastUsedAt": Column("LAST USED AT", lambda line: units.local(moment(line.used))),
     "UsageCount": Column("USAGE", lambda line: str(line.uses)),
-    "Shared": Column("SHARED", lambda line: _truth(line.shared)),
-    "InUse": Column("IN USE", lambda line: _truth(line.in_use)),
-    "Reclaimable": Column("RECLAIMABLE", lambda line: _truth(not line.in_use)),
+    "Shared": Column("SHARED", lambda line: _TRUTH[line.shared]),
+    "InUse": Column("IN USE", lambda line: _TRUTH[line.in_use]),
+    "Reclaimable": Column("RECLAIMABLE", lambda line: _TRUTH[not line.in_use]),
     "Description": Column("DESCRIPTION", lambda line: units.ellipsis(units.one_line(line.description), 60)),
 }
 _USUAL: Final = "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}\t{{.Description}}"
@@ -85,12 +88,8 @@ _MOUNTS: Final[Mapping[str, Column[CacheMount]]] = {
     "LastUsedSince": Column("LAST USED", lambda line: units.ago(moment(line.used))),
     "LastUsedAt": Column("LAST USED AT", lambda line: units.local(moment(line.used))),
     "UsageCount": Column("USAGE", lambda line: str(line.uses)),
-    "InUse": Column("IN USE", lambda line: _truth(line.in_use)),
+    "InUse": Column("IN USE", lambda line: _TRUTH[line.in_use]),
 }
-
-
-def _truth(value: bool) -> str:  # noqa: FBT001 - a cell of a table
-    return "true" if value else "false"
 
 
 @click.command("ls", cls=Command)

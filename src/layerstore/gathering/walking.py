@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 from layerstore.gathering.listing import Listing
 from layerstore.gathering.rules import Rules
@@ -35,7 +36,7 @@ def walk(root: int, top: bytes = b"", *, rules: Rules | None = None) -> Listing:
         lib.ls_walk_free(job)
 
 
-def _bytes_of(take: object, job: object) -> bytes:
+def _bytes_of(take: Any, job: Any) -> bytes:
     data = ffi.new("uint8_t **")
-    length = take(job, data)  # type: ignore[operator]
+    length = take(job, data)
     return bytes(ffi.buffer(data[0], length)) if length else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 from attrs import frozen
@@ -14,13 +15,13 @@ __all__ = ["Spec", "parse_spec"]
 
 Kind = Literal["inline", "local", "registry", "store"]
 
-_FROM: Final[dict[str, tuple[str, ...]]] = {
+_FROM: Final[Mapping[Kind, tuple[str, ...]]] = {
     "inline": ("ref",),
     "local": ("src",),
     "registry": ("ref",),
     "store": ("src",),
 }
-_TO: Final[dict[str, tuple[str, ...]]] = {
+_TO: Final[Mapping[Kind, tuple[str, ...]]] = {
     "inline": (),
     "local": ("dest",),
     "registry": ("ref",),
@@ -70,20 +71,21 @@ def parse_spec(text: str, *, to: bool) -> Spec:
         if not equals:
             raise ConfigError(f"{option} {text}: {field!r} is not NAME=VALUE", remedy="It is type=…,NAME=VALUE,…")
         values[name.strip().lower()] = value
-    kind = values.pop("type", "registry")
+    asked = values.pop("type", "registry")
     known = _TO if to else _FROM
-    if kind not in known:
-        reason = "is not supported" if kind in _OTHERS else "is not known"
+    kind = next((one for one in known if one == asked), None)
+    if kind is None:
+        reason = "is not supported" if asked in _OTHERS else "is not known"
         raise ConfigError(
-            f"{option}: the type {kind} {reason}",
-            remedy=f"The types are {', '.join(known)}." + _near(kind, list(known)),
+            f"{option}: the type {asked} {reason}",
+            remedy=f"The types are {', '.join(known)}." + _near(asked, known),
         )
     allowed = (*known[kind], *(_MORE if to else ()))
     for name in values:
         if name not in allowed and name not in _TAKEN_FOR_GRANTED:
             raise ConfigError(
                 f"{option}: {kind} has no attribute {name!r}",
-                remedy=f"It has {', '.join(allowed) or 'none'}." + _near(name, list(allowed)),
+                remedy=f"It has {', '.join(allowed) or 'none'}." + _near(name, allowed),
             )
     place = values.get(known[kind][0], "") if known[kind] else ""
     if known[kind] and not place:
@@ -97,7 +99,7 @@ def parse_spec(text: str, *, to: bool) -> Spec:
     if compression not in (None, "gzip", "zstd", "uncompressed"):
         raise ConfigError(f"{option}: there is no compression {compression!r}", remedy="gzip, zstd or uncompressed.")
     return Spec(
-        "registry" if kind == "inline" and not to else kind,  # type: ignore[arg-type]
+        "registry" if kind == "inline" and not to else kind,
         place,
         is_max=mode == "max",
         compression="none" if compression == "uncompressed" else compression,
@@ -105,6 +107,6 @@ def parse_spec(text: str, *, to: bool) -> Spec:
     )
 
 
-def _near(word: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(word, known, 1)
+def _near(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), 1)
     return f" Is {found[0]} meant?" if found else ""

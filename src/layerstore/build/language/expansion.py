@@ -7,20 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 
-from layerstore import LayerstoreError
+from layerstore.build.language.parser import ShellLex
 
 __all__ = ["Expanded", "expand_content", "expand_text", "expand_word", "expand_words", "look"]
-
-try:
-    from e2b_dockerfile_utils import ShellLex
-except ModuleNotFoundError as missing:
-    if missing.name != "e2b_dockerfile_utils":
-        raise
-    raise LayerstoreError(
-        "reading Dockerfiles needs the package e2b-dockerfile-utils, which is not installed",
-        remedy="Install it with: pip install 'layerstore[build]'",
-    ) from None
-
 
 _NAMES = re.compile(r"\$\{?(\w+)")
 _PATTERN = re.compile(r"\$\{\w+[#%/]")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -17,9 +17,12 @@ from layerstore.build.language.flags import FlagError
 from layerstore.build.language.forms import NAMES, Words, instruction_of
 from layerstore.build.language.instructions import Arg, Dockerfile, From, Heredoc, Instruction, OnBuild, Stage
 from layerstore.build.language.likeness import nearest
-
-if TYPE_CHECKING:
-    from e2b_dockerfile_utils import DockerfileAst, DockerfileInstruction
+from layerstore.build.language.parser import (
+    DockerfileAst,
+    DockerfileInstruction,
+    DockerfileSyntaxError,
+    parse_dockerfile_ast,
+)
 
 __all__ = ["parse", "with_triggers"]
 
@@ -158,10 +161,6 @@ def _without_onbuild(text: str, matches: Iterable[re.Match[str]]) -> str:
 
 
 def _parsed(text: str, lines: _Lines) -> DockerfileAst:
-    # What it says if the package is missing is said in one place.
-    from layerstore.build.language import expansion  # noqa: F401, I001
-    from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
-
     try:
         return parse_dockerfile_ast(text)
     except DockerfileSyntaxError as error:

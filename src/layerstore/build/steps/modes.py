@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from attrs import frozen
 
@@ -33,7 +32,8 @@ class _Action:
 def modes_of(text: str) -> Modes:
     """What `text` says. Raises `ValueError`."""
     if re.fullmatch(r"[0-7]{1,5}", text) and int(text, 8) <= _ALL:
-        return partial(_fixed, int(text, 8))
+        fixed = int(text, 8)
+        return lambda mode, is_folder: fixed
     actions: list[_Action] = []
     for clause in text.split(","):
         match = _CLAUSE.fullmatch(clause)
@@ -43,23 +43,19 @@ def modes_of(text: str) -> Modes:
         for letter in match[1] or "a":
             who |= _ALL if letter == "a" else _WHO[letter]
         actions += [_Action(who, operator, what) for operator, what in _ACTION.findall(match[2])]
-    return partial(_changed, actions)
+    return lambda mode, is_folder: _changed(actions, mode, is_folder=is_folder)
 
 
-def _fixed(mode: int, old: int, folder: bool) -> int:  # noqa: FBT001
-    return mode
-
-
-def _changed(actions: Sequence[_Action], mode: int, folder: bool) -> int:  # noqa: FBT001
+def _changed(actions: Sequence[_Action], mode: int, *, is_folder: bool) -> int:
     for action in actions:
-        bits = _bits(action.what, mode, is_folder=folder) & action.who
+        bits = _bits(action.what, mode, is_folder=is_folder) & action.who
         if action.operator == "+":
             mode |= bits
         elif action.operator == "-":
             mode &= ~bits
         else:
             # The set-id bits of a folder are kept by `=`, as chmod(1) does.
-            kept = ~action.who | (0o6000 if folder and "s" not in action.what else 0)
+            kept = ~action.who | (0o6000 if is_folder and "s" not in action.what else 0)
             mode = mode & kept | bits
     return mode & _ALL
 

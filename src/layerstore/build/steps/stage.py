@@ -31,7 +31,7 @@ from layerstore.build.steps.copy import copied
 from layerstore.build.steps.origins import Origin
 from layerstore.build.steps.run import Box
 from layerstore.build.steps.state import State
-from layerstore.build.steps.work import Key, Make, Record, Work
+from layerstore.build.steps.work import Record, Work
 from layerstore.build.steps.workdir import make_folder
 
 __all__ = ["build_stage", "counted"]
@@ -122,10 +122,15 @@ class _Walk:
         run = apply_config(state.run, instruction, command_given=False)
         path = str(run["WorkingDir"])
         words = json.dumps({"workdir": path, "user": state.user})
-        key: Key = lambda: step_key(state.top, words, {}, epoch=work.epoch)  # noqa: E731
-        make: Make = lambda record: make_folder(  # noqa: E731
-            work.store, state.top, path, state.user, latest=work.latest, place=instruction.place, record=record
-        )
+
+        def key() -> str:
+            return step_key(state.top, words, {}, epoch=work.epoch)
+
+        def make(record: Record) -> StoredLayer | None:
+            return make_folder(
+                work.store, state.top, path, state.user, latest=work.latest, place=instruction.place, record=record
+            )
+
         return work.layered(doing, [key], make, parent=state.top, anew=self._anew)
 
     def _check_rights(self, instruction: Run) -> None:
