@@ -80,7 +80,7 @@ def seen_by_anybody(key: str) -> list[str]:
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if key in Path(f"/proc/{process}/mountinfo").read_text():
+            if key.encode() in Path(f"/proc/{process}/mountinfo").read_bytes():
                 found.append(process)
         except OSError:
             continue

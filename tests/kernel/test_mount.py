@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -173,6 +174,20 @@ def test_a_recipe_of_several_mounts_stands_on_the_first_ones(stack: Stack, inter
     assert mounts_below(stack.folder) == []
 
 
+def is_free(device: str) -> bool:
+    """Is it mounted nowhere? The kernel lets go of a mount a moment after its last descriptor is closed."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            os.close(os.open(device, os.O_RDWR | os.O_EXCL))
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
 @pytest.mark.parametrize("kind", ["bind", "overlay"])
 def test_the_mounts_below_live_as_long_as_the_one_above(stack: Stack, interface: str, kind: str) -> None:
     """And no longer: the lowest is of a device, which nobody else gets as long as it is mounted anywhere."""
@@ -199,7 +214,7 @@ def test_the_mounts_below_live_as_long_as_the_one_above(stack: Stack, interface:
         with detached(recipe) as tree:
             assert mounts_below(stack.folder) == []
             assert "lost+found" in os.listdir(tree)
-        os.close(os.open(device, os.O_RDWR | os.O_EXCL))  # which is refused for a device that is mounted
+        assert is_free(device)
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
 

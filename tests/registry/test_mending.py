@@ -74,6 +74,7 @@ def is_whole(store: Store, image: Image) -> bool:
     with image.mount() as root:
         content = (root / "etc/a").read_text(), len((root / "etc/b").read_bytes())
     assert store.check(content=True) == []
+    store.wait()  # what was damaged goes in the background
     assert os.listdir(store._parts.session.folder) == []
     return content == ("changed", 5000)
 
