@@ -139,19 +139,18 @@ class Apart(Placing):
 
         from layerstore.patience import until_done_or_one_fails
 
-        with ThreadPoolExecutor(min(WORKERS, len(order)), thread_name_prefix="layerstore-unpack") as pool:
+        pool = ThreadPoolExecutor(min(WORKERS, len(order)), thread_name_prefix="layerstore-unpack")
+        try:
             futures = [pool.submit(self._take_in, source) for source in order]
-            try:
-                until_done_or_one_fails(futures)
-            except BaseException:
-                self._abandon(order)
-                pool.shutdown(cancel_futures=True)
-                raise
+            until_done_or_one_fails(futures)
             failed = [error for future in futures if future.done() and (error := future.exception()) is not None]
             if failed:
-                self._abandon(order)
-                pool.shutdown(cancel_futures=True)
                 raise failed[0]
+        except BaseException:  # an interrupt, too, from the first thread on
+            self._abandon(order)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _abandon(self, sources: Sequence[LayerSource]) -> None:
         """What is being read is of no use any more."""
