@@ -9,6 +9,7 @@ import http.server
 import io
 import lzma
 import os
+import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -125,6 +126,21 @@ def test_a_file_is_fetched_and_is_its_owner_s_alone(make: Builder, served: tuple
             assert (root / path).read_text() == "far"
         assert (root / "t").is_file()
         assert (root / "u/top/f").read_text() == "x"
+
+
+def test_a_file_that_ends_too_early_is_refused(make: Builder) -> None:
+    def answer(listening: socket.socket) -> None:
+        taken, _ = listening.accept()
+        with taken:
+            taken.recv(4096)
+            taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,))
+        thread.start()
+        with pytest.raises(BuildError, match="97 bytes before its end"):
+            make(f"FROM base\nADD http://127.0.0.1:{listening.getsockname()[1]}/file /\n")
+        thread.join()
 
 
 def test_a_file_that_was_fetched_is_what_its_checksum_says(make: Builder, served: tuple[str, Path, list[str]]) -> None:

@@ -35,6 +35,12 @@ def test_archives_are_read_by_others(make: Builder, tmp_path: Path) -> None:
     assert {tag for image in make.store.images() for tag in image.tags} == {"base:latest", "mine:2"}
 
 
+def test_a_name_in_an_archive_that_another_image_has_stays_that_one_s(make: Builder, tmp_path: Path) -> None:
+    base = make.store.image("base").id
+    make("FROM base\nCOPY f /d/\n", {"f": "f"}, outputs=[Export("oci", tmp_path / "oci.tar", names=("base:latest",))])
+    assert make.store.image("base:latest").id == base
+
+
 def test_a_tree_is_a_tar_or_a_folder_and_no_image_is_left(make: Builder, tmp_path: Path) -> None:
     outputs = [Export("tar", tmp_path / "tree.tar"), Export("local", tmp_path / "tree")]
     make(TEXT, {"f": "f"}, outputs=outputs)

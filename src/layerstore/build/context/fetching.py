@@ -50,6 +50,7 @@ def fetched(
     `check` is called now and then, and ends it by an error. The file is as BuildKit makes it: its owner's alone (0600),
     with the time at which it was altered there, or 1970.
     """
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -63,7 +64,9 @@ def fetched(
             while data := response.read(_PIECE):
                 check()
                 file.write(data)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+            if response.length:  # of what its Content-Length has promised; read(n) does not say so
+                raise ConnectionError(f"it ended {response.length} bytes before its end")
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = f"{error.code} {error.reason}" if isinstance(error, urllib.error.HTTPError) else error
         raise BuildError(
             f"failed to load {url}: {reason}", place=place, remedy="Look whether it can be reached from here."

@@ -149,8 +149,18 @@ def _within_namespace(work: Work, id: str) -> str:
 
 
 def _identity(mount: Mount) -> Mount:
-    """The mount of a cache without what does not decide which cache it is."""
-    return evolve(mount, id=_cache_id(mount), target="", readonly=False, sharing="shared", text="")
+    """The mount of a cache without what does not decide which cache it is, and with what it is if nothing is said."""
+    return evolve(
+        mount,
+        id=_cache_id(mount),
+        target="",
+        readonly=False,
+        sharing="shared",
+        text="",
+        uid=mount.uid or 0,
+        gid=mount.gid or 0,
+        mode=0o755 if mount.mode is None else mount.mode,
+    )
 
 
 def _folder(parts: _Parts, mount: Mount, origins: Callable[[Mount], Origin]) -> Path:

@@ -6,10 +6,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from layerstore import ConfigError, Image, Store
+from layerstore import ConfigError, Image, ImageID, NotFound, Store
 from layerstore.build.options import Export
 
 __all__ = ["export"]
@@ -40,15 +40,27 @@ def export(store: Store, image: Image, wanted: Export, tags: tuple[str, ...]) ->
 
 @contextmanager
 def _named(store: Store, image: Image, names: tuple[str, ...]) -> Iterator[list[Image | str]]:
-    """While inside: the image under these names, as `Store.save` is told; by itself if there are none."""
-    before = set(store.image(image.id).tags)
+    """While inside: the image under these names, as `Store.save` is told; by itself if there are none.
+
+    A name that another image has is that one's again afterwards.
+    """
+    others: dict[str, ImageID] = {}
     for name in names:
-        image.tag(name)
+        with suppress(NotFound):
+            found = store.image(name)
+            if {name, f"{name}:latest"} & set(found.tags):
+                others[name] = found.id
     try:
+        for name in names:
+            image.tag(name)
         yield list(names) or [image]
     finally:
-        for name in set(store.image(image.id).tags) - before:
-            store.remove_image(name)
+        for name in names:
+            if name in others:
+                store.tag(others[name], name)
+            else:
+                with suppress(NotFound):
+                    store.remove_image(name)
 
 
 def _archive(store: Store, chosen: list[Image | str], wanted: Export) -> None:
