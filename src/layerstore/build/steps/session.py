@@ -101,9 +101,10 @@ def sweep(store: Store) -> int:
     for name in names:
         with store.lock(_lock_of(name), wait=False) as is_mine:
             if is_mine:
-                _end_programs(store, database, name)
-                _clear(store, database, name)
-                count += 1
+                with suppress(LayerstoreError):  # what cannot be removed now is tried again by the next
+                    _end_programs(store, database, name)
+                    _clear(store, database, name)
+                    count += 1
     return count
 
 
