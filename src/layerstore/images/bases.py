@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["Base", "Scratch"]
 
 
-class Base:
+class Base(ABC):
     """An image, or nothing. Nothing is run in it, and no container is made."""
 
     @property
+    @abstractmethod
     def _ground(self) -> Ground:
-        raise NotImplementedError
+        """What `growing` has to know of it."""
 
     def append(
         self,

@@ -1,6 +1,6 @@
 """The storage of one store: its driver, and the files of layers that it keeps. Both are made when first needed.
 
-The driver that the core uses is `Answering`: the store's own, whose failures all come as errors of this library.
+The driver that the core uses is an `Answering`: the store's own, whose failures all come as errors of this library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from layerstore.errors import DriverNotFound
 from layerstore.layers.files import LayerFiles
 from layerstore.session import Session
 
-__all__ = ["Answering", "Storage"]
+__all__ = ["Storage"]
 
 
 class Storage:
@@ -42,7 +42,7 @@ class Storage:
     @cached_property
     def driver(self) -> StorageDriver:
         """The store's driver; it needs this process's staging folder."""
-        return Answering(self._own)
+        return answering(self._own)
 
     @cached_property
     def files(self) -> LayerFiles:
@@ -69,6 +69,20 @@ def _way_of(driver: StorageDriver) -> type[LayerFiles]:
     return kind
 
 
+def answering(driver: StorageDriver) -> StorageDriver:
+    """A driver that answers for another."""
+
+    class For(Answering):
+        """For this one alone: `probe` is a method of the class, since a driver is probed before there is one."""
+
+        @classmethod
+        def probe(cls, home: Path, options: Any) -> Backing:
+            with blamed(driver.name, "look at its home"):
+                return driver.probe(home, options)
+
+    return For(driver)
+
+
 class Answering(StorageDriver):
     """A driver that answers for another: what that raises becomes what the interface says (`driver.blamed`)."""
 
@@ -83,12 +97,6 @@ class Answering(StorageDriver):
         if name == "_driver":
             raise AttributeError(name)
         return getattr(self._driver, name)
-
-    # In the interface a method of the class, since a driver is probed before there is one. This stands before one that
-    # there is, of whatever class, and so can only be asked as an instance: callers see no difference.
-    def probe(self, home: Path, options: Any) -> Backing:  # type: ignore[override]
-        with blamed(self._name, "look at its home"):
-            return self._driver.probe(home, options)
 
     def create(self, layer: Layer, parents: Sequence[Layer], *, size: int | None = None) -> None:
         with blamed(self._name, "create", layer):

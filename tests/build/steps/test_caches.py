@@ -12,6 +12,7 @@ import layerstore
 from layerstore import ConfigError, Store
 from layerstore.build.cache import Cache, records
 from layerstore.build.cache.documents import FIELD
+from layerstore.build.cache.rows import TABLES
 from layerstore.build.events import Ended, Warned
 from support.building import Builder
 
@@ -108,6 +109,18 @@ def test_builds_keep_no_more_than_daemon_json_says(
         assert ["/new" in record.description for record in records(Cache(store))] == [True]
         build("FROM base\nRUN head -c 100000 /dev/urandom > /new\n")
         assert build.done == []
+
+
+def test_a_cache_that_lies_about_what_a_step_stands_on_is_not_believed(make: Builder, based: Store) -> None:
+    """Its layer, on nothing, would take the place of the whole base."""
+    make("FROM base\nRUN echo good > /good\n", {})
+    bare = make("FROM scratch\nCOPY evil /evil\n", {"evil": "evil"}).image.chain_id
+    with based.tables(TABLES).write() as tx:
+        tx.execute("UPDATE build_cache_entries SET layer = ? WHERE description LIKE '%good%'", (bare,))
+    built = make("FROM base\nRUN echo good > /good\nRUN test ! -e /evil\n", {})
+    with built.image.mount() as root:
+        assert (root / "good").read_text() == "good\n"
+        assert (root / "bin/sh").exists()
 
 
 def test_of_two_builds_that_need_a_step_one_does_it(make: Builder, based: Store, tmp_path: Path) -> None:

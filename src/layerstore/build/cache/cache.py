@@ -53,6 +53,14 @@ class Entry:
     """When it last spared somebody the work; when it was made if it never did."""
 
 
+Fits = Callable[[Entry], bool]
+
+
+def any_entry(entry: Entry) -> bool:
+    """Whatever it is."""
+    return True
+
+
 class Cache:
     """What builds of one store remember. A context manager: a build that goes on, whose results nobody prunes.
 
@@ -70,12 +78,14 @@ class Cache:
         self._known: dict[str, Step] = {}
         """The steps that this build has had to do with."""
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str, *, fits: Fits = any_entry) -> Entry | None:
         """What came of the step of this key; None if nobody knows, or the layer is gone or found damaged.
 
-        What a cache elsewhere has (`use`) is taken in.
+        What a cache elsewhere has (`use`) is taken in. That may lie: what does not fit is not there.
         """
         found = self._find(key) or self._found_elsewhere(key)
+        if found is not None and not fits(found):
+            return None
         if found is not None:
             top = None if found.layer is None else found.layer.chain_id
             self._known[found.exact] = Step(found.exact, top, found.description, found.parent)
@@ -103,6 +113,7 @@ class Cache:
         self,
         key: str,
         *,
+        fits: Fits = any_entry,
         anew: bool = False,
         waits: Callable[[], object] | None = None,
         stop: Callable[[], object] | None = None,
@@ -112,12 +123,12 @@ class Cache:
         If somebody else does it, in this process or in another, that is waited for: `waits` is called once then, and
         what `stop` raises ends the waiting. If they fail or die, it is this one's to do. `anew`: do it in any case.
         """
-        found = None if anew else self.find(key)
+        found = None if anew else self.find(key, fits=fits)
         if found is not None:
             yield found
             return
         with claims.held(self.store, claims.of_key(key), waits=waits, stop=stop):
-            yield None if anew else self.find(key)
+            yield None if anew else self.find(key, fits=fits)
 
     def record(
         self,

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from layerstore import ChainID, LayerSource, Store, StoredLayer, Transaction
-from layerstore.build.cache import Cache, step_key
+from layerstore.build.cache import Cache, Entry, step_key
 from layerstore.build.events import Doing, Teller
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.session import Session
@@ -104,16 +105,22 @@ class Work:
         self, doing: Doing, keys: Sequence[Key], make: Make, *, parent: ChainID | None, anew: bool
     ) -> StoredLayer | None:
         self.stop.check()
+
+        def fits(entry: Entry) -> bool:
+            """A cache elsewhere could give a layer that lies on something else, and is another tree then."""
+            return entry.layer is None or entry.layer.parent == parent
+
         known: list[str] = []
         if not anew:
             for key in keys[:-1]:
                 known.append(key())
-                entry = self.cache.find(known[-1])
+                entry = self.cache.find(known[-1], fits=fits)
                 if entry is not None:
                     doing.cached, doing.made = True, entry.made
                     return entry.layer
         last = keys[-1]()
-        with self.cache.claim(last, anew=anew, waits=lambda: _waits(doing), stop=self.stop.check) as entry:
+        waits = partial(_waits, doing)
+        with self.cache.claim(last, fits=fits, anew=anew, waits=waits, stop=self.stop.check) as entry:
             if entry is not None:
                 doing.cached, doing.made = True, entry.made
                 self._put_also(known, last, entry.layer, parent, doing)
