@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from typing import Any
 
+    from layerstore import patterns as patterns
     from layerstore import platforms as platforms
     from layerstore import registry as registry
     from layerstore.changes import Change, Changes, Kind
@@ -153,6 +154,7 @@ __all__ = [
     "open_memory",
     "open_mount",
     "open_stream",
+    "patterns",
     "platforms",
     "registry",
 ]
@@ -187,7 +189,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     home = next((module for module, names in _HOMES.items() if name in names), "errors")
-    if name in ("platforms", "registry"):  # of which more than one name is public
+    if name in ("patterns", "platforms", "registry"):  # of which more than one name is public
         value = import_module(f"layerstore.{name}")
     elif name in ("migrate", "open"):
         value = getattr(import_module("layerstore.store"), f"{name}_store")

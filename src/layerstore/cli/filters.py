@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import click
 
+from layerstore import patterns
 from layerstore.cli import units
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,40 +77,16 @@ def has_labels(labels: Mapping[str, str], wanted: Iterable[str]) -> bool:
     return True
 
 
-@lru_cache
-def _pattern(pattern: str) -> re.Pattern[str]:
-    """A shell pattern whose `*` and `?` stop at `/`, as in Go's path.Match."""
-    expression = ""
-    place = 0
-    while place < len(pattern):
-        character = pattern[place]
-        place += 1
-        if character == "*":
-            expression += "[^/]*"
-        elif character == "?":
-            expression += "[^/]"
-        elif character == "\\" and place < len(pattern):
-            expression += re.escape(pattern[place])
-            place += 1
-        elif character == "[" and (end := pattern.find("]", place + 1)) > 0:
-            inside = pattern[place:end].replace("\\", "\\\\").replace("[", "\\[")
-            expression += f"[{inside}]"
-            place = end + 1
-        else:
-            expression += re.escape(character)
-    try:
-        return re.compile(expression, re.DOTALL)
-    except re.error:
-        raise click.UsageError(f"not a pattern: {pattern!r}") from None
-
-
 def matches_reference(pattern: str, repository: str, tag: str) -> bool:
     """Whether an image's name fits `pattern`, which may leave the tag out, or begin with docker.io."""
     for prefix in ("docker.io/library/", "docker.io/", "library/"):
         if pattern.startswith(prefix) and not repository.startswith(prefix):
             pattern = pattern.removeprefix(prefix)
             break
-    expression = _pattern(pattern)
+    try:
+        expression = patterns.expression(pattern)
+    except ValueError as error:
+        raise click.UsageError(f"not a pattern: {error}") from None
     return expression.fullmatch(f"{repository}:{tag}") is not None or expression.fullmatch(repository) is not None
 
 

@@ -108,6 +108,15 @@ def test_exclude_counts_from_the_folder_of_the_source(opened: Open) -> None:
     assert shown(tree.choose(["src"], exclude=["**/*.c"])) == ["src: src/lib src/lib/x.h src/self"]
 
 
+@pytest.mark.parametrize("bad", ["[z-a]", "nowhere/[", "a\\", "src/[a"])
+def test_what_is_no_pattern_is_said_to_be_none(bad: str, opened: Open) -> None:
+    if "[" in bad:
+        with pytest.raises(BuildError, match="not a pattern"):
+            opened().choose([bad])
+    with pytest.raises(BuildError, match="not a pattern"):
+        opened().choose(["src"], exclude=[bad])
+
+
 def test_what_is_ignored_is_not_there_but_for_what_is_taken_back(opened: Open) -> None:
     tree = opened("docs\n*.txt\n!docs/deep\n")
     assert shown(tree.choose(["docs"])) == ["docs: docs/deep docs/deep/er docs/deep/er/b.txt"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
+from layerstore import patterns
 from layerstore.build.errors import BuildError
 from layerstore.gathering import Element, Rule, Rules, Sort
 
@@ -41,9 +42,9 @@ def patterns_of(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def rules_of(patterns: list[str]) -> Rules:
+def rules_of(lines: list[str]) -> Rules:
     """What these patterns mean together. Raises `ValueError` for one that cannot be."""
-    return Rules([rule_of(pattern) for pattern in patterns])
+    return Rules([rule_of(line) for line in lines])
 
 
 def rule_of(pattern: str) -> Rule:
@@ -87,8 +88,9 @@ def _elements(pattern: str) -> Iterator[Element]:
         elif letter == "?":
             yield Element(Sort.ANY)
         elif letter == "[":
-            element, at = _class(pattern, at)
-            yield element
+            found = patterns.brackets_at(pattern, at)
+            at = found.end
+            yield Element(Sort.CLASS, ranges=found.ranges, negated=found.negated)
         elif letter == "\\":
             if at >= len(pattern):
                 raise ValueError("a backslash at the end")
@@ -105,28 +107,3 @@ def _needs_regex(pattern: str) -> bool:
     first = inner != pattern
     rest = inner if first else inner.removesuffix("**")
     return "*" in rest
-
-
-def _class(pattern: str, at: int) -> tuple[Element, int]:
-    """The brackets that were opened before `at`, and where they have ended. Go's filepath.Match says what they hold."""
-    negated = pattern.startswith("^", at)
-    at += negated
-    ranges: list[tuple[str, str]] = []
-    while not (ranges and pattern.startswith("]", at)):
-        first, at = _in_class(pattern, at)
-        last = first
-        if pattern.startswith("-", at):
-            last, at = _in_class(pattern, at + 1)
-        if last < first:
-            raise ValueError(f"the range {first}-{last} is the wrong way round")
-        ranges.append((first, last))
-    return Element(Sort.CLASS, ranges=tuple(ranges), negated=negated), at + 1
-
-
-def _in_class(pattern: str, at: int) -> tuple[str, int]:
-    if at >= len(pattern) or pattern[at] in "-]":
-        raise ValueError("brackets that are not as they should be")
-    at += pattern[at] == "\\"
-    if at + 1 >= len(pattern):
-        raise ValueError("brackets that are not closed")
-    return pattern[at], at + 1

@@ -12,10 +12,10 @@ import re
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 from attrs import field, frozen
 
+from layerstore import patterns
 from layerstore.build.context.ignore import Ignore, rules_of
 from layerstore.build.errors import BuildError, Place
 from layerstore.gathering import Listing, walk
@@ -89,7 +89,11 @@ class Tree:
         found: list[Chosen] = []
         vain: list[str] = []
         for source in sources:
-            meant = self._meant(source, parents=parents, exclude=tuple(exclude), place=place)
+            try:
+                meant = self._meant(source, parents=parents, exclude=tuple(exclude), place=place)
+            except ValueError as error:
+                remedy = "A backslash before a letter means the letter itself."
+                raise BuildError(f"not a pattern: {error}", place=place, remedy=remedy) from None
             found += meant or ()
             vain += () if meant is not None else (source,)
         if vain and len(vain) == len(sources):
@@ -134,12 +138,9 @@ class Tree:
             if deep and part == "**":
                 found = [inner for above in found for inner in self._folders_below(above)]
             elif _WILD.search(part):
-                found = [
-                    inner
-                    for above in found
-                    for name in self._names(above)
-                    if _pattern(part).fullmatch(name) and self._may_mean(inner := posixpath.join(above, name))
-                ]
+                fits = patterns.expression(part).fullmatch
+                below = [posixpath.join(above, name) for above in found for name in self._names(above) if fits(name)]
+                found = [path for path in below if self._may_mean(path)]
             else:
                 found = [posixpath.join(above, part) for above in found]
         return (path for path in found if self._is_there(path))
@@ -235,32 +236,9 @@ def _resolved(root: int, path: str) -> str | None:
     return "/".join(done)
 
 
-def _left_out(listing: Listing, folder: str, patterns: tuple[str, ...]) -> frozenset[bytes]:
+def _left_out(listing: Listing, folder: str, excluded: tuple[str, ...]) -> frozenset[bytes]:
     """What `--exclude` leaves out: patterns as in .dockerignore, from the source's own folder on."""
     start = len(os.fsencode(folder)) + 1 if folder else 0
-    rules = rules_of(list(patterns))
+    rules = rules_of(list(excluded))
     paths = (path for path, _ in listing.entries())
     return frozenset(path for path in paths if path[start:] and rules.leaves_out(os.fsdecode(path[start:])))
-
-
-@cache
-def _pattern(part: str) -> re.Pattern[str]:
-    """One part of a pattern, as Go reads it: `*` and `?` for any letters, `[a-z]`, `[^a]`, a backslash escapes."""
-    out, index = "", 0
-    while index < len(part):
-        letter = part[index]
-        index += 1
-        if letter == "*":
-            out += "[^/]*"
-        elif letter == "?":
-            out += "[^/]"
-        elif letter == "\\" and index < len(part):
-            out += re.escape(part[index])
-            index += 1
-        elif letter == "[" and (end := part.find("]", index + 1)) > 0:
-            inside = part[index:end].replace("\\", "\\\\").replace("[", "\\[")
-            out += f"[{inside}]"
-            index = end + 1
-        else:
-            out += re.escape(letter)
-    return re.compile(out, re.DOTALL)
