@@ -6,17 +6,13 @@ builds; 0 is none. It writes what has ended, a line each, and at last how many l
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import layerstore
 from layerstore.build import build
 from layerstore.build.events import Ended, Event
+from support.lines import Lines
 
 ROOMS = ("/build/steps/", "/build/building.py", "/build/cache/")
 
@@ -36,26 +32,6 @@ CMD ["sh"]
 """
 
 
-class Lines:
-    """Counts lines of all threads, and kills the process before one of them."""
-
-    def __init__(self, last: int) -> None:
-        self.count = 0
-        self._last = last
-
-    def called(self, frame: FrameType, event: str, _: Any) -> Any:
-        """A function is entered: are its lines counted?"""
-        return self.stepped if any(room in frame.f_code.co_filename for room in ROOMS) else None
-
-    def stepped(self, frame: FrameType, event: str, _: Any) -> Any:
-        """Something happens in such a function."""
-        if event == "line":
-            self.count += 1
-            if self.count == self._last:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self.stepped
-
-
 def settings(data_root: Path, exec_root: Path) -> layerstore.Config:
     """The store's configuration."""
     return layerstore.Config(data_root=data_root, exec_root=exec_root, storage_driver="overlay2")
@@ -69,11 +45,7 @@ def tell(event: Event) -> None:
 
 if __name__ == "__main__":
     data_root, exec_root, context, number = sys.argv[1:]
-    lines = Lines(int(number))
-    with layerstore.open(config=settings(Path(data_root), Path(exec_root))) as opened:
-        threading.settrace(lines.called)
-        sys.settrace(lines.called)
+    lines = Lines(ROOMS, int(number))
+    with layerstore.open(config=settings(Path(data_root), Path(exec_root))) as opened, lines.counted():
         build(opened, context, tags=["built"], source_date_epoch=1_600_000_000, progress=tell)
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
     print(lines.count)

@@ -6,39 +6,16 @@ containers; 0 is none: then it writes how many there are.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import layerstore
 from layerstore.runtime import RunOptions, Runtime
 from layerstore.runtime.options import MountOption
 from layerstore.runtime.streams import Streams
+from support.lines import Lines
 
 ROOMS = ("/runtime/life/", "/runtime/engine/")
-
-
-class Steps:
-    """Counts lines, and kills its process before one of them."""
-
-    def __init__(self, last: int) -> None:
-        self.count = 0
-        self._last = last
-
-    def called(self, frame: FrameType, event: str, _: Any) -> Any:
-        """A function is entered: are its lines counted?"""
-        return self.stepped if any(room in frame.f_code.co_filename for room in ROOMS) else None
-
-    def stepped(self, frame: FrameType, event: str, _: Any) -> Any:
-        """Something happens in such a function."""
-        if event == "line":
-            self.count += 1
-            if self.count == self._last:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self.stepped
 
 
 def settings(data_root: Path, exec_root: Path) -> layerstore.Config:
@@ -69,9 +46,7 @@ def live(store: layerstore.Store, cgroup: str) -> None:
 
 if __name__ == "__main__":
     data_root, exec_root, parent, number = sys.argv[1:]
-    steps = Steps(int(number))
-    with layerstore.open(config=settings(Path(data_root), Path(exec_root))) as opened:
-        sys.settrace(steps.called)
+    lines = Lines(ROOMS, int(number))
+    with layerstore.open(config=settings(Path(data_root), Path(exec_root))) as opened, lines.counted():
         live(opened, parent)
-        sys.settrace(None)
-    print(steps.count)
+    print(lines.count)

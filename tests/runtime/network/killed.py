@@ -12,20 +12,19 @@ import layerstore
 from layerstore.runtime import RunOptions, Runtime
 from layerstore.runtime.options import Port
 from runtime.life import life
+from support.lines import Lines
 
 ROOMS = ("/network/link.py", "/network/slirp4netns.py", "/network/pasta.py", "/life/connecting.py")
 
 if __name__ == "__main__":
     data_root, exec_root, parent, network, number = sys.argv[1:]
-    life.ROOMS = ROOMS
-    steps = life.Steps(int(number))
+    lines = Lines(ROOMS, int(number))
     with layerstore.open(config=life.settings(Path(data_root), Path(exec_root))) as opened:
         runtime = Runtime(opened)
         ports = (Port(80, None, "127.0.0.1"),)
         options = RunOptions(args=("sleep", "60"), cgroup_parent=parent, network=network, ports=ports)
         box = runtime.create("debian", options)
-        sys.settrace(steps.called)
-        runtime.start(box)
-        sys.settrace(None)
+        with lines.counted():
+            runtime.start(box)
         runtime.remove(box, force=True)
-    print(steps.count)
+    print(lines.count)
