@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser, RawTextHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,6 +130,16 @@ def dockerd(home: Path) -> Iterator[int]:
             daemon.terminate()
 
 
+def usual_options(program: str, about: str | None) -> ArgumentParser:
+    """What all benchmarks on images are asked."""
+    parser = ArgumentParser(prog=program, description=about, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of the test images")
+    parser.add_argument("--only", default="", help="titles of subjects, or beginnings of them, with semicolons between")
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where loop images are made")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    return parser
+
+
 class Named(Protocol):
     """What is measured: called so, by these programs."""
 
@@ -139,13 +150,13 @@ class Named(Protocol):
 T = TypeVar("T", bound=type[Named])
 
 
-def chosen(subjects: Sequence[T], only: str, separator: str = ";") -> list[T]:
+def chosen(subjects: Sequence[T], only: str) -> list[T]:
     """The subjects whose titles begin with one of `only`, without those whose programs are not installed.
 
     The modules of this project are compiled for them, so that the first round is like the others.
     """
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    wanted = [part.strip() for part in only.split(separator) if part.strip()]
+    wanted = [part.strip() for part in only.split(";") if part.strip()]
     found = [one for one in subjects if not wanted or any(one.title.startswith(part) for part in wanted)]
     missing = {tool for one in found for tool in one.needs if shutil.which(tool) is None}
     if missing:

@@ -8,13 +8,12 @@ its own. Beside that (`--parts ways,row,sandboxes`): a thousand checkpoints in a
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
 from pathlib import Path
 
-from benchmarks.bench import Measured, chosen, filesystem, machine, table, warm, write_results
+from benchmarks.bench import Measured, chosen, filesystem, machine, table, usual_options, warm, write_results
 from benchmarks.branching import Aufs, Btrfs, MountedOverlay2, Overlay2, Overlay2OnXfs, Vfs, in_a_row, sandboxes
 from benchmarks.rooms import cgroups_given_back
 from benchmarks.ways import Docker, Podman, Reflinks, Tar, Way, synced
@@ -79,17 +78,11 @@ def tables(measured: list[Measured], files: list[int]) -> str:
 
 def main() -> None:
     """Measure and write the results file."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.branch", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=Path, required=True, help="folder of the test images")
+    parser = usual_options("benchmarks.branch", __doc__)
     parser.add_argument("--name", default="manyfiles", help="which of them (default: %(default)s)")
     parser.add_argument("--files", default="10,10000", help="how many are changed (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="titles of ways, or beginnings of them, with semicolons between")
     parser.add_argument("--parts", default="ways,row,sandboxes", help="(default: %(default)s)")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the loop images are made")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
 
     files = [int(part) for part in options.files.split(",")]

@@ -14,7 +14,6 @@ host's network, and has it in its own storage on the same disk. What is timed, u
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -24,8 +23,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.bench import Measured, chosen, dockerd, filesystem, machine, run, table, warm, write_results
-from benchmarks.rooms import Room, cgroups_given_back
+from benchmarks.bench import (
+    Measured,
+    chosen,
+    dockerd,
+    filesystem,
+    machine,
+    table,
+    usual_options,
+    warm,
+    write_results,
+)
+from benchmarks.rooms import Room, cgroups_given_back, open_rooms
 
 BASE = "localhost/debian:1"
 CACHED, ONE_FILE, RUNS, COPY, STAGES = "cached", "one file", "20 RUN", "COPY", "two stages"
@@ -197,15 +206,9 @@ def tables(measured: list[Measured]) -> str:
 
 def main() -> None:
     """Measure and write the results file."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.build", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=Path, required=True, help="folder of the test images")
+    parser = usual_options("benchmarks.build", __doc__)
     parser.add_argument("--name", default="python", help="whose lowest layer is taken (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="titles of subjects, or beginnings of them, with semicolons between")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the loop image is made")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
 
     tar = options.images.resolve() / f"{options.name}.layers" / "000.tar"
@@ -214,17 +217,13 @@ def main() -> None:
     with cgroups_given_back(), filesystem(options.work, size=12 << 30) as place, ExitStack() as stack:
         folders = contexts(place / "contexts")
         warm([tar, *set(folders.values())])
-        homes = [place / str(number) for number in range(len(kinds))]
-        for home in homes:
-            (home / "run").mkdir(parents=True)
-            run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", home / "run")
-        # What crun cannot bear is out of sight of those who cannot hide it: see docs/run.md.
-        hidden, seen = stack.enter_context(Room(hide_hybrid=True)), stack.enter_context(Room(hide_hybrid=False))
+        rooms = stack.enter_context(open_rooms(place, len(kinds)))
         subjects = []
-        for kind, home in zip(kinds, homes, strict=True):
-            subject = kind(home, seen if issubclass(kind, Ours | Docker) else hidden)
-            stack.enter_context(subject.ready(tar))
+        for kind, home in zip(kinds, rooms.homes, strict=True):
+            room = rooms.room(bears_hybrid=issubclass(kind, Ours | Docker))
+            subject = kind(home, room)
             subjects.append(subject)
+            stack.enter_context(subject.ready(tar))
         measured = measure(subjects, folders, options.rounds)
     facts |= {"load average": f"{os.getloadavg()[2]:.1f} over the last 15 minutes"}
     write_results(

@@ -9,7 +9,6 @@ but layerstore, which syncs by itself; what a sync after it still finds to do is
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -33,6 +32,7 @@ from benchmarks.bench import (
     run,
     table,
     unmount_below,
+    usual_options,
     warm,
     write_results,
 )
@@ -320,23 +320,17 @@ def versions() -> dict[str, str]:
 
 def main() -> None:
     """Measure and write the results file."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.load", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=Path, required=True, help="folder of the test images")
+    parser = usual_options("benchmarks.load", __doc__)
     parser.add_argument("--names", default=",".join(NAMES), help="which of them (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="titles of subjects, or beginnings of them, with commas between")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the loop image is made")
     parser.add_argument("--size", type=int, default=16, help="of the loop image, GiB")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
 
     images = [Image(options.images.resolve(), name) for name in options.names.split(",")]
     for image in images:
         if not image.archive.exists():
             sys.exit(f"{image.archive} is not there: see benchmarks/README.md")
-    kinds = chosen(SUBJECTS, options.only, ",")
+    kinds = chosen(SUBJECTS, options.only)
 
     facts = machine() | {"peers": ", ".join(f"{tool} {version}" for tool, version in versions().items())}
     with filesystem(options.work, size=options.size << 30) as place, ExitStack() as daemons:

@@ -11,7 +11,6 @@ until its files are on disk: `sync -f` is part of the time of all but layerstore
 
 from __future__ import annotations
 
-import argparse
 import functools
 import http.client
 import os
@@ -19,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,7 +27,7 @@ from attrs import asdict, define, field, frozen
 
 import layerstore
 from benchmarks import cuts
-from benchmarks.bench import Measured, chosen, filesystem, machine, run, table, warm, write_results
+from benchmarks.bench import Measured, chosen, filesystem, machine, run, table, usual_options, warm, write_results
 from benchmarks.clients import SUBJECTS, Layerstore, Registry, Subject, own_blob_cache
 from benchmarks.load import versions
 from benchmarks.metering import Cost, Ran, meter
@@ -300,7 +300,7 @@ def cuts_table(continued: Sequence[cuts.Continued]) -> str:
     )
 
 
-def remarks(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
+def remarks(options: Namespace, names: Sequence[str]) -> list[str]:
     """How the figures came about."""
     return [
         f"{options.rounds} rounds after one of {names[0]} that does not count, interleaved: each subject on each image"
@@ -321,22 +321,16 @@ def remarks(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Measure and write the results file."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.registry", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=Path, required=True, help="folder with NAME.oci")
+    parser = usual_options("benchmarks.registry", __doc__)
     parser.add_argument("--names", default=",".join(NAMES), help="which of them (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="subjects whose titles begin so, with commas between")
     parser.add_argument("--parts", default="peers,relay,cuts", help="which parts (default: %(default)s)")
     parser.add_argument("--resets", default="0,0.001,0.01", help="shares of pieces of 64 KiB (default: %(default)s)")
     parser.add_argument("--cuts", type=int, default=20)
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the loop images are made")
     parser.add_argument("--size", type=int, default=24, help="of a loop image, GiB")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     names, parts = options.names.split(","), options.parts.split(",")
-    kinds = chosen(SUBJECTS, options.only, ",")
+    kinds = chosen(SUBJECTS, options.only)
     titles = [one.title for one in kinds]
     os.environ.setdefault("LC_ALL", "C.UTF-8")
     facts = machine() | {"peers": ", ".join(f"{tool} {version}" for tool, version in versions().items())}

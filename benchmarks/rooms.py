@@ -19,6 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from attrs import frozen
+
+from benchmarks.bench import run
+
 _CLONE_NEWNS = 0x00020000
 _MNT_DETACH = 2
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -68,6 +72,30 @@ def _serve(pipe: Connection, *, hide_hybrid: bool) -> None:
             taken = time.perf_counter() - start
             said.seek(0)
             pipe.send((taken, done.returncode, said.read().decode(errors="replace")))
+
+
+@frozen
+class Rooms:
+    """A room of each kind. `homes` are empty folders; `run` in each is on a tmpfs, as /run is on most machines."""
+
+    homes: tuple[Path, ...]
+    hidden: Room
+    seen: Room
+
+    def room(self, *, bears_hybrid: bool) -> Room:
+        """What crun cannot bear is out of sight of those who cannot hide it: see docs/run.md."""
+        return self.seen if bears_hybrid else self.hidden
+
+
+@contextmanager
+def open_rooms(place: Path, homes: int) -> Iterator[Rooms]:
+    """While inside: the rooms, and so many homes below `place`."""
+    made = tuple(place / str(number) for number in range(homes))
+    for home in made:
+        (home / "run").mkdir(parents=True)
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", home / "run")
+    with Room(hide_hybrid=True) as hidden, Room(hide_hybrid=False) as seen:
+        yield Rooms(made, hidden, seen)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ Nobody has a network namespace of its own: it is the dearest part of a start, an
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,8 +21,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import layerstore
-from benchmarks.bench import Measured, chosen, dockerd, filesystem, machine, run, table, warm, write_results
-from benchmarks.rooms import Room, cgroups_given_back
+from benchmarks.bench import (
+    Measured,
+    chosen,
+    dockerd,
+    filesystem,
+    machine,
+    run,
+    table,
+    usual_options,
+    warm,
+    write_results,
+)
+from benchmarks.rooms import Room, cgroups_given_back, open_rooms
 from layerstore.runtime import RunOptions, Runtime
 
 TRUE = "/bin/true"
@@ -393,15 +403,9 @@ def versions(kinds: list[type[Subject]]) -> str:
 
 def main() -> None:
     """Measure and write the results file."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.run", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=Path, required=True, help="folder of the test images")
+    parser = usual_options("benchmarks.run", __doc__)
     parser.add_argument("--name", default="python", help="whose lowest layer is taken (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--only", default="", help="titles of subjects, or beginnings of them, with semicolons between")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the loop image is made")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
 
     tar = options.images.resolve() / f"{options.name}.layers" / "000.tar"
@@ -413,17 +417,13 @@ def main() -> None:
         plain.mkdir()
         run("tar", "-xf", tar, "-C", plain)
         warm([tar, plain])
-        homes = [place / str(number) for number in range(len(kinds))]
-        for home in homes:
-            (home / "run").mkdir(parents=True)
-            run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", home / "run")
-        # What crun cannot bear is out of sight of those who cannot hide it: see docs/run.md.
-        hidden, seen = stack.enter_context(Room(hide_hybrid=True)), stack.enter_context(Room(hide_hybrid=False))
+        rooms = stack.enter_context(open_rooms(place, len(kinds)))
         subjects = []
-        for kind, home in zip(kinds, homes, strict=True):
-            subject = kind(home, plain, seen if issubclass(kind, Ours | Docker) else hidden)
-            stack.enter_context(subject.ready(tar))
+        for kind, home in zip(kinds, rooms.homes, strict=True):
+            room = rooms.room(bears_hybrid=issubclass(kind, Ours | Docker))
+            subject = kind(home, plain, room)
             subjects.append(subject)
+            stack.enter_context(subject.ready(tar))
         measured = measure(subjects, options.rounds)
     facts |= {"load average": f"{os.getloadavg()[2]:.1f} over the last 15 minutes"}
     write_results(
