@@ -5,7 +5,6 @@ By day every test with one or a few of its cases (`support.sanitized`), by night
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -13,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from support.shared import made_once
 
 PROJECT = Path(__file__).parent.parent
 INSTRUMENT = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
@@ -50,18 +51,8 @@ def runtime(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def instrumented(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the sources with an instrumented extension: one for all workers of pytest-xdist."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    copy = shared / "sanitized"
-    with (shared / "sanitized.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not copy.exists():
-            made = tmp_path_factory.mktemp("sanitized") / "copy"
-            build(made)
-            made.rename(copy)
-    return copy
+    """A copy of the sources with an instrumented extension."""
+    return made_once(tmp_path_factory, "sanitized", build)
 
 
 def build(copy: Path) -> None:
