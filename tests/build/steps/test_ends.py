@@ -15,10 +15,9 @@ import pytest
 import layerstore
 from build.steps import life
 from layerstore import Store
-from layerstore.build import BuildError, Ssh, build
+from layerstore.build import BuildError, build
 from layerstore.build.events import Event, Output
 from layerstore.runtime import Runtime
-from support import images, programs
 from support.building import Builder, Look
 
 TESTS = Path(__file__).parents[2]
@@ -91,26 +90,3 @@ def test_what_fails_can_be_looked_into(make: Builder, look: Look) -> None:
     assert options.working_dir == "/w"
     assert "A=b" in options.env
     box.remove()
-
-
-@pytest.mark.tools("ssh-agent", "ssh-add", "ssh-keygen")
-def test_an_agent_is_lent_and_its_keys_are_not(make: Builder, tmp_path: Path, look: Look) -> None:
-    key = tmp_path / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True)
-    known = subprocess.run(["ssh-keygen", "-lf", str(key)], capture_output=True, text=True, check=True).stdout.split()[
-        1
-    ]
-    layer = programs.layer(("sh", "ls", "ssh-add", "test"))
-    archive = images.docker_archive(tmp_path / "tools.tar", [layer], ["tools:latest"])
-    make.store.load(archive)
-    built = make(
-        "FROM tools\nRUN --mount=type=ssh ssh-add -l > /said; ls -l $SSH_AUTH_SOCK > /socket\n"
-        'RUN --mount=type=ssh,id=other test -z "$SSH_AUTH_SOCK"\n'
-        "USER someone\nRUN --mount=type=ssh,uid=1000,mode=0640 ssh-add -l > /tmp/said\n",
-        ssh=[Ssh("default", (str(key),))],
-    )
-    assert look(built, "/socket").split()[0] == "srw-------"
-    assert known in look(built, "/said")
-    assert known in look(built, "/tmp/said")
-    with pytest.raises(BuildError, match="unset ssh forward key other"):
-        make("FROM base\nRUN --mount=type=ssh,id=other,required true\n")

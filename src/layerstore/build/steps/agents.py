@@ -1,6 +1,8 @@
 """`RUN --mount=type=ssh`: a socket for the program, behind which is the user's agent, or one that has the keys given.
 
-The keys themselves are at no moment where a program of the build can read them: it can only ask for signatures.
+The keys themselves are at no moment where a program of the build can read them: it can only ask for signatures. An
+agent that is ours ends with the build, however that ends: the pipe that it is tied to has no other end than this
+process's, and no program inherits that.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import select
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from layerstore import ConfigError
 from layerstore.build.options import Ssh
@@ -19,6 +22,15 @@ from layerstore.build.options import Ssh
 __all__ = ["agent_of", "passing_on"]
 
 _PIECE = 1 << 16
+
+_PATIENCE = 30.0
+"""Seconds in which one who was written to has to read it."""
+
+_TIE = 'read -r _; kill "$SSH_AGENT_PID"; rm -rf "$1"'
+"""What ssh-agent runs beside itself (ssh-agent(1)): it waits for the end of its input, whoever brings that about.
+
+Should this shell be killed, the agent sees so within ten seconds, and ends.
+"""
 
 
 @contextmanager
@@ -57,28 +69,35 @@ def _socket(wanted: Ssh, path: str) -> str:
 
 @contextmanager
 def _own_agent(wanted: Ssh) -> Iterator[str]:
-    """An agent of OpenSSH that has these keys, in a folder of its own; it ends with the block."""
+    """An agent of OpenSSH that has these keys, in a folder of its own; both are gone with the block."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="layerstore-ssh-") as folder, ExitStack() as after:
+    with (
+        tempfile.TemporaryDirectory(prefix="layerstore-ssh-", ignore_cleanup_errors=True) as folder,
+        ExitStack() as ends,
+    ):
         path = os.path.join(folder, "agent")
         try:
             agent = subprocess.Popen(
-                ["ssh-agent", "-D", "-a", path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                ["ssh-agent", "-a", path, "sh", "-c", _TIE, "sh", folder],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
             )
         except FileNotFoundError:
             raise ConfigError(
                 f"ssh {wanted.id}: keys are given to ssh-agent, which is not installed",
                 remedy="Install openssh-client, or name the socket of an agent.",
             ) from None
-        after.callback(agent.wait)
-        after.callback(agent.kill)
+        ends.callback(agent.communicate)  # the end of its input is its own, and it is waited for
         while not _is_socket(path):
             if agent.poll() is not None:
+                said = (agent.communicate()[1] or b"").decode(errors="replace").strip()
                 raise ConfigError(
-                    f"ssh {wanted.id}: ssh-agent has ended ({agent.returncode})", remedy="Try it by hand."
+                    f"ssh {wanted.id}: ssh-agent has ended ({said or agent.returncode})", remedy="Try it by hand."
                 )
-            select.select([], [], [], 0.005)
+            time.sleep(0.005)
         _add(wanted, wanted.paths, path)
         yield path
 
@@ -121,42 +140,51 @@ def passing_on(path: str, agent: str, *, mode: int, uid: int, gid: int) -> Itera
 
 def _accept(listening: socket.socket, agent: str, end: int) -> None:
     """Carry bytes between all who come and the agent, until the end."""
-    other: dict[socket.socket, socket.socket] = {}
+    other: dict[int, tuple[socket.socket, socket.socket]] = {}
+    poll = select.poll()  # select(2) knows no descriptor beyond 1023
+    poll.register(end, select.POLLIN)
+    poll.register(listening, select.POLLIN)
     try:
         while True:
-            ready, _, _ = select.select([end, listening.fileno(), *(one.fileno() for one in other)], [], [])
+            ready = {fd for fd, _ in poll.poll()}
             if end in ready:
                 return
             if listening.fileno() in ready:
-                _begin(listening, agent, other)
-            for one in [one for one in other if one.fileno() in ready]:
-                if one in other:  # its peer may have gone, and taken it along
-                    _carry(one, other)
+                for one, peer in _begun(listening, agent):
+                    other[one.fileno()] = (one, peer)
+                    poll.register(one, select.POLLIN)
+            for fd in ready & other.keys():
+                if fd in other and not _carry(*other[fd]):  # its peer may have gone, and taken it along
+                    for gone in other[fd]:
+                        poll.unregister(gone)
+                        del other[gone.fileno()]
+                        gone.close()
     finally:
-        for one in other:
+        for one, _ in other.values():
             one.close()
 
 
-def _begin(listening: socket.socket, agent: str, other: dict[socket.socket, socket.socket]) -> None:
-    came, _ = listening.accept()
-    behind = socket.socket(socket.AF_UNIX)
+def _begun(listening: socket.socket, agent: str) -> list[tuple[socket.socket, socket.socket]]:
+    """Who came, and the agent for him, each with the other; nothing if one of them has gone meanwhile."""
+    with ExitStack() as opened:
+        try:
+            came = opened.enter_context(listening.accept()[0])
+            behind = opened.enter_context(socket.socket(socket.AF_UNIX))
+            behind.connect(agent)
+        except OSError:  # who came is told so by the end of the connection
+            time.sleep(0.005)  # it may be for want of descriptors
+            return []
+        for one in (came, behind):
+            one.settimeout(_PATIENCE)
+        opened.pop_all()
+    return [(came, behind), (behind, came)]
+
+
+def _carry(one: socket.socket, peer: socket.socket) -> bool:
+    """Pass on what has come; False if that was the end."""
     try:
-        behind.connect(agent)
-    except OSError:  # it has gone meanwhile: who came is told so by the end of the connection
-        behind.close()
-        came.close()
-        return
-    other[came], other[behind] = behind, came
-
-
-def _carry(one: socket.socket, other: dict[socket.socket, socket.socket]) -> None:
-    data = b""
-    with suppress(OSError):
         data = one.recv(_PIECE)
-        if data:
-            other[one].sendall(data)
-    if not data:
-        peer = other.pop(one)
-        other.pop(peer, None)
-        one.close()
-        peer.close()
+        peer.sendall(data)
+    except OSError:
+        return False
+    return bool(data)
