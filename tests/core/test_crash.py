@@ -102,9 +102,9 @@ def start(data_root: Path, seed: int, rounds: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
 
 
-def assert_in_order(data_root: Path) -> None:
+def assert_in_order(data_root: Path, driver: str = "overlay2") -> None:
     """Open the store, as the next process would: all that is there is whole, can be used, and goes without trace."""
-    with layerstore.open(config=worker.settings(data_root)) as store:
+    with layerstore.open(config=worker.settings(data_root, driver)) as store:
         for box in store.containers():
             for process in box.processes():  # which outlive who has launched them
                 process.wait()
@@ -143,7 +143,7 @@ def everything(data_root: Path) -> list[str]:
 
 def test_many_processes_do_everything_at_once(store: Store, data_root: Path) -> None:
     worker.archives(data_root.parent)
-    others = [start(data_root, seed, 25) for seed in range(8)]
+    others = [start(data_root, seed, 40 if NIGHTLY else 12) for seed in range(8)]
     failures = [failure for other in others if (failure := other.communicate()[1])]
     assert failures == []
     store.close()

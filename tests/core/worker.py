@@ -6,6 +6,7 @@ read, whoever is killed beside it.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -49,9 +50,9 @@ def archives(folder: Path) -> list[Path]:
     return made
 
 
-def settings(data_root: Path) -> layerstore.Config:
+def settings(data_root: Path, driver: str = "overlay2") -> layerstore.Config:
     """One store, wherever it is opened."""
-    return layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver="overlay2")
+    return layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver=driver)
 
 
 def build(store: layerstore.Store, layers: list[bytes], name: str) -> None:
@@ -172,22 +173,27 @@ def branch(kind: str, box: layerstore.Container, dice: random.Random) -> None:
             assert list(made.changes()) is not None
 
 
+def tried(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> None:
+    """A step, which may meet what others have done meanwhile."""
+    try:
+        step(store, dice, sources)
+    except (layerstore.NotFound, layerstore.InUse, layerstore.NameInUse):
+        pass
+    except layerstore.ConfigError as error:
+        if "duplicate mount point" not in error.message:
+            raise
+    except layerstore.KernelError as error:
+        if error.errno != errno.EBUSY:  # somebody is in it
+            raise
+
+
 def main() -> None:
     data_root, seed, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     dice = random.Random(seed)
     sources = sorted(data_root.parent.glob("image*.tar"))
     with layerstore.open(config=settings(data_root)) as store:
         for _ in range(rounds):
-            try:
-                step(store, dice, sources)
-            except (layerstore.NotFound, layerstore.InUse, layerstore.NameInUse):
-                pass  # others are at work too
-            except layerstore.ConfigError as error:
-                if "duplicate mount point" not in error.message:
-                    raise
-            except layerstore.KernelError as error:
-                if error.errno != 16:  # EBUSY: somebody is in it
-                    raise
+            tried(store, dice, sources)
 
 
 if __name__ == "__main__":
