@@ -1,7 +1,7 @@
 """A process of a crowd: so many threads use one store at random, for a time, and each at least once. See test_crowd.py.
 
-Its arguments: data-root, driver, seed, threads, seconds. At the end it writes how many steps were done and, for each kind
-of transaction that writes, the longest time for which one was open, in ms.
+Its arguments: data-root, driver, seed, threads, seconds. At the end it writes how many steps were done and, for each
+kind of transaction that writes, the longest time for which one was open, in ms.
 """
 
 from __future__ import annotations
