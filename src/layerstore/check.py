@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore.blobs import Blobs
 from layerstore.database import Database
 from layerstore.driver import Layer
@@ -20,6 +18,7 @@ from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import Damage, LayerFiles, Level
 from layerstore.segments import rows as segment_rows
+from layerstore.values import frozen
 from layerstore.volumes import Volumes
 
 _SHOWN = 10

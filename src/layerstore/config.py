@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from attrs import evolve, field, fields_dict, frozen
+from attrs import evolve, field, fields_dict
 
 from layerstore.errors import ConfigError, remedy_for
+from layerstore.values import frozen
 
 __all__ = [
     "DEFAULT_FILE",

@@ -64,12 +64,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NewType
 
-from attrs import frozen
-
 from layerstore.changes import Changes, Kind, compare_trees
 from layerstore.errors import FULL, DriverFailed, KernelError, LayerstoreError, file_of, remedy_for
 from layerstore.kernel import files
 from layerstore.kernel.mounts import Mount, detached
+from layerstore.values import frozen
 
 __all__ = [
     "Backing",

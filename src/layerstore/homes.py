@@ -9,8 +9,6 @@ import json
 import os
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import facts, plugins
 from layerstore.database import Database
 from layerstore.errors import LayerstoreError, named
@@ -19,6 +17,7 @@ from layerstore.layers import Layers, Storage, garbage
 from layerstore.layers.files import committed
 from layerstore.locks import FORMER, Locks
 from layerstore.session import Session
+from layerstore.values import frozen
 
 __all__ = ["BESIDE", "Away", "first_in", "remove_former"]
 

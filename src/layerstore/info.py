@@ -6,12 +6,11 @@ import json
 import os
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import facts, plugins
 from layerstore.blobs import Remains
 from layerstore.errors import LayerstoreError
 from layerstore.opening import Parts
+from layerstore.values import frozen
 
 __all__ = ["Info", "gather"]
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve
 
 from layerstore import facts, plugins
 from layerstore.config import Config
@@ -33,6 +33,7 @@ from layerstore.layers.relay import Write, relay
 from layerstore.opening import Parts, sweep_trials
 from layerstore.segments import rows as segment_rows
 from layerstore.segments.converting import Side, convert
+from layerstore.values import frozen
 
 __all__ = ["Migrated", "Migration", "migrate"]
 

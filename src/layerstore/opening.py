@@ -16,8 +16,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import config as configuration
 from layerstore import facts, homes, plugins, session
 from layerstore.blobs import Blobs
@@ -34,6 +32,7 @@ from layerstore.layers import Layers, Storage, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.locks import USE, Held, Locks
 from layerstore.session import Session
+from layerstore.values import frozen
 
 __all__ = ["PATIENCE", "Parts", "Use", "open_parts", "sweep_trials"]
 

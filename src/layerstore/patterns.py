@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["Brackets", "brackets_at", "expression"]
 

@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore.architectures import in_go
 from layerstore.errors import ConfigError
+from layerstore.values import frozen
 
 _SYSTEM: Final = re.compile(
     "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|solaris|wasip1|windows|zos"

@@ -14,11 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attrs import frozen
-
 from layerstore.config import DEFAULT_FILE, Config, driver_options
 from layerstore.driver import Backing, StorageDriver
 from layerstore.errors import DriverMismatch, DriverNotFound, DriverNotSupported, LayerstoreError
+from layerstore.values import frozen
 
 __all__ = ["GROUP", "PREFERRED", "Choice", "Refusal", "broken", "choose", "entry_of", "find", "load", "names"]
 

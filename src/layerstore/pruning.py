@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
-
 from layerstore.blobs import Blobs
 from layerstore.containers import Container, Containers
 from layerstore.digest import ChainID
@@ -13,6 +11,7 @@ from layerstore.images import Image, Images, Removal
 from layerstore.layers import Layers, garbage
 from layerstore.repositories import Repositories
 from layerstore.session import Session
+from layerstore.values import frozen
 from layerstore.volumes import PrunedVolumes, Volume, Volumes
 
 __all__ = ["Pruned", "prune"]

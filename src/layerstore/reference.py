@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
-
 from layerstore.digest import Digest
 from layerstore.digest import parse as parse_digest
 from layerstore.errors import InvalidDigest, InvalidReference
+from layerstore.values import frozen
 
 _PATH = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"

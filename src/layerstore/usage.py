@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from attrs import frozen
-
 from layerstore.blobs import Blobs, Remains
 from layerstore.containers import Container, Containers
 from layerstore.database import Database
@@ -18,6 +16,7 @@ from layerstore.layers import Layers
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import committed
 from layerstore.layers.rows import Kept
+from layerstore.values import frozen
 from layerstore.volumes import Volume, Volumes
 
 __all__ = ["ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage", "VolumeUsage", "disk_usage"]

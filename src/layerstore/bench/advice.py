@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
-
 from layerstore.bench.figures import geometric_mean
 from layerstore.bench.results import Figure, Key, Results
 from layerstore.bench.workloads import WORKLOADS
+from layerstore.values import frozen
 
 __all__ = ["TOPICS", "Place", "Topic", "Verdict", "verdicts"]
 

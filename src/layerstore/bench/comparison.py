@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from attrs import frozen
-
 from layerstore.bench.figures import Summary, rank_test
 from layerstore.bench.results import BARE, Figure, Key, Results
+from layerstore.values import frozen
 
 __all__ = ["CHANCE", "LEAST_SHIFT", "Change", "Comparison", "Verdict", "compare", "verdict_of"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["Summary", "geometric_mean", "quantile", "rank_test", "summary"]
 

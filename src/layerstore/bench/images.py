@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["LARGE_FILE", "SMALL_FILES", "Shape", "bottom_files", "main_image", "make_archive", "members"]
 

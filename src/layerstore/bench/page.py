@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Final
 
-from attrs import frozen
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -22,6 +21,7 @@ from layerstore.bench.comparison import Verdict as Outcome
 from layerstore.bench.results import BARE, Key, Results
 from layerstore.bench.units import ratio_in_words, seconds_in_words, size_in_words
 from layerstore.bench.workloads import WORKLOADS, Workload
+from layerstore.values import frozen
 
 __all__ = ["page", "row_title"]
 

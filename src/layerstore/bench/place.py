@@ -15,11 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
-
 from layerstore.errors import ConfigError, KernelError, LayerstoreError, named
 from layerstore.kernel.files import remove_tree, syncfs
 from layerstore.kernel.mounts import mounts_below, unmount
+from layerstore.values import frozen
 
 __all__ = ["Place", "can_drop_caches", "claimed", "default_folder", "drop_caches", "require_room"]
 

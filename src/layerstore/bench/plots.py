@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from attrs import frozen
-
 from layerstore.bench.units import seconds_in_words, size_in_words
+from layerstore.values import frozen
 
 __all__ = ["COLOURS", "Bar", "Group", "times", "toll"]
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import asdict, field, frozen
+from attrs import asdict, field
 
 from layerstore.bench.figures import Summary, summary
 from layerstore.errors import ConfigError, remedy_for
+from layerstore.values import frozen
 
 __all__ = ["BARE", "VERSION", "Failure", "Figure", "Key", "Refused", "Results", "Subject", "parse", "read", "to_json"]
 

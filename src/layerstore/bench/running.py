@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, field
 
 from layerstore import plugins
 from layerstore.bench import images, machine
@@ -34,6 +34,7 @@ from layerstore.bench.subjects import (
 )
 from layerstore.bench.workloads import COLD, WARM, WORKLOADS, Inputs, Turn, Workload
 from layerstore.errors import ConfigError, DriverNotSupported, LayerstoreError
+from layerstore.values import define, frozen
 
 __all__ = ["DEPTHS", "QUICK", "Progress", "Settings", "measure"]
 

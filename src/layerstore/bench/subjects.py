@@ -17,8 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from attrs import field, frozen
-
 import layerstore
 from layerstore import plugins
 from layerstore.bench import images
@@ -27,6 +25,7 @@ from layerstore.config import Config, driver_options
 from layerstore.driver import CopyOnWrite, Dialect
 from layerstore.errors import ConfigError, LayerstoreError
 from layerstore.kernel.files import remove_tree, syncfs
+from layerstore.values import frozen
 
 __all__ = ["Bare", "Box", "Contestant", "Driven", "Unavailable", "Wanted", "clean_stores", "parse_wanted", "probed"]
 
@@ -74,14 +73,14 @@ def parse_wanted(text: str, options: Sequence[str] = ()) -> list[Wanted]:
     return found
 
 
-@frozen
+@frozen(kw_only=True)
 class Probed:
     """A driver that can work here, and what that takes."""
 
     wanted: Wanted
-    copies: bool = field(kw_only=True)
+    copies: bool
     """Does it keep a full copy of what is below, for each layer and container?"""
-    depth: int | None = field(kw_only=True)
+    depth: int | None
 
 
 def probed(wanted: Sequence[Wanted], folder: Path) -> tuple[list[Probed], list[Refused]]:
@@ -105,7 +104,7 @@ def probed(wanted: Sequence[Wanted], folder: Path) -> tuple[list[Probed], list[R
         capabilities = driver.capabilities
         shares = choice.backing.copy_on_write
         copies = shares is CopyOnWrite.NONE or (capabilities.dialect is Dialect.MERGED and shares is CopyOnWrite.FILE)
-        able.append(Probed(one, copies=copies, depth=capabilities.max_depth))
+        able.append(Probed(wanted=one, copies=copies, depth=capabilities.max_depth))
     return able, refused
 
 

@@ -17,12 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, field
 
 from layerstore.bench import images
 from layerstore.bench.place import Place, drop_caches
 from layerstore.bench.subjects import Contestant, Unavailable
 from layerstore.kernel.files import syncfs
+from layerstore.values import define, frozen
 
 __all__ = ["COLD", "WARM", "WORKLOADS", "Inputs", "Turn", "Workload"]
 

@@ -13,8 +13,6 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from layerstore import facts
 from layerstore.blobs import kept, links, rows
 from layerstore.blobs.kept import KeptFiles, Readable
@@ -27,6 +25,7 @@ from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, NotFound,
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
 from layerstore.locks import Locks
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.compression import Stream

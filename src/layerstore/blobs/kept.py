@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
-from attrs import frozen
-
 from layerstore.blobs import rows
 from layerstore.database import Database, Transaction
 from layerstore.digest import Digest, hex_of
@@ -22,6 +20,7 @@ from layerstore.errors import Damaged, named
 from layerstore.kernel.files import fsync_folder
 from layerstore.layers.relay import Write
 from layerstore.locks import Locks, of_blob
+from layerstore.values import frozen
 
 _PIECE: Final = 1 << 20
 _NAME: Final = re.compile(r"[0-9a-f]{64}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore.blobs import rows
 from layerstore.blobs.kept import KeptFiles
@@ -20,6 +20,7 @@ from layerstore.digest import DiffID, Digest, hex_of
 from layerstore.errors import Damaged, NotFound
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.compression.recipes import Recipe

@@ -18,10 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from attrs import frozen
-
 from layerstore.blobs import flushing
 from layerstore.errors import FULL, KernelError, named
+from layerstore.values import frozen
 
 __all__ = ["AGE", "MOST", "Growing", "Partial", "Partials", "make_room"]
 

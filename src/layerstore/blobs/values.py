@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from layerstore.digest import DiffID, Digest
+from layerstore.values import frozen
 
 __all__ = ["DAY", "KnownBlob", "Place"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import Image, InUse, LayerstoreError, NotFound, Store, platforms
 from layerstore.build.cache import Cache
@@ -31,6 +31,7 @@ from layerstore.build.steps.stopping import Stop
 from layerstore.build.steps.verifying import refusal
 from layerstore.build.steps.work import Work
 from layerstore.build.warnings import warnings_of
+from layerstore.values import frozen
 
 __all__ = ["Built", "build"]
 

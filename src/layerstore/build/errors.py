@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore import LayerstoreError
+from layerstore.values import frozen
 
 __all__ = ["BuildError", "Place"]
 

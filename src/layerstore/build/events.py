@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from attrs import frozen
-
 from layerstore import LayerstoreError
 from layerstore.build.errors import Place
+from layerstore.values import frozen
 
 __all__ = ["Begun", "Ended", "Event", "Output", "Progress", "Teller", "Told", "Vertex", "Warned"]
 

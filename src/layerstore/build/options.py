@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore import ConfigError
+from layerstore.values import frozen
 
 __all__ = ["EXPORTS", "BuildOptions", "Export", "Secret", "Ssh"]
 

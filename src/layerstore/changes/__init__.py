@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Self, overload
 
-from attrs import frozen
-
 from layerstore.errors import CannotRepresent, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.files.failure import kernel_error, new_failure
+from layerstore.values import frozen
 
 
 class Kind(Enum):

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
-from attrs import frozen
 
 from layerstore import options
 from layerstore.cli import completion, filters, output, units
@@ -18,6 +17,7 @@ from layerstore.cli.filters import filter_option
 from layerstore.cli.front import Arguments, Command, Group
 from layerstore.cli.listing import Column, Form, format_option, rows, show_rows
 from layerstore.errors import KernelError, LayerstoreError
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.build.cache import CacheMount, Record

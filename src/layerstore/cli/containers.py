@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import frozen
 
 from layerstore.cli import completion, output, units
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, format_option, show_rows
 from layerstore.errors import LayerstoreError, NotFound
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.changes import Change

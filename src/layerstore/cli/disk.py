@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import reference
 from layerstore.cli import output, statuses, units
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, Row, format_option, rows, show_rows
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore import ChainID, DiffID, StoredLayer

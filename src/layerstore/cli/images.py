@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import frozen
 
 from layerstore.cli import completion, filters, output, units
 from layerstore.cli.filters import filter_option
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, format_option, show_rows
 from layerstore.errors import LayerstoreError
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.images import History, Image

@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import click
-from attrs import frozen
 
 from layerstore.cli import output
 from layerstore.cli.table import aligned
 from layerstore.cli.template import Record, Template, TemplateError, as_json
 from layerstore.errors import NotFound
+from layerstore.values import frozen
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

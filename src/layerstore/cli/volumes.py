@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import frozen
 
 from layerstore.cli import completion, filters, output, units
 from layerstore.cli.filters import filter_option
@@ -14,6 +13,7 @@ from layerstore.cli.front import Arguments, Command, Group
 from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
 from layerstore.cli.objects import show_each
 from layerstore.errors import LayerstoreError, NotFound
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.volumes import Volume

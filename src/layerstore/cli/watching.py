@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import frozen
 
 from layerstore.cli import completion, output, statuses, units
 from layerstore.cli.front import Arguments, Command
@@ -16,6 +15,7 @@ from layerstore.cli.run_options import one
 from layerstore.cli.running import OneStepCommand, detach_keys_option, require_terminal, streams
 from layerstore.cli.table import aligned
 from layerstore.errors import NotFound
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.containers import Container

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore.compression.coders import Coder, Go, Isal, Pigz, Settings, Write, Zlib, Zstd
 from layerstore.compression.frames import FRAME_MAGIC
+from layerstore.values import frozen
 
 __all__ = ["TASTE", "Recipe", "Taster", "joined", "making", "own", "parted", "recognised"]
 

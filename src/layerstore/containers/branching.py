@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore.containers import rows
 from layerstore.containers.mounting import Mounts, Paused
@@ -29,6 +29,7 @@ from layerstore.segments import CheckpointRow
 from layerstore.segments import rows as segment_rows
 from layerstore.segments.merging import Merging
 from layerstore.session import Session
+from layerstore.values import frozen
 
 Quiet = AbstractContextManager[object]
 """While inside, nothing that runs in a container writes: its programs are frozen."""

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from attrs import frozen
-
 from layerstore import reference
 from layerstore.changes import Changes
 from layerstore.containers.checkpoint import Checkpoint
@@ -30,6 +28,7 @@ from layerstore.images import config as config_of
 from layerstore.images.trees import HasTree, changes_between, settled
 from layerstore.kernel.files.descriptors import HANDLE, opened
 from layerstore.layers.relay import Write
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.containers.branching import Quiet

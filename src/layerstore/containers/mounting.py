@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import session
 from layerstore.containers import rows
 from layerstore.containers.residents import Residents
@@ -37,6 +35,7 @@ from layerstore.layers import Storage
 from layerstore.layers.attaching import attach_tree
 from layerstore.segments import rows as segment_rows
 from layerstore.session import Session
+from layerstore.values import frozen
 
 
 @frozen

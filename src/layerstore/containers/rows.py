@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from attrs import astuple, evolve, frozen
+from attrs import astuple, evolve
 
 from layerstore.containers import names
 from layerstore.database import Transaction
@@ -22,6 +22,7 @@ from layerstore.kernel.processes.identity import Identity
 from layerstore.layers import rows as layer_rows
 from layerstore.segments import Below
 from layerstore.segments import rows as segment_rows
+from layerstore.values import frozen
 
 
 @frozen

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore.containers import rows
 from layerstore.containers.comparing import standing
@@ -25,6 +25,7 @@ from layerstore.layers.adding import recorded
 from layerstore.layers.assembly import assembling
 from layerstore.segments import rows as segment_rows
 from layerstore.session import Session
+from layerstore.values import frozen
 
 Conclude = Callable[[Transaction, ChainID | None], Row]
 """Writes what the new layer is for, in the transaction in which it gets its row. Given the layer on top, it returns the

@@ -7,13 +7,14 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import BinaryIO
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore.copying import entries, places, tarring
 from layerstore.copying.entries import Entry
 from layerstore.copying.places import Landing, Spot, Tree
 from layerstore.copying.writing import Manner, Writer
 from layerstore.errors import CannotCopy, named
+from layerstore.values import frozen
 
 
 @frozen

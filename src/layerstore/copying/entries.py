@@ -12,10 +12,11 @@ import stat
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.errors import KernelError
 from layerstore.kernel.files.folders import PRIVATE_XATTRS
+from layerstore.values import frozen
 
 
 @frozen

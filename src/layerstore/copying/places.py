@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Final
 
-from attrs import frozen
-
 from layerstore.errors import CannotCopy, KernelError, NotFound
 from layerstore.kernel.files import open_beneath
 from layerstore.kernel.files.descriptors import opened
+from layerstore.values import frozen
 
 _LINKS: Final = 40
 """As many as the kernel follows."""

@@ -16,11 +16,12 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from typing import BinaryIO
 
-from attrs import define, field, frozen
+from attrs import field
 
 from layerstore.copying.entries import Entry, refused
 from layerstore.errors import CannotCopy, InvalidArchive, KernelError
 from layerstore.kernel.files import copy_data, open_beneath
+from layerstore.values import define, frozen
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20

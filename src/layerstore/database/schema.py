@@ -10,9 +10,10 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.errors import LayerstoreError
+from layerstore.values import frozen
 
 __all__ = ["APPLICATION", "VERSION", "Tables", "later", "raise_to", "statements"]
 

@@ -7,7 +7,7 @@ import stat
 import struct
 from collections.abc import Iterator
 
-from attrs import frozen
+from layerstore.values import frozen
 
 _RECORD = struct.Struct("=IIIIIqqqQQQ")
 """As walk.c writes it."""

@@ -10,9 +10,8 @@ from array import array
 from collections.abc import Sequence
 from enum import IntEnum
 
-from attrs import frozen
-
 from layerstore.kernel._shim import ffi, lib
+from layerstore.values import frozen
 
 _LARGEST = 1 << 20
 

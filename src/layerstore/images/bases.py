@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-from attrs import field, frozen
+from attrs import field
+
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.images.growing import Ground

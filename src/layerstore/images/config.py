@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
 from layerstore.digest import parse as parse_digest
 from layerstore.errors import ConfigError, InvalidArchive, InvalidDigest
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.platforms import Platform

@@ -15,8 +15,6 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from attrs import frozen
-
 from layerstore import platforms, reference
 from layerstore.compression import open_stream
 from layerstore.digest import DiffID, ImageID
@@ -29,6 +27,7 @@ from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.layers import Layers, LayerSource, Progress, StoredLayer
 from layerstore.layers.adding import add
 from layerstore.tar import Readable
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.database import Transaction

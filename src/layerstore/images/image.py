@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.changes import Changes
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, short
@@ -20,6 +20,7 @@ from layerstore.images.bases import Base
 from layerstore.images.config import History
 from layerstore.images.removal import Removal
 from layerstore.images.trees import HasTree
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.copying import Copied

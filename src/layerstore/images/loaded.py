@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from attrs import field, fields, frozen
+from attrs import field, fields
 
 from layerstore import reference
 from layerstore.digest import ImageID
 from layerstore.images.image import Image
+from layerstore.values import frozen
 
 
 @frozen(slots=False, eq=False)

@@ -10,8 +10,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from attrs import frozen
-
 from layerstore import reference, session
 from layerstore.database import Transaction
 from layerstore.digest import ImageID, short
@@ -19,6 +17,7 @@ from layerstore.driver import LayerKey
 from layerstore.errors import InUse
 from layerstore.images import rows
 from layerstore.layers import rows as layer_rows
+from layerstore.values import frozen
 
 _SHOWN = 5
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from attrs import frozen
-
 from layerstore import reference
 from layerstore.database import Transaction
 from layerstore.digest import ChainID, Digest, ImageID, beginning, hex_of, of_bytes, short
 from layerstore.errors import Ambiguous, InvalidReference, NotFound
 from layerstore.images import config as config_of
 from layerstore.kernel.processes.identity import Identity
+from layerstore.values import frozen
 
 _COLUMNS = "i.id, i.config, i.chain_id, i.parent, i.created, i.stored"
 

@@ -11,8 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import tar
 from layerstore.changes import Changes, clamp_times
 from layerstore.digest import DiffID
@@ -23,6 +21,7 @@ from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write, relay
 from layerstore.session import Session
 from layerstore.tar import Damage, LayerEntry, Level, Packed, Readable
+from layerstore.values import frozen
 
 __all__ = [
     "Damage",

@@ -11,14 +11,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import session
 from layerstore.database import Database
 from layerstore.driver import LayerKey
 from layerstore.layers import rows
 from layerstore.layers.files import LayerFiles
 from layerstore.layers.layers import Layers
+from layerstore.values import frozen
 
 _KEY = re.compile(r"[0-9a-f]{32}(?:[a-z][0-9a-z]{0,23})?")
 """What a session calls its layers, and what a driver may add to it. docker's folders have 64 digits."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import LayerKey
 from layerstore.layers.files import Diff
+from layerstore.values import frozen
 
 __all__ = ["Plan", "Wanted", "plan"]
 

@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import session
 from layerstore.database import Transaction
 from layerstore.digest import ChainID, DiffID
@@ -21,6 +19,7 @@ from layerstore.driver import Layer, LayerKey
 from layerstore.errors import NotFound
 from layerstore.layers.files import Diff, committed
 from layerstore.layers.stored import StoredLayer
+from layerstore.values import frozen
 
 _DIFF = "d.key, d.diff_id, d.size, d.entries, d.root_opaque, d.implied, d.implied_digest, d.dependent, d.damaged"
 

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from attrs import frozen
-
 from layerstore.digest import DiffID, short
 from layerstore.errors import InvalidArchive
 from layerstore.tar import Readable
+from layerstore.values import frozen
 
 Taken = TypeVar("Taken")
 

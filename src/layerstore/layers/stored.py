@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
-
 from layerstore.database import Transaction
 from layerstore.digest import ChainID, DiffID
+from layerstore.values import frozen
 
 __all__ = ["Record", "StoredLayer"]
 

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import TypeVar
 
-from attrs import frozen
-
 from layerstore import ChainID, Image, Store
 from layerstore.looking.caches import Leftover, leftover_of
 from layerstore.looking.costs import Fate, Payload, payloads
 from layerstore.looking.lines import Line
 from layerstore.looking.stacks import stack_of, times_of
+from layerstore.values import frozen
 
 __all__ = ["Advice", "Cost", "Finding", "Subject", "advise", "places_of"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["Leftover", "leftover_of"]
 

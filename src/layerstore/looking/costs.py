@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from attrs import define, frozen
-
 from layerstore import EntryKind, LayerEntry
 from layerstore.looking.merging import Hidden, Merged
+from layerstore.values import define, frozen
 
 __all__ = ["Fate", "Payload", "payloads"]
 

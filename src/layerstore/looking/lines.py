@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import frozen
-
 from layerstore import ChainID, DiffID, History, Image, ImageID
 from layerstore.build.lines import Written
+from layerstore.values import frozen
 
 __all__ = ["Line", "bases", "instruction_of", "lines_of"]
 

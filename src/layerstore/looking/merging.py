@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from attrs import frozen
-
 from layerstore import EntryKind, LayerEntry
+from layerstore.values import frozen
 
 __all__ = ["Hidden", "Merged", "Shown", "parent_of"]
 

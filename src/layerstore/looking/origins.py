@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 
-from attrs import frozen
-
 from layerstore import Changes, Container, EntryKind, Image, Kind, LayerEntry, NotFound, Store
 from layerstore.looking.lines import Line
 from layerstore.looking.merging import Hidden, Merged
 from layerstore.looking.owners import Answer, owners_of
 from layerstore.looking.places import Found, find, same_bytes
 from layerstore.looking.stacks import Stack, stack_of
+from layerstore.values import frozen
 
 __all__ = ["Deed", "Step", "Why", "Written", "why"]
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from importlib import resources
 
-from attrs import frozen
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -19,6 +18,7 @@ from layerstore.looking.advice import Advice, Cost, Finding
 from layerstore.looking.caches import leftover_of
 from layerstore.looking.costs import Fate, Payload
 from layerstore.looking.treemap import Box, boxes, tree_of
+from layerstore.values import frozen
 
 __all__ = ["page"]
 

@@ -11,9 +11,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from attrs import frozen
-
 from layerstore import KernelError, LayerstoreError, open_beneath
+from layerstore.values import frozen
 
 __all__ = ["Found", "find", "names_of", "read_file", "same_bytes", "spellings"]
 

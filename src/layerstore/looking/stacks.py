@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from attrs import frozen
-
 from layerstore import ChainID, Image, LayerEntry, ReadOnlyStore, Store, StoredLayer
 from layerstore.looking.lines import Line, bases, lines_of
+from layerstore.values import frozen
 
 __all__ = ["Stack", "stack_of", "times_of"]
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from attrs import Factory, define, frozen
+from attrs import Factory
+
+from layerstore.values import define, frozen
 
 __all__ = ["Box", "Folder", "boxes", "squarified", "tree_of"]
 

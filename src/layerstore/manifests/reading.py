@@ -10,7 +10,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore import digest
 from layerstore.digest import Digest
@@ -26,6 +26,7 @@ from layerstore.manifests.media_types import (
     MANIFESTS,
     SCHEMA_1,
 )
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.platforms import Platform

@@ -10,10 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from attrs import frozen
-
 from layerstore.digest import DiffID, Digest, short
 from layerstore.patience import GLANCE
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.blobs import Partial

@@ -21,8 +21,6 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from attrs import frozen
-
 from layerstore import digest, platforms, reference
 from layerstore.blobs import Place as Repo
 from layerstore.compression import Stream, compressing, open_stream
@@ -55,6 +53,7 @@ from layerstore.transfer import target as targets
 from layerstore.transfer.incoming import check_count, diff_ids_of, platform_of
 from layerstore.transfer.places import AtPath, InArchive, InRegistry, Place
 from layerstore.transfer.standard import STANDARD
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.config import Config

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore.blobs import Place
 from layerstore.errors import LayerstoreError
@@ -21,6 +21,7 @@ from layerstore.reference import Reference
 from layerstore.registry.client.repository import Repository
 from layerstore.registry.transport.http import Http
 from layerstore.registry.transport.settings import Settings
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs

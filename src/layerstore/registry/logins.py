@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from layerstore import config as configuration
 from layerstore.config import Config
 from layerstore.errors import InvalidReference, KernelError, RegistryError, Unauthorized, remedy_for
@@ -35,6 +33,7 @@ from layerstore.registry.transport.credentials import (
 from layerstore.registry.transport.hosts import HUB, endpoints
 from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.words import printable
+from layerstore.values import frozen
 
 __all__ = ["LoggedIn", "check", "known", "login", "logout", "registry_of", "still_known"]
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from layerstore.digest import DiffID, parse
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.registry.ways import Ways, ways
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs

@@ -18,8 +18,6 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Final
 
-from attrs import frozen
-
 from layerstore import digest, reference
 from layerstore.blobs import Place
 from layerstore.compression import HEAD, Stream, open_stream, sniff
@@ -37,6 +35,7 @@ from layerstore.transfer.choosing import Offered, choose, titles
 from layerstore.transfer.documents import member_of, read_blob
 from layerstore.transfer.incoming import Incoming
 from layerstore.transfer.places import InArchive
+from layerstore.values import frozen
 
 _PIECE: Final = 1 << 20
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from attrs import evolve, field, fields, frozen
+from attrs import evolve, field, fields
 
 from layerstore import manifests, platforms, reference
 from layerstore.blobs import Blobs, KnownBlob
@@ -33,6 +33,7 @@ from layerstore.reference import DEFAULT_TAG, Reference
 from layerstore.registry.client.manifests import image_in
 from layerstore.registry.fetching import Blob, Fetching
 from layerstore.registry.transport.words import printable
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.blobs import Partial

@@ -14,8 +14,6 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack
 
-from attrs import frozen
-
 from layerstore import digest, reference
 from layerstore.blobs import KnownBlob, Place
 from layerstore.compression import COMPRESSIONS, compressing
@@ -45,6 +43,7 @@ from layerstore.registry.through import Through, giving
 from layerstore.registry.transport.http import Http
 from layerstore.registry.transport.settings import Settings
 from layerstore.transfer import outgoing
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from attrs import frozen
-
 from layerstore import config as configuration
 from layerstore import reference
 from layerstore.config import Config
@@ -22,6 +20,7 @@ from layerstore.registry.transport.hosts import HUB, Endpoint, endpoints
 from layerstore.registry.transport.http import Http
 from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.words import printable
+from layerstore.values import frozen
 
 __all__ = ["Hit", "manifest", "search", "settings_of", "tags"]
 

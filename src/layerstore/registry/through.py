@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from attrs import frozen
-
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.manifests import Descriptor, Manifest, read
@@ -23,6 +21,7 @@ from layerstore.registry.client.bodies import Written
 from layerstore.registry.remotes.health import HEALTH
 from layerstore.registry.remotes.remote import RemoteFailed
 from layerstore.registry.transport.http import Body
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from layerstore.blobs import KnownBlob
 from layerstore.compression import open_stream
 from layerstore.digest import DiffID, Digest
@@ -23,6 +21,7 @@ from layerstore.registry.remotes import RemoteFailed, Remotes, Wanted
 from layerstore.registry.remotes.remote import Reading
 from layerstore.registry.transport.http import Http
 from layerstore.registry.transport.settings import Settings
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, InvalidDigest
@@ -31,6 +31,7 @@ from layerstore.manifests.media_types import (
 from layerstore.platforms import Platform
 from layerstore.platforms import of as platform_of
 from layerstore.transfer import outgoing
+from layerstore.values import frozen
 
 _PARTS: Final = 10_000
 """The most that a manifest may need."""

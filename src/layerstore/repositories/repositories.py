@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from layerstore import reference
 from layerstore.blobs import Blobs
@@ -25,6 +25,7 @@ from layerstore.repositories import intake, manifests, rows
 from layerstore.repositories.manifests import Document
 from layerstore.repositories.rows import Kept, Tag
 from layerstore.repositories.served import Offers
+from layerstore.values import frozen
 
 DAY = 24 * 60 * 60.0
 """Seconds for which what nothing refers to stays all the same: somebody may be pushing."""

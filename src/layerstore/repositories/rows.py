@@ -10,10 +10,9 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
-
 from layerstore.database import Tables, Transaction
 from layerstore.digest import ImageID
+from layerstore.values import frozen
 
 TABLES: Final = Tables(
     "repositories",

@@ -11,8 +11,6 @@ import hashlib
 import threading
 from collections.abc import Iterator
 
-from attrs import frozen
-
 from layerstore.blobs import Blobs, KnownBlob
 from layerstore.compression import compressing
 from layerstore.digest import ChainID, DiffID, Digest, ImageID, hex_of
@@ -24,6 +22,7 @@ from layerstore.manifests.media_types import MANIFEST_TYPE
 from layerstore.repositories import manifests
 from layerstore.repositories.manifests import Document
 from layerstore.transfer import outgoing
+from layerstore.values import frozen
 
 _PROVED = 256 << 20
 """Bytes of tars. What a tag means is said at once; so it is found out first only for so much whether it can be made."""

@@ -17,13 +17,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from layerstore import Container, LayerstoreError
 from layerstore.runtime.engine.words import words_in
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.options import ExecOptions, HealthCheck, RunOptions
 from layerstore.runtime.said import section
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.runtime.life import Runtime

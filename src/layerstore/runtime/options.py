@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Literal
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["Device", "ExecOptions", "HealthCheck", "Isolation", "MountOption", "Port", "RunOptions", "Ulimit"]
 

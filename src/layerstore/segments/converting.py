@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from attrs import frozen
-
 from layerstore import facts
 from layerstore.database import Database
 from layerstore.driver import Dialect, Layer, LayerKey, State
@@ -19,6 +17,7 @@ from layerstore.segments import rows
 from layerstore.segments.merging import Merging
 from layerstore.segments.rows import Segment
 from layerstore.session import Session
+from layerstore.values import frozen
 
 __all__ = ["Side", "convert"]
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import frozen
-
 from layerstore.database import Transaction
 from layerstore.digest import ChainID, ImageID
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import NameInUse, NotFound
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import committed
+from layerstore.values import frozen
 
 STEP = 4
 """Segments with a number that is a multiple of this have a span."""

@@ -8,12 +8,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from layerstore.errors import Damaged
 from layerstore.kernel._shim import ffi, lib
 from layerstore.tar.engine import MEND, memory_told
 from layerstore.tar.skeleton import SkeletonReader
+from layerstore.values import frozen
 
 _RECORD = struct.Struct("=4Q2q10I")  # struct ls_record
 _ROOM = 1024

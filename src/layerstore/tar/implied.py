@@ -14,12 +14,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore.driver import Dialect
 from layerstore.kernel._shim import ffi, lib
 from layerstore.tar.engine import call_failed, opened_tree
 from layerstore.tar.unpack import DIALECTS
+from layerstore.values import frozen
 
 _FOLDER, _SYMLINK = 1, 2
 

@@ -13,8 +13,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from layerstore.changes import Changes, compare_trees
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect
@@ -23,6 +21,7 @@ from layerstore.kernel._shim import ffi, lib
 from layerstore.tar.engine import MEND, failure_of, memory_told, no_memory, notices, opened_if_there, taken
 from layerstore.tar.skeleton import SkeletonReader, SkeletonWriter, shadow_of
 from layerstore.tar.unpack import DIALECTS
+from layerstore.values import frozen
 
 Write = Callable[[memoryview], object]
 """Takes the next bytes of a tar, which are valid only until it returns. What it raises goes through to the caller."""

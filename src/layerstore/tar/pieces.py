@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.kernel._shim import ffi, lib
 from layerstore.tar.engine import failure_of, memory_told, no_memory
 from layerstore.tar.unpack import Readable
+from layerstore.values import frozen
 
 _SECOND = 1_000_000_000
 _PERMISSIONS = 0o10000

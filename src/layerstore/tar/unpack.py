@@ -15,14 +15,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import frozen
-
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect
 from layerstore.errors import DigestMismatch, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.tar.engine import failure_of, memory_told, no_memory, notices, opened_tree, strings, taken
 from layerstore.tar.skeleton import SkeletonWriter, shadow_of
+from layerstore.values import frozen
 
 DIALECTS = {
     Dialect.OVERLAY: lib.LS_DIALECT_OVERLAY,

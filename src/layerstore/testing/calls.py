@@ -25,7 +25,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import field
+
+from layerstore.values import define, frozen
 
 __all__ = ["Call", "CannotWatch", "Death", "Failure", "Run", "run_watched"]
 

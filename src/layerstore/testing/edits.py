@@ -16,9 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from attrs import frozen
-
 from layerstore.testing.tars import Entry, Kind
+from layerstore.values import frozen
 
 __all__ = [
     "Edit",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from layerstore.testing import edits as make
 from layerstore.testing.editing import ModelTree
 from layerstore.testing.edits import Edit
 from layerstore.testing.model import Inode
 from layerstore.testing.tars import Entry, Kind
+from layerstore.values import frozen
 
 __all__ = ["NO_LIMITS", "Limits"]
 

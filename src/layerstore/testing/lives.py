@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import field
 from hypothesis import strategies as st
 
 from layerstore import Container, Mounted
@@ -13,6 +13,7 @@ from layerstore.testing.edit_strategies import one_edit
 from layerstore.testing.editing import ModelTree
 from layerstore.testing.edits import Edit, MountedTree
 from layerstore.testing.model import Inode
+from layerstore.values import define, frozen
 
 if TYPE_CHECKING:
     from layerstore.testing.machine import StackMachine

@@ -18,10 +18,11 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from layerstore.testing import trees
 from layerstore.testing.tars import Entry, Kind
+from layerstore.values import define
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from attrs import fields, frozen
+from attrs import fields
 
 from layerstore.driver import StorageDriver
 from layerstore.errors import KernelError
@@ -19,6 +19,7 @@ from layerstore.kernel import btrfs
 from layerstore.kernel.btrfs import QuotaState
 from layerstore.kernel.files import filesystem_type
 from layerstore.testing.filesystems import loop_devices, mountpoints
+from layerstore.values import frozen
 
 __all__ = ["Remains", "paths_below"]
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 from hypothesis import strategies as st
 
 from layerstore.testing import tars
@@ -19,6 +19,7 @@ from layerstore.testing.edit_strategies import edits
 from layerstore.testing.editing import ModelTree
 from layerstore.testing.model import Inode, Tree
 from layerstore.testing.tars import EPOCH, SECOND, Entry, Kind, Sparse, Style
+from layerstore.values import frozen
 
 __all__ = ["NAMES", "Layer", "capability", "edits", "layer_tars", "layers", "posix_acl", "stacks", "trees"]
 

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from attrs import evolve, field, fields_dict, frozen
+from attrs import evolve, field, fields_dict
+
+from layerstore.values import frozen
 
 BLOCK = 512
 SECOND = 1_000_000_000

@@ -13,7 +13,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from attrs import evolve, fields_dict, frozen
+from attrs import evolve, fields_dict
+
+from layerstore.values import frozen
 
 Tree = Mapping[str, "Entry"]
 """By path, relative to the root and without a leading slash; the root itself is ``""``. Bytes that are no UTF-8 are

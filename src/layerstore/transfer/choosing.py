@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
-
 from layerstore import reference
 from layerstore.digest import Digest, beginning, hex_of, short
 from layerstore.errors import Ambiguous, InvalidReference, NotFound
+from layerstore.values import frozen
 
 _SHOWN = 20
 

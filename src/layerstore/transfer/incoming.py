@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import digest, platforms
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import InvalidArchive
 from layerstore.manifests import as_digest, as_list, as_object, parse_object
 from layerstore.platforms import Platform
+from layerstore.values import frozen
 
 
 @frozen

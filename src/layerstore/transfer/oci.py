@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
-
 from layerstore import platforms, reference
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, InvalidReference, UnsupportedMediaType
@@ -30,6 +28,7 @@ from layerstore.platforms import Platform
 from layerstore.transfer.choosing import Offered
 from layerstore.transfer.documents import Documents, member_of, read_blob
 from layerstore.transfer.incoming import Blob, Incoming, check_count, diff_ids_of, platform_of
+from layerstore.values import frozen
 
 INDEX: Final = "index.json"
 LAYOUT: Final = "oci-layout"

@@ -10,11 +10,10 @@ import os
 import re
 from typing import Final, TypeAlias
 
-from attrs import frozen
-
 from layerstore import reference
 from layerstore.errors import ConfigError, InvalidReference
 from layerstore.reference import Reference
+from layerstore.values import frozen
 
 FORMS: Final = (
     "docker://NAME[:TAG|@DIGEST], oci:FOLDER[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], or a path"

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from attrs import frozen
-
 from layerstore import digest
 from layerstore.compression import COMPRESSIONS, compressing
 from layerstore.digest import ChainID, DiffID, Digest
@@ -23,6 +21,7 @@ from layerstore.transfer import docker_archive, oci, outgoing
 from layerstore.transfer import target as targets
 from layerstore.transfer.documents import BLOBS
 from layerstore.transfer.target import Target, Write
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.images import Image

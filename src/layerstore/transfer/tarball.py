@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from attrs import frozen
-
 from layerstore.errors import InvalidArchive
+from layerstore.values import frozen
 
 BLOCK: Final = 512
 MEMBERS_LIMIT: Final = 100_000

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import options as converters
 from layerstore.errors import ConfigError
+from layerstore.values import frozen
 
 __all__ = ["VolumeMount", "checked", "mount_of", "size_of"]
 

@@ -10,10 +10,11 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.database import Tables, Transaction
 from layerstore.errors import ConfigError, NotFound
+from layerstore.values import frozen
 
 TABLES = Tables(
     "volumes",

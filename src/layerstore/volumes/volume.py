@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from layerstore.driver import Usage, usage_of
 from layerstore.images.config import timestamp
+from layerstore.values import frozen
 from layerstore.volumes import backing
 from layerstore.volumes.backing import VolumeMount
 from layerstore.volumes.rows import Made

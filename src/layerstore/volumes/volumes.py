@@ -16,8 +16,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from attrs import frozen
-
 from layerstore import facts
 from layerstore.database import Database, Transaction
 from layerstore.errors import (
@@ -34,6 +32,7 @@ from layerstore.images.trees import HasTree
 from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, quota, remove_tree, syncfs
 from layerstore.locks import Locks, of_volume
 from layerstore.session import Session
+from layerstore.values import frozen
 from layerstore.volumes import backing, filling, rows
 from layerstore.volumes.rows import Made, Unsettled, UseRow
 from layerstore.volumes.volume import DATA, Attachment, Use, Volume

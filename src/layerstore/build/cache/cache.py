@@ -14,14 +14,13 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from attrs import frozen
-
 from layerstore import ChainID, LayerstoreError, NotFound, Store, StoredLayer, Transaction
 from layerstore.build.cache import claims, offers, rows
 from layerstore.build.cache.documents import Step
 from layerstore.build.cache.mounts import Mounts
 from layerstore.build.cache.offers import Offer, Offered, Progress
 from layerstore.build.cache.specs import Spec
+from layerstore.values import frozen
 
 __all__ = ["OWNER", "Cache", "Entry"]
 

@@ -13,9 +13,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
-
 from layerstore import ChainID, DiffID, InvalidArchive, StoredLayer
+from layerstore.values import frozen
 
 __all__ = ["FIELD", "Document", "Step", "config_of", "inline", "read"]
 

@@ -16,8 +16,6 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from attrs import frozen
-
 from layerstore import (
     Ambiguous,
     ChainID,
@@ -32,6 +30,7 @@ from layerstore import (
     open_beneath,
 )
 from layerstore.build.cache import claims, rows
+from layerstore.values import frozen
 
 __all__ = ["PREFIX", "CacheMount", "Mounts", "Sharing"]
 

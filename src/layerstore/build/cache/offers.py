@@ -17,11 +17,12 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import ChainID, DiffID, LayerSource, NotFound, Store, StoredLayer
 from layerstore.build.cache.documents import Document, Step, read
 from layerstore.build.cache.specs import Spec
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.build.cache.cache import Cache

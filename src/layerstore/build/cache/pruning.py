@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
-
 from layerstore import ChainID, DiffID, NotFound
 from layerstore.build.cache import rows
 from layerstore.build.cache.cache import OWNER, Cache
 from layerstore.build.cache.usage import Record, records, running, stacks
+from layerstore.values import frozen
 
 __all__ = ["PrunedCache", "prune"]
 

@@ -10,9 +10,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from attrs import frozen
-
 from layerstore import ChainID, Tables, Transaction
+from layerstore.values import frozen
 
 __all__ = ["TABLES", "Mount", "Row"]
 

@@ -7,9 +7,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
-from attrs import frozen
-
 from layerstore import ConfigError
+from layerstore.values import frozen
 
 __all__ = ["Spec", "parse_spec"]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from attrs import frozen
-
 from layerstore import ChainID, DiffID, NotFound, Store, StoredLayer
 from layerstore.build.cache import claims, rows
 from layerstore.build.cache.cache import Cache
+from layerstore.values import frozen
 
 __all__ = ["Kind", "Record", "records", "running", "stacks"]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from layerstore.build.errors import Place
 from layerstore.build.language.instructions import Instruction
+from layerstore.values import frozen
 
 __all__ = ["Finding"]
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-from attrs import frozen
 
 from layerstore.build.checks.finding import Finding
 from layerstore.build.errors import BuildError
@@ -34,6 +33,7 @@ from layerstore.build.language.instructions import (
 )
 from layerstore.build.language.likeness import nearest
 from layerstore.build.language.scope import Scope
+from layerstore.values import frozen
 
 __all__ = ["findings"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["RULES", "Rule"]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import frozen
-
 from layerstore.build.checks.rules import RULES
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.language.instructions import Dockerfile
 from layerstore.build.language.likeness import nearest
+from layerstore.values import frozen
 
 __all__ = ["Settings", "settings_of"]
 

@@ -12,9 +12,8 @@ from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from attrs import frozen
-
 from layerstore.build.errors import BuildError, Place
+from layerstore.values import frozen
 
 __all__ = ["Fetched", "fetched", "is_remote"]
 

@@ -14,9 +14,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore.build.errors import BuildError, Place
+from layerstore.values import frozen
 
 __all__ = ["Repository", "checked_out", "repository_of"]
 

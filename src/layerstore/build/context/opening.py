@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import LayerSource, Store, StoredLayer, Transaction, open_stream
 from layerstore.build.context.archives import begins_as_archive, is_tar
@@ -24,6 +24,7 @@ from layerstore.build.context.git import checked_out, repository_of
 from layerstore.build.context.texts import Text, decoded, find_dockerfile, find_ignore
 from layerstore.build.context.tree import Tree
 from layerstore.build.errors import BuildError
+from layerstore.values import frozen
 
 __all__ = ["Staging", "open_context"]
 

@@ -6,11 +6,10 @@ import os
 import posixpath
 import sys
 
-from attrs import frozen
-
 from layerstore import KernelError, open_beneath
 from layerstore.build.context.ignore import Ignore
 from layerstore.build.errors import BuildError
+from layerstore.values import frozen
 
 __all__ = ["Text", "decoded", "find_dockerfile", "find_ignore"]
 

@@ -13,12 +13,13 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore import patterns
 from layerstore.build.context.ignore import Ignore, rules_of
 from layerstore.build.errors import BuildError, Place
 from layerstore.gathering import Listing, walk
+from layerstore.values import frozen
 
 __all__ = ["Chosen", "Tree"]
 

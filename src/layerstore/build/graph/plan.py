@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import attrs
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.language.expansion import expand_word
@@ -20,6 +20,7 @@ from layerstore.build.language.instructions import Add, Copy, Dockerfile, Instru
 from layerstore.build.language.likeness import nearest
 from layerstore.build.language.reading import with_triggers
 from layerstore.build.language.scope import global_args
+from layerstore.values import frozen
 
 __all__ = ["Base", "Plan", "PlannedStage", "familiar", "plan"]
 

@@ -8,8 +8,6 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
-
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.language.instructions import (
     Cmd,
@@ -30,6 +28,7 @@ from layerstore.build.language.instructions import (
     Workdir,
 )
 from layerstore.build.language.scope import environment
+from layerstore.values import frozen
 
 __all__ = ["SCRIPTS", "Program", "apply_config", "begin_config", "ports_of", "program_of", "working_dir"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from attrs import frozen
-
 from layerstore.build.language.parser import ShellLex
+from layerstore.values import frozen
 
 __all__ = ["Expanded", "expand_content", "expand_text", "expand_word", "expand_words", "look"]
 

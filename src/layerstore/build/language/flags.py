@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.build.language.likeness import nearest
+from layerstore.values import frozen
 
 __all__ = ["FlagError", "Flags", "flags_of"]
 

@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
-
 from layerstore.build.language.durations import duration
 from layerstore.build.language.flags import FlagError, Flags, flags_of
 from layerstore.build.language.instructions import (
@@ -41,6 +39,7 @@ from layerstore.build.language.instructions import (
 )
 from layerstore.build.language.likeness import nearest
 from layerstore.build.language.mounts import mount_of
+from layerstore.values import frozen
 
 __all__ = ["NAMES", "Words", "instruction_of"]
 

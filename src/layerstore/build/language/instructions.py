@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.build.errors import Place
+from layerstore.values import frozen
 
 __all__ = [
     "Add",

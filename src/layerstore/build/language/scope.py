@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TypeVar, cast
 
 import attrs
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.build.errors import BuildError
 from layerstore.build.language.expansion import expand_content, expand_text, expand_word, expand_words
@@ -38,6 +38,7 @@ from layerstore.build.language.instructions import (
     Workdir,
 )
 from layerstore.build.language.mounts import mount_of
+from layerstore.values import frozen
 
 __all__ = ["DEFAULT_PATH", "PROXIES", "Scope", "environment", "global_args", "platform_args"]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from attrs import frozen
-
 from layerstore import ImageID, Tables, Transaction
+from layerstore.values import frozen
 
 __all__ = ["TABLES", "Written", "get", "put"]
 

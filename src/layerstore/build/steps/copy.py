@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import StoredLayer
 from layerstore.build.cache import step_key
@@ -42,6 +42,7 @@ from layerstore.build.steps.places import Spot, absolute, folders_above, names_i
 from layerstore.build.steps.state import State
 from layerstore.build.steps.work import Key, Record, Work
 from layerstore.gathering import Folder, Piece, layer_of
+from layerstore.values import frozen
 
 __all__ = ["Copying", "Part", "copied"]
 

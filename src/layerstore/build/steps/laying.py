@@ -10,10 +10,9 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from attrs import frozen
-
 from layerstore.build.context import Chosen
 from layerstore.build.errors import BuildError, Place
+from layerstore.values import frozen
 
 __all__ = ["Entry", "Target", "lay", "require_free"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["Modes", "modes_of"]
 

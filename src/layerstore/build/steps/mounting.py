@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from layerstore import ConfigError, KernelError, open_beneath, open_mount
 from layerstore.build.cache import Sharing
@@ -26,6 +26,7 @@ from layerstore.build.steps.places import absolute
 from layerstore.build.steps.work import Work
 from layerstore.runtime.life.sources import Shown, Tree
 from layerstore.runtime.options import MountOption
+from layerstore.values import frozen
 
 __all__ = ["Given", "given", "told"]
 

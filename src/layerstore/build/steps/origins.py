@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from attrs import define, field, frozen
+from attrs import field
 
 from layerstore import ChainID, Store, StoredLayer, Transaction
 from layerstore.build.context import Chosen, Context, Digests, Tree
 from layerstore.build.errors import Place
 from layerstore.gathering import Piece, layer_of
+from layerstore.values import define, frozen
 
 __all__ = ["Files", "Layers", "Origin"]
 

@@ -10,12 +10,11 @@ import posixpath
 import stat
 from collections.abc import Sequence
 
-from attrs import frozen
-
 from layerstore import CannotRun, KernelError, LayerstoreError, open_beneath
 from layerstore.build.errors import BuildError, Place
 from layerstore.gathering import Folder
 from layerstore.runtime import bundle
+from layerstore.values import frozen
 
 __all__ = [
     "Spot",

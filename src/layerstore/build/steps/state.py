@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import ChainID, DiffID, Image, ImageID, Store, StoredLayer
 from layerstore.build.language import Scope, begin_config
+from layerstore.values import frozen
 
 __all__ = ["COMMENT", "State", "config_of", "moment", "on_image", "on_layers", "on_nothing"]
 

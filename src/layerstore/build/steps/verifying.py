@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from attrs import frozen
-
 from layerstore import LayerEntry, Store, StoredLayer
 from layerstore.build.errors import BuildError, Place
+from layerstore.values import frozen
 
 __all__ = ["Unequal", "compared", "refusal"]
 

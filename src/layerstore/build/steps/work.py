@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import field
 
 from layerstore import ChainID, LayerSource, Store, StoredLayer, Transaction
 from layerstore.build.cache import Cache, Entry, step_key
@@ -26,6 +26,7 @@ from layerstore.build.steps.state import moment
 from layerstore.build.steps.stopping import Stop
 from layerstore.build.steps.verifying import Unequal, compared
 from layerstore.runtime import Runtime
+from layerstore.values import define
 
 if TYPE_CHECKING:
     from layerstore.build.steps.sources import Sources

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import define, field
+from attrs import field
 
 from layerstore.build.events import Begun, Ended, Event, Output, Progress, Vertex, Warned
 from layerstore.cli import units
 from layerstore.cli.building.plain import GIVEN_UP
+from layerstore.values import define
 
 __all__ = ["Board"]
 

@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from attrs import frozen
-
 from layerstore.cli.template.errors import TemplateError
 from layerstore.cli.template.tree import (
     Action,
@@ -28,6 +26,7 @@ from layerstore.cli.template.tree import (
     Text,
     Variable,
 )
+from layerstore.values import frozen
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+)

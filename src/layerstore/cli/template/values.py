@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
+from layerstore.values import frozen
 
 NO_VALUE: Final = "<no value>"
 

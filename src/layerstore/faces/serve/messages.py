@@ -9,7 +9,9 @@ from http import HTTPStatus
 from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qs
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
+
+from layerstore.values import frozen
 
 Write = Callable[[bytes | memoryview], object]
 

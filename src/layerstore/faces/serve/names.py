@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from attrs import frozen
-
 from layerstore import reference
 from layerstore.errors import InvalidDigest, InvalidReference
 from layerstore.faces.serve.messages import Refused, Request
 from layerstore.repositories import parse_digest
+from layerstore.values import frozen
 
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import frozen
 from cheroot import wsgi
 from cheroot.makefile import MakeFile
 from cheroot.server import HTTPConnection, HTTPRequest
@@ -24,6 +23,7 @@ from cheroot.ssl import Adapter
 
 from layerstore.errors import ConfigError, KernelError, LayerstoreError
 from layerstore.faces.serve.bodies import Body, Pace
+from layerstore.values import frozen
 
 _DRAINED: Final = 4 << 20
 """Bytes of a body that nobody wanted, which are read so that the client hears the answer."""

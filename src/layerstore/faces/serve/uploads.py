@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final
 
-from attrs import frozen
-
 from layerstore.blobs import Blobs, Partial
 from layerstore.digest import Digest
 from layerstore.errors import KernelError
 from layerstore.faces.serve.messages import Refused
 from layerstore.faces.serve.names import Name
+from layerstore.values import frozen
 
 _NUMBER: Final = re.compile(r"[0-9a-f]{32}")
 _PIECE: Final = 1 << 20

@@ -13,11 +13,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.files.descriptors import FOLDER, opened
+from layerstore.values import frozen
 
 __all__ = [
     "QuotaState",

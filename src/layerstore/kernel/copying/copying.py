@@ -14,13 +14,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.copying.epoch import epoch_of
 from layerstore.kernel.files.descriptors import FOLDER, open_path, opened
 from layerstore.kernel.files.failure import kernel_error, new_failure
+from layerstore.values import frozen
 
 __all__ = ["Copied", "copy_tree", "listed"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["AUFS", "FUSE_OVERLAYFS", "PAGE", "Mount", "OldKernel", "words_of"]
 

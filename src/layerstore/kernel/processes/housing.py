@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.errors import KernelError, LayerstoreError, named
 from layerstore.kernel._shim import ffi, lib
+from layerstore.values import frozen
 
 __all__ = ["PATH", "Bind", "House", "Tmpfs"]
 

@@ -13,12 +13,11 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore.errors import KernelError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.mounts import boot_id
 from layerstore.kernel.mounts.table import processes, unescape
+from layerstore.values import frozen
 
 __all__ = ["Identity", "identity_of", "identity_of_child", "places_of", "strays"]
 

@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, frozen
-
 from layerstore.errors import CannotStart, KernelError, LayerstoreError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.processes.identity import Identity, identity_of_child
+from layerstore.values import define, frozen
 
 if TYPE_CHECKING:
     from layerstore.kernel.processes.housing import House

@@ -5,12 +5,11 @@ Nothing of the tree is run. What is read is a stranger's: it may be damaged, or 
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from layerstore import LayerstoreError
 from layerstore.looking.owners import apk, dpkg, rpm
 from layerstore.looking.owners.values import Owner
 from layerstore.looking.places import spellings
+from layerstore.values import frozen
 
 __all__ = ["Answer", "Owner", "owners_of"]
 

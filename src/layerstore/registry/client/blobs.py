@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-from attrs import define, evolve, frozen
+from attrs import evolve
 
 from layerstore.digest import Digest
 from layerstore.errors import CertificateError, RegistryError, Unreachable
 from layerstore.registry.transport.http import Reply
 from layerstore.registry.transport.lines import Lines
 from layerstore.registry.transport.words import printable
+from layerstore.values import define, frozen
 
 __all__ = ["Asking", "BlobReader", "NoRanges"]
 

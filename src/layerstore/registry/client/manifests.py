@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from attrs import frozen
-
 from layerstore import platforms
 from layerstore.errors import InvalidArchive, UnsupportedMediaType
 from layerstore.manifests import Contents, Descriptor, Manifest, best, read
 from layerstore.manifests.media_types import INDEX_TYPE, INDEXES, MANIFESTS
 from layerstore.platforms import Platform
 from layerstore.registry.transport.words import printable
+from layerstore.values import frozen
 
 __all__ = ["ALTERED", "Way", "image_in", "told_of", "written"]
 

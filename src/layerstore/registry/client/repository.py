@@ -12,8 +12,6 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 from weakref import WeakKeyDictionary
 
-from attrs import frozen
-
 from layerstore import digest as digests
 from layerstore.digest import Digest
 from layerstore.errors import (
@@ -47,6 +45,7 @@ from layerstore.registry.transport.hosts import Endpoint
 from layerstore.registry.transport.http import Access, Body, Http, Reply
 from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.words import printable
+from layerstore.values import frozen
 
 __all__ = ["Found", "Reader", "Repository", "catalog"]
 

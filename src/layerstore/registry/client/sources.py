@@ -7,11 +7,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from attrs import define, field
+from attrs import field
 
 from layerstore.digest import Digest
 from layerstore.errors import KernelError, LayerstoreError
 from layerstore.registry.transport.http import Body, Readable
+from layerstore.values import define
 
 __all__ = ["Progress", "Source"]
 

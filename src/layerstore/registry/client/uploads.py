@@ -16,8 +16,6 @@ from threading import Lock
 from typing import Final
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-from attrs import define
-
 from layerstore.digest import Digest
 from layerstore.errors import CertificateError, Denied, LayerstoreError, RegistryError, Unauthorized, Unreachable
 from layerstore.registry.client.sources import Progress, Source
@@ -25,6 +23,7 @@ from layerstore.registry.transport.hosts import Endpoint
 from layerstore.registry.transport.http import Access, Body, Http, Reply
 from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.words import printable
+from layerstore.values import define
 
 __all__ = ["CHUNK", "Progress", "Sent", "Uploads"]
 

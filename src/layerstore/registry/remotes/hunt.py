@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from attrs import define, field, frozen
+from attrs import field
 
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import InvalidArchive
@@ -24,6 +24,7 @@ from layerstore.registry.remotes.health import HEALTH
 from layerstore.registry.remotes.peer import Peer
 from layerstore.registry.remotes.remote import SILENCE, SLOWEST, Reading, Remote, RemoteFailed
 from layerstore.registry.remotes.turns import first_of
+from layerstore.values import define, frozen
 
 if TYPE_CHECKING:
     from layerstore.registry.remotes.remotes import Remotes

@@ -12,10 +12,9 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from attrs import frozen
-
 from layerstore.digest import Digest
 from layerstore.errors import ConfigError, LayerstoreError
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.registry.transport.http import Body

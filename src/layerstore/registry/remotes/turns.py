@@ -16,7 +16,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from attrs import define, field
+from attrs import field
+
+from layerstore.values import define
 
 __all__ = ["FAN_OUT", "Turns", "first_of"]
 

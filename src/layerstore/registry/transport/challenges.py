@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from attrs import field, frozen
+from attrs import field
+
+from layerstore.values import frozen
 
 __all__ = ["Challenge", "parse"]
 

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.errors import ConfigError, RegistryError, remedy_for
 from layerstore.registry.transport.hosts import HUB
 from layerstore.registry.transport.words import printable
+from layerstore.values import frozen
 
 __all__ = [
     "HUB_KEY",

@@ -12,10 +12,9 @@ import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from attrs import frozen
-
 from layerstore.errors import ConfigError
 from layerstore.registry.transport.settings import Settings
+from layerstore.values import frozen
 
 __all__ = ["HUB", "Endpoint", "Trust", "certificates_of", "endpoints", "is_insecure", "tls_context"]
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 import layerstore
 from layerstore.errors import RegistryError, Unreachable
@@ -30,6 +30,7 @@ from layerstore.registry.transport.tokens import Access, Sender, Tokens, merged
 from layerstore.registry.transport.troubles import CAUSES, Trouble, explained
 from layerstore.registry.transport.urls import absolute, check_realm, is_loopback, origin, redirected
 from layerstore.registry.transport.words import printable
+from layerstore.values import define, frozen
 
 __all__ = ["Access", "Body", "Http", "Readable", "Reply"]
 

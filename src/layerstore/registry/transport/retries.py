@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from attrs import frozen
-
 from layerstore.registry.transport.words import printable
+from layerstore.values import frozen
 
 __all__ = ["LIMITING", "PASSING", "Limit", "clock", "limit_of", "pause", "retry_after", "spread", "warnings"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.config import Config, Proxies
+from layerstore.values import frozen
 
 __all__ = ["Settings"]
 

@@ -13,13 +13,14 @@ from threading import Lock
 from typing import Final, Protocol
 from urllib.parse import urlencode, urlsplit
 
-from attrs import define, field, frozen
+from attrs import field
 
 from layerstore.errors import RegistryError
 from layerstore.registry.transport.challenges import Challenge
 from layerstore.registry.transport.credentials import Credentials
 from layerstore.registry.transport.replies import Reply
 from layerstore.registry.transport.words import printable
+from layerstore.values import define, frozen
 
 __all__ = ["Access", "Tokens", "merged"]
 

@@ -7,7 +7,6 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
-from attrs import frozen
 from urllib3 import exceptions as urllib3s
 
 from layerstore.errors import CertificateError, RegistryError, Unreachable
@@ -15,6 +14,7 @@ from layerstore.registry.transport.connections import TooSlow
 from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.urls import place
 from layerstore.registry.transport.words import printable
+from layerstore.values import frozen
 
 __all__ = ["CAUSES", "Trouble", "explained"]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["Complaint", "complaints", "listed", "printable"]
 

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import IO, Any
 
-from attrs import frozen
-
 from layerstore import KernelError
+from layerstore.values import frozen
 
 __all__ = ["Pipes", "Text", "Traffic"]
 

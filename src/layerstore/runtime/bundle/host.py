@@ -8,7 +8,9 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from attrs import evolve, frozen
+from attrs import evolve
+
+from layerstore.values import frozen
 
 __all__ = ["HostFacts", "Node", "find_nodes", "read"]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from attrs import frozen
-
 from layerstore import ConfigError
 from layerstore.runtime.bundle import seccomp
 from layerstore.runtime.bundle.host import HostFacts
+from layerstore.values import frozen
 
 __all__ = ["MASKED", "READ_ONLY", "Security", "profile", "read"]
 

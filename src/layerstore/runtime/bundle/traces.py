@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import frozen
-
 from layerstore import CannotRun, KernelError, open_beneath
+from layerstore.values import frozen
 
 __all__ = ["Trace", "erase", "make", "plan", "resolve"]
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from attrs import frozen
-
 from layerstore import ConfigError, NotFound
 from layerstore.runtime.bundle import beneath
+from layerstore.values import frozen
 
 __all__ = ["User", "find"]
 

@@ -14,9 +14,8 @@ from functools import cache
 from pathlib import Path
 from signal import SIGKILL
 
-from attrs import frozen
-
 from layerstore import CannotRun
+from layerstore.values import frozen
 
 __all__ = [
     "Hierarchy",

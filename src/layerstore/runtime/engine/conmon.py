@@ -16,12 +16,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import CannotRun
 from layerstore.runtime.engine.verbs import Verbs
 from layerstore.runtime.engine.words import failure, words_in, words_of
 from layerstore.runtime.errors import EngineNotFound
+from layerstore.values import frozen
 
 __all__ = ["Place", "argv", "environment", "find", "first_process"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 
-from attrs import frozen
-
 from layerstore import Config
 from layerstore.runtime.errors import EngineNotFound
+from layerstore.values import frozen
 
 __all__ = ["Engine", "all_of", "find", "version_of"]
 

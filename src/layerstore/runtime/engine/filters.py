@@ -14,10 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from layerstore.runtime.engine.engines import Engine
 from layerstore.runtime.engine.verbs import Verbs
+from layerstore.values import frozen
 
 __all__ = ["Learning", "give_filter"]
 

@@ -8,8 +8,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
-from attrs import frozen
-
 from layerstore import Config, LayerstoreError
 from layerstore.runtime import bundle
 from layerstore.runtime.engine import conmon
@@ -17,6 +15,7 @@ from layerstore.runtime.engine.cgroups import Hierarchy, hierarchy
 from layerstore.runtime.engine.engines import Engine, all_of, find, version_of
 from layerstore.runtime.network import Kind
 from layerstore.runtime.network.usable import refusal
+from layerstore.values import frozen
 
 __all__ = ["Means", "probe"]
 

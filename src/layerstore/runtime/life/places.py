@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import KernelError, Store
 from layerstore.runtime.engine import Engine, Verbs, cgroups
 from layerstore.runtime.engine.conmon import Place
 from layerstore.runtime.life.processes import Process, boot, process_of
+from layerstore.values import frozen
 
 __all__ = ["Folder", "Places"]
 

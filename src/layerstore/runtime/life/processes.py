@@ -11,7 +11,7 @@ import select
 from functools import cache
 from pathlib import Path
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["Process", "boot", "here", "process_of", "wait_for"]
 

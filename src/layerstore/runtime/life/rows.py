@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from attrs import frozen
-
 from layerstore import NotFound, Tables, Transaction
 from layerstore.runtime.life.processes import Process, boot, parsed
+from layerstore.values import frozen
 
 __all__ = ["TABLES", "Row", "every", "find", "insert", "put", "put_health", "unsettled", "use_images"]
 

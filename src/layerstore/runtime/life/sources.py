@@ -13,11 +13,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import ConfigError, Container, Image, KernelError, NotFound, Store, Use, Volume, open_beneath
 from layerstore.runtime.bundle import Bind
 from layerstore.runtime.options import MountOption, RunOptions
+from layerstore.values import frozen
 
 __all__ = ["HasTree", "Shown", "Tree", "binds", "give", "images", "mount_volumes", "shown", "trees", "with_others"]
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore import CannotRun, ConfigError, Container, Database, LayerstoreError, Process, Store
 from layerstore.runtime.bundle import Trace
@@ -36,6 +36,7 @@ from layerstore.runtime.life.sharing import namespaces_of, network_of
 from layerstore.runtime.life.state import state_of
 from layerstore.runtime.network import parse
 from layerstore.runtime.options import Isolation, RunOptions
+from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.runtime.network.link import Link

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from layerstore.runtime.engine import cgroups
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.rows import Row
+from layerstore.values import frozen
 
 __all__ = ["RunState", "has_ended", "state_of"]
 

@@ -17,14 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from attrs import frozen
-
 from layerstore import CannotRun, KernelError
 from layerstore.runtime.bundle import Network
 from layerstore.runtime.network import pasta, slirp4netns, usable
 from layerstore.runtime.network.kind import Kind
 from layerstore.runtime.network.mode import Mode
 from layerstore.runtime.network.ports import Published
+from layerstore.values import frozen
 
 __all__ = ["Connected", "Link"]
 

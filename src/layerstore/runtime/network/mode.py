@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from layerstore import ConfigError
 from layerstore.runtime.network import usable
 from layerstore.runtime.network.kind import Kind
+from layerstore.values import frozen
 
 __all__ = ["Mode", "parse"]
 

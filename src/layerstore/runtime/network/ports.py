@@ -6,12 +6,11 @@ import errno
 import socket
 from collections.abc import Iterable, Sequence
 
-from attrs import frozen
-
 from layerstore import ConfigError, KernelError
 from layerstore.runtime.network.kind import Kind
 from layerstore.runtime.network.mode import Mode
 from layerstore.runtime.options import Port, RunOptions
+from layerstore.values import frozen
 
 __all__ = ["Published", "notices", "published"]
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from attrs import frozen
+from layerstore.values import frozen
 
 __all__ = ["Groups", "counts_in", "figure", "figures", "groups_of"]
 

@@ -16,11 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from attrs import frozen
-
 from layerstore import KernelError
 from layerstore.runtime.streams.pump import write_all
 from layerstore.runtime.streams.streams import Streams
+from layerstore.values import frozen
 
 __all__ = ["Entry", "nanoseconds", "read", "stamp", "write"]
 

@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore.runtime.streams.cgroups import Groups, counts_in, figure, figures, groups_of
 from layerstore.runtime.streams.top import process, processes_of
+from layerstore.values import frozen
 
 __all__ = ["Sample", "Stats", "between", "sample", "stats"]
 

@@ -9,10 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import frozen
-
 from layerstore import CannotRun
 from layerstore.runtime.streams.cgroups import groups_of
+from layerstore.values import frozen
 
 __all__ = ["Process", "Table", "process", "processes_of", "top"]
 

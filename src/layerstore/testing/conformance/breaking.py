@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import pytest
-from attrs import evolve, frozen
+from attrs import evolve
 
 from layerstore.driver import Layer, State, StorageDriver
 from layerstore.testing import edits as make
@@ -26,6 +26,7 @@ from layerstore.testing.edits import Edit, apply_all
 from layerstore.testing.remains import Remains
 from layerstore.testing.tars import Kind
 from layerstore.testing.workbench import Workbench, key
+from layerstore.values import frozen
 
 Bench = Workbench[StorageDriver]
 
