@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from layerstore import patterns as patterns
     from layerstore import platforms as platforms
+    from layerstore import reference as reference
     from layerstore import registry as registry
     from layerstore.changes import Change, Changes, Kind
     from layerstore.check import Problem
@@ -156,6 +157,7 @@ __all__ = [
     "open_stream",
     "patterns",
     "platforms",
+    "reference",
     "registry",
 ]
 
@@ -189,7 +191,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     home = next((module for module, names in _HOMES.items() if name in names), "errors")
-    if name in ("patterns", "platforms", "registry"):  # of which more than one name is public
+    if name in ("patterns", "platforms", "reference", "registry"):  # of which more than one name is public
         value = import_module(f"layerstore.{name}")
     elif name in ("migrate", "open"):
         value = getattr(import_module("layerstore.store"), f"{name}_store")

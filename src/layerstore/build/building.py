@@ -14,7 +14,7 @@ from layerstore import Image, InUse, LayerstoreError, NotFound, Store, platforms
 from layerstore.build.cache import Cache
 from layerstore.build.checks import refuse
 from layerstore.build.context import Staging
-from layerstore.build.events import Teller, Told
+from layerstore.build.events import Teller, Told, Warned
 from layerstore.build.graph import Base, Plan, PlannedStage, plan
 from layerstore.build.language import Dockerfile, Scope, begin_config, parse, platform_args
 from layerstore.build.lines import places_of, remember
@@ -22,6 +22,7 @@ from layerstore.build.options import BuildOptions
 from layerstore.build.steps.caches import Caches, keep_within
 from layerstore.build.steps.epoch import epoch_of
 from layerstore.build.steps.outputs import export
+from layerstore.build.steps.requirements import require
 from layerstore.build.steps.session import Session, sweep
 from layerstore.build.steps.sources import Sources
 from layerstore.build.steps.stage import build_stage, counted
@@ -106,7 +107,8 @@ class _Build:
         self._platform = platforms.host() if options.platform is None else platforms.parse(options.platform)
         self._cache = after.enter_context(Cache(store))
         self._caches = Caches(self._cache, options, teller)
-        self._session = after.enter_context(Session(store))
+        require(options)
+        self._session = after.enter_context(Session(store, lambda text: teller.tell(Warned(text))))
         staging = Staging(self._session.folder, self._session.hold, stop.check)
         self._sources = after.enter_context(Sources(store, context, options, str(self._platform), teller, staging))
 
@@ -230,6 +232,26 @@ class _Build:
     # --- the image
 
     def _finish(self, work: Work, state: State) -> Image:
+        image = self._add(work, state)
+        asked_for = bool(image.tags) or any(wanted.kind == "image" for wanted in self._options.outputs)
+        try:
+            self._caches.give(state.top, self._platform.usual.fields)
+            for wanted in self._options.outputs:
+                if wanted.kind != "image" or wanted.push:
+                    with self._teller.doing(f"exporting to {wanted.kind}"):
+                        export(self._session, image, wanted, self._options.tags)
+        except LayerstoreError as error:
+            name = ", ".join(image.tags) or image.id
+            what = f"The image is in the store: {name}." if asked_for else "The steps are done, and are remembered."
+            error.remedy = what if error.remedy is None else f"{error.remedy}\n{what}"
+            raise
+        finally:
+            if not asked_for:
+                with suppress(NotFound, InUse):  # it was asked for elsewhere alone
+                    image.remove()
+        return image
+
+    def _add(self, work: Work, state: State) -> Image:
         options = self._options
         with self._teller.doing("exporting to image") as doing:
             more = self._caches.inline(state.top)
@@ -241,14 +263,6 @@ class _Build:
             doing.output("stdout", f"writing image {image.id}\n".encode())
             for tag in image.tags:
                 doing.output("stdout", f"naming to {tag}\n".encode())
-        self._caches.give(state.top, self._platform.usual.fields)
-        for wanted in options.outputs:
-            if wanted.kind != "image" or wanted.push:
-                with self._teller.doing(f"exporting to {wanted.kind}"):
-                    export(self._store, image, wanted, options.tags)
-        if not image.tags and not any(wanted.kind == "image" for wanted in options.outputs):
-            with suppress(NotFound, InUse):  # it was asked for elsewhere alone
-                image.remove()
         return image
 
     def _squashed(self, image: Image, state: State) -> Image:

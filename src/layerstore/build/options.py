@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from typing import Literal
 
@@ -51,12 +53,30 @@ class Secret:
             with open(path, "rb") as file:
                 return file.read()
         except OSError as error:
-            raise ConfigError(
-                f"secret {self.id} cannot be read from {path}: {error.strerror}",
-                remedy="Name a file that is there (src=FILE), or a variable (env=NAME).",
-                path=path,
-                errno=error.errno,
-            ) from None
+            raise self._refusal(path, error.errno or errno.EIO) from None
+
+    def require(self) -> None:
+        """Raises `ConfigError` if it cannot be read, as `read` does, which may be later. Nothing is taken of a pipe."""
+        is_variable = self.file is None and os.fsencode(self.env or self.id) in os.environb
+        if self.value is not None or is_variable:
+            return
+        if self.env is not None:
+            self.read()
+        path = self.id if self.file is None else self.file
+        try:
+            is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError as error:
+            raise self._refusal(path, error.errno or errno.EIO) from None
+        if is_folder or not os.access(path, os.R_OK):
+            raise self._refusal(path, errno.EISDIR if is_folder else errno.EACCES)
+
+    def _refusal(self, path: str, number: int) -> ConfigError:
+        return ConfigError(
+            f"secret {self.id} cannot be read from {path}: {os.strerror(number)}",
+            remedy="Name a file that is there (src=FILE), or a variable (env=NAME).",
+            path=path,
+            errno=number,
+        )
 
 
 @frozen
@@ -67,11 +87,16 @@ class Ssh:
     paths: tuple[str, ...] = ()
 
 
+def _is_export(_: object, __: object, value: str) -> None:
+    if value not in EXPORTS:
+        raise ConfigError(f"there is no output of type {value!r}", remedy=f"The types are {', '.join(EXPORTS)}.")
+
+
 @frozen
 class Export:
     """`--output`: what becomes of the image. `dest` is a path of this machine, or `-` for standard output."""
 
-    kind: Literal["image", "oci", "docker", "tar", "local"] = "image"
+    kind: Literal["image", "oci", "docker", "tar", "local"] = field(default="image", validator=_is_export)
     dest: str | None = field(default=None, converter=_text_of)
     names: tuple[str, ...] = ()
     """What the image is called there; the tags of the build where there are none."""

@@ -22,7 +22,7 @@ from layerstore.cli.building import (
 )
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.running import streams
-from layerstore.errors import ConfigError, LayerstoreError, remedy_for
+from layerstore.errors import LayerstoreError, remedy_for
 
 if TYPE_CHECKING:
     from layerstore.build import BuildOptions
@@ -61,7 +61,8 @@ def build_command(
     shown = "quiet" if quiet else progress or _usual_view()
     options = build_options_of({**given, "file": _file(given["file"], context)})
     for path in (iidfile, metadata_file):
-        _require_folder(path)
+        if path is not None:
+            _require_file(path)
     try:
         if check:
             return _check(arguments, context, options)
@@ -145,14 +146,11 @@ def _file(file: str | None, context: str) -> str | None:
     return os.path.abspath(file) if within.startswith("../") else within
 
 
-def _require_folder(path: str | None) -> None:
-    """A long build should not fail at its end for a folder that is not there."""
-    if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
-        raise ConfigError(
-            f"{path} cannot be written: there is no folder {os.path.dirname(path)}",
-            remedy="Make that folder, or name another file.",
-            path=path,
-        )
+def _require_file(path: str) -> None:
+    """A long build should not fail at its end for a file that cannot be written."""
+    from layerstore.build.steps.outputs import require_file
+
+    require_file(path)
 
 
 def _write(path: str, text: str) -> None:

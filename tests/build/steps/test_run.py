@@ -275,7 +275,7 @@ def test_secrets_are_files_variables_or_bytes(
         secrets=[Secret("file", file=tmp_path / "file"), Secret("env", env="SOME_SECRET"), Secret("SOME_SECRET")],
     )
     assert look(built, "/said") == "122"
-    with pytest.raises(BuildError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         make("FROM base\nRUN --mount=type=secret,id=file true\n", secrets=[Secret("file", file="/nowhere/file")])
 
 

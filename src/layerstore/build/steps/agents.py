@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from layerstore import ConfigError
 from layerstore.build.options import Ssh
 
-__all__ = ["agent_of", "passing_on"]
+__all__ = ["agent_of", "passing_on", "require"]
 
 _PIECE = 1 << 16
 
@@ -33,17 +33,24 @@ Should this shell be killed, the agent sees so within ten seconds, and ends.
 """
 
 
+def require(wanted: Ssh) -> None:
+    """Raises `ConfigError` for an agent or a key that is not there, as far as that can be known before it is used."""
+    if not wanted.paths:
+        _usual(wanted)
+    for path in wanted.paths:
+        if not os.path.exists(path):
+            raise ConfigError(
+                f"ssh {wanted.id}: there is no {path}",
+                remedy="Name the file of a key, or the socket of an agent.",
+                path=path,
+            )
+
+
 @contextmanager
 def agent_of(wanted: Ssh) -> Iterator[str]:
     """While inside: the path of an agent's socket. Raises `ConfigError` if there is none."""
     if not wanted.paths:
-        path = os.environ.get("SSH_AUTH_SOCK", "")
-        if not path:
-            raise ConfigError(
-                f"ssh {wanted.id}: there is no agent, for SSH_AUTH_SOCK is not set",
-                remedy=f"Start one (eval $(ssh-agent)), or name a key: --ssh {wanted.id}=FILE.",
-            )
-        yield _socket(wanted, path)
+        yield _usual(wanted)
         return
     if len(wanted.paths) == 1 and _is_socket(wanted.paths[0]):
         yield wanted.paths[0]
@@ -61,7 +68,14 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-def _socket(wanted: Ssh, path: str) -> str:
+def _usual(wanted: Ssh) -> str:
+    """The agent of this user."""
+    path = os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise ConfigError(
+            f"ssh {wanted.id}: there is no agent, for SSH_AUTH_SOCK is not set",
+            remedy=f"Start one (eval $(ssh-agent)), or name a key: --ssh {wanted.id}=FILE.",
+        )
     if not _is_socket(path):
         raise ConfigError(f"ssh {wanted.id}: {path} is no socket of an agent", remedy="Start one: eval $(ssh-agent).")
     return path

@@ -9,6 +9,7 @@ from layerstore import ChainID, LayerstoreError, Store
 from layerstore.build.cache import Cache, give, inline, parse_spec, prune
 from layerstore.build.events import Teller, Warned
 from layerstore.build.options import BuildOptions
+from layerstore.build.steps.outputs import require_folder
 
 __all__ = ["Caches", "keep_within"]
 
@@ -36,6 +37,9 @@ class Caches:
         self._teller = teller
         self._from = [parse_spec(text, to=False) for text in options.cache_from]
         self._to = [parse_spec(text, to=True) for text in options.cache_to]
+        for spec in self._to:
+            if spec.kind in ("local", "store") and not spec.is_optional:
+                require_folder(spec.place)
         asked = options.build_args.get(_INLINE, "").lower() in ("1", "true")
         self._is_inline = asked or any(spec.kind == "inline" for spec in self._to)
 

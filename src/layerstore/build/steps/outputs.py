@@ -1,41 +1,125 @@
-"""What becomes of an image beside the store: an archive, a registry, a tar or a folder of its files."""
+"""What becomes of an image beside the store: an archive, a registry, a tar or a folder of its files.
+
+A file or a new folder is made beside its place, and takes it when it is whole.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from layerstore import ConfigError, Image, ImageID, NotFound, Store
+from layerstore import ConfigError, Image, ImageID, KernelError, NotFound, Store, reference
 from layerstore.build.options import Export
+from layerstore.build.steps.session import Session
 
-__all__ = ["export"]
+__all__ = ["export", "require", "require_file", "require_folder"]
+
+_WITHOUT_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
+"""What filesystems and kernels say that have no files without names (open(2), O_TMPFILE)."""
 
 
-def export(store: Store, image: Image, wanted: Export, tags: tuple[str, ...]) -> None:
-    """Write an image as `wanted` says. Raises `ConfigError` for a place that it cannot be written to."""
-    names = wanted.names or tags
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ROOM = "Free some space there, or write elsewhere."
+
+
+# --- what can be known before there is an image ---
+
+
+def require(wanted: Export, tags: tuple[str, ...]) -> None:
+    """Raises `ConfigError` for a place that cannot be written to, `InvalidReference` for what is no name."""
+    for name in wanted.names:
+        reference.normalise(name)
     if wanted.kind == "image":
-        if wanted.push:
-            if not names:
-                raise ConfigError("there is nothing to push: the image has no name", remedy="Give it one (-t NAME).")
-            for name in names:
-                store.push(name)
+        if wanted.push and not (wanted.names or tags):
+            raise ConfigError("there is nothing to push: the image has no name", remedy="Give it one (-t NAME).")
         return
     if wanted.dest is None:
         raise ConfigError(
             f"output of type {wanted.kind} needs a place", remedy=f"Give type={wanted.kind},dest=PATH; - is stdout."
         )
-    if wanted.kind in ("oci", "docker"):
-        with _named(store, image, names) as chosen:
-            _archive(store, chosen, wanted)
-    elif wanted.kind == "tar":
-        _tar(store, image, wanted.dest)
+    if wanted.dest == "-" and wanted.kind != "local":
+        _require_stdout()
+    elif wanted.kind == "local" or (wanted.kind == "oci" and _is_folder(wanted.dest)):
+        require_folder(wanted.dest)
+        if wanted.kind == "oci" and os.path.isdir(wanted.dest) and os.listdir(wanted.dest):
+            raise ConfigError(
+                f"{wanted.dest} is no empty folder",
+                remedy="Name one that does not exist, or is empty.",
+                path=wanted.dest,
+            )
     else:
-        _folder(store, image, Path(wanted.dest))
+        require_file(wanted.dest)
+
+
+def require_file(path: str) -> None:
+    """Raises `ConfigError` if no file can be written there."""
+    if os.path.isdir(path):
+        raise ConfigError(f"{path} cannot be written: it is a folder", remedy="Name a file.", path=path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        return  # a device or a pipe, which is written to in place
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise ConfigError(
+            f"{path} cannot be written: there is no folder {folder}",
+            remedy="Make that folder, or name another file.",
+            path=path,
+        )
+    _require_writable(folder, path)
+
+
+def require_folder(path: str) -> None:
+    """Raises `ConfigError` if there can be no folder there, which is made with those above it if there is none."""
+    above = os.path.abspath(path)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise ConfigError(f"{path} cannot be written: {above} is no folder", remedy="Name another folder.", path=path)
+    _require_writable(above, path)
+
+
+def _require_writable(folder: str, path: str) -> None:
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno not in _WITHOUT_NAMELESS:
+            known = KernelError("open", error.errno or errno.EIO)
+            raise ConfigError(
+                f"{path} cannot be written: {error.strerror}", remedy=known.remedy, path=path, errno=error.errno
+            ) from None
+
+
+def _require_stdout() -> None:
+    if sys.stdout is None:
+        raise ConfigError("standard output is closed", remedy="Name a file (dest=PATH).")
+    if sys.stdout.isatty():
+        raise ConfigError("will not write an image to a terminal", remedy="Name a file (dest=PATH), or redirect it.")
+
+
+# --- what is done with one ---
+
+
+def export(session: Session, image: Image, wanted: Export, tags: tuple[str, ...]) -> None:
+    """Write an image as `wanted` says, which `require` has found nothing wrong with."""
+    names = wanted.names or tags
+    dest = wanted.dest or "-"
+    if wanted.kind == "image":
+        if wanted.push:
+            for name in names:
+                session.store.push(name)
+    elif wanted.kind in ("oci", "docker"):
+        with _named(session.store, image, names) as chosen:
+            _archive(session.store, chosen, wanted)
+    elif wanted.kind == "tar":
+        with session.container(image.chain_id) as container, _file(dest) as write:
+            container.export(write)
+    else:
+        _folder(image, Path(dest))
 
 
 @contextmanager
@@ -68,38 +152,74 @@ def _archive(store: Store, chosen: list[Image | str], wanted: Export) -> None:
     dest = wanted.dest or "-"
     if dest == "-":
         store.save(chosen, sys.stdout.buffer, format=form)
-    elif wanted.kind == "oci" and (dest.endswith("/") or os.path.isdir(dest)):
+    elif wanted.kind == "oci" and _is_folder(dest):
         store.save(chosen, Path(dest), format="oci", folder=True)
     else:
         store.save(chosen, Path(dest), format=form)
 
 
-def _tar(store: Store, image: Image, dest: str) -> None:
-    """The whole tree as one tar."""
-    container = store.create_container(image, lasts=False)
+def _is_folder(dest: str) -> bool:
+    """Is an OCI layout to be a folder there?"""
+    return dest.endswith("/") or os.path.isdir(dest)
+
+
+@contextmanager
+def _file(dest: str) -> Iterator[Callable[[memoryview], object]]:
+    """While inside: what writes to a file, which is there when all was written; - is standard output."""
+    if dest == "-":
+        with _told("write", "standard output"):
+            yield sys.stdout.buffer.write
+            sys.stdout.buffer.flush()
+        return
+    place = Path(os.path.realpath(dest))
+    if place.exists() and not place.is_file():
+        with _told("write", place), place.open("wb", buffering=0) as file:
+            yield file.write
+        return
+    draft = _beside(place)
     try:
-        if dest == "-":
-            container.export(sys.stdout.buffer.write)
-            return
-        place = Path(dest)
-        fd, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-        try:
-            with open(fd, "wb") as file:
-                container.export(file.write)
-                os.fchmod(file.fileno(), 0o644)
-            os.rename(name, place)
-        except BaseException:
-            os.unlink(name)
-            raise
-    finally:
-        container.remove()
+        with _told("write", place):
+            with draft.open("xb") as file:
+                yield file.write
+            draft.replace(place)
+    except BaseException:
+        with suppress(OSError):  # it may be what could not be made
+            draft.unlink()
+        raise
 
 
-def _folder(store: Store, image: Image, dest: Path) -> None:
+def _folder(image: Image, dest: Path) -> None:
     """The files themselves, on those that are there."""
-    dest.mkdir(parents=True, exist_ok=True)
-    container = store.create_container(image, lasts=False)
+    archive = os.geteuid() == 0
+    if os.path.lexists(dest):
+        with _told("write", dest):
+            image.copy_out("/.", dest, archive=archive)
+        return
+    draft = _beside(dest)
+    with _told("mkdir", dest):
+        draft.mkdir(parents=True)
     try:
-        container.copy_out("/.", dest, archive=os.geteuid() == 0)
-    finally:
-        container.remove()
+        with _told("write", dest):
+            image.copy_out("/.", draft, archive=archive)
+            draft.rename(dest)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f".{place.name[:200]}.{secrets.token_hex(4)}")
+
+
+@contextmanager
+def _told(call: str, place: str | Path) -> Iterator[None]:
+    """An error of the kernel says on what, and what to do about a place that has nothing to do with a data-root."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _ROOM if error.errno in _FULL else None
+        raise KernelError(call, error.errno or errno.EIO, path=place, remedy=remedy) from error
+    except KernelError as error:
+        if error.errno in _FULL:
+            raise KernelError(error.call, error.errno, path=place, remedy=_ROOM) from error
+        raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -38,8 +38,10 @@ _OWNER = "building"
 class Session:
     """See the module's text. A context manager; any thread of the build may use it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, warn: Callable[[str], object] | None = None) -> None:
+        """`warn` is told of what cannot be removed at the end, which is no reason for a build to fail."""
         self.store = store
+        self._warn = warn
         self.name = os.urandom(6).hex()
         self._database = store.tables(TABLES)
         self._numbers = itertools.count(1)
@@ -75,8 +77,8 @@ class Session:
         self.store.lease(tx, layer.chain_id, owner=_OWNER, name=name)
 
     def remove(self, container: Container) -> None:
-        """Remove it, with all that runs in it."""
-        with suppress(NotFound):
+        """Remove it, with all that runs in it. What cannot be removed now is tried again at the end of the build."""
+        with suppress(LayerstoreError):
             container.remove(force=True, volumes=True)
 
     def __enter__(self) -> Self:
@@ -87,9 +89,16 @@ class Session:
             self._lock = lock.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with self._lock:
-            _clear(self.store, self._database, self.name)
+            try:
+                _clear(self.store, self._database, self.name)
+            except LayerstoreError as problem:
+                said = f"what the build needed cannot be removed, which the next one tries again: {problem.message}"
+                if error is not None:
+                    error.add_note(said)
+                if self._warn is not None:
+                    self._warn(said)
 
 
 def sweep(store: Store) -> int:
@@ -138,14 +147,22 @@ def _named(place: Path) -> Iterator[None]:
 
 
 def _clear(store: Store, database: Database, name: str) -> None:
+    """Remove all that there is of a build; its row stays if something does. Raises what is met first."""
     with database.read() as tx:
         left = rows.containers(tx, name)
+    problems = []
     for container in left:
-        with suppress(NotFound):
+        try:
             store.container(container).remove(force=True, volumes=True)
+        except NotFound:
+            pass
+        except LayerstoreError as problem:
+            problems.append(problem)
     shutil.rmtree(_folder_of(store, name), ignore_errors=True)
     held = [key for key in store.leases(_OWNER) if key.startswith(f"{name}/")]
     if held:
         store.end_leases(_OWNER, held)
+    if problems:
+        raise problems[0]
     with suppress(LayerstoreError), database.write(durable=False) as tx:
         rows.end(tx, name)
