@@ -89,6 +89,8 @@ class Config:
     """`default-runtime`: which of them, or of PATH, where nobody names one."""
     build_cache: int | None = None
     """`builder`, `gc`, `defaultKeepStorage`: bytes that the cache of builds may take; None: there is no limit."""
+    large_context: int = 500 << 20
+    """`builder`, `largeContext`: bytes of a context that a build may look at without a warning; 0: it never warns."""
 
 
 _STORE = ("data-root", "exec-root", "storage-driver", "storage-opts")
@@ -242,26 +244,35 @@ def _parsed(text: bytes, file: Path) -> Config:
         if not isinstance(opts, list) or not all(isinstance(opt, str) for opt in opts):
             raise _bad_value(file, "storage-opts", opts, 'a list of strings such as ["overlay2.size=10G"]')
         values["storage_opts"] = tuple(opts)
-    values["build_cache"] = _build_cache(content.get("builder", {}), file)
+    values |= _of_builds(content.get("builder", {}), file)
     return Config(**values, **_of_registries(content, file), **_of_engines(content, file), source=file)
 
 
-def _build_cache(builder: object, file: Path) -> int | None:
-    """How much builds may keep. docker's policies, which tell more, and what else it has there, are not read."""
-    allowed = '{"gc": {"enabled": true, "defaultKeepStorage": "20GB"}}'
+def _of_builds(builder: object, file: Path) -> dict[str, Any]:
+    """How much builds may keep and look at. docker's policies, which tell more, and what else it has, are not read."""
+    allowed = '{"gc": {"enabled": true, "defaultKeepStorage": "20GB"}, "largeContext": "500MB"}'
     if not isinstance(builder, dict) or not isinstance(collecting := builder.get("gc") or {}, dict):
         raise _bad_value(file, "builder", builder, allowed)
-    limit = collecting.get("defaultKeepStorage") or collecting.get("defaultReservedSpace")
-    if limit is None or collecting.get("enabled") is False:
-        return None
     from layerstore.options import size
 
-    try:
-        if isinstance(limit, bool) or not isinstance(limit, str | int):
-            raise ValueError
-        return size(limit)
-    except ValueError:
-        raise _bad_value(file, "builder", builder, allowed) from None
+    def bytes_of(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise _bad_value(file, "builder", builder, allowed)
+        try:
+            found = size(value)
+        except ValueError:
+            found = -1
+        if found is None or found < 0:
+            raise _bad_value(file, "builder", builder, allowed)
+        return found
+
+    values: dict[str, Any] = {}
+    limit = collecting.get("defaultKeepStorage") or collecting.get("defaultReservedSpace")
+    if limit is not None and collecting.get("enabled") is not False:
+        values["build_cache"] = bytes_of(limit)
+    if (large := builder.get("largeContext")) is not None:
+        values["large_context"] = bytes_of(large)
+    return values
 
 
 def _of_engines(content: Mapping[str, object], file: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from layerstore.build.events import Warned
+from layerstore.cli.building import report_warnings
 from support import images
 from support.building import busybox
 
@@ -154,6 +156,13 @@ def test_checks_alone_build_nothing(run, based):
     assert result.stdout.endswith("Check complete, 3 warnings have been found!\n")
     assert run("build", "--check", based("FROM base\nRUN exit 1\n")).stdout == "Check complete, no warnings found.\n"
     assert "unknown instruction: RUM" in run("build", "--check", based("FROM base\nRUM x\n"), code=1).stderr
+
+
+def test_a_warning_without_a_rule_has_its_own_lines(capsys):
+    report_warnings([Warned("the steps look at much:\n  data")])
+    assert capsys.readouterr().out.startswith(
+        "\nWARNING:\nthe steps look at much:\n  data\n\nCheck complete, 1 warning"
+    )
 
 
 def test_a_build_warns_of_the_same_and_goes_on(run, based):

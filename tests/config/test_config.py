@@ -381,7 +381,23 @@ def test_how_much_builds_may_keep_is_said_as_for_dockerd(write: Write, builder: 
 
 
 @pytest.mark.parametrize(
-    "builder", [[], None, {"gc": 1}, {"gc": {"defaultKeepStorage": "much"}}, {"gc": {"defaultKeepStorage": True}}]
+    ("builder", "limit"), [({}, 500 << 20), ({"largeContext": "2GB", "gc": {}}, 2 << 30), ({"largeContext": 0}, 0)]
+)
+def test_how_much_of_a_context_is_much_can_be_said(write: Write, builder: object, limit: int) -> None:
+    assert load(write({"builder": builder})).large_context == limit
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [
+        [],
+        None,
+        {"gc": 1},
+        {"gc": {"defaultKeepStorage": "much"}},
+        {"gc": {"defaultKeepStorage": True}},
+        {"largeContext": "much"},
+        {"largeContext": -1},
+    ],
 )
 def test_a_limit_of_builds_that_is_not_said_well_is_named(write: Write, builder: object) -> None:
     assert "builder" in refusal(write({"builder": builder}))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from attrs import evolve
 
 from layerstore import Image, NotFound, Store, platforms
 from layerstore.build import checks
-from layerstore.build.context import Staging, open_context
+from layerstore.build.checks import asked_of_context
+from layerstore.build.context import Context, Staging, open_context
+from layerstore.build.errors import BuildError
 from layerstore.build.events import Warned
 from layerstore.build.graph import Base, Plan, plan
 from layerstore.build.language import parse, platform_args
@@ -84,12 +86,25 @@ def check(
         assert opened.dockerfile is not None
         dockerfile = parse(opened.dockerfile.text, opened.dockerfile.name)
         ignore = opened.tree.ignore
-    found = plan(
-        dockerfile,
-        target=wanted.target,
-        build_args=wanted.build_args,
-        platform_args=values,
-        contexts=wanted.contexts,
-        everything=True,
-    )
-    return warnings_of(found, wanted, values, image_of, () if ignore is None else ignore.patterns)
+        found = plan(
+            dockerfile,
+            target=wanted.target,
+            build_args=wanted.build_args,
+            platform_args=values,
+            contexts=wanted.contexts,
+            everything=True,
+        )
+        warnings = warnings_of(found, wanted, values, image_of, () if ignore is None else ignore.patterns)
+        return [*warnings, *_heavy(opened, found, wanted, values, store.config.large_context)]
+
+
+def _heavy(context: Context, found: Plan, options: BuildOptions, values: Mapping[str, str], limit: int) -> list[Warned]:
+    """What there is to say if a build would look at more of its context than `limit`, which is 0 for never."""
+    if not limit:
+        return []
+    tree = context.tree
+    for sources, parents in asked_of_context(found, options.build_args, values):
+        for source in filter(None, sources):
+            with suppress(BuildError):  # whoever builds it will say so
+                tree.choose([source], parents=parents)
+    return [Warned(tree.told())] if tree.weight.size > limit else []

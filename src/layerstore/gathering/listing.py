@@ -41,15 +41,18 @@ class Found:
 class Listing:
     """All that was found: the top first, then what is in it, each folder before its content, names by their bytes.
 
-    `began` is when the walk began, in nanoseconds since the epoch. `digest` is one of all records: as long as it stays
-    the same, no file has been altered,
-    but for one whose ctime was that of the moment when it was looked at.
+    `began` is when the walk began, in nanoseconds since the epoch. `size` are the bytes of all regular files, each
+    counted under each of its names, `files` how many things there are that are no folder. `digest` is one of all
+    records: as long as it stays the same, no file has been altered, but for one whose ctime was that of the moment when
+    it was looked at.
     """
 
-    def __init__(self, records: bytes, strings: bytes, *, began: int) -> None:
+    def __init__(self, records: bytes, strings: bytes, *, began: int, size: int, files: int) -> None:
         self._records = records
         self._strings = strings
         self.began = began
+        self.size = size
+        self.files = files
 
     @property
     def digest(self) -> str:

@@ -57,6 +57,7 @@ struct ls_walk {
     const struct ls_rules *rules;
     struct content *contents; /* pushed by any thread */
     struct ls_bytes records, strings, path;
+    uint64_t bytes, files;
 };
 
 struct ls_walk *ls_walk_new(void) {
@@ -280,6 +281,8 @@ static int write_item(struct ls_walk *walk, const struct content *content, struc
     rc = rc ?: ls_bytes_add(&walk->strings, walk->path.data, walk->path.length);
     if (!rc && item->target_length)
         rc = ls_bytes_add(&walk->strings, content->strings.data + item->target, item->target_length);
+    walk->bytes += S_ISREG(item->facts.mode) ? (uint64_t)item->facts.size : 0;
+    walk->files += !S_ISDIR(item->facts.mode);
     size_t own = walk->records.length;
     if (!rc && item->content)
         rc = write_content(walk, item->content);
@@ -381,4 +384,8 @@ size_t ls_walk_records(struct ls_walk *walk, const uint8_t **data) {
 size_t ls_walk_strings(struct ls_walk *walk, const uint8_t **data) {
     *data = walk->strings.data;
     return walk->strings.length;
+}
+
+void ls_walk_sums(const struct ls_walk *walk, uint64_t *bytes, uint64_t *files) {
+    *bytes = walk->bytes, *files = walk->files;
 }

@@ -20,4 +20,6 @@ int ls_walk_run(struct ls_walk *walk, int root, const char *top, const struct ls
 /* One `struct ls_walk_record` for each, without gaps; and the path of each with its symlink's target behind it. */
 size_t ls_walk_records(struct ls_walk *walk, const uint8_t **data);
 size_t ls_walk_strings(struct ls_walk *walk, const uint8_t **data);
+/* The bytes of all regular files, each counted under each of its names, and how many things there are that are no folder. */
+void ls_walk_sums(const struct ls_walk *walk, uint64_t *bytes, uint64_t *files);
 #endif

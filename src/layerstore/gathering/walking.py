@@ -31,7 +31,15 @@ def walk(root: int, top: bytes = b"", *, rules: Rules | None = None) -> Listing:
         threads = min(_MOST_THREADS, os.cpu_count() or 1)
         if lib.ls_walk_run(job, root, top, ffi.NULL if rules is None else rules.pointer, threads, failure):
             raise kernel_error(failure, b"/" + top if top else b"")
-        return Listing(_bytes_of(lib.ls_walk_records, job), _bytes_of(lib.ls_walk_strings, job), began=began)
+        size, files = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        lib.ls_walk_sums(job, size, files)
+        return Listing(
+            _bytes_of(lib.ls_walk_records, job),
+            _bytes_of(lib.ls_walk_strings, job),
+            began=began,
+            size=size[0],
+            files=files[0],
+        )
     finally:
         lib.ls_walk_free(job)
 

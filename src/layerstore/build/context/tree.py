@@ -17,6 +17,7 @@ from attrs import field
 
 from layerstore import patterns
 from layerstore.build.context.ignore import Ignore, rules_of
+from layerstore.build.context.weight import Weight, apart, told
 from layerstore.build.errors import BuildError, Place
 from layerstore.gathering import Listing, walk
 from layerstore.values import frozen
@@ -73,6 +74,19 @@ class Tree:
             if path not in self._listings:
                 self._listings[path] = walk(self.root, path, rules=None if self.ignore is None else self.ignore.rules)
             return self._listings[path]
+
+    @property
+    def weight(self) -> Weight:
+        """How much was looked at so far, each file once."""
+        with self._lock:
+            found = apart(self._listings)
+        return Weight(sum(listing.size for listing in found), sum(listing.files for listing in found))
+
+    def told(self) -> str:
+        """What there is to say if that is too much: what weighs the most, and how to leave it out."""
+        with self._lock:
+            listings = dict(self._listings)
+        return told(listings, self.name, ".dockerignore" if self.ignore is None else self.ignore.name)
 
     def choose(
         self,

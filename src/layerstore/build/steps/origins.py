@@ -103,6 +103,8 @@ class Files:
     context: Context
     hold: Record
     """Keeps a layer until the end of the build."""
+    looked: Callable[[Tree], object] = lambda tree: None
+    """Told when something was looked at."""
     _layers: ChainID | None = field(default=None, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
@@ -125,6 +127,7 @@ class Files:
         with self._lock:
             if self._layers is None:
                 [whole] = self.context.choose(["/"])
+                self.looked(self.context.tree)
                 entries = [(path, path) for path, _ in whole.below]
                 source = layer_of([Piece(self.context.root, entries)])
                 self._layers = self.store.add_layer(source, record=self.hold).chain_id
@@ -136,7 +139,9 @@ class Files:
 
     def choose(self, sources: Sequence[str], *, parents: bool, exclude: Sequence[str], place: Place) -> list[Chosen]:
         """See `Origin`."""
-        return self.context.choose(sources, parents=parents, exclude=exclude, place=place)
+        chosen = self.context.choose(sources, parents=parents, exclude=exclude, place=place)
+        self.looked(self.context.tree)
+        return chosen
 
     def digest_of(self, chosen: Sequence[Chosen]) -> str:
         """See `Origin`."""

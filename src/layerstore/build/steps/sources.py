@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from typing import Self
 
 from layerstore import Image, LayerstoreError, NotFound, Store
-from layerstore.build.context import Context, Staging, Text, open_context
+from layerstore.build.context import Context, Staging, Text, Tree, open_context
 from layerstore.build.errors import BuildError, Place
-from layerstore.build.events import Teller
+from layerstore.build.events import Teller, Warned
 from layerstore.build.graph import Base
 from layerstore.build.language import nearest
 from layerstore.build.options import BuildOptions
@@ -52,6 +52,7 @@ class Sources:
         """Those of the stages, for errors about names that mean nothing."""
         self._own: Context | None = None
         self._files: dict[str | None, Files] = {}
+        self._heavy: list[Tree] = []
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +91,7 @@ class Sources:
             raise BuildError("there is no build context", remedy="Name a folder: layerstore build PATH.")
         with self._lock:
             if None not in self._files:
-                self._files[None] = Files(self._store, self._own, self._staging.hold)
+                self._files[None] = Files(self._store, self._own, self._staging.hold, self._weigh)
             return self._files[None]
 
     def _named(self, name: str) -> Origin:
@@ -100,8 +101,19 @@ class Sources:
                 opened = open_context(
                     self._options.contexts[name], store=self._store, name=f"context {name}", staging=self._staging
                 )
-                self._files[name] = Files(self._store, self._after.enter_context(opened), self._staging.hold)
+                context = self._after.enter_context(opened)
+                self._files[name] = Files(self._store, context, self._staging.hold, self._weigh)
             return self._files[name]
+
+    def _weigh(self, tree: Tree) -> None:
+        """Tell once of a context of which more is looked at than people mean as a rule."""
+        limit = self._store.config.large_context
+        if limit and tree.weight.size > limit:
+            with self._lock:
+                if tree in self._heavy:
+                    return
+                self._heavy.append(tree)
+            self._teller.tell(Warned(tree.told()))
 
     def dockerfile(self) -> Text:
         """The Dockerfile; with it, the build's context is opened."""

@@ -30,7 +30,8 @@ def report_failure(problem: BuildError) -> None:
 def report_warnings(warnings: Sequence[Warned]) -> None:
     """Each with its rule, the page that explains it, and the lines that it is about."""
     for warning in warnings:
-        texts = ["", f"WARNING: {warning.rule} - {warning.url}", warning.message]
+        texts = ["", f"WARNING: {warning.rule} - {warning.url}"] if warning.rule else ["", "WARNING:"]
+        texts += warning.message.split("\n")
         if warning.place is not None:
             texts += warning.place.shown.split("\n")
         output.lines(texts)
