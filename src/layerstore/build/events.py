@@ -126,7 +126,10 @@ class Teller:
 
 
 class Doing:
-    """A vertex that has begun. Until it ends, `cached` may be set, and `made`, when its result was (ns since 1970)."""
+    """A vertex that has begun. Until it ends, `cached` may be set, and `made`, when its result was (ns since 1970).
+
+    `altered` is set if its inputs did not stay as they were while it was done: then nobody is to remember its result.
+    """
 
     def __init__(self, teller: Teller, vertex: Vertex) -> None:
         self._teller = teller
@@ -135,6 +138,7 @@ class Doing:
         self.vertex = vertex
         self.cached = False
         self.made: int | None = None
+        self.altered = False
 
     def output(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
         """Its program has written whole lines."""

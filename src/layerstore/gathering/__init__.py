@@ -14,7 +14,7 @@ from layerstore.gathering.walking import walk
 from layerstore.layers.sources import LayerSource
 from layerstore.tar import Folder, Piece, Readable, gathered
 
-__all__ = ["Element", "Folder", "Found", "Listing", "Piece", "Rule", "Rules", "Sort", "layer_of", "walk"]
+__all__ = ["Element", "Folder", "Found", "Listing", "Piece", "Readable", "Rule", "Rules", "Sort", "layer_of", "walk"]
 
 
 def layer_of(pieces: Sequence[Piece | Folder], *, label: str = "") -> LayerSource:

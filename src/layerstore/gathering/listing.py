@@ -61,6 +61,10 @@ class Listing:
         whole.update(self._strings)
         return whole.hexdigest()
 
+    def equals(self, other: Listing) -> bool:
+        """Were the same things found with the same facts?"""
+        return self._records == other._records and self._strings == other._strings
+
     def __len__(self) -> int:
         return len(self._records) // _RECORD.size
 

@@ -61,6 +61,10 @@ class Context:
         """
         return self._digests.of(self.tree.root, chosen, owners=owners, identity=self._identity)
 
+    def altered(self, chosen: Sequence[Chosen]) -> list[bytes]:
+        """The paths of what was chosen that are not what they were then, or not there, or new."""
+        return [] if self._identity is not None else self.tree.altered(chosen)
+
     def digest(self, path: str) -> str:
         """The same of what is at a path and below it. Raises `BuildError` if nothing is."""
         return self.digest_of(self.choose([path]))

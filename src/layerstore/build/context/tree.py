@@ -19,7 +19,7 @@ from layerstore import patterns
 from layerstore.build.context.ignore import Ignore, rules_of
 from layerstore.build.context.weight import Weight, apart, told
 from layerstore.build.errors import BuildError, Place
-from layerstore.gathering import Listing, walk
+from layerstore.gathering import Found, Listing, walk
 from layerstore.values import frozen
 
 __all__ = ["Chosen", "Tree"]
@@ -72,8 +72,25 @@ class Tree:
         """What is at a path and below it; empty if there is nothing, or all is left out. It is looked at once."""
         with self._lock:
             if path not in self._listings:
-                self._listings[path] = walk(self.root, path, rules=None if self.ignore is None else self.ignore.rules)
+                self._listings[path] = self._walked(path)
             return self._listings[path]
+
+    def altered(self, chosen: Sequence[Chosen]) -> list[bytes]:
+        """The paths of what was chosen that are not what they were then, or not there, or new. It is looked at anew.
+
+        A folder in which others come and go is the same, as long as it is there with its mode and owner.
+        """
+        found: set[bytes] = set()
+        for one in chosen:
+            now = self._walked(one.path)
+            if not now.equals(one.listing):
+                before, after = _facts(one.listing), _facts(now)
+                found |= {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+                found -= one.left_out
+        return sorted(found)
+
+    def _walked(self, path: bytes) -> Listing:
+        return walk(self.root, path, rules=None if self.ignore is None else self.ignore.rules)
 
     @property
     def weight(self) -> Weight:
@@ -249,6 +266,14 @@ def _resolved(root: int, path: str) -> str | None:
             done.clear()
         todo += target.split("/")[::-1]
     return "/".join(done)
+
+
+def _facts(listing: Listing) -> dict[bytes, Found | tuple[object, ...]]:
+    """What must be the same of each path for it to be what it was."""
+    return {
+        each.path: (each.device, each.inode, each.mode, each.uid, each.gid) if each.is_folder else each
+        for each in listing
+    }
 
 
 def _left_out(listing: Listing, folder: str, excluded: tuple[str, ...]) -> frozenset[bytes]:

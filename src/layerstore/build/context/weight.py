@@ -12,9 +12,10 @@ import re
 from collections.abc import Mapping
 from operator import itemgetter
 
-from attrs import field, frozen
+from attrs import field
 
 from layerstore.gathering import Listing
+from layerstore.values import frozen
 
 __all__ = ["Weight", "apart", "told"]
 

@@ -40,6 +40,7 @@ from layerstore.build.steps.modes import Modes, modes_of
 from layerstore.build.steps.origins import Files, Origin
 from layerstore.build.steps.places import Spot, absolute, folders_above, names_in, new_folders, owner_of, spot
 from layerstore.build.steps.state import State
+from layerstore.build.steps.steady import Steady
 from layerstore.build.steps.work import Key, Record, Work
 from layerstore.gathering import Folder, Piece, layer_of
 from layerstore.values import frozen
@@ -162,8 +163,10 @@ class Copying:
             folders = self._folders(tree, found, owner, modes, entries)
             if not entries and not folders:
                 return None
+            steady = Steady(work.teller, self._doing, step.place, "copied")
+            inputs = [(part.origin, part.chosen) for part in self._chosen]
             return work.store.add_layer(
-                layer_of([*folders, *pieces], label=self._doing.vertex.name),
+                steady.watched(layer_of([*folders, *pieces], label=self._doing.vertex.name), inputs),
                 None if step.link else self._state.top,
                 record=record,
                 progress=self._doing.progress,

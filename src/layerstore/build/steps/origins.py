@@ -53,6 +53,10 @@ class Origin(Protocol):
         """What was chosen, without times, and without owners that mean nothing here: the same for equal content."""
         ...
 
+    def altered(self, chosen: Sequence[Chosen]) -> Sequence[bytes]:
+        """The paths of what was chosen that are not what they were then."""
+        ...
+
 
 @frozen
 class Layers:
@@ -93,6 +97,10 @@ class Layers:
         """See `Origin`."""
         with self.open_tree() as root:
             return Digests(self.store).of(root, chosen, owners=True, identity=str(self.top))
+
+    def altered(self, chosen: Sequence[Chosen]) -> Sequence[bytes]:
+        """None: layers never are."""
+        return ()
 
 
 @define
@@ -146,3 +154,7 @@ class Files:
     def digest_of(self, chosen: Sequence[Chosen]) -> str:
         """See `Origin`."""
         return self.context.digest_of(chosen)
+
+    def altered(self, chosen: Sequence[Chosen]) -> Sequence[bytes]:
+        """See `Origin`."""
+        return self.context.altered(chosen)

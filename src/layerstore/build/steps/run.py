@@ -24,6 +24,7 @@ from layerstore.build.steps.mounting import given, told
 from layerstore.build.steps.origins import Origin
 from layerstore.build.steps.programs import run_program
 from layerstore.build.steps.state import State
+from layerstore.build.steps.steady import Steady
 from layerstore.build.steps.work import Record, Work
 from layerstore.runtime import RunOptions
 from layerstore.runtime.options import Ulimit
@@ -136,6 +137,11 @@ def run(
             raise _failed(work, box, step, options, tail, error.code, error) from error
     if code:
         raise _failed(work, box, step, options, tail, code, None)
+    steady = Steady(work.teller, doing, step.place, "used")
+    for mount in step.mounts:
+        if mount.type == "bind":
+            origin = origins(mount)
+            steady.look(origin, origin.choose([mount.source or "/"], parents=False, exclude=(), place=step.place))
     return box.seal(record)
 
 

@@ -156,13 +156,16 @@ class Work:
 
         def record(tx: Transaction, layer: StoredLayer) -> None:
             seconds = time.monotonic() - began
+            if doing.altered:
+                self.session.hold(tx, layer)
+                return
             for key in keys:
                 self.cache.record(tx, key, layer, description=title, seconds=seconds, exact=keys[-1])
 
         with self.turns:
             self.stop.check()
             layer = make(record)
-            if layer is None:
+            if layer is None and not doing.altered:
                 seconds = time.monotonic() - began
                 for key in keys:
                     self.cache.record_nothing(key, parent=parent, description=title, seconds=seconds, exact=keys[-1])
