@@ -8,6 +8,7 @@ still in the hands of somebody alive.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -208,14 +209,8 @@ def _begin(staging: Path, reserve: Reserve | None) -> tuple[str, int]:
                 raise
         # Between the two calls another process may take the folder for a dead one's and remove it: then another name.
         fd = _lock(folder)
-        if fd is None or fd < 0:
-            continue
-        try:
-            if os.stat(folder).st_ino == os.fstat(fd).st_ino:
-                return name, fd
-        except FileNotFoundError:
-            pass
-        os.close(fd)
+        if fd is not None and fd >= 0 and _is_at(fd, folder):
+            return name, fd
 
 
 def _take_spare(staging: Path, folder: Path) -> int | None:
@@ -225,12 +220,28 @@ def _take_spare(staging: Path, folder: Path) -> int | None:
         return None
     try:
         os.rename(staging / _SPARE, folder)
-        if os.stat(folder).st_ino == os.fstat(fd).st_ino:
-            return fd
-    except FileNotFoundError:
-        pass  # another process was faster
+    except OSError as error:
+        os.close(fd)
+        if not isinstance(error, FileNotFoundError):
+            raise
+        return None  # another process was faster
+    return fd if _is_at(fd, folder) else None
+
+
+def _is_at(fd: int, folder: Path) -> bool:
+    """Is it this folder that is open? If not, or if nobody can say, it is closed."""
+    try:
+        with named("stat", folder):
+            try:
+                if os.stat(folder).st_ino == os.fstat(fd).st_ino:
+                    return True
+            except FileNotFoundError:
+                pass
+    except KernelError:
+        os.close(fd)
+        raise
     os.close(fd)
-    return None
+    return False
 
 
 def _leave_spare(staging: Path, name: str) -> None:
@@ -248,15 +259,19 @@ def _leave_spare(staging: Path, name: str) -> None:
 
 def _lock(folder: Path) -> int | None:
     """A locked descriptor of `folder`; None if another process has it, -1 if there is no such folder."""
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return -1
+    with named("open", folder):
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return -1
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None
+    except OSError as error:
+        os.close(fd)
+        raise KernelError("flock", error.errno or errno.EIO, path=folder) from error
     return fd
 
 

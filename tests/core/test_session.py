@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from layerstore import session
-from layerstore.errors import StoreClosed
+from layerstore.errors import KernelError, StoreClosed
 from layerstore.locks import Locks, of_container, of_diff
 from layerstore.session import Session
+from layerstore.testing.calls import Call, Failure, run_watched
+from layerstore.testing.remains import descriptors
 
 HOLD = (
     "import sys; from pathlib import Path; from layerstore.session import Session\n"
@@ -177,3 +180,23 @@ def test_many_locks_are_taken_in_one_order(tmp_path: Path) -> None:
         thread.join(20)
         assert not thread.is_alive()
     assert of_container("f" * 64) < of_diff(names[0])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("call", ["openat", "newfstatat"])
+def test_a_folder_that_cannot_be_had_is_an_error_in_words(tmp_path: Path, call: str) -> None:
+    seen: list[Call] = []
+
+    def answer(_: int, one: Call) -> int | None:
+        if not one.path.startswith(str(tmp_path)):
+            return None
+        seen.append(one)
+        return errno.EMFILE if len(seen) == 1 else None
+
+    def then(failure: Failure | None) -> list[str]:
+        assert failure is not None
+        assert KernelError.__name__ in failure.kinds, failure.trace
+        return [path for path in descriptors() if path.startswith(str(tmp_path))]
+
+    run = run_watched(lambda: Session(tmp_path).begin(), answer, then, names=[call])
+    assert run.result == []

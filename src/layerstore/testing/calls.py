@@ -1,5 +1,7 @@
 """The system calls of a child process, seen one by one before they are made: noted, made to fail, or made its last.
 
+A call can also be left out, as if it had been made, or be made by half: a short read, a short write.
+
 So a driver's work can be broken off at each point, whether the call comes from Python, from C or from a thread of it.
 The kernel asks (seccomp user notification, Linux 5.5): no tracer, no other program, no preloaded library. A child is
 made for each run, since a filter cannot be taken off again; it shares the caller's files and mounts, and nothing else.
@@ -29,7 +31,7 @@ from attrs import field
 
 from layerstore.values import define, frozen
 
-__all__ = ["Call", "CannotWatch", "Death", "Failure", "Run", "run_watched"]
+__all__ = ["SYNCING", "Call", "CannotWatch", "Death", "Failure", "Half", "Omission", "Run", "run_watched"]
 
 _X86, _GENERIC = 0, 1
 
@@ -72,6 +74,8 @@ _BY_DESCRIPTOR = frozenset(
         *("write", "pwrite64", "read", "pread64", "ioctl", "getdents64", "fgetxattr", "flistxattr", "fstat"),
     )
 )
+_HALVES = frozenset({"read", "pread64", "write", "pwrite64"})
+_PIDFD_GETFD = 438
 _TWO_PATHS = frozenset({"rename", "link"})
 
 _SECCOMP = (317, 277)
@@ -120,6 +124,17 @@ class Death:
     """What to answer to a call that is to be the process's last: it is not made."""
 
 
+class Omission:
+    """What to answer to a call that is not made, and is said to have succeeded."""
+
+
+class Half:
+    """What to answer to a read or write of a file, of which half is then done. Others are made as they are."""
+
+
+Verdict = int | Death | Omission | Half | None
+
+
 @frozen
 class Failure:
     """An exception of the child. `kinds` are the names of its classes, the nearest first."""
@@ -143,24 +158,30 @@ class Run:
 
 Then = Callable[["Failure | None"], Any]
 
-Answer = Callable[[int, Call], "int | Death | None"]
+Answer = Callable[[int, Call], Verdict]
 """Asked with the number of a call, from 0, and the call: an errno makes it fail, None lets it be made."""
 
 
 def run_watched(
-    deed: Callable[[], object], answer: Answer, then: Then | None = None, *, names: Collection[str] | None = None
+    deed: Callable[[], object],
+    answer: Answer,
+    then: Then | None = None,
+    *,
+    names: Collection[str] | None = None,
+    before: Callable[[], object] | None = None,
 ) -> Run:
     """Do `deed` in a child, whose system calls go by `answer`; afterwards, if it lives, `then`, freely.
 
-    `names` are the calls that are asked about: the fewer, the faster; None: all that this knows. `then` is told how the
-    deed ended; what it raises is an AssertionError here. Raises `CannotWatch`.
+    `before` it the child does this, unwatched. `names` are the calls that are asked about: the fewer, the faster;
+    None: all that this knows. `then` is told how the deed ended; what it raises is an AssertionError here.
+    Raises `CannotWatch`.
     """
     parent, child = socket.socketpair()
     with parent, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads and fork: this child runs on this thread only
         process = os.fork()
         if process == 0:
-            _be_watched(child, deed, then, names)
+            _be_watched(child, deed, then, names, before)
         child.close()
         try:
             return _watch(process, parent, answer)
@@ -173,9 +194,19 @@ def run_watched(
 
 
 def _be_watched(
-    channel: socket.socket, deed: Callable[[], object], then: Then | None, names: Collection[str] | None
+    channel: socket.socket,
+    deed: Callable[[], object],
+    then: Then | None,
+    names: Collection[str] | None,
+    before: Callable[[], object] | None,
 ) -> Any:
     try:
+        try:
+            if before is not None:
+                before()
+        except BaseException as error:
+            channel.sendall(pickle.dumps(("wrong", "".join(traceback.format_exception(error)))))
+            os._exit(1)
         try:
             listener = _install(names)
         except OSError as error:
@@ -235,7 +266,9 @@ def _watch(process: int, channel: socket.socket, answer: Answer) -> Run:
     channel.settimeout(_PATIENCE)
     first, fds, _, _ = socket.recv_fds(channel, 65536, 1)
     if not fds:
-        raise CannotWatch(pickle.loads(first)[1] if first else "the process that was to be watched died")
+        kind, reason = pickle.loads(first) if first else ("", "the process that was to be watched died")
+        assert kind != "wrong", reason
+        raise CannotWatch(reason)
     [listener] = fds
     run, deed_goes_on = Run(), True
     names = _names()
@@ -312,7 +345,7 @@ def _serve(
 ) -> bool:
     """Answer one question. True: by death."""
     ticket, thread, _, number, _, _, *arguments = question
-    verdict: int | Death | None = None
+    verdict: Verdict = None
     # Programs that the driver starts inherit the filter, and are none of our business.
     if deed_goes_on and os.path.exists(f"/proc/{process}/task/{thread}"):
         call = _call(thread, names[number], tuple(arguments))
@@ -322,7 +355,13 @@ def _serve(
     if isinstance(verdict, Death):
         os.kill(process, signal.SIGKILL)  # while the call still waits: a listener that is closed lets it go on
         return True
-    reply = _REPLY.pack(ticket, 0, -verdict if verdict else 0, 0 if verdict else _GO_ON)
+    done = None
+    if isinstance(verdict, Half):
+        done = _do_half(process, thread, names[number][0], tuple(arguments))
+    elif isinstance(verdict, Omission):
+        done = 0
+    failure = verdict if isinstance(verdict, int) else 0
+    reply = _REPLY.pack(ticket, done or 0, -failure, 0 if failure or done is not None else _GO_ON)
     try:
         fcntl.ioctl(listener, _ANSWER, bytearray(reply))
     except OSError as error:
@@ -342,6 +381,29 @@ def _call(thread: int, known: tuple[str, bool], arguments: tuple[int, ...]) -> C
     elif name in ("write", "pwrite64"):
         alters = stat.S_ISREG(_mode_of(thread, arguments[0]))
     return Call(name, arguments, _path(thread, name, arguments), alters)
+
+
+def _do_half(process: int, thread: int, name: str, arguments: tuple[int, ...]) -> int | None:
+    """Do half of a read or write of a regular file in its place; None if that cannot be done to it."""
+    fd, buffer, length, offset = arguments[:4]
+    if name not in _HALVES or length < 2 or not stat.S_ISREG(_mode_of(thread, fd)):
+        return None
+    pidfd = os.pidfd_open(process)
+    own = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, fd & 0xFFFFFFFF, 0)
+    os.close(pidfd)
+    if own < 0:
+        return None
+    try:
+        if "write" in name:
+            data = _memory(thread, buffer, length // 2)
+            return os.pwrite(own, data, offset) if name == "pwrite64" else os.write(own, data)
+        data = os.pread(own, length // 2, offset) if name == "pread64" else os.read(own, length // 2)
+        with open(f"/proc/{thread}/mem", "r+b", buffering=0) as memory:
+            memory.seek(buffer)
+            memory.write(data)
+        return len(data)
+    finally:
+        os.close(own)
 
 
 def _mode_of(thread: int, fd: int) -> int:

@@ -17,12 +17,12 @@ from typing import Self
 from layerstore.kernel.files import clone_file
 from layerstore.testing.filesystems import Filesystems, format_image, source_of
 
-__all__ = ["CUTTABLE", "Disk"]
+__all__ = ["CUTTABLE", "LONG", "Disk", "copy_image"]
 
 CUTTABLE = {"ext4": 64 << 20, "xfs": 300 << 20, "btrfs": 256 << 20}
 """Journalled filesystems in a file, and how large they have to be."""
 
-_LONG = {"ext4": ("commit=300",), "btrfs": ("commit=300",)}
+LONG = {"ext4": ("commit=300",), "btrfs": ("commit=300",)}
 """Nothing is written because it is time to: it would hide that nobody asked for it."""
 
 
@@ -44,7 +44,7 @@ class Disk:
         below: Path | None = None,
     ) -> None:
         self.kind = kind
-        self._options = _LONG.get(kind, ()) if options is None else options
+        self._options = LONG.get(kind, ()) if options is None else options
         self.folder = Path(tempfile.mkdtemp(prefix=f"disk-{kind}-", dir=below or filesystems.folder))
         self.mountpoint = self.folder / "mnt"
         self.mountpoint.mkdir()
@@ -65,7 +65,7 @@ class Disk:
     def cut(self) -> Iterator[None]:
         """The power fails when this is entered; it is back afterwards. Inside, all that is open has to be closed."""
         found = self.folder / f"found-{os.urandom(4).hex()}"
-        _copy(self._image, found)
+        copy_image(self._image, found)
         yield
         self._unplug()
         self._image.unlink()
@@ -88,7 +88,7 @@ class Disk:
             os.close(held)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_image(source: Path, target: Path) -> None:
     with source.open("rb") as old, target.open("wb") as new:
         if clone_file(old.fileno(), new.fileno()):
             return

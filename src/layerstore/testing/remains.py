@@ -21,7 +21,7 @@ from layerstore.kernel.files import filesystem_type
 from layerstore.testing.filesystems import loop_devices, mountpoints
 from layerstore.values import frozen
 
-__all__ = ["Remains", "paths_below"]
+__all__ = ["Remains", "descriptors", "paths_below"]
 
 _FLEETING = ("socket:", "pipe:", "anon_inode:", "/proc/", "/dev/")
 """Descriptors of the test run itself come and go."""
@@ -48,7 +48,7 @@ class Remains:
             mounts=tuple(name for name in mountpoints() if Path(name).is_relative_to(root)),
             loops=tuple(loop_devices(root)),
             groups=_groups(driver.home),
-            descriptors=tuple(_descriptors()),
+            descriptors=tuple(descriptors()),
         )
 
     def more_than(self, before: Remains, *, ignoring: Collection[str] = ()) -> list[str]:
@@ -66,7 +66,8 @@ def paths_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def _descriptors() -> list[str]:
+def descriptors() -> list[str]:
+    """What this process has open: files, by their paths."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:

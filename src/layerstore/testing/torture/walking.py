@@ -1,0 +1,350 @@
+"""An operation is broken off at each of its points, and what is found then is judged.
+
+It is judged by what an undisturbed run shows: the store as it was before, or as it is after, and nothing else
+anywhere; then the operation is done once more, and comes to what it comes to.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from attrs import define, evolve, field, frozen
+
+from layerstore.kernel.files import syncfs
+from layerstore.testing.calls import Call, Failure, Run, Verdict, run_watched
+from layerstore.testing.power import copy_image
+from layerstore.testing.recording import Cut, Entry, Recorder, Write, cuts, entries
+from layerstore.testing.remains import descriptors
+from layerstore.testing.torture.faults import Point, answer_at, killed_at_statement, points_of, statements
+from layerstore.testing.torture.grounds import Ground, apart, rebooted
+from layerstore.testing.torture.operations import Operation, Place
+from layerstore.testing.torture.pictures import MOUNTED, Picture, inventory, picture_of
+
+__all__ = ["Loss", "Recording", "Walk", "Walked"]
+
+_VOID = ("mount ", "row of mounts", "row of holds", "row of leases")
+"""What of an inventory means nothing after a boot."""
+
+_ENDS_WELL = frozenset({"LayerstoreError", "MemoryError"})
+"""Classes one of which every failure has to be of."""
+
+
+@frozen
+class Loss:
+    """A point after which something was not as it has to be."""
+
+    where: str
+    what: str
+
+
+@define
+class Walked:
+    """What became of a walk: how many points, how many of them were not met, and what was lost."""
+
+    points: int = 0
+    missed: int = 0
+    losses: list[Loss] = field(factory=list)
+
+    def take(self, where: object, judged: Callable[[], bool]) -> None:
+        """Judge one point. `judged` says whether it was met, or raises what is wrong."""
+        self.points += 1
+        try:
+            self.missed += not judged()
+        except AssertionError as error:
+            self.losses.append(Loss(str(where), str(error)))
+
+
+@frozen
+class State:
+    """A store at one moment: what it shows, and all that there is for it."""
+
+    shown: Picture
+    kept: Counter[str]
+
+    @classmethod
+    def of(cls, place: Place) -> State:
+        """As the next process finds it, which has `check` say that all of it is whole."""
+        problems = [str(problem) for problem in place.store.check(content=True)]
+        assert not problems, f"check: {problems}"
+        shown = picture_of(place.store, place.out)
+        place.store.wait()
+        place.close()
+        return cls(shown, inventory(place.data_root, place.out))
+
+    def after_a_boot(self) -> State:
+        """The same, where nothing is mounted any more."""
+        shown = {name: value for name, value in self.shown.items() if not name.startswith(MOUNTED)}
+        kept = Counter({name: count for name, count in self.kept.items() if not name.startswith(_VOID)})
+        return State(shown, kept)
+
+
+@frozen
+class Undisturbed:
+    """A run without any fault."""
+
+    before: State
+    after: State
+    calls: Sequence[Call] = field(repr=False)
+
+    def after_a_boot(self) -> Undisturbed:
+        """What is found when the machine has stopped right after it, or before."""
+        return evolve(self, before=self.before.after_a_boot(), after=self.after.after_a_boot())
+
+
+@frozen
+class Recording:
+    """What the disk was told to do: its image at the beginning, and then this."""
+
+    base: Path
+    log: Sequence[Entry] = field(repr=False)
+
+
+class Walk:
+    """One operation on one ground."""
+
+    def __init__(self, ground: Ground, operation: Operation) -> None:
+        self.ground = ground
+        self.operation = operation
+        self.usual, modules = apart(lambda: (self._undisturbed(), [*sys.modules]))
+        for name in modules:
+            import_module(name)  # once, and not in each point
+
+    # --- faults of calls, and deaths ---
+
+    def points(self, kind: str) -> list[Point]:
+        """All points of the kind "killed" or "errors"."""
+        return points_of(self.usual.calls, kind)
+
+    def fail(self, points: Sequence[Point], tell: Callable[[], None] = lambda: None) -> Walked:
+        """Let each of these happen. `tell` is called after each."""
+        walked = Walked()
+        for point in points:
+            walked.take(point, partial(apart, partial(self._fail, point)))
+            tell()
+        return walked
+
+    def statements(self) -> int:
+        """How many statements the database is given."""
+        return apart(self._statements)
+
+    def die_between_statements(self, numbers: Sequence[int], tell: Callable[[], None] = lambda: None) -> Walked:
+        """Be killed before each of these statements of the database."""
+        walked = Walked()
+        for number in numbers:
+            walked.take(f"statement {number}", partial(apart, partial(self._die, number)))
+            tell()
+        return walked
+
+    # --- power ---
+
+    def record(self, left_out: Point | None = None) -> Recording:
+        """Do it on a disk that remembers. `left_out`: a call that is not made."""
+        folder = self.ground.scratch
+        return apart(partial(self._record, folder / "base", folder / "log", left_out))
+
+    def cut(self, recording: Recording, chosen: Sequence[Cut], tell: Callable[[], None] = lambda: None) -> Walked:
+        """Let the power fail at each of these. Uses the recording up."""
+        walked = Walked()
+        at = 0
+        with recording.base.open("r+b", buffering=0) as base:
+            for cut in sorted(chosen, key=lambda cut: cut.whole):
+                _apply(base.fileno(), _writes(recording.log[at : cut.whole]))
+                at = cut.whole
+                found = self.ground.copied(recording.base)
+                with found.open("r+b", buffering=0) as image:
+                    _apply(image.fileno(), cut.pieces)
+                ended = self.operation.lasts and cut.after == len(recording.log)
+                walked.take(_said(cut, recording), partial(apart, partial(self._find, found, ended=ended)))
+                tell()
+        return walked
+
+    def cuts(self, recording: Recording, more: int) -> list[Cut]:
+        """Every flush, the end, and so many moments in between, the same each time."""
+        return cuts(recording.log, more, random.Random(f"{self.ground.subject} {self.operation}"))
+
+    # --- what happens in the process of a point ---
+
+    def _undisturbed(self) -> Undisturbed:
+        with self._begun() as place:
+            before = State.of(place)
+        with self._begun() as place:
+            run = run_watched(partial(self._do, place), _allow, before=partial(self._open, place))
+            assert run.failure is None, run.failure
+            return Undisturbed(before, State.of(place), run.calls)
+
+    def _begun(self) -> AbstractContextManager[Place]:
+        return self._ready(self.ground.clone())
+
+    @contextmanager
+    def _ready(self, device: Path) -> Iterator[Place]:
+        with self.ground.plugged(device) as place:
+            if self.operation.ready is not None:
+                self.operation.ready(place)
+                place.close()
+            yield place
+
+    def _open(self, place: Place) -> None:
+        if not self.operation.opens:
+            _ = place.store
+
+    def _do(self, place: Place) -> None:
+        try:
+            self.operation.act(place)
+        finally:
+            place.close()
+
+    def _fail(self, point: Point) -> bool:
+        with self._begun() as place:
+            held: list[str] = []
+
+            def before() -> None:
+                self._open(place)
+                held.extend(descriptors())
+
+            def then(_: Failure | None) -> list[str]:
+                return sorted((Counter(descriptors()) - Counter(held)).elements())
+
+            met = False
+            answer = answer_at(point)
+
+            def answered(number: int, call: Call) -> Verdict:
+                nonlocal met
+                verdict = answer(number, call)
+                met |= verdict is not None
+                return verdict
+
+            run = run_watched(partial(self._do, place), answered, then, names=[point.name], before=before)
+            assert not run.result, f"it left open: {run.result[:5]}"
+            if run.failure is not None:
+                assert _ENDS_WELL & {*run.failure.kinds}, f"no error in words: {run.failure.trace}"
+            self._judge(place, self.usual, ended=not run.died and run.failure is None, why=_why(run))
+            return met
+
+    def _statements(self) -> int:
+        with self._begun() as place:
+            return statements(partial(self._open, place), partial(self._do, place))
+
+    def _die(self, number: int) -> bool:
+        with self._begun() as place:
+            died = killed_at_statement(partial(self._open, place), partial(self._do, place), number)
+            self._judge(place, self.usual, ended=not died)
+            return died
+
+    def _record(self, base: Path, log: Path, left_out: Point | None) -> Recording:
+        recorder = Recorder(self.ground.clone(), self.ground.scratch / "device", log)
+        with recorder.serving():
+            with self._ready(recorder.device) as place:
+                syncfs(place.data_root)
+                begun = recorder.noted()
+                copy_image(recorder.image, base)
+                if left_out is None:
+                    _done_apart(partial(self._do_and_stop, place))
+                else:
+                    run = run_watched(
+                        partial(self.operation.act, place),
+                        answer_at(left_out),
+                        before=partial(self._open, place),
+                        names=[left_out.name],
+                    )
+                    assert run.died or run.failure is None
+                ended = recorder.noted()
+            return Recording(base, entries(log, ended)[len(entries(log, begun)) :])
+
+    def _do_and_stop(self, place: Place) -> None:
+        self._open(place)
+        self.operation.act(place)
+
+    def _find(self, image: Path, *, ended: bool) -> bool:
+        with rebooted(self.ground.scratch), self.ground.plugged(image) as place:
+            self._judge(place, self.usual.after_a_boot(), ended=ended, booted=True)
+        return True
+
+    # --- judgement ---
+
+    def _judge(self, place: Place, usual: Undisturbed, *, ended: bool, booted: bool = False, why: str = "") -> None:
+        found = State.of(place)
+        if booted:
+            found = found.after_a_boot()
+        shown = self._told(found.shown, booted=booted)
+        before, after = (self._told(state.shown, booted=booted) for state in (usual.before, usual.after))
+        if shown == after:
+            _refuse(found.kept - usual.after.kept, "it left behind")
+        else:
+            assert not ended, f"it said that it had ended, and this is lost: {_differing(after, shown)}{why}"
+            if shown == before:
+                _refuse(found.kept - usual.before.kept, "it was not done, and left behind")
+            else:
+                is_between = all(shown.get(name) in (before.get(name), after.get(name)) for name in {*shown, *after})
+                is_half = not (self.operation.has_steps and is_between)
+                assert not is_half, f"half-made: {_differing(before, shown)}{why}"
+        if found.shown != usual.after.shown:
+            self._do(place)
+            again = State.of(place)
+            if booted:
+                again = again.after_a_boot()
+            assert again.shown == usual.after.shown, (
+                f"done again, it is not: {_differing(usual.after.shown, again.shown)}"
+            )
+            _refuse(again.kept - usual.after.kept, "done again, it left behind")
+
+    def _told(self, shown: Picture, *, booted: bool) -> Mapping[str, str]:
+        """What is judged of a picture. What is written for the host is not synced, and may be anything after a boot."""
+        return {
+            name: value
+            for name, value in shown.items()
+            if name not in self.operation.loose and not (booted and name.startswith("file "))
+        }
+
+
+def _why(run: Run) -> str:
+    return f"; it said: {run.failure.text}" if run.failure is not None else ""
+
+
+def _refuse(left: Counter[str], words: str) -> None:
+    assert not left, f"{words}: {sorted(left.elements())[:8]}"
+
+
+def _differing(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+
+
+def _said(cut: Cut, recording: Recording) -> str:
+    moment = "at the end" if cut.after == len(recording.log) else f"after entry {cut.after}"
+    return f"{moment}, {cut.whole} entries whole and {len(cut.pieces)} pieces more"
+
+
+def _writes(log: Sequence[Entry]) -> Iterator[tuple[int, bytes]]:
+    return ((entry.offset, entry.data) for entry in log if isinstance(entry, Write))
+
+
+def _apply(image: int, pieces: Iterable[tuple[int, bytes]]) -> None:
+    for offset, data in pieces:
+        os.pwrite(image, data, offset)
+
+
+def _allow(_: int, call: Call) -> None:
+    """Every call."""
+
+
+def _done_apart(deed: Callable[[], object]) -> None:
+    """In a child that stops right after it, as a machine without power does: nothing is closed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads and fork
+        process = os.fork()
+    if process == 0:
+        try:
+            deed()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(process, 0)
+    assert status == 0, "it failed, undisturbed"

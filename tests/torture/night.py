@@ -1,0 +1,189 @@
+"""`make torture`: all operations, all drivers, all points. It shows its progress, can be continued, ends in a table.
+
+What has been walked is noted in a file, a line for each (subject, operation, kind), under the revision of the sources
+and the share of the points that was asked for; a line that is there is not walked again. Whoever asks for each tenth
+point only (`--every 10`) gets a table that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from attrs import define, frozen
+
+from layerstore.testing.filesystems import enter_private_namespace
+from layerstore.testing.torture import KINDS, Ground, Operation, Subject, Walk, Walked
+from torture.subjects import POWER, ROOT, SUBJECTS, operations, unknown_installed
+from torture.table import write_table
+
+MANY, FEW = 100, 25
+"""Random moments at which the power fails, beside each flush: of overlay2 and btrfs, and of the others."""
+
+
+@frozen
+class Job:
+    """One operation of one subject, with the kinds of faults that are not walked yet."""
+
+    subject: Subject
+    operation: Operation
+    kinds: tuple[str, ...]
+
+
+@define
+class Teller:
+    """Says how far a walk is, once every few seconds."""
+
+    label: str
+    count: int
+    done: int = 0
+    told: float = 0.0
+
+    def step(self) -> None:
+        """One point more."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.told > 10:
+            self.told = now
+            print(f"  {self.label}: {self.done} of {self.count}", flush=True)
+
+
+def kinds_of(subject: Subject) -> tuple[str, ...]:
+    """Those that depend on the filesystem are walked on each."""
+    return KINDS if subject in SUBJECTS else ("power",)
+
+
+def jobs(state: Path, every: int) -> Iterator[Job]:
+    """What is still to be done, a subject after the other."""
+    walked = {(row["subject"], row["operation"], row["kind"]) for row in rows(state, every)}
+    for subject in dict.fromkeys((*SUBJECTS, *POWER)):
+        for operation in operations(subject):
+            left = [kind for kind in kinds_of(subject) if (str(subject), str(operation), kind) not in walked]
+            if left:
+                yield Job(subject, operation, tuple(left))
+
+
+def rows(state: Path, every: int) -> list[dict[str, object]]:
+    """What has been walked of these sources, with that share of the points."""
+    lines = state.read_text().splitlines() if state.exists() else []
+    found = [json.loads(line) for line in lines]
+    return [row for row in found if (row["revision"], row["every"]) == (revision(), every)]
+
+
+def revision() -> str:
+    """Of the sources; what is not committed yet has none of its own."""
+    done = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def walked(walk: Walk, kind: str, every: int, label: str) -> Walked:
+    """All points of a kind, or each of so many."""
+
+    def all_of(found: Sequence[object], go: Callable[..., Walked]) -> Walked:
+        chosen = found[::every]
+        return go(chosen, Teller(f"{label}, {kind}", len(chosen)).step)
+
+    if kind == "statements":
+        return all_of(range(1, walk.statements() + 1), walk.die_between_statements)
+    if kind == "power":
+        recording = walk.record()
+        many = MANY if walk.ground.subject.driver in ("overlay2", "btrfs") else FEW
+        cuts = walk.cuts(recording, many)
+        end = [cut for cut in cuts if cut.after == len(recording.log)]
+        return all_of(
+            [*end, *(cut for cut in cuts if cut not in end)], lambda some, tell: walk.cut(recording, some, tell)
+        )
+    return all_of(walk.points(kind), walk.fail)
+
+
+def work(queue: SimpleQueue[Job | None], state: Path, every: int) -> None:
+    """Walk what is in the queue until it is empty."""
+    enter_private_namespace()
+    ground: Ground | None = None
+    with TemporaryDirectory(prefix="layerstore-torture-") as folder, unknown_installed():
+        subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+        number = 0
+        while (job := queue.get()) is not None:
+            label = f"{job.subject}: {job.operation}"
+            try:
+                if ground is None or ground.subject != job.subject:
+                    number += 1
+                    ground = Ground(Path(folder) / str(number), job.subject)
+                walk = Walk(ground, job.operation)
+            except AssertionError as error:
+                print(f"{label} could not be tried at all: {error}", flush=True)
+                continue
+            for kind in job.kinds:
+                began = time.monotonic()
+                done = walked(walk, kind, every, label)
+                note(state, job, kind, done, every, time.monotonic() - began)
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def note(state: Path, job: Job, kind: str, done: Walked, every: int, seconds: float) -> None:
+    """Write down what came of a walk, and say it."""
+    row = {
+        "revision": revision(),
+        "every": every,
+        "subject": str(job.subject),
+        "operation": str(job.operation),
+        "kind": kind,
+        "points": done.points,
+        "missed": done.missed,
+        "losses": [{"where": loss.where, "what": loss.what} for loss in done.losses],
+        "seconds": round(seconds, 1),
+    }
+    with state.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{job.subject}: {job.operation}, {kind}: {done.points} points, lost {len(done.losses)}", flush=True)
+    for loss in done.losses:
+        print(f"  LOST {loss.where}: {loss.what}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", type=Path, default=ROOT / ".torture.jsonl", help="what has been walked")
+    parser.add_argument("--every", type=int, default=1, help="walk only each of so many points")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results", help="where the table goes")
+    parser.add_argument("--table", action="store_true", help="only write the table of what has been walked")
+    options = parser.parse_args()
+    with unknown_installed():
+        todo = [] if options.table else list(jobs(options.state, options.every))
+        expected = [
+            (str(subject), str(operation), kind)
+            for subject in dict.fromkeys((*SUBJECTS, *POWER))
+            for operation in operations(subject)
+            for kind in kinds_of(subject)
+        ]
+    print(f"{len(todo)} operations are to be tried", flush=True)
+    queue: SimpleQueue[Job | None] = multiprocessing.get_context("fork").SimpleQueue()
+    workers = [
+        multiprocessing.get_context("fork").Process(target=work, args=(queue, options.state, options.every))
+        for _ in range(options.workers if todo else 0)
+    ]
+    for worker in workers:
+        worker.start()
+    for job in [*todo, *[None] * len(workers)]:
+        queue.put(job)
+    for worker in workers:
+        worker.join()
+    found = rows(options.state, options.every)
+    table = write_table(options.results, found, expected, revision(), options.every)
+    print(f"the table is in {table}")
+    lost = sum(len(list(row["losses"])) for row in found if isinstance(row["losses"], list))
+    return 1 if lost or any(worker.exitcode for worker in workers) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

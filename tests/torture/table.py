@@ -1,0 +1,78 @@
+"""The table that a night ends in: points walked, survived, lost, by driver and fault; as markdown, and all in JSON."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from layerstore.bench import machine
+from layerstore.testing.torture import KINDS
+
+Row = dict[str, Any]
+
+
+def write_table(
+    folder: Path, rows: Sequence[Row], expected: Sequence[tuple[str, str, str]], revision: str, every: int
+) -> Path:
+    """Write both, named by the day; the path of the markdown. `expected` is all that a whole walk has."""
+    facts = machine.facts()
+    day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    name = folder / f"{day}-torture"
+    walked = {(row["subject"], row["operation"], row["kind"]) for row in rows}
+    missing = [one for one in expected if one not in walked]
+    document = {"date": day, "revision": revision, "every": every, "machine": facts, "walks": rows, "missing": missing}
+    name.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    lines = [
+        "# Nothing lost",
+        "",
+        f"- date: {day}",
+        f"- revision: {revision}",
+        *(f"- {fact}: {value}" for fact, value in facts.items() if fact not in ("tar", "cp", "layerstore")),
+        "",
+        _extent(len(expected) - len(missing), len(expected), every),
+        "",
+        *_table(rows, expected),
+        "",
+        *_losses(rows),
+    ]
+    target = name.with_suffix(".md")
+    target.write_text("\n".join(lines))
+    return target
+
+
+def _extent(walked: int, expected: int, every: int) -> str:
+    share = "every point of each" if every == 1 else f"each {every}th point of them, and not all"
+    if walked == expected and every == 1:
+        return f"Whole: all {expected} walks (an operation, a driver on a filesystem, a kind of fault), {share}."
+    return (
+        f"**Partial**: {walked} of {expected} walks (an operation, a driver on a filesystem, a kind of fault), "
+        f"{share}. A dash is what was not walked."
+    )
+
+
+def _table(rows: Sequence[Row], expected: Iterable[tuple[str, str, str]]) -> list[str]:
+    lines = ["| driver | fault | operations | points | survived | lost | minutes |", "| --- " * 7 + "|"]
+    for subject in dict.fromkeys(subject for subject, _, _ in expected):
+        for kind in KINDS:
+            wanted = sum((subject, kind) == (one[0], one[2]) for one in expected)
+            mine = [row for row in rows if (row["subject"], row["kind"]) == (subject, kind)]
+            if not wanted:
+                continue
+            points, lost = sum(row["points"] for row in mine), sum(len(row["losses"]) for row in mine)
+            minutes = sum(row["seconds"] for row in mine) / 60
+            figures = f"{points:,} | {points - lost:,} | {lost} | {minutes:.0f}" if mine else "- | - | - | -"
+            lines.append(f"| {subject} | {kind} | {len(mine)} of {wanted} | {figures} |")
+    points, lost = sum(row["points"] for row in rows), sum(len(row["losses"]) for row in rows)
+    lines.append(f"| all | | {len(rows)} | {points:,} | {points - lost:,} | **{lost}** | |")
+    return lines
+
+
+def _losses(rows: Sequence[Row]) -> list[str]:
+    found = [(row, loss) for row in rows for loss in row["losses"]]
+    if not found:
+        return []
+    lines = [f"- {row['subject']}: {row['operation']}, {loss['where']}: {loss['what']}" for row, loss in found]
+    return ["What was lost:", "", *(line.replace("\n", " ")[:400] for line in lines), ""]

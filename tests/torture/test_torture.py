@@ -1,0 +1,83 @@
+"""Nothing is lost wherever an operation is broken off: by day a sample with each operation, driver and fault.
+
+By night `make torture` walks over all points (`night`).
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from layerstore.testing.filesystems import unmount
+from layerstore.testing.torture import KINDS, OPERATIONS, Ground, Loss, Operation, Point, Subject, Walk
+from torture.subjects import SUBJECTS, operations, unknown_installed
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    yield folder
+    unmount(folder)
+
+
+@pytest.fixture(autouse=True)
+def installed() -> Iterator[None]:
+    with unknown_installed():
+        yield
+
+
+def losses(walk: Walk, kind: str, dice: random.Random) -> list[Loss]:
+    """What one point of a kind shows, and the end of a recording beside."""
+    if kind == "statements":
+        return walk.die_between_statements([dice.randint(1, walk.statements())]).losses
+    if kind == "power":
+        recording = walk.record()
+        cuts = walk.cuts(recording, 5)
+        end = next(cut for cut in cuts if cut.after == len(recording.log))
+        return walk.cut(recording, [dice.choice(cuts), end]).losses
+    points = walk.points(kind)
+    return walk.fail([dice.choice(points)]).losses if points else []
+
+
+def chosen(subject: Subject) -> Iterator[tuple[Operation, str]]:
+    """Each operation with one of the drivers, and with two kinds of faults."""
+    for number, operation in enumerate(operations(subject)):
+        for kind in KINDS[number % 2 :: 2]:
+            if (number + KINDS.index(kind) // 2) % len(SUBJECTS) == SUBJECTS.index(subject):
+                yield operation, kind
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_nothing_is_lost(subject: Subject, scratch: Path) -> None:
+    ground = Ground(scratch / "ground", subject)
+    found = []
+    walk: Walk | None = None
+    for operation, kind in chosen(subject):
+        if walk is None or walk.operation is not operation:
+            walk = Walk(ground, operation)
+        found += [(str(operation), kind, loss) for loss in losses(walk, kind, random.Random(f"{operation} {kind}"))]
+    assert found == []
+
+
+def test_the_sample_has_everything() -> None:
+    pairs = {(str(operation), kind) for subject in SUBJECTS for operation, kind in chosen(subject)}
+    assert {name for name, _ in pairs} == {str(operation) for operation in operations(SUBJECTS[0])}
+    assert {kind for _, kind in pairs} == {*KINDS}
+    assert all(len(list(chosen(subject))) >= len(KINDS) for subject in SUBJECTS)
+
+
+@pytest.mark.parametrize(("call", "number"), [("syncfs", 1), ("fdatasync", 3)])
+def test_a_sync_that_is_left_out_is_found(call: str, number: int, scratch: Path) -> None:
+    walk = Walk(Ground(scratch / "ground", SUBJECTS[0]), OPERATIONS[0])
+    recording = walk.record(left_out=Point(call, number, "left out"))
+    end = [cut for cut in walk.cuts(recording, 20) if cut.after == len(recording.log)]
+    assert walk.cut(recording, end).losses
