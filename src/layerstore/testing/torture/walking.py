@@ -31,8 +31,8 @@ from layerstore.testing.torture.pictures import MOUNTED, Picture, inventory, pic
 
 __all__ = ["Loss", "Recording", "Walk", "Walked"]
 
-_VOID = ("mount ", "row of mounts", "row of holds", "row of leases")
-"""What of an inventory means nothing after a boot."""
+_MOUNTS = ("row of mounts", "row of holds")
+"""Rows that mean nothing where the kernel says that nothing is mounted."""
 
 _ENDS_WELL = frozenset({"LayerstoreError", "MemoryError"})
 """Classes one of which every failure has to be of."""
@@ -78,13 +78,13 @@ class State:
         shown = picture_of(place.store, place.out)
         place.store.wait()
         place.close()
-        return cls(shown, inventory(place.data_root, place.out))
+        kept = inventory(place.data_root, place.out)
+        return cls(shown, kept if any(name.startswith(MOUNTED) for name in shown) else _without(kept, _MOUNTS))
 
     def after_a_boot(self) -> State:
         """The same, where nothing is mounted any more."""
         shown = {name: value for name, value in self.shown.items() if not name.startswith(MOUNTED)}
-        kept = Counter({name: count for name, count in self.kept.items() if not name.startswith(_VOID)})
-        return State(shown, kept)
+        return State(shown, _without(self.kept, ("mount ", "row of leases", *_MOUNTS)))
 
 
 @frozen
@@ -307,6 +307,10 @@ class Walk:
 
 def _why(run: Run) -> str:
     return f"; it said: {run.failure.text}" if run.failure is not None else ""
+
+
+def _without(kept: Counter[str], beginnings: tuple[str, ...]) -> Counter[str]:
+    return Counter({name: count for name, count in kept.items() if not name.startswith(beginnings)})
 
 
 def _refuse(left: Counter[str], words: str) -> None:
