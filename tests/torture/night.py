@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,10 +62,11 @@ def kinds_of(subject: Subject) -> tuple[str, ...]:
 
 
 def jobs(state: Path, every: int) -> Iterator[Job]:
-    """What is still to be done, a subject after the other."""
+    """What is still to be done: the most important operation first, with each subject."""
     walked = {(row["subject"], row["operation"], row["kind"]) for row in rows(state, every)}
-    for subject in dict.fromkeys((*SUBJECTS, *POWER)):
-        for operation in operations(subject):
+    everything = {subject: operations(subject) for subject in (*SUBJECTS, *POWER)}
+    for at_once in zip(*everything.values(), strict=True):
+        for subject, operation in zip(everything, at_once, strict=True):
             left = [kind for kind in kinds_of(subject) if (str(subject), str(operation), kind) not in walked]
             if left:
                 yield Job(subject, operation, tuple(left))
@@ -106,20 +107,19 @@ def walked(walk: Walk, kind: str, every: int, label: str) -> Walked:
     return all_of(walk.points(kind), walk.fail)
 
 
-def work(queue: SimpleQueue[Job | None], state: Path, every: int) -> None:
-    """Walk what is in the queue until it is empty."""
+def work(todo: Sequence[Job], turn: Synchronized[int], state: Path, every: int) -> None:
+    """Walk what nobody else has taken, until all is."""
     enter_private_namespace()
-    ground: Ground | None = None
+    grounds: dict[Subject, Ground] = {}
     with TemporaryDirectory(prefix="layerstore-torture-") as folder, unknown_installed():
         subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
-        number = 0
-        while (job := queue.get()) is not None:
+        while (number := taken(turn)) < len(todo):
+            job = todo[number]
             label = f"{job.subject}: {job.operation}"
             try:
-                if ground is None or ground.subject != job.subject:
-                    number += 1
-                    ground = Ground(Path(folder) / str(number), job.subject)
-                walk = Walk(ground, job.operation)
+                if job.subject not in grounds:
+                    grounds[job.subject] = Ground(Path(folder) / str(len(grounds)), job.subject)
+                walk = Walk(grounds[job.subject], job.operation)
             except AssertionError as error:
                 print(f"{label} could not be tried at all: {error}", flush=True)
                 continue
@@ -128,6 +128,13 @@ def work(queue: SimpleQueue[Job | None], state: Path, every: int) -> None:
                 done = walked(walk, kind, every, label)
                 note(state, job, kind, done, every, time.monotonic() - began)
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+def taken(turn: Synchronized[int]) -> int:
+    """The number of the next job."""
+    with turn.get_lock():
+        turn.value += 1
+        return turn.value - 1
 
 
 def note(state: Path, job: Job, kind: str, done: Walked, every: int, seconds: float) -> None:
@@ -167,15 +174,14 @@ def main() -> int:
             for kind in kinds_of(subject)
         ]
     print(f"{len(todo)} operations are to be tried", flush=True)
-    queue: SimpleQueue[Job | None] = multiprocessing.get_context("fork").SimpleQueue()
+    fork = multiprocessing.get_context("fork")
+    turn = fork.Value("i", 0)
     workers = [
-        multiprocessing.get_context("fork").Process(target=work, args=(queue, options.state, options.every))
-        for _ in range(options.workers if todo else 0)
+        fork.Process(target=work, args=(todo, turn, options.state, options.every))
+        for _ in range(min(options.workers, len(todo)))
     ]
     for worker in workers:
         worker.start()
-    for job in [*todo, *[None] * len(workers)]:
-        queue.put(job)
     for worker in workers:
         worker.join()
     found = rows(options.state, options.every)
