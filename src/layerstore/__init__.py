@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from layerstore.images import History, Image, Loaded, Removal, Scratch
     from layerstore.info import Info
     from layerstore.kernel.files import open_beneath
-    from layerstore.kernel.mounts import open_memory, open_mount
+    from layerstore.kernel.mounts import open_bind, open_memory, open_mount
     from layerstore.kernel.processes.housing import Bind, Tmpfs
     from layerstore.layers import LayerSource, StoredLayer
     from layerstore.migration import Migrated
@@ -152,6 +152,7 @@ __all__ = [
     "migrate",
     "open",
     "open_beneath",
+    "open_bind",
     "open_memory",
     "open_mount",
     "open_stream",
@@ -173,7 +174,7 @@ _HOMES = {
     "images": ("History", "Image", "Loaded", "Removal", "Scratch"),
     "info": ("Info",),
     "kernel.files": ("open_beneath",),
-    "kernel.mounts": ("open_memory", "open_mount"),
+    "kernel.mounts": ("open_bind", "open_memory", "open_mount"),
     "kernel.processes.housing": ("Bind", "Tmpfs"),
     "layers": ("LayerSource", "StoredLayer"),
     "migration": ("Migrated",),

@@ -130,3 +130,19 @@ def test_a_file_of_this_moment_is_read_each_time(folder: Path, store: Store, rea
         main.write_text(f"int {number:04};")
         assert digest(folder, "src/main.c", Digests(store)) == digest(folder, "src/main.c")
     assert len(reads) == 100
+
+
+def test_no_two_lists_of_what_is_left_out_have_one_digest(folder: Path, store: Store) -> None:
+    for name in ("a", "b", "ab"):
+        (folder / "src" / name).touch()
+    time.sleep(0.1)
+    digests = Digests(store)
+    descriptor = os.open(folder / "src", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        tree = Tree(descriptor, "the context")
+        found = {
+            excluded: digests.of(descriptor, tree.choose(["."], exclude=excluded)) for excluded in (("a", "b"), ("ab",))
+        }
+    finally:
+        os.close(descriptor)
+    assert found["a", "b"] != found[("ab",)]

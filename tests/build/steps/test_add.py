@@ -65,6 +65,12 @@ def test_what_is_no_archive_or_is_not_to_be_unpacked_is_a_file(make: Builder, lo
     assert make.store.leases("building") == {}
 
 
+def test_an_archive_that_is_not_to_be_unpacked_is_another_step(make: Builder) -> None:
+    files = {"a.tar": tar_of(f="x")}
+    assert names_in(make("FROM base\nADD a.tar /d/\n", files), "/d") == {"top"}
+    assert names_in(make("FROM base\nADD --unpack=false a.tar /d/\n"), "/d") == {"a.tar"}
+
+
 def test_an_archive_cannot_reach_out_of_its_place(make: Builder) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

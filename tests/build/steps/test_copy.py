@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import tempfile
+from typing import Any
 
 import pytest
 
+from layerstore import LayerSource, Store, StoredLayer
 from layerstore.build import BuildError, Built
 from support.building import Builder, Look, names_in
 
@@ -159,6 +163,18 @@ def test_parents_keep_the_path_from_the_pivot_on(make: Builder) -> None:
     assert everything(built, "/b") == ["sub", "sub/b.txt"]
 
 
+def test_what_comes_along_with_parents_counts_as_what_is_copied(make: Builder) -> None:
+    make.context(TREE)
+    (make.folder / "link").symlink_to("dir/sub")
+    text = "FROM base\nCOPY --parents dir/sub/b.txt link/b.txt /a/\n"
+    assert everything(make(text), "/a") == ["dir", "dir/sub", "dir/sub/b.txt", "link", "link/b.txt"]
+    (make.folder / "dir/sub").chmod(0o700)
+    built = make(text)
+    assert facts(built, "/a/dir/sub")[0] == facts(built, "/a/link")[0] == 0o700
+    make(text)
+    assert make.done == []
+
+
 def test_a_heredoc_is_a_file(make: Builder, look: Look) -> None:
     built = make(
         "FROM base\nARG V=2\nCOPY <<EOF /file\nv=$V\nEOF\nCOPY <<'RAW' <<-TABS /folder/\n$V\nRAW\n\ttab\nTABS\n"
@@ -186,6 +202,26 @@ def test_a_linked_copy_survives_another_base(make: Builder, look: Look) -> None:
     assert first.image.layers[-1] == second.image.layers[-1]
     assert look(second, "/tmp/d/sub/b.txt") == "b"
     assert facts(second, "/tmp")[0] == 0o1777
+
+
+def test_a_linked_copy_can_be_read_again_without_room_in_tmp(make: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bool] = []
+    real = Store.add_layer
+
+    def reading(store: Store, source: LayerSource, *arguments: Any, **options: Any) -> StoredLayer:
+        if source.diff_id is not None:  # it lies on nothing, and is to lie on the base
+            buffer, digest = bytearray(1 << 16), hashlib.sha256()
+            with source.open() as stream:
+                while count := stream.readinto(memoryview(buffer)):
+                    digest.update(buffer[:count])
+            read.append(source.diff_id == f"sha256:{digest.hexdigest()}")
+        return real(store, source, *arguments, **options)
+
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    monkeypatch.setattr(Store, "add_layer", reading)
+    make("FROM base\nCOPY --link one /linked\n", TREE)
+    assert read == [True]
+    assert not any((make.store.data_root / "building").iterdir())
 
 
 def test_files_come_from_stages_and_images(make: Builder, look: Look) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from layerstore import ConfigError
 from layerstore.build import BuildError, Secret
+from layerstore.build.steps import run
 from support.building import Builder, Look, names_in
 
 
@@ -166,6 +168,24 @@ def test_a_failed_container_can_be_left(make: Builder) -> None:
     box = make.store.container(caught.value.container)
     assert [change.path for change in box.changes()] == ["/half"]
     box.remove()
+
+
+@pytest.mark.parametrize("source", ["folder", "folder/file"])
+def test_a_bind_is_what_was_found_whatever_its_path_means_later(
+    source: str, make: Builder, look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.context({"folder/file": "inside"})
+    (tmp_path / "file").write_text("outside")
+    real = run.run_program
+
+    def later(*arguments: Any) -> int:
+        (make.folder / source).rename(make.folder / "moved")
+        (make.folder / source).symlink_to(tmp_path / source.removeprefix("folder"))
+        return real(*arguments)
+
+    monkeypatch.setattr(run, "run_program", later)
+    built = make(f"FROM base\nRUN --mount=type=bind,source={source},target=/m cat /m/file > /a || cat /m > /a\n")
+    assert look(built, "/a") == "inside"
 
 
 def test_a_context_is_bound_without_what_is_ignored(make: Builder, look: Look) -> None:

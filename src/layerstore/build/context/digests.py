@@ -8,7 +8,6 @@ no program can set it; what was altered so lately that another write could have 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import struct
@@ -51,7 +50,7 @@ class Digests:
         `identity` is what the tree is known by if its files never alter (a ChainID): then nothing of them is looked up
         but that and their paths. Raises `BuildError` when a file cannot be read.
         """
-        shortcut = self._shortcut(chosen, owners=owners, identity=identity)
+        shortcut = self._shortcut(root, chosen, owners=owners, identity=identity)
         known = self._ask(lambda tx: rows.selection(tx, shortcut))
         if known is not None:
             return known
@@ -60,13 +59,13 @@ class Digests:
             self._tell(lambda tx: rows.add_selection(tx, shortcut, found, _today()))
         return found
 
-    def _shortcut(self, chosen: Sequence[Chosen], *, owners: bool, identity: str | None) -> str:
-        whole = hashlib.sha256(json.dumps([identity, owners, len(chosen)]).encode())
+    def _shortcut(self, root: int, chosen: Sequence[Chosen], *, owners: bool, identity: str | None) -> str:
+        known = (b"-", b"") if identity is None else (b"+", identity.encode())
+        whole = hashlib.sha256(_framed(*known, b"%d" % owners))
         for one in chosen:
-            whole.update(json.dumps([one.path.hex(), _hex(one.keeps), one.named.hex()]).encode())
-            whole.update(b"".join(sorted(one.left_out)) if one.left_out else b"")
+            whole.update(_framed(one.path, *_kept(one), one.named, *sorted(one.left_out)))
             if identity is None:
-                whole.update(one.listing.digest.encode())
+                whole.update(_framed(one.listing.digest.encode(), _above(root, one, owners=owners)))
         return whole.hexdigest()
 
     def _worked_out(self, root: int, chosen: Sequence[Chosen], *, owners: bool, remembers: bool) -> tuple[str, bool]:
@@ -75,7 +74,8 @@ class Digests:
         for one in chosen:
             known = self._known(one.listing) if remembers else {}
             new: list[tuple[rows.Identity, bytes]] = []
-            whole.update(_framed(one.keeps or b"-", one.named if one.keeps is None and not one.is_folder else b""))
+            whole.update(_framed(*_kept(one), one.named if one.keeps is None and not one.is_folder else b""))
+            whole.update(_above(root, one, owners=owners))
             top = True
             for found in one.listing:
                 outer, top = top, False
@@ -167,8 +167,24 @@ def _framed(*parts: bytes) -> bytes:
     return b"".join(b"%d:%b" % (len(part), part) for part in parts) + b"\n"
 
 
-def _hex(path: bytes | None) -> str | None:
-    return None if path is None else path.hex()
+def _kept(one: Chosen) -> tuple[bytes, ...]:
+    """The part of the path that is kept, so that none is not the same as an empty one."""
+    return (b"-",) if one.keeps is None else (b"+", one.keeps)
+
+
+def _above(root: int, one: Chosen, *, owners: bool) -> bytes:
+    """The folders that come along with a path that is kept, each with its mode and xattrs."""
+    whole = b""
+    for path in one.above:
+        place = f"/proc/self/fd/{root}/{os.fsdecode(path)}"
+        try:
+            facts = os.stat(place, follow_symlinks=False)
+            xattrs = _xattrs(os.listxattr(place, follow_symlinks=False), partial(_value, place))
+        except OSError as error:
+            raise BuildError(f"/{os.fsdecode(path)} cannot be read: {error.strerror}", path=path) from error
+        owner = b"%d:%d" % (facts.st_uid, facts.st_gid) if owners else b""
+        whole += _framed(b"%o" % facts.st_mode, owner, xattrs)
+    return whole
 
 
 def _today() -> int:

@@ -34,7 +34,8 @@ class Chosen:
     """One thing that a source means: its path in the tree that it is of, and for a folder all that is below it.
 
     `listing` is what was found there, `path` itself first. `keeps` is the part of the path that it has at the
-    destination, too (`--parents`); None: its last name, or for a folder nothing. `named` is the last name by which it
+    destination, too (`--parents`); None: its last name, or for a folder nothing. `above` are the folders that come
+    along then, where they really are, one for each name of `keeps` but the last. `named` is the last name by which it
     was asked for, where that is a link to it.
     """
 
@@ -44,6 +45,7 @@ class Chosen:
     left_out: frozenset[bytes] = field(default=frozenset(), repr=False)
     keeps: bytes | None = None
     named: bytes = b""
+    above: tuple[bytes, ...] = ()
 
     @property
     def below(self) -> Iterator[tuple[bytes, bool]]:
@@ -147,21 +149,29 @@ class Tree:
             if real is None or listing is None or listing.top is None:
                 continue
             is_folder = listing.top.is_folder
-            keeps = None
-            if parents:
-                keeps = os.fsencode(each.removeprefix(pivot).lstrip("/") if pivot else each)
+            kept = each.removeprefix(pivot).lstrip("/") if pivot else each
+            above = tuple(self._above(pivot, kept)) if parents else ()
             left_out = (
                 _left_out(listing, real if is_folder else posixpath.dirname(real), exclude) if exclude else frozenset()
             )
             if os.fsencode(real) in left_out:
                 continue
             named = os.fsencode(posixpath.basename(each))
-            found.append(Chosen(os.fsencode(real), is_folder, listing, left_out, keeps, named))
+            keeps = os.fsencode(kept) if parents else None
+            found.append(Chosen(os.fsencode(real), is_folder, listing, left_out, keeps, named, above))
         if not found and not paths:
             return None
         if not found and not (exclude and self._is_there(paths[0])):
             raise self._missing(source, path, place)
         return found
+
+    def _above(self, pivot: str, kept: str) -> Iterator[bytes]:
+        """The folders on the way from the pivot to a path that is kept."""
+        names = kept.split("/")
+        for count in range(1, len(names)):
+            real = _resolved(self.root, posixpath.join(pivot, *names[:count]))
+            assert real is not None  # what is below it is there
+            yield os.fsencode(real)
 
     def _matching(self, pattern: str, *, deep: bool) -> Iterator[str]:
         """The paths that a pattern means, in the order of their names."""

@@ -109,6 +109,8 @@ class Copying:
             "parents": step.parents,
             "exclude": step.exclude,
         }
+        if isinstance(step, Add) and step.unpack is not None:
+            said["unpack"] = step.unpack
         parent = None if step.link else self._state.top
         return step_key(parent, json.dumps(said), {}, inputs, epoch=self._work.epoch)
 

@@ -65,15 +65,14 @@ def _laid(one: Chosen, target: Target) -> Iterator[Entry]:
 def _with_parents(one: Chosen, target: Target) -> Iterator[Entry]:
     """`--parents`: the folders above come along, as they are where they come from."""
     keeps = one.keeps or b""
-    pivot = one.path[: len(one.path) - len(keeps)] if keeps else one.path
-    names = keeps.split(b"/") if keeps else []
-    for count in range(1, len(names) + (1 if one.is_folder else 0)):
-        part = b"/".join(names[:count])
-        yield Entry(pivot + part, _joined(target.path, part), is_folder=True)
-    if not one.is_folder:
-        yield Entry(one.path, _joined(target.path, keeps), is_folder=False)
+    names = keeps.split(b"/")
+    for count, path in enumerate(one.above, 1):
+        yield Entry(path, _joined(target.path, b"/".join(names[:count])), is_folder=True)
+    if keeps:
+        yield Entry(one.path, _joined(target.path, keeps), one.is_folder)
+    start = len(one.path) + 1 if one.path else 0
     for path, is_folder in one.below:
-        yield Entry(path, _joined(target.path, path[len(pivot) :].lstrip(b"/")), is_folder)
+        yield Entry(path, _joined(target.path, _joined(keeps, path[start:])), is_folder)
 
 
 def _joined(above: bytes, name: bytes) -> bytes:

@@ -6,7 +6,9 @@ kept elsewhere; secrets and agents lie in memory alone.
 
 from __future__ import annotations
 
+import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,7 +17,7 @@ from typing import Any, cast
 
 from attrs import evolve, field
 
-from layerstore import ConfigError, KernelError, open_beneath, open_mount
+from layerstore import ConfigError, KernelError, open_beneath, open_bind, open_mount
 from layerstore.build.cache import Sharing
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.language import Mount, Run
@@ -97,11 +99,13 @@ def given(work: Work, run: Run, working_dir: str, origins: Callable[[Mount], Ori
 
 
 def _bind(parts: _Parts, mount: Mount, target: str, origin: Origin) -> None:
-    place = origin.folder
-    if place is not None and mount.readonly:
+    if origin.folder is not None and mount.readonly:
+        # By its descriptor: whoever writes in the context could lead a path out of it before it is mounted.
         with origin.open_tree() as tree:
-            found, _ = _within(tree, mount, parts.place)
-        parts.mounts.append(MountOption("bind", target, place + found.rstrip("/"), read_only=True))
+            fd = _opened(tree, mount, parts.place)
+        parts.after.callback(os.close, fd)
+        is_file = not stat.S_ISDIR(os.fstat(fd).st_mode)
+        parts.trees.append(Tree(partial(open_bind, fd), (Shown(target, "/", read_only=True, is_file=is_file),)))
         return
     layers = origin.layers()
     with parts.work.store.open_layers(layers) as tree:
@@ -117,20 +121,22 @@ def _bind(parts: _Parts, mount: Mount, target: str, origin: Origin) -> None:
     parts.trees.append(Tree(lambda: open_mount(root), (shown,)))
 
 
-def _within(tree: int, mount: Mount, place: Place) -> tuple[str, bool]:
-    """Where the source of a bind really is in its tree, and whether it is no folder."""
-    import os
-    import stat
-
+def _opened(tree: int, mount: Mount, place: Place) -> int:
+    """A descriptor of the source of a bind in its tree, out of which no link leads."""
     source = mount.source or "/"
     try:
-        fd = open_beneath(tree, "/" + source.lstrip("/"), os.O_PATH)
+        return open_beneath(tree, "/" + source.lstrip("/"), os.O_PATH)
     except KernelError as error:
         raise BuildError(
             f"failed to mount {source}: {os.strerror(error.errno or 0)}",
             place=place,
             remedy=f"Look what is in {mount.from_ or 'the build context'}, and what .dockerignore leaves out of it.",
         ) from None
+
+
+def _within(tree: int, mount: Mount, place: Place) -> tuple[str, bool]:
+    """Where the source of a bind really is in its tree, and whether it is no folder."""
+    fd = _opened(tree, mount, place)
     try:
         root = os.readlink(f"/proc/self/fd/{tree}").rstrip("/")
         found = os.readlink(f"/proc/self/fd/{fd}")

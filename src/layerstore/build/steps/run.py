@@ -90,7 +90,7 @@ def keys_of(
     for mount in step.mounts:
         if mount.from_:  # whatever it is is waited for here, before there is anything that others wait for
             origins(mount)
-    binds = [(origins(mount), mount.source or "/") for mount in step.mounts if mount.type == "bind"]
+    binds = _bound(step, origins)
     place = step.place
 
     def key(inputs: Callable[[], list[str]]) -> str:
@@ -119,6 +119,8 @@ def run(
 ) -> StoredLayer | None:
     """Do it; the layer, or None if nothing was written. Raises `BuildError` if the program fails."""
     program = program_of(step, state.run)
+    bound = [(origin, path) for origin, path in _bound(step, origins) if origin.quick_key() is None]
+    inputs = [(origin, origin.choose([path], parents=False, exclude=(), place=step.place)) for origin, path in bound]
     tail = Tail()
 
     def hear(stream: Stream, data: bytes) -> None:
@@ -138,11 +140,14 @@ def run(
     if code:
         raise _failed(work, box, step, options, tail, code, None)
     steady = Steady(work.teller, doing, step.place, "used")
-    for mount in step.mounts:
-        if mount.type == "bind":
-            origin = origins(mount)
-            steady.look(origin, origin.choose([mount.source or "/"], parents=False, exclude=(), place=step.place))
+    for origin, chosen in inputs:
+        steady.look(origin, chosen)
     return box.seal(record)
+
+
+def _bound(step: Run, origins: Callable[[Mount], Origin]) -> list[tuple[Origin, str]]:
+    """What it binds: of what, and the path there."""
+    return [(origins(mount), mount.source or "/") for mount in step.mounts if mount.type == "bind"]
 
 
 def _options(work: Work, step: Run, argv: tuple[str, ...], state: State, scope: Scope) -> RunOptions:

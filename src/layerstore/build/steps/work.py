@@ -146,7 +146,8 @@ class Work:
 
     @contextmanager
     def _spooled(self, layer: StoredLayer) -> Iterator[io.FileIO]:
-        with tempfile.TemporaryFile(buffering=0) as file:
+        """While inside: the tar of a layer, where the store lies: a small or full /tmp does not matter."""
+        with self.session.folder() as folder, tempfile.TemporaryFile(buffering=0, dir=folder) as file:
             self.store.write_layer(layer.chain_id, file.write)
             file.seek(0)
             yield file

@@ -6,7 +6,7 @@ than a mount call has a file of its own: `fuse`, `aufs`. `loose` are trees for p
 try things out in.
 """
 
-from layerstore.kernel.mounts.loose import open_memory, open_mount
+from layerstore.kernel.mounts.loose import open_bind, open_memory, open_mount
 from layerstore.kernel.mounts.mounting import attach, attach_clone, clone_of, detached, new_tree, unmount
 from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, Mount
 from layerstore.kernel.mounts.table import (
@@ -32,6 +32,7 @@ __all__ = [
     "mounts_below",
     "namespace_holds",
     "new_tree",
+    "open_bind",
     "open_memory",
     "open_mount",
     "processes_with",

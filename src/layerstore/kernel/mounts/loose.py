@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from layerstore.errors import KernelError
+from layerstore.kernel._shim import lib
 from layerstore.kernel.mounts.mounting import clone_of, new_tree
 from layerstore.kernel.mounts.recipe import Mount
 
-__all__ = ["open_memory", "open_mount"]
+__all__ = ["open_bind", "open_memory", "open_mount"]
 
 
 @contextmanager
@@ -20,6 +22,21 @@ def open_mount(place: str | os.PathLike[str]) -> Iterator[int]:
     That program sees it though mounts of containers are hidden from it, and keeps it only for as long as it lives.
     """
     tree = clone_of(Path(place))
+    try:
+        yield tree
+    finally:
+        os.close(tree)
+
+
+@contextmanager
+def open_bind(descriptor: int) -> Iterator[int]:
+    """While inside: the file or folder that a descriptor is of, with what is mounted below it, as a mount of its own.
+
+    For `Container.launch`. No path is looked up again, so whoever may rename what is there alters nothing of it.
+    """
+    tree = lib.ls_clone_tree(b"/proc/self/fd/%d" % descriptor, 0)
+    if tree < 0:
+        raise KernelError("open_tree", -tree)
     try:
         yield tree
     finally:

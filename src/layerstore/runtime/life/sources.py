@@ -33,7 +33,10 @@ class HasTree(Protocol):
 
 @frozen
 class Shown:
-    """What of a tree a program sees, and where. No symbolic link is in `path`, which begins at the tree's root."""
+    """What of a tree a program sees, and where. No symbolic link is in `path`, which begins at the tree's root.
+
+    A tree may be one file alone, which is a file at the path `/`.
+    """
 
     target: str
     path: str = "/"
@@ -110,7 +113,11 @@ def shown(given: Sequence[Tree], folder: Path) -> tuple[dict[Path, Tree], list[B
     found, binds = {}, []
     for number, tree in enumerate(given):
         place = folder / str(number)
-        place.mkdir(mode=0o700, parents=True)
+        if any(part.is_file and part.path == "/" for part in tree.shown):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.touch(mode=0o600)
+        else:
+            place.mkdir(mode=0o700, parents=True)
         found[place] = tree
         for part in tree.shown:
             source = place / part.path.lstrip("/")
