@@ -19,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import field
 
 from layerstore.testing.filesystems import unmount
+from layerstore.values import define, frozen
 
 __all__ = ["BLOCK", "Cut", "Entry", "Flush", "Recorder", "Write", "cuts", "entries"]
 

@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from unittest.mock import patch
 
-from attrs import frozen
-
 import layerstore
 from layerstore.testing.calls import Answer, Call, Death, Half, Omission, Verdict
+from layerstore.values import frozen
 
 __all__ = ["KINDS", "Point", "answer_at", "killed_at_statement", "points_of", "statements"]
 

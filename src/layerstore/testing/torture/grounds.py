@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import frozen
-
 from layerstore.testing.filesystems import enter_private_namespace, format_image, mountpoints, unmount
 from layerstore.testing.power import CUTTABLE, LONG, copy_image
 from layerstore.testing.torture.operations import Place, build_world, give
+from layerstore.values import frozen
 
 __all__ = ["Ground", "Subject", "apart", "rebooted"]
 

@@ -13,13 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
-from attrs import define, frozen
-
 import layerstore
 from layerstore import Attachment, Store
 from layerstore.testing import tars
 from layerstore.testing.calls import Call, Death, run_watched
 from layerstore.testing.torture.pictures import OWNER
+from layerstore.values import define, frozen
 
 __all__ = ["OPERATIONS", "Operation", "Place", "build_world", "give"]
 

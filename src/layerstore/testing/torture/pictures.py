@@ -41,7 +41,7 @@ MOUNTED = "mounted "
 _LATEST = (EPOCH + 10**6) * SECOND
 """What was modified later than this was written just now."""
 
-_RANDOM = re.compile(r"[0-9a-f]{8,}")
+_RANDOM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8,}")
 
 _OWN = re.compile(r"layerstore\.db(-wal|-shm)?|locks|reserve(/.*)?|staging/\.spare|(partial|blobs|volumes)(/sha256)?")
 """Files that come and go with a store itself, and folders that are made when they are first needed."""

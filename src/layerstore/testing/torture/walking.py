@@ -17,7 +17,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from layerstore.kernel.files import syncfs
 from layerstore.testing.calls import Call, Failure, Run, Verdict, run_watched
@@ -28,6 +28,7 @@ from layerstore.testing.torture.faults import Point, answer_at, killed_at_statem
 from layerstore.testing.torture.grounds import Ground, apart, rebooted
 from layerstore.testing.torture.operations import Operation, Place
 from layerstore.testing.torture.pictures import MOUNTED, Picture, inventory, picture_of
+from layerstore.values import define, frozen
 
 __all__ = ["Loss", "Recording", "Walk", "Walked"]
 
