@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         InvalidReference,
         KernelError,
         LayerstoreError,
+        LimitExceeded,
         NameInUse,
         NotFound,
         RateLimited,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from layerstore.kernel.mounts import open_bind, open_memory, open_mount
     from layerstore.kernel.processes.housing import Bind, Tmpfs
     from layerstore.layers import LayerSource, StoredLayer
+    from layerstore.limits import Limits
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
     from layerstore.store import Store
@@ -119,6 +121,8 @@ __all__ = [
     "LayerSource",
     "LayerUsage",
     "LayerstoreError",
+    "LimitExceeded",
+    "Limits",
     "Loaded",
     "Migrated",
     "Mounted",
@@ -177,6 +181,7 @@ _HOMES = {
     "kernel.mounts": ("open_bind", "open_memory", "open_mount"),
     "kernel.processes.housing": ("Bind", "Tmpfs"),
     "layers": ("LayerSource", "StoredLayer"),
+    "limits": ("Limits",),
     "migration": ("Migrated",),
     "pruning": ("Pruned",),
     "store": ("Store",),

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from attrs import evolve, field, fields_dict
 
 from layerstore.errors import ConfigError, remedy_for
+from layerstore.limits import SETTINGS, SIZES, Limits
 from layerstore.values import frozen
 
 __all__ = [
@@ -87,6 +88,8 @@ class Config:
     """`runtimes`: programs that run containers, beside those of PATH."""
     default_engine: str | None = None
     """`default-runtime`: which of them, or of PATH, where nobody names one."""
+    limits: Limits = field(factory=Limits)
+    """`max-layer-size` and its like: how much is taken in."""
     build_cache: int | None = None
     """`builder`, `gc`, `defaultKeepStorage`: bytes that the cache of builds may take; None: there is no limit."""
     large_context: int = 500 << 20
@@ -101,6 +104,7 @@ _OURS = (
     *_STORE,
     *("insecure-registries", "registry-mirrors", *_LEAST, "proxies", "remotes", *_SWITCHES),
     *("runtimes", "default-runtime", "builder"),
+    *SETTINGS,
 )
 
 # What dockerd reads or has read from its daemon.json, and what is none of our business.
@@ -244,8 +248,29 @@ def _parsed(text: bytes, file: Path) -> Config:
         if not isinstance(opts, list) or not all(isinstance(opt, str) for opt in opts):
             raise _bad_value(file, "storage-opts", opts, 'a list of strings such as ["overlay2.size=10G"]')
         values["storage_opts"] = tuple(opts)
+    values["limits"] = _limits(content, file)
     values |= _of_builds(content.get("builder", {}), file)
     return Config(**values, **_of_registries(content, file), **_of_engines(content, file), source=file)
+
+
+def _limits(content: Mapping[str, object], file: Path) -> Limits:
+    """How much is taken in."""
+    from layerstore.options import size
+
+    values = {}
+    for key in SETTINGS.keys() & content.keys():
+        value = content[key]
+        allowed = 'a size such as "10g"; 0 is no limit' if key in SIZES else "a number; 0 is no limit"
+        try:
+            if isinstance(value, bool) or not isinstance(value, str | int if key in SIZES else int):
+                raise ValueError
+            number = size(value)
+        except ValueError:
+            raise _bad_value(file, key, value, allowed) from None
+        if number is None or not 0 <= number < 1 << 63:
+            raise _bad_value(file, key, value, allowed)
+        values[SETTINGS[key]] = number
+    return Limits(**values)
 
 
 def _of_builds(builder: object, file: Path) -> dict[str, Any]:

@@ -207,6 +207,22 @@ class DigestMismatch(InvalidArchive):
         self.expected, self.actual = expected, actual
 
 
+class LimitExceeded(InvalidArchive):
+    """What comes in is larger than the configuration allows.
+
+    `setting` is the key of daemon.json, `limit` what it says, `met` what was found; None where it is more, and nobody
+    can say how much.
+    """
+
+    def __init__(self, what: str, *, setting: str, limit: int, met: int | None, unit: str = "bytes") -> None:
+        found = f"more than {limit:,} {unit}" if met is None else f"{met:,} {unit}"
+        super().__init__(
+            f"{what} has {found}: {setting} is {limit:,}",
+            remedy=f"If you trust where it comes from, raise {setting} in daemon.json; 0 is no limit.",
+        )
+        self.setting, self.limit, self.met = setting, limit, met
+
+
 class UnsupportedMediaType(InvalidArchive):
     """A manifest names a kind of blob that layerstore does not know."""
 

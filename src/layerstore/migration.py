@@ -30,6 +30,7 @@ from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import assembling
 from layerstore.layers.files import LayerFiles, Level, Packed
 from layerstore.layers.relay import Write, relay
+from layerstore.limits import UNLIMITED
 from layerstore.opening import Parts, sweep_trials
 from layerstore.segments import rows as segment_rows
 from layerstore.segments.converting import Side, convert
@@ -215,7 +216,7 @@ class Migration:
                 lambda: facts.ask_for_recovery(self._database),
             )
             try:
-                layers = Layers(database, parts.locks, parts.session, storage)
+                layers = Layers(database, parts.locks, parts.session, storage, UNLIMITED)
                 yield Side(database, storage, layers, parts.session)
             finally:
                 storage.close()

@@ -87,7 +87,7 @@ def open_parts(config: Config) -> Parts:
             lambda: facts.ask_for_recovery(database),
         )
         undo.callback(storage.close)
-        layers = Layers(database, locks, own, storage)
+        layers = Layers(database, locks, own, storage, config.limits)
         blobs = Blobs(data_root, database, locks, layers, is_writable=ground.reserve is not None)
         images = Images(database, own, storage, layers, config.exec_root)
         images.after_removal = blobs.collect

@@ -34,6 +34,7 @@ from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, 
 from layerstore.kernel.mounts import mount_id, unmount
 from layerstore.layers.files import Damage, Diff, LayerFiles, Level, Readable, Staged, Told
 from layerstore.layers.relay import Write, relay
+from layerstore.limits import UNLIMITED, Limits
 from layerstore.tar import LayerEntry
 
 _TAR, _TREE = "layer.tar", "tree"
@@ -143,6 +144,7 @@ class TarFiles(LayerFiles):
         parents: Sequence[Layer] | None = None,
         expected: DiffID | None = None,
         progress: Told | None = None,
+        limits: Limits = UNLIMITED,
     ) -> Staged:
         layer = Layer(self.session.new_key(), State.STAGED)
         digest, size = hashlib.sha256(), 0
@@ -153,6 +155,7 @@ class TarFiles(LayerFiles):
                 while count := stream.readinto(buffer):
                     digest.update(buffer[:count])
                     size += file.write(buffer[:count])
+                    limits.check("max-layer-size", size, "the layer's tar")
                     if progress is not None:
                         progress(size)
             diff_id = DiffID(f"sha256:{digest.hexdigest()}")

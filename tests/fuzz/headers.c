@@ -66,7 +66,6 @@ static void read_all(struct ls_entry *entry, struct input *input) {
             int64_t size = ls_block_size(block, &why);
             if (size < 0 || (uint64_t)size > input_left(input))
                 break;
-            must(size <= LS_EXTENSION_MAX);
             rc = ls_entry_extension(entry, type, input->at, (size_t)size, &why);
             input->at += size;
         } else {

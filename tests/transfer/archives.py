@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
+from layerstore import Limits
 from support import images
 
 
@@ -113,9 +114,12 @@ class Held:
     """`Documents`, held in memory."""
 
     members: Mapping[str, bytes]
+    limits: Limits = field(factory=Limits)
 
-    def document(self, name: str) -> bytes | None:
-        return self.members.get(name)
+    def document(self, name: str, kind: str = "manifest") -> bytes | None:
+        data = self.members.get(name)
+        self.limits.check_document(kind, len(data or b""), name)
+        return data
 
     def size(self, name: str) -> int | None:
         data = self.members.get(name)

@@ -21,9 +21,10 @@ from layerstore.blobs.partials import Growing, Partial, Partials
 from layerstore.blobs.values import KnownBlob, Place
 from layerstore.database import Database, Transaction, schema
 from layerstore.digest import DiffID, Digest, ImageID, hex_of
-from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, NotFound, named
+from layerstore.errors import Damaged, DigestMismatch, NotFound, named
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
+from layerstore.limits import Limits
 from layerstore.locks import Locks
 from layerstore.values import frozen
 
@@ -117,6 +118,11 @@ class Blobs:
 
     # --- manifests ---
 
+    @property
+    def limits(self) -> Limits:
+        """How much is taken in."""
+        return self._layers.limits
+
     def put_manifest(
         self,
         media_type: str,
@@ -126,16 +132,15 @@ class Blobs:
         expected: Digest | None = None,
         tx: Transaction | None = None,
     ) -> Manifest:
-        """Keep a manifest, or an index of such, to the byte: at most 4 MiB.
+        """Keep a manifest, or an index of such, to the byte.
 
         It stays as long as one of `images` does (those that it is the manifest of), as what it is a part or a referrer
         of, as somebody holds it, and in any case for a day. What it names stays with it, as far as that is kept.
-        `tx`: see `remember`. Raises `DigestMismatch`, and `InvalidArchive` if it is no JSON object or too large.
+        `tx`: see `remember`. Raises `DigestMismatch`, `InvalidArchive` if it is no JSON object, `LimitExceeded`.
         """
-        from layerstore.manifests import DOCUMENT_LIMIT, Manifest
+        from layerstore.manifests import Manifest
 
-        if len(data) > DOCUMENT_LIMIT:
-            raise InvalidArchive(f"the manifest has {len(data)} bytes: at most {DOCUMENT_LIMIT} are taken")
+        self.limits.check("max-manifest-size", len(data), "the manifest")
         manifest = Manifest.of(media_type, data)
         if expected is not None and manifest.digest != expected:
             raise DigestMismatch("the manifest", expected=expected, actual=manifest.digest)
@@ -267,7 +272,7 @@ class Blobs:
         fd = self._files.open(digest)
         if fd is None:
             raise NotFound(f"no kept blob {digest}", remedy="It may be in the registry that it came from.")
-        with FileIO(fd) as raw, open_stream(raw, expect=digest) as stream:
+        with FileIO(fd) as raw, open_stream(raw, expect=digest, limits=self.limits) as stream:
             yield stream
 
     # --- away, and what there is ---

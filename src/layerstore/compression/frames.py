@@ -17,9 +17,10 @@ _RLE_BLOCK: Final = 1
 
 
 class Frames:
-    """Feed it the stream; then ask `whole`."""
+    """Feed it the stream; then ask `whole`. `on_window` is told how much each frame wants remembered, in bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_window: Callable[[int], object] | None = None) -> None:
+        self._on_window = on_window
         self._step: Callable[[bytes], None] = self._read_magic
         self._head = bytearray()
         self._wanted = 4
@@ -71,7 +72,20 @@ class Frames:
         window = 0 if single_segment else 1
         dictionary = (0, 1, 2, 4)[flags & 3]
         content_size = (1 if single_segment else 0, 2, 4, 8)[flags >> 6]
-        self._expect(self._read_block, 3, skip=window + dictionary + content_size)
+        self._is_single_segment, self._before_size = single_segment, window + dictionary
+        self._expect(self._read_sizes, window + dictionary + content_size)
+
+    def _read_sizes(self, head: bytes) -> None:
+        """The window is what the descriptor says, or all of a single segment (RFC 8878, 3.1.1.1)."""
+        if self._is_single_segment:
+            size = int.from_bytes(head[self._before_size :], "little")
+            window = size + 256 if len(head) - self._before_size == 2 else size
+        else:
+            base = 1 << (10 + (head[0] >> 3))
+            window = base + base // 8 * (head[0] & 7)
+        if self._on_window is not None:
+            self._on_window(window)
+        self._expect(self._read_block, 3)
 
     def _read_block(self, head: bytes) -> None:
         header = int.from_bytes(head, "little")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, Self
 
 from layerstore.compression.frames import FRAME_MAGIC, SKIPPABLE_MAGIC, Frames
 from layerstore.digest import Digest
-from layerstore.errors import DigestMismatch, InvalidArchive
+from layerstore.errors import DigestMismatch, InvalidArchive, LimitExceeded
+from layerstore.limits import Limits
 from layerstore.patience import GLANCE
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ _PIECE: Final = 256 << 10
 _WAITING: Final = 8
 """Pieces between the thread and its reader."""
 
-_XZ_MEMORY: Final = 256 << 20
+_NARROWEST: Final = 1 << 10
+_WIDEST: Final = 1 << 31
+"""The windows that the library of zstd can have (zstd.h, ZSTD_WINDOWLOG_MAX)."""
 HEAD: Final = 6
 """The bytes by which a compression is known."""
 
@@ -51,14 +54,21 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def open_stream(raw: Readable | BinaryIO, *, expect: Digest | None = None, taster: Taster | None = None) -> Stream:
+def open_stream(
+    raw: Readable | BinaryIO,
+    *,
+    expect: Digest | None = None,
+    taster: Taster | None = None,
+    limits: Limits | None = None,
+) -> Stream:
     """What `raw` holds, inflated if it is compressed. `raw` is read to its end, and stays open.
 
     `expect` is the digest of the bytes of `raw`. Whoever reads to the end knows that it was right; else the last
     `readinto` raises `DigestMismatch`. Damaged and truncated data raise `InvalidArchive`. `taster` is given what comes
-    in and, if it is compressed, what goes out.
+    in and, if it is compressed, what goes out. `limits` are the usual ones, if none are given: what inflates to more,
+    or wants more memory, raises `LimitExceeded`.
     """
-    source = _Source(raw, expect, taster)
+    source = _Source(raw, expect, taster, Limits() if limits is None else limits)
     head = bytearray(HEAD)
     filled = 0
     while filled < HEAD and (count := source.fetch(memoryview(head)[filled:])):
@@ -88,11 +98,16 @@ class Stream(ABC):
 
 
 class _Source:
-    """The bytes as they come in, hashed if their digest is to be checked. `begin`: what was read ahead."""
+    """The bytes as they come in, hashed if their digest is to be checked. `begin`: what was read ahead.
 
-    def __init__(self, raw: Any, expect: Digest | None, taster: Taster | None) -> None:
+    `limits` are for whoever inflates them; `size` is how many have come.
+    """
+
+    def __init__(self, raw: Any, expect: Digest | None, taster: Taster | None, limits: Limits) -> None:
         self.begin = b""
         self.taster = taster
+        self.limits = limits
+        self.size = 0
         self._raw = raw
         self._expect = expect
         self._hash = None if expect is None else hashlib.sha256()
@@ -106,6 +121,7 @@ class _Source:
         if not count:
             self._ended = True
             return 0
+        self.size += count
         if self._hash is not None:
             self._hash.update(buffer[:count])
         if self.taster is not None:
@@ -199,6 +215,7 @@ class _Inflated(Stream):
                 pass
 
     def _run(self) -> None:
+        size = 0
         try:
             while self._free.get():
                 piece = next(self._pieces, None)
@@ -206,13 +223,23 @@ class _Inflated(Stream):
                     self._source.check()
                     self._full.put(None)
                     return
+                size += len(piece)
+                self._check_ratio(size)
                 self._full.put(piece)
         except BaseException as error:
             self._full.put(self._verdict(error))
 
+    def _check_ratio(self, size: int) -> None:
+        limits = self._source.limits
+        if limits.compression_ratio and size > limits.compression_floor:
+            ratio = size // self._source.size
+            limits.check(
+                "max-compression-ratio", ratio, f"{self.compression} data of which {size:,} bytes came", "to 1"
+            )
+
     def _verdict(self, error: BaseException) -> BaseException:
         """Data of the wrong digest is the reason for whatever a decoder makes of it."""
-        if isinstance(error, InvalidArchive) and not isinstance(error, DigestMismatch):
+        if isinstance(error, InvalidArchive) and not isinstance(error, DigestMismatch | LimitExceeded):
             try:
                 self._source.drain()
                 self._source.check()
@@ -299,21 +326,28 @@ def _bzip2(source: _Source) -> Iterator[bytes]:
 def _xz(source: _Source) -> Iterator[bytes]:
     import lzma
 
-    return _inflate(
+    most = source.limits.xz_memory or None
+    pieces = _inflate(
         source,
-        lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY),
+        lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=most),
         (lzma.LZMAError,),
         "xz",
         b"\xfd7zXZ\0",
     )
+    try:
+        yield from pieces
+    except InvalidArchive as error:
+        if most is not None and "Memory usage limit" in str(error.__cause__):
+            raise LimitExceeded("what xz has to remember", setting="max-xz-memory", limit=most, met=None) from None
+        raise
 
 
 def _zstd(source: _Source) -> Iterator[bytes]:
     import zstandard
 
     watched: Any = _Watched(source)
-    # Frames that want a window of more than 128 MiB are refused by the library.
-    reader = zstandard.ZstdDecompressor().stream_reader(
+    window = min(max(source.limits.zstd_window or _WIDEST, _NARROWEST), _WIDEST)
+    reader = zstandard.ZstdDecompressor(max_window_size=window).stream_reader(
         watched, read_size=_INPUT, read_across_frames=True, closefd=False
     )
     try:
@@ -329,7 +363,9 @@ class _Watched:
     """A source as zstandard reads it. One buffer is enough: it is asked for more when all of it is used."""
 
     def __init__(self, source: _Source) -> None:
-        self.frames = Frames()
+        self.frames = Frames(
+            lambda window: source.limits.check("max-zstd-window", window, "the window of a zstd frame")
+        )
         self._source = source
         self._buffer = memoryview(bytearray(_INPUT))
 

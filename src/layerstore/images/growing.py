@@ -26,6 +26,7 @@ from layerstore.images import rows
 from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.layers import Layers, LayerSource, Progress, StoredLayer
 from layerstore.layers.adding import add
+from layerstore.limits import Limits
 from layerstore.tar import Readable
 from layerstore.values import frozen
 
@@ -127,7 +128,7 @@ def append(
             )
         else:
             require_root(at)
-            layer = tar_layer(source)
+            layer = tar_layer(source, ground.layers.limits)
         parent = None if image is None else image.chain_id
         add(ground.layers, layer, parent, record=record, progress=progress)
     return images.get(made[0])
@@ -195,7 +196,7 @@ def require_root(at: str) -> None:
         raise ConfigError("`at` is for folders: the entries of a tar say where they go")
 
 
-def tar_layer(source: Source) -> LayerSource:
+def tar_layer(source: Source, limits: Limits) -> LayerSource:
     """A layer that is a tar as it is, compressed or not."""
 
     @contextmanager
@@ -207,7 +208,7 @@ def tar_layer(source: Source) -> LayerSource:
                     raw = after.enter_context(FileIO(os.fspath(source)))
             else:
                 raw = source
-            yield after.enter_context(open_stream(raw))
+            yield after.enter_context(open_stream(raw, limits=limits))
 
     label = os.fspath(source) if isinstance(source, str | os.PathLike) else str(getattr(source, "name", "-"))
     return LayerSource(stream, label=label)

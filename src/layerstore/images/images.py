@@ -75,7 +75,7 @@ class Images:
         """
         from layerstore.layers.assembly import assembling
 
-        diff_ids = config_of.layers(config_of.read(config))
+        diff_ids = self._diff_ids(config)
         if len(diff_ids) != len(sources):
             raise InvalidArchive(f"the image's config names {len(diff_ids)} layers, its manifest {len(sources)}")
         named: dict[DiffID, LayerSource] = {}
@@ -102,10 +102,14 @@ class Images:
         """
         from layerstore.layers.assembly import assembling
 
-        diff_ids = config_of.layers(config_of.read(config))
+        diff_ids = self._diff_ids(config)
         tags = [reference.normalise(name) for name in names]
         with assembling(self._layers, diff_ids, "being loaded", offered=staged, trust=trust) as assembly:
             return self._store(config, assembly, tags)
+
+    def _diff_ids(self, config: bytes) -> tuple[DiffID, ...]:
+        self._layers.limits.check("max-config-size", len(config), "the image's config")
+        return config_of.layers(config_of.read(config))
 
     def _store(self, config: bytes, assembly: Assembly, tags: Sequence[str], record: Record | None = None) -> Loaded:
         assembly.place()
@@ -133,7 +137,7 @@ class Images:
         record: Record | None = None,
     ) -> Image:
         """`Store.add_image`."""
-        diff_ids = config_of.layers(config_of.read(config))
+        diff_ids = self._diff_ids(config)
         tags = [reference.normalise(name) for name in names]
         with self._database.write() as tx:
             there = [diff.diff_id for diff in reversed(layer_rows.stack(tx, top).diffs)]

@@ -105,7 +105,7 @@ class Assembly:
         whole = {diff.key for diff in trusted}
         whole |= self._whole([diff for diff in candidates if diff.key not in whole])
         self._plan = plan(levels, found, stored, whole, independent=self._files.independent)
-        self._placing = placing_for(self._files, self._plan, self._consumed())
+        self._placing = placing_for(self._files, self._plan, self._consumed(), layers.limits)
 
     def unpack(self, sources: Mapping[DiffID, LayerSource], progress: Progress | None) -> None:
         """Say where what is missing can be read, and begin with it. Raises what the first failure raises."""

@@ -19,6 +19,7 @@ from layerstore.errors import Damaged, LayerstoreError
 from layerstore.kernel.files import copy_root_attributes, syncfs
 from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write, relay
+from layerstore.limits import UNLIMITED, Limits
 from layerstore.session import Session
 from layerstore.tar import Damage, LayerEntry, Level, Packed, Readable
 from layerstore.values import frozen
@@ -132,11 +133,13 @@ class LayerFiles(ABC):
         parents: Sequence[Layer] | None = None,
         expected: DiffID | None = None,
         progress: Told | None = None,
+        limits: Limits = UNLIMITED,
     ) -> Staged:
         """Take in a tar. Nothing is synced yet; on an error nothing is left.
 
         `parents` are given for a layer that cannot be taken in without them; it is then of use on these only. A way
-        that is not `independent` may spool a tar whose parents are None. Raises `DigestMismatch`, `InvalidArchive`.
+        that is not `independent` may spool a tar whose parents are None. `limits` are given for what comes from
+        elsewhere. Raises `DigestMismatch`, `InvalidArchive`, `LimitExceeded`.
         """
 
     @abstractmethod

@@ -24,6 +24,7 @@ from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.layers.files import Diff, LayerFiles, Staged, Told, counting, name_layer
 from layerstore.layers.relay import Write, relay
+from layerstore.limits import UNLIMITED, Limits
 from layerstore.tar import Damage, LayerEntry, Level, Readable
 
 _PIECE = 1 << 20
@@ -50,9 +51,10 @@ class Folders(LayerFiles):
         parents: Sequence[Layer] | None = None,
         expected: DiffID | None = None,
         progress: Told | None = None,
+        limits: Limits = UNLIMITED,
     ) -> Staged:
         if parents is None and not self.independent:
-            return self._spool(stream, expected, progress)
+            return self._spool(stream, expected, progress, limits)
         layer = Layer(self.session.new_key(), State.STAGED)
         try:
             self.driver.create(layer, () if self.independent else parents or ())
@@ -66,6 +68,7 @@ class Folders(LayerFiles):
                     below=below,
                     bottom=parents is not None and not parents,
                     progress=counting(progress),
+                    limits=limits,
                 )
             if found.needs_parents and parents is not None and self.independent:
                 raise InvalidArchive("it links to a file that no layer below has", layer=found.diff_id)
@@ -117,7 +120,7 @@ class Folders(LayerFiles):
             raise
         return Staged(own, container, notices=packed.notices)
 
-    def _spool(self, stream: Readable, expected: DiffID | None, progress: Told | None) -> Staged:
+    def _spool(self, stream: Readable, expected: DiffID | None, progress: Told | None, limits: Limits) -> Staged:
         """Keep a tar as it is until its parents are known."""
         layer = Layer(self.session.new_key(), State.STAGED)
         path = self.session.folder / f"{layer.key}.tar"
@@ -131,6 +134,7 @@ class Folders(LayerFiles):
                     while rest:
                         rest = rest[file.write(rest) or 0 :]
                     size += count
+                    limits.check("max-layer-size", size, "the layer's tar")
                     if progress is not None:
                         progress(size)
             diff_id = DiffID(Digest(f"sha256:{digest.hexdigest()}"))

@@ -22,6 +22,7 @@ from layerstore.layers.relay import Write
 from layerstore.layers.sources import Progress
 from layerstore.layers.storage import Storage
 from layerstore.layers.stored import StoredLayer
+from layerstore.limits import Limits
 from layerstore.locks import Locks
 from layerstore.session import Session
 from layerstore.tar import LayerEntry
@@ -36,10 +37,13 @@ class Layers:
         locks: Locks,
         session: Session,
         storage: Storage,
+        limits: Limits,
     ) -> None:
         self.database = database
         self.locks = locks
         self.session = session
+        self.limits = limits
+        """How much is taken in."""
         self._storage = storage
         self._unused: dict[LayerKey, Staged] = {}
 
@@ -68,7 +72,7 @@ class Layers:
         name = label or expected or ""
         told = None if progress is None else lambda done: progress(name, done, None)
         on = None if self.files.independent else parents
-        staged = self.files.take_in(stream, parents=on, expected=expected, progress=told)
+        staged = self.files.take_in(stream, parents=on, expected=expected, progress=told, limits=self.limits)
         self._unused[staged.diff.key] = staged
         if progress is not None:
             progress(name, staged.size, staged.size)

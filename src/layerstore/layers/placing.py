@@ -21,6 +21,7 @@ from layerstore.layers.files import Diff, LayerFiles, Readable, Staged
 from layerstore.layers.plan import Plan
 from layerstore.layers.rows import visible
 from layerstore.layers.sources import LayerSource, Progress, label_of
+from layerstore.limits import Limits
 
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
 """Layers unpacked at once. Each has threads of its own writing files; more only wait for the disk."""
@@ -29,9 +30,10 @@ WORKERS = min(4, (os.cpu_count() or 1) + 1)
 class Placing(ABC):
     """One strategy at work on one plan."""
 
-    def __init__(self, files: LayerFiles, plan: Plan, staged: Mapping[DiffID, Staged]) -> None:
+    def __init__(self, files: LayerFiles, plan: Plan, staged: Mapping[DiffID, Staged], limits: Limits) -> None:
         self._files = files
         self._plan = plan
+        self._limits = limits
         self._placed: list[tuple[Staged, tuple[Layer, ...]]] = []
         self._sources: Mapping[DiffID, LayerSource] = {}
         self._progress: Progress | None = None
@@ -108,8 +110,8 @@ class Placing(ABC):
 class Apart(Placing):
     """For layers that are independent of their parents."""
 
-    def __init__(self, files: LayerFiles, plan: Plan, staged: Mapping[DiffID, Staged]) -> None:
-        super().__init__(files, plan, staged)
+    def __init__(self, files: LayerFiles, plan: Plan, staged: Mapping[DiffID, Staged], limits: Limits) -> None:
+        super().__init__(files, plan, staged, limits)
         self._stop = threading.Event()
 
     def take_in(self, sources: Mapping[DiffID, LayerSource], progress: Progress | None) -> None:
@@ -128,7 +130,9 @@ class Apart(Placing):
     def _take_in(self, source: LayerSource) -> None:
         told = self._teller(source)
         staged = source.read_by(
-            lambda stream: self._files.take_in(_Stoppable(stream, self._stop), expected=source.diff_id, progress=told)
+            lambda stream: self._files.take_in(
+                _Stoppable(stream, self._stop), expected=source.diff_id, progress=told, limits=self._limits
+            )
         )
         self._note(staged)
         self.staged[staged.diff_id] = staged
@@ -198,7 +202,9 @@ class InTurn(Placing):
         twin = next((placed for placed, _ in self._placed if placed.diff_id == diff_id), None)
         if staged is not None and staged.spool is not None:
             with FileIO(staged.spool) as spooled:
-                taken = self._files.take_in(spooled, parents=parents, expected=diff_id, progress=told)
+                taken = self._files.take_in(
+                    spooled, parents=parents, expected=diff_id, progress=told, limits=self._limits
+                )
         elif staged is not None:  # on other parents than it was meant for
             taken = self._files.rebuild(staged.diff, parents, staged=True)
         elif stored := self._plan.shared.get(diff_id):
@@ -209,7 +215,9 @@ class InTurn(Placing):
             taken = self._from_store(self._plan.copied[diff_id], parents)
         else:
             taken = source.read_by(
-                lambda stream: self._files.take_in(stream, parents=parents, expected=diff_id, progress=told)
+                lambda stream: self._files.take_in(
+                    stream, parents=parents, expected=diff_id, progress=told, limits=self._limits
+                )
             )
         self._note(taken)
         self._placed.append((taken, parents))
@@ -230,6 +238,6 @@ class _Stoppable:
         return self._stream.readinto(buffer)
 
 
-def placing_for(files: LayerFiles, plan: Plan, staged: Mapping[DiffID, Staged]) -> Placing:
+def placing_for(files: LayerFiles, plan: Plan, staged: Mapping[DiffID, Staged], limits: Limits) -> Placing:
     """The strategy for this way of keeping layers."""
-    return (Apart if files.independent else InTurn)(files, plan, staged)
+    return (Apart if files.independent else InTurn)(files, plan, staged, limits)

@@ -30,6 +30,7 @@ from layerstore.registry.client.bodies import Source
 from layerstore.registry.client.manifests import image_in
 from layerstore.registry.copying import Copied, Done, transfer
 from layerstore.registry.origins import Origin, PlainImage, PlainLayer
+from layerstore.registry.queries import settings_of
 from layerstore.registry.spool import Spool
 from layerstore.transfer import outgoing
 
@@ -80,7 +81,7 @@ def append(
             layer = growing.folder_layer(root, os.fspath(source), None, names, owner, when, is_bottom=image is None)
         else:
             growing.require_root(at)
-            layer = growing.tar_layer(source)
+            layer = growing.tar_layer(source, settings_of(config).limits)
         diff_id = _compressed(layer, spool, compression)
         made = as_descriptor(outgoing.layer(compression, spool.digest, spool.size), "layer")
 

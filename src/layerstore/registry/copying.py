@@ -207,7 +207,7 @@ class _Copying:
             return
         path = "/dev/stdin" if place.path == STANDARD else place.path
         form = place.form if isinstance(place, InArchive) else None
-        with opened(path) as archive:
+        with opened(path, self._settings.limits) as archive:
             with _called(path):
                 if form == "docker-archive" or (form is None and archive.size(oci.INDEX) is None):
                     found: Origin | PlainImage = plain_image(archive, place if isinstance(place, InArchive) else None)
@@ -390,7 +390,7 @@ class _Copying:
 
 @contextmanager
 def _inflated(origin: Origin, blob: Descriptor) -> Iterator[Stream]:
-    with closing(origin.open(blob)) as raw, open_stream(raw, expect=blob.digest) as stream:
+    with closing(origin.open(blob)) as raw, open_stream(raw, expect=blob.digest, limits=origin.limits) as stream:
         yield stream
 
 

@@ -239,11 +239,12 @@ class Fetching:
             except NotFound:  # it went since
                 raw = Following(self._begin(blob))
         opened.callback(raw.close)
+        limits = self._blobs.limits
         # A plain blob's digest is its DiffID, which is verified in any case: once is enough.
         if blob.is_plain:
-            return opened.enter_context(open_stream(raw))
+            return opened.enter_context(open_stream(raw, limits=limits))
         taster = self._tasters[blob.digest] = Taster()
-        return opened.enter_context(open_stream(raw, expect=blob.digest, taster=taster))
+        return opened.enter_context(open_stream(raw, expect=blob.digest, taster=taster, limits=limits))
 
     def _explained(self, blob: Blob, error: InvalidArchive) -> InvalidArchive:
         title = f"blob {blob.digest} of {self._title}"

@@ -23,7 +23,8 @@ from layerstore.blobs import Place
 from layerstore.compression import HEAD, Stream, open_stream, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import Ambiguous, DigestMismatch, InvalidArchive, NotFound, named
-from layerstore.manifests import DOCUMENT_LIMIT, Descriptor, Manifest, as_descriptor, as_list, parse_object, read
+from layerstore.limits import Limits
+from layerstore.manifests import Descriptor, Manifest, as_descriptor, as_list, parse_object, read
 from layerstore.manifests.media_types import MANIFESTS
 from layerstore.reference import Reference
 from layerstore.registry.client.bodies import Source
@@ -65,6 +66,8 @@ class Origin(ABC):
     word: str | None = None
     """What index.json calls it, if that is no such name."""
 
+    limits = Limits()
+
     @abstractmethod
     def root(self) -> Manifest:
         """The manifest, or index, that was asked for. Raises `NotFound`, `Ambiguous`."""
@@ -93,10 +96,7 @@ class Origin(ABC):
         """A small blob, verified."""
         if descriptor.data is not None:
             return descriptor.data
-        if descriptor.size > DOCUMENT_LIMIT:
-            raise InvalidArchive(
-                f"{what} {descriptor.digest} claims {descriptor.size} bytes: {DOCUMENT_LIMIT} are allowed"
-            )
+        self.limits.check_document(what, descriptor.size, f"{what} {descriptor.digest}")
         source = self.open(descriptor)
         try:
             data = bytearray(descriptor.size + 1)
@@ -117,6 +117,7 @@ class RegistryOrigin(Origin):
     def __init__(self, repository: Repository, name: Reference) -> None:
         self.place = Place(name.domain, name.path)
         self.names = (name.full,) if name.digest is None else ()
+        self.limits = repository.limits
         self._repository = repository
         self._name = name
 
@@ -159,6 +160,7 @@ class LayoutOrigin(Origin):
 
     def __init__(self, archive: Archive, wanted: str | None) -> None:
         """`wanted`: what index.json calls the image, a name or any word; None where it has but one."""
+        self.limits = archive.limits
         self._archive = archive
         data = archive.document(oci.INDEX)
         if data is None:
@@ -265,26 +267,26 @@ def _listed(listed: Sequence[Incoming], place: InArchive | None) -> Incoming:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Archive]:
+def opened(path: str, limits: Limits) -> Iterator[Archive]:
     """The archive at a path: a folder, or a tar. One that is compressed, or a pipe, is unpacked into a file first."""
     with ExitStack() as undo:
         with named("open", path):
             if Path(path).is_dir():
-                yield undo.enter_context(FolderArchive(Path(path)))
+                yield undo.enter_context(FolderArchive(Path(path), limits=limits))
                 return
             file = undo.enter_context(FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)))
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or sniff(os.pread(file.fileno(), HEAD, 0)) is not None:
-            file = undo.enter_context(_inflated(file, path))
-        yield undo.enter_context(TarArchive(file.fileno(), path))
+            file = undo.enter_context(_inflated(file, path, limits))
+        yield undo.enter_context(TarArchive(file.fileno(), path, limits=limits))
 
 
-def _inflated(file: FileIO, path: str) -> FileIO:
+def _inflated(file: FileIO, path: str, limits: Limits) -> FileIO:
     """All of a stream, in a file without a name."""
     buffer = memoryview(bytearray(_PIECE))
     with named("write", gettempdir()):
         out = FileIO(nameless(Path(gettempdir())), "r+")
     try:
-        with open_stream(file) as stream, named("read", path):
+        with open_stream(file, limits=limits) as stream, named("read", path):
             while count := stream.readinto(buffer):
                 write_all(out.fileno(), buffer[:count])
     except BaseException:

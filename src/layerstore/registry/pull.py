@@ -250,8 +250,8 @@ class Puller:
         try:
             return repository.small_blob(config)
         except Unreachable:
-            is_small = config.size <= manifests.DOCUMENT_LIMIT
-            data = self._remotes.small_blob(config.digest, config.size) if self._remotes and is_small else None
+            self._blobs.limits.check_document("config", config.size, f"config {config.digest}")
+            data = self._remotes.small_blob(config.digest, config.size) if self._remotes else None
             if data is None:
                 raise
             return data

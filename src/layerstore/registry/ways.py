@@ -15,6 +15,7 @@ from layerstore.compression import open_stream
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import InvalidArchive, LayerstoreError
 from layerstore.layers import LayerSource
+from layerstore.limits import Limits
 from layerstore.reference import Reference
 from layerstore.registry.client.repository import Repository
 from layerstore.registry.remotes import RemoteFailed, Remotes, Wanted
@@ -58,11 +59,16 @@ class Ways:
         wanted = [Wanted(form.digest, form.size, diff_id) for form in known.values()]
         with self.remotes.hunt(wanted or [plain]) as hunt:
             for remote, digest, size in hunt.offers([*known, plain.digest]):
-                yield Way(remote.name, partial(_inflated, partial(remote.read, digest, 0, size), digest))
+                yield Way(
+                    remote.name, partial(_inflated, partial(remote.read, digest, 0, size), digest, self.blobs.limits)
+                )
         for form in known.values():
             for place in self.blobs.all_places(form.digest):
                 where = Reference(place.registry, place.repository, None, None)
-                yield Way(where.familiar_name, partial(_inflated, partial(self._from, where, form), form.digest))
+                yield Way(
+                    where.familiar_name,
+                    partial(_inflated, partial(self._from, where, form), form.digest, self.blobs.limits),
+                )
 
     def _from(self, where: Reference, form: KnownBlob) -> Reading:
         return Repository(self.http, self.settings, where).blob(form.digest, form.size)
@@ -123,10 +129,10 @@ class _FromRemote:
 
 
 @contextmanager
-def _inflated(open: Callable[[], Reading], digest: Digest) -> Iterator[Readable]:
+def _inflated(open: Callable[[], Reading], digest: Digest, limits: Limits) -> Iterator[Readable]:
     reading = open()
     try:
-        with open_stream(_FromRemote(reading), expect=digest) as stream:
+        with open_stream(_FromRemote(reading), expect=digest, limits=limits) as stream:
             yield stream
     finally:
         reading.close()

@@ -24,9 +24,6 @@ from layerstore.tar import Readable
 NO_IMAGE = (InvalidArchive, DepthExceeded, NotFound)
 """What is raised for what cannot become an image."""
 
-_CONFIG_LIMIT = 4 << 20
-"""Bytes."""
-
 _PIECE = 1 << 20
 
 
@@ -118,8 +115,9 @@ def _here(part: Part, known_as: Callable[[str], Digest | None]) -> Digest:
 
 def _config(blobs: Blobs, digest: Digest) -> bytes:
     size = blobs.size(digest)
-    if size is None or size > _CONFIG_LIMIT:
-        raise InvalidArchive(f"config {digest} has {size} bytes: {_CONFIG_LIMIT} are allowed")
+    if size is None:
+        raise InvalidArchive(f"config {digest} is not in the store")
+    blobs.limits.check("max-config-size", size, f"config {digest}")
     data = bytearray()
     blobs.write(digest, data.extend)
     return bytes(data)

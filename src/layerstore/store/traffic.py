@@ -93,7 +93,7 @@ class Traffic:
             return
         from layerstore.transfer.loading import looked_into
 
-        with looked_into(source, platform=platform) as offered:
+        with looked_into(source, self._parts.config.limits, platform=platform) as offered:
             yield offered
 
     def save_layers(

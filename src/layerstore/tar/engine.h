@@ -46,7 +46,7 @@ struct ls_unpack {
     struct ls_entry entry;
     struct ls_bytes body; /* of an extension header or a sparse map */
     int extension;
-    int64_t body_size, remaining, padding;
+    int64_t body_size, headers_size, remaining, padding; /* headers_size: of all extension headers of the entry */
     bool zero_block, in_entry;
     struct ls_chunk *chunk;
     struct ls_job *job;
@@ -67,6 +67,8 @@ struct ls_unpack {
     int64_t shadow_count;
 
     struct ls_bytes raw, stream, index, implied, notices;
+    struct ls_unpack_limits limits;
+    int64_t remembered; /* bytes, beside those of the arrays and texts above */
     struct ls_unpack_result result;
     struct ls_failure said; /* what the reader's last call told that failed */
     struct ls_failure failure; /* the first of all threads; under the queue's lock */
@@ -78,6 +80,10 @@ int ls_fail_archive(struct ls_unpack *unpack, const char *sentence, const void *
 int ls_fail_dialect(struct ls_unpack *unpack, const char *sentence, const struct ls_node *node);
 int ls_fail_system(struct ls_unpack *unpack, int code, const char *call, const struct ls_node *node);
 int ls_fail_memory(struct ls_unpack *unpack);
+/* At the entry in hand, of which there is more than the setting allows. */
+int ls_fail_limit(struct ls_unpack *unpack, const char *setting, int64_t met);
+/* Does what is remembered of the layer keep to its limits, with so many bytes more? */
+int ls_keep_limits(struct ls_unpack *unpack, int64_t more);
 /* At the entry in hand. */
 int ls_fail_entry(struct ls_unpack *unpack, const char *sentence);
 /* The same by what reading it returned: -EBADMSG with a sentence, or -ENOMEM. */

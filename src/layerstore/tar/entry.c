@@ -157,7 +157,7 @@ int64_t ls_block_size(const uint8_t *block, const char **why) {
     int rc = number(block + SIZE, NUMBER_LENGTH, &size, why);
     if (rc)
         return rc;
-    if (size < 0 || size > LS_EXTENSION_MAX)
+    if (size < 0 || size > INT64_MAX / 4)
         return BAD("an extension header has an impossible size");
     return size;
 }
@@ -453,7 +453,7 @@ int ls_entry_map(struct ls_entry *entry, const uint8_t *data, size_t length, siz
     while (!entry->map_counted || (int64_t)entry->extents.count < entry->map_count) {
         const uint8_t *line = memchr(data + entry->map_at, '\n', length - entry->map_at);
         if (!line)
-            return length > LS_EXTENSION_MAX ? BAD("a sparse map is too long") : 1;
+            return 1;
         int64_t value;
         if (decimal(data + entry->map_at, (size_t)(line - data) - entry->map_at, &value) || value < 0)
             return BAD("a sparse map is malformed");
@@ -473,6 +473,7 @@ int ls_entry_map(struct ls_entry *entry, const uint8_t *data, size_t length, siz
 
 int ls_entry_check_sparse(struct ls_entry *entry, const char **why) {
     int64_t end = 0, sum = 0;
+    size_t kept = 0;
     if (entry->real_size < 0 || entry->real_size > INT64_MAX / 4)
         return BAD("a sparse entry has an impossible size");
     for (size_t i = 0; i < entry->extents.count; i++) {
@@ -480,8 +481,13 @@ int ls_entry_check_sparse(struct ls_entry *entry, const char **why) {
         if (extent.offset < end || extent.length < 0 || extent.length > entry->real_size ||
             extent.offset > entry->real_size - extent.length)
             return BAD("a sparse map does not fit its file");
+        if (kept && extent.length && extent.offset == end)
+            entry->extents.list[kept - 1].length += extent.length;
+        else if (extent.length)
+            entry->extents.list[kept++] = extent;
         end = extent.offset + extent.length;
         sum += extent.length;
     }
+    entry->extents.count = kept;
     return sum == entry->payload ? 0 : BAD("a sparse map does not fit its payload");
 }

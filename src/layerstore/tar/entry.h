@@ -7,7 +7,7 @@
 #include "../kernel/files/array.h"
 #include "../kernel/files/xattrs.h"
 
-enum { LS_BLOCK = 512, LS_EXTENSION_MAX = 8 << 20 };
+enum { LS_BLOCK = 512 };
 
 /* What is missing to whole blocks after so many bytes. */
 static inline int64_t ls_padding_of(int64_t size) {
@@ -59,6 +59,11 @@ struct ls_entry {
     bool map_counted, map_half;
 };
 
+/* The memory that its extents take. */
+static inline int64_t ls_extents_size(const struct ls_entry *entry) {
+    return (int64_t)(entry->extents.count * sizeof *entry->extents.list);
+}
+
 /* Makes ready for the next entry. */
 void ls_entry_reset(struct ls_entry *entry);
 void ls_entry_free(struct ls_entry *entry);
@@ -75,6 +80,6 @@ int ls_entry_header(struct ls_entry *entry, const uint8_t *block, const char **w
 int ls_entry_more_extents(struct ls_entry *entry, const uint8_t *block, const char **why);
 /* The PAX 1.0 map, of which `data` has more at each call: 0 complete (`used` bytes belong to it), 1 more is needed. */
 int ls_entry_map(struct ls_entry *entry, const uint8_t *data, size_t length, size_t *used, const char **why);
-/* After the last extent: do they fit the file and the payload? */
+/* After the last extent: do they fit the file and the payload? Drops those that are empty, and joins neighbours. */
 int ls_entry_check_sparse(struct ls_entry *entry, const char **why);
 #endif

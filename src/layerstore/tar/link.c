@@ -117,6 +117,7 @@ static int remember_link(struct ls_unpack *unpack, struct ls_node *node, struct 
     if (!wanted || ls_array_add(&unpack->links, link))
         return ls_fail_memory(unpack);
     wanted = NULL;
+    unpack->remembered += (int64_t)(sizeof link + unpack->entry.link.length);
     node->size = (int64_t)unpack->links.count - 1; /* which of several records of this name is the one that counts */
     if (target)
         target->links++;

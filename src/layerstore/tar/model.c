@@ -105,6 +105,7 @@ struct ls_node *ls_model_child(struct ls_model *model, struct ls_node *parent, c
     if (!(node = node_new(parent, name, length)))
         return NULL;
     model->node_count++;
+    model->bytes += (int64_t)(sizeof *node + length + node->path_length);
     node->hash = hash_of(model, parent, name, length);
     struct ls_node **bucket = &model->buckets[node->hash & (model->bucket_count - 1)];
     node->bucket = *bucket;

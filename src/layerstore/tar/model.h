@@ -57,6 +57,7 @@ struct ls_model {
     struct ls_node *aside; /* a tree for names that are needed while reading but are no part of the layer */
     struct ls_node **buckets;
     size_t bucket_count, node_count;
+    int64_t bytes; /* of all nodes, and of their paths in the index that is made of them */
     uint64_t seed;
 };
 

@@ -29,6 +29,7 @@ static int add_payload(struct ls_unpack *unpack, struct ls_node *node, int64_t s
         return rc;
     extents = NULL;
     node->payload = (int64_t)unpack->payloads.count - 1;
+    unpack->remembered += (int64_t)(sizeof payload + payload.extents_count * sizeof *extents + node->path_length);
     return 0;
 }
 
@@ -51,6 +52,7 @@ static int take_xattrs(struct ls_unpack *unpack, struct ls_node *node) {
     free(node->xattrs);
     node->xattrs = kept.data;
     node->xattrs_length = (uint32_t)kept.length;
+    unpack->remembered += (int64_t)kept.length;
     node->attributes = ls_xattrs_hash(kept.data, kept.length);
     return rc;
 }
@@ -69,6 +71,7 @@ static int describe(struct ls_unpack *unpack, struct ls_node *node) {
         if (!(node->link = strdup((char *)entry->link.data)))
             return ls_fail_memory(unpack);
         node->link_length = (uint32_t)entry->link.length;
+        unpack->remembered += node->link_length;
         node->size = node->link_length;
         node->content = ls_xxh64_of(node->link, node->link_length, 0);
         if (!node->link_length)
@@ -184,6 +187,8 @@ int ls_place(struct ls_unpack *unpack) {
     if (rc)
         return ls_fail_reading(unpack, rc, why);
     unpack->result.entries++;
+    if ((rc = ls_keep_limits(unpack, ls_extents_size(entry))))
+        return rc;
     if (entry->type == LS_IGNORED)
         return 0;
     if (parts->count == 0) {

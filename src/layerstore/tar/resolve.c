@@ -60,6 +60,7 @@ int ls_look_below(struct ls_unpack *unpack, struct ls_node *node) {
                 return ls_failed_at(unpack, node);
             node->type = LS_DIRECTORY;
             node->flags |= unpack->disk.dialect == LS_DIALECT_MERGED ? LS_MADE : LS_IMPLIED;
+            unpack->remembered += node->path_length;
         }
         return LS_DIRECTORY;
     }
@@ -152,6 +153,7 @@ static struct ls_node *step(struct ls_unpack *unpack, struct ls_node *folder, st
     ls_default_folder(node);
     node->guessed |= unpack->below == LS_BELOW_UNKNOWN && !(node->flags & LS_WHITEOUT) && !is_hidden(folder);
     node->flags = node->flags & LS_WHITEOUT ? LS_OPAQUE : LS_IMPLIED;
+    unpack->remembered += node->path_length;
     return node;
 }
 

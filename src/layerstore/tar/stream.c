@@ -68,12 +68,17 @@ static int header(struct ls_unpack *unpack, const uint8_t *block) {
         return ls_fail_entry(unpack, "a block of zeros in the middle of the tar");
     if (!unpack->in_entry && type != 'g') {
         ls_entry_reset(&unpack->entry);
+        unpack->headers_size = 0;
         unpack->in_entry = true;
     }
     if (!ls_is_extension(type))
         return entry_header(unpack, block);
     if ((unpack->body_size = ls_block_size(block, &why)) < 0)
         return ls_fail_reading(unpack, (int)unpack->body_size, why);
+    int64_t size = unpack->body_size + (type == 'g' ? 0 : unpack->headers_size);
+    if (size > unpack->limits.header)
+        return ls_fail_limit(unpack, "max-pax-header", size);
+    unpack->headers_size = type == 'g' ? unpack->headers_size : size;
     unpack->extension = type;
     unpack->body.length = 0;
     unpack->remaining = unpack->body_size + ls_padding_of(unpack->body_size);
@@ -91,6 +96,8 @@ static int extension(struct ls_unpack *unpack) {
 static int sparse_map(struct ls_unpack *unpack) {
     const char *why = NULL;
     size_t used;
+    if ((int64_t)unpack->body.length > unpack->limits.header)
+        return ls_fail_limit(unpack, "max-pax-header", (int64_t)unpack->body.length);
     int rc = ls_entry_map(&unpack->entry, unpack->body.data, unpack->body.length, &used, &why);
     if (rc < 0)
         return ls_fail_reading(unpack, rc, why);
@@ -136,6 +143,8 @@ static int consume(struct ls_unpack *unpack, const uint8_t *at, const uint8_t *e
                 const char *why = NULL;
                 if ((rc = ls_entry_more_extents(&unpack->entry, at, &why)))
                     rc = ls_fail_reading(unpack, rc, why);
+                else if ((rc = ls_keep_limits(unpack, ls_extents_size(&unpack->entry))))
+                    return rc;
                 else if (!unpack->entry.extents_continue)
                     rc = entry_complete(unpack);
             } else

@@ -30,6 +30,7 @@ struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *sh
     unpack->disk = (struct ls_disk){.tree = tree,
                                     .dialect = dialect,
                                     .plain_owner = dialect != LS_DIALECT_MERGED && geteuid() == 0 && getegid() == 0};
+    unpack->limits = (struct ls_unpack_limits){INT64_MAX, INT64_MAX, INT64_MAX};
     unpack->below = below;
     unpack->shadow = unpack->shadow_apart = -1;
     unpack->here.fd = unpack->there.fd = -1;
@@ -40,6 +41,10 @@ struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *sh
         return NULL;
     }
     return unpack;
+}
+
+void ls_unpack_limit(struct ls_unpack *unpack, const struct ls_unpack_limits *limits) {
+    unpack->limits = *limits;
 }
 
 int ls_unpack_begin(struct ls_unpack *unpack) {
@@ -124,6 +129,21 @@ int ls_fail_archive(struct ls_unpack *unpack, const char *sentence, const void *
 
 int ls_fail_entry(struct ls_unpack *unpack, const char *sentence) {
     return ls_fail_archive(unpack, sentence, unpack->entry.name.data, unpack->entry.name.length);
+}
+
+int ls_fail_limit(struct ls_unpack *unpack, const char *setting, int64_t met) {
+    unpack->result.met = met;
+    ls_fail_as(&unpack->said, LS_FAIL_LIMIT, E2BIG, setting, unpack->entry.name.data, unpack->entry.name.length);
+    return note(unpack, &unpack->said);
+}
+
+int ls_keep_limits(struct ls_unpack *unpack, int64_t more) {
+    int64_t names = (int64_t)unpack->model.node_count;
+    int64_t entries = unpack->result.entries > names ? unpack->result.entries : names;
+    if (entries > unpack->limits.entries)
+        return ls_fail_limit(unpack, "max-layer-entries", entries);
+    int64_t memory = unpack->model.bytes + unpack->remembered + (int64_t)unpack->notices.length + more;
+    return memory > unpack->limits.memory ? ls_fail_limit(unpack, "max-layer-memory", memory) : 0;
 }
 
 int ls_fail_dialect(struct ls_unpack *unpack, const char *sentence, const struct ls_node *node) {

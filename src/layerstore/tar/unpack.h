@@ -29,11 +29,21 @@ struct ls_unpack_result {
     int64_t bytes;
     int root_opaque;
     int needs_parents;
+    int64_t met; /* after a failure of kind LS_FAIL_LIMIT: what is more than the limit */
+};
+
+/* What one layer may have at most. `entries`: those of the tar, or the names that they make, if these are more.
+ * `header`: bytes of the extension headers of one entry, or of its sparse map. `memory`: bytes that have to be remembered
+ * of the layer until its end. */
+struct ls_unpack_limits {
+    int64_t entries, header, memory;
 };
 
 /* `tree`: directory to fill. `below`: root of the parents' merged tree, or one of the above. `shadow`: path of a folder
  * that is made only when the tar overwrites its own entries. */
 struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *shadow);
+/* Before anything is fed; without it there are no limits. */
+void ls_unpack_limit(struct ls_unpack *unpack, const struct ls_unpack_limits *limits);
 /* Looks at the parents' root and makes the directory ready; comes before all else. */
 int ls_unpack_begin(struct ls_unpack *unpack);
 void ls_unpack_free(struct ls_unpack *unpack);

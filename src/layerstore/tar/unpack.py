@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect
-from layerstore.errors import DigestMismatch, KernelError, LayerstoreError
+from layerstore.errors import DigestMismatch, KernelError, LayerstoreError, LimitExceeded
 from layerstore.kernel._shim import ffi, lib
+from layerstore.limits import UNLIMITED, Limits
 from layerstore.tar.engine import failure_of, memory_told, no_memory, notices, opened_tree, strings, taken
 from layerstore.tar.skeleton import SkeletonWriter, shadow_of
 from layerstore.values import frozen
@@ -30,7 +31,15 @@ DIALECTS = {
 }
 """The numbers by which the C parts know the dialects."""
 
+_USUAL = Limits()
+_NO_LIMIT = (1 << 63) - 1
 _TAKE = 1 << 18
+_LIMITED = {
+    "max-layer-entries": ("the layer", "entries"),
+    "max-layer-memory": ("what is to be remembered of the layer", "bytes"),
+    "max-pax-header": ("an extension header", "bytes"),
+}
+"""Of the limits that C keeps: what has too much, and of what."""
 _MORE_THREADS = "Raise the limit of threads (`ulimit -u`, or the cgroup's `pids.max`), or end other programs."
 
 
@@ -77,6 +86,7 @@ def unpack(
     bottom: bool = False,
     threads: int = 2,
     progress: Callable[[int], object] | None = None,
+    limits: Limits = _USUAL,
 ) -> Unpacked:
     """Unpack the uncompressed tar that `stream` gives into `tree`, and write its skeleton to the new file `skeleton`.
 
@@ -89,7 +99,8 @@ def unpack(
     name go to the folder `shadow_of(skeleton)`. `threads` write files, beside the calling thread, which reads and
     hashes. `progress` is told the bytes of the tar as they come: each time how many more.
 
-    Raises `InvalidArchive` (malformed, cut short, leads outside), `DigestMismatch` (not `expected`), `CannotRepresent`
+    Raises `InvalidArchive` (malformed, cut short, leads outside), `LimitExceeded` (more than one of `limits` allows),
+    `DigestMismatch` (not `expected`), `CannotRepresent`
     (a mark that the dialect has no room for), `KernelError` (no space, no permission, no memory) with the path within
     the layer. The skeleton is whole or not there; what was made in `tree` until then is left for the caller to discard.
     """
@@ -102,15 +113,17 @@ def unpack(
         if unpacker == ffi.NULL:
             raise no_memory()
         undo.callback(lib.ls_unpack_free, unpacker)
+        most = (limits.layer_entries, limits.pax_header, limits.layer_memory)
+        lib.ls_unpack_limit(unpacker, ffi.new("struct ls_unpack_limits *", [limit or _NO_LIMIT for limit in most]))
         if lib.ls_unpack_begin(unpacker):
             raise _failure(unpacker)
         undo.enter_context(_writers(unpacker, threads))
         out = undo.enter_context(SkeletonWriter(skeleton))
-        diff_id, size = _feed(stream, unpacker, out, progress)
+        diff_id, size = _feed(stream, unpacker, out, progress, limits)
         if expected is not None and diff_id != expected:
             raise DigestMismatch("the layer", expected=expected, actual=diff_id, layer=expected)
         if lib.ls_unpack_finish(unpacker):
-            raise _failure(unpacker)
+            raise _failure(unpacker, limits)
         out.add(taken(lib.ls_unpack_skeleton, unpacker))
         facts = ffi.new("struct ls_unpack_result *")
         lib.ls_unpack_facts(unpacker, facts)
@@ -147,7 +160,11 @@ def _writers(unpacker: Any, count: int) -> Iterator[None]:
 
 
 def _feed(
-    stream: Readable, unpacker: Any, out: SkeletonWriter, progress: Callable[[int], object] | None
+    stream: Readable,
+    unpacker: Any,
+    out: SkeletonWriter,
+    progress: Callable[[int], object] | None,
+    limits: Limits,
 ) -> tuple[DiffID, int]:
     """Read, hash and parse to the end of the stream."""
     digest = hashlib.sha256()
@@ -162,8 +179,9 @@ def _feed(
         last = filled < lib.LS_CHUNK
         digest.update(view[:filled])
         size += filled
+        limits.check("max-layer-size", size, "the layer's tar")
         if lib.ls_unpack_feed(unpacker, filled, last):
-            raise _failure(unpacker)
+            raise _failure(unpacker, limits)
         if lib.ls_unpack_skeleton(unpacker, ffi.new("uint8_t **")) >= _TAKE:
             out.add(taken(lib.ls_unpack_skeleton, unpacker))
             lib.ls_unpack_taken(unpacker)
@@ -187,5 +205,19 @@ def _fill(stream: Readable, view: memoryview) -> int:
     return filled
 
 
-def _failure(unpacker: Any) -> LayerstoreError:
-    return failure_of(lib.ls_unpack_failure, unpacker)
+def _failure(unpacker: Any, limits: Limits = UNLIMITED) -> LayerstoreError:
+    noted = ffi.new("struct ls_failure *")
+    lib.ls_unpack_failure(unpacker, noted)
+    if noted.kind != lib.LS_FAIL_LIMIT:
+        return failure_of(lib.ls_unpack_failure, unpacker)
+    facts = ffi.new("struct ls_unpack_result *")
+    lib.ls_unpack_facts(unpacker, facts)
+    setting, path = ffi.string(noted.what).decode(), ffi.string(noted.path)
+    what, unit = _LIMITED[setting]
+    return LimitExceeded(
+        f"entry {os.fsdecode(path)!r}: {what}" if path and setting == "max-pax-header" else what,
+        setting=setting,
+        limit=limits.of(setting),
+        met=facts.met,
+        unit=unit,
+    )

@@ -20,7 +20,7 @@ from layerstore.compression import HEAD, Stream, open_stream, sniff
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, KernelError, named
 from layerstore.kernel.files import open_beneath, open_tree_root
-from layerstore.manifests import DOCUMENT_LIMIT
+from layerstore.limits import Limits
 from layerstore.transfer.tarball import Member, members, normal
 
 _LINKS_LIMIT: Final = 40
@@ -30,6 +30,9 @@ _LINKS_LIMIT: Final = 40
 class Archive(ABC):
     """The members of an archive, by name. A context manager: closing it closes what it has open."""
 
+    def __init__(self, limits: Limits | None) -> None:
+        self.limits = Limits() if limits is None else limits
+
     @abstractmethod
     def region(self, name: str) -> Region | None:
         """The bytes of a member; None if there is none of this name."""
@@ -38,10 +41,13 @@ class Archive(ABC):
     def close(self) -> None:
         """Close the files."""
 
-    def document(self, name: str) -> bytes | None:
+    def document(self, name: str, kind: str = "manifest") -> bytes | None:
         """See `Documents`."""
         with self._opened(name) as region:
-            return None if region is None else region.document(name)
+            if region is None:
+                return None
+            self.limits.check_document(kind, region.size, name)
+            return region.peek(0, region.size)
 
     def size(self, name: str) -> int | None:
         """See `Documents`."""
@@ -59,7 +65,7 @@ class Archive(ABC):
         with self._opened(name) as region:
             if region is None:
                 raise InvalidArchive(f"{name} is not in the archive", path=name)
-            with open_stream(region, expect=expect) as stream:
+            with open_stream(region, expect=expect, limits=self.limits) as stream:
                 yield stream
 
     @contextmanager
@@ -101,12 +107,6 @@ class Region:
         self._at += count
         return count
 
-    def document(self, name: str) -> bytes:
-        """All of it, unless it is too large to be a document."""
-        if self.size > DOCUMENT_LIMIT:
-            raise InvalidArchive(f"{name} has {self.size} bytes: {DOCUMENT_LIMIT} are allowed", path=name)
-        return self.peek(0, self.size)
-
     def peek(self, at: int, size: int) -> bytes:
         """Some bytes from the middle; fewer where there are fewer."""
         at = min(at, self.size)
@@ -132,7 +132,8 @@ class Region:
 class TarArchive(Archive):
     """A tar in a file that can be read anywhere. `fd` stays the caller's."""
 
-    def __init__(self, fd: int, origin: str, *, start: int = 0) -> None:
+    def __init__(self, fd: int, origin: str, *, start: int = 0, limits: Limits | None = None) -> None:
+        super().__init__(limits)
         self._fd = fd
         self._origin = origin
         self._start = start
@@ -154,7 +155,8 @@ class TarArchive(Archive):
 class FolderArchive(Archive):
     """A folder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
+        super().__init__(limits)
         self._path = path
         with named("open", path):
             self._root = open_tree_root(path)

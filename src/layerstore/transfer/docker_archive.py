@@ -36,7 +36,7 @@ def describe(documents: Documents) -> list[Incoming]:
 
 def _image(documents: Documents, item: dict[str, Any]) -> Incoming:
     member = as_text(item.get("Config"), f"{MANIFEST}: Config")
-    config = documents.document(member)
+    config = documents.document(member, "config")
     if config is None:
         raise InvalidArchive(f"config {member!r} is not in the archive", path=member)
     if (name := _CONFIG_NAME.fullmatch(member)) is not None:

@@ -7,7 +7,8 @@ from typing import Final, Protocol
 
 from layerstore import digest
 from layerstore.errors import InvalidArchive
-from layerstore.manifests import DOCUMENT_LIMIT, Descriptor, verify
+from layerstore.limits import Limits
+from layerstore.manifests import Descriptor, verify
 
 BLOBS: Final = "blobs/sha256/"
 """Where an OCI layout has its blobs (OCI image spec, image-layout.md, "Blobs"); docker 25 and later does the same."""
@@ -18,8 +19,13 @@ BLOB: Final = re.compile(re.escape(BLOBS) + "([0-9a-f]{64})")
 class Documents(Protocol):
     """The members of an archive by name, whatever form the archive has. Links among members are followed."""
 
-    def document(self, name: str) -> bytes | None:
-        """The content of a small member; None if there is none. Raises `InvalidArchive` if it is too large."""
+    limits: Limits
+
+    def document(self, name: str, kind: str = "manifest") -> bytes | None:
+        """The content of a small member; None if there is none. `kind`: see `Limits.check_document`.
+
+        Raises `LimitExceeded`.
+        """
         ...
 
     def size(self, name: str) -> int | None:
@@ -34,9 +40,8 @@ def member_of(descriptor: Descriptor) -> str:
 
 def read_blob(documents: Documents, descriptor: Descriptor, what: str) -> bytes:
     """The content of the small blob that `descriptor` points to, verified."""
-    if descriptor.size > DOCUMENT_LIMIT:
-        raise InvalidArchive(f"{what} {descriptor.digest} claims {descriptor.size} bytes: {DOCUMENT_LIMIT} are allowed")
-    data = documents.document(member_of(descriptor))
+    documents.limits.check_document(what, descriptor.size, f"{what} {descriptor.digest}")
+    data = documents.document(member_of(descriptor), what)
     if data is None:
         raise InvalidArchive(
             f"{what} {descriptor.digest} is not in the archive",

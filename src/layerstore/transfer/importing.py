@@ -35,7 +35,7 @@ def import_tar(
     run_config = instructions_of.apply(None, instructions)
     chosen = None if platform is None else platforms.parse(platform)
     label = source if isinstance(source, str | Path) else getattr(source, "name", "-")
-    with _opened(source) as raw, open_stream(raw) as stream:
+    with _opened(source) as raw, open_stream(raw, limits=layers.limits) as stream:
         staged = layers.stage(stream, label=str(label), progress=progress)
     try:
         made = config_of.derive(

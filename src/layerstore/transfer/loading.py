@@ -23,6 +23,7 @@ from layerstore.compression import HEAD, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import Ambiguous, ConfigError, InvalidArchive, KernelError, LayerstoreError, NotFound, named
 from layerstore.layers import LayerSource
+from layerstore.limits import Limits
 from layerstore.platforms import Platform
 from layerstore.transfer import docker_archive, oci
 from layerstore.transfer.archive import Archive, FolderArchive, TarArchive
@@ -56,7 +57,7 @@ def load_images(
     """See `layerstore.transfer.load`."""
     wanted = None if platform is None else platforms.parse(platform)
     tags = tuple(dict.fromkeys(reference.normalise(name) for name in names))
-    with _opened(source) as (archive, origin):
+    with _opened(source, layers.limits) as (archive, origin):
         try:
             if isinstance(archive, Archive):
                 found = describe(archive, wanted, only=only, names=tags, may_lack=elsewhere is not None)
@@ -75,14 +76,14 @@ def load_images(
 
 @contextmanager
 def looked_into(
-    source: str | Path, *, only: Sequence[str] = (), platform: str | None = None
+    source: str | Path, limits: Limits, *, only: Sequence[str] = (), platform: str | None = None
 ) -> Iterator[tuple[bytes, list[LayerSource]]]:
     """While inside: the config of the one image of an archive, and its layers, each to be read when it is wanted.
 
     The archive is one that can be read in any order. Raises `InvalidArchive`, `NotFound`, `Ambiguous`.
     """
     wanted = None if platform is None else platforms.parse(platform)
-    with _opened(source) as (archive, origin):
+    with _opened(source, limits) as (archive, origin):
         if not isinstance(archive, Archive):
             raise ConfigError(f"{origin} can be read from its beginning only", remedy="Unpack it into a folder.")
         try:
@@ -262,10 +263,10 @@ def _is_known(images: Images, name: str) -> bool:
 
 
 @contextmanager
-def _opened(source: str | Path | BinaryIO) -> Iterator[tuple[Archive | _FileObject, str]]:
+def _opened(source: str | Path | BinaryIO, limits: Limits) -> Iterator[tuple[Archive | _FileObject, str]]:
     """An archive that can be read in any order, or else a stream; and what to call it."""
     if isinstance(source, str | Path) and str(source) != STANDARD:
-        with _opened_path(Path(source)) as archive:
+        with _opened_path(Path(source), limits) as archive:
             yield archive, str(source)
         return
     file: Any = standard_input() if isinstance(source, str | Path) else source
@@ -276,28 +277,28 @@ def _opened(source: str | Path | BinaryIO) -> Iterator[tuple[Archive | _FileObje
     # Only of Python's own file objects it is known that their descriptor has the bytes that reading them gives.
     raw = file.raw if isinstance(file, BufferedReader | BufferedRandom) else file
     if isinstance(raw, FileIO):
-        with _opened_descriptor(raw.fileno(), file, origin) as archive:
+        with _opened_descriptor(raw.fileno(), file, origin, limits) as archive:
             yield archive, origin
     else:
         yield _FileObject(file, origin), origin
 
 
 @contextmanager
-def _opened_path(path: Path) -> Iterator[Archive | _FileObject]:
+def _opened_path(path: Path, limits: Limits) -> Iterator[Archive | _FileObject]:
     with named("open", path):
         is_folder = path.is_dir()
     if is_folder:
-        with FolderArchive(path) as folder:
+        with FolderArchive(path, limits=limits) as folder:
             yield folder
         return
     with named("open", path):
         file = FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
-    with file, _opened_descriptor(file.fileno(), file, str(path)) as archive:
+    with file, _opened_descriptor(file.fileno(), file, str(path), limits) as archive:
         yield archive
 
 
 @contextmanager
-def _opened_descriptor(fd: int, file: Any, origin: str) -> Iterator[Archive | _FileObject]:
+def _opened_descriptor(fd: int, file: Any, origin: str, limits: Limits) -> Iterator[Archive | _FileObject]:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
@@ -313,7 +314,7 @@ def _opened_descriptor(fd: int, file: Any, origin: str) -> Iterator[Archive | _F
         yield _FileObject(file, origin)
         return
     try:
-        archive = TarArchive(fd, origin, start=start)
+        archive = TarArchive(fd, origin, start=start, limits=limits)
     except InvalidArchive as error:
         error.message = f"{origin}: {error.message}"
         raise

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from layerstore.compression import Stream, open_stream, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import DigestMismatch, InvalidArchive
-from layerstore.manifests import DOCUMENT_LIMIT
 from layerstore.transfer.archive import follow
 from layerstore.transfer.documents import BLOB, BLOBS
 from layerstore.transfer.incoming import Incoming
@@ -40,7 +39,7 @@ def reading(raw: Any, layers: Layers, progress: Progress | None) -> Iterator[Str
     """Read an archive to its end. On the way out, what was staged and not used is discarded."""
     archive = StreamArchive(layers, progress)
     try:
-        with layers.writeback(), open_stream(raw) as stream:
+        with layers.writeback(), open_stream(raw, limits=layers.limits) as stream:
             archive.read(stream)
         yield archive
     finally:
@@ -51,6 +50,7 @@ class StreamArchive:
     """The members of an archive that has passed. See `Documents`."""
 
     def __init__(self, layers: Layers, progress: Progress | None) -> None:
+        self.limits = layers.limits
         self._layers = layers
         self._progress = progress
         self._members: dict[str, Member] = {}
@@ -62,13 +62,14 @@ class StreamArchive:
         self._all: list[Staged] = []
         self._kept = 0
 
-    def document(self, name: str) -> bytes | None:
+    def document(self, name: str, kind: str = "manifest") -> bytes | None:
         """See `Documents`."""
         member = follow(self._members, name)
         if member is None:
             return None
+        self.limits.check_document(kind, member.size, name)
         if member.name not in self._documents:
-            raise InvalidArchive(f"{name} is no JSON, or has more than {DOCUMENT_LIMIT} bytes", path=name)
+            raise InvalidArchive(f"{name} is no JSON", path=name)
         return self._documents[member.name]
 
     def size(self, name: str) -> int | None:
@@ -118,7 +119,7 @@ class StreamArchive:
                     self._staged[name] = self._stage(name, content, plain=sniff(head) is None)
             except InvalidArchive as error:
                 self._failures[name] = error  # it matters only if it turns out to be a layer
-        elif member.size <= BLOCK or (member.size <= DOCUMENT_LIMIT and head.lstrip()[:1] in (b"{", b"[")):
+        elif member.size <= BLOCK or (self.limits.may_be_document(member.size) and head.lstrip()[:1] in (b"{", b"[")):
             self._kept += member.size
             if self._kept > _KEPT_LIMIT:
                 raise InvalidArchive(f"more than {_KEPT_LIMIT} bytes of JSON: this is no archive of images")
@@ -148,7 +149,7 @@ class StreamArchive:
                 content, expected=None if expect is None else DiffID(expect), label=label, progress=self._progress
             )
         else:
-            stream = open_stream(content, expect=expect)
+            stream = open_stream(content, expect=expect, limits=self.limits)
             try:
                 staged = self._layers.stage(stream, label=label, progress=self._progress)
             finally:

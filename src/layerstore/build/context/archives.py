@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from layerstore import InvalidArchive, open_stream
+from layerstore import InvalidArchive, LimitExceeded, Limits, open_stream
 
 __all__ = ["begins_as_archive", "is_tar"]
 
@@ -13,14 +13,16 @@ _COMPRESSED = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 """gzip, bzip2, xz, zstd."""
 
 
-def is_tar(file: BinaryIO) -> bool:
+def is_tar(file: BinaryIO, limits: Limits) -> bool:
     """Does it begin with a tar's header (POSIX, ustar: the sum of its bytes stands in it), inflated if need be?"""
     head = bytearray(_HEAD)
     filled = 0
     try:
-        with open_stream(file) as stream:
+        with open_stream(file, limits=limits) as stream:
             while filled < _HEAD and (count := stream.readinto(memoryview(head)[filled:])):
                 filled += count
+    except LimitExceeded:  # it is more than one likes, and not something else
+        raise
     except InvalidArchive:
         return False
     return _is_header(bytes(head[:filled]))

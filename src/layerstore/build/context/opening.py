@@ -99,10 +99,10 @@ def _opened(source: str, wanted: _Wanted, stdin: BinaryIO | None, after: ExitSta
         found = fetched(source, None, after.enter_context(staging.folder()), check=staging.check, place=None)
         return _stream(after.enter_context(found.path.open("rb")), source, wanted, after)
     if os.path.isfile(source):
-        wanted.needs("a tar")
+        store, _ = wanted.needs("a tar")
         path = Path(source)
         opened = after.enter_context(path.open("rb"))
-        if not is_tar(opened):
+        if not is_tar(opened, store.config.limits):
             raise BuildError(f"{wanted.name} {source} is neither a folder nor a tar", remedy="Name a folder or a tar.")
         opened.seek(0)
         return _tar(opened, source, wanted, after)
@@ -146,7 +146,8 @@ def _without_file(wanted: _Wanted) -> _Wanted:
 
 def _tar(stream: BinaryIO | _Chained, name: str, wanted: _Wanted, after: ExitStack) -> Context:
     store, staging = wanted.needs("a tar")
-    layer = store.add_layer(LayerSource(lambda: open_stream(stream), label=name), None, record=staging.hold)
+    tar = LayerSource(lambda: open_stream(stream, limits=store.config.limits), label=name)
+    layer = store.add_layer(tar, None, record=staging.hold)
     root = after.enter_context(store.open_layers(layer.chain_id))
     dockerfile = find_dockerfile(root, name, wanted.file) if wanted.reads_dockerfile else None
     tree = Tree(root, wanted.name, ignore=find_ignore(root, wanted.file) if wanted.ignores else None)

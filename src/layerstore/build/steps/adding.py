@@ -30,9 +30,10 @@ def unpacked(work: Work, origin: Origin, one: Chosen) -> tuple[Origin, Sequence[
 
 def unpacked_file(work: Work, file: BinaryIO, name: str) -> tuple[Origin, Sequence[Chosen]] | None:
     """The same, of an open file."""
-    if not is_tar(file):
+    limits = work.store.config.limits
+    if not is_tar(file, limits):
         return None
     file.seek(0)
-    layer = work.store.add_layer(LayerSource(lambda: open_stream(file)), None, record=work.session.hold)
+    layer = work.store.add_layer(LayerSource(lambda: open_stream(file, limits=limits)), None, record=work.session.hold)
     origin = Layers(work.store, layer.chain_id, name)
     return origin, origin.choose(["/"], parents=False, exclude=(), place=Place(name, 0, 0, ""))

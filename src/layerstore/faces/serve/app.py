@@ -65,7 +65,7 @@ class Registry:
         self._repositories = store.repositories
         self._peers = Peers(store)
         self._uploads = Uploads(store.blobs, limits)
-        self._pushing = Pushing(store.repositories, store.blobs, self._uploads, limits.manifest)
+        self._pushing = Pushing(store.repositories, store.blobs, self._uploads)
         self._read_only = read_only
         self._compression = compression
         self._passwords = passwords

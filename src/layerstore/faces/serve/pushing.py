@@ -23,11 +23,10 @@ _TAGS: Final = 32
 class Pushing:
     """What alters a store by way of this protocol."""
 
-    def __init__(self, repositories: Repositories, blobs: Blobs, uploads: Uploads, manifest_limit: int) -> None:
+    def __init__(self, repositories: Repositories, blobs: Blobs, uploads: Uploads) -> None:
         self._repositories = repositories
         self._blobs = blobs
         self._uploads = uploads
-        self._manifest_limit = manifest_limit
 
     # --- blobs ---
 
@@ -143,16 +142,17 @@ class Pushing:
 
     def _document(self, request: Request) -> bytes:
         """The body, if it is not too large."""
-        limit = self._manifest_limit
+        limit = self._blobs.limits.manifest_size or _NO_LIMIT
         data = bytearray()
         if _announced(request) is None or (_announced(request) or 0) <= limit:
             while len(data) <= limit and (piece := request.body.read(limit + 1 - len(data))):
                 data += piece
             if len(data) <= limit:
                 return bytes(data)
-        raise Refused(413, "MANIFEST_INVALID", f"a manifest may have {limit} bytes")
+        raise Refused(413, "MANIFEST_INVALID", f"a manifest may have {limit:,} bytes (max-manifest-size)")
 
 
+_NO_LIMIT: Final = 1 << 40
 _NONE: Final = ("", "application/octet-stream", "application/json", "application/x-www-form-urlencoded")
 """Media types that clients send who do not know one."""
 

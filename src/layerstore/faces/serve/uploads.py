@@ -18,9 +18,10 @@ from typing import BinaryIO, Final
 
 from layerstore.blobs import Blobs, Partial
 from layerstore.digest import Digest
-from layerstore.errors import KernelError
+from layerstore.errors import KernelError, LimitExceeded
 from layerstore.faces.serve.messages import Refused
 from layerstore.faces.serve.names import Name
+from layerstore.limits import Limits as TakenIn
 from layerstore.values import frozen
 
 _NUMBER: Final = re.compile(r"[0-9a-f]{32}")
@@ -37,14 +38,13 @@ class Limits:
     """Uploads at one time; each has a file open."""
     idle: float = 3600.0
     """For how long nobody need go on with an upload."""
-    manifest: int = 4 << 20
-    """The size of a manifest (distribution-spec: 4 MiB at the least)."""
 
 
 class Upload:
     """One blob on its way in."""
 
-    def __init__(self, number: str, repository: str, partial: Partial) -> None:
+    def __init__(self, number: str, repository: str, partial: Partial, taken: TakenIn) -> None:
+        self._taken = taken
         self.number = number
         self.repository = repository
         self.used = time.monotonic()
@@ -66,6 +66,11 @@ class Upload:
         """
         before, known = self.size, self._hash.copy()
         while data := body.read(_PIECE):
+            try:
+                self._taken.check("max-layer-size", self.size + len(data), "the blob")
+            except LimitExceeded as error:
+                self._take_back(before, known)
+                raise Refused(413, "SIZE_INVALID", error.message) from None
             if not self._partial.append(data):
                 raise KernelError("write", errno.ENOSPC, path=self._partial.path)
             self._hash.update(data)
@@ -128,7 +133,7 @@ class Uploads:
         partial = self._blobs.partial(number, bounded=False)
         if partial is None:
             raise KernelError("open", errno.ENOSPC, path=number)
-        upload = Upload(number, name.full, partial)
+        upload = Upload(number, name.full, partial, self._blobs.limits)
         with self._lock:
             if len(self._found) >= self._limits.uploads:
                 upload.discard()
@@ -179,7 +184,7 @@ class Uploads:
         if not partial.size:
             partial.discard()
             return None
-        upload = self._found[number] = Upload(number, name.full, partial)
+        upload = self._found[number] = Upload(number, name.full, partial, self._blobs.limits)
         return upload
 
     def _sweep(self) -> None:

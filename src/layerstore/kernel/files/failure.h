@@ -23,6 +23,7 @@
 #define LS_FAIL_DIALECT 4  /* the driver's form has no room for it */
 #define LS_FAIL_TAR 5      /* a tar has no room for it */
 #define LS_FAIL_TOO_LONG 6 /* a path is longer than any layer can have */
+#define LS_FAIL_LIMIT 7    /* a limit is reached: `what` is the name of the setting */
 
 /* `code` is a positive errno, 0 while there is no failure. `what` is the name of the call, or for other kinds a sentence;
  * it is static. `path` is "" where there is none to name, and never longer than the kernel takes: a longer one keeps its

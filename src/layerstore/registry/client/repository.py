@@ -55,6 +55,7 @@ Reader = BlobReader | lanes.WideReader
 _ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
 """For manifests only: Artifactory answers 406 to blobs with it, and without it every registry 404 to what is of OCI."""
 
+_NO_LIMIT: Final = 1 << 40
 _PAGE: Final = 1000
 _PAGES: Final = 10_000
 _LINK: Final = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
@@ -85,6 +86,7 @@ class Repository:
         self.path = reference.path
         """The name within the registry: `library/debian`."""
         self.name = reference.name
+        self.limits = settings.limits
         self._http = http
         self._settings = settings
         self._access = (Access(reference.path, tuple(actions)),)
@@ -115,7 +117,7 @@ class Repository:
     def manifest(self, ref: str, *, expected: Digest | None = None) -> Manifest:
         """The manifest or index of a tag or digest, verified if `ref` or `expected` is a digest.
 
-        Raises `NotFound`, `DigestMismatch`; `RegistryError` for more than 4 MiB, a web page or another thing that is
+        Raises `NotFound`, `DigestMismatch`, `LimitExceeded`; `RegistryError` for a web page or another thing that is
         none; `UnsupportedMediaType` for schema 1.
         """
         if expected is None and ref.startswith("sha256:"):
@@ -145,7 +147,9 @@ class Repository:
                 f"reading the {title}: {printable(self.registry)} answered with a web page",
                 remedy="Look whether it is a registry; a proxy or a login page may stand in between.",
             )
-        data = reply.document(DOCUMENT_LIMIT)
+        limit = self.limits.manifest_size
+        self.limits.check("max-manifest-size", reply.size or 0, f"the {title}")
+        data = reply.document(limit or _NO_LIMIT)
         actual = digests.of_bytes(data)
         if expected is not None and actual != expected:
             raise DigestMismatch(f"the {title}", expected=expected, actual=actual, remedy=ALTERED)
@@ -239,16 +243,12 @@ class Repository:
     def small_blob(self, descriptor: Descriptor, what: str = "config") -> bytes:
         """A config or another small blob, verified; what the descriptor has embedded is not asked for.
 
-        Raises `RegistryError` if it claims more than 4 MiB, `DigestMismatch`.
+        Raises `LimitExceeded` if it claims more than that, `DigestMismatch`.
         """
         if descriptor.data is not None:
             return descriptor.data
         title = f"the {what} {descriptor.digest} of {self.name}"
-        if descriptor.size > DOCUMENT_LIMIT:
-            raise RegistryError(
-                f"{title} claims {descriptor.size} bytes: {DOCUMENT_LIMIT} are allowed",
-                remedy="The image is damaged, or not made in good faith.",
-            )
+        self.limits.check_document(what, descriptor.size, title)
         data = bytearray(descriptor.size)
         at = 0
         with self.blob(descriptor.digest, descriptor.size, urls=descriptor.urls) as reader:

@@ -8,6 +8,7 @@ from pathlib import Path
 from attrs import field
 
 from layerstore.config import Config, Proxies
+from layerstore.limits import Limits
 from layerstore.values import frozen
 
 __all__ = ["Settings"]
@@ -35,6 +36,7 @@ class Settings:
     attempts: int = 5
     """How often one request is made before its failure is an error: at least 1."""
     proxies: Proxies = field(factory=Proxies)
+    limits: Limits = field(factory=Limits)
     certificate_folders: tuple[Path, ...] = ()
     """Folders as docker's certs.d; the first in which a registry has a folder counts."""
     verify: bool | None = None
@@ -62,6 +64,7 @@ class Settings:
             uploads=config.max_concurrent_uploads or _AS_MANY_AS_THERE_ARE,
             attempts=config.max_download_attempts,
             proxies=config.proxies,
+            limits=config.limits,
             certificate_folders=_certificate_folders(),
             verify=verify,
         )
