@@ -17,20 +17,23 @@ from typing import Any, cast
 
 from attrs import evolve, field
 
-from layerstore import ConfigError, KernelError, open_beneath, open_bind, open_mount
+from layerstore import ConfigError, Container, KernelError, open_beneath, open_bind, open_mount
 from layerstore.build.cache import Sharing
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.language import Mount, Run
 from layerstore.build.steps.agents import agent_of, passing_on
 from layerstore.build.steps.memory import Memory
 from layerstore.build.steps.origins import Origin
-from layerstore.build.steps.places import absolute
+from layerstore.build.steps.places import absolute, spot
 from layerstore.build.steps.work import Work
 from layerstore.runtime.life.sources import Shown, Tree
 from layerstore.runtime.options import MountOption
 from layerstore.values import frozen
 
-__all__ = ["Given", "given", "told"]
+__all__ = ["Given", "given", "misplaced", "told"]
+
+_KERNEL = ("/proc", "/sys")
+"""What a program sees there the kernel makes, so that nothing can be added."""
 
 _SECRETS = "/run/secrets"
 _AGENT = "/run/buildkit/ssh_agent.{}"
@@ -43,6 +46,8 @@ class Given:
     mounts: tuple[MountOption, ...] = ()
     trees: tuple[Tree, ...] = ()
     env: tuple[str, ...] = ()
+    is_secret: bool = False
+    """Is a secret among the variables?"""
 
 
 @frozen
@@ -56,6 +61,7 @@ class _Parts:
     mounts: list[MountOption] = field(factory=list)
     trees: list[Tree] = field(factory=list)
     env: list[str] = field(factory=list)
+    secret_env: list[str] = field(factory=list)
 
 
 def told(mounts: Sequence[Mount]) -> list[dict[str, Any]]:
@@ -95,7 +101,35 @@ def given(work: Work, run: Run, working_dir: str, origins: Callable[[Mount], Ori
             elif mount.type == "ssh":
                 agents += _agent(parts, mount, target, agents)
         trees = (*parts.trees, *memory.trees)
-        yield Given(tuple(parts.mounts), trees, tuple(parts.env))
+        yield Given(tuple(parts.mounts), trees, (*parts.env, *parts.secret_env), bool(parts.secret_env))
+
+
+def misplaced(container: Container, found: Given, place: Place) -> BuildError | None:
+    """Why what a program was given cannot be mounted where the line says, if that is so. Asked when it was not run."""
+    targets = [(mount.target, _is_file(mount)) for mount in found.mounts]
+    targets += [(part.target, part.is_file) for tree in found.trees for part in tree.shown]
+    with container.open_tree() as tree:
+        for target, is_file in targets:
+            within = next((top for top in _KERNEL if target.startswith(f"{top}/")), None)
+            if within is not None:
+                return BuildError(
+                    f"nothing can be mounted at {target}: {within} is the kernel's",
+                    place=place,
+                    remedy="Name another target.",
+                )
+            there = spot(tree, target, place)
+            if there.is_there and there.is_folder == is_file:
+                what, that = ("file", "folder") if is_file else ("folder", "file")
+                return BuildError(
+                    f"a {what} cannot be mounted at {target}: there is a {that}",
+                    place=place,
+                    remedy="Name a target that is not there, or is of the same kind.",
+                )
+    return None
+
+
+def _is_file(mount: MountOption) -> bool:
+    return mount.kind == "bind" and not os.path.isdir(mount.source or "")
 
 
 def _bind(parts: _Parts, mount: Mount, target: str, origin: Origin) -> None:
@@ -200,7 +234,7 @@ def _secret(parts: _Parts, mount: Mount, target: str) -> None:
     content = secret.read()
     if mount.env:
         try:
-            parts.env.append(f"{mount.env}={content.decode()}")
+            parts.secret_env.append(f"{mount.env}={content.decode()}")
         except UnicodeDecodeError:
             raise BuildError(
                 f"secret {id}: not text, so it can be no variable", place=parts.place, remedy="Leave out env=."

@@ -9,15 +9,15 @@ import itertools
 import os
 import select
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
-from layerstore import Container, LayerstoreError
+from layerstore import Container, LayerstoreError, open_memory
 from layerstore.build.steps.lines import Lines, Stream
 from layerstore.build.steps.stopping import Stop, Stopped
 from layerstore.runtime import RunOptions, Runtime
 from layerstore.runtime.life.processes import here
 from layerstore.runtime.life.sources import Tree
-from layerstore.runtime.life.starting import Direct
+from layerstore.runtime.life.starting import Direct, Prepared
 
 __all__ = ["run_program"]
 
@@ -36,14 +36,23 @@ def run_program(
     trees: Sequence[Tree],
     told: Callable[[Stream, bytes], object],
     stop: Stop,
+    *,
+    is_secret: bool = False,
 ) -> int:
     """Run what the options say; its exit code, 128 + N by signal N. `told` is given whole lines.
 
+    `is_secret`: what the options say is on no disk, at no moment.
     Raises `CannotRun`, `ConfigError`, `Stopped`; then it has ended, too.
     """
     mine = here()
     folder = runtime.places.folder(container.id, f"{mine.pid}.{mine.began}.build{next(_numbers)}")
-    prepared = runtime.prepare(container, options, folder, trees=trees)
+    with open_memory() if is_secret else nullcontext() as memory:
+        prepared = runtime.prepare(container, options, folder, trees=trees, memory=memory)
+        return _run(runtime, prepared, told, stop)
+
+
+def _run(runtime: Runtime, prepared: Prepared, told: Callable[[Stream, bytes], object], stop: Stop) -> int:
+    container = prepared.container
     pipes: dict[int, Lines] = {}
     poll = select.poll()
     clear = False
@@ -72,7 +81,7 @@ def run_program(
         for fd, lines in pipes.items():
             lines.end()
             os.close(fd)
-        runtime.forget(container, folder, is_clear=clear)
+        runtime.forget(container, prepared.folder, is_clear=clear)
     return code
 
 

@@ -20,7 +20,7 @@ from layerstore.build.events import Doing
 from layerstore.build.language import SCRIPTS, Mount, Run, Scope, program_of
 from layerstore.build.steps.lines import Stream, Tail
 from layerstore.build.steps.memory import Memory
-from layerstore.build.steps.mounting import given, told
+from layerstore.build.steps.mounting import given, misplaced, told
 from layerstore.build.steps.origins import Origin
 from layerstore.build.steps.programs import run_program
 from layerstore.build.steps.state import State
@@ -134,8 +134,12 @@ def run(
         whole = evolve(options, mounts=more.mounts, env=(*options.env, *more.env))
         container = box.on(state.top)
         try:
-            code = run_program(work.runtime, container, whole, (*more.trees, *memory.trees), hear, work.stop)
+            trees = (*more.trees, *memory.trees)
+            code = run_program(work.runtime, container, whole, trees, hear, work.stop, is_secret=more.is_secret)
         except CannotRun as error:
+            reason = misplaced(container, more, step.place)
+            if reason is not None:
+                raise reason from error
             raise _failed(work, box, step, options, tail, error.code, error) from error
     if code:
         raise _failed(work, box, step, options, tail, code, None)

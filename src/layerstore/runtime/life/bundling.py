@@ -32,9 +32,11 @@ def write(
     namespaces: Mapping[str, str],
     engine: Engine,
     filters: Path,
+    memory: int | None = None,
 ) -> tuple[tuple[Trace, ...], Learning | None]:
     """Write the bundle of a container into its folder, which is there and empty. `tree` is a descriptor of its tree.
 
+    `memory` is a folder that nobody else can reach: the bundle is in there, and that on the disk has no variables.
     `images` are where the engine will see those that are mounted, `more` is what else it binds. What is returned: the
     mount points that its tree lacks, and the seccomp filter that is not among `filters` yet.
     Raises `ConfigError`, `NotFound` for what docker refuses.
@@ -62,6 +64,11 @@ def write(
         sources.give(binds, options, made["process"]["user"])
         traces = bundle.plan_traces(tree, made)
         learning = give_filter(made, engine, filters, folder.path)
+        if memory is not None:
+            name = folder.config.name
+            with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=memory), "w") as whole:
+                whole.write(json.dumps(made))
+            made["process"]["env"] = []
         folder.config.write_text(json.dumps(made))
     except OSError as error:
         raise KernelError("open", error.errno or 0, path=error.filename or folder.path) from error

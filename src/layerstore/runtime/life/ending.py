@@ -7,6 +7,8 @@ and cgroups, and the folder. What is left if that is broken off, `recovery` find
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from contextlib import suppress
 
@@ -47,6 +49,15 @@ def _ended(row: Row, code: int, moment: int | None, *, oom: bool = False, error:
         error=error,
         health=_unwatched(row.health),
     )
+
+
+def _end_first(folder: Folder) -> None:
+    """End the first process of a container, which takes all others along, if it lives."""
+    first = folder.init()
+    if first is not None:
+        with suppress(ProcessLookupError):
+            os.kill(first.pid, signal.SIGKILL)
+        wait_for(first, _PATIENCE)
 
 
 class Ender:
@@ -135,6 +146,8 @@ class Ender:
         """
         verbs = self._places.verbs(folder)
         if verbs is not None and not (is_clear and not verbs.knows(folder.name)):
+            if not verbs.knows(folder.name):  # the state was in memory, or is lost
+                _end_first(folder)
             with suppress(LayerstoreError):
                 verbs.delete(folder.name)
             # An engine that was killed over its work, or was removed since, leaves some of it.

@@ -49,8 +49,13 @@ class Folder:
 
     @property
     def config(self) -> Path:
-        """The bundle's config.json."""
+        """The bundle's config.json; without variables, if the whole one is in `memory`."""
         return self.path / "config.json"
+
+    @property
+    def memory(self) -> Path:
+        """Where its engine sees what must be on no disk, if there is such: a whole bundle, and the engine's state."""
+        return self.path / "memory"
 
     @property
     def engine(self) -> Path:

@@ -86,13 +86,20 @@ class Runtime:
         self._starter.start(container, self.options(container), self.pid_of, before=before)
 
     def prepare(
-        self, container: Container, options: RunOptions, folder: Folder, *, trees: Sequence[Tree] = ()
+        self,
+        container: Container,
+        options: RunOptions,
+        folder: Folder,
+        *,
+        trees: Sequence[Tree] = (),
+        memory: int | None = None,
     ) -> Prepared:
         """Make a bundle for a program that is run beside a container's own, in a folder of its own.
 
-        `trees` are what it sees beside what its options name.
+        `trees` are what it sees beside what its options name. `memory`, a folder as `open_memory` makes one, has the
+        bundle, and its engine's state, if its variables must be on no disk.
         """
-        return self._starter.prepare(container, options, folder, self.pid_of, trees=trees)
+        return self._starter.prepare(container, options, folder, self.pid_of, trees=trees, memory=memory)
 
     def forget(self, container: Container, folder: Folder, *, is_clear: bool = False) -> None:
         """Give back what such a program had, which has ended. `is_clear`: its engine came to its own end."""

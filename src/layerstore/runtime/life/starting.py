@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,13 +62,15 @@ class Starter:
         *,
         link: Link | None = None,
         trees: Sequence[sources.Tree] = (),
+        memory: int | None = None,
     ) -> Prepared:
         """Make the folder of a container, with its bundle. Of a failure nothing is left.
 
         `shared` gives the first process of a container by its name, whose namespaces this one is to share. `link` is
-        what will connect it, `trees` what it sees beside its own.
+        what will connect it, `trees` what it sees beside its own. `memory` is a folder in memory, should its variables
+        be on no disk: whoever runs it has what its engine needs in there, and nobody else.
         """
-        draft = self.draft(container, options, folder, shared, link=link, trees=trees)
+        draft = self.draft(container, options, folder, shared, link=link, trees=trees, memory=memory)
         try:
             with container.open_tree() as tree:
                 return draft.finished(tree)
@@ -85,6 +87,7 @@ class Starter:
         *,
         link: Link | None = None,
         trees: Sequence[sources.Tree] = (),
+        memory: int | None = None,
     ) -> Draft:
         """The first half of `prepare`: the folder, without its bundle."""
         engine = find(self._store.config, options.runtime)
@@ -92,6 +95,9 @@ class Starter:
         try:
             images: dict[Path, sources.HasTree] = {**sources.images(self._store, options, folder.path / "images")}
             others, binds = sources.shown(trees, folder.path / "trees")
+            if memory is not None:
+                folder.memory.mkdir(mode=0o700)
+                others[folder.memory] = sources.Tree(lambda: nullcontext(memory), ())
             write = partial(
                 bundling.write,
                 container,
@@ -104,11 +110,13 @@ class Starter:
                 namespaces=namespaces_of(options, shared),
                 engine=engine,
                 filters=self._places.filters,
+                memory=memory,
             )
         except BaseException:
             folder.remove()
             raise
-        verbs = Verbs(engine, self._places.engine_root(engine.name))
+        root = self._places.engine_root(engine.name) if memory is None else folder.memory / "engine"
+        verbs = Verbs(engine, root)
         return Draft(container, folder, verbs, images | others, write)
 
     def begin(self, container: Container) -> Row:
@@ -329,7 +337,8 @@ def _quietly(deed: Callable[[], object]) -> None:
 def _line(made: Draft | Prepared) -> list[str]:
     """The command by which the engine runs a bundle in the foreground."""
     folder = made.folder
-    return made.verbs.run_argv(folder.name, folder.path, log=folder.place.engine_log, pid_file=folder.place.pid)
+    bundle = folder.memory if folder.memory in made.images else folder.path
+    return made.verbs.run_argv(folder.name, bundle, log=folder.place.engine_log, pid_file=folder.place.pid)
 
 
 class Direct:
@@ -345,7 +354,7 @@ class Direct:
         self._noted = threading.Event()
         self._first: Known | None = None
         self._watch: threading.Thread | None = None
-        if self._learning is not None:
+        if self._learning is not None or prepared.folder.memory in prepared.images:
             self.watch()
 
     @classmethod
