@@ -8,6 +8,7 @@ order work; what is true is decided by the database alone.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from layerstore.errors import named
+from layerstore.errors import KernelError, named
 
 _FLOCK = struct.Struct("hhqqi4x")
 """`struct flock` with 64-bit offsets: type, whence, start, length, pid (0 for OFD locks)."""
@@ -79,6 +80,21 @@ class Locks:
     def of_reader(self, slot: int) -> Held:
         """Hold the lock `slot`, shared, if nobody is in the way, where nothing can be written."""
         return Held(self._path, fcntl.F_OFD_SETLK, _flock(slot, shared=True), os.O_RDONLY)
+
+    def is_held(self, slot: int) -> bool:
+        """Has anybody the lock `slot`, alone or shared? It is not taken. Without a file nobody has any."""
+        try:
+            with named("open", self._path):
+                fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        try:
+            found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(slot, shared=False))
+        finally:
+            os.close(fd)
+        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
     @contextmanager
     def several(self, slots: Iterable[int]) -> Iterator[None]:

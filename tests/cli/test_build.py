@@ -130,17 +130,23 @@ def test_wrong_usage(run, based):
     assert "did you mean --target" in run("build", "--targt", "x", ".", code=2).stderr
 
 
-def test_an_interrupted_build_leaves_nothing_and_keeps_finished_steps(run, based, settings):
-    context = based("FROM base\nRUN echo finished > /f\nRUN echo going on; sleep 1000\n")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_build_leaves_nothing_and_keeps_finished_steps(run, based, settings, number):
+    context = based(
+        "FROM base AS other\nRUN echo > /x\nRUN sleep 1000\n"
+        "FROM base\nRUN echo finished > /f\nRUN echo going on; sleep 1000\nCOPY --from=other /x /\n"
+    )
     command = [sys.executable, "-m", "layerstore.cli", "--config", str(settings), "build", context]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         for line in process.stderr:
             if line.rstrip().endswith(b" going on"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         began = time.monotonic()
-        process.stderr.read()
-        assert process.wait(30) == 130
+        said = process.stderr.read().decode()
+        assert process.wait(30) == 128 + number
+        assert "CANCELED" in said
+        assert "ERROR" not in said
         assert time.monotonic() - began < 20
     assert run("ps", "-aq").stdout == ""
     again = run("build", based("FROM base\nRUN echo finished > /f\nRUN true\n")).stderr

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -29,6 +30,7 @@ from layerstore.build.steps.stage import build_stage, counted
 from layerstore.build.steps.stages import Stages
 from layerstore.build.steps.state import State, config_of, on_image, on_layers, on_nothing
 from layerstore.build.steps.stopping import Stop
+from layerstore.build.steps.together import together
 from layerstore.build.steps.verifying import refusal
 from layerstore.build.steps.work import Work
 from layerstore.build.warnings import warnings_of
@@ -159,11 +161,14 @@ class _Build:
                 contexts=self._options.contexts,
                 triggers=triggers,
             )
-            new = {
-                stage.index: self._triggers(stage)
-                for stage in found.stages
-                if self._sources.is_image(stage.base) and stage.index not in triggers
-            }
+            unknown = [
+                stage for stage in found.stages if self._sources.is_image(stage.base) and stage.index not in triggers
+            ]
+            bases = {(stage.base.name, stage.base.platform): stage for stage in unknown}
+            look = [partial(self._triggers, stage) for stage in bases.values()]
+            if look:
+                together(look, self._stop, name="layerstore-base")
+            new = {stage.index: self._triggers(stage) for stage in unknown}
             triggers |= new
             if not any(new.values()):
                 return found

@@ -120,6 +120,8 @@ class Teller:
             yield doing
         except BaseException as error:
             said = error.message if isinstance(error, LayerstoreError) else str(error)
+            if not isinstance(error, Exception):  # an interrupt, which has no words of its own
+                said = type(error).__name__
             doing.end(error=said or type(error).__name__)
             raise
         doing.end()

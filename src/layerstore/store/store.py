@@ -94,6 +94,10 @@ class Store(Traffic, Stacks):
         slot = of_program(name)
         return self._parts.locks.one(slot, shared=shared) if wait else self._parts.locks.at_once(slot, shared=shared)
 
+    def is_locked(self, name: str) -> bool:
+        """Has anybody the lock of this name now? It is not taken."""
+        return self._parts.locks.is_held(of_program(name))
+
     # --- images and containers ---
 
     def scratch(self, platform: str | None = None) -> Scratch:

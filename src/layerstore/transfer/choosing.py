@@ -88,6 +88,7 @@ def _by_digits(text: str, offered: Sequence[Offered]) -> list[Offered]:
     if first is None:
         return []
     found = [image for image in offered if any(known.startswith(first) for known in (image.id, *image.digests))]
-    if len({image.id for image in found}) > 1:
+    one = [digest for image in found for digest in image.digests if digest == first]
+    if len({image.id for image in found}) > 1 and len(one) < len(found):  # else an index for several platforms
         raise Ambiguous(f"several images of the archive have an ID that begins with {hex_of(first)}")
     return found

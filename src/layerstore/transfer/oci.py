@@ -51,6 +51,8 @@ class _Leaf:
     entry: int
     word: str = ""
     """What the index calls it, whether or not that is a name."""
+    within: tuple[Digest, ...] = ()
+    """The nested indexes that lead to it."""
 
 
 @frozen
@@ -94,7 +96,7 @@ def offered(documents: Documents) -> list[Offered]:
         Offered(
             offer.config.digest,
             offer.leaf.names,
-            digests=(offer.leaf.descriptor.digest,),
+            digests=(offer.leaf.descriptor.digest, *offer.leaf.within),
             words=(offer.leaf.word,) if offer.leaf.word else (),
         )
         for offers in _all_offers(documents, set())
@@ -151,7 +153,11 @@ def _leaves(documents: Documents, index: Sequence[Descriptor]) -> Iterator[_Leaf
         waiting += [
             (
                 _Leaf(
-                    child, names or names_of(child.annotations), leaf.entry, leaf.word or _word_of(child.annotations)
+                    child,
+                    names or names_of(child.annotations),
+                    leaf.entry,
+                    leaf.word or _word_of(child.annotations),
+                    (*leaf.within, descriptor.digest),
                 ),
                 depth + 1,
             )

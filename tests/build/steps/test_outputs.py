@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tarfile
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerstore import ConfigError
-from layerstore.build import Export
+from layerstore.build import BuildError, Export
 from support.building import Builder, Look, names_in
 
 TEXT = "FROM scratch\nCOPY f /d/\n"
@@ -118,3 +119,41 @@ def test_a_context_may_be_an_image_in_a_folder(make: Builder, tmp_path: Path, lo
         },
     )
     assert look(built, "/y") == look(built, "/x") == "inside\n"
+
+
+def test_a_folder_of_several_images_wants_to_be_told_which(make: Builder, tmp_path: Path, look: Look) -> None:
+    layout = tmp_path / "layout"
+    for word in ("one", "two"):
+        make("FROM scratch\nCOPY f /x\n", {"f": word}, tags=[f"image:{word}"])
+    make.store.save(["image:one", "image:two"], layout, format="oci", folder=True)
+    index = json.loads((layout / "index.json").read_text())
+    digests = [manifest["digest"] for manifest in index["manifests"]]
+
+    def built(place: str) -> str:
+        return look(make("FROM elsewhere\n", {}, contexts={"elsewhere": f"oci-layout://{layout}{place}"}), "/x")
+
+    assert [built(":two"), built(f"@{digests[0]}"), built(f":one@{digests[1]}")] == ["two", "one", "two"]
+    with pytest.raises(BuildError, match="has 2 images") as caught:
+        built("")
+    assert "image:one, image:two" in (caught.value.remedy or "")
+    with pytest.raises(BuildError, match="no image three"):
+        built(":three")
+    nested = (layout / "index.json").read_bytes()
+    digest = hashlib.sha256(nested).hexdigest()
+    (layout / "blobs" / "sha256" / digest).write_bytes(nested)
+    about = {"mediaType": index["mediaType"], "digest": f"sha256:{digest}", "size": len(nested)}
+    (layout / "index.json").write_text(json.dumps({**index, "manifests": [about]}))
+    with pytest.raises(BuildError, match="has 2 images"):
+        built(f"@sha256:{digest}")
+    for each, name in zip(index["manifests"], ("other", "amd64"), strict=True):
+        each["platform"] = {
+            "os": "linux",
+            "architecture": name if name == "other" else make.store.image("base").architecture,
+        }
+        del each["annotations"]
+    nested = json.dumps(index).encode()
+    digest = hashlib.sha256(nested).hexdigest()
+    (layout / "blobs" / "sha256" / digest).write_bytes(nested)
+    about = {"mediaType": index["mediaType"], "digest": f"sha256:{digest}", "size": len(nested)}
+    (layout / "index.json").write_text(json.dumps({**index, "manifests": [about]}))
+    assert built(f"@sha256:{digest}") == "two"

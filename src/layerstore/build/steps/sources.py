@@ -10,7 +10,7 @@ import threading
 from contextlib import ExitStack
 from typing import Self
 
-from layerstore import Image, LayerstoreError, NotFound, Store
+from layerstore import Ambiguous, Image, LayerstoreError, NotFound, Store
 from layerstore.build.context import Context, Staging, Text, Tree, open_context
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.events import Teller, Warned
@@ -19,6 +19,7 @@ from layerstore.build.language import nearest
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.origins import Files, Layers, Origin
 from layerstore.build.steps.stages import Stages
+from layerstore.build.steps.together import Once
 
 __all__ = ["Sources"]
 
@@ -44,14 +45,14 @@ class Sources:
         self._platform = platform
         self._teller = teller
         self._staging = staging
-        self._images: dict[tuple[str, str], Image] = {}
+        self._images: Once[tuple[str, str], Image] = Once()
+        self._files: Once[str | None, Files] = Once()
         self._lock = threading.Lock()
         self._after = ExitStack()
         self._stages: Stages | None = None
         self.names: tuple[str, ...] = ()
         """Those of the stages, for errors about names that mean nothing."""
         self._own: Context | None = None
-        self._files: dict[str | None, Files] = {}
         self._heavy: list[Tree] = []
 
     def __enter__(self) -> Self:
@@ -87,23 +88,25 @@ class Sources:
 
     def _context(self) -> Origin:
         """The build's own."""
-        if self._own is None:
+        own = self._own
+        if own is None:
             raise BuildError("there is no build context", remedy="Name a folder: layerstore build PATH.")
-        with self._lock:
-            if None not in self._files:
-                self._files[None] = Files(self._store, self._own, self._staging.hold, self._weigh)
-            return self._files[None]
+        return self._files.get(None, lambda: Files(self._store, own, self._staging.hold, self._weigh))
 
     def _named(self, name: str) -> Origin:
         """One of those that were given a name."""
-        with self._lock:
-            if name not in self._files:
-                opened = open_context(
-                    self._options.contexts[name], store=self._store, name=f"context {name}", staging=self._staging
-                )
-                context = self._after.enter_context(opened)
-                self._files[name] = Files(self._store, context, self._staging.hold, self._weigh)
-            return self._files[name]
+        return self._files.get(name, lambda: self._opened(name))
+
+    def _opened(self, name: str) -> Files:
+        self._staging.check()  # whoever was waited for may have been told to end
+        with ExitStack() as after:
+            opened = open_context(
+                self._options.contexts[name], store=self._store, name=f"context {name}", staging=self._staging
+            )
+            files = Files(self._store, after.enter_context(opened), self._staging.hold, self._weigh)
+            with self._lock:
+                self._after.push(after.pop_all())
+            return files
 
     def _weigh(self, tree: Tree) -> None:
         """Tell once of a context of which more is looked at than people mean as a rule."""
@@ -157,28 +160,22 @@ class Sources:
         """The image of a name: the store's own, or a registry's. Raises `BuildError`."""
         name = base.name if base.kind == "image" else self._options.contexts[base.name]
         platform = base.platform or self._platform
-        with self._lock:
-            known = self._images.get((name, platform))
-            if known is None:
-                try:
-                    known = self._get(name, platform)
-                except LayerstoreError as error:
-                    like = nearest(base.name, (*self.names, *self._options.contexts))
-                    meant = f"Did you mean {like}? No stage or context is named {base.name}, so it names an image."
-                    raise BuildError(
-                        f"{base.name}: failed to resolve source metadata: {error.message}",
-                        place=place,
-                        remedy=error.remedy if like is None else meant,
-                    ) from error
-                self._images[name, platform] = known
-            return known
+        try:
+            return self._images.get((name, platform), lambda: self._get(name, platform))
+        except LayerstoreError as error:
+            like = nearest(base.name, (*self.names, *self._options.contexts))
+            meant = f"Did you mean {like}? No stage or context is named {base.name}, so it names an image."
+            raise BuildError(
+                f"{base.name}: failed to resolve source metadata: {error.message}",
+                place=place,
+                remedy=error.remedy if like is None or base.kind == "context" else meant,
+            ) from error
 
     def _get(self, name: str, platform: str) -> Image:
+        self._staging.check()  # whoever was waited for may have been told to end
         if name.startswith(_LAYOUT):
-            folder, _, tag = name.removeprefix(_LAYOUT).partition(":")
             with self._teller.doing(f"[internal] load metadata for {name}"):
-                [loaded] = self._store.load(folder, only=(tag,) if tag else (), platform=platform)
-                return loaded
+                return self._of_layout(name.removeprefix(_LAYOUT), platform)
         name = name.removeprefix(_IMAGE)
         title = f"[internal] load metadata for {name}"
         if not self._options.pull:
@@ -192,7 +189,37 @@ class Sources:
                         doing.cached = True
                     return found
         with self._teller.doing(title) as doing:
-            return self._store.pull(name, platform=platform, progress=doing.progress)
+
+            def progress(what: str, done: int, total: int | None) -> None:
+                self._staging.check()
+                doing.progress(what, done, total)
+
+            return self._store.pull(name, platform=platform, progress=progress)
+
+    def _of_layout(self, text: str, platform: str) -> Image:
+        """The image of a folder: `FOLDER[:TAG][@DIGEST]`. Without either it is the only one, or else `latest`."""
+        rest, at, digest = text.partition("@sha256:")
+        folder, _, tag = rest.partition(":")
+        wanted = f"sha256:{digest}" if at else tag
+        if not wanted and os.path.isdir(folder):
+            try:
+                with self._store.look_into(folder, platform=platform):
+                    pass
+            except Ambiguous:
+                try:
+                    return self._loaded(folder, "latest", platform)
+                except NotFound:
+                    pass
+                raise
+        return self._loaded(folder, wanted, platform)
+
+    def _loaded(self, folder: str, wanted: str, platform: str) -> Image:
+        found = self._store.load(folder, only=(wanted,) if wanted else (), platform=platform)
+        if len(found) > 1:
+            raise Ambiguous(
+                f"{folder} has {len(found)} images", remedy=f"Say which is meant: {_LAYOUT}{folder}:TAG, or @DIGEST."
+            )
+        return found[0]
 
 
 def _fits(image: Image, platform: str) -> bool:

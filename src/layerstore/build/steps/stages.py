@@ -6,13 +6,14 @@ at the same time as there are cores. The first failure ends the others.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 
 from layerstore.build.graph import Plan, PlannedStage
 from layerstore.build.steps.state import State
 from layerstore.build.steps.stopping import Stop, Stopped
+from layerstore.build.steps.together import together
 
 __all__ = ["Stages"]
 
@@ -25,8 +26,6 @@ class Stages:
         self._build = build
         self._stop = stop
         self._results: Mapping[int, Future[State]] = {stage.index: Future() for stage in plan.stages}
-        self._first: BaseException | None = None
-        self._lock = threading.Lock()
 
     def state(self, index: int) -> State:
         """What a stage is at its end; waits for it. Raises `Stopped` if it will never be there."""
@@ -39,34 +38,13 @@ class Stages:
 
     def run(self) -> State:
         """Build them all; the state of the target. Raises what the first that failed has raised."""
-        if len(self._plan.stages) == 1:  # nobody waits for anybody
-            return self._build(self._plan.stages[0])
-        threads = [
-            threading.Thread(target=self._do, args=(stage,), name=f"layerstore-stage-{stage.index}")
-            for stage in self._plan.stages
-        ]
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        except BaseException:  # an interrupt
-            self._stop.set()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
-            raise
-        if self._first is not None:
-            raise self._first
+        deeds = [partial(self._do, stage) for stage in self._plan.stages]
+        together(deeds, self._stop, name="layerstore-stage")
         return self._results[self._plan.target].result()
 
     def _do(self, stage: PlannedStage) -> None:
-        result = self._results[stage.index]
         try:
-            result.set_result(self._build(stage))
+            self._results[stage.index].set_result(self._build(stage))
         except BaseException as error:
-            with self._lock:
-                if self._first is None and not isinstance(error, Stopped):
-                    self._first = error
-            self._stop.set()
-            result.set_exception(error)
+            self._results[stage.index].set_exception(error)
+            raise

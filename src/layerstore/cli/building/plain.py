@@ -13,7 +13,7 @@ from layerstore.cli import units
 
 __all__ = ["GIVEN_UP", "Plain"]
 
-GIVEN_UP = ("Stopped", "KeyboardInterrupt")
+GIVEN_UP = ("Stopped", "KeyboardInterrupt", "SystemExit")
 """What a step ends with that did not fail itself: another one has, or the user has had enough."""
 
 _OFTEN = 1.0
