@@ -106,7 +106,7 @@ def given(work: Work, run: Run, working_dir: str, origins: Callable[[Mount], Ori
 
 def misplaced(container: Container, found: Given, place: Place) -> BuildError | None:
     """Why what a program was given cannot be mounted where the line says, if that is so. Asked when it was not run."""
-    targets = [(mount.target, _is_file(mount)) for mount in found.mounts]
+    targets = [(mount.target, False) for mount in found.mounts]
     targets += [(part.target, part.is_file) for tree in found.trees for part in tree.shown]
     with container.open_tree() as tree:
         for target, is_file in targets:
@@ -126,10 +126,6 @@ def misplaced(container: Container, found: Given, place: Place) -> BuildError | 
                     remedy="Name a target that is not there, or is of the same kind.",
                 )
     return None
-
-
-def _is_file(mount: MountOption) -> bool:
-    return mount.kind == "bind" and not os.path.isdir(mount.source or "")
 
 
 def _bind(parts: _Parts, mount: Mount, target: str, origin: Origin) -> None:
