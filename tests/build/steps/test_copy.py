@@ -48,6 +48,25 @@ def test_several_sources_need_a_folder(make: Builder) -> None:
         make("FROM base\nCOPY one two /file\n", TREE)
 
 
+FILES = {"a": "a", "b": "b", "d/x": "x", "e": "e", "e.tar": "no tar"}
+
+
+@pytest.mark.parametrize("line", ["COPY [ab] /x", "ADD [ab] /x", "COPY [bde] /x", "COPY [ab] /etc/passwd"])
+def test_several_files_of_a_pattern_need_a_folder(line: str, make: Builder) -> None:
+    with pytest.raises(BuildError, match="the destination must be a directory and end with a /") as caught:
+        make(f"FROM base\n{line}\n", FILES)
+    assert caught.value.place is not None
+    assert caught.value.place.line == 2
+
+
+def test_what_a_pattern_means_lands_in_a_folder_that_is_there_or_is_made_by_another(make: Builder) -> None:
+    built = make("FROM base\nCOPY [a] /file\nCOPY [ab] /tmp\nCOPY [de] /made\nCOPY [d] [e] /slash/\n", FILES)
+    assert everything(built, "/tmp") == ["a", "b"]
+    assert everything(built, "/made") == ["e", "x"]
+    assert everything(built, "/slash") == ["e", "x"]
+    assert names_in(built) >= {"file"}
+
+
 def test_wildcards_are_go_s_and_give_what_folders_have(make: Builder) -> None:
     built = make("FROM base\nCOPY d* /a/\nCOPY [ot]* /b/\nCOPY dir/*.txt /c/\nCOPY ?ne /d/\n", TREE)
     assert everything(built, "/a") == ["a.txt", "sub", "sub/b.txt"]

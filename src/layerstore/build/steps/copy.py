@@ -127,12 +127,15 @@ class Copying:
         count = len(self._step.sources) + len(self._step.heredocs)
         several = count > 1
         if several and not self._target.endswith("/"):
-            raise BuildError(
-                f"When using {self._step.NAME} with more than one source file, "
-                "the destination must be a directory and end with a /",
-                place=self._step.place,
-                remedy=f"Write {self._step.target}/.",
-            )
+            raise self._one_place_for_several()
+
+    def _one_place_for_several(self) -> BuildError:
+        return BuildError(
+            f"When using {self._step.NAME} with more than one source file, "
+            "the destination must be a directory and end with a /",
+            place=self._step.place,
+            remedy=f"Write {self._step.target}/.",
+        )
 
     # --- the layer
 
@@ -145,8 +148,8 @@ class Copying:
             entries: list[Entry] = []
             tree = None if step.link else after.enter_context(work.store.open_layers(self._state.top))
             found = self._spot(tree)
-            for part in self._expanded():
-                laid = lay(part.chosen, self._laid_to(found, part.chosen, into_folder=part.into_folder))
+            for part, target in self._placed(found):
+                laid = lay(part.chosen, target)
                 root = after.enter_context(part.origin.open_tree())
                 entries += laid
                 pieces.append(
@@ -173,6 +176,24 @@ class Copying:
                 record=record,
                 progress=self._doing.progress,
             )
+
+    def _placed(self, found: Spot) -> Iterator[tuple[Part, Target]]:
+        """What is copied, and where to.
+
+        A pattern may mean several things, which is known only now. A folder makes one of the destination, and what
+        comes after it lands there, as in BuildKit; files that would take one place, of which BuildKit keeps the last,
+        are the error that its reference says they are.
+        """
+        is_made = is_taken = False
+        for part in self._expanded():
+            is_folder = self._laid_to(found, (), into_folder=part.into_folder).is_folder
+            for chosen in [part.chosen] if is_folder else [(one,) for one in part.chosen]:
+                target = self._laid_to(found, chosen, into_folder=part.into_folder or is_made)
+                if is_taken:
+                    raise self._one_place_for_several()
+                is_made |= part.into_folder or any(one.is_folder for one in chosen)
+                is_taken = not target.is_folder and not is_made
+                yield evolve(part, chosen=chosen), target
 
     def _expanded(self) -> Iterator[Part]:
         """What is copied, and of each archive of an ADD what is in it, in the order in which they are named."""
