@@ -24,6 +24,7 @@ from layerstore.kernel import files
 from layerstore.kernel.files import quota
 from layerstore.kernel.mounts import boot_id, detached
 from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
+from layerstore.kernel.namespaces import is_within
 from layerstore_overlay2.settings import MAX_DEPTH, Settings
 
 ANSWER = ".backing"
@@ -33,7 +34,10 @@ _UNFIT = frozenset({"overlayfs", "aufs", "ecryptfs", "nfs", "cifs", "smb2", "9p"
 
 _DOCKER_NAMES = {"ext4": "extfs", "overlayfs": "overlayfs", "fuse": "fuseblk"}
 
-_PRIVILEGE = "Storing layers needs root (CAP_SYS_ADMIN): use sudo, or a privileged container."
+_PRIVILEGE = (
+    "Storing layers needs root (CAP_SYS_ADMIN), at least in a user namespace: call layerstore.unshare() first, "
+    "or use `layerstore unshare`, sudo, or a privileged container."
+)
 
 
 @cache
@@ -47,6 +51,7 @@ def probe(home: Path, options: Settings) -> Backing:
     """See `StorageDriver.probe`."""
     folder = nearest_folder(home)
     question = json.dumps([boot_id(), os.stat(folder).st_dev, asdict(options)])
+    require_possible(options)
     known = _known(home, question)
     if known is not None:
         return known
@@ -54,6 +59,20 @@ def probe(home: Path, options: Settings) -> Backing:
     if folder == home and os.path.isdir(home / ".empty"):
         _remember(home, question, backing)
     return backing
+
+
+def require_possible(options: Settings) -> None:
+    """Raise `DriverNotSupported` for options with which overlay mounts nothing in a user namespace.
+
+    There its marks are `user.overlay.*`, which anybody could write, so it follows none that lead to other files
+    (kernel: filesystems/overlayfs.rst, "User xattr").
+    """
+    refused = "metacopy" if options.metacopy else "redirect_dir" if options.redirect_dir else None
+    if refused is not None and is_within():
+        raise DriverNotSupported(
+            f"overlay2.{refused} is not possible without root: the kernel refuses it in a user namespace",
+            remedy="Leave the option out.",
+        )
 
 
 def _tried(folder: Path, options: Settings) -> Backing:
@@ -94,7 +113,7 @@ def _tried(folder: Path, options: Settings) -> Backing:
             ("Supports d_type", "true"),
             ("Using metacopy", str(options.metacopy).lower()),
             ("Native Overlay Diff", "true"),
-            ("userxattr", "false"),
+            ("userxattr", str(is_within()).lower()),
             ("Copy-up", "reflink" if shared else "full"),
             ("Max depth", str(MAX_DEPTH)),
         ),
@@ -110,7 +129,7 @@ def _try_overlay(place: Path, options: Settings) -> None:
         part.mkdir()
     (lower / "file").touch()
     try:
-        xattr.setxattr(os.fspath(lower), "trusted.overlay.opaque", b"y")
+        xattr.setxattr(os.fspath(lower), f"{'user' if is_within() else 'trusted'}.overlay.opaque", b"y")
         os.mknod(place / "whiteout", stat.S_IFCHR, os.makedev(0, 0))
         # Unmounting a writable overlay syncs the whole filesystem, unless it is volatile (since Linux 5.10).
         try:
@@ -143,6 +162,7 @@ def _own(options: Settings) -> tuple[tuple[str, str | None], ...]:
 def features(*, metacopy: bool, redirect: bool) -> tuple[tuple[str, str | None], ...]:
     """What is always said, so that the defaults of the host's overlay module never matter."""
     return (
+        *((("userxattr", None),) if is_within() else ()),
         ("index", "off"),
         ("metacopy", "on" if metacopy else "off"),
         ("redirect_dir", "on" if redirect else "nofollow"),

@@ -10,6 +10,7 @@ from layerstore.driver import Backing, CopyOnWrite
 from layerstore.errors import DriverNotSupported
 from layerstore.kernel import files
 from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
+from layerstore.kernel.namespaces import is_within
 from layerstore_vfs.settings import Copy, Settings
 
 _DOCKER_NAMES = {"ext4": "extfs", "fuse": "fuseblk"}
@@ -49,12 +50,15 @@ def probe(home: Path, options: Settings) -> Backing:
 
 
 def _try_attributes(folder: Path, filesystem: str) -> None:
-    """Whatever a layer's file may have: an owner, a time, xattrs of root's."""
+    """Whatever a layer's file may have: an owner, a time, xattrs of root's; or, in a user namespace, notes of them."""
     try:
         fd = _nameless(folder)
         try:
-            os.fchown(fd, 1, 1)
-            os.setxattr(fd, "trusted.layerstore", b"y")
+            if is_within():
+                os.setxattr(fd, "user.layerstore.trusted.layerstore", b"y")
+            else:
+                os.fchown(fd, 1, 1)
+                os.setxattr(fd, "trusted.layerstore", b"y")
             os.setxattr(fd, "security.capability", _CAPABILITY)
         finally:
             os.close(fd)
@@ -63,7 +67,10 @@ def _try_attributes(folder: Path, filesystem: str) -> None:
         remedy: str | None
         if number in (errno.EPERM, errno.EACCES):
             reason = f"vfs has to keep owners and capabilities of files, and may not in {folder}"
-            remedy = "Storing layers needs root (CAP_SYS_ADMIN): use sudo, or a privileged container."
+            remedy = (
+                "Storing layers needs root (CAP_SYS_ADMIN), at least in a user namespace: call layerstore.unshare() "
+                "first, or use `layerstore unshare`, sudo, or a privileged container."
+            )
         elif number == errno.EOPNOTSUPP:
             reason = f"{filesystem} ({folder}) keeps no extended attributes of root's"
             remedy = "Put the data-root on ext4, xfs or btrfs."

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from layerstore.limits import Limits
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
+    from layerstore.rootless import unshare
     from layerstore.store import Store
     from layerstore.store import migrate_store as migrate
     from layerstore.store import open_store as open
@@ -164,6 +165,7 @@ __all__ = [
     "platforms",
     "reference",
     "registry",
+    "unshare",
 ]
 
 _HOMES = {
@@ -184,6 +186,7 @@ _HOMES = {
     "limits": ("Limits",),
     "migration": ("Migrated",),
     "pruning": ("Pruned",),
+    "rootless": ("unshare",),
     "store": ("Store",),
     "tar": ("EntryKind", "LayerEntry"),
     "usage": ("ContainerUsage", "DiskUsage", "ImageUsage", "LayerUsage", "VolumeUsage"),

@@ -21,6 +21,7 @@ from layerstore.values import frozen
 
 __all__ = [
     "DEFAULT_FILE",
+    "INSIDE",
     "Config",
     "Engine",
     "Proxies",
@@ -32,6 +33,43 @@ __all__ = [
 ]
 
 DEFAULT_FILE = Path("/etc/layerstore/daemon.json")
+
+INSIDE = "LAYERSTORE_UNSHARED"
+"""Set in the environment of what runs in an ordinary user's namespace: that user's number, for there it is root."""
+
+
+def _folder_of(variable: str, under_home: str) -> Path | None:
+    """A folder of an ordinary user (XDG Base Directory Specification); None for root, who has the machine's."""
+    inside = os.environ.get(INSIDE, "")
+    if os.geteuid() == 0 and not inside:
+        return None
+    named = os.environ.get(variable, "")
+    if os.path.isabs(named):
+        return Path(named) / "layerstore"
+    home = os.environ.get("HOME", "")
+    if not os.path.isabs(home):
+        import pwd
+
+        uid = int(inside) if inside.isdecimal() else os.getuid()
+        try:
+            home = pwd.getpwuid(uid).pw_dir
+        except KeyError:
+            raise ConfigError(f"user {uid} has no home, where its store would be", remedy="Set HOME.") from None
+    return Path(home) / under_home / "layerstore"
+
+
+def _data_root() -> Path:
+    return _folder_of("XDG_DATA_HOME", ".local/share") or Path("/var/lib/layerstore")
+
+
+def _exec_root() -> Path:
+    return _folder_of("XDG_RUNTIME_DIR", ".cache") or Path("/run/layerstore")
+
+
+def _default_file() -> Path:
+    own = _folder_of("XDG_CONFIG_HOME", ".config")
+    return DEFAULT_FILE if own is None else own / "daemon.json"
+
 
 Options = TypeVar("Options")
 
@@ -60,8 +98,8 @@ class Engine:
 class Config:
     """What daemon.json and the command line say together. `source`: the file that it comes from, if there was one."""
 
-    data_root: Path = field(default=Path("/var/lib/layerstore"), converter=Path)
-    exec_root: Path = field(default=Path("/run/layerstore"), converter=Path)
+    data_root: Path = field(factory=_data_root, converter=Path)
+    exec_root: Path = field(factory=_exec_root, converter=Path)
     storage_driver: str | None = None
     storage_opts: tuple[str, ...] = ()
     source: Path | None = None
@@ -131,8 +169,11 @@ _FORMER = {"graph": "data-root"}
 
 
 def load(path: Path | None = None) -> Config:
-    """The configuration in `path`, or in /etc/layerstore/daemon.json if that exists."""
-    file = DEFAULT_FILE if path is None else path
+    """The configuration in `path`, or in /etc/layerstore/daemon.json if that exists.
+
+    Ordinary users have the latter in $XDG_CONFIG_HOME/layerstore (~/.config/layerstore).
+    """
+    file = _default_file() if path is None else path
     try:
         text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from layerstore import config as configuration
-from layerstore import facts, homes, plugins, session
+from layerstore import facts, homes, plugins, rootless, session
 from layerstore.blobs import Blobs
 from layerstore.blobs.partials import make_room
 from layerstore.config import Config
@@ -69,7 +69,11 @@ class Parts:
 def open_parts(config: Config) -> Parts:
     """Open the store of a configuration. Raises `ConfigError`, `DriverMismatch`, `DriverNotSupported`, `InUse`."""
     data_root = config.data_root
-    choice = _choose(config) if _is_new(data_root) else None
+    is_new = _is_new(data_root)
+    rootless.check_ids(data_root, is_new=is_new)
+    choice = _choose(config) if is_new else None
+    if is_new:
+        rootless.note_ids(data_root)
     _make_folders(data_root)
     with ExitStack() as undo:
         if os.statvfs(data_root).f_flag & os.ST_RDONLY:

@@ -8,6 +8,7 @@
 #include "internal.h"
 #include "../kernel/files/files.h"
 #include "../kernel/files/listing.h"
+#include "../kernel/files/within.h"
 #include "../kernel/files/xattrs.h"
 
 #include <fcntl.h>
@@ -36,8 +37,10 @@ int ls_changes_open(int folder, const char *name, int flags) {
 int ls_changes_look(int folder, const char *name, struct stat *facts) {
     if (folder < 0)
         return 0;
-    if (!fstatat(folder, name, facts, AT_SYMLINK_NOFOLLOW))
-        return 1;
+    if (!fstatat(folder, name, facts, AT_SYMLINK_NOFOLLOW)) {
+        struct ls_failure failure;
+        return ls_read_note(folder, name, facts, &failure) ?: 1;
+    }
     return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
 }
 
@@ -47,7 +50,7 @@ int ls_changes_look(int folder, const char *name, struct stat *facts) {
 
 static int same_xattrs(int a, int b, struct ls_failure *failure) {
     LS_BYTES_FREED struct ls_bytes of_a = {0}, of_b = {0};
-    int rc = ls_xattrs_read(a, false, &of_a, failure) ?: ls_xattrs_read(b, false, &of_b, failure);
+    int rc = ls_xattrs_read(a, LS_XATTRS_PLAIN, &of_a, failure) ?: ls_xattrs_read(b, LS_XATTRS_PLAIN, &of_b, failure);
     bool same = of_a.length == of_b.length && (!of_a.length || !memcmp(of_a.data, of_b.data, of_a.length));
     return rc ? rc : same;
 }
@@ -240,7 +243,7 @@ static int visit_folder(struct ls_changes *changes, const struct folder *folder)
 /* As the root of a layer is that says nothing about it: mode 0755, root's, without xattrs. */
 static int is_plain(int folder, const struct stat *facts, struct ls_failure *failure) {
     LS_BYTES_FREED struct ls_bytes xattrs = {0};
-    int rc = ls_xattrs_read(folder, false, &xattrs, failure);
+    int rc = ls_xattrs_read(folder, LS_XATTRS_PLAIN, &xattrs, failure);
     bool plain = facts->st_mode == (S_IFDIR | 0755) && !facts->st_uid && !facts->st_gid && !xattrs.length;
     return rc ? rc : plain;
 }
@@ -249,9 +252,11 @@ static int is_plain(int folder, const struct stat *facts, struct ls_failure *fai
 static int compare_roots(struct ls_changes *changes) {
     struct ls_failure *failure = &changes->failure;
     struct stat now, before;
-    if (fstat(changes->merged, &now) || (changes->lower >= 0 && fstat(changes->lower, &before)))
-        return LS_FAIL(failure, "fstat");
-    int equal;
+    int equal = ls_facts(changes->merged, &now, failure);
+    if (!equal && changes->lower >= 0)
+        equal = ls_facts(changes->lower, &before, failure);
+    if (equal)
+        return equal;
     if (changes->lower < 0)
         equal = is_plain(changes->merged, &now, failure);
     else {

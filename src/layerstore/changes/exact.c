@@ -4,6 +4,7 @@
 #include "internal.h"
 #include "../kernel/files/files.h"
 #include "../kernel/files/listing.h"
+#include "../kernel/files/within.h"
 
 #include <fcntl.h>
 #include <sys/xattr.h>
@@ -27,17 +28,17 @@ static int make_opaque(struct ls_changes *changes, int folder, const char *name,
     LS_CLOSED int fd = ls_changes_open(folder, name, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return ls_changes_fail(changes, "openat", fd, path);
-    if (fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0))
+    if (fsetxattr(fd, ls_overlay_xattr(LS_XATTR_OPAQUE), "y", 1, 0))
         return ls_changes_fail(changes, "fsetxattr", -errno, path);
     return ls_changes_add_surplus(changes, OPAQUE, path);
 }
 
 static int make_whiteout(struct ls_changes *changes, int upper, const char *name, const char *path) {
     /* The xattr first, see finish.c: without it whiteouts show as ghosts where the directory is not merged. */
-    if (fgetxattr(upper, "trusted.overlay.origin", NULL, 0) < 0) {
+    if (fgetxattr(upper, ls_overlay_xattr(LS_XATTR_ORIGIN), NULL, 0) < 0) {
         if (errno != ENODATA && errno != EOPNOTSUPP)
             return ls_changes_fail(changes, "fgetxattr", -errno, path);
-        if (fsetxattr(upper, "trusted.overlay.origin", "", 0, 0))
+        if (fsetxattr(upper, ls_overlay_xattr(LS_XATTR_ORIGIN), "", 0, 0))
             return ls_changes_fail(changes, "fsetxattr", -errno, path);
     }
     return mknodat(upper, name, S_IFCHR, 0) ? ls_changes_fail(changes, "mknodat", -errno, path) : 0;
@@ -80,7 +81,7 @@ static int spell_out(struct ls_changes *changes, const char *path) {
     if (lower < 0 && !ls_is_absent(lower)) /* or what it hides would show again */
         return ls_changes_fail(changes, "openat2", lower, path);
     int rc = lower < 0 ? 0 : hide_each(changes, path, upper, lower);
-    if (!rc && fremovexattr(upper, "trusted.overlay.opaque") && errno != ENODATA)
+    if (!rc && fremovexattr(upper, ls_overlay_xattr(LS_XATTR_OPAQUE)) && errno != ENODATA)
         rc = ls_changes_fail(changes, "fremovexattr", -errno, path);
     const struct timespec times[2] = {facts.st_atim, facts.st_mtim};
     if (futimens(upper, times) && !rc) /* after a failure, too: it is still the container's */

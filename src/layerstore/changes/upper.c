@@ -3,14 +3,15 @@
 #define _GNU_SOURCE
 #include "internal.h"
 #include "../kernel/files/marks.h"
+#include "../kernel/files/within.h"
 
 #include <fcntl.h>
 #include <sys/xattr.h>
 
 /* These return 1 for yes, 0 for no, or -errno. What is gone meanwhile has no mark. */
 
-/* Of the kernel, and of nobody else: only root can set these names, while anyone may set `user.overlay.*`, which mean
- * nothing to a mount without `userxattr`. */
+/* Of the kernel, and of nobody else: only root can set `trusted.overlay.*`, while anyone may set `user.overlay.*`, which mean
+ * nothing to a mount without `userxattr`; and a mount with it, as within a user namespace, escapes those of its programs. */
 static int has_mark(int fd, const char *name, struct ls_failure *failure) {
     if (fgetxattr(fd, name, NULL, 0) >= 0)
         return 1;
@@ -45,7 +46,7 @@ static int is_whiteout(int folder, const char *name, const struct stat *facts, i
         return facts->st_rdev == 0;
     if (marks != LS_MARKS_OVERLAY || !S_ISREG(facts->st_mode) || facts->st_size)
         return 0;
-    return file_has_mark(folder, name, "trusted.overlay.whiteout", failure);
+    return file_has_mark(folder, name, ls_overlay_xattr(LS_XATTR_WHITEOUT), failure);
 }
 
 /* fuse-overlayfs takes the first of its xattrs that there is, whatever it says, and looks for the file only without any. */
@@ -73,12 +74,12 @@ static int merge_of(int folder, const char *name, int marks, enum merge *merge, 
     LS_CLOSED int fd = open_marked(folder, name, O_RDONLY | O_DIRECTORY, failure);
     if (fd < 0)
         return fd == -ENOENT ? 0 : fd;
-    int redirected = marks == LS_MARKS_OVERLAY ? has_mark(fd, "trusted.overlay.redirect", failure) : 0;
+    int redirected = marks == LS_MARKS_OVERLAY ? has_mark(fd, ls_overlay_xattr(LS_XATTR_REDIRECT), failure) : 0;
     if (redirected) {
         *merge = REDIRECTED;
         return redirected < 0 ? redirected : 0;
     }
-    int opaque = marks == LS_MARKS_OVERLAY ? has_said_yes(fd, "trusted.overlay.opaque", failure)
+    int opaque = marks == LS_MARKS_OVERLAY ? has_said_yes(fd, ls_overlay_xattr(LS_XATTR_OPAQUE), failure)
                                            : is_branch_opaque(fd, marks, failure);
     if (opaque > 0)
         *merge = OPAQUE_ONE;
@@ -123,7 +124,7 @@ static int visit_own(struct ls_changes *changes, struct place *place, const char
     int metacopy = 0; /* its bytes are still the parents': only attributes were copied up */
     int rc = S_ISDIR(own->st_mode) ? merge_of(place->upper, name, changes->marks, &merge, &changes->failure) : 0;
     if (!rc && changes->marks == LS_MARKS_OVERLAY && S_ISREG(own->st_mode))
-        metacopy = file_has_mark(place->upper, name, "trusted.overlay.metacopy", &changes->failure);
+        metacopy = file_has_mark(place->upper, name, ls_overlay_xattr(LS_XATTR_METACOPY), &changes->failure);
     if (rc < 0 || metacopy < 0)
         return ls_fail_at(&changes->failure, path);
     changes->needs_copy |= metacopy || merge == REDIRECTED;

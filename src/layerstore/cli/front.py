@@ -91,6 +91,7 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("image", "groups", "Commands on images, as docker groups them"),
     ("container", "groups", "Commands on containers, as docker groups them"),
     ("bench", "bench", "Measure the storage drivers against each other on your disk"),
+    ("unshare", "unshare", "Run a command where an ordinary user's store can be opened and its mounts are seen"),
     ("completion", "completion", "Print the shell's completion script"),
     ("version", "storage", "Show the version"),
 )
@@ -115,10 +116,17 @@ class Arguments:
 
         return config.load(None if self.config is None else Path(self.config))
 
+    def enter(self) -> None:
+        """Go where the store can be opened: ordinary users have theirs in a user namespace."""
+        from layerstore import rootless
+
+        rootless.unshare(self.root, config=None if self.root else self.read_config())
+
     def open(self) -> Store:
         """The store: a context manager that closes it."""
         import layerstore
 
+        self.enter()
         return layerstore.open(self.root, config=self.config, storage_driver=self.driver, storage_opts=self.options)
 
 
@@ -276,7 +284,12 @@ def _version(ctx: click.Context, _: click.Parameter, asked: object) -> None:
 @click.group(
     cls=_Front, table=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
 )
-@click.option("--root", metavar="DIR", type=click.Path(), help="Folder of the store (default: /var/lib/layerstore)")
+@click.option(
+    "--root",
+    metavar="DIR",
+    type=click.Path(),
+    help="Folder of the store (default: /var/lib/layerstore, without root ~/.local/share/layerstore)",
+)
 @click.option(
     "--config", metavar="FILE", type=click.Path(dir_okay=False), help="Settings (default: /etc/layerstore/daemon.json)"
 )

@@ -31,6 +31,7 @@ def migrate_command(arguments: Arguments, *, driver: str, quiet: bool) -> None:
     import layerstore
 
     config = arguments.read_config()
+    arguments.enter()
     try:
         with bars("Converting", quiet=quiet) as report:
             done = layerstore.migrate(

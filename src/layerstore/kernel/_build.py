@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 PARTS = (
     "kernel/files/failure",
     "kernel/mounts/mount",
+    "kernel/namespaces/namespaces",
     "kernel/processes/house",
     "kernel/processes/spawn",
     "kernel/files/files",
@@ -39,6 +40,7 @@ SHARED = (
     "kernel/files/listing",
     "kernel/files/pool",
     "kernel/files/xattrs",
+    "kernel/files/within",
     "kernel/btrfs/tree",
     "kernel/files/entry",
     "kernel/copying/file",

@@ -6,6 +6,7 @@
 #include "../kernel/files/marks.h"
 #include "../kernel/files/remove.h"
 #include "../kernel/files/scope.h"
+#include "../kernel/files/within.h"
 #include "xxh64.h"
 
 #include <fcntl.h>
@@ -103,23 +104,40 @@ int ls_disk_close(int *fd, struct ls_failure *failure) {
 /* --- attributes --------------------------------------------------------------------------------------------------- */
 
 /* `trusted.overlay.x` of a tar lies on disk as the kernel's own escape of it (overlayfs.rst, "Nested overlayfs
- * mounts"). */
+ * mounts"); within a user namespace that is `user.overlay.x`. */
+static bool stored_name(const struct ls_disk *disk, const struct ls_xattr *xattr, char name[XATTR_NAME_MAX + 1]) {
+    const char *prefix = ls_overlay_prefix();
+    if (disk->dialect != LS_DIALECT_OVERLAY || !ls_begins(xattr->name, xattr->name_length, prefix))
+        return ls_xattr_stored(xattr->name, xattr->name_length, name);
+    size_t skipped = strlen(prefix);
+    int length = snprintf(name, XATTR_NAME_MAX + 1, "%soverlay.%.*s", prefix, (int)(xattr->name_length - skipped),
+                          xattr->name + skipped);
+    return length >= 0 && length <= XATTR_NAME_MAX;
+}
+
+static int set_xattr(int fd, const char *path, const char *name, const struct ls_xattr *xattr) {
+    return path ? lsetxattr(path, name, xattr->value, xattr->value_length, 0)
+                : fsetxattr(fd, name, xattr->value, xattr->value_length, 0);
+}
+
+/* An ACL that names an owner whom nobody has here is kept under another name. */
+static bool keep_acl(int fd, const char *path, const struct ls_xattr *xattr) {
+    char name[XATTR_NAME_MAX + 1];
+    if (errno != EINVAL || !ls_is_within() || !ls_begins(xattr->name, xattr->name_length, "system.posix_acl_"))
+        return false;
+    snprintf(name, sizeof name, LS_KEPT_PREFIX "%.*s", (int)xattr->name_length, xattr->name);
+    return !set_xattr(fd, path, name, xattr);
+}
+
 static int set_xattrs(const struct ls_disk *disk, int fd, const char *path, const struct ls_node *node,
                       struct ls_failure *failure) {
     struct ls_reader reader = {node->xattrs, node->xattrs + node->xattrs_length, false};
     struct ls_xattr xattr;
     char name[XATTR_NAME_MAX + 1];
     while (node->xattrs_length && ls_xattr_next(&reader, &xattr)) {
-        bool escape =
-            disk->dialect == LS_DIALECT_OVERLAY && ls_begins(xattr.name, xattr.name_length, LS_OVERLAY_PREFIX);
-        int length = escape ? snprintf(name, sizeof name, LS_OVERLAY_PREFIX "overlay.%.*s",
-                                       (int)(xattr.name_length - strlen(LS_OVERLAY_PREFIX)),
-                                       xattr.name + strlen(LS_OVERLAY_PREFIX))
-                            : snprintf(name, sizeof name, "%.*s", (int)xattr.name_length, xattr.name);
-        if (length < 0 || (size_t)length >= sizeof name)
+        if (!stored_name(disk, &xattr, name))
             return ls_fail(failure, "setxattr", -ERANGE);
-        if (path ? lsetxattr(path, name, xattr.value, xattr.value_length, 0)
-                 : fsetxattr(fd, name, xattr.value, xattr.value_length, 0))
+        if (set_xattr(fd, path, name, &xattr) && !keep_acl(fd, path, &xattr))
             return LS_FAIL(failure, "setxattr");
     }
     return 0;
@@ -133,16 +151,30 @@ static bool owner_is_right(const struct ls_disk *disk, const struct ls_node *nod
     return disk->plain_owner && !node->uid && !node->gid;
 }
 
+static int note(int fd, const struct ls_node *node, struct ls_failure *failure) {
+    mode_t type = node->type == LS_DIRECTORY      ? S_IFDIR
+                  : node->type == LS_CHARACTER    ? S_IFCHR
+                  : node->type == LS_BLOCK_DEVICE ? S_IFBLK
+                                                  : S_IFREG;
+    struct stat facts = {.st_mode = type | node->mode, .st_uid = node->uid, .st_gid = node->gid};
+    facts.st_rdev = makedev(node->major, node->minor);
+    return ls_note_facts(fd, &facts, failure);
+}
+
 int ls_disk_settle(const struct ls_disk *disk, int fd, const struct ls_node *node, bool mode_is_set,
                    struct ls_failure *failure) {
     struct timespec times[2];
-    if (!owner_is_right(disk, node) && fchown(fd, node->uid, node->gid))
+    bool noted = !ls_can_own(node->uid, node->gid);
+    mode_t mode = noted ? node->mode & 01777 : node->mode; /* nobody runs it as the wrong owner */
+    int rc = noted ? note(fd, node, failure) : 0;
+    if (rc)
+        return rc;
+    if (!noted && !owner_is_right(disk, node) && fchown(fd, node->uid, node->gid))
         return LS_FAIL(failure, "fchown");
     /* chown clears the setuid bits, and setxattr of an access ACL writes the mode: the mode comes between the two */
-    if ((!mode_is_set || node->mode & 07000) && fchmod(fd, node->mode))
+    if ((!mode_is_set || mode & 07000) && fchmod(fd, mode))
         return LS_FAIL(failure, "fchmod");
-    int rc = set_xattrs(disk, fd, NULL, node, failure);
-    if (rc)
+    if ((rc = set_xattrs(disk, fd, NULL, node, failure)))
         return rc;
     times_of(node, times);
     return futimens(fd, times) ? LS_FAIL(failure, "futimens") : 0;
@@ -173,7 +205,7 @@ uint64_t ls_xattrs_hash(const uint8_t *data, size_t length) {
 
 int ls_disk_clear_xattrs(int fd, struct ls_failure *failure) {
     LS_BYTES_FREED struct ls_bytes xattrs = {0};
-    int rc = ls_xattrs_read(fd, false, &xattrs, failure);
+    int rc = ls_xattrs_read(fd, LS_XATTRS_RAW, &xattrs, failure);
     struct ls_reader reader = {xattrs.data, xattrs.data + xattrs.length, false};
     struct ls_xattr xattr;
     char name[XATTR_NAME_MAX + 1];
@@ -226,9 +258,7 @@ int ls_disk_read_link(int fd, int64_t size, struct ls_node *node, struct ls_fail
 int ls_disk_learn(int fd, struct ls_node *node, struct ls_failure *failure) {
     struct stat facts;
     LS_BYTES_FREED struct ls_bytes xattrs = {0};
-    if (fstat(fd, &facts))
-        return LS_FAIL(failure, "fstat");
-    int rc = ls_xattrs_read(fd, false, &xattrs, failure);
+    int rc = ls_facts(fd, &facts, failure) ?: ls_xattrs_read(fd, LS_XATTRS_PLAIN, &xattrs, failure);
     if (rc)
         return rc;
     node->attributes = ls_xattrs_hash(xattrs.data, xattrs.length);
@@ -285,13 +315,29 @@ static int make_special(int folder, const struct ls_node *node, struct ls_failur
     }
 }
 
+/* Within a user namespace nobody makes devices: a file that nobody else can write stands there for one. */
+static int stand_in(const struct ls_disk *disk, int folder, const struct ls_node *node, struct ls_failure *failure) {
+    LS_CLOSED int fd = ls_disk_regular(disk, folder, node, false, failure);
+    int rc = fd < 0 ? fd : note(fd, node, failure) ?: set_xattrs(disk, fd, NULL, node, failure);
+    if (rc)
+        return rc;
+    struct timespec times[2];
+    times_of(node, times);
+    return fchmod(fd, 0600) ? LS_FAIL(failure, "fchmod") : futimens(fd, times) ? LS_FAIL(failure, "futimens") : 0;
+}
+
 int ls_disk_special(const struct ls_disk *disk, int folder, const struct ls_node *node, struct ls_failure *failure) {
+    bool device = node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE;
+    if (device && ls_is_within())
+        return stand_in(disk, folder, node, failure);
     int rc = make_special(folder, node, failure);
     if (rc && may_replace(disk) && !(rc = ls_disk_remove(folder, node->name, failure)))
         rc = make_special(folder, node, failure);
     if (rc)
         return rc;
-    if (!owner_is_right(disk, node) && fchownat(folder, node->name, node->uid, node->gid, AT_SYMLINK_NOFOLLOW))
+    bool can_own = ls_can_own(node->uid, node->gid); /* else the export knows: nothing on disk can say it */
+    if (can_own && !owner_is_right(disk, node) &&
+        fchownat(folder, node->name, node->uid, node->gid, AT_SYMLINK_NOFOLLOW))
         return LS_FAIL(failure, "fchownat");
     if (node->type != LS_SYMLINK && fchmodat(folder, node->name, node->mode, 0))
         return LS_FAIL(failure, "fchmodat");
@@ -300,7 +346,7 @@ int ls_disk_special(const struct ls_disk *disk, int folder, const struct ls_node
     bool may_inherit = disk->dialect == LS_DIALECT_MERGED && node->type != LS_SYMLINK;
     if (may_inherit && lremovexattr(path, "system.posix_acl_access") && !had_none())
         return LS_FAIL(failure, "lremovexattr");
-    if ((rc = set_xattrs(disk, -1, path, node, failure)))
+    if (!ls_is_within() && (rc = set_xattrs(disk, -1, path, node, failure)))
         return rc;
     struct timespec times[2];
     times_of(node, times);
@@ -377,7 +423,7 @@ int ls_disk_whiteout(const struct ls_disk *disk, int folder, const char *name, s
 
 int ls_disk_opaque(const struct ls_disk *disk, int fd, struct ls_failure *failure) {
     if (disk->dialect == LS_DIALECT_OVERLAY)
-        return fsetxattr(fd, LS_OVERLAY_PREFIX "opaque", "y", 1, 0) ? LS_FAIL(failure, "fsetxattr") : 0;
+        return fsetxattr(fd, ls_overlay_xattr(LS_XATTR_OPAQUE), "y", 1, 0) ? LS_FAIL(failure, "fsetxattr") : 0;
     if (disk->dialect == LS_DIALECT_AUFS)
         return mknodat(fd, LS_OPAQUE_NAME, S_IFREG | 0444, 0) ? LS_FAIL(failure, "mknodat") : 0;
     return 0;

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "engine.h"
 #include "../kernel/files/listing.h"
+#include "../kernel/files/within.h"
 #include "xxh64.h"
 
 #include <fcntl.h>
@@ -65,7 +66,7 @@ static int settle_folder(struct ls_unpack *unpack, int fd, struct ls_node *node)
     }
     /* an origin, even an empty one, makes overlay filter the whiteouts of a directory that it does not merge */
     bool origin = unpack->disk.dialect == LS_DIALECT_OVERLAY && node->flags & LS_MARKED;
-    if (origin && fsetxattr(fd, LS_OVERLAY_PREFIX "origin", "", 0, 0))
+    if (origin && fsetxattr(fd, ls_overlay_xattr(LS_XATTR_ORIGIN), "", 0, 0))
         return LS_FAIL(said, "fsetxattr");
     rc = node->flags & LS_OPAQUE ? ls_disk_opaque(&unpack->disk, fd, said) : 0;
     if (!rc && merged)

@@ -12,6 +12,7 @@
 
 #include "../kernel/files/marks.h"
 #include "../kernel/files/scope.h"
+#include "../kernel/files/within.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -236,8 +237,8 @@ static int put_made(struct ls_pack *pack, const struct ls_made *made, struct ls_
 static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     struct stat facts;
     const char *first = NULL;
-    if (fstat(fd, &facts))
-        return fail_system(pack, -errno, "fstat", node);
+    if (ls_facts(fd, &facts, &pack->failure))
+        return failed_at(pack, node);
     if (!(node->type = ls_type_of(facts.st_mode))) {
         int rc = ls_bytes_add(&pack->notices, "socket", 7);
         rc = rc ?: ls_bytes_add(&pack->notices, node->path, node->path_length);
@@ -256,7 +257,7 @@ static int put_file(struct ls_pack *pack, int fd, struct ls_index_node *node) {
     if (node->type == LS_CHARACTER || node->type == LS_BLOCK_DEVICE)
         node->major = major(facts.st_rdev), node->minor = minor(facts.st_rdev);
     node->size = node->type == LS_REGULAR || node->type == LS_SYMLINK ? facts.st_size : 0;
-    if (ls_xattrs_read(fd, false, &pack->xattrs, &pack->failure))
+    if (ls_xattrs_read(fd, LS_XATTRS_PLAIN, &pack->xattrs, &pack->failure))
         return failed_at(pack, node);
     node->attributes = ls_xattrs_hash(pack->xattrs.data, pack->xattrs.length);
     if (node->type == LS_SYMLINK) {

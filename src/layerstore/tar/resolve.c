@@ -4,6 +4,7 @@
  * never follows a link itself. So no name can lead outside. */
 #define _GNU_SOURCE
 #include "engine.h"
+#include "../kernel/files/within.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -44,7 +45,7 @@ int ls_open_below(struct ls_unpack *unpack, const struct ls_node *folder, struct
         return fd;
     if (fd < 0)
         return ls_fail_system(unpack, fd, "openat2", node);
-    return fstat(fd, facts) ? ls_fail_system(unpack, -errno, "fstat", node) : ls_take_fd(&fd);
+    return ls_facts(fd, facts, &unpack->said) ? ls_failed_at(unpack, node) : ls_take_fd(&fd);
 }
 
 int ls_look_below(struct ls_unpack *unpack, struct ls_node *node) {

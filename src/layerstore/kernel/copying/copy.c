@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include "file.h"
 #include "../files/bytes.h"
+#include "../files/within.h"
 #include "../files/xattrs.h"
 
 #include <dirent.h>
@@ -125,13 +126,10 @@ static int make_folder(struct worker *worker, struct folder *folder, const int f
 
 /* --- below what is there ------------------------------------------------------------------------------------------ */
 
-#define OPAQUE "trusted.overlay.opaque"
-#define ORIGIN "trusted.overlay.origin"
-
 /* 1: yes; 0: no; -errno. */
 static int is_opaque(int folder, struct ls_failure *failure) {
     char value = 0;
-    ssize_t size = fgetxattr(folder, OPAQUE, &value, 1);
+    ssize_t size = fgetxattr(folder, ls_overlay_xattr(LS_XATTR_OPAQUE), &value, 1);
     if (size < 0 && errno != ENODATA && errno != EOPNOTSUPP && errno != ERANGE)
         return LS_FAIL(failure, "fgetxattr");
     return size == 1 && value == 'y';
@@ -139,14 +137,14 @@ static int is_opaque(int folder, struct ls_failure *failure) {
 
 /* 1: it may hold whiteouts, and says so; 0: not; -errno. */
 static int has_origin(int folder, struct ls_failure *failure) {
-    if (fgetxattr(folder, ORIGIN, NULL, 0) >= 0)
+    if (fgetxattr(folder, ls_overlay_xattr(LS_XATTR_ORIGIN), NULL, 0) >= 0)
         return 1;
     return errno == ENODATA || errno == EOPNOTSUPP ? 0 : LS_FAIL(failure, "fgetxattr");
 }
 
 /* A folder of the target that the source has something else for: that hid what lies below both, and so does the folder now. */
 static int hide_below(struct worker *worker, int folder) {
-    if (fsetxattr(folder, OPAQUE, "y", 1, 0))
+    if (fsetxattr(folder, ls_overlay_xattr(LS_XATTR_OPAQUE), "y", 1, 0))
         return LS_FAIL(&worker->base.failure, "fsetxattr");
     return 0;
 }
@@ -187,7 +185,7 @@ static int settle_met(struct worker *worker, const int fds[2], const struct stat
     int already = marked > 0 ? has_origin(fds[TARGET], failure) : marked;
     if (already < 0)
         return already;
-    if (marked && !already && fsetxattr(fds[TARGET], ORIGIN, "", 0, 0))
+    if (marked && !already && fsetxattr(fds[TARGET], ls_overlay_xattr(LS_XATTR_ORIGIN), "", 0, 0))
         return LS_FAIL(failure, "fsetxattr");
     return futimens(fds[TARGET], times) ? LS_FAIL(failure, "futimens") : 0;
 }

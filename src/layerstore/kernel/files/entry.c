@@ -17,7 +17,7 @@
 static int set_xattrs(int from, const char *link, struct ls_failure *failure) {
     LS_BYTES_FREED struct ls_bytes xattrs = {0};
     char name[XATTR_NAME_MAX + 1];
-    int rc = ls_xattrs_read(from, false, &xattrs, failure);
+    int rc = ls_xattrs_read(from, LS_XATTRS_RAW, &xattrs, failure);
     struct ls_reader reader = {xattrs.data, xattrs.data + xattrs.length, false};
     struct ls_xattr xattr;
     while (!rc && xattrs.length && ls_xattr_next(&reader, &xattr)) {

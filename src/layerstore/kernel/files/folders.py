@@ -28,8 +28,10 @@ __all__ = [
 PRIVATE_XATTRS = ("trusted.overlay.", "trusted.SGI_ACL_", "security.selinux")
 """How extended attributes begin that are the host's or the kernel's, and no part of a file."""
 
+_MARKS = ("trusted.overlay.", "user.overlay.")
+"""Overlay's own: as the machine's root mounts it, and within a user namespace."""
+
 _HERE = -100  # AT_FDCWD
-_ESCAPED_XATTRS = "trusted.overlay.overlay."  # a program's own `trusted.overlay.`, as overlay stores it
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -73,9 +75,10 @@ def _copy_attributes(old: int, new: int) -> None:
         made = os.fstat(new)  # which has cleared setuid and setgid
     if facts.st_mode != made.st_mode:
         os.fchmod(new, stat.S_IMODE(facts.st_mode))
-    wanted = [
-        name for name in os.listxattr(old) if name.startswith(_ESCAPED_XATTRS) or not name.startswith(PRIVATE_XATTRS)
-    ]
+    marks = _MARKS[lib.ls_within()]
+    escaped = f"{marks}overlay."  # a program's own, as overlay stores it
+    private = (marks, *PRIVATE_XATTRS[1:])
+    wanted = [name for name in os.listxattr(old) if name.startswith(escaped) or not name.startswith(private)]
     for name in os.listxattr(new):
         if name in _ACLS and name not in wanted:
             os.removexattr(new, name)

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "xattrs.h"
 #include "array.h"
+#include "within.h"
 
 #include <limits.h>
 #include <linux/limits.h>
@@ -30,14 +31,17 @@ bool ls_xattr_travels(const char *name) {
 }
 
 /* The name in a tar of a name on disk; NULL for what is the host's or the kernel's and no part of a layer. */
-static const char *exported(const char *name, bool overlay, char plain[XATTR_NAME_MAX + 1]) {
+static const char *exported(const char *name, enum ls_xattr_form form, char plain[XATTR_NAME_MAX + 1]) {
+    const char *prefix = ls_overlay_prefix(), *rest = name + strlen(prefix);
     if (!ls_xattr_travels(name))
         return NULL;
-    if (!overlay || !ls_begins(name, strlen(name), LS_OVERLAY_PREFIX))
+    if (form == LS_XATTRS_RAW)
         return name;
-    if (!ls_begins(name, strlen(name), LS_OVERLAY_PREFIX "overlay."))
+    if (form == LS_XATTRS_PLAIN || !ls_begins(name, strlen(name), prefix))
+        return ls_xattr_shown(name);
+    if (!ls_begins(rest, strlen(rest), "overlay."))
         return NULL;
-    snprintf(plain, XATTR_NAME_MAX + 1, LS_OVERLAY_PREFIX "%s", name + strlen(LS_OVERLAY_PREFIX "overlay."));
+    snprintf(plain, XATTR_NAME_MAX + 1, "%s%s", prefix, rest + strlen("overlay."));
     return plain;
 }
 
@@ -49,7 +53,7 @@ ssize_t ls_xattr_portable(const char *name, uint8_t *value, ssize_t size) {
     return 20;
 }
 
-int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_failure *failure) {
+int ls_xattrs_read(int fd, enum ls_xattr_form form, struct ls_bytes *xattrs, struct ls_failure *failure) {
     char link[64], plain[XATTR_NAME_MAX + 1];
     LS_FREED uint8_t *list = NULL, *value = NULL;
     int rc = 0;
@@ -60,7 +64,7 @@ int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_fail
     if (length < 0)
         return length == -EOPNOTSUPP ? 0 : ls_fail(failure, "listxattr", (int)length);
     for (ssize_t at = 0; !rc && at < length; at += (ssize_t)strlen((char *)list + at) + 1) {
-        const char *name = (char *)list + at, *shown = exported(name, overlay, plain);
+        const char *name = (char *)list + at, *shown = exported(name, form, plain);
         ssize_t size = shown ? grab(link, name, &value) : -ENODATA;
         if (size == -ENODATA)
             continue;

@@ -22,9 +22,15 @@ int ls_xattr_canonical(struct ls_bytes *xattrs);
 
 /* False for what is the host's or the kernel's and no part of a tree: the SELinux label, and ACLs under a second name. */
 bool ls_xattr_travels(const char *name);
-/* The xattrs that belong to a layer, canonical, by their names in the tar. `overlay`: as they lie in an overlay layer. 0, or
+/* How xattrs lie on disk: as in an overlay layer; without overlay's escapes; or by the names that they have there. */
+enum ls_xattr_form {
+    LS_XATTRS_OVERLAY,
+    LS_XATTRS_PLAIN,
+    LS_XATTRS_RAW,
+};
+/* The xattrs that belong to a layer, canonical, by their names in the tar; or, raw, all that are copied with a file. 0, or
  * -errno: the place is the caller's to name. */
-int ls_xattrs_read(int fd, bool overlay, struct ls_bytes *xattrs, struct ls_failure *failure);
+int ls_xattrs_read(int fd, enum ls_xattr_form form, struct ls_bytes *xattrs, struct ls_failure *failure);
 /* Takes off the ACLs that a file or directory has inherited from its parent when it was made. */
 int ls_acls_drop(int fd, struct ls_failure *failure);
 /* A file capability of version 3 names the root of one host's user namespace: it travels as version 2, without it. Alters
