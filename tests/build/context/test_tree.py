@@ -126,10 +126,14 @@ def test_what_is_ignored_is_not_there_but_for_what_is_taken_back(opened: Open) -
     assert "!a.txt" in str(caught.value.remedy)
 
 
-@pytest.mark.parametrize("source", ["to-host", "nothing", "src/self", "a.txt/x", "*.none"])
+@pytest.mark.parametrize("source", ["to-host", "nothing", "src/self", "a.txt/x"])
 def test_a_source_that_means_nothing_is_an_error(source: str, opened: Open) -> None:
     with pytest.raises(BuildError, match="not found"):
         opened().choose([source])
+
+
+def test_a_pattern_may_mean_nothing(opened: Open) -> None:
+    assert opened().choose(["*.none", "nowhere/?"]) == []
 
 
 def test_the_error_lists_what_is_near(opened: Open) -> None:

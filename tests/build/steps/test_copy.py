@@ -12,6 +12,8 @@ import pytest
 
 from layerstore import LayerSource, Store, StoredLayer
 from layerstore.build import BuildError, Built
+from layerstore.build.events import Warned
+from support import images
 from support.building import Builder, Look, names_in
 
 TREE = {"dir/a.txt": "a", "dir/sub/b.txt": "b", "one": "1", "two": "2"}
@@ -73,6 +75,21 @@ def test_wildcards_are_go_s_and_give_what_folders_have(make: Builder) -> None:
     assert everything(built, "/b") == ["one", "two"]
     assert everything(built, "/c") == ["a.txt"]
     assert everything(built, "/d") == ["one"]
+
+
+def test_a_pattern_that_nothing_fits_copies_nothing_and_is_told(make: Builder) -> None:
+    built = make("FROM base\nCOPY *.none no?e /new/\n", TREE)
+    assert "new" not in names_in(built)
+    assert built.image.history[-1].empty_layer
+    [told] = [event.message for event in make.events if isinstance(event, Warned)]
+    assert told.startswith("COPY *.none no?e /new/: nothing")
+
+
+def test_what_add_unpacks_keeps_its_modes(make: Builder) -> None:
+    tar = images.layer(images.folder("in", mode=0o750), images.file("in/file", "x", mode=0o640))
+    built = make("FROM base\nADD --chmod=600 t.tar /new\nADD --chmod=600 one /\n", {"t.tar": tar, "one": "1"})
+    assert [facts(built, path)[0] for path in ("/new", "/new/in", "/new/in/file")] == [0o755, 0o750, 0o640]
+    assert facts(built, "/one")[0] == 0o600
 
 
 def test_a_source_that_is_not_there_is_told(make: Builder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -34,6 +35,31 @@ def test_ten_lines_are_not_ten_layers(make: Builder) -> None:
     assert config["Cmd"] == ["nine"]
     assert config["WorkingDir"] == "/five"
     assert config["User"] == "8"
+
+
+def test_a_stage_on_another_begins_with_its_environment(make: Builder, look: Look) -> None:
+    built = make(
+        "FROM base AS one\nENV A=env\nARG A=arg\nARG B=passed-on\nRUN echo $A > /one\nFROM one\nRUN echo $A $B > /two\n"
+    )
+    assert look(built, "/one") == "arg\n"
+    assert look(built, "/two") == "env passed-on\n"
+    assert built.image.history[-1].created_by.startswith("RUN |2 A=env B=passed-on ")
+
+
+def test_a_folder_that_workdir_makes_belongs_to_a_number_as_user_and_group(make: Builder) -> None:
+    built = make("FROM base\nUSER 4242\nWORKDIR /one\nUSER 4242:7\nWORKDIR /two\nUSER someone\nWORKDIR /three\n")
+    with built.image.mount() as root:
+        owners = [(found.st_uid, found.st_gid) for found in map(os.stat, (root / "one", root / "two", root / "three"))]
+    assert owners == [(4242, 4242), (4242, 7), (1000, 1001)]
+
+
+def test_workdir_from_the_root_is_kept_as_it_is_written(make: Builder, look: Look) -> None:
+    built = make("FROM base\nWORKDIR /new/../made/\nRUN pwd > where\nCOPY f .\n", {"f": "f"})
+    assert built.image.config["config"]["WorkingDir"] == "/new/../made/"
+    assert built.image.history[1].created_by == "WORKDIR /new/../made/"
+    assert look(built, "/made/where") == "/made\n"
+    assert names_in(built, "/made") == {"where", "f"}
+    assert "new" not in names_in(built)
 
 
 def test_an_entrypoint_takes_the_command_of_the_base_away(make: Builder) -> None:

@@ -117,27 +117,20 @@ class Tree:
     ) -> list[Chosen]:
         """What the sources of an instruction mean. `exclude` and `parents` are its flags.
 
-        Raises `BuildError`, with `place`, for a source that means nothing. A pattern may, beside others: people write
+        Raises `BuildError`, with `place`, for a source that means nothing. A pattern may, as in BuildKit: people write
         `COPY package.json yarn.lock* ./` for what need not be there.
         """
         found: list[Chosen] = []
-        vain: list[str] = []
         for source in sources:
             try:
-                meant = self._meant(source, parents=parents, exclude=tuple(exclude), place=place)
+                found += self._meant(source, parents=parents, exclude=tuple(exclude), place=place)
             except ValueError as error:
                 remedy = "A backslash before a letter means the letter itself."
                 raise BuildError(f"not a pattern: {error}", place=place, remedy=remedy) from None
-            found += meant or ()
-            vain += () if meant is not None else (source,)
-        if vain and len(vain) == len(sources):
-            raise self._missing(vain[0], _parted(vain[0], parents=parents)[1], place)
         return found
 
-    def _meant(
-        self, source: str, *, parents: bool, exclude: tuple[str, ...], place: Place | None
-    ) -> list[Chosen] | None:
-        """What one source means; None for a pattern that nothing fits."""
+    def _meant(self, source: str, *, parents: bool, exclude: tuple[str, ...], place: Place | None) -> list[Chosen]:
+        """What one source means; nothing, for a pattern that nothing fits."""
         pivot, path = _parted(source, parents=parents)
         paths = [path]
         if _WILD.search(path):
@@ -159,9 +152,7 @@ class Tree:
             named = os.fsencode(posixpath.basename(each))
             keeps = os.fsencode(kept) if parents else None
             found.append(Chosen(os.fsencode(real), is_folder, listing, left_out, keeps, named, above))
-        if not found and not paths:
-            return None
-        if not found and not (exclude and self._is_there(paths[0])):
+        if not found and paths and not (exclude and self._is_there(paths[0])):
             raise self._missing(source, path, place)
         return found
 

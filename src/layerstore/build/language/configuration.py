@@ -105,7 +105,12 @@ def apply_config(config: Mapping[str, Any], instruction: Instruction, *, command
 
 
 def working_dir(config: Mapping[str, Any], path: str) -> str:
-    """The directory that `path` is, from the working directory: absolute, without `..`."""
+    """The directory that `path` is, from the working directory: absolute. A path from the root stays as it is written.
+
+    What is joined has no `..` left (BuildKit, util/system/path.go).
+    """
+    if path.startswith("/"):
+        return path
     joined = posixpath.normpath(posixpath.join("/", config.get("WorkingDir") or "/", path or "."))
     return "/" + joined.lstrip("/")
 
@@ -113,7 +118,7 @@ def working_dir(config: Mapping[str, Any], path: str) -> str:
 def program_of(run: Run, config: Mapping[str, Any]) -> Program:
     """What a RUN executes, by the shell of the configuration if it is in shell form.
 
-    A heredoc alone is what the shell runs, without `-e`, or a file of its own if it begins with `#!`; beside other
+    A heredoc alone is what the shell runs, without `-e`, or a file that it starts if it begins with `#!`; beside other
     words, heredocs are the shell's to read.
     """
     if isinstance(run.command, tuple):
@@ -124,7 +129,8 @@ def program_of(run: Run, config: Mapping[str, Any]) -> Program:
     if len(run.heredocs) == 1 and re.fullmatch(r"\d*<<-?\s*\S+", run.command):
         text = re.sub(r"^\t+", "", first.content, flags=re.MULTILINE) if first.chomp else first.content
         if text.startswith("#!"):
-            return Program((f"{SCRIPTS}/{first.name}",), Heredoc(first.name, text, first.expand))
+            script = Heredoc(first.name, text, first.expand)
+            return Program(tuple(_words(f"{SCRIPTS}/{first.name}", config)), script)
         return Program(tuple(_words(text, config)))
     documents = (f"\n{heredoc.content}{heredoc.name}" for heredoc in run.heredocs)
     return Program(tuple(_words("".join((run.command, *documents)), config)))

@@ -134,8 +134,11 @@ class Scope:
         return cls(escape, {**platform_args, **global_args}, build_args, env, {}, env)
 
     def child(self) -> Scope:
-        """The scope of a stage that is built on the one that ends here: ENV and ARG are passed on."""
-        return attrs.evolve(self, command_given=False)
+        """The scope of a stage that is built on the one that ends here: ENV and ARG are passed on.
+
+        It begins with the image's environment, as BuildKit's does: an ENV takes the place of an ARG of that name.
+        """
+        return attrs.evolve(self, command_given=False, variables=MappingProxyType({**self.variables, **self.env}))
 
     @property
     def proxies(self) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ from layerstore.build.context import (
     repository_of,
 )
 from layerstore.build.errors import BuildError
-from layerstore.build.events import Doing
+from layerstore.build.events import Doing, Warned
 from layerstore.build.graph import Base
 from layerstore.build.language import Add, Copy
 from layerstore.build.steps.adding import unpacked
@@ -55,8 +55,8 @@ class Part:
     origin: Origin
     chosen: Sequence[Chosen]
     keeps_owners: bool = False
-    into_folder: bool = False
-    """It lands in the destination as in a folder, whatever that is."""
+    from_archive: bool = False
+    """It lands in the destination as in a folder, whatever that is, and with the modes that it has there."""
     unpacks: bool = False
     """Files in it that are archives are taken apart."""
 
@@ -141,6 +141,9 @@ class Copying:
 
     def _make(self, record: Record) -> StoredLayer | None:
         work, step = self._work, self._step
+        if not step.heredocs and not any(part.chosen for part in self._chosen):
+            work.teller.tell(Warned(f"{step.original}: nothing is like that, so nothing is copied", step.place))
+            return None
         with ExitStack() as after:
             owner = self._owner()
             modes = self._modes()
@@ -148,7 +151,10 @@ class Copying:
             entries: list[Entry] = []
             tree = None if step.link else after.enter_context(work.store.open_layers(self._state.top))
             found = self._spot(tree)
-            for part, target in self._placed(found):
+            placed = list(self._placed(found))
+            if not step.heredocs and all(part.from_archive for part, _ in placed):
+                modes = None
+            for part, target in placed:
                 laid = lay(part.chosen, target)
                 root = after.enter_context(part.origin.open_tree())
                 entries += laid
@@ -157,7 +163,7 @@ class Copying:
                         root,
                         [(entry.path, entry.name) for entry in laid],
                         None if part.keeps_owners and step.chown is None else owner,
-                        modes,
+                        None if part.from_archive else modes,
                         work.latest,
                     )
                 )
@@ -186,12 +192,12 @@ class Copying:
         """
         is_made = is_taken = False
         for part in self._expanded():
-            is_folder = self._laid_to(found, (), into_folder=part.into_folder).is_folder
+            is_folder = self._laid_to(found, (), into_folder=part.from_archive).is_folder
             for chosen in [part.chosen] if is_folder else [(one,) for one in part.chosen]:
-                target = self._laid_to(found, chosen, into_folder=part.into_folder or is_made)
+                target = self._laid_to(found, chosen, into_folder=part.from_archive or is_made)
                 if is_taken:
                     raise self._one_place_for_several()
-                is_made |= part.into_folder or any(one.is_folder for one in chosen)
+                is_made |= part.from_archive or any(one.is_folder for one in chosen)
                 is_taken = not target.is_folder and not is_made
                 yield evolve(part, chosen=chosen), target
 
@@ -206,7 +212,7 @@ class Copying:
                 if found is None:
                     yield evolve(part, chosen=(one,))
                 else:
-                    yield Part(*found, keeps_owners=True, into_folder=True)
+                    yield Part(*found, keeps_owners=True, from_archive=True)
 
     def _owner(self) -> tuple[int, int]:
         chown = self._step.chown

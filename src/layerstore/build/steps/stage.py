@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -120,7 +121,7 @@ class _Walk:
     def _workdir(self, state: State, instruction: Workdir, doing: Doing) -> StoredLayer | None:
         work = self._work
         run = apply_config(state.run, instruction, command_given=False)
-        path = str(run["WorkingDir"])
+        path = posixpath.normpath(str(run["WorkingDir"]))
         words = json.dumps({"workdir": path, "user": state.user})
 
         def key() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -42,8 +43,9 @@ class State:
 
     @property
     def working_dir(self) -> str:
-        """Where programs begin; "" where nothing says so."""
-        return str(self.run.get("WorkingDir") or "")
+        """Where programs begin, without `..`, which an image's config may have; "" where nothing says so."""
+        written = str(self.run.get("WorkingDir") or "")
+        return written and posixpath.normpath(written)
 
     @property
     def user(self) -> str:

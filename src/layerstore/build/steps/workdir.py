@@ -1,6 +1,7 @@
 """WORKDIR: where what follows begins, and a folder there, if there is none.
 
-It belongs to the user of that moment, as in BuildKit; what is there already stays as it is, and makes no layer.
+It belongs to the user of that moment, as in BuildKit, to whom a number without a group is both; what is there already
+stays as it is, and makes no layer.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import time
 
 from layerstore import ChainID, Store, StoredLayer
 from layerstore.build.errors import BuildError, Place
-from layerstore.build.steps.places import folders_above, new_folders, spot, user_of
+from layerstore.build.steps.places import folders_above, new_folders, owner_of, spot
 from layerstore.build.steps.work import Record
 from layerstore.gathering import layer_of
 
@@ -31,7 +32,7 @@ def make_folder(
             raise BuildError(
                 f"mkdir {path}: not a directory", place=place, remedy="Something that is no folder has that name."
             )
-        owner = user_of(tree, user, place)
+        owner = owner_of(tree, user, place) if user else (0, 0)
         mtime = time.time_ns() if latest is None else latest
         folders = [
             *folders_above(tree, found.names, found.known),
