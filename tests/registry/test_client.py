@@ -11,7 +11,7 @@ from attrs import evolve
 
 from layerstore import reference
 from layerstore.digest import Digest
-from layerstore.errors import DigestMismatch, NotFound, RegistryError, UnsupportedMediaType
+from layerstore.errors import DigestMismatch, LimitExceeded, NotFound, RegistryError, UnsupportedMediaType
 from layerstore.manifests import Descriptor, Manifest, read
 from layerstore.registry.client.repository import Repository, catalog
 from layerstore.registry.client.uploads import Sent
@@ -227,7 +227,7 @@ def test_a_manifest_says_itself_what_it_is_where_its_registry_does_not(
 def test_a_manifest_has_a_size_that_is_the_most(quirks: Quirks, opened: Callable[..., Repository]) -> None:
     quirks.put_image("a/b", "1", LAYERS)
     quirks.spoil("GET", "/manifests/", more(b" " * (4 << 20)))
-    with pytest.raises(RegistryError, match=r"more than 4,194,304 bytes"):
+    with pytest.raises(LimitExceeded, match=r"max-manifest-size is 4,194,304"):
         opened(quirks).manifest("1")
     assert quirks.sent() < 5 << 20
     large = Manifest.of(memory.MANIFEST, b" " * (4 << 20) + b"{}")
@@ -282,7 +282,7 @@ def test_a_small_blob_is_verified(quirks: Quirks, opened: Callable[..., Reposito
     quirks.spoil("GET", "/blobs/", body(b"others"))
     with pytest.raises(DigestMismatch, match=str(name)):
         there.small_blob(descriptor)
-    with pytest.raises(RegistryError, match="claims 1099511627776 bytes"):
+    with pytest.raises(LimitExceeded, match="1,099,511,627,776 bytes: max-config-size is 4,194,304"):
         there.small_blob(Descriptor(memory.CONFIG, name, 1 << 40))
 
 

@@ -148,8 +148,7 @@ class Repository:
                 remedy="Look whether it is a registry; a proxy or a login page may stand in between.",
             )
         limit = self.limits.manifest_size
-        self.limits.check("max-manifest-size", reply.size or 0, f"the {title}")
-        data = reply.document(limit or _NO_LIMIT)
+        data = reply.document(limit or _NO_LIMIT, setting="max-manifest-size")
         actual = digests.of_bytes(data)
         if expected is not None and actual != expected:
             raise DigestMismatch(f"the {title}", expected=expected, actual=actual, remedy=ALTERED)

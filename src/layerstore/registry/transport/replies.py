@@ -9,7 +9,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from layerstore.errors import Denied, LayerstoreError, NotFound, RateLimited, RegistryError, Unauthorized, Unreachable
+from layerstore.errors import (
+    Denied,
+    LayerstoreError,
+    LimitExceeded,
+    NotFound,
+    RateLimited,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+)
 from layerstore.registry.transport import retries
 from layerstore.registry.transport.connections import incoming_of
 from layerstore.registry.transport.settings import Settings
@@ -73,20 +82,23 @@ class Reply:
         self._release()
         return count
 
-    def document(self, limit: int) -> bytes:
-        """The whole body, which may have `limit` bytes. Raises `Unreachable`, or `RegistryError` for a larger one."""
+    def document(self, limit: int, *, setting: str | None = None) -> bytes:
+        """The whole body, which may have `limit` bytes. Raises `Unreachable`, or `RegistryError` for a larger one.
+
+        `LimitExceeded`, where a `setting` says the limit.
+        """
         watch = self._incoming.watch
         # A chunk may be of one byte, and its frame of six.
         watch.limit(2 * self._settings.read_timeout, 8 * limit + _ERROR_BODY)
         if (self.size or 0) > limit:
-            raise self._too_large(limit)
+            raise self._too_large(limit, setting, self.size)
         parts, left = [], limit + 1
         buffer = bytearray(min(left, 64 << 10))
         while count := self.readinto(memoryview(buffer)[: min(left, len(buffer))]):
             parts.append(bytes(buffer[:count]))
             left -= count
             if left <= 0:
-                raise self._too_large(limit)
+                raise self._too_large(limit, setting)
         watch.lift()
         return b"".join(parts)
 
@@ -194,9 +206,11 @@ class Reply:
     def _login(self) -> str:
         return f"`{f'layerstore login {self._login_name}'.strip()}`."
 
-    def _too_large(self, limit: int) -> RegistryError:
+    def _too_large(self, limit: int, setting: str | None, size: int | None = None) -> LayerstoreError:
         self._response.close()
         host = printable(urlsplit(self.url).netloc)
+        if setting is not None:
+            return LimitExceeded(f"a document of {host}", setting=setting, limit=limit, met=size)
         return RegistryError(
             f"{host} sends a document of more than {limit:,} bytes",
             remedy="No such document is that large: tell those who run it.",
