@@ -44,11 +44,15 @@ class Built:
     """What came of a build."""
 
     image: Image
+    digest: str | None = None
+    """Of the manifest that the first output has which has one: an OCI archive, or what was pushed."""
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What `--metadata-file` has, in BuildKit's words."""
         found: dict[str, Any] = {"containerimage.config.digest": self.image.id}
+        if self.digest is not None:
+            found["containerimage.digest"] = self.digest
         if self.image.tags:
             found["image.name"] = ",".join(self.image.tags)
         return found
@@ -135,9 +139,9 @@ class _Build:
         state = stages.run()
         if work.unequal:
             raise refusal(work.unequal)
-        image = self._finish(work, state)
-        remember(self._store, image.id, self._sources.file, places_of(found))
-        return Built(image)
+        built = self._finish(work, state)
+        remember(self._store, built.image.id, self._sources.file, places_of(found))
+        return built
 
     # --- what is asked for
 
@@ -236,15 +240,17 @@ class _Build:
 
     # --- the image
 
-    def _finish(self, work: Work, state: State) -> Image:
+    def _finish(self, work: Work, state: State) -> Built:
         image = self._add(work, state)
+        digests: list[str] = []
         asked_for = bool(image.tags) or any(wanted.kind == "image" for wanted in self._options.outputs)
         try:
             self._caches.give(state.top, self._platform.usual.fields)
             for wanted in self._options.outputs:
                 if wanted.kind != "image" or wanted.push:
                     with self._teller.doing(f"exporting to {wanted.kind}"):
-                        export(self._session, image, wanted, self._options.tags)
+                        digest = export(self._session, image, wanted, self._options.tags)
+                    digests += [] if digest is None else [digest]
         except LayerstoreError as error:
             name = ", ".join(image.tags) or image.id
             what = f"The image is in the store: {name}." if asked_for else "The steps are done, and are remembered."
@@ -254,14 +260,14 @@ class _Build:
             if not asked_for:
                 with suppress(NotFound, InUse):  # it was asked for elsewhere alone
                     image.remove()
-        return image
+        return Built(image, digests[0] if digests else None)
 
     def _add(self, work: Work, state: State) -> Image:
         options = self._options
         with self._teller.doing("exporting to image") as doing:
             more = self._caches.inline(state.top)
             config = config_of(state, work.told(), work.told_always, labels=options.labels, more=more)
-            names = () if options.squash else options.tags
+            names = () if options.squash else self._names
             image = self._store.add_image(config, state.top, names, parent=self._parent(state))
             if options.squash:
                 image = self._squashed(image, state)
@@ -270,9 +276,15 @@ class _Build:
                 doing.output("stdout", f"naming to {tag}\n".encode())
         return image
 
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What the image is called in the store."""
+        named = (name for wanted in self._options.outputs if wanted.kind == "image" for name in wanted.names)
+        return tuple(dict.fromkeys((*self._options.tags, *named)))
+
     def _squashed(self, image: Image, state: State) -> Image:
         """The image with the layers of this build as one, in place of itself."""
-        found = self._store.squash(image, since=self._parent(state), tags=self._options.tags)
+        found = self._store.squash(image, since=self._parent(state), tags=self._names)
         if found.id != image.id:
             with suppress(NotFound, InUse):  # it may be somebody's: an equal one that was there before
                 image.remove()

@@ -139,7 +139,7 @@ def save(
     *,
     compression: str | None,
     progress: Progress | None,
-) -> None:
+) -> tuple[Digest, ...]:
     """See `Store.save`. `target` is `docker://NAME`; the image does not get that name here."""
     given = [images_given] if isinstance(images_given, Image | str) else list(images_given)
     if len(given) != 1:
@@ -148,10 +148,8 @@ def save(
     image = one if isinstance(one, Loose) else images.find(one if isinstance(one, str) else one.id)[0]
     name = _without_digest(target.removeprefix("docker://"))
     wanted = [(image, name.tag or reference.DEFAULT_TAG)]
-    for _ in _push(
-        wanted, name, config, images, layers, blobs, named=False, compression=compression, progress=progress
-    ):
-        pass
+    pushed = _push(wanted, name, config, images, layers, blobs, named=False, compression=compression, progress=progress)
+    return tuple(each.digest for each in pushed)
 
 
 def _push(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
-from layerstore.digest import ChainID, DiffID
+from layerstore.digest import ChainID, DiffID, Digest
 from layerstore.images import Image, Loaded
 from layerstore.layers import LayerSource
 
@@ -145,23 +145,24 @@ class Traffic:
         folder: bool | None = None,
         compression: str | None = None,
         progress: Progress | None = None,
-    ) -> None:
+    ) -> tuple[Digest, ...]:
         """Save images to an archive, each layer bit for bit as it came in.
 
         An image that is given by a name is saved under that name, else under all it has. `docker://NAME` is a target,
         too: the image is pushed, under that name.
+
+        The digests of the manifests that were written are returned, one for each image; a docker-archive has none.
         """
         if isinstance(target, str) and target.startswith("docker://"):
             from layerstore.registry import push
 
             parts = (self._images, self._layers, self._blobs)
-            push.save(images, target, self._parts.config, *parts, compression=compression, progress=progress)
-            return
+            return push.save(images, target, self._parts.config, *parts, compression=compression, progress=progress)
         from layerstore import transfer
 
         chosen, names = self._images.given([images] if isinstance(images, Image | str) else images)
         with self._images.lease(chosen):
-            transfer.save(
+            return transfer.save(
                 chosen,
                 names,
                 target,

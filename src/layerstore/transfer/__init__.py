@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from layerstore.digest import Digest
     from layerstore.images import Image, Images, Loaded
     from layerstore.layers import Layers, LayerSource, Progress
     from layerstore.transfer.incoming import Blob
@@ -73,13 +74,15 @@ def save(
     folder: bool | None = None,
     compression: str | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> tuple[Digest, ...]:
     """Write images, each under its full `names`, to a tar, a folder, an open file, or "-" for standard output.
 
     The same images give the same bytes. `folder`: None makes a folder where `target` is one or ends with a slash.
 
     `oci:FOLDER[:NAME]`, `oci-archive:FILE[:NAME]` and `docker-archive:FILE[:NAME]` are targets, too, which say the
     format themselves, and what the one image is called there.
+
+    The digests of the manifests are returned, one for each image; a docker-archive has none.
     """
     called = None
     if isinstance(target, str) and ":" in target:
@@ -92,7 +95,7 @@ def save(
             format = "docker-archive" if place.form == "docker-archive" else "oci"
     from layerstore.transfer.saving import save_images
 
-    save_images(
+    return save_images(
         images,
         names if called is None else [[called]],
         target,

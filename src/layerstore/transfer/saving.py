@@ -48,7 +48,7 @@ def save_images(
     folder: bool | None,
     compression: str | None,
     progress: Progress | None,
-) -> None:
+) -> tuple[Digest, ...]:
     """See `layerstore.transfer.save`."""
     if format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}", remedy=f"It is one of {', '.join(FORMATS)}.")
@@ -57,13 +57,15 @@ def save_images(
     if format == "docker-archive" and compression not in (None, "none"):
         raise ConfigError("a docker-archive has plain layers", remedy="Compress the whole, or take the format oci.")
     wanted = _merged(images, names)
+    manifests: tuple[Digest, ...] = ()
     with targets.opened(target, folder=folder, spool=layers.spool) as opened:
         source = _Source(layers, progress)
         if format == "oci":
-            _save_oci(wanted, opened, source, "gzip" if compression is None else compression)
+            manifests = _save_oci(wanted, opened, source, "gzip" if compression is None else compression)
         else:
             _save_docker_archive(wanted, opened, source)
         opened.finish()
+    return manifests
 
 
 def _merged(images: Sequence[Image], names: Sequence[Sequence[str]]) -> list[_Outgoing]:
@@ -134,7 +136,7 @@ def _save_docker_archive(images: Sequence[_Outgoing], target: Target, source: _S
         target.put(name, source.size(chain_id), partial(source.give_out, diff_id, chain_id))
 
 
-def _save_oci(images: Sequence[_Outgoing], target: Target, source: _Source, compression: str) -> None:
+def _save_oci(images: Sequence[_Outgoing], target: Target, source: _Source, compression: str) -> tuple[Digest, ...]:
     _put_folders(target)
     written = {
         diff_id: _put_layer(target, source, diff_id, chain_id, compression)
@@ -142,11 +144,15 @@ def _save_oci(images: Sequence[_Outgoing], target: Target, source: _Source, comp
     }
     blobs: dict[str, bytes] = {}
     entries: list[dict[str, Any]] = []
+    manifests = []
     for item in images:
-        entries += _put_manifest(blobs, item, [written[diff_id] for diff_id in item.image.layers])
+        added = _put_manifest(blobs, item, [written[diff_id] for diff_id in item.image.layers])
+        manifests.append(Digest(added[0]["digest"]))
+        entries += added
     for name, data in blobs.items():
         target.put_document(name, data)
     _put_layout(target, entries)
+    return tuple(manifests)
 
 
 def _put_layer(target: Target, source: _Source, diff_id: DiffID, chain_id: ChainID, compression: str) -> dict[str, Any]:

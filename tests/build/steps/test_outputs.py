@@ -32,8 +32,16 @@ def test_archives_are_read_by_others(make: Builder, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "oci.tar") as tar:
         index = tar.extractfile("index.json")
         assert index is not None
-        assert b"named" in index.read()
+        [named] = json.loads(index.read())["manifests"]
+    assert "named:1" in named["annotations"]["io.containerd.image.name"]
+    assert built.metadata["containerimage.digest"] == named["digest"]
+    assert "containerimage.digest" not in make(TEXT).metadata, "what is in the store has no manifest"
     assert {tag for image in make.store.images() for tag in image.tags} == {"base:latest", "mine:2"}
+
+
+def test_an_image_of_the_store_has_the_names_of_its_output(make: Builder) -> None:
+    built = make(TEXT, {"f": "f"}, tags=["mine:1"], outputs=[Export(names=("mine:2", "other:1"))])
+    assert set(built.image.tags) == {"mine:1", "mine:2", "other:1"}
 
 
 def test_a_name_in_an_archive_that_another_image_has_stays_that_one_s(make: Builder, tmp_path: Path) -> None:

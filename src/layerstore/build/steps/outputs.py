@@ -104,22 +104,23 @@ def _require_stdout() -> None:
 # --- what is done with one ---
 
 
-def export(session: Session, image: Image, wanted: Export, tags: tuple[str, ...]) -> None:
-    """Write an image as `wanted` says, which `require` has found nothing wrong with."""
+def export(session: Session, image: Image, wanted: Export, tags: tuple[str, ...]) -> str | None:
+    """Write an image as `wanted` says, which `require` has found nothing wrong with; its manifest's digest, if any."""
     names = wanted.names or tags
     dest = wanted.dest or "-"
     if wanted.kind == "image":
         if wanted.push:
-            for name in names:
-                session.store.push(name)
+            pushed = [session.store.push(name) for name in names]
+            return pushed[0].digest
     elif wanted.kind in ("oci", "docker"):
         with _named(session.store, image, names) as chosen:
-            _archive(session.store, chosen, wanted)
+            return _archive(session.store, chosen, wanted)
     elif wanted.kind == "tar":
         with session.container(image.chain_id) as container, _file(dest) as write:
             container.export(write)
     else:
         _folder(image, Path(dest))
+    return None
 
 
 @contextmanager
@@ -147,15 +148,16 @@ def _named(store: Store, image: Image, names: tuple[str, ...]) -> Iterator[list[
                     store.remove_image(name)
 
 
-def _archive(store: Store, chosen: list[Image | str], wanted: Export) -> None:
+def _archive(store: Store, chosen: list[Image | str], wanted: Export) -> str | None:
     form = "oci" if wanted.kind == "oci" else "docker-archive"
     dest = wanted.dest or "-"
     if dest == "-":
-        store.save(chosen, sys.stdout.buffer, format=form)
+        made = store.save(chosen, sys.stdout.buffer, format=form)
     elif wanted.kind == "oci" and _is_folder(dest):
-        store.save(chosen, Path(dest), format="oci", folder=True)
+        made = store.save(chosen, Path(dest), format="oci", folder=True)
     else:
-        store.save(chosen, Path(dest), format=form)
+        made = store.save(chosen, Path(dest), format=form)
+    return made[0] if made else None
 
 
 def _is_folder(dest: str) -> bool:
