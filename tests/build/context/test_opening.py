@@ -19,7 +19,7 @@ import pytest
 
 from layerstore import Store
 from layerstore.build import BuildError, build
-from layerstore.build.context import Context, Staging, open_context
+from layerstore.build.context import Context, Repository, Staging, checked_out, open_context
 
 pytestmark = pytest.mark.root
 
@@ -160,3 +160,50 @@ def test_add_copies_a_repository(store: Store, repository: str, tmp_path: Path) 
     (context / "Dockerfile").write_text(f"FROM scratch\nADD --checksum={'0' * 40} {repository} /app\n")
     with pytest.raises(BuildError, match="digest mismatch"):
         build(store, context)
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """`ssh(end)`: git has a stub for ssh, whose child outlives it if nobody ends it. The file gets their numbers."""
+
+    def stub(end: str) -> Path:
+        program, pids = tmp_path / "ssh", tmp_path / "pids"
+        program.write_text(
+            f"#!/bin/sh\nsleep 1000 > /dev/null 2>&1 &\necho $$ $! > {pids}.new; mv {pids}.new {pids}\n{end}\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("GIT_SSH_COMMAND", str(program))
+        monkeypatch.setenv("GIT_SSH_VARIANT", "simple")
+        return pids
+
+    return stub
+
+
+def are_gone(pids: Path) -> bool:
+    """Have these processes ended, within a moment?"""
+    deadline = time.monotonic() + 5
+    rest = [Path("/proc", pid) for pid in pids.read_text().split()]
+    while any((place / "exe").exists() for place in rest) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not any((place / "exe").exists() for place in rest)
+
+
+def test_an_interrupt_ends_git_and_all_that_it_has_started(tmp_path: Path, ssh: Callable[[str], Path]) -> None:
+    pids = ssh("wait")
+
+    def interrupt() -> None:
+        if pids.exists():
+            raise KeyboardInterrupt
+
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", check=interrupt)
+    assert are_gone(pids)
+
+
+def test_what_git_leaves_when_it_fails_is_ended(tmp_path: Path, ssh: Callable[[str], Path]) -> None:
+    pids = ssh("exit 1")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BuildError, match="git fetch has failed"):
+        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder")
+    assert are_gone(pids)

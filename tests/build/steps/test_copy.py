@@ -193,6 +193,24 @@ def test_what_is_ignored_is_not_there_and_exclude_leaves_out(make: Builder) -> N
     assert everything(built, "/some") == [".dockerignore", "keep.log", "one"]
 
 
+def test_exclude_counts_from_each_folder_that_a_pattern_means(make: Builder) -> None:
+    files = {"d1/a.png": "", "d1/b.txt": "", "d2/c.png": "", "d2/in/d.txt": "", "d3/e.mp3": "", "d4.txt": ""}
+    built = make(
+        "FROM base\nCOPY --exclude=*/*.png d* .dockerignore /whole/\nCOPY --exclude=*.png d* /inner/\n"
+        "COPY --exclude=*/*.png --exclude=**/*.txt . /deep\nADD --exclude=* d* /none\n"
+        "COPY d*/* /contents/\nCOPY --exclude=*.txt d[24]* /two/\n",
+        {**files, ".dockerignore": ""},
+    )
+    assert everything(built, "/whole") == [
+        *(".dockerignore", "a.png", "b.txt", "c.png", "d4.txt", "e.mp3", "in", "in/d.txt"),
+    ]
+    assert everything(built, "/inner") == ["b.txt", "d4.txt", "e.mp3", "in", "in/d.txt"]
+    assert everything(built, "/deep") == [".dockerignore", "Dockerfile", "d1", "d2", "d2/in", "d3", "d3/e.mp3"]
+    assert everything(built, "/none") == []
+    assert everything(built, "/contents") == ["a.png", "b.txt", "c.png", "d.txt", "e.mp3"]
+    assert everything(built, "/two") == ["c.png", "in", "in/d.txt"]
+
+
 def test_parents_keep_the_path_from_the_pivot_on(make: Builder) -> None:
     built = make("FROM base\nCOPY --parents dir/sub/b.txt one /a/\nCOPY --parents ./dir/./sub /b/\n", TREE)
     assert everything(built, "/a") == ["dir", "dir/sub", "dir/sub/b.txt", "one"]

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from layerstore.build.errors import BuildError, Place
@@ -19,10 +22,12 @@ from layerstore.values import frozen
 
 __all__ = ["Repository", "checked_out", "repository_of"]
 
-_GLANCE = 0.1
+_GLANCE = 100
+"""Milliseconds."""
 _LINES = 5
 _SCP = re.compile(r"[\w.-]+@[\w.-]+:[^/].*|[\w.-]+@[\w.-]+:/.*")
 _SURROUNDINGS = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "git:http:https:ssh", "LC_ALL": "C"}
+_SETTINGS = ("core.hooksPath=/dev/null", "advice.detachedHead=false", "gc.auto=0", "maintenance.auto=false")
 
 
 @frozen
@@ -127,34 +132,47 @@ class _Git:
         return self._called(arguments)[0] == 0
 
     def _called(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
-        command = ("git", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *arguments)
-        try:
-            with subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env={**_without_git(), **_SURROUNDINGS},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-            ) as process:
-                try:
-                    return self._awaited(process)
-                except BaseException:
-                    process.kill()
-                    raise
-        except FileNotFoundError:
-            raise BuildError(f"{self.wanted}: there is no git here", place=self.place, remedy="Install git.") from None
-
-    def _awaited(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
-        while True:
+        """Its exit code, and what it said on both streams. None of what it has started outlives it."""
+        command = ("git", *(word for setting in _SETTINGS for word in ("-c", setting)), *arguments)
+        # Into memory: a pipe would be waited for until whoever has inherited it has ended, too.
+        with open(os.memfd_create("said"), "w+b") as said, open(os.memfd_create("wrong"), "w+b") as wrong:
             try:
-                said, wrong = process.communicate(timeout=_GLANCE)
-            except subprocess.TimeoutExpired:
+                process = subprocess.Popen(
+                    command,
+                    cwd=self.folder,
+                    env={**_without_git(), **_SURROUNDINGS},
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=wrong,
+                    start_new_session=True,
+                )
+            except FileNotFoundError:
+                raise BuildError(
+                    f"{self.wanted}: there is no git here", place=self.place, remedy="Install git."
+                ) from None
+            try:
+                self._await(process.pid)
+            finally:
+                # Before anybody waits for it: until then the number of its group is nobody else's.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                status = process.wait()
+            texts = []
+            for file in (said, wrong):
+                file.seek(0)
+                texts.append(file.read().decode(errors="replace"))
+            return status, texts[0], texts[1]
+
+    def _await(self, pid: int) -> None:
+        """Until the process has ended, which is left to be waited for."""
+        ended = select.poll()
+        handle = os.pidfd_open(pid)
+        try:
+            ended.register(handle, select.POLLIN)
+            while not ended.poll(_GLANCE):
                 self.check()
-            else:
-                return process.returncode, said, wrong
+        finally:
+            os.close(handle)
 
 
 def _without_git() -> dict[str, str]:
