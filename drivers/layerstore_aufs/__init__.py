@@ -35,7 +35,7 @@ from layerstore.driver import (
 )
 from layerstore.errors import CannotRepresent, DepthExceeded, DriverNotSupported, KernelError, named
 from layerstore.kernel import files
-from layerstore.kernel.files.descriptors import FOLDER, open_path, opened
+from layerstore.kernel.files.descriptors import FOLDER, open_path, opened, write_private
 from layerstore.kernel.mounts import detached, mount_id
 from layerstore_aufs import probing
 from layerstore_aufs.copies import LISTS, TREES, Copies, remove_all
@@ -230,7 +230,7 @@ class Aufs(StorageDriver):
 
     def _name(self, key: LayerKey, parents: Sequence[Layer]) -> None:
         """What docker's tools want to see beside `diff`. Nothing here reads it, but for old homes."""
-        (self.home / _LAYERS / key).write_text("".join(f"{parent.key}\n" for parent in parents))
+        write_private(self.home / _LAYERS / key, "".join(f"{parent.key}\n" for parent in parents))
         (self.home / _MNT / key).mkdir(mode=0o700, exist_ok=True)
 
     def _remove_beside(self, key: LayerKey) -> list[Path]:

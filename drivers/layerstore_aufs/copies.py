@@ -20,7 +20,7 @@ from layerstore.driver import Layer, State, Usage, usage_of, usage_of_changes
 from layerstore.errors import CannotRepresent
 from layerstore.kernel import files
 from layerstore.kernel.copying import copy_tree, listed
-from layerstore.kernel.files.descriptors import FOLDER, opened
+from layerstore.kernel.files.descriptors import FOLDER, opened, write_private
 from layerstore.kernel.mounts import boot_id
 
 TREES, LISTS, _CACHE = "trees", "copied", "copies"
@@ -59,10 +59,11 @@ class Copies:
             fresh = self._staging / f"{folder.name}-{os.urandom(4).hex()}"
             fresh.mkdir(mode=0o700)
             try:
-                (fresh / _STACK).write_text("".join(f"{layer.key}\n" for layer in stack))
+                write_private(fresh / _STACK, "".join(f"{layer.key}\n" for layer in stack))
                 files.make_plain_folder(fresh / _TREE)
                 link_stack([self._own(layer) for layer in stack], fresh / _TREE)
-                folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for above in (folder.parent.parent, folder.parent):
+                    above.mkdir(mode=0o700, exist_ok=True)
                 _rename_unless_there(fresh, folder)
             finally:
                 files.remove_tree(fresh)
@@ -85,7 +86,7 @@ class Copies:
             files.syncfs(fresh)
             if compared:
                 # Not synced: after a power cut it is not believed anyway.
-                note.write_bytes(b"" if copied is None else copied.note(fresh, _name_of(stack)))
+                write_private(note, b"" if copied is None else copied.note(fresh, _name_of(stack)))
                 note.rename(self._home / LISTS / layer.key)
             fresh.rename(self.tree(layer))
             files.fsync_folder(self._home / TREES)

@@ -20,6 +20,7 @@ from layerstore.changes.linked import link_stack
 from layerstore.driver import Backing, CopyOnWrite, Mount
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import files
+from layerstore.kernel.files.descriptors import write_private
 from layerstore.kernel.mounts import AUFS, FUSE_OVERLAYFS, boot_id, detached, fuse
 from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
 from layerstore_aufs.settings import ATTRIBUTES, AUTO, Mode, Settings
@@ -263,7 +264,7 @@ def _remember(home: Path, question: str, found: Found) -> None:
     }
     fresh = home / f"{ANSWER}-{os.getpid()}"
     try:
-        fresh.write_text(json.dumps([question, answer]))
+        write_private(fresh, json.dumps([question, answer]))
         fresh.replace(home / ANSWER)
     except OSError:
         fresh.unlink(missing_ok=True)  # it is only asked again

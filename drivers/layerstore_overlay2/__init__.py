@@ -18,7 +18,7 @@ from layerstore.driver import Backing, Capabilities, Dialect, Layer, LayerKey, M
 from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, named
 from layerstore.kernel import files
 from layerstore.kernel.files import quota
-from layerstore.kernel.files.descriptors import FOLDER, open_path
+from layerstore.kernel.files.descriptors import FOLDER, open_path, write_private
 from layerstore.kernel.files.descriptors import opened as open_folder
 from layerstore.kernel.mounts import boot_id
 from layerstore_overlay2 import probing
@@ -156,7 +156,7 @@ class Overlay2(StorageDriver):
             with named("open", f"{self.home}/{layer.key}/{_VOLATILE}"):
                 self._end_volatile(layer)
                 if self._is_volatile(layer):
-                    (self.home / layer.key / _VOLATILE).write_text(boot_id())
+                    write_private(self.home / layer.key / _VOLATILE, boot_id())
 
     def leave_unsynced(self, layer: Layer) -> None:
         if probing.knows_volatile():
@@ -278,7 +278,7 @@ class Overlay2(StorageDriver):
         self._marks[layer.key] = frozenset(marks)
         if marks:
             (self.home / _MARKED).touch()
-            (folder / _MARKS).write_text(" ".join(sorted(marks)) + "\n")
+            write_private(folder / _MARKS, " ".join(sorted(marks)) + "\n")
 
     def _marks_of_all(self, layers: Sequence[Layer]) -> frozenset[str]:
         if not self._any_marked:

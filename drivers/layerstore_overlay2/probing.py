@@ -22,6 +22,7 @@ from layerstore.driver import Backing, CopyOnWrite, Mount
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel import files
 from layerstore.kernel.files import quota
+from layerstore.kernel.files.descriptors import write_private
 from layerstore.kernel.mounts import boot_id, detached
 from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
 from layerstore.kernel.namespaces import is_within
@@ -199,7 +200,7 @@ def _remember(home: Path, question: str, backing: Backing) -> None:
     answer: dict[str, Any] = {**asdict(backing), "copy_on_write": backing.copy_on_write.value}
     fresh = home / f"{ANSWER}-{os.getpid()}"
     try:
-        fresh.write_text(json.dumps([question, answer]))
+        write_private(fresh, json.dumps([question, answer]))
         fresh.replace(home / ANSWER)
     except OSError:
         fresh.unlink(missing_ok=True)  # it is only asked again

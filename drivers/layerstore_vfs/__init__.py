@@ -30,7 +30,7 @@ from layerstore.driver import (
 from layerstore.errors import CannotRepresent, DriverNotSupported, named
 from layerstore.kernel import files
 from layerstore.kernel.copying import Copied, copy_tree, listed
-from layerstore.kernel.files.descriptors import FOLDER, opened
+from layerstore.kernel.files.descriptors import FOLDER, opened, write_private
 from layerstore_vfs import probing
 from layerstore_vfs.settings import Copy, Settings
 
@@ -171,7 +171,7 @@ class Vfs(StorageDriver):
         note = b"" if copied is None else copied.note(self.staging / layer.key, parents[0].key)
         if note:
             with named("write", self.home / _COPIED / layer.key):
-                (self.home / _COPIED / layer.key).write_bytes(note)
+                write_private(self.home / _COPIED / layer.key, note)
         with named("rename", self.tree(layer)):
             (self.staging / layer.key).rename(self.tree(layer))
         files.fsync_folder(self.home / _DIR)

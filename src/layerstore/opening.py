@@ -163,6 +163,8 @@ def _choose(config: Config) -> plugins.Choice:
     with named("mkdir", data_root):
         made = [folder for folder in (data_root, *data_root.parents) if not folder.exists()]
         data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if made:
+            data_root.chmod(0o711)  # whatever the umask
     try:
         choice = plugins.choose(config, data_root.joinpath, None)
         _require_free_home(data_root, choice.driver.name)

@@ -21,7 +21,7 @@ from layerstore.digest import DiffID, Digest
 from layerstore.driver import Dialect, Layer, LayerKey, State, look
 from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, named
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
-from layerstore.kernel.files.descriptors import FOLDER, opened
+from layerstore.kernel.files.descriptors import FOLDER, opened, private
 from layerstore.layers.files import Diff, LayerFiles, Staged, Told, counting, name_layer
 from layerstore.layers.relay import Write, relay
 from layerstore.limits import UNLIMITED, Limits
@@ -127,7 +127,7 @@ class Folders(LayerFiles):
         digest, size = hashlib.sha256(), 0
         buffer = memoryview(bytearray(_PIECE))
         try:
-            with named("write", path), open(path, "xb", buffering=0) as file:
+            with named("write", path), open(path, "xb", buffering=0, opener=private) as file:
                 while count := stream.readinto(buffer):
                     digest.update(buffer[:count])
                     rest = buffer[:count]

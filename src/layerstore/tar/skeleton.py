@@ -11,10 +11,12 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
 from layerstore.errors import Damaged, KernelError, LayerstoreError, named
+from layerstore.kernel.files.descriptors import private
 
 _MAGIC = b"LSSKEL1\n"
 _TRAILER = struct.Struct("<QQ8s")
@@ -38,7 +40,7 @@ class SkeletonWriter:
         self._path = path
         self._whole = False
         with named("open", path):
-            self._file = path.open("xb", buffering=0)
+            self._file = FileIO(path, "xb", opener=private)
         try:
             self._write(_MAGIC)
         except BaseException:

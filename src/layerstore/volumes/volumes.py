@@ -330,6 +330,7 @@ class Volumes:
             if not self.folder.is_dir():  # without it, no store has volumes to put in order
                 with named("mkdir", self.folder):
                     self.folder.mkdir(mode=0o711, exist_ok=True)
+                    self.folder.chmod(0o711)  # whatever the umask
                 fsync_folder(self.folder.parent)
             self._require_free(names)
             with self._database.write() as tx:

@@ -19,6 +19,8 @@ __all__ = [
     "open_path",
     "open_tree_root",
     "opened",
+    "private",
+    "write_private",
 ]
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -47,6 +49,17 @@ def opened(path: Path | str | bytes, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def private(path: str, flags: int) -> int:
+    """An `opener` for `open`: what it makes is for its owner alone, whatever the umask is."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def write_private(path: Path | str, data: bytes | str) -> None:
+    """Write such a file. Raises `OSError`."""
+    with open(path, "wb", opener=private) as file:
+        file.write(data if isinstance(data, bytes) else data.encode())
 
 
 def open_tree_root(path: Path) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from layerstore.errors import FULL
+from layerstore.kernel.files.descriptors import write_private
 
 __all__ = ["Reserve"]
 
@@ -61,7 +62,7 @@ class Reserve:
         # The large file comes last: where it is, the rest is.
         self._folder.mkdir(mode=0o700, exist_ok=True)
         for number in range(_FILES):
-            (self._folder / str(number)).write_bytes(bytes(_FILE_SIZE))
+            write_private(self._folder / str(number), bytes(_FILE_SIZE))
         begun = f"{self._room}.{os.urandom(4).hex()}"
         fd = os.open(begun, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
