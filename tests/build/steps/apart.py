@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import layerstore
 from layerstore.build import Export, Secret, Ssh, build
+from layerstore.build.steps import guarding
 
 TESTS = Path(__file__).parents[2]
 
@@ -23,8 +23,10 @@ TESTS = Path(__file__).parents[2]
 def building(
     config: layerstore.Config, context: Path, *, environment: dict[str, str] | None = None, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """While inside: a process that builds `context`. `ssh` are paths of keys; `secrets` are pairs of an ID
-    and a value, `outputs` of a kind and a place."""
+    """While inside: a process that builds `context`, which nobody puts in order when it is killed but with `guarded`.
+
+    `ssh` are paths of keys; `secrets` are pairs of an ID and a value, `outputs` of a kind and a place.
+    """
     command = [sys.executable, __file__, str(config.data_root), str(config.exec_root), str(context)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS), **(environment or {})}
     with subprocess.Popen(
@@ -66,7 +68,7 @@ if __name__ == "__main__":
         options["ssh"] = [Ssh("default", tuple(options["ssh"]))]
     options["secrets"] = [Secret(id, value=value.encode()) for id, value in options.get("secrets", ())]
     options["outputs"] = [Export(*output) for output in options.get("outputs", ())] or [Export()]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    guarding.LATER = 0.1 if options.pop("guarded", False) else 600.0
     settings = layerstore.Config(data_root=data_root, exec_root=exec_root, storage_driver="overlay2")
     with layerstore.open(config=settings) as opened:
         build(opened, context, **options)

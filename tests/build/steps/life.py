@@ -12,6 +12,7 @@ from pathlib import Path
 import layerstore
 from layerstore.build import build
 from layerstore.build.events import Ended, Event
+from layerstore.build.steps import guarding
 from support.lines import Lines
 
 ROOMS = ("/build/steps/", "/build/building.py", "/build/cache/")
@@ -45,6 +46,7 @@ def tell(event: Event) -> None:
 
 if __name__ == "__main__":
     data_root, exec_root, context, number = sys.argv[1:]
+    guarding.LATER = 600.0  # what is left is to be there for whoever builds next
     lines = Lines(ROOMS, int(number))
     with layerstore.open(config=settings(Path(data_root), Path(exec_root))) as opened, lines.counted():
         build(opened, context, tags=["built"], source_date_epoch=1_600_000_000, progress=tell)

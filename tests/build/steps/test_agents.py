@@ -86,6 +86,21 @@ def test_an_agent_of_ours_ends_with_its_step(key: str) -> None:
         pass
 
 
+@AGENTS
+def test_an_agent_of_ours_ends_though_a_fork_lives_on(key: str) -> None:
+    ours, its = os.pipe2(os.O_CLOEXEC)
+    with agent_of(Ssh("default", (key,))) as path:
+        child = os.fork()
+        if child == 0:
+            os.close(its)
+            os.read(ours, 1)
+            os._exit(0)
+    awaited(lambda: not running("ssh-agent", path), seconds=5)
+    os.close(its)
+    os.close(ours)
+    os.waitpid(child, 0)
+
+
 @pytest.fixture
 def echoing(tmp_path: Path) -> Iterator[str]:
     """The path of a socket that says again what it is told."""

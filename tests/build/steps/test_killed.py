@@ -13,9 +13,11 @@ import pytest
 
 import layerstore
 from build.steps import life
+from build.steps.apart import awaited, building, running
 from layerstore import Store
 from layerstore.build.cache import Cache, prune, records
 from layerstore.build.events import Ended
+from layerstore.build.steps import guarding
 from layerstore.build.steps.session import sweep
 from layerstore.runtime import Runtime
 from support.building import Builder
@@ -96,6 +98,26 @@ def test_a_program_that_goes_on_when_its_build_is_killed_ends_with_the_next(base
         assert store.check() == []
         assert sweep(store) == 0
     assert not any(is_sleeping(pid) for pid in sleeping)
+
+
+def test_a_program_that_ran_for_long_ends_with_a_build_that_is_killed(based: Store, tmp_path: Path) -> None:
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context" / "Dockerfile").write_text("FROM base\nRUN sleep 4325\n")
+    with building(based.config, tmp_path / "context", guarded=True) as process:
+        awaited(lambda: running("sleep", "4325") and running(based.config.data_root.as_posix(), "sh"), process)
+        process.kill()
+        process.wait()
+    awaited(lambda: not running("sleep", "4325"), seconds=30)
+    awaited(lambda: not running(based.config.data_root.as_posix()), seconds=30)
+    assert sweep(based) == 0
+    assert based.containers() == []
+    assert Runtime(based).places.all() == []
+
+
+def test_nobody_looks_after_a_build_that_has_ended(make: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarding, "LATER", 0.0)
+    make("FROM base\nRUN sleep 0.3\n")
+    assert running(make.store.data_root.as_posix()) == []
 
 
 def is_sleeping(pid: str) -> bool:

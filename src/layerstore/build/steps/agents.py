@@ -1,8 +1,7 @@
 """`RUN --mount=type=ssh`: a socket for the program, behind which is the user's agent, or one that has the keys given.
 
 The keys themselves are at no moment where a program of the build can read them: it can only ask for signatures. An
-agent that is ours ends with the build, however that ends: the pipe that it is tied to has no other end than this
-process's, and no program inherits that.
+agent that is ours ends with the build, however that ends.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 
 from layerstore import ConfigError
 from layerstore.build.options import Ssh
+from layerstore.build.steps.tying import Tie
 
 __all__ = ["agent_of", "passing_on", "require"]
 
@@ -26,7 +26,7 @@ _PIECE = 1 << 16
 _PATIENCE = 30.0
 """Seconds in which one who was written to has to read it."""
 
-_TIE = 'read -r _; kill "$SSH_AGENT_PID"; rm -rf "$1"'
+_UNTIL = 'read -r _; kill "$SSH_AGENT_PID"; rm -rf "$1"'
 """What ssh-agent runs beside itself (ssh-agent(1)): it waits for the end of its input, whoever brings that about.
 
 Should this shell be killed, the agent sees so within ten seconds, and ends.
@@ -91,20 +91,24 @@ def _own_agent(wanted: Ssh) -> Iterator[str]:
         ExitStack() as ends,
     ):
         path = os.path.join(folder, "agent")
+        tie = Tie()
+        ends.callback(tie.close)
         try:
-            agent = subprocess.Popen(
-                ["ssh-agent", "-a", path, "sh", "-c", _TIE, "sh", folder],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            with tie.other() as end:
+                agent = subprocess.Popen(
+                    ["ssh-agent", "-a", path, "sh", "-c", _UNTIL, "sh", folder],
+                    stdin=end,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
         except FileNotFoundError:
             raise ConfigError(
                 f"ssh {wanted.id}: keys are given to ssh-agent, which is not installed",
                 remedy="Install openssh-client, or name the socket of an agent.",
             ) from None
-        ends.callback(agent.communicate)  # the end of its input is its own, and it is waited for
+        ends.callback(agent.communicate)
+        ends.callback(tie.close)  # which ends it
         while not _is_socket(path):
             if agent.poll() is not None:
                 said = (agent.communicate()[1] or b"").decode(errors="replace").strip()

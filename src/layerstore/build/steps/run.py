@@ -133,6 +133,7 @@ def run(
         options = _options(work, step, program.argv, state, scope)
         whole = evolve(options, mounts=more.mounts, env=(*options.env, *more.env))
         container = box.on(state.top)
+        work.session.guard.need()
         try:
             trees = (*more.trees, *memory.trees)
             code = run_program(work.runtime, container, whole, trees, hear, work.stop, is_secret=more.is_secret)

@@ -1,7 +1,8 @@
 """The containers that a build works in, none of which outlives it.
 
-What a build leaves that was killed goes with the next one, or with `sweep`: the row of a build is there before its
-first container, and a lock that dies with its process says whether it goes on. Its layers are the cache's to keep.
+What a build leaves that was killed goes with the next one, or with `sweep`, or at once if it ran programs for long (see
+`guarding`): the row of a build is there before its first container, and a lock that dies with its process says whether
+it goes on. Its layers are the cache's to keep.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -26,10 +27,11 @@ from layerstore import (
     Transaction,
 )
 from layerstore.build.steps import rows
+from layerstore.build.steps.guarding import Guard
 from layerstore.build.steps.rows import TABLES
 from layerstore.runtime import Runtime
 
-__all__ = ["Session", "sweep"]
+__all__ = ["Session", "put_in_order", "sweep"]
 
 _OWNER = "building"
 """Who leases the layers that a build needs itself, and nobody after it."""
@@ -46,6 +48,8 @@ class Session:
         self._database = store.tables(TABLES)
         self._numbers = itertools.count(1)
         self._lock = ExitStack()
+        self.guard = Guard(store, self.name)
+        """Sees to the programs of the build, should it be killed."""
 
     @contextmanager
     def container(self, on: ChainID | None) -> Iterator[Container]:
@@ -90,7 +94,7 @@ class Session:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        with self._lock:
+        with self._lock, closing(self.guard):
             try:
                 _clear(self.store, self._database, self.name)
             except LayerstoreError as problem:
@@ -115,6 +119,17 @@ def sweep(store: Store) -> int:
                     _clear(store, database, name)
                     count += 1
     return count
+
+
+def put_in_order(store: Store, name: str) -> None:
+    """The same of one build, whose process is dead, or dies now. Of one that is in order nothing is done."""
+    database = store.tables(TABLES)
+    with store.lock(_lock_of(name)):
+        with database.read() as tx:
+            if name not in rows.every(tx):
+                return
+        _end_programs(store, database, name)
+        _clear(store, database, name)
 
 
 def _end_programs(store: Store, database: Database, name: str) -> None:
