@@ -62,7 +62,7 @@ class Buildah:
 
     def __call__(self, *words: str | Path) -> str:
         """Run one of its commands; what it prints."""
-        storage = [f"--root={self.folder}/graph", f"--runroot={self.folder}/run", "--storage-driver=vfs"]
+        storage = [f"--root={self.folder}/graph", f"--runroot={self.folder}/run", "--storage-driver=overlay"]
         done = subprocess.run(
             ["buildah", *storage, *words], env=self._environment, capture_output=True, text=True, check=False
         )
@@ -74,7 +74,7 @@ class Buildah:
     def _environment(self) -> dict[str, str]:
         settings = self.folder / "storage.conf"
         self.folder.mkdir(exist_ok=True)
-        settings.write_text('[storage]\ndriver = "vfs"\n')
+        settings.write_text('[storage]\ndriver = "overlay"\n')
         policy = self.folder / "policy.json"
         policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         return {**os.environ, "BUILDAH_ISOLATION": "chroot", "CONTAINERS_STORAGE_CONF": str(settings)}
