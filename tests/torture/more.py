@@ -1,11 +1,23 @@
-"""Operations of the rooms above a store: a build without programs, and its cache."""
+"""Operations of the rooms above a store: a build without programs, registries asked, a registry that it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gzip
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from layerstore.build import build
+from layerstore.errors import LayerstoreError
+from layerstore.faces.serve import Registry as Served
+from layerstore.testing import tars
 from layerstore.testing.torture import Operation, Place
+from registry.servers.memory import Registry
+from serve.client import MANIFEST, digest
+from serve.life import ask
+from support import images
 
 DOCKERFILE = """\
 FROM base:1 AS one
@@ -20,17 +32,109 @@ LABEL a=b
 """
 
 
-def _build(at: Place) -> None:
+@contextmanager
+def _context(at: Place) -> Iterator[None]:
     context = at.exec_root / "context"
-    context.mkdir(exist_ok=True)
-    (context / "tree").mkdir(exist_ok=True)
-    for path in (at.given / "tree").iterdir():
-        (context / "tree" / path.name).write_bytes(path.read_bytes())
+    context.mkdir()
+    shutil.copytree(at.given / "tree", context / "tree")
     (context / "Dockerfile").write_text(DOCKERFILE)
-    build(at.store, context, tags=["built:1"], source_date_epoch=1_600_000_000)
+    yield
+
+
+def _build(at: Place) -> None:
+    build(at.store, at.exec_root / "context", tags=["built:1"], source_date_epoch=1_600_000_000)
+
+
+# --- other registries ---
+
+
+_hosts: dict[Path, str] = {}
+"""Of the registries that this process has beside it, by exec-root."""
+
+
+@contextmanager
+def _registry(at: Place) -> Iterator[None]:
+    with Registry() as registry:
+        registry.put_image("app", "1", [(at.given / "layer.tar").read_bytes()])
+        _hosts[at.exec_root] = registry.host
+        yield
+
+
+def _pull(at: Place) -> None:
+    at.store.load(f"docker://{_hosts[at.exec_root]}/app:1", names=["pulled:1"])
+
+
+def _push(at: Place) -> None:
+    at.store.save("base:1", f"docker://{_hosts[at.exec_root]}/base:1")
+
+
+# --- the store as a registry ---
+
+_TARS = [tars.archive(tars.file(b"pushed", b"p" * 9000))]
+_CONFIG = images.config(_TARS)
+_PACKED = [gzip.compress(tar, mtime=0) for tar in _TARS]
+
+
+Asked = Callable[..., dict[str, str]]
+
+
+@contextmanager
+def _served(at: Place) -> Iterator[Asked]:
+    """To ask it. What the registry could not do is an error here."""
+    served = Served(at.store)
+
+    def asked(method: str, path: str, body: bytes = b"", media_type: str = "") -> dict[str, str]:
+        status, headers = ask(served, method, path, body, media_type)
+        if status >= 500:
+            raise LayerstoreError(f"{method} {path} was answered with {status}")
+        assert status in (200, 201, 202), (method, path, status)
+        return headers
+
+    try:
+        yield asked
+    finally:
+        served.close()
+
+
+def _upload_at_once(at: Place) -> None:
+    for data in (_CONFIG, *_PACKED):
+        with _served(at) as asked:
+            asked("POST", f"/v2/app/blobs/uploads/?digest={digest(data)}", data)
+
+
+def _upload_in_pieces(at: Place) -> None:
+    [data] = _PACKED
+    with _served(at) as asked:
+        place = asked("POST", "/v2/app/blobs/uploads/")["location"]
+        asked("PATCH", place, data[:100])
+        asked("PUT", f"{place}?digest={digest(data)}", data[100:])
+
+
+def _mount_blob(at: Place) -> None:
+    with _served(at) as asked:
+        asked("POST", f"/v2/other/blobs/uploads/?mount={digest(_CONFIG)}&from=app")
+
+
+def _push_manifest(at: Place) -> None:
+    layer = "application/vnd.oci.image.layer.v1.tar+gzip"
+    config = "application/vnd.oci.image.config.v1+json"
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": config, "digest": digest(_CONFIG), "size": len(_CONFIG)},
+        "layers": [{"mediaType": layer, "digest": digest(data), "size": len(data)} for data in _PACKED],
+    }
+    with _served(at) as asked:
+        asked("PUT", "/v2/app/manifests/1", json.dumps(document).encode(), MANIFEST)
 
 
 MORE: Sequence[Operation] = (
     Operation("append", lambda at: at.store.image("made:1").append(at.given / "tree", tags=["grown:1"])),
-    Operation("build", _build, has_steps=True),
+    Operation("build", _build, beside=_context, has_steps=True),
+    Operation("pull", _pull, beside=_registry),
+    Operation("push", _push, beside=_registry),
+    Operation("take a blob at once", _upload_at_once, has_steps=True),
+    Operation("take a blob in pieces", _upload_in_pieces, has_steps=True),
+    Operation("take a blob of another name", _mount_blob, ready=_upload_at_once),
+    Operation("take a manifest", _push_manifest, ready=_upload_at_once),
 )

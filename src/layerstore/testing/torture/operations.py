@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -61,11 +61,14 @@ class Place:
 
 
 Act = Callable[[Place], object]
+Beside = Callable[[Place], AbstractContextManager[object]]
 
 
 @frozen
 class Operation:
-    """One thing that a store does. `act` is the deed, `ready` what has to be there before, beside the world.
+    """One thing that a store does. `act` is the deed, `ready` what has to be done before, in a world as it is.
+
+    `beside` is what has to be there meanwhile: a server, in the process that watches.
 
     What it comes to is seen at once or not at all, unless it `has_steps`: then each thing is as it was or as it is
     going to be. `loose` are names in the picture that may be anything after a failure, until the operation is done
@@ -75,6 +78,7 @@ class Operation:
     name: str
     act: Act
     ready: Act | None = None
+    beside: Beside | None = None
     has_steps: bool = False
     loose: frozenset[str] = frozenset()
     opens: bool = False

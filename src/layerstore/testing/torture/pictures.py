@@ -43,8 +43,10 @@ _LATEST = (EPOCH + 10**6) * SECOND
 
 _RANDOM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8,}")
 
-_OWN = re.compile(r"layerstore\.db(-wal|-shm)?|locks|reserve(/.*)?|staging/\.spare|(partial|blobs|volumes)(/sha256)?")
-"""Files that come and go with a store itself, and folders that are made when they are first needed."""
+_OWN = re.compile(
+    r"layerstore\.db(-wal|-shm)?|locks|reserve(/.*)?|staging/\.spare|(blobs|volumes)(/sha256)?|partial(/.*)?"
+)
+"""Files that come and go with a store itself, folders that are made when first needed, and what a pull goes on with."""
 
 
 def picture_of(store: Store, out: Path) -> Picture:

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -187,11 +187,18 @@ class Walk:
 
     @contextmanager
     def _ready(self, device: Path) -> Iterator[Place]:
-        with self.ground.plugged(device) as place:
+        with self._plugged(device) as place:
             if self.operation.ready is not None:
                 self.operation.ready(place)
                 place.close()
             yield place
+
+    @contextmanager
+    def _plugged(self, device: Path) -> Iterator[Place]:
+        with self.ground.plugged(device) as place:
+            beside = self.operation.beside
+            with nullcontext() if beside is None else beside(place):
+                yield place
 
     def _open(self, place: Place) -> None:
         if not self.operation.opens:
@@ -265,7 +272,7 @@ class Walk:
         self.operation.act(place)
 
     def _find(self, image: Path, *, ended: bool) -> bool:
-        with rebooted(self.ground.scratch), self.ground.plugged(image) as place:
+        with rebooted(self.ground.scratch), self._plugged(image) as place:
             self._judge(place, self.usual.after_a_boot(), ended=ended, booted=True)
         return True
 
