@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,9 +262,6 @@ def _remember(home: Path, question: str, found: Found) -> None:
         "notes": backing.notes,
         "refusals": [(mode.value, reason, remedy) for mode, reason, remedy in found.refusals],
     }
-    fresh = home / f"{ANSWER}-{os.getpid()}"
-    try:
-        write_private(fresh, json.dumps([question, answer]))
-        fresh.replace(home / ANSWER)
-    except OSError:
-        fresh.unlink(missing_ok=True)  # it is only asked again
+    with suppress(OSError, KernelError), trial_folder(home) as fresh:  # or else it is only asked again
+        write_private(fresh / ANSWER, json.dumps([question, answer]))
+        (fresh / ANSWER).replace(home / ANSWER)

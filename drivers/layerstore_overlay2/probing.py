@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -198,9 +198,6 @@ def _known(home: Path, question: str) -> Backing | None:
 
 def _remember(home: Path, question: str, backing: Backing) -> None:
     answer: dict[str, Any] = {**asdict(backing), "copy_on_write": backing.copy_on_write.value}
-    fresh = home / f"{ANSWER}-{os.getpid()}"
-    try:
-        write_private(fresh, json.dumps([question, answer]))
-        fresh.replace(home / ANSWER)
-    except OSError:
-        fresh.unlink(missing_ok=True)  # it is only asked again
+    with suppress(OSError, KernelError), trial_folder(home) as fresh:  # or else it is only asked again
+        write_private(fresh / ANSWER, json.dumps([question, answer]))
+        (fresh / ANSWER).replace(home / ANSWER)

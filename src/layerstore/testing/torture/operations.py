@@ -71,8 +71,10 @@ class Operation:
     `beside` is what has to be there meanwhile: a server, in the process that watches.
 
     What it comes to is seen at once or not at all, unless it `has_steps`: then each thing is as it was or as it is
-    going to be. `loose` are names in the picture that may be anything after a failure, until the operation is done
-    again. It `opens` the store itself, or finds it open. What it has reported as done `lasts` through a power cut.
+    going to be, and what nobody sees yet may be there. `void` are rows ("row of ...") that mean nothing without whoever
+    wrote them, and go when it is done again. `loose` are names in the picture that may be anything after a failure,
+    until it is done again. It `opens` the store itself, or finds it open. What it has reported as done `lasts` through
+    a power cut.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Operation:
     beside: Beside | None = None
     has_steps: bool = False
     loose: frozenset[str] = frozenset()
+    void: tuple[str, ...] = ()
     opens: bool = False
     lasts: bool = True
 

@@ -285,10 +285,10 @@ class Walk:
         shown = self._told(found.shown, booted=booted)
         before, after = (self._told(state.shown, booted=booted) for state in (usual.before, usual.after))
         if shown == after:
-            _refuse(found.kept - usual.after.kept, "it left behind")
+            _refuse(_without(found.kept - usual.after.kept, self.operation.void), "it left behind")
         else:
             assert not ended, f"it said that it had ended, and this is lost: {_differing(after, shown)}{why}"
-            if shown == before:
+            if shown == before and not self.operation.has_steps:
                 _refuse(found.kept - usual.before.kept, "it was not done, and left behind")
             else:
                 is_between = all(shown.get(name) in (before.get(name), after.get(name)) for name in {*shown, *after})

@@ -1,0 +1,41 @@
+"""What walks have found, once mended: each in the few lines that it takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import layerstore
+from layerstore.testing.calls import Call, Death, run_watched
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize(("driver", "options"), [("overlay2", ()), ("aufs", ("aufs.mode=copy",))])
+@pytest.mark.parametrize("call", ["write", "rename"])
+def test_who_dies_while_what_works_is_noted_leaves_nothing(
+    driver: str, options: tuple[str, ...], call: str, data_root: Path
+) -> None:
+    def create() -> None:
+        config = layerstore.Config(
+            data_root=data_root,
+            exec_root=data_root.with_name("exec"),
+            storage_driver=driver,
+            storage_opts=options,
+        )
+        with layerstore.open(config=config) as store:
+            store.create_container().mount().unmount()
+            assert store.info().driver == driver
+
+    def answer(_: int, one: Call) -> Death | None:
+        return Death() if ".backing" in one.path else None
+
+    create()
+    home = data_root / driver  # where a store asks once a boot
+    (home / ".backing").unlink()
+    before = {*os.listdir(home)}
+    assert run_watched(create, answer, names=[call]).died
+    create()
+    assert {name for name in {*os.listdir(home)} - before if name.startswith(".")} == {".backing"}
