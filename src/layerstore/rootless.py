@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerstore import config as configuration
 from layerstore.config import INSIDE, Config
 from layerstore.errors import ConfigError, KernelError, named
 from layerstore.kernel import namespaces
-from layerstore.kernel.namespaces import IdMap, Keeper
+from layerstore.kernel.namespaces import IdMap
+
+if TYPE_CHECKING:
+    from layerstore.kernel.namespaces.keeping import Keeper
 
 __all__ = ["check_ids", "end", "is_needed", "note_ids", "unshare"]
 
@@ -48,13 +51,15 @@ def unshare(data_root: str | Path | None = None, *, config: Config | None = None
             "a process that has several threads cannot enter a user namespace",
             remedy="Call layerstore.unshare() at the start of the program, or start it with `layerstore unshare`.",
         )
+    from layerstore.kernel.namespaces import keeping
+
     uid, gid, ids = _wanted(root)
     with _locked(root) as folder:
         keeper = _noted(folder, uid, ids)
         if keeper is None:
-            keeper = namespaces.start(ids, uid, gid)
+            keeper = keeping.start(ids, uid, gid)
             _note(folder, f"{keeper.pid} {keeper.user} {keeper.mounts}\n", _KEEPER, uid, gid)
-    namespaces.enter(keeper)
+    keeping.enter(keeper)
     os.environ[INSIDE] = str(uid)
     return True
 
@@ -132,7 +137,7 @@ def _read(data_root: Path) -> IdMap | None:
     try:
         text = (data_root / _IDS).read_text()
         return IdMap.parsed(text)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # whoever may not look there cannot open it, and is told so then
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -151,7 +156,9 @@ def _wanted(data_root: Path) -> tuple[int, int, IdMap]:
         uid, gid = facts.st_uid, facts.st_gid
     allowed = namespaces.allotted(uid, gid)
     if ids is None:
-        tools = uid == 0 or all(map(shutil.which, ("newuidmap", "newgidmap")))
+        from shutil import which
+
+        tools = uid == 0 or all(map(which, ("newuidmap", "newgidmap")))
         return uid, gid, allowed if tools else namespaces.one_id(uid, gid)
     # The file is the user's, who could write into it what belongs to others.
     if not ids.is_within(allowed):
@@ -189,8 +196,10 @@ def _noted(folder: int, uid: int, ids: IdMap) -> Keeper | None:
         os.close(fd)
     if len(words) != 3 or not words[0].isdecimal():
         return None
-    keeper = namespaces.find(int(words[0]), uid, ids)
-    return keeper if keeper == Keeper(int(words[0]), words[1], words[2]) else None
+    from layerstore.kernel.namespaces import keeping
+
+    keeper = keeping.find(int(words[0]), uid, ids)
+    return keeper if keeper == keeping.Keeper(int(words[0]), words[1], words[2]) else None
 
 
 def _note(folder: int, text: str, name: str, uid: int, gid: int) -> None:

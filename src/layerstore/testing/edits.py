@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from layerstore.testing.tars import Entry, Kind
+from layerstore.testing.without_root import marks, shown, skipping, stored
 from layerstore.values import frozen
 
 __all__ = [
@@ -253,16 +254,16 @@ class MountedTree:
             os.chmod(name, mode)
 
     def chown(self, path: bytes, uid: int, gid: int) -> None:
-        with self._at(path) as (folder, name):
+        with self._at(path) as (folder, name), skipping("files of owners whom its namespace lacks"):
             os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
 
     def setxattr(self, path: bytes, name: bytes, value: bytes) -> None:
-        with self._handle(path) as handle:
-            os.setxattr(handle, name, value)
+        with self._handle(path) as handle, skipping("an xattr of a symlink or FIFO"):
+            os.setxattr(handle, stored(name), value)
 
     def removexattr(self, path: bytes, name: bytes) -> None:
         with self._handle(path) as handle:
-            os.removexattr(handle, name)
+            os.removexattr(handle, stored(name))
 
     def utimes(self, path: bytes, mtime: int) -> None:
         with self._at(path) as (folder, name):
@@ -295,7 +296,7 @@ class MountedTree:
     def xattrs(self, path: bytes) -> list[bytes]:
         """The names of its extended attributes."""
         with self._handle(path) as handle:
-            return [os.fsencode(name) for name in os.listxattr(handle)]
+            return [shown(os.fsencode(name)) for name in os.listxattr(handle)]
 
     def names(self, path: bytes) -> list[bytes]:
         """The names in a directory."""
@@ -303,7 +304,7 @@ class MountedTree:
             return sorted(map(os.fsencode, os.listdir(fd)))
 
     def mknod(self, path: bytes, mode: int, device: tuple[int, int] = (0, 0)) -> None:
-        with _no_umask(), self._at(path) as (folder, name):
+        with _no_umask(), self._at(path) as (folder, name), skipping("devices"):
             os.mknod(name, mode, os.makedev(*device), dir_fd=folder)
 
 
@@ -326,7 +327,7 @@ def fill(tree: MountedTree, entry: Entry) -> None:
             tree.mkdir(path, 0o755)
         except FileExistsError:
             for name in tree.xattrs(path):
-                if name.startswith((b"user.", b"trusted.")) and not name.startswith(b"trusted.overlay."):
+                if name.startswith((b"user.", b"trusted.")) and not name.startswith(marks()):
                     tree.removexattr(path, name)
     else:
         kind = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}[entry.kind]

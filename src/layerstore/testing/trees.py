@@ -15,6 +15,7 @@ from pathlib import Path
 
 from attrs import evolve, fields_dict
 
+from layerstore.testing.without_root import shown
 from layerstore.values import frozen
 
 Tree = Mapping[str, "Entry"]
@@ -150,5 +151,5 @@ def _xattrs(path: str) -> tuple[tuple[str, bytes], ...]:
     except OSError:
         # Not every filesystem has xattrs, and /proc and the like are no business of these tests.
         return ()
-    wanted = sorted(name for name in names if not name.startswith(_OWN_XATTRS))
-    return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in wanted)
+    wanted = sorted((os.fsdecode(shown(os.fsencode(name))), name) for name in names if not name.startswith(_OWN_XATTRS))
+    return tuple((name, os.getxattr(path, kept, follow_symlinks=False)) for name, kept in wanted)

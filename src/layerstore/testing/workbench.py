@@ -24,6 +24,7 @@ from layerstore.kernel.mounts import mounting
 from layerstore.testing import trees
 from layerstore.testing.edits import MountedTree, fill
 from layerstore.testing.tars import Entry, file
+from layerstore.testing.without_root import marks
 
 __all__ = ["Workbench", "key", "keys_of"]
 
@@ -240,10 +241,10 @@ def _fill(tree: MountedTree, entries: Sequence[Entry], dialect: Dialect) -> None
         elif dialect is Dialect.AUFS:
             tree.write(entry.name, b"")
         elif dialect is Dialect.OVERLAY and name == _OPAQUE:
-            tree.setxattr(folder, b"trusted.overlay.opaque", b"y")
+            tree.setxattr(folder, marks() + b"opaque", b"y")
         elif dialect is Dialect.OVERLAY:
             tree.mknod(prefix + name.removeprefix(_WHITEOUT), stat.S_IFCHR)
-            tree.setxattr(folder, b"trusted.overlay.origin", b"")
+            tree.setxattr(folder, marks() + b"origin", b"")
         elif name == _OPAQUE:
             for child in tree.names(folder):
                 tree.remove(prefix + child)
@@ -257,7 +258,7 @@ def _fill(tree: MountedTree, entries: Sequence[Entry], dialect: Dialect) -> None
 
 def _escaped(entry: Entry) -> Entry:
     """Overlay keeps xattrs of its own names for itself: those of a program it stores under a longer one."""
-    own = b"trusted.overlay."
+    own = marks()
     names = {own + name if name.startswith(own) else name: value for name, value in entry.xattrs.items()}
     return evolve(entry, xattrs={name.replace(own + own, own + b"overlay."): value for name, value in names.items()})
 

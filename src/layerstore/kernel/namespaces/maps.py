@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -71,6 +70,8 @@ def allotted(uid: int, gid: int) -> IdMap:
 
     So for a user without an account, whom newuidmap(1) refuses.
     """
+    import pwd
+
     try:
         names = (pwd.getpwuid(uid).pw_name, str(uid))
     except KeyError:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from layerstore.testing import edits as make
 from layerstore.testing.edits import Edit
 from layerstore.testing.tars import Entry, char, fifo, file, folder, hardlink, opaque, symlink, whiteout
+from layerstore.testing.without_root import is_within
 
 __all__ = ["BASE", "EDITS", "EMPTIED", "OTHER", "STACKS"]
 
@@ -27,7 +28,7 @@ BASE: Sequence[Entry] = (
     file(b"data/" + b"n" * 251, b"as long as a name may be that a whiteout in a tar can remove"),
     symlink(b"data/link", b"../etc/passwd", uid=5),
     fifo(b"data/pipe", mode=0o600),
-    char(b"data/null", 1, 3, mode=0o666),
+    fifo(b"data/null", mode=0o666) if is_within() else char(b"data/null", 1, 3, mode=0o666),
     folder(b"hollow", mode=0o1777),
     folder(b"shared", mode=0o2775, gid=4),
     file(b"one", b"same file"),
