@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from layerstore.values import frozen
 
-__all__ = ["Brackets", "brackets_at", "expression"]
+__all__ = ["Brackets", "brackets_at", "escaped", "expression"]
 
 
 @frozen
@@ -54,6 +54,11 @@ def expression(pattern: str) -> re.Pattern[str]:
         return re.compile(_expression(pattern), re.DOTALL)
     except ValueError as error:
         raise ValueError(f"{pattern!r}: {error}") from None
+
+
+def escaped(text: str) -> str:
+    """A pattern that matches this text alone."""
+    return re.sub(r"([*?\[\\])", r"\\\1", text)
 
 
 def _expression(pattern: str) -> str:

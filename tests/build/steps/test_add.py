@@ -14,11 +14,14 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
 from layerstore.build import BuildError
+from layerstore.build.steps.copy import Copying
+from layerstore.values import frozen
 from support.building import Builder, Look, names_in
 
 
@@ -101,7 +104,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
             super().__init__(*args, directory=str(folder))  # type: ignore[arg-type]
 
         def log_request(self, code: object = "-", size: object = "-") -> None:
-            asked.append(self.path)
+            asked.append(str(int(code)) if isinstance(code, int) and code == 304 else self.path)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -167,3 +170,101 @@ def test_a_file_that_was_fetched_is_what_its_checksum_says(make: Builder, served
     built = make(f"FROM base\nADD {address}/f /f\n")
     with built.image.mount() as root:
         assert (root / "f").read_text() == "new"
+
+
+@frozen
+class Tagged:
+    """A server whose file has an ETag: its address, and what was answered."""
+
+    address: str
+    content: list[bytes]
+    answered: list[int]
+
+
+@pytest.fixture
+def tagged() -> Iterator[Tagged]:
+    """A server on loopback with one file, which is whatever stands last in `content`."""
+    content: list[bytes] = [b"far"]
+    answered: list[int] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tag = f'W/"{hashlib.sha256(content[-1]).hexdigest()}"'
+            same = self.headers.get("If-None-Match") == tag
+            answered.append(304 if same else 200)
+            self.send_response(answered[-1])
+            self.send_header("ETag", tag)
+            self.end_headers()
+            if not same:
+                self.wfile.write(content[-1])
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield Tagged(f"http://127.0.0.1:{server.server_port}", content, answered)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_file_that_its_server_calls_unaltered_is_not_fetched_again(make: Builder, look: Look, tagged: Tagged) -> None:
+    text = f"FROM base\nADD {tagged.address}/odd%5Bname%5D%2A /d/\n"
+    assert look(make(text), "/d/odd[name]*") == "far"
+    make(text)
+    assert make.done == []
+    assert tagged.answered == [200, 304]
+    tagged.content.append(b"new")
+    assert look(make(text), "/d/odd[name]*") == "new"
+    tagged.content.append(b"far")  # which is known, and fetched because it is not what it was last
+    make(text)
+    assert make.done == []
+    assert tagged.answered == [200, 304, 200, 200]
+
+
+def test_a_file_is_fetched_where_its_bytes_are_needed_or_nothing_remembered_is_wanted(
+    make: Builder, look: Look, tagged: Tagged
+) -> None:
+    text = "FROM base\nRUN echo {1} > /other\nADD {0}/f /f\n"
+    make(text.format(tagged.address, 1))
+    assert look(make(text.format(tagged.address, 2)), "/f") == "far"
+    assert tagged.answered == [200, 304, 200]
+    make(text.format(tagged.address, 2), no_cache=True)
+    assert tagged.answered[3:] == [200]
+
+
+def test_a_file_that_is_another_when_its_bytes_are_needed_is_not_remembered(
+    make: Builder, look: Look, tagged: Tagged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "FROM base\nRUN echo {1} > /other\nADD {0}/f /f\n"
+    make(text.format(tagged.address, 1))
+    real = Copying._make
+
+    def later(*arguments: Any) -> Any:
+        tagged.content.append(b"new")
+        return real(*arguments)
+
+    monkeypatch.setattr(Copying, "_make", later)
+    assert look(make(text.format(tagged.address, 2)), "/f") == "new"
+    monkeypatch.undo()
+    tagged.content.append(b"far")
+    assert look(make(text.format(tagged.address, 2)), "/f") == "far"
+
+
+def test_a_time_tells_of_a_file_that_is_old_enough(make: Builder, served: tuple[str, Path, list[str]]) -> None:
+    address, folder, asked = served
+    (folder / "f").write_text("far")
+    text = f"FROM base\nADD {address}/f /f\n"
+    make(text)
+    (folder / "f").write_text("new")  # in the same second, as far as anybody can tell
+    with make(text).image.mount() as root:
+        assert (root / "f").read_text() == "new"
+    os.utime(folder / "f", (1_400_000_000, 1_400_000_000))
+    make(text)
+    asked.clear()
+    make(text)
+    assert make.done == []
+    assert asked == ["304"]

@@ -8,7 +8,7 @@ remembers what was read (`rows`).
 from layerstore.build.context.archives import is_tar
 from layerstore.build.context.context import Context
 from layerstore.build.context.digests import Digests
-from layerstore.build.context.fetching import Fetched, fetched, is_remote
+from layerstore.build.context.fetching import Fetched, Validators, fetched, fetched_unless, is_remote
 from layerstore.build.context.git import Repository, checked_out, repository_of
 from layerstore.build.context.ignore import Ignore
 from layerstore.build.context.opening import Staging, open_context
@@ -25,8 +25,10 @@ __all__ = [
     "Staging",
     "Text",
     "Tree",
+    "Validators",
     "checked_out",
     "fetched",
+    "fetched_unless",
     "is_remote",
     "is_tar",
     "open_context",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from layerstore import KernelError, Store, Transaction, open_beneath
 from layerstore.build.context import rows
+from layerstore.build.context.fetching import Validators
 from layerstore.build.context.tree import Chosen
 from layerstore.build.errors import BuildError
 
@@ -58,6 +59,16 @@ class Digests:
         if settled or identity is not None:
             self._tell(lambda tx: rows.add_selection(tx, shortcut, found, _today()))
         return found
+
+    def of_download(self, source: str) -> tuple[Validators, str] | None:
+        """What is remembered of what lay at `source`: by what its server tells it from another, and its digest."""
+        found = self._ask(lambda tx: rows.download(tx, source))
+        return None if found is None else (Validators(found[0], found[1]), found[2])
+
+    def remember_download(self, source: str, validators: Validators, digest: str) -> None:
+        """Remember what lies at `source`."""
+        seen = (validators.etag, validators.modified, digest)
+        self._tell(lambda tx: rows.add_download(tx, source, seen, _today()))
 
     def _shortcut(self, root: int, chosen: Sequence[Chosen], *, owners: bool, identity: str | None) -> str:
         known = (b"-", b"") if identity is None else (b"+", identity.encode())

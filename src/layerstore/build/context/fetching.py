@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from io import BufferedReader
 from pathlib import Path
@@ -15,11 +16,31 @@ from urllib.parse import unquote, urlsplit
 from layerstore.build.errors import BuildError, Place
 from layerstore.values import frozen
 
-__all__ = ["Fetched", "fetched", "is_remote"]
+__all__ = ["Fetched", "Validators", "fetched", "fetched_unless", "is_remote"]
 
 _PIECE = 1 << 18
 _SECONDS = 60
+_OLD = 60 * 10**9
+"""Nanoseconds after which a time of whole seconds tells one content from another (RFC 9110, section 8.8.2.2)."""
 _CHECKSUM = re.compile(r"sha(256|384|512):([0-9a-f]+)")
+
+
+@frozen
+class Validators:
+    """By what a server tells whether a file is still what it was (RFC 9110, section 8.8); "" where it said nothing."""
+
+    etag: str = ""
+    modified: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.etag or self.modified)
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """The header of a request that is to be answered only if it is not."""
+        if self.etag:
+            return {"If-None-Match": self.etag}
+        return {"If-Modified-Since": self.modified} if self.modified else {}
 
 
 @frozen
@@ -29,6 +50,7 @@ class Fetched:
     folder: Path
     name: str
     digest: str
+    validators: Validators = Validators()
 
     @property
     def path(self) -> Path:
@@ -49,6 +71,22 @@ def fetched(
     `check` is called now and then, and ends it by an error. The file is as BuildKit makes it: its owner's alone (0600),
     with the time at which it was altered there, or 1970.
     """
+    found = fetched_unless(url, Validators(), checksum, folder, check=check, place=place)
+    assert found is not None  # nobody was told of a condition
+    return found
+
+
+def fetched_unless(
+    url: str,
+    seen: Validators,
+    checksum: str | None,
+    folder: Path,
+    *,
+    check: Callable[[], object],
+    place: Place | None,
+) -> Fetched | None:
+    """The same; None if its server says that it is still what it was when it was told of by `seen`."""
+    import http
     import http.client
     import urllib.error
     import urllib.request
@@ -56,20 +94,23 @@ def fetched(
     name = posixpath.basename(unquote(urlsplit(url).path))
     arriving = folder / "arriving"
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "layerstore"})
+        request = urllib.request.Request(url, headers={"User-Agent": "layerstore", **seen.condition})
         with urllib.request.urlopen(request, timeout=_SECONDS) as response, open(arriving, "xb") as file:
             name = posixpath.basename(response.headers.get_filename() or "") or name
             modified = response.headers.get("Last-Modified")
+            validators = _validators(response.headers)
             while data := response.read(_PIECE):
                 check()
                 file.write(data)
             if response.length:  # of what its Content-Length has promised; read(n) does not say so
                 raise ConnectionError(f"it ended {response.length} bytes before its end")
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.HTTPStatus.NOT_MODIFIED and seen:
+            return None
+        raise _not_loaded(url, f"{error.code} {error.reason}", place) from None
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        reason = f"{error.code} {error.reason}" if isinstance(error, urllib.error.HTTPError) else error
-        raise BuildError(
-            f"failed to load {url}: {reason}", place=place, remedy="Look whether it can be reached from here."
-        ) from None
+        raise _not_loaded(url, error, place) from None
     with open(arriving, "rb") as file:
         digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         if checksum is not None:
@@ -79,7 +120,19 @@ def fetched(
     path = arriving.rename(folder / name)
     path.chmod(0o600)
     os.utime(path, ns=(_moment(modified), _moment(modified)))
-    return Fetched(folder, name, digest)
+    return Fetched(folder, name, digest, validators)
+
+
+def _validators(headers: Message) -> Validators:
+    """A time alone says enough only if it is older than the file could be altered in twice within a second."""
+    modified = headers.get("Last-Modified") or ""
+    is_old = _moment(modified) + _OLD <= _moment(headers.get("Date") or "")
+    return Validators(headers.get("ETag") or "", modified if is_old and _moment(modified) else "")
+
+
+def _not_loaded(url: str, reason: object, place: Place | None) -> BuildError:
+    remedy = "Look whether it can be reached from here."
+    return BuildError(f"failed to load {url}: {reason}", place=place, remedy=remedy)
 
 
 def _verify(url: str, file: BufferedReader, checksum: str, place: Place | None) -> None:
@@ -99,7 +152,7 @@ def _verify(url: str, file: BufferedReader, checksum: str, place: Place | None) 
 
 
 def _moment(text: str | None) -> int:
-    if text is None:
+    if not text:
         return 0
     try:
         return int(parsedate_to_datetime(text).timestamp()) * 10**9

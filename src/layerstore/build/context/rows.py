@@ -17,6 +17,7 @@ Identity = tuple[bytes, bytes]
 
 _MOST_FILES = 1_000_000
 _MOST_SELECTIONS = 20_000
+_MOST_DOWNLOADS = 20_000
 _AT_ONCE = 500
 
 TABLES = Tables(
@@ -35,6 +36,16 @@ CREATE TABLE build_context_files (
 CREATE TABLE build_context_selections (
     walk TEXT PRIMARY KEY,
     digest TEXT NOT NULL,
+    day INTEGER NOT NULL
+) WITHOUT ROWID;
+""",
+        """
+-- What lay at a URL, and by which words its server tells whether it does still.
+CREATE TABLE build_context_downloads (
+    source TEXT PRIMARY KEY,                -- digest of the URL and of what is left out of it
+    etag TEXT NOT NULL,                     -- "" where the server said none
+    modified TEXT NOT NULL,
+    digest TEXT NOT NULL,                   -- of its content, as a key has it
     day INTEGER NOT NULL
 ) WITHOUT ROWID;
 """,
@@ -71,6 +82,22 @@ def add_selection(tx: Transaction, walk: str, digest: str, day: int) -> None:
     query = "INSERT OR REPLACE INTO build_context_selections (walk, digest, day) VALUES (?, ?, ?)"
     tx.execute(query, (walk, digest, day))
     _trim(tx, "build_context_selections", "walk", _MOST_SELECTIONS)
+
+
+def download(tx: Transaction, source: str) -> tuple[str, str, str] | None:
+    """ETag, Last-Modified and digest of what lay there."""
+    query = "SELECT etag, modified, digest FROM build_context_downloads WHERE source = ?"
+    found = tx.execute(query, (source,)).fetchone()
+    return None if found is None else (str(found[0]), str(found[1]), str(found[2]))
+
+
+def add_download(tx: Transaction, source: str, seen: tuple[str, str, str], day: int) -> None:
+    """Remember what lies there now; the oldest go when there are too many."""
+    query = (
+        "INSERT OR REPLACE INTO build_context_downloads (source, etag, modified, digest, day) VALUES (?, ?, ?, ?, ?)"
+    )
+    tx.execute(query, (source, *seen, day))
+    _trim(tx, "build_context_downloads", "source", _MOST_DOWNLOADS)
 
 
 def _trim(tx: Transaction, table: str, key: str, most: int) -> None:

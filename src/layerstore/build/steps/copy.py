@@ -7,14 +7,16 @@ what is below, so nothing above the copied is listed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import posixpath
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from attrs import evolve
 
@@ -22,9 +24,11 @@ from layerstore import StoredLayer
 from layerstore.build.cache import step_key
 from layerstore.build.context import (
     Chosen,
+    Digests,
     Repository,
+    Validators,
     checked_out,
-    fetched,
+    fetched_unless,
     is_remote,
     open_context,
     repository_of,
@@ -43,6 +47,7 @@ from layerstore.build.steps.state import State
 from layerstore.build.steps.steady import Steady
 from layerstore.build.steps.work import Key, Record, Work
 from layerstore.gathering import Folder, Piece, layer_of
+from layerstore.patterns import escaped
 from layerstore.values import frozen
 
 __all__ = ["Copying", "Part", "copied"]
@@ -61,25 +66,54 @@ class Part:
     """Files in it that are archives are taken apart."""
 
 
+class Input(Protocol):
+    """Some of what is copied, which may have to be fetched first."""
+
+    def digest(self) -> str:
+        """What it is told by in a key."""
+        ...
+
+    def part(self) -> Part:
+        """Itself."""
+        ...
+
+
+@frozen
+class _Given:
+    """What is there already."""
+
+    there: Part
+
+    def digest(self) -> str:
+        return self.there.origin.digest_of(self.there.chosen)
+
+    def part(self) -> Part:
+        return self.there
+
+
 class Copying:
-    """One COPY or ADD whose variables are filled in. `parts` finds what is copied, once somebody needs it."""
+    """One COPY or ADD whose variables are filled in. `inputs` finds what is copied, once somebody needs it."""
 
     def __init__(
-        self, work: Work, step: Copy | Add, state: State, doing: Doing, parts: Callable[[], Sequence[Part]]
+        self, work: Work, step: Copy | Add, state: State, doing: Doing, inputs: Callable[[], Sequence[Input]]
     ) -> None:
         self._work = work
         self._step = step
         self._state = state
         self._doing = doing
-        self._find = parts
-        self._parts: Sequence[Part] | None = None
+        self._find = inputs
+        self._found: Sequence[Input] | None = None
+
+    @property
+    def _inputs(self) -> Sequence[Input]:
+        if self._found is None:
+            self._found = self._find()
+            self._require_folder()
+        return self._found
 
     @property
     def _chosen(self) -> Sequence[Part]:
-        if self._parts is None:
-            self._parts = self._find()
-            self._require_folder()
-        return self._parts
+        return [one.part() for one in self._inputs]
 
     def layer(self, *, anew: bool, quick: str | None) -> StoredLayer | None:
         """The layer that it makes. `quick` is what its input is known by unread, if it is.
@@ -87,7 +121,7 @@ class Copying:
         Raises `BuildError` for a destination that cannot be, and an owner that nobody knows.
         """
         parent = None if self._step.link else self._state.top
-        keys: list[Key] = [lambda: self._key([part.origin.digest_of(part.chosen) for part in self._chosen])]
+        keys: list[Key] = [lambda: self._key([one.digest() for one in self._inputs])]
         if quick is not None:
             keys.insert(0, lambda: self._key([quick]))
         layer = self._work.layered(self._doing, keys, self._make, parent=parent, anew=anew)
@@ -294,17 +328,18 @@ def copied(
     """The layer of a COPY or ADD. `base` is where its files come from; None: the build's context."""
     with ExitStack() as after:
 
-        def parts() -> list[Part]:
+        def inputs() -> list[Input]:
             local = [source for source in step.sources if not (isinstance(step, Add) and _is_elsewhere(source))]
-            found: list[Part] = []
+            found: list[Input] = []
             if isinstance(step, Add):
-                remote = [source for source in step.sources if _is_elsewhere(source)]
-                found += [after.enter_context(_fetched(work, step, url)) for url in remote]
+                found += [
+                    _Remote(work, step, url, doing, after, asks=not anew) for url in step.sources if _is_elsewhere(url)
+                ]
             if local:
                 origin = work.sources.find(base, step.place)
                 chosen = origin.choose(local, parents=step.parents, exclude=step.exclude, place=step.place)
                 unpacks = isinstance(step, Add) and step.unpack is not False
-                found.append(Part(origin, chosen, keeps_owners=origin.has_owners, unpacks=unpacks))
+                found.append(_Given(Part(origin, chosen, keeps_owners=origin.has_owners, unpacks=unpacks)))
             return found
 
         quick = None
@@ -312,27 +347,74 @@ def copied(
             quick = work.sources.find(base, step.place).quick_key()
         elif isinstance(step, Add) and step.checksum and len(step.sources) == 1 and is_remote(step.sources[0]):
             quick = step.checksum
-        return Copying(work, step, state, doing, parts).layer(anew=anew, quick=quick)
+        return Copying(work, step, state, doing, inputs).layer(anew=anew, quick=quick)
 
 
 def _is_elsewhere(source: str) -> bool:
     return is_remote(source) or repository_of(source) is not None
 
 
-@contextmanager
-def _fetched(work: Work, step: Add, url: str) -> Iterator[Part]:
-    """While inside: a file that was fetched, or what is in a repository."""
-    repository = repository_of(url)
-    with work.session.folder() as folder:
+class _Remote:
+    """A file that lies at a URL, or what is in a repository, for an ADD; it is there until `after` is undone.
+
+    A file whose server says that it is what it was is not fetched until somebody needs its bytes (`asks`: the server is
+    asked). If it is another by then, `doing` is told.
+    """
+
+    def __init__(self, work: Work, step: Add, url: str, doing: Doing, after: ExitStack, *, asks: bool) -> None:
+        self._work = work
+        self._doing = doing
+        self._asks = asks and step.checksum is None and repository_of(url) is None
+        self._step = step
+        self._url = url
+        self._after = after
+        self._digests = Digests(work.store)
+        self._part: Part | None = None
+        self._digest: str | None = None
+
+    def digest(self) -> str:
+        known = self._digests.of_download(self._source) if self._asks and self._digest is None else None
+        if known is not None:
+            self._part = self._fetched(known[0])
+            self._digest = known[1] if self._part is None else None
+        if self._digest is None:
+            part = self.part()
+            self._digest = part.origin.digest_of(part.chosen)
+        return self._digest
+
+    def part(self) -> Part:
+        part = self._part
+        if part is None:
+            part = self._part = self._fetched(Validators())
+            assert part is not None  # nobody was told of a condition
+            if self._digest not in (None, part.origin.digest_of(part.chosen)):
+                self._doing.altered = True
+        return part
+
+    @property
+    def _source(self) -> str:
+        """What it is remembered by."""
+        return hashlib.sha256(json.dumps([self._url, self._step.exclude]).encode()).hexdigest()
+
+    def _fetched(self, seen: Validators) -> Part | None:
+        """It, as it is now; None if its server says that it is what it was then."""
+        work, step = self._work, self._step
+        repository = repository_of(self._url)
+        folder = self._after.enter_context(work.session.folder())
+        validators = Validators()
         if repository is None:
-            found = fetched(url, step.checksum, folder, check=work.stop.check, place=step.place)
-            place, source = found.folder, found.name
+            found = fetched_unless(self._url, seen, step.checksum, folder, check=work.stop.check, place=step.place)
+            if found is None:
+                return None
+            place, source, validators = found.folder, found.name, found.validators
         else:
             place, source = _checked_out(work, step, repository, folder), "/"
-        with open_context(place, name=url, ignores=False) as context:
-            origin = Files(work.store, context, work.session.hold)
-            chosen = origin.choose([source], parents=False, exclude=step.exclude, place=step.place)
-            yield Part(origin, chosen, unpacks=step.unpack is True and repository is None)
+        context = self._after.enter_context(open_context(place, name=self._url, ignores=False))
+        origin = Files(work.store, context, work.session.hold)
+        chosen = origin.choose([escaped(source)], parents=False, exclude=step.exclude, place=step.place)
+        if validators:
+            self._digests.remember_download(self._source, validators, origin.digest_of(chosen))
+        return Part(origin, chosen, unpacks=step.unpack is True and repository is None)
 
 
 def _checked_out(work: Work, step: Add, repository: Repository, folder: Path) -> Path:
