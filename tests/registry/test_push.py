@@ -106,6 +106,18 @@ def test_skopeo_reads_what_was_pushed(
     assert manifest["config"]["digest"] == push.image.id
 
 
+def test_annotations_are_those_that_are_asked_for(push: Pushing, store: Store, quirks: Quirks, repository: str) -> None:
+    def annotations(**options: Any) -> Any:
+        pushed = push(name_in(quirks, repository), **options)
+        [manifest] = [found for found in store.blobs.manifests_of(push.image.id) if found.digest == pushed.digest]
+        return json.loads(manifest.data).get("annotations")
+
+    assert annotations() is None
+    assert annotations(annotations={"b": "2", "a": "1"}) == {"a": "1", "b": "2"}
+    assert push.words == ["Layer already exists"] * 3, "the layers are the same"
+    assert annotations(annotations={"a": "other"}) == {"a": "other"}
+
+
 @pytest.mark.tools("podman")
 def test_podman_pulls_what_was_pushed(
     push: Pushing, docker_registry: DockerRegistry, repository: str, backing: Callable[[str], Path]

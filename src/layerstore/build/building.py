@@ -249,7 +249,7 @@ class _Build:
             for wanted in self._options.outputs:
                 if wanted.kind != "image" or wanted.push:
                     with self._teller.doing(f"exporting to {wanted.kind}"):
-                        digest = export(self._session, image, wanted, self._options.tags)
+                        digest = export(self._session, image, wanted, self._options.tags, self._options.annotations)
                     digests += [] if digest is None else [digest]
         except LayerstoreError as error:
             name = ", ".join(image.tags) or image.id

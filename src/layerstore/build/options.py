@@ -110,14 +110,6 @@ def _is_network(_: object, __: object, value: str) -> None:
         raise ConfigError(f"network mode {value!r} is not supported by a build", remedy="It is default, host or none.")
 
 
-def _is_empty(_: object, __: object, value: Mapping[str, str]) -> None:
-    if value:
-        raise ConfigError(
-            "annotations cannot be given to an image that is built: its manifest is made when it leaves",
-            remedy="Give it labels (--label), which are the image's own.",
-        )
-
-
 @frozen
 class BuildOptions:
     """All that `build` can be told beside the store, the context and who listens."""
@@ -143,8 +135,8 @@ class BuildOptions:
     cache_to: tuple[str, ...] = ()
     outputs: tuple[Export, ...] = (Export(),)
     labels: Mapping[str, str] = {}
-    annotations: Mapping[str, str] = field(factory=dict, validator=_is_empty)
-    """None yet: manifests are made when an image is saved or pushed."""
+    annotations: Mapping[str, str] = {}
+    """Of the manifests that outputs make: OCI archives and layouts, and what is pushed. There has to be one."""
     squash: bool = False
     network: str = field(default="default", validator=_is_network)
     """Of all RUN that say nothing themselves: `default`, `host` or `none`."""

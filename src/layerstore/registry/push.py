@@ -84,6 +84,7 @@ class PushOptions(TypedDict, total=False):
     progress: Progress | None
     done: Done | None
     told: Callable[[str], None] | None
+    annotations: Mapping[str, str] | None
 
 
 def push(
@@ -139,6 +140,7 @@ def save(
     *,
     compression: str | None,
     progress: Progress | None,
+    annotations: Mapping[str, str] | None = None,
 ) -> tuple[Digest, ...]:
     """See `Store.save`. `target` is `docker://NAME`; the image does not get that name here."""
     given = [images_given] if isinstance(images_given, Image | str) else list(images_given)
@@ -148,7 +150,18 @@ def save(
     image = one if isinstance(one, Loose) else images.find(one if isinstance(one, str) else one.id)[0]
     name = _without_digest(target.removeprefix("docker://"))
     wanted = [(image, name.tag or reference.DEFAULT_TAG)]
-    pushed = _push(wanted, name, config, images, layers, blobs, named=False, compression=compression, progress=progress)
+    pushed = _push(
+        wanted,
+        name,
+        config,
+        images,
+        layers,
+        blobs,
+        named=False,
+        compression=compression,
+        progress=progress,
+        annotations=annotations,
+    )
     return tuple(each.digest for each in pushed)
 
 
@@ -165,6 +178,7 @@ def _push(
     progress: Progress | None = None,
     done: Done | None = None,
     told: Callable[[str], None] | None = None,
+    annotations: Mapping[str, str] | None = None,
 ) -> Iterator[Pushed]:
     """Images, each with the tag that it is to have. `named`: it is known here by the digest that it has there."""
     if compression is not None and compression not in COMPRESSIONS:
@@ -190,6 +204,7 @@ def _push(
             progress=progress,
             done=done,
             through=through,
+            annotations=annotations,
         )
         for image, tag in wanted:
             yield pushing.image(image, tag)
@@ -235,7 +250,9 @@ class _Push:
         progress: Progress | None,
         done: Done | None,
         through: Through | None,
+        annotations: Mapping[str, str] | None,
     ) -> None:
+        self._annotations = annotations
         self._through = through
         self._target = target
         self._place = Place(target.domain, target.path)
@@ -290,7 +307,7 @@ class _Push:
         tasks = [partial(self._config, image), *(partial(self._layer, layer) for layer in unique.values())]
         made = self._tasks.run(tasks, last=Lost)[1:]
         sent = dict(zip(unique, made, strict=True))
-        data = outgoing.manifest(image.config_bytes, [sent[layer.diff_id] for layer in stack])
+        data = outgoing.manifest(image.config_bytes, [sent[layer.diff_id] for layer in stack], self._annotations)
         return Manifest.of(MANIFEST_TYPE, data)
 
     def _record(self, manifest: Manifest, tx: Transaction, image: ImageID) -> None:
@@ -307,6 +324,8 @@ class _Push:
         for manifest in self._candidates(image):
             contents = _contents(manifest, image)
             if contents is None or not all(map(self._fits, contents.layers)):
+                continue
+            if self._annotations and contents.annotations != self._annotations:
                 continue
             forms = self._tasks.run([partial(self._forms.find, part) for part in contents.blobs])
             there = [form for form in forms if form is not None]

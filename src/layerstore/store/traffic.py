@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Unpack
@@ -145,19 +145,29 @@ class Traffic:
         folder: bool | None = None,
         compression: str | None = None,
         progress: Progress | None = None,
+        annotations: Mapping[str, str] | None = None,
     ) -> tuple[Digest, ...]:
         """Save images to an archive, each layer bit for bit as it came in.
 
         An image that is given by a name is saved under that name, else under all it has. `docker://NAME` is a target,
         too: the image is pushed, under that name.
 
-        The digests of the manifests that were written are returned, one for each image; a docker-archive has none.
+        `annotations` are those of the manifests that are written, of whose digests one for each image is returned; a
+        docker-archive has neither.
         """
         if isinstance(target, str) and target.startswith("docker://"):
             from layerstore.registry import push
 
             parts = (self._images, self._layers, self._blobs)
-            return push.save(images, target, self._parts.config, *parts, compression=compression, progress=progress)
+            return push.save(
+                images,
+                target,
+                self._parts.config,
+                *parts,
+                compression=compression,
+                progress=progress,
+                annotations=annotations,
+            )
         from layerstore import transfer
 
         chosen, names = self._images.given([images] if isinstance(images, Image | str) else images)
@@ -171,6 +181,7 @@ class Traffic:
                 folder=folder,
                 compression=compression,
                 progress=progress,
+                annotations=annotations,
             )
 
     def push(
@@ -181,17 +192,25 @@ class Traffic:
         progress: Progress | None = None,
         done: Callable[[str, str], object] | None = None,
         told: Callable[[str], None] | None = None,
+        annotations: Mapping[str, str] | None = None,
     ) -> Pushed:
         """Give an image to the registry that its name says, under that tag (`latest` where it says none).
 
         What the registry has is not sent. What was pulled goes back to the byte, with the manifest that it had, as far
         as its blobs can be had: see the guide. Else, or where `compression` ("gzip", "zstd" or "none") asks for another
         one, layers are compressed anew, the same each time. Broken off at any moment, the next push sends what is left.
+        With `annotations` the manifest has these and no others.
 
         `done` is told what became of each layer, in docker's words; `told` is given lines for a person: waits, and
         warnings of the registry. Both come from any thread. Raises `NotFound`, `RegistryError`.
         """
-        options: PushOptions = {"compression": compression, "progress": progress, "done": done, "told": told}
+        options: PushOptions = {
+            "compression": compression,
+            "progress": progress,
+            "done": done,
+            "told": told,
+            "annotations": annotations,
+        }
         [pushed] = self.push_all(name, only_one=True, **options)
         return pushed
 

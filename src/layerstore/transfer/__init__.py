@@ -7,7 +7,7 @@ way back, to a `target`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -74,6 +74,7 @@ def save(
     folder: bool | None = None,
     compression: str | None = None,
     progress: Progress | None = None,
+    annotations: Mapping[str, str] | None = None,
 ) -> tuple[Digest, ...]:
     """Write images, each under its full `names`, to a tar, a folder, an open file, or "-" for standard output.
 
@@ -82,7 +83,8 @@ def save(
     `oci:FOLDER[:NAME]`, `oci-archive:FILE[:NAME]` and `docker-archive:FILE[:NAME]` are targets, too, which say the
     format themselves, and what the one image is called there.
 
-    The digests of the manifests are returned, one for each image; a docker-archive has none.
+    `annotations` are those of the manifests, of whose digests one for each image is returned; a docker-archive has
+    neither.
     """
     called = None
     if isinstance(target, str) and ":" in target:
@@ -104,4 +106,5 @@ def save(
         folder=folder,
         compression=compression,
         progress=progress,
+        annotations=annotations,
     )

@@ -24,16 +24,17 @@ LAYER_TYPES: Final = {
 """The media types of layers by their compression (OCI image spec, layer.md)."""
 
 
-def manifest(config: bytes, layers: Sequence[Mapping[str, Any]]) -> bytes:
+def manifest(config: bytes, layers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str] | None = None) -> bytes:
     """The manifest of an image with this config, and layers with these descriptors, bottom to top."""
-    return document(
-        {
-            "schemaVersion": 2,
-            "mediaType": media_types.MANIFEST_TYPE,
-            "config": descriptor(media_types.CONFIG_TYPE, digest.of_bytes(config), len(config)),
-            "layers": list(layers),
-        }
-    )
+    fields: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_types.MANIFEST_TYPE,
+        "config": descriptor(media_types.CONFIG_TYPE, digest.of_bytes(config), len(config)),
+        "layers": list(layers),
+    }
+    if annotations:
+        fields["annotations"] = dict(sorted(annotations.items()))
+    return document(fields)
 
 
 def index(entries: Sequence[Mapping[str, Any]], **fields: Any) -> bytes:

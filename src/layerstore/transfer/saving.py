@@ -48,6 +48,7 @@ def save_images(
     folder: bool | None,
     compression: str | None,
     progress: Progress | None,
+    annotations: Mapping[str, str] | None = None,
 ) -> tuple[Digest, ...]:
     """See `layerstore.transfer.save`."""
     if format not in FORMATS:
@@ -56,12 +57,14 @@ def save_images(
         raise ConfigError(f"there is no compression {compression!r}", remedy=f"It is one of {', '.join(COMPRESSIONS)}.")
     if format == "docker-archive" and compression not in (None, "none"):
         raise ConfigError("a docker-archive has plain layers", remedy="Compress the whole, or take the format oci.")
+    if format == "docker-archive" and annotations:
+        raise ConfigError("a docker-archive has no annotations", remedy="Take the format oci.")
     wanted = _merged(images, names)
     manifests: tuple[Digest, ...] = ()
     with targets.opened(target, folder=folder, spool=layers.spool) as opened:
         source = _Source(layers, progress)
         if format == "oci":
-            manifests = _save_oci(wanted, opened, source, "gzip" if compression is None else compression)
+            manifests = _save_oci(wanted, opened, source, "gzip" if compression is None else compression, annotations)
         else:
             _save_docker_archive(wanted, opened, source)
         opened.finish()
@@ -136,7 +139,13 @@ def _save_docker_archive(images: Sequence[_Outgoing], target: Target, source: _S
         target.put(name, source.size(chain_id), partial(source.give_out, diff_id, chain_id))
 
 
-def _save_oci(images: Sequence[_Outgoing], target: Target, source: _Source, compression: str) -> tuple[Digest, ...]:
+def _save_oci(
+    images: Sequence[_Outgoing],
+    target: Target,
+    source: _Source,
+    compression: str,
+    annotations: Mapping[str, str] | None,
+) -> tuple[Digest, ...]:
     _put_folders(target)
     written = {
         diff_id: _put_layer(target, source, diff_id, chain_id, compression)
@@ -146,7 +155,7 @@ def _save_oci(images: Sequence[_Outgoing], target: Target, source: _Source, comp
     entries: list[dict[str, Any]] = []
     manifests = []
     for item in images:
-        added = _put_manifest(blobs, item, [written[diff_id] for diff_id in item.image.layers])
+        added = _put_manifest(blobs, item, [written[diff_id] for diff_id in item.image.layers], annotations)
         manifests.append(Digest(added[0]["digest"]))
         entries += added
     for name, data in blobs.items():
@@ -171,11 +180,14 @@ def _put_layer(target: Target, source: _Source, diff_id: DiffID, chain_id: Chain
 
 
 def _put_manifest(
-    blobs: dict[str, bytes], item: _Outgoing, layers: Sequence[Mapping[str, Any]]
+    blobs: dict[str, bytes],
+    item: _Outgoing,
+    layers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Add an image's config and manifest to `blobs`; the entries of index.json, one for each of its names."""
     config = item.image.config_bytes
-    manifest = outgoing.manifest(config, layers)
+    manifest = outgoing.manifest(config, layers, annotations)
     blobs[BLOBS + digest.hex_of(item.image.id)] = config
     name = digest.of_bytes(manifest)
     blobs[BLOBS + digest.hex_of(name)] = manifest

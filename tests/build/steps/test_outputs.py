@@ -39,6 +39,17 @@ def test_archives_are_read_by_others(make: Builder, tmp_path: Path) -> None:
     assert {tag for image in make.store.images() for tag in image.tags} == {"base:latest", "mine:2"}
 
 
+def test_annotations_are_the_manifest_s(make: Builder, tmp_path: Path) -> None:
+    told = {"org.example.b": "2", "org.example.a": "1"}
+    outputs = [Export("oci", f"{tmp_path}/layout/"), Export("docker", tmp_path / "docker.tar")]
+    built = make(TEXT, {"f": "f"}, outputs=outputs, annotations=told)
+    name = built.metadata["containerimage.digest"].removeprefix("sha256:")
+    manifest = json.loads((tmp_path / "layout" / "blobs" / "sha256" / name).read_bytes())
+    assert manifest["annotations"] == told
+    with pytest.raises(ConfigError, match="annotations are a manifest's"):
+        make(TEXT, outputs=[Export("docker", tmp_path / "docker.tar")], annotations=told)
+
+
 def test_an_image_of_the_store_has_the_names_of_its_output(make: Builder) -> None:
     built = make(TEXT, {"f": "f"}, tags=["mine:1"], outputs=[Export(names=("mine:2", "other:1"))])
     assert set(built.image.tags) == {"mine:1", "mine:2", "other:1"}

@@ -58,6 +58,13 @@ def test_labels_may_be_empty_and_contexts_may_not():
             read(text)
 
 
+def test_annotations_are_a_manifest_s():
+    assert values.annotation("org.a/b=c=d:e") == values.annotation("manifest:org.a/b=c=d:e") == ("org.a/b", "c=d:e")
+    for text in ("a", "=b", "index:a=b", "manifest,index:a=b"):
+        with pytest.raises(ValueError, match=r"must be KEY=VALUE|only a manifest"):
+            values.annotation(text)
+
+
 def test_ssh():
     assert values.ssh("default") == Ssh("default")
     assert values.ssh("deploy=/k1,/k2") == Ssh("deploy", ("/k1", "/k2"))
@@ -120,7 +127,7 @@ def test_all_options_reach_the_build():
             "network.host",
         ),
         *("--add-host", "h:1.2.3.4", "--shm-size", "1m", "--ulimit", "nofile=1:2", "--runtime", "runc", "--verify"),
-        *("--on-failure", "checkpoint", "--cgroup-parent", "p"),
+        *("--on-failure", "checkpoint", "--cgroup-parent", "p", "--annotation", "manifest:a=b"),
     )
     assert found == BuildOptions(
         file="D",
@@ -138,6 +145,7 @@ def test_all_options_reach_the_build():
         cache_to=("type=inline",),
         outputs=(Export("local", "out"),),
         labels={"k": "v"},
+        annotations={"a": "b"},
         squash=True,
         network="none",
         allow=("network.host",),

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -104,17 +104,19 @@ def _require_stdout() -> None:
 # --- what is done with one ---
 
 
-def export(session: Session, image: Image, wanted: Export, tags: tuple[str, ...]) -> str | None:
+def export(
+    session: Session, image: Image, wanted: Export, tags: tuple[str, ...], annotations: Mapping[str, str]
+) -> str | None:
     """Write an image as `wanted` says, which `require` has found nothing wrong with; its manifest's digest, if any."""
     names = wanted.names or tags
     dest = wanted.dest or "-"
     if wanted.kind == "image":
         if wanted.push:
-            pushed = [session.store.push(name) for name in names]
+            pushed = [session.store.push(name, annotations=annotations) for name in names]
             return pushed[0].digest
     elif wanted.kind in ("oci", "docker"):
         with _named(session.store, image, names) as chosen:
-            return _archive(session.store, chosen, wanted)
+            return _archive(session.store, chosen, wanted, annotations)
     elif wanted.kind == "tar":
         with session.container(image.chain_id) as container, _file(dest) as write:
             container.export(write)
@@ -148,15 +150,16 @@ def _named(store: Store, image: Image, names: tuple[str, ...]) -> Iterator[list[
                     store.remove_image(name)
 
 
-def _archive(store: Store, chosen: list[Image | str], wanted: Export) -> str | None:
+def _archive(store: Store, chosen: list[Image | str], wanted: Export, annotations: Mapping[str, str]) -> str | None:
+    given = annotations if wanted.kind == "oci" else None
     form = "oci" if wanted.kind == "oci" else "docker-archive"
     dest = wanted.dest or "-"
     if dest == "-":
-        made = store.save(chosen, sys.stdout.buffer, format=form)
+        made = store.save(chosen, sys.stdout.buffer, format=form, annotations=given)
     elif wanted.kind == "oci" and _is_folder(dest):
-        made = store.save(chosen, Path(dest), format="oci", folder=True)
+        made = store.save(chosen, Path(dest), format="oci", folder=True, annotations=given)
     else:
-        made = store.save(chosen, Path(dest), format=form)
+        made = store.save(chosen, Path(dest), format=form, annotations=given)
     return made[0] if made else None
 
 

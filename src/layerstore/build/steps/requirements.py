@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerstore import reference
+from layerstore import ConfigError, reference
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps import agents, outputs
 
@@ -17,5 +17,10 @@ def require(options: BuildOptions) -> None:
         secret.require()
     for ssh in options.ssh:
         agents.require(ssh)
+    if options.annotations and not any(wanted.kind == "oci" or wanted.push for wanted in options.outputs):
+        raise ConfigError(
+            "annotations are a manifest's, and no output makes one: an image of the store has its config alone",
+            remedy="Push it, or give -o type=oci,dest=FILE; labels (--label) are the image's own.",
+        )
     for wanted in options.outputs:
         outputs.require(wanted, options.tags)

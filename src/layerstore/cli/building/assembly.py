@@ -35,6 +35,7 @@ def _host(text: str) -> str:
 _OPTIONS: Final = (
     many("--add-host", "add_hosts", read=_host, metavar="HOST:IP", text="Add a line to /etc/hosts"),
     many("--allow", metavar="NAME", text="Let RUN have network.host or security.insecure"),
+    many("--annotation", "annotations", read=values.annotation, metavar="KEY=VALUE", text="Annotate the manifest"),
     many("--build-arg", "build_args", metavar="NAME[=VALUE]", text="Set an ARG (default: this shell's value)"),
     many("--build-context", "contexts", read=values.named, metavar="NAME=PLACE", text="Add a context by that name"),
     many("--cache-from", metavar="PLACE", text="Take steps from there (type=local,src=DIR, an image, …)"),
@@ -123,6 +124,7 @@ def build_options_of(given: Mapping[str, Any], own: Mapping[str, str] | None = N
         cache_to=given["cache_to"],
         outputs=outputs,
         labels=dict(given["labels"]),
+        annotations=dict(given["annotations"]),
         squash=given["squash"],
         network=given["network"],
         allow=given["allow"],

@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 from layerstore.build.options import EXPORTS, Export, Secret, Ssh
 
-__all__ = ["arguments", "export", "fields", "label", "named", "secret", "ssh"]
+__all__ = ["annotation", "arguments", "export", "fields", "label", "named", "secret", "ssh"]
 
 _TRUTHS = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
@@ -30,6 +30,17 @@ def label(text: str) -> tuple[str, str]:
     if not name:
         raise ValueError("names nothing")
     return name, value
+
+
+def annotation(text: str) -> tuple[str, str]:
+    """`[manifest:]KEY=VALUE`, as buildx has it. Nothing here has an index, which would have some of its own."""
+    name, equals, value = text.partition("=")
+    kinds, colon, key = name.rpartition(":")
+    if not key or not equals:
+        raise ValueError("must be KEY=VALUE")
+    if colon and kinds != "manifest":
+        raise ValueError(f"annotates '{kinds}': only a manifest can be annotated")
+    return key, value
 
 
 def arguments(given: Iterable[str], own: Mapping[str, str]) -> dict[str, str]:
