@@ -70,8 +70,8 @@ def test_an_agent_of_ours_dies_with_a_build_that_is_killed(based: Store, tmp_pat
         [agent] = awaited(lambda: running("sleep", "4322") and agents(), process)
         process.kill()
         process.wait()
-        awaited(lambda: not running("ssh-agent", str(agent)), seconds=5)
-        awaited(lambda: not os.path.exists(agent.parent), seconds=5)
+        awaited(lambda: not running("ssh-agent", str(agent)), seconds=30)
+        awaited(lambda: not os.path.exists(agent.parent), seconds=30)
     assert sweep(based) == 1
     assert running("sleep", "4322") == []
 
@@ -81,7 +81,7 @@ def test_an_agent_of_ours_ends_with_its_step(key: str) -> None:
     with agent_of(Ssh("default", (key,))) as path:
         assert running("ssh-agent", path)
     assert not os.path.exists(os.path.dirname(path))
-    awaited(lambda: not running("ssh-agent", path), seconds=5)
+    awaited(lambda: not running("ssh-agent", path), seconds=30)
     with pytest.raises(ConfigError, match="key"), agent_of(Ssh("default", (f"{key}.gone",))):
         pass
 
@@ -95,7 +95,7 @@ def test_an_agent_of_ours_ends_though_a_fork_lives_on(key: str) -> None:
             os.close(its)
             os.read(ours, 1)
             os._exit(0)
-    awaited(lambda: not running("ssh-agent", path), seconds=5)
+    awaited(lambda: not running("ssh-agent", path), seconds=30)
     os.close(its)
     os.close(ours)
     os.waitpid(child, 0)
@@ -136,7 +136,7 @@ def test_an_agent_is_lent_by_a_process_with_many_files(echoing: str, tmp_path: P
             )
             for _ in range(2):
                 with socket.socket(socket.AF_UNIX) as asking:
-                    asking.settimeout(5)
+                    asking.settimeout(60)
                     asking.connect(str(tmp_path / "socket"))
                     asking.sendall(b"word")
                     assert asking.recv(100) == b"word"

@@ -178,10 +178,10 @@ def test_a_bind_is_what_was_found_whatever_its_path_means_later(
     (tmp_path / "file").write_text("outside")
     real = run.run_program
 
-    def later(*arguments: Any) -> int:
+    def later(*arguments: Any, **more: Any) -> int:
         (make.folder / source).rename(make.folder / "moved")
         (make.folder / source).symlink_to(tmp_path / source.removeprefix("folder"))
-        return real(*arguments)
+        return real(*arguments, **more)
 
     monkeypatch.setattr(run, "run_program", later)
     built = make(f"FROM base\nRUN --mount=type=bind,source={source},target=/m cat /m/file > /a || cat /m > /a\n")
