@@ -13,8 +13,8 @@ from operator import itemgetter
 
 from attrs import field
 
+from layerstore import patterns
 from layerstore.gathering import Listing
-from layerstore.patterns import escaped
 from layerstore.values import frozen
 
 __all__ = ["Weight", "apart", "told"]
@@ -126,7 +126,7 @@ def _shown(path: bytes) -> str:
 
 def _pattern(path: bytes) -> str:
     """A line of .dockerignore that means this path; "" for one that no text can have."""
-    text = escaped(os.fsdecode(path))
+    text = patterns.escaped(os.fsdecode(path))
     if not text.isprintable():
         return ""
     return f"/{text}" if text[0] in "!# " else text

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from attrs import evolve
 
-from layerstore import StoredLayer
+from layerstore import StoredLayer, patterns
 from layerstore.build.cache import step_key
 from layerstore.build.context import (
     Chosen,
@@ -47,7 +47,6 @@ from layerstore.build.steps.state import State
 from layerstore.build.steps.steady import Steady
 from layerstore.build.steps.work import Key, Record, Work
 from layerstore.gathering import Folder, Piece, layer_of
-from layerstore.patterns import escaped
 from layerstore.values import frozen
 
 __all__ = ["Copying", "Part", "copied"]
@@ -411,7 +410,7 @@ class _Remote:
             place, source = _checked_out(work, step, repository, folder), "/"
         context = self._after.enter_context(open_context(place, name=self._url, ignores=False))
         origin = Files(work.store, context, work.session.hold)
-        chosen = origin.choose([escaped(source)], parents=False, exclude=step.exclude, place=step.place)
+        chosen = origin.choose([patterns.escaped(source)], parents=False, exclude=step.exclude, place=step.place)
         if validators:
             self._digests.remember_download(self._source, validators, origin.digest_of(chosen))
         return Part(origin, chosen, unpacks=step.unpack is True and repository is None)
