@@ -144,7 +144,7 @@ def test_an_index_that_says_of_a_file_that_it_has_endless_pieces_is_damaged(fold
     with SkeletonReader(stored.skeleton) as reader:
         stream, index = b"".join(reader.stream()), reader.index()
     offset, length = 5000, 600
-    piece = bytes([2, offset & 0x7F | 0x80, offset >> 7, length & 0x7F | 0x80, length >> 7])
+    piece = bytes([1, offset & 0x7F | 0x80, offset >> 7, length & 0x7F | 0x80, length >> 7])
     assert index.count(piece) == 1
     endless = b"\xff" * 8 + b"\x7f"
     stored.skeleton.unlink()
