@@ -121,7 +121,7 @@ class BuildOptions:
     """The stage to be built, by its name or number; None is the last one."""
     build_args: Mapping[str, str] = {}
     contexts: Mapping[str, str] = {}
-    """Named contexts: a folder, a URL, `docker-image://NAME`, `oci-layout://FOLDER[:TAG]`."""
+    """Named contexts: a folder, a URL, `docker-image://NAME`, `oci-layout://FOLDER[:TAG][@DIGEST]`."""
     secrets: tuple[Secret, ...] = ()
     ssh: tuple[Ssh, ...] = ()
     platform: str | None = None

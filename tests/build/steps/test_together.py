@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from layerstore import Image, Store
+from layerstore import Image, KernelError, Store
+from layerstore.build import Secret
 from layerstore.build.cache import claims
+from layerstore.build.steps.agents import passing_on
 from layerstore.build.steps.sources import Sources
 from layerstore.build.steps.stopping import Stop, Stopped
 from layerstore.build.steps.together import Once, together
 from support.building import Builder
+
+OURS = ("layerstore-stage", "layerstore-ssh", "layerstore-first-process")
+"""What threads of a build are called."""
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith("layerstore-stage"):
+        if thread.name.startswith(OURS) or isinstance(thread, threading.Timer):
             raise RuntimeError("can't start new thread")
         plain(thread)
 
@@ -34,6 +40,16 @@ def test_stages_for_which_there_is_no_thread_are_built_one_after_the_other(make:
     files = {"f": "f"}
     make("FROM scratch AS a\nCOPY f /a\nFROM scratch AS b\nCOPY --from=a /a /b\nFROM b\nCOPY --from=a /a /c\n", files)
     assert len(make.done) == 3
+
+
+@pytest.mark.root
+@pytest.mark.tools("crun")
+@pytest.mark.usefixtures("without_threads")
+def test_programs_run_without_threads_that_watch_them(make: Builder, tmp_path: Path) -> None:
+    make("FROM base\nRUN --mount=type=secret,id=key,env=KEY echo $KEY > /x\n", secrets=[Secret("key", value=b"k")])
+    assert len(make.done) == 1
+    with pytest.raises(KernelError, match="clone"), passing_on(str(tmp_path / "s"), "", mode=0, uid=0, gid=0):
+        pass
 
 
 def test_the_first_failure_ends_the_others() -> None:

@@ -6,6 +6,7 @@ agent that is ours ends with the build, however that ends.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -15,13 +16,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from layerstore import ConfigError
+from layerstore import ConfigError, KernelError
 from layerstore.build.options import Ssh
 from layerstore.build.steps.tying import Tie
 
 __all__ = ["agent_of", "passing_on", "require"]
 
 _PIECE = 1 << 16
+
+_LIMITS = "Raise the limit of processes (ulimit -u), or that of the cgroup (pids.max)."
 
 _PATIENCE = 30.0
 """Seconds in which one who was written to has to read it."""
@@ -147,12 +150,16 @@ def passing_on(path: str, agent: str, *, mode: int, uid: int, gid: int) -> Itera
         listening.listen()
         ours, its = os.pipe2(os.O_CLOEXEC)
         thread = threading.Thread(target=_accept, args=(listening, agent, ours), daemon=True, name="layerstore-ssh")
-        thread.start()
         try:
+            try:
+                thread.start()
+            except RuntimeError:
+                raise KernelError("clone", errno.EAGAIN, remedy=_LIMITS) from None
             yield
         finally:
             os.close(its)  # what is waited for in the thread can be read then
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
             os.close(ours)
 
 

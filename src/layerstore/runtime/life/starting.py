@@ -419,8 +419,10 @@ class Direct:
         Of one that ends within a moment it would be in vain, so whoever waits for that asks for it after the moment.
         """
         if self._watch is None:
-            self._watch = threading.Thread(target=self._note, daemon=True, name="layerstore-first-process")
-            self._watch.start()
+            watch = threading.Thread(target=self._note, daemon=True, name="layerstore-first-process")
+            with suppress(RuntimeError):  # no thread is to be had, and the program runs without
+                watch.start()
+                self._watch = watch
 
     @property
     def was_killed(self) -> bool:
