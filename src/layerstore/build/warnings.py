@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import evolve
 
-from layerstore import Image, NotFound, Store, platforms
+from layerstore import Image, InvalidReference, NotFound, Store, platforms
 from layerstore.build import checks
 from layerstore.build.checks import asked_of_context
 from layerstore.build.context import Context, Staging, open_context
@@ -72,7 +72,7 @@ def check(
             return None
         try:
             return store.image(name.removeprefix(_IMAGE))
-        except NotFound:
+        except (InvalidReference, NotFound):
             return None
 
     with ExitStack() as after:

@@ -33,6 +33,10 @@ BROKEN = {
     "FROM scratch\nWORKDIR a\nWORKDIR b\n": [("WorkdirRelativePath", 2)],
     "FROM scratch\nARG src=.\nCOPY $scr /x\n": [("UndefinedVar", 3)],
     "FROM scratch\nARG a=$b\n": [("UndefinedVar", 2)],
+    "FROM scratch\nARG a\nCOPY <<E <<'F' /x/\n$a ${b:-c} \\$d '$e'\nE\n$f\nF\n": [
+        ("UndefinedVar", 3),
+        ("UndefinedVar", 3),
+    ],
     'FROM scratch\nCMD ["a"]\nCMD ["b"]\n': [("MultipleInstructionsDisallowed", 2)],
     "FROM scratch\nHEALTHCHECK NONE\nHEALTHCHECK CMD x\nHEALTHCHECK NONE\n": [
         ("MultipleInstructionsDisallowed", 2),
@@ -70,6 +74,7 @@ KEPT = [
     "FROM scratch AS a\nWORKDIR /a\nFROM a\nWORKDIR b\n",
     'FROM scratch\nARG a\nCOPY $a $PATH /x\nRUN echo $undefined\nCMD ["$undefined"]\n',
     "FROM scratch AS a\nARG v=1\nFROM a\nENV x=$v\n",
+    "FROM scratch\nENV a='$b' c=\\$d\nLABEL e='$f'\n",
     'FROM scratch AS a\nCMD ["a"]\nFROM a\nCMD ["b"]\n',
     "FROM scratch\nENV PUBLIC_KEY=x TOKEN_FILE=y monkey=z\nARG AUTH_VERSION\n",
     "ARG TAG=12\nFROM debian:${TAG}\n",

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from layerstore.build import BuildError
+from layerstore.build import BuildError, check
 from support.building import Builder, Look, names_in
 
 
@@ -60,6 +60,11 @@ def test_workdir_from_the_root_is_kept_as_it_is_written(make: Builder, look: Loo
     assert look(built, "/made/where") == "/made\n"
     assert names_in(built, "/made") == {"where", "f"}
     assert "new" not in names_in(built)
+
+
+def test_checks_bear_a_base_without_a_tag(make: Builder) -> None:
+    context = make.context({"Dockerfile": "ARG TAG\nFROM base:${TAG}\n"})
+    assert [warning.rule for warning in check(make.store, context)] == ["InvalidDefaultArgInFrom"]
 
 
 def test_an_entrypoint_takes_the_command_of_the_base_away(make: Builder) -> None:

@@ -13,7 +13,7 @@ from layerstore.build.checks.finding import Finding
 from layerstore.build.errors import BuildError
 from layerstore.build.graph import Plan, PlannedStage
 from layerstore.build.language.configuration import apply_config, begin_config
-from layerstore.build.language.expansion import look
+from layerstore.build.language.expansion import look, look_content
 from layerstore.build.language.instructions import (
     Add,
     Arg,
@@ -183,6 +183,8 @@ def _undefined(instruction: Instruction, scope: Scope) -> Iterator[Finding]:
         else:
             for word in _words(instruction):
                 asked |= look(word, scope.variables, scope.escape).unmatched
+            for heredoc in instruction.heredocs if isinstance(instruction, Copy | Add) else ():
+                asked |= look_content(heredoc.content, scope.variables).unmatched if heredoc.expand else set()
     except (ValueError, BuildError):
         return  # whoever builds it will say so
     for name in sorted(asked - set(scope.args)):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from layerstore.build.language.parser import ShellLex
 from layerstore.values import frozen
 
-__all__ = ["Expanded", "expand_content", "expand_text", "expand_word", "expand_words", "look"]
+__all__ = ["Expanded", "expand_content", "expand_text", "expand_word", "expand_words", "look", "look_content"]
 
 _NAMES = re.compile(r"\$\{?(\w+)")
 _PATTERN = re.compile(r"\$\{\w+[#%/]")
@@ -55,12 +55,13 @@ def expand_text(text: str, variables: Mapping[str, str], escape: str) -> str:
 def look(text: str, variables: Mapping[str, str], escape: str) -> Expanded:
     """As `expand_word`, and what it asked for."""
     asked = _Asked(variables)
-    result = expand_word(text, asked, escape)
-    return Expanded(
-        result,
-        frozenset(name for name in asked.names if name in variables),
-        frozenset(name for name in asked.names if name not in variables),
-    )
+    return asked.expanded(expand_word(text, asked, escape))
+
+
+def look_content(text: str, variables: Mapping[str, str]) -> Expanded:
+    """As `expand_content`, and what it asked for."""
+    asked = _Asked(variables)
+    return asked.expanded(expand_content(text, asked))
 
 
 def _refuse_explosions(text: str, variables: Mapping[str, str]) -> None:
@@ -84,9 +85,17 @@ class _Asked(Mapping[str, str]):
         self._variables = variables
         self.names: set[str] = set()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._variables
+
     def __getitem__(self, name: str) -> str:
         self.names.add(name)
         return self._variables[name]
+
+    def expanded(self, text: str) -> Expanded:
+        """What came of it, with all names that were asked for until now."""
+        known = frozenset(name for name in self.names if name in self._variables)
+        return Expanded(text, known, frozenset(self.names) - known)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._variables)
