@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from layerstore import reference as reference
     from layerstore import registry as registry
     from layerstore.changes import Change, Changes, Kind
-    from layerstore.check import Problem
+    from layerstore.check import Problem, Subject
     from layerstore.compression import open_stream
     from layerstore.config import Config
     from layerstore.containers import Args, Checkpoint, Container, ContainerState, Mounted, Process, Running
@@ -65,12 +65,15 @@ if TYPE_CHECKING:
     from layerstore.kernel.processes.housing import Bind, Tmpfs
     from layerstore.layers import LayerSource, StoredLayer
     from layerstore.limits import Limits
+    from layerstore.mending import Doomed, Repair
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
+    from layerstore.rescuing import Rescued
     from layerstore.rootless import unshare
     from layerstore.store import Store
     from layerstore.store import migrate_store as migrate
     from layerstore.store import open_store as open
+    from layerstore.store import rescue_store as rescue
     from layerstore.tar import EntryKind, LayerEntry
     from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage, VolumeUsage
     from layerstore.volumes import Attachment, PrunedVolumes, Use, Volume, VolumeMount, Volumes
@@ -102,6 +105,7 @@ __all__ = [
     "DiffID",
     "DigestMismatch",
     "DiskUsage",
+    "Doomed",
     "DriverFailed",
     "DriverMismatch",
     "DriverNotFound",
@@ -137,11 +141,14 @@ __all__ = [
     "ReadOnlyStore",
     "RegistryError",
     "Removal",
+    "Repair",
+    "Rescued",
     "Running",
     "Scratch",
     "Store",
     "StoreClosed",
     "StoredLayer",
+    "Subject",
     "Tables",
     "Tmpfs",
     "Transaction",
@@ -165,12 +172,13 @@ __all__ = [
     "platforms",
     "reference",
     "registry",
+    "rescue",
     "unshare",
 ]
 
 _HOMES = {
     "changes": ("Change", "Changes", "Kind"),
-    "check": ("Problem",),
+    "check": ("Problem", "Subject"),
     "compression": ("open_stream",),
     "config": ("Config",),
     "containers": ("Args", "Checkpoint", "Container", "ContainerState", "Mounted", "Process", "Running"),
@@ -184,8 +192,10 @@ _HOMES = {
     "kernel.processes.housing": ("Bind", "Tmpfs"),
     "layers": ("LayerSource", "StoredLayer"),
     "limits": ("Limits",),
+    "mending": ("Doomed", "Repair"),
     "migration": ("Migrated",),
     "pruning": ("Pruned",),
+    "rescuing": ("Rescued",),
     "rootless": ("unshare",),
     "store": ("Store",),
     "tar": ("EntryKind", "LayerEntry"),
@@ -202,7 +212,7 @@ def __getattr__(name: str) -> Any:
     home = next((module for module, names in _HOMES.items() if name in names), "errors")
     if name in ("patterns", "platforms", "reference", "registry"):  # of which more than one name is public
         value = import_module(f"layerstore.{name}")
-    elif name in ("migrate", "open"):
+    elif name in ("migrate", "open", "rescue"):
         value = getattr(import_module("layerstore.store"), f"{name}_store")
     else:
         value = getattr(import_module(f"layerstore.{home}"), name)

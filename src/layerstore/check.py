@@ -1,50 +1,101 @@
 """Is everything there, whole, and nothing else? What is not is told, a problem each, and noted in the rows.
 
-Nothing is repaired here: a layer that is noted as damaged is unpacked anew by the next load of an image that has it,
-and garbage is removed by the next `open` that finds its owner dead. Others may use the store meanwhile; what they
-remove while it is looked at is no problem.
+Nothing is repaired here; `mending` does that. Others may use the store meanwhile; what they remove while it is looked
+at is no problem.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
+from attrs import evolve, field
+
+from layerstore import session
 from layerstore.blobs import Blobs
+from layerstore.containers import rows as container_rows
 from layerstore.database import Database
+from layerstore.digest import ChainID, ImageID, of_bytes, short
 from layerstore.driver import Layer
-from layerstore.errors import Damaged, DriverFailed, KernelError
+from layerstore.errors import Damaged, DriverFailed, KernelError, NotFound, named
+from layerstore.images import rows as image_rows
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import Damage, LayerFiles, Level
+from layerstore.layers.sources import Progress
+from layerstore.records import Mirror, Records
+from layerstore.reference import familiar
 from layerstore.segments import rows as segment_rows
-from layerstore.values import frozen
+from layerstore.values import define, frozen
 from layerstore.volumes import Volumes
 
+__all__ = ["Problem", "Rate", "Subject", "Told", "problems"]
+
 _SHOWN = 10
+
+_CONTAINER: Final = re.compile(r"[0-9a-f]{64}")
+_BLOB: Final = _CONTAINER
 
 Told = Callable[[str, int, int], None]
 """Called with a layer's DiffID, the number of layers looked at so far, and how many there are."""
 
 
 @frozen
+class Subject:
+    """What something is about: a `layer` (DiffID), `image` (a name or ID), `container` (its name), `checkpoint`
+    (`CONTAINER LABEL`), `blob` (digest), `volume` (its name), `database`, or `file` (a path), by `name`."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@frozen
 class Problem:
     """One thing that is wrong. `str` says it in a line.
 
-    `kind`: database, missing layer, damaged layer, missing container, missing checkpoint, missing blob,
-    damaged blob, missing volume, unknown volume (a folder among them that is none, which nobody removes), garbage.
+    `kind`: database; missing, damaged layer; missing container, checkpoint; missing, damaged blob; missing volume;
+    damaged image (its config is not what its ID says); record
+    (what `rescue` would need); garbage (left by this store, and nobody's); foreign, unknown
+    volume (what this store has not made, and nobody removes). `affects`: the images and containers that it takes.
     """
 
     kind: str
     text: str
     layer: str | None = None
     path: str | None = None
+    subject: Subject | None = None
+    affects: tuple[Subject, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
 
 
+@define
+class Rate:
+    """A limit in bytes a second, for what reads. Called with the bytes that were read, it waits as long as it takes."""
+
+    limit: int | None
+    _due: float = field(factory=time.monotonic)
+
+    def __call__(self, count: int) -> None:
+        """Wait until that many more bytes may have been read."""
+        if self.limit is None:
+            return
+        now = time.monotonic()
+        self._due = max(self._due, now) + count / self.limit
+        while (left := self._due - time.monotonic()) > 0:
+            time.sleep(min(left, 1.0))
+
+
 def problems(
+    data_root: Path,
     database: Database,
     staging: Path,
     layers: Layers,
@@ -52,38 +103,107 @@ def problems(
     blobs: Blobs,
     containers: Callable[[], Sequence[tuple[str, Layer]]],
     volumes: Volumes | None,
+    mirror: Mirror | None,
     *,
     content: bool = False,
     progress: Told | None = None,
+    reading: Progress | None = None,
+    rate: Rate | None = None,
 ) -> Iterator[Problem]:
-    """Look at everything. `content`: read every byte of every layer too.
+    """Look at everything. `content`: read every byte of every layer too, no faster than `rate`.
 
-    `containers` lists those that must have files, by name, with their writable layers.
+    `containers` lists those that must have files, by name, with their writable layers. `mirror`: None where records
+    cannot be written, and so are not looked at. `reading` is told the bytes of
+    each layer as they are read.
     """
+    rate = rate or Rate(None)
     found = database.problems()
-    yield from (Problem("database", text) for text in found)
+    yield from (Problem("database", text, subject=Subject("database", str(database.path))) for text in found)
     if found:
         return
     with database.read() as tx:
-        diffs = layer_rows.all_diffs(tx)
-    look = _Look(database, layers, files)
+        in_use = layer_rows.places(tx)  # what was replaced, and is mounted still, is no layer any more
+        diffs = [diff for diff in layer_rows.all_diffs(tx) if diff.key in in_use]
+    affected = Affected(database)
+    look = _Look(database, layers, files, rate, reading)
     for number, stored in enumerate(diffs, 1):
-        yield from look.at(stored, content=content)
+        for problem in look.at(stored, content=content):
+            yield evolve(problem, affects=affected.by_diffs([stored.key]))
         if progress is not None:
             progress(stored.diff_id, number, len(diffs))
+    for stored in () if files.independent else diffs:  # now it is known which of their parents are damaged
+        for problem in look.at_inherited(stored, content=content):
+            yield evolve(problem, affects=affected.by_diffs([stored.key]))
+    yield from _images(database)
     for name, layer in containers():
         if not files.has(layer) and (name, layer) in containers():
-            path = str(files.place_of(layer))
-            yield Problem("missing container", f"the files of container {name} are gone: {path}", path=path)
+            path, subject = str(files.place_of(layer)), Subject("container", name)
+            text = f"the files of container {name} are gone: {path}"
+            yield Problem("missing container", text, path=path, subject=subject, affects=(subject,))
     yield from _segments(database, files)
-    for kind, text, where in blobs.problems(content=content):
-        yield Problem(kind, text, path=str(where))
+    for kind, text, where in blobs.problems(content=content, read=rate):
+        yield Problem(kind, text, path=str(where), subject=_about(kind, where))
     for kind, text, where in () if volumes is None else volumes.problems():
-        yield Problem(kind, text, path=str(where))
-    left = garbage.find(database, staging, files)
-    for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):
-        for key in keys:
-            yield Problem("garbage", f"{folder / key} belongs to nothing", path=str(folder / key))
+        volume = _about(kind, where)
+        using = () if volumes is None or kind != "missing volume" else volumes.users(volume.name)
+        takes = tuple(sorted({Subject("container", name) for name, _ in using}, key=str))
+        yield Problem(kind, text, path=str(where), subject=volume, affects=takes)
+    for kind, name, what in () if mirror is None else mirror.differing():
+        record = str(Records(data_root / "records").path(kind, name))
+        yield Problem("record", f"{record} {what}", path=record, subject=Subject("file", record))
+    yield from _leftovers(data_root, database, staging, files)
+
+
+def _about(kind: str, where: Path) -> Subject:
+    match kind:
+        case "missing blob" | "damaged blob":
+            return Subject("blob", f"sha256:{where.name}")
+        case "missing volume":
+            return Subject("volume", where.parent.name)
+        case _:
+            return Subject("file", str(where))
+
+
+@frozen
+class Affected:
+    """Which images and containers need something."""
+
+    database: Database
+
+    def by_diffs(self, keys: Iterable[str]) -> tuple[Subject, ...]:
+        """Those that stand on layers that have one of these diffs."""
+        wanted = set(keys)
+        with self.database.read() as tx:
+            kept, images = layer_rows.all_kept(tx), image_rows.every(tx)
+            containers = container_rows.every(tx)
+            names = image_rows.all_tags(tx)
+
+        def stands(chain: ChainID | None) -> bool:
+            while chain is not None:
+                if kept[chain].key in wanted:
+                    return True
+                chain = kept[chain].parent
+            return False
+
+        taken = [
+            Subject("image", min(map(familiar, names.get(row.id, [])), default=short(row.id)))
+            for row in images
+            if stands(row.chain_id)
+        ]
+        taken += [Subject("container", row.name) for row in containers if stands(row.chain_id)]
+        return tuple(sorted(set(taken), key=lambda one: (one.kind != "image", one.name)))
+
+
+def _images(database: Database) -> Iterator[Problem]:
+    """Images whose config is not what their ID says, or whose layers are not those of their ChainID."""
+    with database.read() as tx:
+        rows, names = image_rows.every(tx), image_rows.all_tags(tx)
+    for row in rows:
+        if ImageID(of_bytes(row.config)) != row.id:
+            name = min(map(familiar, names.get(row.id, [])), default=short(row.id))
+            subject = Subject("image", name)
+            text = f"the config of image {name} is not what its ID {row.id} says"
+            yield Problem("damaged image", text, subject=subject, affects=(subject,))
 
 
 def _segments(database: Database, files: LayerFiles) -> Iterator[Problem]:
@@ -91,10 +211,80 @@ def _segments(database: Database, files: LayerFiles) -> Iterator[Problem]:
     with database.read() as tx:
         gone = [key for key in sorted(segment_rows.keys(tx)) if not files.has(Layer(key))]
         gone = [key for key in gone if key in segment_rows.keys(tx)]
-        users = {key: segment_rows.users_of(tx, key) for key in gone}
+        users = {key: segment_rows.standing_on(tx, key) for key in gone}
     for key in gone:
         path = str(files.place_of(Layer(key)))
-        yield Problem("missing checkpoint", f"the files of {', '.join(users[key])} are gone: {path}", path=path)
+        takes = tuple(
+            Subject("container", container) if label is None else Subject("checkpoint", f"{container} {label}")
+            for container, label in users[key]
+        )
+        words = ", ".join(
+            f"container {container}" if label is None else f"checkpoint {label} of container {container}"
+            for container, label in users[key]
+        )
+        subject = takes[0] if takes else Subject("file", path)
+        yield Problem(
+            "missing checkpoint", f"the files of {words} are gone: {path}", path=path, subject=subject, affects=takes
+        )
+
+
+# --- what does not belong there
+
+
+def _leftovers(data_root: Path, database: Database, staging: Path, files: LayerFiles) -> Iterator[Problem]:
+    """What lies in the folders of the store without a row: left by the dead, or not the store's at all."""
+    strange = list(_strange(files, data_root))
+    left = garbage.find(database, staging, files)
+    for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):
+        for key in keys:
+            yield _garbage(folder / key)
+    boxes = data_root / "containers"
+    there = [name for name in _listed(boxes) if _CONTAINER.fullmatch(name)]
+    with database.read() as tx:
+        known = {row.id for row in container_rows.every(tx)}
+    for name in there:
+        if name not in known and (boxes / name).exists():
+            yield _garbage(boxes / name)
+    with session.dead(staging) as names:
+        dead = sorted(names)
+    for name in dead:
+        yield _garbage(staging / name)
+    for path in strange:
+        if os.path.lexists(path):
+            yield Problem("foreign", f"{path} is nothing of this store", path=str(path), subject=_about("", path))
+
+
+def _garbage(path: Path) -> Problem:
+    return Problem("garbage", f"{path} belongs to nothing", path=str(path), subject=Subject("file", str(path)))
+
+
+def _strange(files: LayerFiles, data_root: Path) -> Iterator[Path]:
+    """What has a name that this store gives to nothing, in the folders where it knows all names."""
+    keys = list(files.driver.keys())
+    for key in set(keys) - set(garbage.own_keys(keys)):
+        yield files.driver.home / key
+    for name in _listed(files.beside):
+        if not garbage.own_keys([name.partition(".")[0]]):
+            yield files.beside / name
+    kept = data_root / "blobs" / "sha256"
+    for name in _listed(kept):
+        if not _BLOB.fullmatch(name):
+            yield kept / name
+    boxes = data_root / "containers"
+    for name in _listed(boxes):
+        if not _CONTAINER.fullmatch(name):
+            yield boxes / name
+
+
+def _listed(folder: Path) -> list[str]:
+    with named("open", folder):
+        try:
+            return sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
+
+
+# --- one diff
 
 
 @frozen
@@ -104,40 +294,84 @@ class _Look:
     database: Database
     layers: Layers
     files: LayerFiles
+    rate: Rate
+    reading: Progress | None
 
     def at(self, stored: Diff, *, content: bool) -> Iterator[Problem]:
         """What is wrong with it."""
+        return self._told(stored, lambda: self._damages(stored, content=content), is_all=content)
+
+    def at_inherited(self, stored: Diff, *, content: bool) -> Iterator[Problem]:
+        """The same of what a layer holds of its parents, for one with which nothing else is wrong."""
+        return self._told(stored, lambda: self._inherited(stored, content=content), is_all=False)
+
+    def _told(self, stored: Diff, find: Callable[[], list[Damage]], *, is_all: bool) -> Iterator[Problem]:
+        """`is_all`: where nothing is found, nothing is wrong."""
+        subject = Subject("layer", stored.diff_id)
         try:
-            damages = self._damages(stored, content=content)
+            damages = find()
         except (KernelError, DriverFailed) as error:
             # Disk or driver may fail, or the process lack something: a problem, but unpacking anew may not mend it.
             if self._has_row(stored):
                 what = error.message.removeprefix(f"layer {stored.diff_id}: ")
-                yield Problem("damaged layer", f"{stored.diff_id}: {what}", stored.diff_id, error.path)
+                text = f"{stored.diff_id}: {what}"
+                yield Problem("damaged layer", text, stored.diff_id, error.path, subject)
             return
         if not self._has_row(stored):
             return
-        if bool(damages) != stored.damaged and (damages or content):
+        if bool(damages) != stored.damaged and (damages or is_all):
             self.layers.mark_damaged(stored.key, damaged=bool(damages))
         for damage in damages[:_SHOWN]:
             kind = "missing layer" if not self.files.has(Layer(stored.key)) else "damaged layer"
             where = f"{damage.path}: " if damage.path else ""
             text = f"{stored.diff_id}: {where}{damage.what}"
-            yield Problem(kind, text, layer=stored.diff_id, path=damage.path or None)
+            yield Problem(kind, text, stored.diff_id, damage.path or None, subject)
         if len(damages) > _SHOWN:
             more = f"{stored.diff_id}: and {len(damages) - _SHOWN} more"
-            yield Problem("damaged layer", more, layer=stored.diff_id)
+            yield Problem("damaged layer", more, stored.diff_id, subject=subject)
 
     def _damages(self, stored: Diff, *, content: bool) -> list[Damage]:
         """The DiffID is the proof of the content; which file it is that differs is looked for only when it fails."""
         damages = list(self.files.damages(stored, Level.ATTRIBUTES))
-        if damages or not content:
+        if damages:
             return damages
-        try:
-            self.files.give_out(stored, lambda _: None)
-        except Damaged as error:
-            return list(self.files.damages(stored, Level.CONTENT)) or [Damage("", error.message)]
+        if content:
+            try:
+                self.files.give_out(stored, self._reader(stored))
+            except Damaged as error:
+                self.rate(stored.size)
+                return list(self.files.damages(stored, Level.CONTENT)) or [Damage("", error.message)]
         return []
+
+    def _reader(self, stored: Diff) -> Callable[[memoryview], None]:
+        done = 0
+
+        def read(data: memoryview) -> None:
+            nonlocal done
+            done += len(data)
+            if self.reading is not None:
+                self.reading(short(stored.diff_id), done, stored.size)
+            self.rate(len(data))
+
+        return read
+
+    def _inherited(self, stored: Diff, *, content: bool) -> list[Damage]:
+        """What it has otherwise than its parent, though its tar says nothing of it."""
+        try:
+            with self.database.read() as tx:
+                own = layer_rows.find_diff(tx, stored.key)
+                below = layer_rows.parents_of_diff(tx, stored.key)
+        except NotFound:
+            return []
+        if own.damaged or any(diff.damaged for diff in below):
+            return []  # that is told, and what stands on it is made anew with it
+        try:
+            damages = list(self.files.inherited_damages(stored, [Layer(diff.key) for diff in below], content=content))
+        except Damaged:
+            return []  # its skeleton, which is told, though where nothing can be written it is not noted
+        if content:
+            self.rate(sum(diff.size for diff in below))
+        return damages
 
     def _has_row(self, stored: Diff) -> bool:
         with self.database.read() as tx:

@@ -24,13 +24,14 @@ from layerstore.config import Config
 from layerstore.containers import Containers
 from layerstore.database import Database, ReadOnlyDatabase
 from layerstore.driver import StorageDriver
-from layerstore.errors import ConfigError, InUse, LayerstoreError, named
+from layerstore.errors import ConfigError, Damaged, InUse, LayerstoreError, named
 from layerstore.images import Images
 from layerstore.kernel.files.reserve import Reserve
 from layerstore.kernel.mounts import boot_id, processes_with
 from layerstore.layers import Layers, Storage, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.locks import USE, Held, Locks
+from layerstore.records import STORE, Mirror, Records
 from layerstore.session import Session
 from layerstore.values import frozen
 
@@ -52,6 +53,7 @@ class Parts:
     locks: Locks
     reserve: Reserve | None
     database: Database
+    mirror: Mirror
     session: Session
     storage: Storage
     layers: Layers
@@ -70,6 +72,8 @@ def open_parts(config: Config) -> Parts:
     """Open the store of a configuration. Raises `ConfigError`, `DriverMismatch`, `DriverNotSupported`, `InUse`."""
     data_root = config.data_root
     is_new = _is_new(data_root)
+    if is_new:
+        _require_unused(data_root, "gone", lambda: not _is_new(data_root))
     rootless.check_ids(data_root, is_new=is_new)
     choice = _choose(config) if is_new else None
     if is_new:
@@ -81,7 +85,11 @@ def open_parts(config: Config) -> Parts:
         else:
             ground = _ground(data_root, undo)
         locks, database, own = ground.locks, ground.database, ground.session
-        known = facts.read(database) or _found(database, choice or _choose(config))
+        known = facts.read(database)
+        if not known:
+            _require_unused(data_root, "empty", lambda: bool(facts.read(database)))
+            known = facts.read(database) or _found(database, choice or _choose(config))
+        _require_own(data_root, known, Records(data_root / "records"))
         if config.storage_opts or config.storage_driver not in (None, known["driver"]):
             _check_config(config, known)
         storage = Storage(
@@ -92,12 +100,27 @@ def open_parts(config: Config) -> Parts:
         )
         undo.callback(storage.close)
         layers = Layers(database, locks, own, storage, config.limits)
+        mirror = Mirror(database, locks, data_root / "records")
+        if ground.reserve is not None:
+            database.mirror = mirror
         blobs = Blobs(data_root, database, locks, layers, is_writable=ground.reserve is not None)
         images = Images(database, own, storage, layers, config.exec_root)
         images.after_removal = blobs.collect
         containers = Containers(database, locks, own, storage, layers, images, data_root / "volumes")
         parts = Parts(
-            config, ground.use, locks, ground.reserve, database, own, storage, layers, blobs, images, containers, known
+            config,
+            ground.use,
+            locks,
+            ground.reserve,
+            database,
+            mirror,
+            own,
+            storage,
+            layers,
+            blobs,
+            images,
+            containers,
+            known,
         )
         if parts.reserve is not None:
             if known.get("boot") != boot_id() or facts.former_of(known) is not None or _has_dead(parts):
@@ -209,6 +232,36 @@ def _found(database: Database, choice: plugins.Choice) -> dict[str, str]:
     }
     with database.write() as tx:
         return facts.found(tx, known)  # another process may have been faster: then its choice stands
+
+
+def _require_unused(data_root: Path, what: str, is_founded: Callable[[], bool]) -> None:
+    """Raise `Damaged` where there are layers without their database: all of them would be nobody's.
+
+    `is_founded`: another process may have founded the store this moment.
+    """
+    if homes.first_in(data_root / "skeletons") is None and homes.first_in(data_root / "records") is None:
+        return
+    if not is_founded():
+        raise Damaged(
+            f"the database {data_root}/layerstore.db is {what}, and there are layers beside it",
+            remedy=f"`layerstore --root {data_root} rescue` makes it anew of what lies there.",
+            path=data_root / "layerstore.db",
+        )
+
+
+def _require_own(data_root: Path, known: Mapping[str, str], records: Records) -> None:
+    """Raise `Damaged` for the database of another store: all that lies here would be nobody's."""
+    try:
+        record = records.read(*STORE)
+    except Damaged:
+        return  # which `check` tells
+    written = {} if record is None else record["facts"]
+    if isinstance(written, dict) and written.get("id", known["id"]) != known["id"]:
+        raise Damaged(
+            f"{data_root}/layerstore.db is the database of another store: of {known['id']}, not of {written['id']}",
+            remedy=f"Put its own back, or `layerstore --root {data_root} rescue` makes it anew.",
+            path=data_root / "layerstore.db",
+        )
 
 
 # --- taking part
@@ -365,6 +418,8 @@ def _recover(parts: Parts) -> None:
         parts.images.recover()
         parts.layers.recover()
         try:
+            parts.mirror.put_in_step()
+            parts.layers.complete_records()
             garbage.sweep(parts.layers, staging)
             parts.blobs.recover()
             if (parts.config.data_root / "volumes").is_dir():

@@ -112,6 +112,10 @@ def test_commands_of_the_page_on_serving_print_what_it_says(place: Path) -> None
     run_commands("docs/serve.md", place)
 
 
+def test_commands_of_the_page_on_repairs_print_what_it_says(place: Path) -> None:
+    run_commands("docs/repair.md", place)
+
+
 def test_commands_of_the_page_on_registries_print_what_it_says(place: Path) -> None:
     run_commands("docs/registries.md", place)
 

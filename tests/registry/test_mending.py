@@ -62,10 +62,12 @@ def opened(backing: Callable[[str], Path]) -> Iterator[Callable[[str, str], Stor
 def damaged(store: Store, *names: str) -> Image:
     """An image of BASE and UPPER with damage in these files; `check` has noted it."""
     image = Adder(store)(BASE, UPPER, name="image")
-    for level, name in enumerate(names):
-        folder = store._parts.images.folders_of(image)[image.chain_ids[level]]
-        for path in [path for path in folder.rglob(name) if path.is_file()]:
+    folders = store._parts.images.folders_of(image)
+    for name in names:  # also where a layer holds what is below it: else that is where it is had from
+        for path in [path for folder in folders.values() for path in folder.rglob(name) if path.is_file()]:
+            before = path.parent.stat()
             path.unlink()
+            os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert {problem.layer for problem in store.check(content=True)} == set(image.layers[: len(names)])
     return image
 

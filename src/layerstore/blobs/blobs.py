@@ -7,7 +7,7 @@ files, plain tars, configs of images, manifests, and compressed layers whose rec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -240,6 +240,11 @@ class Blobs:
         """
         return self._outgoing.size(digest, prove=prove)
 
+    def size_of_kept(self, digest: Digest) -> int | None:
+        """The bytes that a kept file of a blob has, or had before it was damaged; None if none is kept."""
+        with self._database.read() as tx:
+            return rows.files(tx).get(digest) if rows.are_there(tx) else None
+
     def prove(self, digest: Digest) -> bool:
         """Give a blob out to nobody, and tell whether its bytes are right. What comes out is remembered."""
         return self._outgoing.prove(digest)
@@ -344,17 +349,21 @@ class Blobs:
             self._partials.total(),
         )
 
-    def problems(self, *, content: bool = False) -> Iterator[tuple[str, str, Path]]:
-        """What is wrong with kept blobs: its kind, a line, and where. `content`: read every byte of them."""
+    def problems(
+        self, *, content: bool = False, read: Callable[[int], object] = lambda _: None
+    ) -> Iterator[tuple[str, str, Path]]:
+        """What is wrong with kept blobs: its kind, a line, and where. `content`: every byte is read; `read` is told."""
         with self._database.read() as tx:
             sizes = rows.files(tx) if rows.are_there(tx) else {}
         for digest, size in sizes.items():
-            yield from self._problem(digest, size, content=content)
+            yield from self._problem(digest, size, read if content else None)
         for digest in self._files.garbage():
             path = self._files.path(digest)
             yield "garbage", f"{path} belongs to nothing", path
 
-    def _problem(self, digest: Digest, size: int, *, content: bool) -> Iterator[tuple[str, str, Path]]:
+    def _problem(
+        self, digest: Digest, size: int, read: Callable[[int], object] | None
+    ) -> Iterator[tuple[str, str, Path]]:
         path = self._files.path(digest)
         fd = self._files.open(digest)
         if fd is None:
@@ -367,9 +376,9 @@ class Blobs:
             what = None
             if actual != size:
                 what = f"it has {actual} bytes, not {size}"
-            elif content:
+            elif read is not None:
                 try:
-                    self._files.write(fd, digest, lambda _: None, 0, size)
+                    self._files.write(fd, digest, lambda piece: read(len(piece)), 0, size)
                 except Damaged as error:
                     what = error.message.partition(": ")[2]
         if what is not None and self._has_file(digest):

@@ -1,9 +1,9 @@
-"""Commands on the store as a whole: info, check, version."""
+"""Commands that tell of the store and of this program: info, version. `check` is in `checking`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -11,11 +11,9 @@ from attrs import evolve
 
 from layerstore.cli import output, units
 from layerstore.cli.front import Arguments, Command
-from layerstore.cli.listing import Column, Form, format_option, show_object, show_rows
+from layerstore.cli.listing import Form, format_option, show_object
 
 if TYPE_CHECKING:
-    from layerstore import Store
-    from layerstore.check import Problem
     from layerstore.info import Info
     from layerstore.runtime.engine.probing import Means
 
@@ -185,57 +183,3 @@ def _info_lines(info: Info, does: Mapping[str, int]) -> Iterator[str]:
     yield f"ID: {info.id}"
     yield f"Data Root: {info.data_root}"
     yield f"Exec Root: {info.exec_root}"
-
-
-_PROBLEM_COLUMNS: Final[Mapping[str, Column[Problem]]] = {
-    "Kind": Column("KIND", lambda problem: problem.kind),
-    "Layer": Column("LAYER", lambda problem: problem.layer or ""),
-    "Path": Column("PATH", lambda problem: problem.path or ""),
-    "Text": Column("TEXT", lambda problem: problem.text),
-}
-
-
-@click.command(cls=Command)
-@click.option("--content", is_flag=True, help="Read every file, too, and compare it with what was stored")
-@click.option(
-    "--repair", is_flag=True, help="Fetch damaged layers anew, from remotes and the registries they came from"
-)
-@click.option("--from", "remotes", multiple=True, metavar="REMOTE", help="With --repair: ask this remote first")
-@format_option(rows=True)
-@click.pass_obj
-def check_command(arguments: Arguments, *, content: bool, repair: bool, remotes: Sequence[str], form: Form) -> int:
-    """Find what is missing, damaged or left over: a line each, and exit code 1.
-
-    A damaged layer is mended by loading its image again, or by --repair. What else is wrong is told, and not repaired.
-    """
-    from layerstore.registry.remotes.remote import Address
-
-    if remotes and not repair:
-        raise click.UsageError("--from says where --repair looks: give both, or neither.")
-    for remote in remotes:  # before everything is read, which may take an hour
-        Address.parse(remote)
-    with arguments.open() as store:
-        problems = store.check(content=content)
-        if form.template is None and not form.is_table:
-            output.lines(units.one_line(str(problem)) for problem in problems)
-        else:
-            show_rows(problems, _PROBLEM_COLUMNS, form, "{{.Kind}}\t{{.Layer}}\t{{.Path}}\t{{.Text}}")
-        if repair:
-            return 1 if _repair(store, problems, remotes) else 0
-    return 1 if problems else 0
-
-
-def _repair(store: Store, problems: Sequence[Problem], remotes: Sequence[str]) -> int:
-    """Mend the layers among `problems`; how many of these are left."""
-    from layerstore.cli.progress import bars
-
-    mended: set[str] = set()
-    with bars("Fetching") as report:
-        damaged = [problem.layer for problem in problems if problem.layer]
-        for one in store.mend(damaged, remotes=remotes, progress=report):
-            if one.error is None:
-                mended.add(one.layer)
-                output.warn(f"{one.layer}: repaired from {one.source}")
-            else:
-                output.error(one.error)
-    return sum(problem.layer not in mended for problem in problems)

@@ -11,11 +11,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from sqlite3 import Connection as Transaction
 from types import TracebackType
+from typing import Protocol
 
 from layerstore.database import failures, kept, schema
 from layerstore.database.schema import Tables
@@ -27,6 +28,19 @@ __all__ = ["Database", "Transaction"]
 
 PATIENCE = 60.0
 """Seconds to wait for other writers before it is an error."""
+
+
+class Mirror(Protocol):
+    """Who keeps a copy of some rows elsewhere, and so is told what transactions have touched."""
+
+    def watch(self, connection: Transaction) -> None:
+        """Note from here on what this connection touches. Called once more when there may be new tables."""
+
+    def take(self, connection: Transaction) -> Sequence[tuple[str, str]]:
+        """What was touched; called after a commit."""
+
+    def write(self, touched: Iterable[tuple[str, str]]) -> None:
+        """Bring the copy in step. It may read here, and raises nothing."""
 
 
 class Database:
@@ -56,6 +70,9 @@ class Database:
         self._reserve = reserve
         self._alone = alone
         self._provided: set[Tables] = set()
+        self._is_watched = False
+        self.mirror: Mirror | None = None
+        """Is told what was touched, if there is one."""
         self._connection: Transaction | None = None
         try:
             new = _make(path)
@@ -134,6 +151,7 @@ class Database:
             # Whatever is written into them lasts only with what came before; and what can only be read has a copy.
             with self.write(durable=False) as tx:
                 schema.provide(tx, tables, self.path)
+        self._is_watched = False
         self._provided.add(tables)
 
     def _try_to_begin(self, connection: Transaction, *, durable: bool | None) -> None:
@@ -152,14 +170,20 @@ class Database:
         if durable is not self._durable:
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
+        if self.mirror is not None and not self._is_watched:
+            self.mirror.watch(connection)
+            self._is_watched = True
         connection.execute("BEGIN IMMEDIATE")
 
-    def _end(self, connection: Transaction, error: BaseException | None) -> None:
+    def _end(self, connection: Transaction, error: BaseException | None, *, has_written: bool) -> None:
         """End the transaction: well, or after an error."""
         has_failed = False
+        touched: Sequence[tuple[str, str]] = ()
         try:
             if error is None:
                 connection.execute("COMMIT")
+                if has_written and self.mirror is not None:
+                    touched = self.mirror.take(connection)
         except sqlite3.Error as failure:
             has_failed = True
             explained = self._translated(failure)
@@ -174,6 +198,8 @@ class Database:
                     self._overwrite(connection)
             finally:
                 self._lock.release()
+        if touched and self.mirror is not None:
+            self.mirror.write(touched)
         if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
             raise self._translated(error) from error
 
@@ -314,7 +340,7 @@ class _Turn:
         if self._is_inner:
             self._database._lock.release()
         else:
-            self._database._end(self._connection, error)
+            self._database._end(self._connection, error, has_written=self._durable is not None)
 
 
 def _version(connection: Transaction) -> int:

@@ -53,7 +53,7 @@ def explained(error: sqlite3.Error, path: Path, *, patience: float) -> Layerstor
     if kind in _DAMAGED:
         return Damaged(
             f"the database {path} is damaged: {error}",
-            remedy="Restore it from a backup, or move the data-root away and load the images again.",
+            remedy="`layerstore rescue` makes it anew of what lies beside the layers.",
             path=path,
         )
     if kind in BUSY:

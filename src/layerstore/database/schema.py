@@ -199,6 +199,10 @@ CREATE TABLE lasting_leases (
 ) WITHOUT ROWID;
 CREATE INDEX lasting_leases_by_chain ON lasting_leases (chain_id);
 """,
+    """
+-- From here on there are records beside the rows, which whoever opens the store first writes for all that there is.
+DELETE FROM meta WHERE key = 'boot';
+""",
 )
 
 VERSION = len(_STEPS)

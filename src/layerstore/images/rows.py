@@ -176,6 +176,11 @@ def delete(tx: Transaction, image: ImageID) -> None:
     tx.execute("DELETE FROM images WHERE id = ?", (image,))
 
 
+def orphan(tx: Transaction, images: Sequence[str]) -> None:
+    """Let what was built on these images have been built on nothing."""
+    tx.executemany("UPDATE images SET parent = NULL WHERE parent = ?", [(image,) for image in images])
+
+
 def insert(tx: Transaction, config: bytes, top: ChainID | None, parent: ImageID | None, tags: Sequence[str]) -> ImageID:
     """Write the row of an image, if it has none, and its tags. Its layers have their rows."""
     image = ImageID(of_bytes(config))

@@ -10,16 +10,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from attrs import asdict
 
 from layerstore import tar
 from layerstore.changes import Changes, clamp_times
-from layerstore.digest import DiffID
+from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, Usage, look
-from layerstore.errors import Damaged, LayerstoreError
+from layerstore.errors import Damaged, LayerstoreError, NotFound, named
 from layerstore.kernel.files import copy_root_attributes, syncfs
 from layerstore.kernel.mounts import detached
 from layerstore.layers.relay import Write, relay
 from layerstore.limits import UNLIMITED, Limits
+from layerstore.records.files import for_its_owner, packed, unpacked
 from layerstore.session import Session
 from layerstore.tar import Damage, LayerEntry, Level, Packed, Readable
 from layerstore.values import frozen
@@ -30,6 +34,7 @@ __all__ = [
     "LayerFiles",
     "Level",
     "Packed",
+    "Place",
     "Readable",
     "Since",
     "Staged",
@@ -68,18 +73,27 @@ class Diff:
 
 
 @frozen
+class Place:
+    """The layer that a diff becomes, and the one that this stands on."""
+
+    chain: ChainID
+    parent: ChainID | None
+
+
+@frozen
 class Staged:
     """A layer on its way in, which nobody sees yet: a tar that was taken in, or the changes of a container.
 
     `layer` has its files: a staged one, or the container's own, if it can become the committed layer as it lies.
     `needs_parents`: it has to be laid anew on its parents. `spool`: the tar itself, of a layer that can be unpacked on
     its parents only, and has no files yet. `notices` tell what a tar could not hold. `on`: the only parents on which
-    it is of use, where it holds what they hold.
+    it is of use, where it holds what they hold. `place` is known when it is laid.
     """
 
     diff: Diff
     layer: Layer
     needs_parents: bool = False
+    place: Place | None = None
     notices: tuple[str, ...] = ()
     spool: Path | None = None
     on: tuple[Layer, ...] | None = None
@@ -177,9 +191,28 @@ class LayerFiles(ABC):
     def give_out(self, stored: Diff, write: Write) -> None:
         """Write the tar, byte for byte as it came. Raises `Damaged`: then what was written is void."""
 
+    def identify(self, key: LayerKey) -> DiffID:
+        """The digest of the tar that lies under a key. Raises `Damaged`, `NotFound` where that cannot be told."""
+        raise NotFound(f"nothing says which layer {key} is")
+
     @abstractmethod
     def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
         """What is no longer as it was stored."""
+
+    def inherited_damages(self, stored: Diff, parents: Sequence[Layer], *, content: bool) -> Iterator[Damage]:
+        """What a layer that holds what its parents hold has otherwise than these, and its tar says nothing of.
+
+        `content`: every byte is compared. For layers that hold only what is theirs, nothing.
+        """
+        return iter(())
+
+    def salvage(self, stored: Diff, others: Iterable[Diff], trees: Iterable[Layer], write: Write) -> None:
+        """Write the tar of a damaged layer, with what `others` or `trees` have for what is wrong in it.
+
+        `others` are diffs that may have equal files, `trees` layers that may have them under the same names. Raises
+        `Damaged`, `KernelError`: then what was written is void. Where that cannot be had, the layer's own tar.
+        """
+        self.give_out(stored, write)
 
     @abstractmethod
     def entries(self, stored: Diff) -> Iterator[LayerEntry]:
@@ -217,6 +250,29 @@ class LayerFiles(ABC):
     @abstractmethod
     def hand_over(self, keys: Iterable[LayerKey], beside: Path) -> None:
         """Give what is kept beside the home a second name in another folder, durably. Done again, it goes on."""
+
+    # --- records ---
+
+    def record_of(self, key: LayerKey) -> Path:
+        """Where it is written down, beside what is kept outside of the home, what the row of a diff says."""
+        return self.beside / f"{key}.record"
+
+    def write_record(self, path: Path, stored: Diff, place: Place) -> None:
+        """Write down a diff that was made for this layer. It is not synced. Raises `KernelError`."""
+        with named("write", path), open(path, "wb", opener=for_its_owner) as file:
+            file.write(packed({**asdict(stored), **asdict(place)}))
+
+    def read_record(self, key: LayerKey) -> tuple[Diff, Place] | None:
+        """What was written down of a diff; None if nothing was. Raises `Damaged`, `KernelError`."""
+        path = self.record_of(key)
+        with named("read", path):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                return None
+        found: dict[str, Any] = unpacked(data, path)
+        place = Place(found.pop("chain"), found.pop("parent"))
+        return Diff(**{**found, "key": key, "implied": tuple(found["implied"]), "damaged": False}), place
 
     # --- the same for all ways ---
 

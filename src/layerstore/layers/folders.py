@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 from attrs import evolve
 
 from layerstore import tar
-from layerstore.changes import Changes
+from layerstore.changes import Changes, compare_trees
 from layerstore.digest import DiffID, Digest
 from layerstore.driver import Dialect, Layer, LayerKey, State, look
 from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, named
@@ -24,8 +24,9 @@ from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import FOLDER, opened, private
 from layerstore.layers.files import Diff, LayerFiles, Staged, Told, counting, name_layer
 from layerstore.layers.relay import Write, relay
+from layerstore.layers.salvaging import salvage
 from layerstore.limits import UNLIMITED, Limits
-from layerstore.tar import Damage, LayerEntry, Level, Readable
+from layerstore.tar import Damage, EntryKind, LayerEntry, Level, Readable
 
 _PIECE = 1 << 20
 
@@ -186,6 +187,9 @@ class Folders(LayerFiles):
         """In the order that a power cut asks for on every filesystem: sync, rename, fsync of the folder."""
         if not placed:
             return []
+        for staged, _ in placed:
+            if staged.place is not None:
+                self.write_record(self._staged_record(staged.layer.key), staged.diff, staged.place)
         syncfs(self.driver.home)
         sealed: dict[LayerKey, Layer] = {}
         kept = []
@@ -207,9 +211,40 @@ class Folders(LayerFiles):
     def give_out(self, stored: Diff, write: Write) -> None:
         self._export(stored, write, staged=False)
 
+    def identify(self, key: LayerKey) -> DiffID:
+        return tar.export(self._skeleton(key), self.driver.tree(Layer(key)), lambda _: None, expected=None)
+
     def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
         tree = self.driver.tree(Layer(stored.key))
         return tar.verify(self._skeleton(stored.key), tree, dialect=self.dialect, level=level)
+
+    def inherited_damages(self, stored: Diff, parents: Sequence[Layer], *, content: bool) -> Iterator[Damage]:
+        if self.independent:
+            return
+        with ExitStack() as undo:
+            own = undo.enter_context(opened(self.driver.tree(Layer(stored.key)), FOLDER))
+            below = undo.enter_context(opened(self.driver.tree(parents[0]), FOLDER)) if parents else None
+            changes = compare_trees(own, below, content=content)
+        told = _told(self.entries(stored))
+        for change in changes:
+            if not told(os.fsencode(change.path.strip("/"))):
+                yield Damage(change.path, f"it is not as in the layers below ({change.kind.value})")
+
+    def salvage(self, stored: Diff, others: Iterable[Diff], trees: Iterable[Layer], write: Write) -> None:
+        scratch = self.session.folder / f"{self.session.new_key()}.salvage"
+        try:
+            salvage(
+                self._skeleton(stored.key),
+                self.driver.tree(Layer(stored.key)),
+                write,
+                expected=stored.diff_id,
+                scratch=scratch,
+                others=lambda: ((self._skeleton(one.key), self.driver.tree(Layer(one.key))) for one in others),
+                trees=[self.driver.tree(layer) for layer in trees],
+            )
+        finally:
+            if scratch.is_dir():
+                self.session.discard(scratch)
 
     def entries(self, stored: Diff) -> Iterator[LayerEntry]:
         return tar.entries(self._skeleton(stored.key))
@@ -241,9 +276,9 @@ class Folders(LayerFiles):
                 raise failures[0]
 
     def drop_beside(self, key: LayerKey) -> None:
-        staged = self._staged_skeleton(key)
-        with named("unlink", staged):
-            staged.unlink(missing_ok=True)
+        for staged in (self._staged_skeleton(key), self._staged_record(key)):
+            with named("unlink", staged):
+                staged.unlink(missing_ok=True)
         for path in self._move_skeleton(key):
             self.session.discard(path)
 
@@ -257,6 +292,8 @@ class Folders(LayerFiles):
             shadow, new_shadow = tar.shadow_of(source), tar.shadow_of(target)
             with named("link", target):
                 _link(source, target)
+                if (record := self.record_of(key)).exists():
+                    _link(record, beside / record.name)
                 if shadow.is_dir():
                     new_shadow.mkdir(mode=0o700, exist_ok=True)
                     for name in os.listdir(shadow):
@@ -274,9 +311,13 @@ class Folders(LayerFiles):
         """Where the skeleton of a layer lies that is not committed yet."""
         return self.session.folder / f"{key}.skeleton"
 
+    def _staged_record(self, key: LayerKey) -> Path:
+        """Where the record of such a layer lies."""
+        return self.session.folder / f"{key}.record"
+
     def _move_skeleton(self, key: LayerKey) -> list[Path]:
         moved = []
-        for skeleton in (self._skeleton(key), tar.shadow_of(self._skeleton(key))):
+        for skeleton in (self._skeleton(key), tar.shadow_of(self._skeleton(key)), self.record_of(key)):
             target = self.session.folder / f"{key}.{skeleton.suffix[1:] or 'skeleton'}.gone"
             with named("rename", skeleton):
                 if move_away(skeleton, target):
@@ -286,10 +327,14 @@ class Folders(LayerFiles):
     def _keep_skeleton(self, staged: LayerKey, key: LayerKey) -> None:
         source, target = self._staged_skeleton(staged), self._skeleton(key)
         with named("rename", source):
-            try:
-                os.rename(tar.shadow_of(source), tar.shadow_of(target))
-            except FileNotFoundError:
-                pass  # only a tar that overwrites its own entries has one
+            for part, kept in (
+                (tar.shadow_of(source), tar.shadow_of(target)),  # only a tar that overwrites its own entries has one
+                (self._staged_record(staged), self.record_of(key)),  # of a layer, not of a segment
+            ):
+                try:
+                    os.rename(part, kept)
+                except FileNotFoundError:
+                    pass
             os.rename(source, target)
 
     @contextmanager
@@ -319,6 +364,27 @@ class Folders(LayerFiles):
         except LayerstoreError as error:
             name_layer(error, stored.diff_id)
             raise
+
+
+def _told(entries: Iterable[LayerEntry]) -> Callable[[bytes], bool]:
+    """Does a layer say something of a name, itself or by what it has for a folder above?"""
+    listed, hidden = set(), set()
+    for entry in entries:
+        if not entry.implied:
+            listed.add(entry.path)
+        if entry.opaque or entry.covers or entry.kind is not EntryKind.FOLDER:
+            hidden.add(entry.path)
+
+    def told(path: bytes) -> bool:
+        if path in listed:
+            return True
+        while path:
+            path = path.rpartition(b"/")[0]
+            if path in hidden:
+                return True
+        return False
+
+    return told
 
 
 def _link(source: Path, target: Path) -> None:

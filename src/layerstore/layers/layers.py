@@ -14,7 +14,7 @@ from pathlib import Path
 from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey, State
-from layerstore.errors import Damaged, DepthExceeded, NotFound, ReadOnlyStore
+from layerstore.errors import Damaged, DepthExceeded, NotFound, ReadOnlyStore, named
 from layerstore.kernel.files import Writeback
 from layerstore.layers import rows
 from layerstore.layers.files import Diff, LayerFiles, Level, Readable, Since, Staged
@@ -285,6 +285,18 @@ class Layers:
         with self.database.write(durable=False) as tx:
             rows.end_dead_leases(tx, self.session.staging)
         self.prune()
+
+    def complete_records(self) -> None:
+        """Write down each diff that has no record: those that an earlier version took in. Raises `KernelError`."""
+        with self.database.read() as tx:
+            lacking = [diff for diff in rows.all_diffs(tx) if not self.files.record_of(diff.key).exists()]
+            places = rows.places(tx) if lacking else {}
+        for diff in lacking:
+            if diff.key in places:
+                path = self.session.folder / f"{diff.key}.record"
+                self.files.write_record(path, diff, places[diff.key])
+                with named("rename", path):
+                    path.rename(self.files.record_of(diff.key))
 
     def total_size(self) -> int:
         """The bytes of the tars of all diffs that are kept."""

@@ -13,11 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
 
-from layerstore.digest import DiffID
+from attrs import evolve
+
+from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import Damaged, LayerstoreError
 from layerstore.kernel.files import Writeback
-from layerstore.layers.files import Diff, LayerFiles, Readable, Staged
+from layerstore.layers.files import Diff, LayerFiles, Place, Readable, Staged
 from layerstore.layers.plan import Plan
 from layerstore.layers.rows import visible
 from layerstore.layers.sources import LayerSource, Progress, label_of
@@ -54,13 +56,17 @@ class Placing(ABC):
         """Lay each level on those below it, and keep what is new; the diffs of all levels, bottom to top."""
         below: list[Diff] = []  # nearest first
         known: dict[LayerKey, Layer] = {}  # of what is below: staged, or there before
+        parent: ChainID | None = None
         for level in self._plan.levels:
             diff = level.diff
             if diff is None:
+                before = len(self._placed)
                 diff = self._laid(level.diff_id, tuple(known[key] for key in visible(below)))
-                if self._placed:
-                    newest = self._placed[-1][0].layer
-                    known[newest.key] = newest
+                if len(self._placed) > before:
+                    newest, on = self._placed[-1]
+                    self._placed[-1] = evolve(newest, place=Place(level.chain, parent)), on
+                    known[newest.layer.key] = newest.layer
+            parent = level.chain
             known.setdefault(diff.key, Layer(diff.key))
             below.insert(0, diff)
         sealed = self._kept()

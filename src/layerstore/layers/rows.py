@@ -17,7 +17,7 @@ from layerstore.database import Transaction
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import NotFound
-from layerstore.layers.files import Diff, committed
+from layerstore.layers.files import Diff, Place, committed
 from layerstore.layers.stored import StoredLayer
 from layerstore.values import frozen
 
@@ -115,6 +115,22 @@ def find(tx: Transaction, chain_ids: Iterable[ChainID]) -> dict[ChainID, Diff]:
     return found
 
 
+def find_diff(tx: Transaction, key: LayerKey) -> Diff:
+    """The diff with this key. Raises `NotFound`."""
+    row = tx.execute(f"SELECT {_DIFF} FROM diffs d WHERE d.key = ?", (key,)).fetchone()
+    if row is None:
+        raise NotFound(f"no diff {key}")
+    return _diff(row)
+
+
+def parents_of_diff(tx: Transaction, key: LayerKey) -> tuple[Diff, ...]:
+    """What a diff that is of use on one stack alone stands on, nearest first. Raises `NotFound` if no layer has it."""
+    row = tx.execute("SELECT parent FROM layers WHERE key = ? LIMIT 1", (key,)).fetchone()
+    if row is None:
+        raise NotFound(f"no layer has the diff {key}")
+    return stack(tx, row[0]).diffs
+
+
 def stored(tx: Transaction, chain_id: ChainID) -> StoredLayer:
     """A layer. Raises `NotFound`."""
     query = (
@@ -154,6 +170,15 @@ def all_diffs(tx: Transaction) -> list[Diff]:
 def keys_by_chain(tx: Transaction) -> dict[ChainID, LayerKey]:
     """Every layer, and the key of its diff."""
     return {ChainID(chain): LayerKey(key) for chain, key in tx.execute("SELECT chain_id, key FROM layers")}
+
+
+def places(tx: Transaction) -> dict[LayerKey, Place]:
+    """Which layer each diff is; one of them, if it is several."""
+    found = tx.execute("SELECT key, chain_id, parent FROM layers ORDER BY chain_id")
+    return {
+        LayerKey(key): Place(ChainID(chain), None if parent is None else ChainID(parent))
+        for key, chain, parent in found
+    }
 
 
 @frozen
@@ -385,6 +410,12 @@ def lasting_leases(tx: Transaction, owner: str) -> dict[str, ChainID]:
     """What an owner's leases are of, by their names, the oldest first."""
     query = "SELECT name, chain_id FROM lasting_leases WHERE owner = ? ORDER BY made, name"
     return {name: ChainID(chain_id) for name, chain_id in tx.execute(query, (owner,))}
+
+
+def all_lasting(tx: Transaction) -> list[tuple[str, str, ChainID]]:
+    """All lasting leases: owner, name, and the layer."""
+    found = tx.execute("SELECT owner, name, chain_id FROM lasting_leases ORDER BY owner, name")
+    return [(owner, name, ChainID(chain_id)) for owner, name, chain_id in found]
 
 
 def all_leased(tx: Transaction) -> list[ChainID]:

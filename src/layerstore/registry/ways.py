@@ -70,6 +70,19 @@ class Ways:
                     partial(_inflated, partial(self._from, where, form), form.digest, self.blobs.limits),
                 )
 
+    def raw(self, digest: Digest) -> Iterator[Way]:
+        """Those to a blob, as it is: remotes that have it, the registries where it was seen. It is for the reader to
+        verify."""
+        size = self.blobs.size_of_kept(digest) or 0
+        wanted = [Wanted(digest, size, DiffID(digest))]
+        with self.remotes.hunt(wanted) as hunt:
+            for remote, found, there in hunt.offers([digest]):
+                yield Way(remote.name, partial(_reading, partial(remote.read, found, 0, there)))
+        for place in self.blobs.all_places(digest):
+            where = Reference(place.registry, place.repository, None, None)
+            client = Repository(self.http, self.settings, where)
+            yield Way(where.familiar_name, partial(_reading, partial(client.blob, digest, size)))
+
     def _from(self, where: Reference, form: KnownBlob) -> Reading:
         return Repository(self.http, self.settings, where).blob(form.digest, form.size)
 
@@ -126,6 +139,15 @@ class _FromRemote:
             return self._reading.readinto(buffer)
         except RemoteFailed as error:
             raise InvalidArchive(error.message) from None
+
+
+@contextmanager
+def _reading(open: Callable[[], Reading]) -> Iterator[Readable]:
+    reading = open()
+    try:
+        yield _FromRemote(reading)
+    finally:
+        reading.close()
 
 
 @contextmanager

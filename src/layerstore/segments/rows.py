@@ -247,18 +247,19 @@ def keys(tx: Transaction) -> set[LayerKey]:
     return {LayerKey(row[0]) for row in found}
 
 
-def users_of(tx: Transaction, key: LayerKey) -> list[str]:
-    """What stands on a segment, or on the one whose span it is, in words: checkpoints, and containers."""
+def standing_on(tx: Transaction, key: LayerKey) -> list[tuple[str, str | None]]:
+    """What stands on a segment, or on the one whose span it is: checkpoints, as names of containers and labels; and
+    containers, with no label."""
     query = """
     WITH RECURSIVE up (key) AS (
         SELECT key FROM segments WHERE key = ?1 OR span = ?1
         UNION SELECT s.key FROM up JOIN segments s ON s.parent = up.key
     )
-    SELECT 'checkpoint ' || k.label || ' of container ' || c.name FROM checkpoints k JOIN containers c
+    SELECT c.name, k.label FROM checkpoints k JOIN containers c
         ON c.id = k.container WHERE k.segment IN (SELECT key FROM up)
-    UNION ALL SELECT 'container ' || name FROM containers WHERE segment IN (SELECT key FROM up)
+    UNION ALL SELECT name, NULL FROM containers WHERE segment IN (SELECT key FROM up)
     """
-    return sorted(row[0] for row in tx.execute(query, (key,)))
+    return sorted(tx.execute(query, (key,)).fetchall(), key=lambda row: (row[1] is None, row))
 
 
 def owned_by(tx: Transaction, container: str) -> list[Segment]:

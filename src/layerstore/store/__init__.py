@@ -4,7 +4,7 @@
 image has, `doors` how it is opened and converted.
 """
 
-from layerstore.store.doors import migrate_store, open_store
+from layerstore.store.doors import migrate_store, open_store, rescue_store
 from layerstore.store.store import Store
 
-__all__ = ["Store", "migrate_store", "open_store"]
+__all__ = ["Store", "migrate_store", "open_store", "rescue_store"]

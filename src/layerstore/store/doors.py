@@ -17,6 +17,7 @@ from layerstore.store.store import Store
 if TYPE_CHECKING:
     from layerstore.layers import Progress
     from layerstore.migration import Migrated
+    from layerstore.rescuing import Rescued
 
 
 def open_store(
@@ -41,6 +42,30 @@ def open_store(
             storage_opts=storage_opts,
         )
     )
+
+
+def rescue_store(
+    data_root: str | Path | None = None, *, config: Config | str | Path | None = None, storage_driver: str | None = None
+) -> Rescued:
+    """Make the database of a store anew, which is gone or damaged, of what lies beside the layers.
+
+    Images with their tags, containers with what was written in them, checkpoints and volumes come back, as far as their
+    records and files are there; what does not is told. The old database stays, under another name. What is not given
+    comes from `config`, as with `open`; `storage_driver` is needed only where nothing says which it was.
+
+    Nobody else may have the store open: `InUse`. Raises `LayerstoreError` if the database is whole, `NotFound`,
+    `ConfigError`.
+    """
+    from layerstore.rescuing import rescue
+
+    if not isinstance(config, Config):
+        config = configuration.load(None if config is None else Path(config))
+    config = configuration.with_overrides(
+        config, data_root=configuration.root_of(data_root), storage_driver=storage_driver
+    )
+    done = rescue(config)
+    with Store(config):  # which puts in order what is left
+        return done
 
 
 def migrate_store(

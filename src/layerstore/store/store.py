@@ -15,7 +15,7 @@ from layerstore import facts, opening
 from layerstore.blobs import Blobs
 from layerstore.config import Config
 from layerstore.containers import Container, Mounted
-from layerstore.errors import FULL, KernelError
+from layerstore.errors import FULL, KernelError, LayerstoreError
 from layerstore.images import Image, Removal, Scratch
 from layerstore.locks import of_program
 from layerstore.store.stacks import Stacks
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from layerstore.digest import ChainID
     from layerstore.info import Info
     from layerstore.layers import Progress
+    from layerstore.mending import Doomed, Mended, Repair, dropping, repairing
     from layerstore.pruning import Pruned
-    from layerstore.registry.mending import Mended
     from layerstore.repositories import Repositories
     from layerstore.usage import DiskUsage
     from layerstore.volumes import Volume, Volumes
@@ -164,43 +164,103 @@ class Store(Traffic, Stacks):
 
     # --- the whole ---
 
-    def check(self, *, content: bool = False, progress: Told | None = None) -> list[Problem]:
-        """What is missing, damaged or too much. `content`: read every byte of every layer too."""
-        return list(self.check_iter(content=content, progress=progress))
+    def check(self, *, content: bool = False, progress: Told | None = None, rate: int | None = None) -> list[Problem]:
+        """What is missing, damaged or too much. `content`: read every byte of every layer too.
 
-    def check_iter(self, *, content: bool = False, progress: Told | None = None) -> Iterator[Problem]:
-        """`check`, one by one as they are found."""
-        from layerstore.check import problems
+        `rate`: no more bytes a second than this are read for that.
+        """
+        return list(self.check_iter(content=content, progress=progress, rate=rate))
+
+    def check_iter(
+        self,
+        *,
+        content: bool = False,
+        progress: Told | None = None,
+        reading: Progress | None = None,
+        rate: int | None = None,
+    ) -> Iterator[Problem]:
+        """`check`, one by one as they are found. `reading` is told the bytes of each layer's tar as they are read."""
+        from layerstore.check import Rate, problems
 
         parts = self._parts
-        volumes = None
-        try:
-            volumes = self.volumes
-        except KernelError as error:
-            if error.errno not in FULL:
-                raise  # else there is no room for their tables, so there are none
         return problems(
+            self.data_root,
             parts.database,
             parts.session.staging,
             parts.layers,
             parts.storage.files,
             parts.blobs,
             lambda: [(row.name, row.layer) for row in self._containers.every()],
-            volumes,
+            self._volumes_if_room(),
+            None if parts.reserve is None else parts.mirror,
             content=content,
             progress=progress,
+            reading=reading,
+            rate=Rate(rate),
         )
+
+    def _volumes_if_room(self) -> Volumes | None:
+        try:
+            return self.volumes
+        except KernelError as error:
+            if error.errno not in FULL:
+                raise  # else there is no room for their tables, so there are none
+            return None
+
+    def repair(
+        self, problems: Iterable[Problem], *, sources: Sequence[str] = (), progress: Progress | None = None
+    ) -> Iterator[Repair]:
+        """Do what can be done about problems that `check` found; one by one, each with how, or with its error.
+
+        A damaged layer is made anew: of its own files and equal ones of the store, of `sources` (paths of archives, of
+        folders with an OCI layout or of a layer's tar; remotes), of daemon.json's remotes, and of the registries where
+        it was seen. It is verified by its DiffID. A container that is mounted goes on with the old files until it is
+        mounted anew. Garbage is removed; what this store has not made is not. Raises `ConfigError`, `InvalidArchive`
+        and `NotFound` for what is no source, before anything is done, and `ReadOnlyStore`.
+        """
+        from layerstore.mending import repairing
+
+        return repairing.repair(list(problems), self._mended, sources, progress=progress)
+
+    @property
+    def _mended(self) -> repairing.Store:
+        from layerstore.mending import repairing
+
+        return repairing.Store(self.config, self._layers, self.blobs, self._volumes_if_room(), self._parts.mirror)
+
+    def doomed(self, problems: Iterable[Problem]) -> list[Doomed]:
+        """What stands on that which problems are about, and goes with it (`drop`). Nothing is done."""
+        from layerstore.mending import dropping
+
+        return dropping.doomed(problems, self._held)
+
+    def drop(self, things: Sequence[Doomed]) -> Iterator[tuple[Doomed, LayerstoreError | None]]:
+        """Remove what cannot be repaired: what `doomed` has told. One by one, each with why it could not be.
+
+        Images go with all their names, containers with what was written in them, even mounted or running ones.
+        """
+        from layerstore.mending import dropping
+
+        return dropping.drop(things, self._held)
+
+    @property
+    def _held(self) -> dropping.Holdings:
+        from layerstore.mending import dropping
+
+        return dropping.Holdings(self._layers, self._images, self._containers, self._volumes_if_room(), self.blobs)
 
     def mend(
         self, layers: Iterable[str], *, remotes: Sequence[str] = (), progress: Progress | None = None
     ) -> Iterator[Mended]:
-        """Fetch damaged layers (DiffIDs, as `check` tells them) anew, and put them in their places; one by one.
+        """Have damaged layers (DiffIDs, as `check` tells them) taken in anew; one by one, each with its own error.
 
-        From blobs that are kept, from `remotes` and daemon.json's, and from registries. Each tells its own error.
+        `remotes` are sources as those of `repair`, which does more.
         """
-        from layerstore.registry.mending import mend
+        from layerstore.mending import mend, repairing
 
-        return mend(layers, self._images, self._layers, self.blobs, self.config, remotes, progress=progress)
+        with ExitStack() as stack:
+            asked, found = repairing.sources(self._mended, remotes, stack)
+            yield from mend(layers, self._layers, asked, found, progress=progress)
 
     def prune(
         self,

@@ -6,6 +6,16 @@ Nothing else in layerstore knows what a tar is.
 from layerstore.tar.entries import EntryKind, LayerEntry, entries
 from layerstore.tar.implied import ImpliedFacts, adopt_implied, implied_digest
 from layerstore.tar.pack import Damage, Level, Packed, export, pack, pack_tree, verify
+from layerstore.tar.payloads import (
+    Index,
+    Payload,
+    Place,
+    index_of,
+    link_shadowed,
+    payload_beside,
+    payload_place,
+    write_payload,
+)
 from layerstore.tar.pieces import Folder, Piece, gathered
 from layerstore.tar.skeleton import shadow_of
 from layerstore.tar.unpack import Readable, Unpacked, unpack
@@ -15,10 +25,13 @@ __all__ = [
     "EntryKind",
     "Folder",
     "ImpliedFacts",
+    "Index",
     "LayerEntry",
     "Level",
     "Packed",
+    "Payload",
     "Piece",
+    "Place",
     "Readable",
     "Unpacked",
     "adopt_implied",
@@ -26,9 +39,14 @@ __all__ = [
     "export",
     "gathered",
     "implied_digest",
+    "index_of",
+    "link_shadowed",
     "pack",
     "pack_tree",
+    "payload_beside",
+    "payload_place",
     "shadow_of",
     "unpack",
     "verify",
+    "write_payload",
 ]

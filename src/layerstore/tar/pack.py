@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerstore.changes import Changes, compare_trees
-from layerstore.digest import DiffID
+from layerstore.digest import DiffID, Digest
 from layerstore.driver import Dialect
 from layerstore.errors import Damaged
 from layerstore.kernel._shim import ffi, lib
@@ -142,18 +142,27 @@ def pack_tree(root: int, write: Write) -> Packed:
     return pack(compare_trees(root, None), root, write=write)
 
 
-def export(skeleton: Path, tree: Path | int, write: Write, *, expected: DiffID) -> None:
-    """Write the layer's tar, bit for bit as it came in.
+def export(
+    skeleton: Path,
+    tree: Path | int,
+    write: Write,
+    *,
+    expected: DiffID | None,
+    index: bytes | None = None,
+    shadow: Path | None = None,
+) -> DiffID:
+    """Write the layer's tar, bit for bit as it came in; its digest.
 
     `tree` is the folder of its files, or a directory descriptor of a tree that shows them; `expected` is the digest
-    that the tar must have. Raises `Damaged`, with the path within the layer of the first file that is not as it was,
-    and `KernelError` when a file cannot be read, or there is no memory. What was written until then is worthless.
+    that the tar must have, if that is known. `index` and `shadow` take the places of the skeleton's index and of the
+    folder beside it. Raises `Damaged`, with the path within the layer of the first file that is not as it was, and
+    `KernelError` when a file cannot be read, or there is no memory. What was written until then is worthless.
     """
     with memory_told(), ExitStack() as undo:
         reader = undo.enter_context(SkeletonReader(skeleton))
         tree_fd = undo.enter_context(opened_if_there(tree))
-        shadow_fd = undo.enter_context(opened_if_there(shadow_of(skeleton)))
-        index = reader.index()
+        shadow_fd = undo.enter_context(opened_if_there(shadow or shadow_of(skeleton)))
+        index = reader.index() if index is None else index
         exporter = lib.ls_export_new(tree_fd, shadow_fd, ffi.from_buffer(index), len(index))
         if exporter == ffi.NULL:
             raise no_memory()
@@ -164,11 +173,13 @@ def export(skeleton: Path, tree: Path | int, write: Write, *, expected: DiffID) 
             write(piece)
         if lib.ls_export_finish(exporter):
             raise failure_of(lib.ls_export_failure, exporter, expected)
-        if digest.hexdigest() != expected.removeprefix("sha256:"):
+        found = DiffID(Digest(f"sha256:{digest.hexdigest()}"))
+        if expected is not None and found != expected:
             raise Damaged(f"layer {expected}: the skeleton is damaged", remedy=MEND, layer=expected)
+        return found
 
 
-def _tar_of(exporter: Any, reader: SkeletonReader, tree: int, layer: DiffID) -> Iterator[memoryview]:
+def _tar_of(exporter: Any, reader: SkeletonReader, tree: int, layer: DiffID | None) -> Iterator[memoryview]:
     """The pieces of the tar, each valid until the next one."""
     buffer = ffi.new("uint8_t[]", _PIECE)
     view = memoryview(ffi.buffer(buffer))
@@ -179,7 +190,8 @@ def _tar_of(exporter: Any, reader: SkeletonReader, tree: int, layer: DiffID) -> 
             if got < 0:
                 error = failure_of(lib.ls_export_failure, exporter, layer)
                 if isinstance(error, Damaged) and tree < 0:
-                    raise Damaged(f"layer {layer}: the layer's folder is missing", remedy=MEND, layer=layer)
+                    about = "" if layer is None else f"layer {layer}: "
+                    raise Damaged(f"{about}the layer's folder is missing", remedy=MEND, layer=layer)
                 raise error
             yield view[:got]
 

@@ -1,0 +1,95 @@
+"""Records are kept in step with rows: after each durable transaction those that it touched, after a crash all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from layerstore import facts
+from layerstore.database import Database, Transaction
+from layerstore.errors import Damaged, LayerstoreError
+from layerstore.locks import Locks, of_program
+from layerstore.records import rows
+from layerstore.records.files import Records
+
+__all__ = ["Mirror"]
+
+
+class Mirror:
+    """The records of one open store. Writers of all processes take turns, so that no record is older than its rows."""
+
+    def __init__(self, database: Database, locks: Locks, folder: Path) -> None:
+        self.records = Records(folder)
+        self._database = database
+        self._locks = locks
+        self._watched: set[str] = set()
+
+    # --- for the database, which calls these ---
+
+    def watch(self, connection: Transaction) -> None:
+        """Note what this connection touches. Called before a transaction that writes, if tables may be new."""
+        rows.watch(connection, self._watched)
+
+    def take(self, connection: Transaction) -> Sequence[rows.Touched]:
+        """What was touched, after a commit."""
+        return rows.take_touched(connection)
+
+    def write(self, touched: Iterable[rows.Touched]) -> None:
+        """Bring these in step. What cannot be written now is, by the next `open`: no commit fails for it."""
+        try:
+            with self._locks.one(of_program("records")):
+                for kind, name in touched:
+                    with self._database.read() as tx:
+                        value = rows.of(tx, kind, name)
+                    self.records.write(kind, name, value)
+        except LayerstoreError:
+            facts.ask_for_recovery(self._database)
+
+    # --- the whole ---
+
+    def differing(self) -> Iterator[tuple[str, str, str]]:
+        """Records that are missing, damaged, or say something else than the rows: kind, name, and what it is."""
+        wanted = self._wanted()
+        for kind, name in wanted:
+            if (what := self._difference(kind, name)) is not None:
+                yield kind, name, what
+        there = {self.records.path(kind, name) for kind, name in wanted}
+        for kind, name in self.records.every():
+            if self.records.path(kind, name) not in there and not self._is_new(kind, name):
+                yield kind, name, "is about nothing that there is"
+
+    def put_in_step(self) -> None:
+        """Write what differs, and remove what is about nothing. Raises `KernelError`."""
+        with self._locks.one(of_program("records")):
+            for kind, name, what in list(self.differing()):
+                with self._database.read() as tx:
+                    value = None if what.startswith("is about nothing") else rows.of(tx, kind, name)
+                self.records.write(kind, name, value)
+
+    def _wanted(self) -> list[rows.Touched]:
+        with self._database.read() as tx:
+            return list(rows.every(tx))
+
+    def _is_new(self, kind: str, name: str) -> bool:
+        """Has it got a row meanwhile?"""
+        path = self.records.path(kind, name)
+        return any(self.records.path(*one) == path for one in self._wanted())
+
+    def _difference(self, kind: str, name: str) -> str | None:
+        with self._database.read() as tx:
+            value = rows.of(tx, kind, name)
+        if value is None:
+            return None
+        try:
+            found = self.records.read(kind, name)
+        except Damaged:
+            return "is damaged"
+        if found is None:
+            return "is missing"
+        return None if _same(found, value) else "is not what the database says"
+
+
+def _same(found: object, value: object) -> bool:
+    from layerstore.records.files import packed
+
+    return isinstance(found, dict) and isinstance(value, dict) and packed(found) == packed(value)

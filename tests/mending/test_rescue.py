@@ -1,0 +1,175 @@
+"""A database that is gone, damaged, empty, or another store's: it is said in words, and made anew."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import layerstore
+from layerstore import Damaged, InUse, LayerstoreError, NotFound, Store
+from layerstore.records.rows import salvaged
+from mending.store import Everything
+from support.properties import NIGHTLY
+
+pytestmark = pytest.mark.root
+
+DRIVERS = ["overlay2", "btrfs"] + (["vfs", "aufs"] if NIGHTLY else [])
+
+
+def state(store: Store) -> dict[str, object]:
+    """All that people see of a store."""
+    return {
+        "images": {(image.id, image.tags, image.layers, image.parent) for image in store.images()},
+        "containers": {
+            (one.id, one.name, one.image_id, one.image_name, str(list(one.changes()))) for one in store.containers()
+        },
+        "checkpoints": {(one.name, point.label) for one in store.containers() for point in one.checkpoints()},
+        "volumes": {(one.name, str(one.labels)) for one in store.volumes.all()},
+    }
+
+
+def remove(root: Path) -> None:
+    for name in ("layerstore.db", "layerstore.db-wal", "layerstore.db-shm"):
+        (root / name).unlink(missing_ok=True)
+
+
+def empty(root: Path) -> None:
+    remove(root)
+    (root / "layerstore.db").touch(mode=0o600)
+
+
+def cut(root: Path) -> None:
+    fold(root)
+    os.truncate(root / "layerstore.db", 8192)
+
+
+def write_over(root: Path) -> None:
+    """Every other page, so that no table is whole."""
+    fold(root)
+    with (root / "layerstore.db").open("r+b") as file:
+        for page in range(0, (root / "layerstore.db").stat().st_size // 4096, 2):
+            file.seek(page * 4096)
+            file.write(os.urandom(4096))
+
+
+def fold(root: Path) -> None:
+    with closing(sqlite3.connect(root / "layerstore.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def anothers(root: Path) -> None:
+    config = layerstore.Config(data_root=root.parent / "another", exec_root=root.parent / "exec", storage_driver="vfs")
+    layerstore.open(config=config).close()
+    fold(root.parent / "another")
+    remove(root)
+    shutil.copyfile(root.parent / "another/layerstore.db", root / "layerstore.db")
+
+
+@pytest.mark.parametrize("damage", [remove, empty, cut, write_over, anothers])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_it_is_told_and_made_anew(
+    everything: Callable[[str], Everything], driver: str, damage: Callable[[Path], None]
+) -> None:
+    if driver != "overlay2" and damage is not remove and not NIGHTLY:
+        pytest.skip("by night")
+    there = everything(driver)
+    with layerstore.open(config=there.config) as store:
+        before, own = state(store), store.id
+    damage(there.root)
+    files = sorted(path.name for path in (there.root / "skeletons").iterdir())
+    with pytest.raises(LayerstoreError) as caught:
+        layerstore.open(config=there.config)
+    assert "layerstore" in str(caught.value)
+    assert "rescue" in str(caught.value.remedy)
+    assert sorted(path.name for path in (there.root / "skeletons").iterdir()) == files
+    done = layerstore.rescue(config=there.config)
+    assert list(done.lost) == []
+    assert (done.images, done.containers, done.volumes) == (4, 2, 1)
+    with layerstore.open(config=there.config) as store:
+        assert state(store) == before
+        assert store.id == own
+        assert [str(problem) for problem in store.check(content=True)] == []
+        with store.container("box").mount() as root:
+            assert (root / "written").read_text() == "after"
+            assert (root / "etc/passwd").read_text() == "changed"
+        store.container("box").rollback("kept")
+        with store.container("box").mount() as root:
+            assert (root / "written").read_text() == "before"
+        assert (store.data_root / "volumes/data/_data/file").read_text() == "in a volume"
+
+
+def test_one_that_is_whole_is_left_alone(everything: Callable[[str], Everything]) -> None:
+    there = everything("overlay2")
+    with pytest.raises(LayerstoreError, match="is whole, and there is nothing to rescue"):
+        layerstore.rescue(config=there.config)
+    with layerstore.open(config=there.config) as store:
+        remove(there.root)
+        with pytest.raises(InUse):
+            layerstore.rescue(config=there.config)
+        assert store is not None
+    with pytest.raises(NotFound):
+        layerstore.rescue(there.root / "nowhere")
+
+
+def test_without_records_layers_wait_for_their_image(everything: Callable[[str], Everything]) -> None:
+    there = everything("overlay2")
+    remove(there.root)
+    shutil.rmtree(there.root / "records")
+    for record in (there.root / "skeletons").glob("*.record"):
+        record.unlink()
+    done = layerstore.rescue(config=there.config)
+    assert (done.images, done.containers, done.layers) == (0, 0, 5)
+    assert any("has no record: it is kept" in line for line in done.lost)
+    with layerstore.open(config=there.config) as store:
+        assert [str(problem) for problem in store.check(content=True) if problem.kind != "unknown volume"] == []
+        assert len(list((there.root / "lost").iterdir())) == 3  # two containers, and what the checkpoint has
+
+
+@pytest.mark.parametrize("nth", range(40) if NIGHTLY else [2, 17])
+def test_bytes_of_the_database_that_are_others(everything: Callable[[str], Everything], nth: int) -> None:
+    """Whatever becomes of it: an error in words, or a store that can be used; and a rescue that is whole."""
+    there = everything("overlay2")
+    with layerstore.open(config=there.config) as store:
+        before = state(store)
+    fold(there.root)
+    path = there.root / "layerstore.db"
+    at = path.stat().st_size * nth // 40
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes(byte ^ 0xFF for byte in file.read(64)))
+    found = []
+    try:
+        with layerstore.open(config=there.config) as store:
+            found = store.check()
+            if not found:
+                assert state(store) == before
+                return
+    except LayerstoreError:
+        pass
+    if salvaged(path).is_whole:  # SQLite finds nothing: then it is a row that is wrong, and its record says so
+        assert found != []
+        return
+    layerstore.rescue(config=there.config)
+    with layerstore.open(config=there.config) as store:
+        assert state(store) == before
+
+
+def test_the_log_with_other_bytes_loses_no_more_than_its_own_transactions(
+    everything: Callable[[str], Everything],
+) -> None:
+    there = everything("overlay2")
+    log = there.root / "layerstore.db-wal"
+    with log.open("r+b") as file:
+        file.seek(log.stat().st_size // 3)
+        file.write(os.urandom(512))
+    try:
+        with layerstore.open(config=there.config) as store:
+            store.check()
+    except Damaged:
+        layerstore.rescue(config=there.config)
