@@ -8,13 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from layerstore.gathering.listing import Found, Listing
+from layerstore.gathering.listing import Block, Found, Listing
 from layerstore.gathering.rules import Element, Rule, Rules, Sort
 from layerstore.gathering.walking import walk
 from layerstore.layers.sources import LayerSource
 from layerstore.tar import Folder, Piece, Readable, gathered
 
-__all__ = ["Element", "Folder", "Found", "Listing", "Piece", "Readable", "Rule", "Rules", "Sort", "layer_of", "walk"]
+__all__ = [
+    "Block",
+    "Element",
+    "Folder",
+    "Found",
+    "Listing",
+    "Piece",
+    "Readable",
+    "Rule",
+    "Rules",
+    "Sort",
+    "layer_of",
+    "walk",
+]
 
 
 def layer_of(pieces: Sequence[Piece | Folder], *, label: str = "") -> LayerSource:

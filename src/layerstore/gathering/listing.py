@@ -11,6 +11,8 @@ from layerstore.values import frozen
 
 _RECORD = struct.Struct("=IIIIIqqqQQQ")
 """As walk.c writes it."""
+_LENGTHS = struct.Struct(f"=II{_RECORD.size - 8}x")
+"""Of it, what says how long its strings are."""
 
 
 @frozen
@@ -36,6 +38,21 @@ class Found:
     def is_folder(self) -> bool:
         """Is it a directory?"""
         return stat.S_ISDIR(self.mode)
+
+
+@frozen
+class Block:
+    """Some of a listing, one after the other. `records` and `strings` are as a walk has them: equal only if all is."""
+
+    records: bytes
+    strings: bytes
+
+    def __iter__(self) -> Iterator[Found]:
+        start, strings = 0, self.strings
+        for path, target, *facts in _RECORD.iter_unpack(self.records):
+            middle, end = start + path, start + path + target
+            yield Found(strings[start:middle], strings[middle:end], *facts)
+            start = end
 
 
 class Listing:
@@ -69,10 +86,16 @@ class Listing:
         return len(self._records) // _RECORD.size
 
     def __iter__(self) -> Iterator[Found]:
+        return iter(Block(self._records, self._strings))
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """All of it in its order, `size` things at a time."""
         start, strings = 0, self._strings
-        for path, target, *facts in _RECORD.iter_unpack(self._records):
-            middle, end = start + path, start + path + target
-            yield Found(strings[start:middle], strings[middle:end], *facts)
+        lengths = [path + target for path, target in _LENGTHS.iter_unpack(self._records)]
+        for first in range(0, len(lengths), size):
+            end = start + sum(lengths[first : first + size])
+            records = self._records[first * _RECORD.size : (first + size) * _RECORD.size]
+            yield Block(records, strings[start:end])
             start = end
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerstore import Store
-from layerstore.build.context import Digests, Tree
+from layerstore.build.context import Digests, Tree, rows
 from layerstore.testing.strategies import capability
 
 pytestmark = pytest.mark.root
@@ -146,3 +146,38 @@ def test_no_two_lists_of_what_is_left_out_have_one_digest(folder: Path, store: S
     finally:
         os.close(descriptor)
     assert found["a", "b"] != found[("ab",)]
+
+
+def test_one_file_that_has_altered_does_not_cost_all_others(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1200):
+        (folder / f"src/lib/{number}").write_text(str(number))
+    time.sleep(0.1)
+    asked: list[int] = []
+    real = rows.files
+    digest(folder, digests=Digests(store))
+    monkeypatch.setattr(rows, "files", lambda tx, places: (asked.append(len(places)), real(tx, places))[1])
+    for number in (0, 700, 1199):
+        (folder / f"src/lib/{number}").write_text("other")
+        time.sleep(0.1)
+        asked.clear()
+        assert digest(folder, digests=Digests(store)) == digest(folder)
+        assert sum(asked) <= 512
+    (folder / "src/lib/1").unlink()  # and all after it move up
+    assert digest(folder, digests=Digests(store)) == digest(folder)
+
+
+def test_what_is_left_out_is_as_if_it_were_not_there(folder: Path, store: Store) -> None:
+    for number in range(1200):
+        (folder / f"src/lib/{number}").touch()
+    time.sleep(0.1)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        chosen = Tree(descriptor, "the context").choose(["src"], exclude=["lib/1*"])
+        found = Digests(store).of(descriptor, chosen)
+    finally:
+        os.close(descriptor)
+    for path in (folder / "src/lib").glob("1*"):
+        path.unlink()
+    assert digest(folder, digests=Digests(store)) == found

@@ -1,8 +1,9 @@
 """What is copied, told by its content: one digest of names, kinds, modes, targets, xattrs and bytes, without times.
 
 A file that was read once is not read again as long as its device, inode, size and times are the same; and where a whole
-selection is as it was, by the digest of what the walk found, nothing is looked up at all. ctime is among the times, and
-no program can set it; what was altered so lately that another write could have the same ctime is never remembered.
+selection is as it was, by the digest of what the walk found, nothing is looked up at all. Of one that is large, parts
+are remembered by the same. ctime is among the times, and no program can set it; what was altered so lately that another
+write could have the same ctime is never remembered.
 """
 
 from __future__ import annotations
@@ -12,24 +13,29 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
+
+from attrs import field
 
 from layerstore import KernelError, Store, Transaction, open_beneath
 from layerstore.build.context import rows
 from layerstore.build.context.fetching import Validators
 from layerstore.build.context.tree import Chosen
 from layerstore.build.errors import BuildError
+from layerstore.values import define
 
 if TYPE_CHECKING:
-    from layerstore.gathering import Found, Listing
+    from layerstore.gathering import Found
 
 __all__ = ["Digests"]
 
 _Answer = TypeVar("_Answer")
 
-_PIECE = 1 << 20
+_BLOCK = 512
+"""Files whose digest is remembered together. It decides what digests are: another number makes all keys others."""
 _TICK = 50_000_000
 """Longer than the clock of a kernel's timestamps ever stands still, in nanoseconds."""
 _SECONDS = 2_000_000_000
@@ -37,6 +43,15 @@ _SECONDS = 2_000_000_000
 
 
 _OWN = frozenset({"security.selinux", "system.nfs4_acl"})
+
+
+@define
+class _New:
+    """What was found out, and is to be remembered. `settled`: nothing of it may be another thing by now."""
+
+    files: list[tuple[rows.Identity, bytes]] = field(factory=list)
+    blocks: list[tuple[str, str]] = field(factory=list)
+    settled: bool = True
 
 
 class Digests:
@@ -57,7 +72,7 @@ class Digests:
             return known
         found, settled = self._worked_out(root, chosen, owners=owners, remembers=identity is None)
         if settled or identity is not None:
-            self._tell(lambda tx: rows.add_selection(tx, shortcut, found, _today()))
+            self._tell(lambda tx: rows.add_selections(tx, [(shortcut, found)], _today()))
         return found
 
     def of_download(self, source: str) -> tuple[Validators, str] | None:
@@ -81,36 +96,65 @@ class Digests:
 
     def _worked_out(self, root: int, chosen: Sequence[Chosen], *, owners: bool, remembers: bool) -> tuple[str, bool]:
         whole = hashlib.sha256()
-        settled = True
+        new = _New()
         for one in chosen:
-            known = self._known(one.listing) if remembers else {}
-            new: list[tuple[rows.Identity, bytes]] = []
             whole.update(_framed(*_kept(one), one.named if one.keeps is None and not one.is_folder else b""))
             whole.update(_above(root, one, owners=owners))
-            top = True
-            for found in one.listing:
-                outer, top = top, False
-                if found.path in one.left_out:
-                    continue
-                identity = _identity(found)
-                content = known.get(identity)
-                if content is None:
-                    content, same = _content(root, found)
-                    trusted = same and not _is_young(found, one.listing.began)
-                    settled &= trusted
-                    if trusted:
-                        new.append((identity, content))
-                if outer and one.is_folder and one.keeps is None:
-                    continue  # what a folder has is copied, not the folder
-                name = found.path[len(one.path) :]
-                owner = b"%d:%d" % (found.uid, found.gid) if owners else b""
-                whole.update(_framed(name, b"%o" % found.mode, owner, content))
-            if new and remembers:
-                self._tell(partial(rows.add_files, new=new, day=_today()))
-        return whole.hexdigest(), settled
+            whole.update(_framed(*self._blocks(root, one, new, owners=owners, remembers=remembers)))
+        if remembers and (new.files or new.blocks):
+            self._tell(partial(rows.add_files, new=new.files, day=_today()))
+            self._tell(partial(rows.add_selections, new=new.blocks, day=_today()))
+        return whole.hexdigest(), new.settled
 
-    def _known(self, listing: Listing) -> Mapping[rows.Identity, bytes]:
-        places = [_identity(found)[0] for found in listing]
+    def _blocks(self, root: int, one: Chosen, new: _New, *, owners: bool, remembers: bool) -> Iterator[bytes]:
+        """The digests of what was chosen, some of it at a time: one file that has altered does not cost all others."""
+        if one.left_out:
+            kept = (found for found in one.listing if found.path not in one.left_out)
+            while some := list(islice(kept, _BLOCK)):
+                yield self._block(root, one, some, new, owners=owners, remembers=remembers)
+            return
+        if not remembers or len(one.listing) <= _BLOCK:
+            for block in one.listing.blocks(_BLOCK):
+                yield self._block(root, one, block, new, owners=owners, remembers=remembers)
+            return
+        mark = (b"block", one.path, *_kept(one), b"%d%d" % (one.is_folder, owners))
+        blocks = list(one.listing.blocks(_BLOCK))
+        names = [hashlib.sha256(_framed(*mark, block.records, block.strings)).hexdigest() for block in blocks]
+        known = self._ask(lambda tx: rows.selections(tx, names)) or {}
+        for name, block in zip(names, blocks, strict=True):
+            if (digest := known.get(name)) is not None:
+                yield bytes.fromhex(digest)
+                continue
+            before, new.settled = new.settled, True
+            found = self._block(root, one, block, new, owners=owners, remembers=True)
+            if new.settled:
+                new.blocks.append((name, found.hex()))
+            new.settled &= before
+            yield found
+
+    def _block(
+        self, root: int, one: Chosen, some: Iterable[Found], new: _New, *, owners: bool, remembers: bool
+    ) -> bytes:
+        known = self._known(some) if remembers else {}
+        whole = hashlib.sha256()
+        for found in some:
+            identity = _identity(found)
+            content = known.get(identity)
+            if content is None:
+                content, same = _content(root, found)
+                trusted = same and not _is_young(found, one.listing.began)
+                new.settled &= trusted
+                if trusted:
+                    new.files.append((identity, content))
+            if found.path == one.path and one.is_folder and one.keeps is None:
+                continue  # what a folder has is copied, not the folder
+            name = found.path[len(one.path) :]
+            owner = b"%d:%d" % (found.uid, found.gid) if owners else b""
+            whole.update(_framed(name, b"%o" % found.mode, owner, content))
+        return whole.digest()
+
+    def _known(self, some: Iterable[Found]) -> Mapping[rows.Identity, bytes]:
+        places = [_identity(found)[0] for found in some]
         return self._ask(lambda tx: rows.files(tx, places)) or {}
 
     def _ask(self, question: Callable[[Transaction], _Answer]) -> _Answer | None:

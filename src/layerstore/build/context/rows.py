@@ -16,7 +16,7 @@ Identity = tuple[bytes, bytes]
 """Device and inode of a file, and what must be the same for its content to be: mode, size, mtime, ctime."""
 
 _MOST_FILES = 1_000_000
-_MOST_SELECTIONS = 20_000
+_MOST_SELECTIONS = 100_000
 _MOST_DOWNLOADS = 20_000
 _AT_ONCE = 500
 
@@ -77,10 +77,21 @@ def selection(tx: Transaction, walk: str) -> str | None:
     return None if found is None else str(found[0])
 
 
-def add_selection(tx: Transaction, walk: str, digest: str, day: int) -> None:
-    """Remember a selection; the oldest go when there are too many."""
+def selections(tx: Transaction, walks: Sequence[str]) -> dict[str, str]:
+    """The same of several, of those that are known."""
+    found: dict[str, str] = {}
+    rest = iter(walks)
+    while some := tuple(islice(rest, _AT_ONCE)):
+        marks = ", ".join("?" * len(some))
+        query = f"SELECT walk, digest FROM build_context_selections WHERE walk IN ({marks})"
+        found.update((str(walk), str(digest)) for walk, digest in tx.execute(query, some))
+    return found
+
+
+def add_selections(tx: Transaction, new: Iterable[tuple[str, str]], day: int) -> None:
+    """Remember selections, or parts of them; the oldest go when there are too many."""
     query = "INSERT OR REPLACE INTO build_context_selections (walk, digest, day) VALUES (?, ?, ?)"
-    tx.execute(query, (walk, digest, day))
+    tx.executemany(query, ((walk, digest, day) for walk, digest in new))
     _trim(tx, "build_context_selections", "walk", _MOST_SELECTIONS)
 
 

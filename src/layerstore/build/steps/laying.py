@@ -58,8 +58,9 @@ def _laid(one: Chosen, target: Target) -> Iterator[Entry]:
         yield Entry(one.path, name, is_folder=False)
         return
     start = len(one.path) + 1 if one.path else 0
+    above = target.path + b"/" if target.path else b""
     for path, is_folder in one.below:
-        yield Entry(path, _joined(target.path, path[start:]), is_folder)
+        yield Entry(path, above + path[start:], is_folder)
 
 
 def _with_parents(one: Chosen, target: Target) -> Iterator[Entry]:
