@@ -2,7 +2,7 @@
 
 What has been walked is noted in a file, a line for each (subject, operation, kind), under the revision of the sources
 and the share of the points that was asked for; a line that is there is not walked again. Whoever asks for each tenth
-point only (`--every 10`) gets a table that says so.
+point only (`--every 10`), or takes over what was walked of other revisions (`--any`), gets a table that says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from attrs import define, frozen
 from layerstore.testing.filesystems import enter_private_namespace
 from layerstore.testing.torture import KINDS, Ground, Operation, Subject, Walk, Walked
 from torture.subjects import POWER, ROOT, SUBJECTS, operations, unknown_installed
-from torture.table import write_table
+from torture.table import Row, write_table
 
 MANY, FEW = 100, 25
 """Random moments at which the power fails, beside each flush: of overlay2 and btrfs, and of the others."""
@@ -61,9 +61,9 @@ def kinds_of(subject: Subject) -> tuple[str, ...]:
     return KINDS if subject in SUBJECTS else ("power",)
 
 
-def jobs(state: Path, every: int) -> Iterator[Job]:
+def jobs(walks: Sequence[Row]) -> Iterator[Job]:
     """What is still to be done: the most important operation first, with each subject."""
-    walked = {(row["subject"], row["operation"], row["kind"]) for row in rows(state, every)}
+    walked = {(row["subject"], row["operation"], row["kind"]) for row in walks}
     everything = {subject: operations(subject) for subject in (*SUBJECTS, *POWER)}
     for at_once in zip(*everything.values(), strict=True):
         for subject, operation in zip(everything, at_once, strict=True):
@@ -72,11 +72,12 @@ def jobs(state: Path, every: int) -> Iterator[Job]:
                 yield Job(subject, operation, tuple(left))
 
 
-def rows(state: Path, every: int) -> list[dict[str, object]]:
-    """What has been walked of these sources, with that share of the points."""
+def rows(state: Path, every: int, revision: str | None) -> list[Row]:
+    """What has been walked of these sources, or of any, with that share of the points; the latest of each."""
     lines = state.read_text().splitlines() if state.exists() else []
-    found = [json.loads(line) for line in lines]
-    return [row for row in found if (row["revision"], row["every"]) == (revision(), every)]
+    found: list[Row] = [json.loads(line) for line in lines]
+    fits = [row for row in found if row["every"] == every and revision in (None, row["revision"])]
+    return list({(row["subject"], row["operation"], row["kind"]): row for row in fits}.values())
 
 
 def revision() -> str:
@@ -164,9 +165,12 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results", help="where the table goes")
     parser.add_argument("--table", action="store_true", help="only write the table of what has been walked")
+    parser.add_argument("--any", action="store_true", help="take over what was walked of other revisions")
     options = parser.parse_args()
+    wanted = None if options.any else revision()
     with unknown_installed():
-        todo = [] if options.table else list(jobs(options.state, options.every))
+        known = rows(options.state, options.every, wanted)
+        todo = [] if options.table else list(jobs(known))
         expected = [
             (str(subject), str(operation), kind)
             for subject in dict.fromkeys((*SUBJECTS, *POWER))
@@ -184,10 +188,10 @@ def main() -> int:
         worker.start()
     for worker in workers:
         worker.join()
-    found = rows(options.state, options.every)
-    table = write_table(options.results, found, expected, revision(), options.every)
+    found = rows(options.state, options.every, wanted)
+    table = write_table(options.results, found, expected, options.every)
     print(f"the table is in {table}")
-    lost = sum(len(list(row["losses"])) for row in found if isinstance(row["losses"], list))
+    lost = sum(len(row["losses"]) for row in found)
     return 1 if lost or any(worker.exitcode for worker in workers) else 0
 
 

@@ -14,22 +14,28 @@ from layerstore.testing.torture import KINDS
 Row = dict[str, Any]
 
 
-def write_table(
-    folder: Path, rows: Sequence[Row], expected: Sequence[tuple[str, str, str]], revision: str, every: int
-) -> Path:
+def write_table(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[str, str, str]], every: int) -> Path:
     """Write both, named by the day; the path of the markdown. `expected` is all that a whole walk has."""
     facts = machine.facts()
+    revisions = sorted({row["revision"] for row in rows})
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     name = folder / f"{day}-torture"
     walked = {(row["subject"], row["operation"], row["kind"]) for row in rows}
     missing = [one for one in expected if one not in walked]
-    document = {"date": day, "revision": revision, "every": every, "machine": facts, "walks": rows, "missing": missing}
+    document = {
+        "date": day,
+        "revisions": revisions,
+        "every": every,
+        "machine": facts,
+        "walks": rows,
+        "missing": missing,
+    }
     name.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     lines = [
         "# Nothing lost",
         "",
         f"- date: {day}",
-        f"- revision: {revision}",
+        f"- revisions: {', '.join(revisions)}",
         *(f"- {fact}: {value}" for fact, value in facts.items() if fact not in ("tar", "cp", "layerstore")),
         "",
         _extent(len(expected) - len(missing), len(expected), every),

@@ -295,6 +295,9 @@ class Walk:
                 is_half = not (self.operation.has_steps and is_between)
                 assert not is_half, f"half-made: {_differing(before, shown)}{why}"
         if found.shown != usual.after.shown:
+            if booted and self.operation.ready is not None:  # whatever was mounted for it is not
+                self.operation.ready(place)
+                place.close()
             self._do(place)
             again = State.of(place)
             if booted:
