@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 import layerstore
-from layerstore.testing.calls import Call, Death, run_watched
+from layerstore.testing.calls import Call, Death, Failure, run_watched
 
 pytestmark = pytest.mark.root
 
@@ -39,3 +40,36 @@ def test_who_dies_while_what_works_is_noted_leaves_nothing(
     assert run_watched(create, answer, names=[call]).died
     create()
     assert {name for name in {*os.listdir(home)} - before if name.startswith(".")} == {".backing"}
+
+
+@pytest.mark.parametrize(("driver", "call", "made"), [("vfs", "syncfs", []), ("overlay2", "fsconfig", ["a"])])
+def test_a_container_stays_mounted_when_a_call_of_its_checkpoint_fails(
+    driver: str, call: str, made: list[str], data_root: Path
+) -> None:
+    config = layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver=driver)
+    with layerstore.open(config=config) as store:
+        box = store.create_container(name="web")
+        (box.mount(persistent=True).path / "new").touch()
+    seen: list[Call] = []
+
+    def checkpoint() -> None:
+        with layerstore.open(config=config) as store:
+            store.container("web").checkpoint("a")
+
+    def answer(_: int, one: Call) -> int | None:
+        seen.append(one)
+        return errno.ENOMEM if len(seen) == 1 else None
+
+    def then(failure: Failure | None) -> list[str]:
+        assert (failure is None) == bool(made), failure
+        with layerstore.open(config=config) as store:
+            box = store.container("web")
+            assert box.mountpoint is not None
+            found = os.listdir(box.mountpoint)
+            assert [point.label for point in box.checkpoints()] == made
+            box.unmount(all=True)
+            return found
+
+    run = run_watched(checkpoint, answer, then, names=[call])
+    assert run.result == ["new"]
+    assert seen

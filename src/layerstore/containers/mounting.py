@@ -12,6 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from layerstore import session
@@ -193,20 +194,27 @@ class Mounts:
         own = self._session.name if self._session.begun else None
         if any(owner not in (None, own) and self._is_alive(owner) for owner in holds.values()):
             return None  # it could write in the folder below the mount meanwhile
+        paused = Paused(mountpoint, former)
         try:
             self._unmount(mountpoint)
         except KernelError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            return None
-        return Paused(mountpoint, former)
+            if error.errno == errno.EBUSY:
+                return None
+            if mount_id(mountpoint) is None:  # what failed came after: it could not be synced
+                self.resume(row.id, paused)
+            raise
+        return paused
 
     def resume(self, container: str, paused: Paused) -> None:
-        """Mount what the container is by now where it was mounted."""
+        """Mount what the container is by now where it was mounted. Others hold that, so it is tried twice."""
         with self._database.read() as tx:
             row = rows.find(tx, container)
             parents = rows.below(tx, row).layers
-        identity = attach_tree(self._storage, row.layer, parents, paused.mountpoint, read_only=False)
+        attach = partial(attach_tree, self._storage, row.layer, parents, paused.mountpoint, read_only=False)
+        try:
+            identity = attach()
+        except KernelError:
+            identity = attach()  # memory and descriptors are wanting for a moment only
         place = rows.Place(paused.mountpoint, identity, boot_id(), mount_namespace())
         with self._database.write(durable=False) as tx:
             rows.move_mount(tx, row.id, place, [*(parent.key for parent in parents), *paused.former])

@@ -73,8 +73,8 @@ class Operation:
     What it comes to is seen at once or not at all, unless it `has_steps`: then each thing is as it was or as it is
     going to be, and what nobody sees yet may be there. `void` are rows ("row of ...") that mean nothing without whoever
     wrote them, and go when it is done again. `loose` are names in the picture that may be anything after a failure,
-    until it is done again. It `opens` the store itself, or finds it open. What it has reported as done `lasts` through
-    a power cut.
+    until it is done again. What is mounted it `pauses`: who dies then leaves it unmounted. It `opens` the store itself,
+    or finds it open. What it has reported as done `lasts` through a power cut.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Operation:
     has_steps: bool = False
     loose: frozenset[str] = frozenset()
     void: tuple[str, ...] = ()
+    pauses: bool = False
     opens: bool = False
     lasts: bool = True
 
@@ -226,8 +227,14 @@ OPERATIONS: Sequence[Operation] = (
     Operation("commit", lambda at: at.store.container("changed").commit("new:1")),
     Operation("commit mounted", lambda at: at.store.container("changed").commit("new:1"), ready=_mounted),
     Operation("checkpoint", lambda at: at.store.container("changed").checkpoint("now")),
-    Operation("checkpoint mounted", lambda at: at.store.container("changed").checkpoint("now"), ready=_mounted),
+    Operation(
+        "checkpoint mounted", lambda at: at.store.container("changed").checkpoint("now"), ready=_mounted, pauses=True
+    ),
     Operation("rollback", lambda at: at.store.container("pointed").rollback("a")),
+    Operation(
+        "rollback mounted", lambda at: at.store.container("pointed").rollback("a"), pauses=True,
+        ready=lambda at: at.store.container("pointed").mount(persistent=True),
+    ),
     Operation("fork", lambda at: at.store.container("changed").fork(names=["side"])),
     Operation("remove a checkpoint", lambda at: at.store.container("pointed").checkpoint_named("b").remove()),
     Operation("rm", lambda at: at.store.container("pointed").remove()),

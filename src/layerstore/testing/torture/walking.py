@@ -234,7 +234,8 @@ class Walk:
             assert not run.result, f"it left open: {run.result[:5]}"
             if run.failure is not None:
                 assert _ENDS_WELL & {*run.failure.kinds}, f"no error in words: {run.failure.trace}"
-            self._judge(place, self.usual, ended=not run.died and run.failure is None, why=_why(run))
+            ended = not run.died and run.failure is None
+            self._judge(place, self.usual, ended=ended, died=run.died, why=_why(run))
             return met
 
     def _statements(self) -> int:
@@ -244,7 +245,7 @@ class Walk:
     def _die(self, number: int) -> bool:
         with self._begun() as place:
             died = killed_at_statement(partial(self._open, place), partial(self._do, place), number)
-            self._judge(place, self.usual, ended=not died)
+            self._judge(place, self.usual, ended=not died, died=died)
             return died
 
     def _record(self, base: Path, log: Path, left_out: Point | None) -> Recording:
@@ -278,12 +279,20 @@ class Walk:
 
     # --- judgement ---
 
-    def _judge(self, place: Place, usual: Undisturbed, *, ended: bool, booted: bool = False, why: str = "") -> None:
-        found = State.of(place)
-        if booted:
-            found = found.after_a_boot()
-        shown = self._told(found.shown, booted=booted)
-        before, after = (self._told(state.shown, booted=booted) for state in (usual.before, usual.after))
+    def _judge(
+        self,
+        place: Place,
+        usual: Undisturbed,
+        *,
+        ended: bool,
+        died: bool = False,
+        booted: bool = False,
+        why: str = "",
+    ) -> None:
+        unmounted = booted or (died and self.operation.pauses)
+        told = partial(self._told, unmounted=unmounted, booted=booted)
+        found = self._found(place, booted=booted)
+        shown, before, after = (told(state.shown) for state in (found, usual.before, usual.after))
         if shown == after:
             _refuse(_without(found.kept - usual.after.kept, self.operation.void), "it left behind")
         else:
@@ -294,26 +303,29 @@ class Walk:
                 is_between = all(shown.get(name) in (before.get(name), after.get(name)) for name in {*shown, *after})
                 is_half = not (self.operation.has_steps and is_between)
                 assert not is_half, f"half-made: {_differing(before, shown)}{why}"
-        if found.shown != usual.after.shown:
-            if booted and self.operation.ready is not None:  # whatever was mounted for it is not
-                self.operation.ready(place)
-                place.close()
+        if found.shown == usual.after.shown:
+            return
+        if unmounted and self.operation.ready is not None:
+            self.operation.ready(place)
+            place.close()
+        everything = partial(self._told, unmounted=unmounted, booted=False, loose=frozenset())
+        if everything(found.shown) != everything(usual.after.shown):
             self._do(place)
-            again = State.of(place)
-            if booted:
-                again = again.after_a_boot()
-            assert again.shown == usual.after.shown, (
-                f"done again, it is not: {_differing(usual.after.shown, again.shown)}"
-            )
-            _refuse(again.kept - usual.after.kept, "done again, it left behind")
+        again = self._found(place, booted=booted)
+        assert again.shown == usual.after.shown, f"done again, it is not: {_differing(usual.after.shown, again.shown)}"
+        _refuse(again.kept - usual.after.kept, "done again, it left behind")
 
-    def _told(self, shown: Picture, *, booted: bool) -> Mapping[str, str]:
+    def _found(self, place: Place, *, booted: bool) -> State:
+        found = State.of(place)
+        return found.after_a_boot() if booted else found
+
+    def _told(
+        self, shown: Picture, *, unmounted: bool, booted: bool, loose: frozenset[str] | None = None
+    ) -> Mapping[str, str]:
         """What is judged of a picture. What is written for the host is not synced, and may be anything after a boot."""
-        return {
-            name: value
-            for name, value in shown.items()
-            if name not in self.operation.loose and not (booted and name.startswith("file "))
-        }
+        without = (MOUNTED,) * unmounted + ("file ",) * booted
+        left_out = self.operation.loose if loose is None else loose
+        return {name: value for name, value in shown.items() if name not in left_out and not name.startswith(without)}
 
 
 def _why(run: Run) -> str:
