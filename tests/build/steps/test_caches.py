@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import layerstore
 from layerstore import ConfigError, Store
-from layerstore.build.cache import Cache, records
+from layerstore.build.cache import Cache, prune, records
 from layerstore.build.cache.documents import FIELD
 from layerstore.build.cache.rows import TABLES
 from layerstore.build.events import Ended, Warned
@@ -153,3 +154,16 @@ def test_a_build_without_steps_gives_an_empty_cache(make: Builder, elsewhere: Bu
     elsewhere(TEXT, FILES, cache_from=[f"type=local,src={place}"])
     assert len(elsewhere.done) == 6
     assert not [event for event in elsewhere.events if isinstance(event, Warned)]
+
+
+def test_a_cache_in_a_folder_is_given_again_and_again(make: Builder, tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "cache"
+    sizes = []
+    for word in ("one", "two", "two"):
+        make("FROM scratch\nCOPY f /d\n", {"f": word}, cache_to=[f"type=local,dest={place},mode=max"])
+        sizes.append(len(os.listdir(place / "blobs" / "sha256")))
+        prune(Cache(make.store), all=True)
+        (place / ".draft-of-the-dead").mkdir()
+    assert sizes == [sizes[0]] * 3, "nothing of the one before is left"
+    make("FROM scratch\nCOPY f /d\n", {"f": "two"}, cache_from=[f"type=local,src={place}"])
+    assert make.done == []

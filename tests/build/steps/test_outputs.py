@@ -21,10 +21,10 @@ def test_archives_are_read_by_others(make: Builder, tmp_path: Path) -> None:
     outputs = [
         Export("oci", tmp_path / "oci.tar", names=("named:1",)),
         Export("docker", tmp_path / "docker.tar"),
-        Export("oci", f"{tmp_path}/layout/"),
+        Export("oci", f"{tmp_path}/deep/layout/"),
     ]
     built = make(TEXT, {"f": "f"}, tags=["mine:2"], outputs=outputs)
-    for place, name in (("oci-archive", "oci.tar"), ("docker-archive", "docker.tar"), ("oci", "layout")):
+    for place, name in (("oci-archive", "oci.tar"), ("docker-archive", "docker.tar"), ("oci", "deep/layout")):
         said = subprocess.run(
             ["skopeo", "inspect", "--config", "--raw", f"{place}:{tmp_path / name}"], capture_output=True, check=True
         )

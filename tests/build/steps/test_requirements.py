@@ -48,6 +48,7 @@ def wrong(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "layout": ({"outputs": [Export("oci", f"{folder}/")]}, "no empty folder"),
         "name": ({"outputs": [Export("oci", folder / "x", names=("a:b:c",))]}, "a:b:c"),
         "push": ({"outputs": [Export(push=True)]}, "nothing to push"),
+        "folder of others": ({"cache_to": [f"type=local,dest={folder}"]}, "no cache of layerstore"),
         "cache": ({"cache_to": [f"type=local,dest={folder}/file/x"]}, "file is no folder"),
     }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from layerstore import ChainID, LayerstoreError, StoredLayer
-from layerstore.build.cache import documents, offers
+from layerstore.build.cache import documents, folders, offers
 from layerstore.build.cache.cache import Cache
 from layerstore.build.cache.documents import Step
 from layerstore.build.cache.offers import Offered, Progress
@@ -35,6 +37,12 @@ def give(
         if not spec.is_optional:
             raise
         warn(f"{spec} was not given: {error.message}")
+
+
+def _place(spec: Spec) -> AbstractContextManager[str | Path]:
+    if spec.kind == "registry":
+        return nullcontext(f"docker://{spec.place}")
+    return folders.renewed(spec.place)
 
 
 def inline(cache: Cache, top: ChainID | None) -> dict[str, Any]:
@@ -66,5 +74,5 @@ def _give(
     made = {step.layer for step in steps.values()}
     wanted = {layer.diff_id: chain for chain, layer in layers.items() if chain in made}
     config = documents.config_of(steps.values(), layers, list(wanted), platform)
-    where = f"docker://{spec.place}" if spec.kind == "registry" else spec.place
-    store.save_layers(config, list(wanted.values()), where, compression=spec.compression, progress=progress)
+    with _place(spec) as where:
+        store.save_layers(config, list(wanted.values()), where, compression=spec.compression, progress=progress)

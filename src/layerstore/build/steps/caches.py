@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layerstore import ChainID, LayerstoreError, Store
-from layerstore.build.cache import Cache, give, inline, parse_spec, prune
+from layerstore.build.cache import Cache, folders, give, inline, parse_spec, prune
 from layerstore.build.events import Teller, Warned
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.outputs import require_folder
@@ -40,6 +40,8 @@ class Caches:
         for spec in self._to:
             if spec.kind in ("local", "store") and not spec.is_optional:
                 require_folder(spec.place)
+                if spec.kind == "local":
+                    folders.require(spec.place)
         asked = options.build_args.get(_INLINE, "").lower() in ("1", "true")
         self._is_inline = asked or any(spec.kind == "inline" for spec in self._to)
 

@@ -157,6 +157,8 @@ def _archive(store: Store, chosen: list[Image | str], wanted: Export, annotation
     if dest == "-":
         made = store.save(chosen, sys.stdout.buffer, format=form, annotations=given)
     elif wanted.kind == "oci" and _is_folder(dest):
+        with _told("mkdir", dest):
+            Path(dest).parent.mkdir(parents=True, exist_ok=True)
         made = store.save(chosen, Path(dest), format="oci", folder=True, annotations=given)
     else:
         made = store.save(chosen, Path(dest), format=form, annotations=given)
