@@ -30,6 +30,7 @@ struct ls_link {
     char *wanted;
     bool made, waiting;
     int64_t before; /* the link that waits for this one, or -1 */
+    int64_t older; /* the one before it with the same target, or -1 */
 };
 
 enum ls_state { LS_AT_HEADER, LS_IN_EXTENSION, LS_IN_EXTENTS, LS_IN_MAP, LS_IN_PAYLOAD, LS_IN_RAW, LS_AT_END };

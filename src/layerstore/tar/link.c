@@ -113,14 +113,15 @@ static int copy_from_below(struct ls_unpack *unpack, struct ls_node *node, int f
 
 static int remember_link(struct ls_unpack *unpack, struct ls_node *node, struct ls_node *target) {
     LS_FREED char *wanted = strdup((char *)unpack->entry.link.data);
-    struct ls_link link = {.node = node, .target = target, .wanted = wanted, .before = -1};
+    int64_t older = target ? target->linked : -1;
+    struct ls_link link = {.node = node, .target = target, .wanted = wanted, .before = -1, .older = older};
     if (!wanted || ls_array_add(&unpack->links, link))
         return ls_fail_memory(unpack);
     wanted = NULL;
     unpack->remembered += (int64_t)(sizeof link + unpack->entry.link.length);
     node->size = (int64_t)unpack->links.count - 1; /* which of several records of this name is the one that counts */
     if (target)
-        target->links++;
+        target->links++, target->linked = node->size;
     return 0;
 }
 

@@ -17,7 +17,7 @@ static struct ls_node *node_new(struct ls_node *parent, const char *name, size_t
     if (!node)
         return NULL;
     node->parent = parent;
-    node->payload = -1;
+    node->payload = node->linked = -1;
     node->name_length = (uint16_t)length;
     node->path_length = (uint32_t)length + (parent && parent->path_length ? parent->path_length + 1 : 0);
     if (length)
@@ -48,7 +48,7 @@ void ls_node_forget(struct ls_node *node) {
     node->flags = 0;
     node->links = 0;
     node->target = NULL;
-    node->payload = -1;
+    node->payload = node->linked = -1;
     node->content = node->attributes = 0;
     node->size = 0;
     node->major = node->minor = 0;

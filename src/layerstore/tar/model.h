@@ -39,6 +39,7 @@ struct ls_node {
     bool guessed; /* taken for a directory where the parents may have a symlink; stays, whatever becomes of the name */
     uint16_t flags;
     uint32_t links; /* how many hard links have it as target */
+    int64_t linked; /* number of the newest link that has had it as target, or -1 */
     uint32_t mode, uid, gid, major, minor, mtime_ns;
     int64_t mtime, size;
     int64_t payload; /* number of its payload, or -1 */

@@ -9,10 +9,10 @@
 
 /* --- replacing what an earlier entry made ------------------------------------------------------------------------- */
 
-/* A file that goes, but has hard links elsewhere, lives on there: the first of them becomes its place. */
+/* A file that goes, but has hard links elsewhere, lives on there: the newest of them becomes its place. */
 static struct ls_node *heir_of(struct ls_unpack *unpack, struct ls_node *node, const struct ls_node *top) {
     struct ls_node *heir = NULL;
-    for (size_t i = 0; node->links && i < unpack->links.count; i++) {
+    for (int64_t i = node->links ? node->linked : -1; i >= 0; i = unpack->links.list[i].older) {
         struct ls_node *link = unpack->links.list[i].node;
         if (!unpack->links.list[i].made || link->type != LS_HARD_LINK || link->target != node ||
             ls_node_is_within(link, top))
@@ -29,6 +29,7 @@ static struct ls_node *heir_of(struct ls_unpack *unpack, struct ls_node *node, c
             heir->link = node->link, heir->link_length = node->link_length;
             heir->target = NULL;
             heir->links = 0;
+            heir->linked = node->linked;
             node->xattrs = NULL, node->link = NULL, node->xattrs_length = node->link_length = 0;
         } else {
             link->target = heir;
