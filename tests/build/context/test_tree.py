@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_what_is_ignored_is_not_there_but_for_what_is_taken_back(opened: Open) -
 def test_a_source_that_means_nothing_is_an_error(source: str, opened: Open) -> None:
     with pytest.raises(BuildError, match="not found"):
         opened().choose([source])
+
+
+def test_what_is_there_and_can_be_no_source_is_told_as_what_it_is(opened: Open, folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(folder / "sock"))
+        for ignore in ("", "nothing\n"):
+            with pytest.raises(BuildError, match="not found: it is a socket, which no image can have"):
+                opened(ignore).choose(["sock"])
+            with pytest.raises(BuildError, match="not found: it is a symbolic link that leads nowhere in it"):
+                opened(ignore).choose(["to-host"])
 
 
 def test_a_pattern_may_mean_nothing(opened: Open) -> None:

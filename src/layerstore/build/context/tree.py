@@ -207,6 +207,9 @@ class Tree:
     def _missing(self, source: str, path: str, place: Place | None) -> BuildError:
         shown = "/" + source.lstrip("/")
         ignore = self.ignore
+        what = self._odd(path)
+        if what is not None:
+            return BuildError(f'"{shown}" is not in {self.name}: not found: it is {what}', place=place)
         if ignore is not None and self._is_there(path):
             return BuildError(
                 f'"{shown}" is not in {self.name}: {ignore.name} leaves it out',
@@ -216,6 +219,22 @@ class Tree:
         near = self._near(path)
         listed = f"There is: {', '.join(near)}." if near else f"Nothing in {self.name} has a name like that."
         return BuildError(f'"{shown}" is not in {self.name}: not found', place=place, remedy=listed)
+
+    def _odd(self, path: str) -> str | None:
+        """What is there, if it is what no source can mean."""
+        above, name = posixpath.split(path)
+        real = _resolved(self.root, above)
+        if real is None:
+            return None
+        try:
+            mode = os.stat(posixpath.join(real, name) or ".", dir_fd=self.root, follow_symlinks=False).st_mode
+        except OSError:
+            return None
+        if stat.S_ISSOCK(mode):
+            return "a socket, which no image can have"
+        if stat.S_ISLNK(mode) and not self._is_there(path):
+            return "a symbolic link that leads nowhere in it"
+        return None
 
     def _near(self, path: str) -> list[str]:
         """What is where the path stops being there, the names most like the one that is missing first."""
