@@ -202,8 +202,9 @@ class Copying:
                 )
             if step.heredocs:
                 pieces.append(after.enter_context(self._written(found, owner, modes, entries)))
-            if tree is not None:
-                require_free(entries, lambda path: names_in(tree, os.fsdecode(path)), step.place)
+            if tree is not None and found.is_folder:  # else all that comes is new, or takes the place of one file
+                top = os.fsencode(found.path)
+                require_free(entries, top, lambda path: names_in(tree, os.fsdecode(path)), step.place)
             folders = self._folders(tree, found, owner, modes, entries)
             if not entries and not folders:
                 return None

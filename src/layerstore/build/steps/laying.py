@@ -80,37 +80,41 @@ def _joined(above: bytes, name: bytes) -> bytes:
     return above + b"/" + name if above and name else above or name
 
 
-def require_free(entries: Sequence[Entry], there: Callable[[bytes], Mapping[bytes, int] | None], place: Place) -> None:
+def require_free(
+    entries: Sequence[Entry], top: bytes, there: Callable[[bytes], Mapping[bytes, int] | None], place: Place
+) -> None:
     """Raise `BuildError` if a file would take the place of a folder, or a folder that of anything else.
 
-    `there` tells what is in a folder of the tree, by name with the file type; None if there is no such folder.
+    `top` is the folder of the tree in which all of them come to lie. `there` tells what is in one, by name with the
+    file type; None if there is no such folder. It is asked of those alone that are on both sides.
     """
-    known: dict[bytes, Mapping[bytes, int] | None] = {}
-    for entry in entries:
-        above, name = posixpath.split(entry.name)
-        if above not in known:
-            # What is below a folder that is not there cannot be there.
-            upper = posixpath.dirname(above)
-            known[above] = None if above and upper in known and not _has(known[upper], above) else there(above)
-        kind = (known[above] or {}).get(name)
-        if kind is None:
-            continue
-        shown = entry.name.decode(errors="replace")
-        if entry.is_folder and kind != stat.S_IFDIR:
-            what = "a symbolic link" if kind == stat.S_IFLNK else "a file"
-            raise BuildError(
-                f"cannot copy to non-directory: /{shown}",
-                place=place,
-                remedy=f"/{shown} is {what} in the stage, and a folder in what is copied: "
-                "copy what is in that folder to where the link leads, or remove it first.",
-            )
-        if not entry.is_folder and kind == stat.S_IFDIR:
-            raise BuildError(
-                f"cannot replace to directory /{shown} with file",
-                place=place,
-                remedy="It is a folder in the stage, and a file in what is copied: remove it first, or copy elsewhere.",
-            )
+    coming = {entry.name: entry.is_folder for entry in entries}
+    folders = [top]
+    while folders:
+        above = folders.pop()
+        for name, kind in sorted((there(above) or {}).items()):
+            path = _joined(above, name)
+            is_folder = coming.get(path)
+            if is_folder is None:
+                continue
+            _require_alike(path, kind, place, is_folder=is_folder)
+            if is_folder:
+                folders.append(path)
 
 
-def _has(names: Mapping[bytes, int] | None, path: bytes) -> bool:
-    return names is not None and names.get(posixpath.basename(path)) == stat.S_IFDIR
+def _require_alike(path: bytes, kind: int, place: Place, *, is_folder: bool) -> None:
+    shown = path.decode(errors="replace")
+    if is_folder and kind != stat.S_IFDIR:
+        what = "a symbolic link" if kind == stat.S_IFLNK else "a file"
+        raise BuildError(
+            f"cannot copy to non-directory: /{shown}",
+            place=place,
+            remedy=f"/{shown} is {what} in the stage, and a folder in what is copied: "
+            "copy what is in that folder to where the link leads, or remove it first.",
+        )
+    if not is_folder and kind == stat.S_IFDIR:
+        raise BuildError(
+            f"cannot replace to directory /{shown} with file",
+            place=place,
+            remedy="It is a folder in the stage, and a file in what is copied: remove it first, or copy elsewhere.",
+        )
