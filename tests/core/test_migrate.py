@@ -115,7 +115,7 @@ def killed(data_root: Path, to: str, call: str, count: int) -> bool:
 def assert_nothing_is_left(data_root: Path, driver: str) -> None:
     """Neither of another driver, nor of the migration."""
     database = {"layerstore.db", "layerstore.db-shm", "layerstore.db-wal"}
-    assert set(os.listdir(data_root)) - {"reserve"} == {*database, "locks", driver, "skeletons", "staging"}
+    assert set(os.listdir(data_root)) - {"reserve"} == {*database, "locks", driver, "records", "skeletons", "staging"}
     assert set(os.listdir(data_root / "staging")) <= {".spare"}
     with layerstore.open(config=settings(data_root)) as opened:
         info = opened.info()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import layerstore
 from layerstore import Problem, Store
 from layerstore.digest import ChainID
 from layerstore.kernel.btrfs import set_read_only
@@ -305,3 +306,25 @@ def test_reading_is_as_slow_as_one_wants(everything: Callable[[str], Everything]
     list(store.check_iter(content=True, reading=lambda label, done, total: read.update({label: done}), rate=200_000))
     assert len(read) == 5
     assert time.monotonic() - began > 0.9 * sum(read.values()) / 200_000
+
+
+def own_files(root: Path, driver: str) -> list[Path]:
+    """Files by which a store and a driver remember how they work here, and nothing of what they keep."""
+    found = [root / "locks", *sorted((root / "reserve").iterdir())[:2], *(root / driver).iterdir()]
+    return [path for path in found if path.is_file()]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_is_only_remembered_is_found_out_anew(everything: Callable[[str], Everything], driver: str) -> None:
+    there = everything(driver)
+    for number in range(len(own_files(there.root, driver))):
+        for damage in (lambda path: path.write_bytes(os.urandom(64)), Path.unlink):
+            files = own_files(there.root, driver)
+            if number >= len(files):
+                continue
+            damage(files[number])
+            with layerstore.open(config=there.config) as store:
+                assert_whole(store)
+                with store.container("box").mount() as root:
+                    assert (root / "written").read_text() == "after"
+                store.create_container("first:1", name="more").remove()

@@ -367,11 +367,13 @@ class Folders(LayerFiles):
 
 
 def _told(entries: Iterable[LayerEntry]) -> Callable[[bytes], bool]:
-    """Does a layer say something of a name, itself or by what it has for a folder above?"""
-    listed, hidden = set(), set()
+    """Does a layer say something of a name, itself or by what it has for a folder above, or of what is in it?"""
+    listed, hidden = {b""}, set()
     for entry in entries:
-        if not entry.implied:
-            listed.add(entry.path)
+        path = entry.path
+        while path not in listed:
+            listed.add(path)
+            path = path.rpartition(b"/")[0]
         if entry.opaque or entry.covers or entry.kind is not EntryKind.FOLDER:
             hidden.add(entry.path)
 

@@ -1,7 +1,7 @@
 """The files of records: `<data-root>/records/<kind>/<name>`, JSON, with a line that proves it.
 
-A file is written beside and renamed, so it is old or new; and it is not synced, for whatever opens the store after a
-power cut puts all of them in step with the database.
+A file is written beside and renamed, so it is whole or not there; and it is not synced, for whatever opens the store
+after a power cut puts all of them in step with the database.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BYTES = "base64:"
 
 def packed(value: Mapping[str, object]) -> bytes:
     """A record as it is written: a line with the sha256 of the rest, then JSON."""
-    text = json.dumps(_plain(value), sort_keys=True, indent=1).encode() + b"\n"
+    text = json.dumps(_plain(value), sort_keys=True).encode() + b"\n"
     return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
 
 
@@ -101,6 +101,7 @@ class Records:
             with open(beside, "wb", opener=for_its_owner) as file:
                 file.write(packed(value))
         with named("rename", path):
+            path.unlink(missing_ok=True)  # a rename over it would have ext4 write the new one to the disk first
             beside.rename(path)
 
     def every(self) -> Iterator[tuple[str, str]]:
