@@ -46,6 +46,7 @@ CANNOT: Mapping[str, Mapping[str, str]] = {
         "parents-and-exclude": NO_FLAGS,
         "quotes-and-unicode": "refuses patterns that nothing fits",
         "signals-and-health": NO_FLAGS,
+        "stage-names": "knows a stage in its own capitals alone",
         "tars-of-each-kind": NO_FLAGS,
         "windows-line-ends": NO_HEREDOCS,
     },
