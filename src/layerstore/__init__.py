@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from layerstore.info import Info
     from layerstore.kernel.files import open_beneath
     from layerstore.kernel.mounts import open_bind, open_memory, open_mount
+    from layerstore.kernel.namespaces import IdMap, IdRange
     from layerstore.kernel.processes.housing import Bind, Tmpfs
     from layerstore.layers import LayerSource, StoredLayer
     from layerstore.limits import Limits
@@ -112,6 +113,8 @@ __all__ = [
     "DriverNotSupported",
     "EntryKind",
     "History",
+    "IdMap",
+    "IdRange",
     "Image",
     "ImageID",
     "ImageUsage",
@@ -188,6 +191,7 @@ _HOMES = {
     "images": ("History", "Image", "Loaded", "Removal", "Scratch"),
     "info": ("Info",),
     "kernel.files": ("open_beneath",),
+    "kernel.namespaces": ("IdMap", "IdRange"),
     "kernel.mounts": ("open_bind", "open_memory", "open_mount"),
     "kernel.processes.housing": ("Bind", "Tmpfs"),
     "layers": ("LayerSource", "StoredLayer"),

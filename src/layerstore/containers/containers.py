@@ -16,8 +16,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layerstore import options, reference
-from layerstore.containers import names, rows
+from layerstore import reference
+from layerstore.containers import names, rows, wishes
 from layerstore.containers.checkpoint import Checkpoint
 from layerstore.containers.comparing import Comparing, between, standing
 from layerstore.containers.container import Container, ContainerState, Mounted
@@ -32,6 +32,7 @@ from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, Lay
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
+from layerstore.kernel.namespaces import IdMap
 from layerstore.layers import Layers, Record, Storage, StoredLayer
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import committed
@@ -104,19 +105,18 @@ class Containers:
         size: int | str | None = None,
         lasts: bool = True,
         on: ChainID | None = None,
+        idmap: IdMap | None = None,
     ) -> Container:
         """Make a container on an image, or on nothing. `size` limits what can be written in it (10 GiB: "10G").
 
-        `lasts`: it survives a power cut. `on`: the layer that it stands on, instead of an image.
+        `lasts`: it survives a power cut. `on`: the layer that it stands on, instead of an image. `idmap`: the IDs that
+        it is mounted for.
         """
         if image is not None and on is not None:
             raise ConfigError("a container stands on an image or on a layer, not on both", remedy="Give one of them.")
         if name is not None:
             name = _valid(name)
-        try:
-            limit = options.size(size)
-        except ValueError as error:
-            raise ConfigError(f"{size!r} is not {error}") from None
+        limit, ids = wishes.limit_of(size), wishes.ids_of(idmap)
         self._database.require_writable()
         wanted = image.id if isinstance(image, Image) else image
         with self._database.read() as tx:
@@ -149,6 +149,7 @@ class Containers:
                 created=time.time_ns(),
                 boot=boot_id(),
                 touched=False,
+                ids=ids,
             )
             with self._database.write(durable=lasts) as tx:
                 row = rows.insert(tx, row)

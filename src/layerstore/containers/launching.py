@@ -23,7 +23,7 @@ from layerstore.containers.residents import Residents, running
 from layerstore.containers.rows import Resident, Row
 from layerstore.database import Database
 from layerstore.driver import Layer
-from layerstore.errors import ConfigError, LayerstoreError
+from layerstore.errors import CannotRun, ConfigError, LayerstoreError
 from layerstore.kernel.mounts import mounts_below
 from layerstore.kernel.mounts.table import facts_of
 from layerstore.kernel.processes.spawning import DEVNULL, Child, Program, launch
@@ -79,6 +79,11 @@ class Launch:
     ) -> Process:
         """Start what `make` makes of the container's tree, which it then has at `root`. See `Starts.launch`."""
         self._database.require_writable()
+        if self._row.ids is not None:
+            raise CannotRun(
+                "no program is started in a container for other IDs: it would not be in their user namespace",
+                remedy="Mount the container and start it there yourself, or create one without idmap.",
+            )
         bury()
         tree = self._tree()
         try:
@@ -120,7 +125,7 @@ class Launch:
         mounts.require_files(row, self._parents)
         if not self._lasts:
             self._storage.driver.leave_unsynced(row.layer)
-        return detached_tree(self._storage, row.layer, self._parents)
+        return detached_tree(self._storage, row.layer, self._parents, row.ids)
 
 
 def program(

@@ -96,7 +96,7 @@ class Mounts:
         """Attach its tree: what its processes have, so that all see the same, or else a mount that is made for it."""
         tree = self.residents.tree(row)
         if tree is None:
-            return attach_tree(self._storage, row.layer, parents, mountpoint, read_only=False)
+            return attach_tree(self._storage, row.layer, parents, mountpoint, read_only=False, ids=row.ids)
         try:
             return attach_clone(tree, mountpoint)
         finally:
@@ -210,7 +210,8 @@ class Mounts:
         with self._database.read() as tx:
             row = rows.find(tx, container)
             parents = rows.below(tx, row).layers
-        attach = partial(attach_tree, self._storage, row.layer, parents, paused.mountpoint, read_only=False)
+        stack = (self._storage, row.layer, parents, paused.mountpoint)
+        attach = partial(attach_tree, *stack, read_only=False, ids=row.ids)
         try:
             identity = attach()
         except KernelError:

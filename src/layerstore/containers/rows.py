@@ -18,6 +18,7 @@ from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import Ambiguous, InUse, NameInUse, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id
+from layerstore.kernel.namespaces import IdMap
 from layerstore.kernel.processes.identity import Identity
 from layerstore.layers import rows as layer_rows
 from layerstore.segments import Below
@@ -43,6 +44,8 @@ class Row:
     boot: str
     touched: bool
     segment: LayerKey | None = None
+    ids: IdMap | None = None
+    """For whom it is mounted: in this map's namespace, owners are what they are in its layers."""
 
     @property
     def layer(self) -> Layer:
@@ -50,7 +53,9 @@ class Row:
         return Layer(self.key, State.WRITABLE)
 
 
-_COLUMNS = "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched, c.segment"
+_COLUMNS = (
+    "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched, c.segment, c.ids"
+)
 
 
 @frozen
@@ -137,7 +142,7 @@ def find(tx: Transaction, container: str) -> Row:
 
 def _row(columns: Sequence[object]) -> Row:
     """A row from its columns."""
-    number, name, image, image_name, chain, key, size, created, boot, touched, segment = columns
+    number, name, image, image_name, chain, key, size, created, boot, touched, segment, ids = columns
     return Row(
         id=str(number),
         name=str(name),
@@ -150,6 +155,7 @@ def _row(columns: Sequence[object]) -> Row:
         boot=str(boot),
         touched=bool(touched),
         segment=None if segment is None else LayerKey(str(segment)),
+        ids=None if ids is None else IdMap.parsed(str(ids)),
     )
 
 
@@ -231,8 +237,21 @@ def insert(tx: Transaction, row: Row) -> Row:
         try:
             tx.execute(
                 "INSERT INTO containers (id, name, image_id, image_name, chain_id, key, size, created, boot, touched, "
-                "segment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (row.id, name, *astuple(row)[2:6], row.size, row.created, row.boot, row.touched, row.segment),
+                "segment, ids) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(
+                        row.id,
+                        name,
+                        row.image_id,
+                        row.image_name,
+                        row.chain_id,
+                        row.key,
+                        row.size,
+                        row.created,
+                        row.boot,
+                    ),
+                    *(row.touched, row.segment, None if row.ids is None else str(row.ids)),
+                ),
             )
         except sqlite3.IntegrityError as error:
             require_new(tx, row.name or None)

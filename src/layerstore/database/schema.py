@@ -203,6 +203,9 @@ CREATE INDEX lasting_leases_by_chain ON lasting_leases (chain_id);
 -- From here on there are records beside the rows, which whoever opens the store first writes for all that there is.
 DELETE FROM meta WHERE key = 'boot';
 """,
+    """
+ALTER TABLE containers ADD COLUMN ids TEXT;  -- the IDs that it is mounted for, a line for each range
+""",
 )
 
 VERSION = len(_STEPS)

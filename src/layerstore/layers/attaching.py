@@ -5,25 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from attrs import evolve
+
 from layerstore.driver import Layer, Mount
-from layerstore.errors import DriverFailed, KernelError
+from layerstore.errors import DriverFailed, DriverNotSupported, KernelError
 from layerstore.kernel.mounts import attach, new_tree
+from layerstore.kernel.namespaces import IdMap
 from layerstore.layers.storage import Storage
 
 __all__ = ["attach_tree", "detached_tree"]
 
 
-def attach_tree(storage: Storage, layer: Layer, parents: Sequence[Layer], place: Path, *, read_only: bool) -> int:
+def attach_tree(
+    storage: Storage, layer: Layer, parents: Sequence[Layer], place: Path, *, read_only: bool, ids: IdMap | None = None
+) -> int:
     """Show a layer on its parents at `place`; the ID of the mount there, which is the only one to be unmounted.
 
-    Raises `KernelError`; `Damaged` if it fails since a layer is gone.
+    `ids`: with the owners that a user namespace has outside, see `Mount`. Raises `DriverNotSupported` where that cannot
+    be; `KernelError`; `Damaged` if it fails since a layer is gone.
     """
-    return _made(storage, layer, parents, lambda mounts: attach(mounts, place), read_only=read_only)
+    return _made(storage, layer, parents, lambda mounts: attach(_with(mounts, ids), place), read_only=read_only)
 
 
-def detached_tree(storage: Storage, layer: Layer, parents: Sequence[Layer]) -> int:
+def detached_tree(storage: Storage, layer: Layer, parents: Sequence[Layer], ids: IdMap | None) -> int:
     """A writable layer on its parents as a mount that is attached nowhere: its descriptor. Raises as `attach_tree`."""
-    return _made(storage, layer, parents, new_tree, read_only=False)
+    return _made(storage, layer, parents, lambda mounts: new_tree(_with(mounts, ids)), read_only=False)
+
+
+def _with(mounts: Sequence[Mount], ids: IdMap | None) -> Sequence[Mount]:
+    if ids is None:
+        return mounts
+    if len(mounts) > 1 or mounts[0].type not in ("overlay", "bind"):
+        raise DriverNotSupported(
+            f"a container for other IDs cannot be mounted as {mounts[-1].type}",
+            remedy="Use the driver overlay2, btrfs or vfs.",
+        )
+    return [evolve(mounts[0], ids=ids)]
 
 
 def _made(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from layerstore.database.schema import Tables
     from layerstore.digest import ChainID
     from layerstore.info import Info
+    from layerstore.kernel.namespaces import IdMap
     from layerstore.layers import Progress
     from layerstore.mending import Doomed, Mended, Repair, dropping, repairing
     from layerstore.pruning import Pruned
@@ -145,13 +146,19 @@ class Store(Traffic, Stacks):
         size: int | str | None = None,
         lasts: bool = True,
         on: ChainID | None = None,
+        idmap: IdMap | None = None,
     ) -> Container:
         """Make a container on an image, or on nothing. `size` limits what can be written in it.
 
         `lasts`: False for one that is removed soon, and that a power cut may take: nothing is synced for it. `on`: a
         layer that it stands on, with all below that, instead of an image.
+
+        `idmap`: it is mounted for a user namespace with these IDs: an owner of its layers, and what is written by that
+        owner, is seen as the ID outside, and nothing is copied for it. What is committed has the IDs within. Raises
+        `ConfigError` for a map without root, and where this process is itself in a user namespace; a mount raises
+        `DriverNotSupported` where the driver or its filesystem cannot (mount_setattr(2)).
         """
-        return self._containers.create(image, name=name, size=size, lasts=lasts, on=on)
+        return self._containers.create(image, name=name, size=size, lasts=lasts, on=on, idmap=idmap)
 
     def mounted(self) -> list[tuple[Container, Path]]:
         """The containers that are mounted, and where."""

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/mount.h>
 #include <pthread.h>
 #include <sched.h>
@@ -105,8 +106,31 @@ int ls_fsconfig_folder(int context, const char *key, const char *folder) {
     return fd < 0 ? -errno : result(syscall(SYS_fsconfig, context, FSCONFIG_SET_FD, key, NULL, fd));
 }
 
+int ls_fsconfig_descriptor(int context, const char *key, int folder) {
+    return result(syscall(SYS_fsconfig, context, FSCONFIG_SET_FD, key, NULL, folder));
+}
+
 int ls_fsconfig_create(int context) {
     return result(syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+}
+
+int ls_fsconfig_create_as(int context, unsigned int uid, unsigned int gid) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data))
+        return -errno;
+    /* Of this thread alone. A file user who is not root loses the capabilities for files, which capset gives back. */
+    gid_t group = (gid_t)syscall(SYS_setfsgid, gid);
+    uid_t user = (uid_t)syscall(SYS_setfsuid, uid);
+    int rc = syscall(SYS_capset, &header, data) ? -errno : ls_fsconfig_create(context);
+    syscall(SYS_setfsuid, user);
+    syscall(SYS_setfsgid, group);
+    return syscall(SYS_capset, &header, data) && rc >= 0 ? -errno : rc;
+}
+
+int ls_map_ids(int tree, int user_namespace) {
+    struct mount_attr change = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)user_namespace};
+    return result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &change, sizeof change));
 }
 
 int ls_fsmount(int context, unsigned int attributes) {

@@ -21,11 +21,18 @@ int ls_fsconfig_flag(int context, const char *key);
 int ls_fsconfig_string(int context, const char *key, const char *value);
 /* By descriptor: a name of any length and with any character. A missing or wrong folder gives the errno of opening it. */
 int ls_fsconfig_folder(int context, const char *key, const char *folder);
+int ls_fsconfig_descriptor(int context, const char *key, int folder);
 int ls_fsconfig_create(int context);
+/* The same by a process whose files belong to this user and group, and which can do all that this one can: as overlay
+   needs it whose layers show no owner that is the caller's. */
+int ls_fsconfig_create_as(int context, unsigned int uid, unsigned int gid);
 
 /* A detached mount: an O_PATH fd whose last close unmounts, unless it was attached. */
 int ls_fsmount(int context, unsigned int attributes);
 int ls_clone_tree(const char *folder, unsigned int attributes);
+/* Lets a detached mount, without those below it, show owners as a user namespace has them outside (mount_setattr(2),
+   "ID-mapped mounts"). */
+int ls_map_ids(int tree, int user_namespace);
 int ls_attach(int tree, const char *target);
 /* A detached clone of the mount that `folder` (of any descriptor) lies on, without those below it. That mount has to be
    of the caller's mount namespace. */

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from layerstore.errors import KernelError
+from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import FOLDER, HANDLE, NO_DESCRIPTORS, open_path, opened
 from layerstore.kernel.mounts.apart import apart
@@ -192,6 +192,10 @@ def _new_tree(mount: Mount) -> int:
 
         return _writable(mount, fuse.new_tree(mount, attributes))
     if mount.type == "bind":
+        if mount.ids is not None:
+            from layerstore.kernel.mounts import mapped
+
+            return mapped.clone(mount.source, attributes, mount.ids)
         tree = lib.ls_clone_tree(os.fsencode(mount.source), attributes)
         if tree == -errno.ENOSYS:
             raise OldKernel
@@ -204,7 +208,8 @@ def _new_tree(mount: Mount) -> int:
     if context < 0:
         raise _refused("fsopen", mount, -context, None)
     try:
-        _configure(mount, context)
+        with ExitStack() as maps:
+            _configure(mount, context, maps)
         tree = lib.ls_fsmount(context, attributes)
         if tree < 0:
             raise _refused("fsmount", mount, -tree, None, words_of(context))
@@ -223,7 +228,12 @@ def _writable(mount: Mount, tree: int) -> int:
     return tree
 
 
-def _configure(mount: Mount, context: int) -> None:
+def _configure(mount: Mount, context: int, maps: ExitStack) -> None:
+    mapped = None
+    if mount.ids is not None:
+        from layerstore.kernel.mounts.mapped import Mapped
+
+        mapped = maps.enter_context(Mapped(mount.ids))
     with _short_name(mount.source) as source:
         answer = lib.ls_fsconfig_string(context, b"source", source)
         if answer >= 0 and mount.read_only:
@@ -234,7 +244,7 @@ def _configure(mount: Mount, context: int) -> None:
             if value is None:
                 answer = 0 if key in _ATTRIBUTES else lib.ls_fsconfig_flag(context, key.encode())
             elif key in _FOLDERS:
-                answer = lib.ls_fsconfig_folder(context, key.encode(), os.fsencode(value))
+                answer = (mapped or lib).ls_fsconfig_folder(context, key.encode(), os.fsencode(value))
             else:
                 answer = lib.ls_fsconfig_string(context, key.encode(), os.fsencode(value))
             if answer < 0:
@@ -243,7 +253,7 @@ def _configure(mount: Mount, context: int) -> None:
                     _go_without_descriptors()
                     raise OldKernel
                 raise _refused("fsconfig", mount, -answer, value if key in _FOLDERS else None, words)
-        answer = lib.ls_fsconfig_create(context)
+        answer = (mapped or lib).ls_fsconfig_create(context)
         if answer < 0:
             raise _refused("fsconfig", mount, -answer, None, words_of(context))
 
@@ -259,6 +269,10 @@ def _go_without_descriptors() -> None:
 
 
 def _mount_old(mount: Mount, target: Path) -> None:
+    if mount.ids is not None:
+        raise DriverNotSupported(
+            "this kernel cannot show a stack of layers with other owners", remedy="This needs Linux 6.13 or later."
+        )
     attributes = _attributes(mount)
     place = os.fsencode(target)
     if mount.type == "bind":

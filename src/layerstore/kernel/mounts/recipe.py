@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from layerstore.kernel.namespaces import IdMap
 from layerstore.values import frozen
 
 __all__ = ["AUFS", "FUSE_OVERLAYFS", "PAGE", "Mount", "OldKernel", "words_of"]
@@ -26,6 +27,8 @@ class Mount:
     the mount, for every type. `target` is None for the mount that becomes the tree itself, the last of its recipe; the
     absolute path of a folder for one that a later mount of the same recipe stands on. That one is seen there while the
     recipe is mounted and at no other time, and where the kernel allows it (by mount(2) it does not), by nobody else.
+    `ids`: owners are shown as a user namespace with this map has them outside, and kept as within; of `overlay` and
+    `bind` alone (`mapped`).
     """
 
     type: str
@@ -33,6 +36,7 @@ class Mount:
     options: tuple[tuple[str, str | None], ...] = ()
     read_only: bool = False
     target: str | None = None
+    ids: IdMap | None = None
 
 
 class OldKernel(Exception):

@@ -7,6 +7,6 @@ done is in `layerstore.rootless`.
 
 from __future__ import annotations
 
-from layerstore.kernel.namespaces.maps import IdMap, IdRange, allotted, current, is_within, one_id
+from layerstore.kernel.namespaces.maps import IdMap, IdRange, allotted, current, is_within, one_id, open_namespace
 
-__all__ = ["IdMap", "IdRange", "allotted", "current", "is_within", "one_id"]
+__all__ = ["IdMap", "IdRange", "allotted", "current", "is_within", "one_id", "open_namespace"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from layerstore.errors import KernelError
 from layerstore.kernel._shim import lib
 from layerstore.values import frozen
 
-__all__ = ["IdMap", "IdRange", "allotted", "current", "is_within", "one_id"]
+__all__ = ["IdMap", "IdRange", "allotted", "current", "is_within", "one_id", "open_namespace"]
 
 
 @frozen
@@ -43,6 +44,17 @@ class IdMap:
         both = [("uid", one) for one in self.uids] + [("gid", one) for one in self.gids]
         return "".join(f"{kind} {one.inside} {one.outside} {one.count}\n" for kind, one in both)
 
+    @property
+    def has_root(self) -> bool:
+        """Has it an ID for root, and for root's group?"""
+        return all(any(one.inside == 0 for one in ranges) for ranges in (self.uids, self.gids))
+
+    @property
+    def root(self) -> tuple[int, int]:
+        """Who root is outside, if the namespace has one."""
+        (uid,), (gid,) = ([one.outside for one in ranges if one.inside == 0] for ranges in (self.uids, self.gids))
+        return uid, gid
+
     def is_within(self, other: IdMap) -> bool:
         """Are all IDs outside also those of the other map? Who has a right to that one has it to this."""
         pairs = ((self.uids, other.uids), (self.gids, other.gids))
@@ -63,6 +75,15 @@ def current(process: int | str = "self") -> IdMap:
 def one_id(uid: int, gid: int) -> IdMap:
     """Nobody but root, who is this user outside: what everybody may have."""
     return IdMap((IdRange(0, uid, 1),), (IdRange(0, gid, 1),))
+
+
+def open_namespace(ids: IdMap) -> int:
+    """A user namespace with these IDs and without processes: its descriptor. Needs root. Raises `KernelError`."""
+    texts = ["".join(f"{one.inside} {one.outside} {one.count}\n" for one in ranges) for ranges in (ids.uids, ids.gids)]
+    fd: int = lib.ls_namespace_of(*(text.encode() for text in texts))
+    if fd < 0:
+        raise KernelError("clone", -fd, detail="a user namespace for the IDs of a mount")
+    return fd
 
 
 def allotted(uid: int, gid: int) -> IdMap:

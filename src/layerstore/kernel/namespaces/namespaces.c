@@ -1,10 +1,18 @@
 /* See namespaces.h. */
 #define _GNU_SOURCE
 #include "namespaces.h"
+#include "../files/scope.h"
 #include "../files/within.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 int ls_new_namespaces(void) {
     ls_within_forget();
@@ -15,6 +23,35 @@ int ls_enter_namespaces(int user, int mounts) {
     int rc = setns(user, CLONE_NEWUSER) || setns(mounts, CLONE_NEWNS) ? -errno : 0;
     ls_within_forget();
     return rc;
+}
+
+static int write_map(pid_t child, const char *file, const char *text) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)child, file);
+    LS_CLOSED int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    return write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
+int ls_namespace_of(const char *uids, const char *gids) {
+    char path[64];
+    /* As fork(2), but for handlers of the C library and of Python, of which this child needs none. */
+    pid_t child = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, 0);
+    if (child < 0)
+        return -errno;
+    if (child == 0)
+        for (;;)
+            pause();
+    snprintf(path, sizeof path, "/proc/%d/ns/user", (int)child);
+    int rc = write_map(child, "uid_map", uids) ?: write_map(child, "gid_map", gids);
+    int fd = rc ? rc : open(path, O_RDONLY | O_CLOEXEC);
+    if (!rc && fd < 0)
+        fd = -errno;
+    kill(child, SIGKILL);
+    while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return fd;
 }
 
 int ls_within(void) {

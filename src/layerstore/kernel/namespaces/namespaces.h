@@ -6,6 +6,8 @@
 int ls_new_namespaces(void);
 /* Goes into both, by descriptors; likewise. What is known of this process's IDs is forgotten. 0, or -errno. */
 int ls_enter_namespaces(int user, int mounts);
+/* A descriptor of a user namespace that has these IDs, each text as for /proc/PID/uid_map, and no process. */
+int ls_namespace_of(const char *uids, const char *gids);
 /* Has this process fewer user and group IDs than there are? */
 int ls_within(void);
 #endif
