@@ -30,6 +30,7 @@ from layerstore.build.steps import rows
 from layerstore.build.steps.guarding import Guard
 from layerstore.build.steps.rows import TABLES
 from layerstore.runtime import Runtime
+from layerstore.runtime.life.places import Places
 
 __all__ = ["Session", "put_in_order", "sweep"]
 
@@ -83,7 +84,7 @@ class Session:
     def remove(self, container: Container) -> None:
         """Remove it, with all that runs in it. What cannot be removed now is tried again at the end of the build."""
         with suppress(LayerstoreError):
-            container.remove(force=True, volumes=True)
+            _remove(self.store, container)
 
     def __enter__(self) -> Self:
         with ExitStack() as lock:
@@ -161,6 +162,12 @@ def _named(place: Path) -> Iterator[None]:
         raise KernelError("mkdir", error.errno or 0, path=place) from error
 
 
+def _remove(store: Store, container: Container) -> None:
+    """A container, with all that runs in it, and what its runs have left beside it."""
+    container.remove(force=True, volumes=True)
+    Places(store).folder(container.id).remove_kept()
+
+
 def _clear(store: Store, database: Database, name: str) -> None:
     """Remove all that there is of a build; its row stays if something does. Raises what is met first."""
     with database.read() as tx:
@@ -168,7 +175,7 @@ def _clear(store: Store, database: Database, name: str) -> None:
     problems = []
     for container in left:
         try:
-            store.container(container).remove(force=True, volumes=True)
+            _remove(store, store.container(container))
         except NotFound:
             pass
         except LayerstoreError as problem:
