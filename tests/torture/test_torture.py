@@ -14,6 +14,7 @@ import pytest
 
 from layerstore.testing.filesystems import unmount
 from layerstore.testing.torture import KINDS, OPERATIONS, Ground, Loss, Operation, Point, Subject, Walk
+from layerstore.testing.torture.faults import concerns
 from torture.subjects import SUBJECTS, operations, unknown_installed
 
 pytestmark = pytest.mark.root
@@ -81,3 +82,12 @@ def test_a_sync_that_is_left_out_is_found(call: str, number: int, scratch: Path)
     recording = walk.record(left_out=Point(call, number, "left out"))
     end = [cut for cut in walk.cuts(recording, 20) if cut.after == len(recording.log)]
     assert walk.cut(recording, end).losses
+
+
+def test_what_a_driver_that_cannot_be_had_should_have_removed_goes_with_the_next_open(scratch: Path) -> None:
+    subject = next(subject for subject in SUBJECTS if subject.driver == "aufs")
+    removal = next(operation for operation in OPERATIONS if operation.name == "rmi")
+    walk = Walk(Ground(scratch / "ground", subject), removal)
+    stats = [call.path for call in walk.usual.calls if concerns(call) and call.name == "newfstatat"]
+    place = next(path for path in stats if path.endswith("/aufs/trees"))
+    assert walk.fail([Point("newfstatat", stats.index(place) + 1, "ENOMEM")]).losses == []

@@ -37,7 +37,11 @@ class Storage:
 
     @cached_property
     def _own(self) -> StorageDriver:
-        return self._open_driver()
+        try:
+            return self._open_driver()
+        except BaseException:
+            self._on_garbage()  # it may have been needed to remove what has no row any more
+            raise
 
     @cached_property
     def driver(self) -> StorageDriver:

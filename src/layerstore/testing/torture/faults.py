@@ -79,7 +79,7 @@ def concerns(call: Call) -> bool:
     """Is it a part of the operation, and not of the program's own?"""
     if call.name == "ioctl" and not call.alters:
         return False
-    return not call.path.startswith(_CODE)
+    return not call.path.startswith((*_CODE, "pipe:", "anon_inode:"))
 
 
 def points_of(calls: Iterable[Call], kind: str) -> list[Point]:

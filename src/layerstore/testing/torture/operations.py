@@ -111,9 +111,13 @@ _PARTS = {
 }
 
 
+def _archive(part: str) -> bytes:
+    return tars.archive(*_PARTS[part])
+
+
 def give(folder: Path) -> None:
     """Write the files that are given to operations."""
-    layers = {name: tars.archive(*entries) for name, entries in _PARTS.items()}
+    layers = {part: _archive(part) for part in _PARTS}
     images = {"base": ("base", "upper"), "lone": ("lone",), "more": ("base", "more")}
     for name, parts in images.items():
         (folder / f"{name}.tar").write_bytes(tars.docker_archive([layers[part] for part in parts], f"{name}:1"))
@@ -196,11 +200,6 @@ def _mounted(at: Place) -> None:
     at.store.container("changed").mount(persistent=True)
 
 
-def _export(at: Place) -> None:
-    with (at.out / "exported.tar").open("wb") as file:
-        at.store.container("changed").export(file.write)
-
-
 def _die_loading(at: Place) -> None:
     """Another process dies in the middle of it."""
     at.close()
@@ -245,7 +244,7 @@ OPERATIONS: Sequence[Operation] = (
     Operation("prune", lambda at: at.store.prune(all_images=True, containers=True, volumes=True), has_steps=True),
     Operation("squash", lambda at: at.store.squash("made:1", tags=["flat:1"])),
     Operation("import", lambda at: at.store.import_tar(at.given / "layer.tar", "new:1")),
-    Operation("add a layer", lambda at: _lease(at, "new", (at.given / "layer.tar").read_bytes())),
+    Operation("add a layer", lambda at: _lease(at, "new", _archive("more"))),
     Operation("end a lease", lambda at: at.store.end_leases(OWNER, ["old"])),
     Operation("make a volume", lambda at: at.store.volumes.create("new")),
     Operation(
@@ -260,7 +259,7 @@ OPERATIONS: Sequence[Operation] = (
         "save OCI", lambda at: at.store.save("base:1", at.out / "saved", format="oci", folder=True), lasts=False,
         loose=frozenset({"file saved"}),
     ),
-    Operation("export", _export, lasts=False, loose=frozenset({"file exported.tar"})),
+    Operation("export", lambda at: at.store.container("changed").export(bytearray().extend)),
     Operation(
         "cp in", lambda at: at.store.container("idle").copy_in(at.given / "tree", "/in"),
         loose=frozenset({"container idle"}),

@@ -75,7 +75,7 @@ def _parts(store: Store, out: Path) -> Iterator[tuple[str, str]]:
             with point.open_tree() as tree:
                 yield f"checkpoint {box.name}/{point.label}", _digest(_listing(f"/proc/self/fd/{tree}"))
     for volume in store.volumes.all():
-        yield f"volume {volume.name}", _digest(volume.options, _listing(volume.mountpoint))
+        yield f"volume {volume.name}", _digest(volume.options, _listing(volume.mountpoint, root_time=False))
     for name, chain in store.leases(OWNER).items():
         yield f"lease {name}", chain
     for path in sorted(out.iterdir()) if out.exists() else ():
@@ -93,8 +93,11 @@ def _lasting(config: Mapping[str, Any]) -> str:
     return json.dumps(kept(config), sort_keys=True)
 
 
-def _listing(root: str | Path) -> list[Any]:
+def _listing(root: str | Path, *, root_time: bool = True) -> list[Any]:
+    """`root_time`: a volume's own folder has the time of when it was filled, or of the last step of that."""
     found = trees.listing(root)
+    if not root_time:
+        found[""] = evolve(found[""], mtime_ns=0)
     return [(path, _timeless(entry)) for path, entry in sorted(found.items())]
 
 

@@ -302,7 +302,8 @@ class Walk:
             else:
                 is_between = all(shown.get(name) in (before.get(name), after.get(name)) for name in {*shown, *after})
                 is_half = not (self.operation.has_steps and is_between)
-                assert not is_half, f"half-made: {_differing(before, shown)}{why}"
+                unlike = f"not as before: {_differing(before, shown)}, nor as after: {_differing(after, shown)}"
+                assert not is_half, f"half-made, {unlike}{why}"
         if found.shown == usual.after.shown:
             return
         if unmounted and self.operation.ready is not None:
