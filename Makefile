@@ -10,7 +10,8 @@ BENCH_ARGS ?=
 help:
 	@echo 'make demo     builds images of real Debian packages, and shows what layers are (DRIVER=btrfs: with that driver)'
 	@echo 'make test     runs the tests (PYTEST_ARGS="tests/core -k mount" chooses some)'
-	@echo 'make torture  the tests by night: many more examples, every point of failure, every fault of the list; hours'
+	@echo 'make torture  the tests by night: many more examples, every point of failure, every fault of the list; hours.'
+	@echo '              Interrupted, it goes on where it was; TORTURE_ARGS="--every 20" tries a part of the points'
 	@echo 'make lint     ruff, clang-format, mypy, import-linter'
 	@echo 'make bench    measures against the peers: BENCH_ARGS="--images FOLDER" (see benchmarks/README.md)'
 	@echo 'make venv     only the virtual environment, with the extension built'
@@ -30,6 +31,7 @@ test:
 
 torture:
 	@tools/prepare test
+	@tools/as-root 'The tests mount filesystems' env PYTHONPATH=tests .venv/bin/python -m torture.night $(TORTURE_ARGS)
 	@tools/as-root 'The tests mount filesystems' env HYPOTHESIS_PROFILE=nightly .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 lint:

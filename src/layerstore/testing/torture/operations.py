@@ -71,10 +71,11 @@ class Operation:
     `beside` is what has to be there meanwhile: a server, in the process that watches.
 
     What it comes to is seen at once or not at all, unless it `has_steps`: then each thing is as it was or as it is
-    going to be, and what nobody sees yet may be there. `void` are rows ("row of ...") that mean nothing without whoever
-    wrote them, and go when it is done again. `loose` are names in the picture that may be anything after a failure,
-    until it is done again. What is mounted it `pauses`: who dies then leaves it unmounted. It `opens` the store itself,
-    or finds it open. What it has reported as done `lasts` through a power cut.
+    going to be, and what nobody sees yet may be there. `void` are beginnings of lines of an inventory ("row of ...")
+    that mean nothing after the death of whoever made them, or that no store can find again. `loose` are names in the
+    picture that may be anything after a failure, until it is done again. What is mounted it `pauses`: who dies then
+    leaves it unmounted. It `opens` the store itself, or finds it open. What it has reported as done `lasts` through a
+    power cut.
     """
 
     name: str
@@ -261,12 +262,12 @@ OPERATIONS: Sequence[Operation] = (
     ),
     Operation("export", lambda at: at.store.container("changed").export(bytearray().extend)),
     Operation(
-        "cp in", lambda at: at.store.container("idle").copy_in(at.given / "tree", "/in"),
+        "cp in", lambda at: at.store.container("idle").copy_in(f"{at.given}/tree/.", "/in"),
         loose=frozenset({"container idle"}),
     ),
     Operation(
         "cp out", lambda at: at.store.container("changed").copy_out("/usr", at.out / "copied"), lasts=False,
-        loose=frozenset({"file copied"}),
+        loose=frozenset({"file copied"}), void=("path out/copied/",),
     ),
     Operation("check", lambda at: at.store.check(content=True)),
     Operation("open", lambda at: at.store.info(), opens=True),

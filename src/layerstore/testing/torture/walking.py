@@ -294,7 +294,8 @@ class Walk:
         found = self._found(place, booted=booted)
         shown, before, after = (told(state.shown) for state in (found, usual.before, usual.after))
         if shown == after:
-            _refuse(_without(found.kept - usual.after.kept, self.operation.void), "it left behind")
+            void = self.operation.void if died or booted else ()
+            _refuse(_without(found.kept - usual.after.kept, void), "it left behind")
         else:
             assert not ended, f"it said that it had ended, and this is lost: {_differing(after, shown)}{why}"
             if shown == before and not self.operation.has_steps:
