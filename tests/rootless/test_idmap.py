@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import layerstore
 from layerstore import Container, IdMap, IdRange, Store
+from layerstore.cli.front import front
 from layerstore.errors import CannotRun, ConfigError, DriverNotSupported
 from layerstore.kernel.mounts import Mount, mounting
 from support import images
@@ -99,6 +101,21 @@ def test_a_checkpoint_a_fork_and_another_process_know_the_ids(store: Store, tmp_
     for container in (made, fork, store.container(made.name)):
         with container.mount() as tree:
             assert (tree / "home").stat().st_uid == BASE + 33
+
+
+def test_the_command_creates_one(store: Store, tmp_path: Path) -> None:
+    store.load(images.docker_archive(tmp_path / "image.tar", [LAYER]))
+    root = ["--root", str(store.data_root)]
+
+    created = CliRunner().invoke(front, [*root, "create", "--name", "box", f"--userns=0:{BASE}:65536", "test", "sh"])
+    refused = CliRunner().invoke(front, [*root, "run", f"--userns=0:{BASE}:65536", "test", "sh"])
+
+    assert created.exit_code == 0, created.output
+    with store.container("box").mount() as tree:
+        assert (tree / "home").stat().st_uid == BASE + 33
+    assert refused.exit_code == 125
+    assert "no program is run in a container for other IDs" in refused.output
+    assert len(store.containers()) == 1
 
 
 def test_no_program_is_started_in_one(store: Store) -> None:

@@ -18,6 +18,7 @@ from layerstore.cli.running import ProgramCommand, failed, require_terminal, str
 from layerstore.errors import ConfigError, LayerstoreError, NotFound
 
 if TYPE_CHECKING:
+    from layerstore import IdMap
     from layerstore.containers import Container
     from layerstore.images import Image
     from layerstore.reference import Reference
@@ -60,6 +61,8 @@ def run_command(
     from layerstore.runtime.engine import find
     from layerstore.runtime.options import Isolation
 
+    if ":" in given["userns"]:
+        raise click.UsageError("no program is run in a container for other IDs; --userns with a range is for create")
     options = _options({**given, "detach": detach}, args)
     attached = given["attach"] or ("stdout", "stderr", *(("stdin",) if options.interactive else ()))
     takes_input = "stdin" in attached and not detach
@@ -113,13 +116,13 @@ def _created(
     """Make the container, and write its ID down where that is asked for."""
     from layerstore.runtime import Runtime
 
-    size = _size(given["storage_opts"])
+    size, ids = _size(given["storage_opts"]), _ids(given["userns"])
     if name is None:  # there is no program to be run in it
-        return store.create_container(name=given["name"], size=size)
+        return store.create_container(name=given["name"], size=size, idmap=ids)
     runtime = runtime or Runtime(store)
     _warn(options)
     _ensure(store, name, given)
-    container = runtime.create(name, options, name=given["name"], size=size)
+    container = runtime.create(name, options, name=given["name"], size=size, idmap=ids)
     if given["cidfile"]:
         try:
             with open(given["cidfile"], "x", encoding="utf-8") as file:
@@ -137,6 +140,16 @@ def _warn(options: RunOptions) -> None:
         from layerstore.runtime.network.ports import notices
 
         output.warn(*(f"WARNING: {text}" for text in notices(options, parse(options.network))))
+
+
+def _ids(userns: str) -> IdMap | None:
+    """The map of `--userns INSIDE:OUTSIDE:COUNT`."""
+    if ":" not in userns:
+        return None
+    from layerstore import IdMap, IdRange
+
+    ranges = (IdRange(*map(int, userns.split(":"))),)
+    return IdMap(ranges, ranges)
 
 
 def _size(options: Sequence[str]) -> str | None:

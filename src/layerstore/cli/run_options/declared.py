@@ -58,7 +58,6 @@ def switch(*names: str, text: str, **more: Any) -> Callable[[F], F]:
 _pid = partial(values.namespace, title="PID")
 _ipc = partial(values.namespace, title="IPC", others=("host", "private", "shareable", "none"))
 _uts = partial(values.namespace, title="UTS", container=False)
-_userns = partial(values.namespace, title="USER", container=False)
 
 _OPTIONS: Final = (
     many("--add-host", read=values.host, metavar="HOST:IP", text="Add a line to /etc/hosts"),
@@ -138,7 +137,13 @@ _OPTIONS: Final = (
     switch("-t", "--tty", text="Give it a terminal"),
     many("--ulimit", "ulimits", read=values.ulimit, metavar="NAME=SOFT[:HARD]", text="Set a resource limit"),
     one("-u", "--user", metavar="USER[:GROUP]", text="User, by name or number"),
-    one("--userns", read=_userns, metavar="MODE", default="", text="User namespace: host (there is no other)"),
+    one(
+        "--userns",
+        read=values.userns,
+        metavar="MODE",
+        default="",
+        text="User namespace: host; of create, INSIDE:OUTSIDE:COUNT to mount it for other IDs",
+    ),
     one("--uts", read=_uts, metavar="MODE", default="", text="UTS namespace: host"),
     many(
         "-v",

@@ -276,6 +276,12 @@ def namespace(text: str, *, others: tuple[str, ...] = ("host",), title: str, con
     raise ValueError(f"invalid {title} mode")
 
 
+def userns(text: str) -> str:
+    """The value of `--userns`: `host`, or INSIDE:OUTSIDE:COUNT, the IDs that a container is mounted for."""
+    is_range = len(text.split(":")) == 3 and all(map(str.isdecimal, text.split(":")))
+    return text if is_range else namespace(text, title="USER", container=False)
+
+
 def working_dir(text: str) -> str:
     """The value of `-w`: an absolute path."""
     if text and not text.startswith("/"):

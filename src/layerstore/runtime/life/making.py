@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from layerstore import Attachment, Container, Database, Image, NotFound, Store, Transaction
+from layerstore import Attachment, Container, Database, IdMap, Image, NotFound, Store, Transaction
 from layerstore.runtime.engine import find
 from layerstore.runtime.life import rows, sources
 from layerstore.runtime.life.rows import Row
@@ -25,6 +25,7 @@ def create(
     *,
     name: str | None = None,
     size: int | str | None = None,
+    idmap: IdMap | None = None,
 ) -> Container:
     """Make one, of which nothing is left if that fails. See `Runtime.create`."""
     network = parse(options.network)
@@ -33,7 +34,7 @@ def create(
     options = sources.with_others(store, options, lambda other: _options_of(database, other))
     if options.isolation is Isolation.FULL and options.runtime is not None:
         find(store.config, options.runtime)  # without a name, whoever starts it looks: it may be mounted alone
-    container = store.create_container(image, name=name, size=size, lasts=not options.remove)
+    container = store.create_container(image, name=name, size=size, lasts=not options.remove, idmap=idmap)
     give(store, database, container, options)
     return container
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from layerstore import Checkpoint, Container, Image, LayerstoreError, NotFound, Store
+from layerstore import Checkpoint, Container, IdMap, Image, LayerstoreError, NotFound, Store
 from layerstore.runtime.engine import Verbs, cgroups
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.life import apart, making, processes, rows
@@ -56,13 +56,21 @@ class Runtime:
     # --- made, run, started
 
     def create(
-        self, image: Image | str, options: RunOptions, *, name: str | None = None, size: int | str | None = None
+        self,
+        image: Image | str,
+        options: RunOptions,
+        *,
+        name: str | None = None,
+        size: int | str | None = None,
+        idmap: IdMap | None = None,
     ) -> Container:
         """Make a container that can be run, with the volumes that it is to have. `size`: what may be written in it.
 
+        With `idmap`, see `Store.create_container`, it can be mounted only.
+
         Raises `NotFound`, `NameInUse`, `ConfigError`, `EngineNotFound`; then there is none.
         """
-        return making.create(self.store, self.database, image, options, name=name, size=size)
+        return making.create(self.store, self.database, image, options, name=name, size=size, idmap=idmap)
 
     def adopt(self, container: Container, options: RunOptions) -> None:
         """Make a container that is there one that can be run. If that fails, it is removed. Raises `NotFound`."""
