@@ -191,7 +191,7 @@ def test_the_examples_of_the_page_on_tests_pass(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "17 passed" in done.stdout
+    assert "19 passed" in done.stdout
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

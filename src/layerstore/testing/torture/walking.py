@@ -307,7 +307,8 @@ class Walk:
                 assert not is_half, f"half-made, {unlike}{why}"
         if found.shown == usual.after.shown:
             return
-        if unmounted and self.operation.ready is not None:
+        ended_mounts = [name for name in usual.before.shown if name.startswith(MOUNTED) and name not in found.shown]
+        if self.operation.ready is not None and (booted or ended_mounts):
             self.operation.ready(place)
             place.close()
         everything = partial(self._told, unmounted=unmounted, booted=False, loose=frozenset())
