@@ -25,11 +25,12 @@ from layerstore.errors import Damaged, DriverFailed, KernelError, NotFound, name
 from layerstore.images import rows as image_rows
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
-from layerstore.layers.files import Damage, LayerFiles, Level
+from layerstore.layers.files import LayerFiles
 from layerstore.layers.sources import Progress
 from layerstore.records import Mirror, Records
 from layerstore.reference import familiar
 from layerstore.segments import rows as segment_rows
+from layerstore.tar import Damage, Level
 from layerstore.values import define, frozen
 from layerstore.volumes import Volumes
 

@@ -7,7 +7,6 @@ through `parse` once; what is computed here needs no check.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import NewType
@@ -39,6 +38,8 @@ def parse(text: object) -> Digest:
 
 def of_bytes(data: bytes) -> Digest:
     """The digest of `data`."""
+    import hashlib  # it loads OpenSSL, which most commands have no use for
+
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
 
 

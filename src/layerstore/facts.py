@@ -20,6 +20,7 @@ __all__ = [
     "counts",
     "former_of",
     "found",
+    "owners",
     "process_of",
     "put",
     "read",
@@ -48,6 +49,12 @@ def counts(tx: Transaction) -> dict[str, int]:
     """How many containers, images and layers there are."""
     tables = ("containers", "images", "layers")
     return {table: int(tx.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in tables}
+
+
+def owners(tx: Transaction) -> list[str]:
+    """The sessions, alive or dead, that have leases of layers, or hold containers."""
+    query = "SELECT session FROM leases WHERE session NOT NULL UNION SELECT session FROM holds WHERE session NOT NULL"
+    return [row[0] for row in tx.execute(query)]
 
 
 def found(tx: Transaction, facts: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ What is kept of its layers beside it goes with it. What lies in a home and is no
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from layerstore import facts, plugins
@@ -14,25 +13,15 @@ from layerstore.database import Database
 from layerstore.errors import LayerstoreError, named
 from layerstore.kernel.files import fsync_folder
 from layerstore.layers import Layers, Storage, garbage
-from layerstore.layers.files import committed
+from layerstore.layers.diffs import committed
 from layerstore.locks import FORMER, Locks
 from layerstore.session import Session
 from layerstore.values import frozen
 
-__all__ = ["BESIDE", "Away", "first_in", "remove_former"]
+__all__ = ["BESIDE", "Away", "remove_former"]
 
 BESIDE = "migration"
 """In the data-root, while there is a migration: its database, and what is kept of its layers beside the new home."""
-
-
-def first_in(folder: Path) -> str | None:
-    """A name that is in a folder; None if it is empty, or not there."""
-    with named("open", folder):
-        try:
-            with os.scandir(folder) as entries:
-                return next((entry.name for entry in entries), None)
-        except FileNotFoundError:
-            return None
 
 
 def remove_former(data_root: Path, database: Database, locks: Locks, session: Session, layers: Layers) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from layerstore import facts, plugins
 from layerstore.blobs import Remains
 from layerstore.errors import LayerstoreError
-from layerstore.opening import Parts
+from layerstore.parts import Parts
 from layerstore.values import frozen
 
 __all__ = ["Info", "gather"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -55,12 +54,18 @@ def of_blob(digest: str) -> int:
 
 def of_volume(name: str) -> int:
     """The lock of whoever makes, fills or removes the volume `name`."""
-    return _VOLUMES | int(hashlib.sha256(name.encode()).hexdigest()[:15], 16)
+    return _VOLUMES | _number_of(name)
 
 
 def of_program(name: str) -> int:
     """The lock that a program which stands on this library calls `name`."""
-    return _PROGRAMS | int(hashlib.sha256(name.encode()).hexdigest()[:15], 16)
+    return _PROGRAMS | _number_of(name)
+
+
+def _number_of(name: str) -> int:
+    import hashlib  # it loads OpenSSL, which most commands have no use for
+
+    return int(hashlib.sha256(name.encode()).hexdigest()[:15], 16)
 
 
 class Locks:

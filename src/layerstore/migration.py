@@ -23,17 +23,19 @@ from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey, State, look
 from layerstore.errors import ConfigError, DepthExceeded, DriverNotSupported, InUse, LayerstoreError, named
-from layerstore.homes import BESIDE, Away, first_in
-from layerstore.kernel.files import fsync_folder, syncfs
+from layerstore.homes import BESIDE, Away
+from layerstore.kernel.files import first_in, fsync_folder, syncfs
 from layerstore.layers import Layers, LayerSource, Progress, Storage, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import assembling
-from layerstore.layers.files import LayerFiles, Level, Packed
+from layerstore.layers.files import LayerFiles
 from layerstore.layers.relay import Write, relay
 from layerstore.limits import UNLIMITED
-from layerstore.opening import Parts, sweep_trials
+from layerstore.parts import Parts
+from layerstore.recovery import sweep_trials
 from layerstore.segments import rows as segment_rows
 from layerstore.segments.converting import Side, convert
+from layerstore.tar import Level, Packed
 from layerstore.values import frozen
 
 __all__ = ["Migrated", "Migration", "migrate"]

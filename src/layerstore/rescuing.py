@@ -22,19 +22,20 @@ from layerstore.database import Database
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, of_bytes, short
 from layerstore.driver import Layer, LayerKey, State, StorageDriver
 from layerstore.errors import ConfigError, InUse, LayerstoreError, NotFound, named
-from layerstore.homes import first_in
 from layerstore.images import config as config_of
-from layerstore.kernel.files import fsync_folder, remove_tree
+from layerstore.kernel.files import first_in, fsync_folder, remove_tree
 from layerstore.kernel.mounts import processes_with
 from layerstore.layers import Layers, Storage, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import assembling
-from layerstore.layers.files import Diff, LayerFiles, Level, Place
+from layerstore.layers.diffs import Diff, Place
+from layerstore.layers.files import LayerFiles
 from layerstore.layers.relay import relay
 from layerstore.locks import USE, Locks
 from layerstore.records import STORE, Records
 from layerstore.records import rows as record_rows
 from layerstore.session import Session
+from layerstore.tar import Level
 from layerstore.values import define, frozen
 
 __all__ = ["LOST", "Rescued", "rescue"]

@@ -14,7 +14,7 @@ from layerstore.errors import NotFound
 from layerstore.images import Image, Images
 from layerstore.layers import Layers
 from layerstore.layers import rows as layer_rows
-from layerstore.layers.files import committed
+from layerstore.layers.diffs import committed
 from layerstore.layers.rows import Kept
 from layerstore.values import frozen
 from layerstore.volumes import Volume, Volumes

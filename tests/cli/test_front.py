@@ -56,13 +56,27 @@ def test_version_imports_next_to_nothing() -> None:
     assert not costly & set(ast.literal_eval(modules))
 
 
-def test_store_is_opened_without_what_few_commands_need() -> None:
-    code = "import sys; from layerstore.cli import containers, images; import layerstore.store; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def modules_of(*words: object) -> set[str]:
+    """The modules that a command has imported when it is done."""
+    code = "import sys; from layerstore.cli import main; code = main(); print(*sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.root
+def test_lists_are_shown_without_what_other_commands_need(data_root: Path) -> None:
+    modules_of("--root", data_root, "images")  # which founds the store
+    images, ps = (modules_of("--root", data_root, command) for command in ("images", "ps"))
     few = (
-        "check cli.shapes containers.commit copying images.instructions info migration platforms pruning transfer usage"
+        "blobs.blobs check cli.record cli.shapes cli.template containers.commit copying homes images.instructions info"
+        " layers.files migration platforms plugins pruning recovery registry tar transfer usage"
     )
-    assert not {f"layerstore.{name}" for name in few.split()} & {*done.stdout.split()}
+    costly = {"asyncio", "html", "importlib.metadata", "rich", "subprocess", "tempfile"}
+    for modules in (images, ps):
+        assert not ({f"layerstore.{name}" for name in few.split()} | costly) & modules
+    assert not {f"layerstore.{name}" for name in ("containers", "runtime", "volumes")} & images
+    ours = {name for name in images if name.startswith("layerstore")}
+    assert len(ours) < 90, sorted(ours)
 
 
 def test_a_program_is_run_without_what_few_runs_need() -> None:

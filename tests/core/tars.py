@@ -32,10 +32,11 @@ from layerstore.driver import (
 from layerstore.errors import Damaged, DigestMismatch, named
 from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, remove_tree, syncfs
 from layerstore.kernel.mounts import mount_id, unmount
-from layerstore.layers.files import Damage, Diff, LayerFiles, Level, Readable, Staged, Told
+from layerstore.layers.diffs import Diff, Staged
+from layerstore.layers.files import LayerFiles, Told
 from layerstore.layers.relay import Write, relay
 from layerstore.limits import UNLIMITED, Limits
-from layerstore.tar import LayerEntry
+from layerstore.tar import Damage, LayerEntry, Level, Readable
 
 _TAR, _TREE = "layer.tar", "tree"
 _VIEWS = ".views"

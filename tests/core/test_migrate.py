@@ -21,7 +21,7 @@ from core import abundance
 from core.abundance import settings
 from core.plain import Plain
 from core.test_power import Disk
-from layerstore import opening, plugins
+from layerstore import parts, plugins
 from layerstore.driver import Capabilities, Dialect
 from layerstore.errors import (
     ConfigError,
@@ -313,7 +313,7 @@ def test_open_waits_a_moment_and_then_says_who_is_at_it(filled: Path, monkeypatc
         asked.append(caught.value.message)
         hand_over(self, *more)
 
-    monkeypatch.setattr(opening, "PATIENCE", 0.05)
+    monkeypatch.setattr(parts, "PATIENCE", 0.05)
     monkeypatch.setattr(Migration, "_hand_over", meanwhile)
     migrate(filled, "plain")
     assert asked == [f"the store in {filled} is being converted to plain by process {os.getpid()}"]

@@ -97,7 +97,7 @@ def test_ordinary_user_is_told_to_be_root(settings: layerstore.Config, store: St
     program = (
         "import os, sys, layerstore\n"
         "settings = layerstore.Config(data_root=sys.argv[1], exec_root=sys.argv[2])\n"
-        "from layerstore import store; layerstore.errors\n"
+        "from layerstore import plugins, store; layerstore.errors\n"
         "os.setuid(12345)\n"
         "try:\n    layerstore.open(config=settings)\n"
         "except layerstore.KernelError as error:\n    print(error.errno, error)\n"

@@ -28,7 +28,7 @@ from layerstore.errors import (
     LayerstoreError,
     UnsupportedMediaType,
 )
-from layerstore.layers.files import Staged
+from layerstore.layers.diffs import Staged
 from layerstore.layers.folders import Folders
 from support import images
 from support.properties import by_day

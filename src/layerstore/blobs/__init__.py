@@ -4,8 +4,24 @@
 `outgoing` gives out what there is, `window` a range of it; `links` reads what a manifest names.
 """
 
-from layerstore.blobs.blobs import Blobs, Remains
-from layerstore.blobs.partials import Growing, Partial
-from layerstore.blobs.values import KnownBlob, Place
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerstore.imports import on_demand
+
+if TYPE_CHECKING:
+    from layerstore.blobs.blobs import Blobs, Remains
+    from layerstore.blobs.partials import Growing, Partial
+    from layerstore.blobs.values import KnownBlob, Place
 
 __all__ = ["Blobs", "Growing", "KnownBlob", "Partial", "Place", "Remains"]
+
+__getattr__ = on_demand(
+    __name__,
+    {
+        "blobs": ("Blobs", "Remains"),
+        "partials": ("Growing", "Partial"),
+        "values": ("KnownBlob", "Place"),
+    },
+)

@@ -12,7 +12,8 @@ from attrs import evolve
 from layerstore import reference
 from layerstore.cli import output, statuses, units
 from layerstore.cli.front import Arguments, Command
-from layerstore.cli.listing import Column, Form, Row, format_option, rows, show_rows
+from layerstore.cli.listing import Column, Form, format_option, rows, show_rows
+from layerstore.cli.record import Row
 from layerstore.values import frozen
 
 if TYPE_CHECKING:

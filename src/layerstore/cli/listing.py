@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import click
 
 from layerstore.cli import output
 from layerstore.cli.table import aligned
-from layerstore.cli.template import Record, Template, TemplateError, as_json
 from layerstore.errors import NotFound
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.cli.template import Template
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,29 +33,6 @@ class Column(Generic[T]):
     heading: object
     value: Callable[[T], object]
     listed: bool = True
-
-
-class Row(Record, Generic[T]):
-    """What a template sees of one object: its columns by name, computed when they are asked for."""
-
-    def __init__(self, columns: Mapping[str, Column[T]], subject: T) -> None:
-        self._columns = columns
-        self._subject = subject
-
-    def __getitem__(self, name: str) -> object:
-        return self._columns[name].value(self._subject)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._columns
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def in_json(self) -> Iterable[str]:
-        return (name for name in sorted(self._columns) if self._columns[name].listed)
 
 
 @frozen
@@ -80,6 +60,8 @@ class Form:
 
 
 def _template(text: str, *, escapes: bool) -> Template:
+    from layerstore.cli.template import Template, TemplateError
+
     try:
         return Template(text, escapes=escapes)
     except TemplateError as wrong:
@@ -111,25 +93,44 @@ def rows(
 ) -> Iterator[str]:
     """The lines of `show_rows`."""
     if form.template is not None and not form.is_table:
-        template = form.template
+        yield from _rendered(subjects, columns, form.template)
     elif quiet is not None:
-        template = Template(quiet)
+        yield from _plain(subjects, columns, quiet)
+    elif form.template is not None:
+        head = form.template.render_headings({name: column.heading for name, column in columns.items()})
+        yield from aligned(chain([head], _rendered(subjects, columns, form.template)))
     else:
-        yield from aligned(_table(subjects, columns, form.template or Template(usual, escapes=True)))
-        return
-    yield from _rendered(subjects, columns, template)
-
-
-def _table(subjects: Iterable[T], columns: Mapping[str, Column[T]], template: Template) -> Iterator[str]:
-    yield template.render_headings({name: column.heading for name, column in columns.items()})
-    yield from _rendered(subjects, columns, template)
+        head = "\t".join(str(columns[name].heading) for name in _names(usual))
+        yield from aligned(chain([head], _plain(subjects, columns, usual)))
 
 
 def _rendered(subjects: Iterable[T], columns: Mapping[str, Column[T]], template: Template) -> Iterator[str]:
+    from layerstore.cli.record import Row
+
     for subject in subjects:
         # What a list shows came with it; what has to be asked for, as a size, may be gone since, and its row with it.
         with suppress(NotFound):
             yield template.render(Row(columns, subject))
+
+
+def _plain(subjects: Iterable[T], columns: Mapping[str, Column[T]], own: str) -> Iterator[str]:
+    """The same by a command's own template: columns alone, with tabs between, for which no templates are imported."""
+    values = [columns[name].value for name in _names(own)]
+    for subject in subjects:
+        with suppress(NotFound):
+            yield "\t".join(_shown(value(subject)) for value in values)
+
+
+def _names(own: str) -> list[str]:
+    return [field.removeprefix("{{.").removesuffix("}}") for field in own.split("\t")]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    from layerstore.cli.template.values import shown
+
+    return shown(value)
 
 
 def label_heading(name: str) -> str:
@@ -139,4 +140,6 @@ def label_heading(name: str) -> str:
 
 def show_object(value: object, form: Form) -> None:
     """Print one object by a template, or as JSON."""
+    from layerstore.cli.template import as_json
+
     output.lines([form.template.render(value) if form.template is not None else as_json(value, indent=4)])

@@ -13,7 +13,6 @@ from layerstore.cli.filters import filter_option
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.images import labels_of
 from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
-from layerstore.cli.template import NIL
 
 if TYPE_CHECKING:
     from layerstore.containers import Container
@@ -104,6 +103,13 @@ class Listed:
         return ",".join(units.ellipsis(name, _LONGEST_MOUNT) if self.trunc else name for name in names)
 
 
+def _nothing() -> object:
+    """What templates see of a pointer to nothing."""
+    from layerstore.cli.template import NIL
+
+    return NIL
+
+
 _COLUMNS: Final[Mapping[str, Column[Listed]]] = {
     "ID": Column("CONTAINER ID", lambda line: units.short(line.container.id) if line.trunc else line.container.id),
     "Image": Column("IMAGE", lambda line: line.image),
@@ -121,7 +127,7 @@ _COLUMNS: Final[Mapping[str, Column[Listed]]] = {
     "LocalVolumes": Column("LOCAL VOLUMES", lambda line: line.volume_count),
     "Networks": Column("NETWORKS", lambda line: line.options.network),
     "HealthStatus": Column("HEALTH STATUS", lambda line: line.health),
-    "Platform": Column("PLATFORM", lambda _: NIL, listed=False),
+    "Platform": Column("PLATFORM", lambda _: _nothing(), listed=False),
     "Size": Column("SIZE", lambda line: line.size, listed=False),
 }
 _SIZED_COLUMNS: Final = {**_COLUMNS, "Size": Column("SIZE", _COLUMNS["Size"].value)}
@@ -177,11 +183,13 @@ def ps_command(
 
 def _shown(store: Store) -> list[Container]:
     """The containers but those that are folders of builds (`builder cache ls` lists them)."""
-    from layerstore.build.cache import PREFIX, Mounts
+    from layerstore.build.cache import PREFIX
 
     found = store.containers()
     if not any(container.name.startswith(PREFIX) for container in found):
         return found
+    from layerstore.build.cache import Mounts
+
     hidden = Mounts(store).containers()
     return [container for container in found if container.id not in hidden]
 

@@ -6,10 +6,28 @@ those without a name. `branching` has checkpoints, the way back and forks, `comp
 `running` is the way to what runs programs in them.
 """
 
-from layerstore.containers.checkpoint import Checkpoint
-from layerstore.containers.container import Container, ContainerState, Mounted
-from layerstore.containers.containers import Containers
-from layerstore.containers.process import Process
-from layerstore.containers.running import Args, Running
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerstore.imports import on_demand
+
+if TYPE_CHECKING:
+    from layerstore.containers.checkpoint import Checkpoint
+    from layerstore.containers.container import Container, ContainerState, Mounted
+    from layerstore.containers.containers import Containers
+    from layerstore.containers.process import Process
+    from layerstore.containers.running import Args, Running
 
 __all__ = ["Args", "Checkpoint", "Container", "ContainerState", "Containers", "Mounted", "Process", "Running"]
+
+__getattr__ = on_demand(
+    __name__,
+    {
+        "checkpoint": ("Checkpoint",),
+        "container": ("Container", "ContainerState", "Mounted"),
+        "containers": ("Containers",),
+        "process": ("Process",),
+        "running": ("Args", "Running"),
+    },
+)

@@ -13,13 +13,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from layerstore.containers import rows
-from layerstore.containers.mounting import Mounts, Paused
-from layerstore.containers.rows import Row
-from layerstore.database import Database, Transaction
 from layerstore.driver import Dialect, Layer, LayerKey, State
 from layerstore.errors import InUse
 from layerstore.kernel.mounts import boot_id
@@ -27,9 +25,14 @@ from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.segments import CheckpointRow
 from layerstore.segments import rows as segment_rows
-from layerstore.segments.merging import Merging
-from layerstore.session import Session
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.containers.mounting import Mounts, Paused
+    from layerstore.containers.rows import Row
+    from layerstore.database import Database, Transaction
+    from layerstore.segments.merging import Merging
+    from layerstore.session import Session
 
 Quiet = AbstractContextManager[object]
 """While inside, nothing that runs in a container writes: its programs are frozen."""

@@ -7,15 +7,15 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from layerstore.changes import Changes
-from layerstore.digest import ImageID
 from layerstore.images import config as config_of
 from layerstore.images.trees import HasTree, changes_between
-from layerstore.segments import CheckpointRow
 
 if TYPE_CHECKING:
+    from layerstore.changes import Changes
     from layerstore.containers.container import Container
     from layerstore.containers.containers import Containers
+    from layerstore.digest import ImageID
+    from layerstore.segments import CheckpointRow
 
 
 class Checkpoint:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from layerstore import reference
-from layerstore.containers.rows import Row
-from layerstore.containers.sealing import Sealing, Written
-from layerstore.database import Transaction
-from layerstore.digest import ChainID, ImageID
 from layerstore.images import Image, Images
 from layerstore.images import config as config_of
 from layerstore.images import instructions as instructions_of
 from layerstore.images import rows as image_rows
+
+if TYPE_CHECKING:
+    from layerstore.containers.rows import Row
+    from layerstore.containers.sealing import Sealing, Written
+    from layerstore.database import Transaction
+    from layerstore.digest import ChainID, ImageID
 
 
 class Commit:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from layerstore.changes import Changes
 from layerstore.containers import rows
 from layerstore.containers.rows import Row
-from layerstore.database import Database, Transaction
 from layerstore.driver import Layer, LayerKey, Usage, look
 from layerstore.images.trees import EMPTY, settled
 from layerstore.kernel.mounts import detached
@@ -16,7 +16,10 @@ from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.segments import CheckpointRow
 from layerstore.segments import rows as segment_rows
-from layerstore.session import Session
+
+if TYPE_CHECKING:
+    from layerstore.database import Database, Transaction
+    from layerstore.session import Session
 
 Between = tuple[tuple[Layer, ...], tuple[Layer, ...]]
 """The segments that one stack has above another, the nearest first; and that other."""

@@ -15,9 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from layerstore import reference
-from layerstore.changes import Changes
 from layerstore.containers.checkpoint import Checkpoint
-from layerstore.containers.rows import Row
 from layerstore.containers.running import Runs
 from layerstore.containers.starting import Starts
 from layerstore.digest import ChainID, ImageID, short
@@ -27,14 +25,16 @@ from layerstore.images import Image, copies
 from layerstore.images import config as config_of
 from layerstore.images.trees import HasTree, changes_between, settled
 from layerstore.kernel.files.descriptors import HANDLE, opened
-from layerstore.layers.relay import Write
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
+    from layerstore.changes import Changes
     from layerstore.containers.branching import Quiet
     from layerstore.containers.containers import Containers
+    from layerstore.containers.rows import Row
     from layerstore.copying import Copied
     from layerstore.layers import Record, StoredLayer
+    from layerstore.layers.relay import Write
 
 
 class Mounted:

@@ -22,11 +22,8 @@ from layerstore.containers.checkpoint import Checkpoint
 from layerstore.containers.comparing import Comparing, between, standing
 from layerstore.containers.container import Container, ContainerState, Mounted
 from layerstore.containers.mounting import Mounts
-from layerstore.containers.process import Process
 from layerstore.containers.rows import Resident, Row
 from layerstore.containers.running import Runner, runner_of
-from layerstore.database import Database, Transaction
-from layerstore.digest import ChainID, ImageID
 from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, LayerstoreError, NotFound, StoreClosed
 from layerstore.images import Image, Images
@@ -35,17 +32,20 @@ from layerstore.kernel.mounts import boot_id, mounts_below
 from layerstore.kernel.namespaces import IdMap
 from layerstore.layers import Layers, Record, Storage, StoredLayer
 from layerstore.layers import rows as layer_rows
-from layerstore.layers.files import committed
-from layerstore.layers.relay import Write
+from layerstore.layers.diffs import committed
 from layerstore.locks import Locks, of_container
 from layerstore.segments import Below, CheckpointRow
 from layerstore.segments import rows as segment_rows
 from layerstore.segments.merging import Merging
-from layerstore.session import Session
 
 if TYPE_CHECKING:
     from layerstore.containers.branching import Branching, Quiet
+    from layerstore.containers.process import Process
+    from layerstore.database import Database, Transaction
+    from layerstore.digest import ChainID, ImageID
     from layerstore.kernel.processes.spawning import Child
+    from layerstore.layers.relay import Write
+    from layerstore.session import Session
     from layerstore.volumes import Volumes
 
 

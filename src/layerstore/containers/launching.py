@@ -17,22 +17,22 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from layerstore.containers import rows
-from layerstore.containers.mounting import Mounts
 from layerstore.containers.process import Process, bury
 from layerstore.containers.residents import Residents, running
 from layerstore.containers.rows import Resident, Row
-from layerstore.database import Database
-from layerstore.driver import Layer
 from layerstore.errors import CannotRun, ConfigError, LayerstoreError
 from layerstore.kernel.mounts import mounts_below
 from layerstore.kernel.mounts.table import facts_of
 from layerstore.kernel.processes.spawning import DEVNULL, Child, Program, launch
-from layerstore.layers import Storage
 from layerstore.layers.attaching import detached_tree
 
 if TYPE_CHECKING:
     from layerstore.containers.container import Container
+    from layerstore.containers.mounting import Mounts
+    from layerstore.database import Database
+    from layerstore.driver import Layer
     from layerstore.kernel.processes.housing import House
+    from layerstore.layers import Storage
 
 PATIENCE = 10.0
 """Seconds in which a process that was killed has to end."""

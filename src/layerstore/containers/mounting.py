@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerstore import session
 from layerstore.containers import rows
 from layerstore.containers.residents import Residents
-from layerstore.containers.rows import Row
-from layerstore.database import Database
 from layerstore.driver import Dialect, Layer, LayerKey
 from layerstore.errors import Damaged, DriverFailed, InUse, KernelError, LayerstoreError
 from layerstore.kernel.files import syncfs
@@ -32,11 +31,15 @@ from layerstore.kernel.mounts import (
     namespace_holds,
     unmount,
 )
-from layerstore.layers import Storage
 from layerstore.layers.attaching import attach_tree
 from layerstore.segments import rows as segment_rows
-from layerstore.session import Session
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.containers.rows import Row
+    from layerstore.database import Database
+    from layerstore.layers import Storage
+    from layerstore.session import Session
 
 
 @frozen

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from layerstore.containers import rows
-from layerstore.containers.rows import Resident, Row
-from layerstore.database import Database
 from layerstore.driver import Dialect
 from layerstore.errors import InUse, KernelError
 from layerstore.kernel.files import syncfs
 from layerstore.kernel.processes.identity import Identity, identity_of, strays
-from layerstore.layers import Storage
+
+if TYPE_CHECKING:
+    from layerstore.containers.rows import Resident, Row
+    from layerstore.database import Database
+    from layerstore.layers import Storage
 
 _MOMENT = 10.0
 """Seconds that a process has between giving back its mounts and its end. A sync of the filesystem may be among it."""

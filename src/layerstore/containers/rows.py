@@ -7,12 +7,11 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import astuple, evolve
 
 from layerstore.containers import names
-from layerstore.database import Transaction
 from layerstore.digest import ChainID, ImageID
 from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import Ambiguous, InUse, NameInUse, NotFound
@@ -24,6 +23,9 @@ from layerstore.layers import rows as layer_rows
 from layerstore.segments import Below
 from layerstore.segments import rows as segment_rows
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.database import Transaction
 
 
 @frozen

@@ -10,22 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from layerstore.containers import rows
 from layerstore.containers.comparing import standing
-from layerstore.containers.mounting import Mounts
 from layerstore.containers.rows import Row
 from layerstore.database import Database, Transaction
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey, State
-from layerstore.layers import Layers, Record, Staged, Storage, StoredLayer
 from layerstore.layers.adding import recorded
 from layerstore.layers.assembly import assembling
 from layerstore.segments import rows as segment_rows
-from layerstore.session import Session
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.containers.mounting import Mounts
+    from layerstore.layers import Layers, Record, Staged, Storage, StoredLayer
+    from layerstore.session import Session
 
 Conclude = Callable[[Transaction, ChainID | None], Row]
 """Writes what the new layer is for, in the transaction in which it gets its row. Given the layer on top, it returns the

@@ -5,11 +5,30 @@
 configuration, `squashing` makes one layer of several.
 """
 
-from layerstore.images.bases import Scratch
-from layerstore.images.config import History
-from layerstore.images.image import Image, Loose
-from layerstore.images.images import Images
-from layerstore.images.loaded import Loaded
-from layerstore.images.removal import Removal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerstore.imports import on_demand
+
+if TYPE_CHECKING:
+    from layerstore.images.bases import Scratch
+    from layerstore.images.config import History
+    from layerstore.images.image import Image, Loose
+    from layerstore.images.images import Images
+    from layerstore.images.loaded import Loaded
+    from layerstore.images.removal import Removal
 
 __all__ = ["History", "Image", "Images", "Loaded", "Loose", "Removal", "Scratch"]
+
+__getattr__ = on_demand(
+    __name__,
+    {
+        "bases": ("Scratch",),
+        "config": ("History",),
+        "image": ("Image", "Loose"),
+        "images": ("Images",),
+        "loaded": ("Loaded",),
+        "removal": ("Removal",),
+    },
+)

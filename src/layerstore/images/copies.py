@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerstore.images.trees import HasTree
-
 if TYPE_CHECKING:
     from layerstore.copying import Copied
+    from layerstore.images.trees import HasTree
 
 _ROOT = (0, 0)
 

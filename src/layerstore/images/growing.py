@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from layerstore import platforms, reference
 from layerstore.compression import open_stream
-from layerstore.digest import DiffID, ImageID
 from layerstore.errors import CannotCopy, ConfigError, named
 from layerstore.gathering import Folder, Piece, layer_of, walk
 from layerstore.images import config as config_of
@@ -27,13 +26,14 @@ from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.layers import Layers, LayerSource, Progress, StoredLayer
 from layerstore.layers.adding import add
 from layerstore.limits import Limits
-from layerstore.tar import Readable
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.database import Transaction
+    from layerstore.digest import DiffID, ImageID
     from layerstore.images.image import Image
     from layerstore.images.images import Images
+    from layerstore.tar import Readable
 
 __all__ = [
     "Ground",

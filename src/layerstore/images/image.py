@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import field
 
-from layerstore.changes import Changes
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, short
 from layerstore.images import config as config_of
 from layerstore.images import copies, trees
 from layerstore.images.bases import Base
-from layerstore.images.config import History
-from layerstore.images.removal import Removal
-from layerstore.images.trees import HasTree
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
+    from layerstore.changes import Changes
     from layerstore.copying import Copied
+    from layerstore.images.config import History
     from layerstore.images.growing import Ground
     from layerstore.images.images import Images
+    from layerstore.images.removal import Removal
+    from layerstore.images.trees import HasTree
 
 
 @frozen(slots=False)

@@ -23,21 +23,21 @@ from layerstore.driver import Layer
 from layerstore.errors import InUse, InvalidArchive, KernelError, NotFound, named
 from layerstore.images import config as config_of
 from layerstore.images import removal, rows
-from layerstore.images.config import History
 from layerstore.images.image import Image, Loose
 from layerstore.images.loaded import Loaded
-from layerstore.images.removal import Removal
 from layerstore.images.trees import EMPTY, Trees
 from layerstore.kernel.mounts import attach, mount_id, unmount
 from layerstore.layers import Layers, LayerSource, Progress, Staged, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.attaching import attach_tree
 from layerstore.layers.sources import label_of
-from layerstore.session import Session
 
 if TYPE_CHECKING:
+    from layerstore.images.config import History
     from layerstore.images.growing import Ground
+    from layerstore.images.removal import Removal
     from layerstore.layers.assembly import Assembly
+    from layerstore.session import Session
 
 Record = Callable[[Transaction, ImageID], object]
 """Writes what a caller has to remember of an image, in the transaction in which that appears, or gets its names."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from attrs import field, fields
 
 from layerstore import reference
-from layerstore.digest import ImageID
 from layerstore.images.image import Image
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.digest import ImageID
 
 
 @frozen(slots=False, eq=False)

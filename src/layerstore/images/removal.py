@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from layerstore import reference, session
-from layerstore.database import Transaction
 from layerstore.digest import ImageID, short
-from layerstore.driver import LayerKey
 from layerstore.errors import InUse
 from layerstore.images import rows
 from layerstore.layers import rows as layer_rows
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.database import Transaction
+    from layerstore.driver import LayerKey
 
 _SHOWN = 5
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from layerstore import reference
-from layerstore.database import Transaction
 from layerstore.digest import ChainID, Digest, ImageID, beginning, hex_of, of_bytes, short
 from layerstore.errors import Ambiguous, InvalidReference, NotFound
 from layerstore.images import config as config_of
 from layerstore.kernel.processes.identity import Identity
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.database import Transaction
 
 _COLUMNS = "i.id, i.config, i.chain_id, i.parent, i.created, i.stored"
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from layerstore import reference, tar
 from layerstore.changes import compare_trees
-from layerstore.database import Transaction
 from layerstore.digest import ChainID, DiffID, ImageID, short
 from layerstore.errors import ConfigError, NotFound
 from layerstore.images import config as config_of
 from layerstore.images import rows
-from layerstore.images.image import Image
-from layerstore.images.images import Images
 from layerstore.layers import Layers, LayerSource, StoredLayer
 from layerstore.layers.adding import add
 from layerstore.layers.relay import relay
+
+if TYPE_CHECKING:
+    from layerstore.database import Transaction
+    from layerstore.images.image import Image
+    from layerstore.images.images import Images
 
 __all__ = ["squash"]
 

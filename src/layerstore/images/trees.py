@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from layerstore.changes import Changes, compare_trees
-from layerstore.database import Database
-from layerstore.digest import ChainID
 from layerstore.driver import Layer, look
 from layerstore.errors import DriverFailed, KernelError
 from layerstore.images import rows
@@ -20,10 +18,12 @@ from layerstore.kernel.files.filesystems import type_of
 from layerstore.kernel.mounts import Mount, detached
 from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
-from layerstore.session import Session
 
 if TYPE_CHECKING:
+    from layerstore.database import Database
+    from layerstore.digest import ChainID
     from layerstore.images.image import Image
+    from layerstore.session import Session
 
 EMPTY = Mount("tmpfs", "layerstore", (("mode", "0755"), ("nr_inodes", "16")), read_only=True)
 """What an image without layers is."""

@@ -7,15 +7,18 @@ makes it may not know its DiffID yet. What keeps it is written in the transactio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from layerstore.database import Transaction
-from layerstore.digest import ChainID, DiffID
 from layerstore.layers import rows
 from layerstore.layers.assembly import assembling
-from layerstore.layers.files import Staged
-from layerstore.layers.layers import Layers
 from layerstore.layers.sources import LayerSource, Progress, label_of
-from layerstore.layers.stored import Record, StoredLayer
+
+if TYPE_CHECKING:
+    from layerstore.database import Transaction
+    from layerstore.digest import ChainID, DiffID
+    from layerstore.layers.diffs import Staged
+    from layerstore.layers.layers import Layers
+    from layerstore.layers.stored import Record, StoredLayer
 
 __all__ = ["add", "recorded"]
 

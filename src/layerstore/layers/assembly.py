@@ -11,18 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from layerstore.database import Transaction
 from layerstore.digest import ChainID, DiffID, chain_ids
-from layerstore.driver import Layer, LayerKey
 from layerstore.errors import InvalidArchive
 from layerstore.layers import rows
-from layerstore.layers.files import Diff, Level, Staged, committed
-from layerstore.layers.layers import Layers
+from layerstore.layers.diffs import Diff, Staged, committed
 from layerstore.layers.placing import Placing, placing_for
 from layerstore.layers.plan import Plan, Wanted, plan
-from layerstore.layers.sources import LayerSource, Progress
 from layerstore.locks import of_diff
+from layerstore.tar import Level
+
+if TYPE_CHECKING:
+    from layerstore.database import Transaction
+    from layerstore.driver import Layer, LayerKey
+    from layerstore.layers.layers import Layers
+    from layerstore.layers.sources import LayerSource, Progress
 
 
 @contextmanager

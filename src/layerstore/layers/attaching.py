@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from layerstore.driver import Layer, Mount
 from layerstore.errors import DriverFailed, DriverNotSupported, KernelError
 from layerstore.kernel.mounts import attach, new_tree
-from layerstore.kernel.namespaces import IdMap
-from layerstore.layers.storage import Storage
+
+if TYPE_CHECKING:
+    from layerstore.driver import Layer, Mount
+    from layerstore.kernel.namespaces import IdMap
+    from layerstore.layers.storage import Storage
 
 __all__ = ["attach_tree", "detached_tree"]
 

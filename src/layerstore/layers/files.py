@@ -10,113 +10,32 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from layerstore import tar
 from layerstore.changes import Changes, clamp_times
-from layerstore.digest import ChainID, DiffID
-from layerstore.driver import Dialect, Layer, LayerKey, State, StorageDriver, Usage, look
+from layerstore.driver import Dialect, Layer, LayerKey, StorageDriver, Usage, look
 from layerstore.errors import Damaged, LayerstoreError, NotFound, named
 from layerstore.kernel.files import copy_root_attributes, syncfs
 from layerstore.kernel.mounts import detached
+from layerstore.layers.diffs import Diff, Place
 from layerstore.layers.relay import Write, relay
 from layerstore.limits import UNLIMITED, Limits
 from layerstore.records.files import for_its_owner, packed, unpacked
-from layerstore.session import Session
-from layerstore.tar import Damage, LayerEntry, Level, Packed, Readable
-from layerstore.values import frozen
 
-__all__ = [
-    "Damage",
-    "Diff",
-    "LayerFiles",
-    "Level",
-    "Packed",
-    "Place",
-    "Readable",
-    "Since",
-    "Staged",
-    "Told",
-    "committed",
-    "counting",
-    "name_layer",
-]
+if TYPE_CHECKING:
+    from layerstore.digest import DiffID
+    from layerstore.layers.diffs import Since, Staged
+    from layerstore.session import Session
+    from layerstore.tar import Damage, LayerEntry, Level, Packed, Readable
+
+__all__ = ["LayerFiles", "Told", "counting", "name_layer"]
 
 _PIECE = 1 << 20
 
-Since = tuple[Sequence[Layer], Sequence[Layer]]
-"""A stack to compare with, further down than the parents: the segments above it, the nearest first, and itself."""
-
 Told = Callable[[int], None]
 """Called with the bytes of the tar done so far."""
-
-
-@frozen
-class Diff:
-    """A diff as it is kept: what its row says.
-
-    `implied` are the directories that the tar implies without listing them; they look as in the parents, and
-    `implied_digest` says how. `dependent`: unpacked for one stack of parents, of no use on another.
-    """
-
-    key: LayerKey
-    diff_id: DiffID
-    size: int
-    entries: int
-    root_opaque: bool = False
-    implied: tuple[str, ...] = ()
-    implied_digest: str = ""
-    dependent: bool = False
-    damaged: bool = False
-
-
-@frozen
-class Place:
-    """The layer that a diff becomes, and the one that this stands on."""
-
-    chain: ChainID
-    parent: ChainID | None
-
-
-@frozen
-class Staged:
-    """A layer on its way in, which nobody sees yet: a tar that was taken in, or the changes of a container.
-
-    `layer` has its files: a staged one, or the container's own, if it can become the committed layer as it lies.
-    `needs_parents`: it has to be laid anew on its parents. `spool`: the tar itself, of a layer that can be unpacked on
-    its parents only, and has no files yet. `notices` tell what a tar could not hold. `on`: the only parents on which
-    it is of use, where it holds what they hold. `place` is known when it is laid.
-    """
-
-    diff: Diff
-    layer: Layer
-    needs_parents: bool = False
-    place: Place | None = None
-    notices: tuple[str, ...] = ()
-    spool: Path | None = None
-    on: tuple[Layer, ...] | None = None
-
-    @property
-    def diff_id(self) -> DiffID:
-        """The digest of the tar."""
-        return self.diff.diff_id
-
-    @property
-    def size(self) -> int:
-        """The bytes of the tar."""
-        return self.diff.size
-
-    @property
-    def entries(self) -> int:
-        """How many entries the tar has; 0 while it is only spooled."""
-        return self.diff.entries
-
-    @property
-    def is_container(self) -> bool:
-        """Will a container's own layer be the committed one?"""
-        return self.layer.state is State.WRITABLE
 
 
 class LayerFiles(ABC):
@@ -289,9 +208,11 @@ class LayerFiles(ABC):
 
         `since`: against a stack further down than its parents. `latest`, in ns since the epoch: no time is later.
         """
+        from layerstore.tar import pack
+
         changes = self._changes(container, parents, since)
         with look(self.driver, container, parents) as root:
-            return tar.pack(changes, root, write=write, latest=latest)
+            return pack(changes, root, write=write, latest=latest)
 
     def clamp(self, container: Layer, parents: Sequence[Layer], latest: int) -> None:
         """Let nothing that a container has changed be later than this, in ns since the epoch. Nobody else is in it.
@@ -326,9 +247,11 @@ class LayerFiles(ABC):
         latest: int | None = None,
     ) -> Staged:
         """Pack changes and take them in again, for the parents `on`."""
+        from layerstore.tar import pack
+
         with (
             look(self.driver, container, parents) as root,
-            relay(lambda write: tar.pack(changes, root, write=write, latest=latest)) as stream,
+            relay(lambda write: pack(changes, root, write=write, latest=latest)) as stream,
         ):
             return self.take_in(stream, parents=on)
 
@@ -357,8 +280,10 @@ class LayerFiles(ABC):
 
         By a mount of its own: what a program serves (fuse-overlayfs) is told right to who looks for the first time.
         """
+        from layerstore.tar import pack_tree
+
         with look(self.driver, layer, parents) as root:
-            return tar.pack_tree(root, write)
+            return pack_tree(root, write)
 
     def repeat(
         self,
@@ -373,6 +298,8 @@ class LayerFiles(ABC):
 
         `root` is a directory fd of the tree that the tar came of. So changes reach a container of another driver.
         """
+        from layerstore.tar import unpack
+
         made: list[Packed] = []
         skeleton = self.session.folder / f"{container.key}.repeated"  # of no use, for a container has none
         self.driver.prepare(container, parents, read_only=False)
@@ -380,7 +307,7 @@ class LayerFiles(ABC):
             relay(lambda write: made.append(of(write))) as stream,
             detached(self.driver.mounts(container, parents, read_only=False)) as tree,
         ):
-            tar.unpack(
+            unpack(
                 stream,
                 tree,
                 dialect=Dialect.MERGED,
@@ -437,11 +364,6 @@ def counting(told: Told | None) -> Told | None:
             told(done)
 
     return count
-
-
-def committed(keys: Iterable[LayerKey]) -> tuple[Layer, ...]:
-    """The layers that have these keys in rows."""
-    return tuple(Layer(key) for key in keys)
 
 
 def name_layer(error: BaseException, diff_id: DiffID | None) -> None:

@@ -12,21 +12,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from layerstore import tar
-from layerstore.changes import Changes, compare_trees
+from layerstore.changes import compare_trees
 from layerstore.digest import DiffID, Digest
 from layerstore.driver import Dialect, Layer, LayerKey, State, look
 from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, named
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import FOLDER, opened, private
-from layerstore.layers.files import Diff, LayerFiles, Staged, Told, counting, name_layer
+from layerstore.layers.diffs import Diff, Staged
+from layerstore.layers.files import LayerFiles, Told, counting, name_layer
 from layerstore.layers.relay import Write, relay
 from layerstore.layers.salvaging import salvage
 from layerstore.limits import UNLIMITED, Limits
-from layerstore.tar import Damage, EntryKind, LayerEntry, Level, Readable
+from layerstore.tar import Damage, EntryKind
+
+if TYPE_CHECKING:
+    from layerstore.changes import Changes
+    from layerstore.tar import LayerEntry, Level, Readable
 
 _PIECE = 1 << 20
 

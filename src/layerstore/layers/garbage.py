@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerstore import session
-from layerstore.database import Database
 from layerstore.driver import LayerKey
 from layerstore.layers import rows
-from layerstore.layers.files import LayerFiles
-from layerstore.layers.layers import Layers
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.database import Database
+    from layerstore.layers.files import LayerFiles
+    from layerstore.layers.layers import Layers
 
 _KEY = re.compile(r"[0-9a-f]{32}(?:[a-z][0-9a-z]{0,23})?")
 """What a session calls its layers, and what a driver may add to it. docker's folders have 64 digits."""

@@ -10,22 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from layerstore.database import Database, Transaction
-from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import Damaged, DepthExceeded, NotFound, ReadOnlyStore, named
 from layerstore.kernel.files import Writeback
 from layerstore.layers import rows
-from layerstore.layers.files import Diff, LayerFiles, Level, Readable, Since, Staged
-from layerstore.layers.relay import Write
-from layerstore.layers.sources import Progress
-from layerstore.layers.storage import Storage
-from layerstore.layers.stored import StoredLayer
-from layerstore.limits import Limits
-from layerstore.locks import Locks
-from layerstore.session import Session
-from layerstore.tar import LayerEntry
+
+if TYPE_CHECKING:
+    from layerstore.database import Database, Transaction
+    from layerstore.digest import ChainID, DiffID
+    from layerstore.layers.diffs import Diff, Since, Staged
+    from layerstore.layers.files import LayerFiles
+    from layerstore.layers.relay import Write
+    from layerstore.layers.sources import Progress
+    from layerstore.layers.storage import Storage
+    from layerstore.layers.stored import StoredLayer
+    from layerstore.limits import Limits
+    from layerstore.locks import Locks
+    from layerstore.session import Session
+    from layerstore.tar import LayerEntry, Readable
 
 
 class Layers:
@@ -123,6 +127,8 @@ class Layers:
         with self.database.write(durable=False) as tx:
             found = rows.find_diffs(tx, diff_id)
             leases = rows.add_leases(tx, self.session.name, [("diff", diff.key) for diff in found], purpose)
+        from layerstore.tar import Level
+
         if any(next(iter(self.files.damages(diff, Level.SIZES)), None) is None for diff in found):
             return leases
         self.end_leases(leases)

@@ -12,18 +12,24 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import Damaged, LayerstoreError
 from layerstore.kernel.files import Writeback
-from layerstore.layers.files import Diff, LayerFiles, Place, Readable, Staged
-from layerstore.layers.plan import Plan
+from layerstore.layers.diffs import Place
 from layerstore.layers.rows import visible
 from layerstore.layers.sources import LayerSource, Progress, label_of
 from layerstore.limits import Limits
+
+if TYPE_CHECKING:
+    from layerstore.digest import ChainID, DiffID
+    from layerstore.layers.diffs import Diff, Staged
+    from layerstore.layers.files import LayerFiles
+    from layerstore.layers.plan import Plan
+    from layerstore.tar import Readable
 
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
 """Layers unpacked at once. Each has threads of its own writing files; more only wait for the disk."""

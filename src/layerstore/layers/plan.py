@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field
 
-from layerstore.digest import ChainID, DiffID
-from layerstore.driver import LayerKey
-from layerstore.layers.files import Diff
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.digest import ChainID, DiffID
+    from layerstore.driver import LayerKey
+    from layerstore.layers.diffs import Diff
 
 __all__ = ["Plan", "Wanted", "plan"]
 

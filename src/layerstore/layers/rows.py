@@ -11,15 +11,18 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerstore import session
-from layerstore.database import Transaction
 from layerstore.digest import ChainID, DiffID
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import NotFound
-from layerstore.layers.files import Diff, Place, committed
+from layerstore.layers.diffs import Diff, Place, committed
 from layerstore.layers.stored import StoredLayer
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.database import Transaction
 
 _DIFF = "d.key, d.diff_id, d.size, d.entries, d.root_opaque, d.implied, d.implied_digest, d.dependent, d.damaged"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from layerstore.digest import DiffID, short
 from layerstore.errors import InvalidArchive
-from layerstore.tar import Readable
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.tar import Readable
 
 Taken = TypeVar("Taken")
 

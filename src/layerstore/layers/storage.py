@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from layerstore.changes import Changes
 from layerstore.driver import Backing, Layer, LayerKey, Mount, StorageDriver, Usage, blamed
 from layerstore.errors import DriverNotFound
-from layerstore.layers.files import LayerFiles
-from layerstore.session import Session
+
+if TYPE_CHECKING:
+    from layerstore.changes import Changes
+    from layerstore.layers.files import LayerFiles
+    from layerstore.session import Session
 
 __all__ = ["Storage"]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from layerstore.database import Transaction
-from layerstore.digest import ChainID, DiffID
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.digest import ChainID, DiffID
 
 __all__ = ["Record", "StoredLayer"]
 

@@ -17,9 +17,9 @@ from attrs import field
 from layerstore.compression import HEAD, open_stream, sniff
 from layerstore.digest import DiffID, Digest, hex_of
 from layerstore.errors import InvalidArchive, LayerstoreError, NotFound, named
-from layerstore.layers.files import Readable
 from layerstore.limits import Limits
 from layerstore.registry.ways import Way
+from layerstore.tar import Readable
 from layerstore.transfer.archive import Archive, FolderArchive, TarArchive
 from layerstore.transfer.loading import describe
 from layerstore.values import define, frozen

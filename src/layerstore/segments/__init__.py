@@ -5,6 +5,20 @@ them, they have no DiffID and no skeleton, and making one reads no file. `rows` 
 stacks of them shallow, in the background.
 """
 
-from layerstore.segments.rows import Below, CheckpointRow
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerstore.imports import on_demand
+
+if TYPE_CHECKING:
+    from layerstore.segments.rows import Below, CheckpointRow
 
 __all__ = ["Below", "CheckpointRow"]
+
+__getattr__ = on_demand(
+    __name__,
+    {
+        "rows": ("Below", "CheckpointRow"),
+    },
+)

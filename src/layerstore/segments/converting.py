@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from layerstore import facts
-from layerstore.database import Database
 from layerstore.driver import Dialect, Layer, LayerKey, State
-from layerstore.layers import Layers, Storage
 from layerstore.segments import rows
 from layerstore.segments.merging import Merging
-from layerstore.segments.rows import Segment
-from layerstore.session import Session
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.database import Database
+    from layerstore.layers import Layers, Storage
+    from layerstore.segments.rows import Segment
+    from layerstore.session import Session
 
 __all__ = ["Side", "convert"]
 

@@ -13,14 +13,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
-from layerstore.database import Database
-from layerstore.driver import LayerKey
 from layerstore.errors import LayerstoreError
 from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.segments import rows
-from layerstore.session import Session
+
+if TYPE_CHECKING:
+    from layerstore.database import Database
+    from layerstore.driver import LayerKey
+    from layerstore.session import Session
 
 _DEEP = 32
 """Layers of segments in a stack. With all spans 1,000 of them have 10 at most, a million 20."""

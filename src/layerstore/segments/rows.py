@@ -9,14 +9,17 @@ more parts than n has bits (Fenwick, "A new data structure for cumulative freque
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from layerstore.database import Transaction
 from layerstore.digest import ChainID, ImageID
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import NameInUse, NotFound
 from layerstore.layers import rows as layer_rows
-from layerstore.layers.files import committed
+from layerstore.layers.diffs import committed
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.database import Transaction
 
 STEP = 4
 """Segments with a number that is a multiple of this have a span."""

@@ -9,16 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from layerstore.digest import ChainID, ImageID
-from layerstore.images import Image
-from layerstore.layers import LayerSource, StoredLayer
-
 if TYPE_CHECKING:
     from layerstore.database import Transaction
+    from layerstore.digest import ChainID, ImageID
+    from layerstore.images import Image
     from layerstore.images.images import Record as ImageRecord
-    from layerstore.layers import Progress, Record
+    from layerstore.layers import LayerSource, Progress, Record, StoredLayer
     from layerstore.layers.relay import Write
-    from layerstore.opening import Parts
+    from layerstore.parts import Parts
 
 
 class Stacks:

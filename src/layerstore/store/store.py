@@ -12,20 +12,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from layerstore import facts, opening
-from layerstore.blobs import Blobs
 from layerstore.config import Config
-from layerstore.containers import Container, Mounted
-from layerstore.errors import FULL, KernelError, LayerstoreError
-from layerstore.images import Image, Removal, Scratch
+from layerstore.errors import FULL, KernelError
 from layerstore.locks import of_program
 from layerstore.store.stacks import Stacks
 from layerstore.store.traffic import Traffic
 
 if TYPE_CHECKING:
+    from layerstore.blobs import Blobs
     from layerstore.check import Problem, Told
+    from layerstore.containers import Container, Containers, Mounted
     from layerstore.database import Database
     from layerstore.database.schema import Tables
     from layerstore.digest import ChainID
+    from layerstore.errors import LayerstoreError
+    from layerstore.images import Image, Removal, Scratch
     from layerstore.info import Info
     from layerstore.kernel.namespaces import IdMap
     from layerstore.layers import Progress
@@ -40,9 +41,11 @@ class Store(Traffic, Stacks):
     """An open store. A context manager; any number of threads may use it, and any number of processes open it."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(opening.open_parts(config))
-        self._containers = self._parts.containers
-        self._containers.belong_to(self)
+        super().__init__(opening.open_parts(config, self))
+
+    @property
+    def _containers(self) -> Containers:
+        return self._parts.containers
 
     @property
     def config(self) -> Config:
@@ -103,6 +106,8 @@ class Store(Traffic, Stacks):
 
     def scratch(self, platform: str | None = None) -> Scratch:
         """Nothing, to build an image on: `store.scratch().append("app/")`. `platform` is what for (`linux/arm64`)."""
+        from layerstore.images import Scratch
+
         return Scratch(platform, self._images)
 
     def squash(self, ref: Image | str, *, since: Image | str | None = None, tags: Sequence[str] = ()) -> Image:
@@ -325,7 +330,8 @@ class Store(Traffic, Stacks):
 
     def wait(self) -> None:
         """Wait until the files of what was removed are deleted, which happens in the background."""
-        self._parts.containers.merging.wait()
+        if self._parts.made("containers"):
+            self._containers.merging.wait()
         self._parts.session.wait()
 
     def close(self) -> None:
@@ -339,10 +345,12 @@ class Store(Traffic, Stacks):
                 last.callback(parts.reserve.make)
             last.callback(parts.database.close)
             last.callback(parts.session.close)
-            last.callback(parts.storage.close)
-            last.callback(parts.containers.merging.close)
-            for mounted in list(self._containers.held):
-                last.callback(self._let_go, mounted)
+            if parts.made("storage"):
+                last.callback(parts.storage.close)
+            if parts.made("containers"):
+                last.callback(parts.containers.merging.close)
+                for mounted in list(parts.containers.held):
+                    last.callback(self._let_go, mounted)
 
     def _let_go(self, mounted: Mounted) -> None:
         try:

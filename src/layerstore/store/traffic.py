@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
-from layerstore.digest import ChainID, DiffID, Digest
-from layerstore.images import Image, Loaded
-from layerstore.layers import LayerSource
-
 if TYPE_CHECKING:
-    from layerstore.layers import Progress
-    from layerstore.opening import Parts
+    from layerstore.blobs import Blobs
+    from layerstore.digest import ChainID, DiffID, Digest
+    from layerstore.images import Image, Images, Loaded
+    from layerstore.layers import Layers, LayerSource, Progress
+    from layerstore.parts import Parts
     from layerstore.reference import Reference
     from layerstore.registry.pull import Pulled, PullOptions
     from layerstore.registry.push import Pushed, PushOptions
@@ -26,9 +25,18 @@ class Traffic:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._images = parts.images
-        self._blobs = parts.blobs
-        self._layers = parts.layers
+
+    @property
+    def _images(self) -> Images:
+        return self._parts.images
+
+    @property
+    def _blobs(self) -> Blobs:
+        return self._parts.blobs
+
+    @property
+    def _layers(self) -> Layers:
+        return self._parts.layers
 
     def load(
         self,
@@ -169,6 +177,7 @@ class Traffic:
                 annotations=annotations,
             )
         from layerstore import transfer
+        from layerstore.images import Image
 
         chosen, names = self._images.given([images] if isinstance(images, Image | str) else images)
         with self._images.lease(chosen):

@@ -5,8 +5,24 @@ what the options of docker's driver `local` mean, `filling` the copy of what an 
 `rows` what the database has of them.
 """
 
-from layerstore.volumes.backing import VolumeMount
-from layerstore.volumes.volume import Attachment, Use, Volume
-from layerstore.volumes.volumes import PrunedVolumes, Volumes
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerstore.imports import on_demand
+
+if TYPE_CHECKING:
+    from layerstore.volumes.backing import VolumeMount
+    from layerstore.volumes.volume import Attachment, Use, Volume
+    from layerstore.volumes.volumes import PrunedVolumes, Volumes
 
 __all__ = ["Attachment", "PrunedVolumes", "Use", "Volume", "VolumeMount", "Volumes"]
+
+__getattr__ = on_demand(
+    __name__,
+    {
+        "backing": ("VolumeMount",),
+        "volume": ("Attachment", "Use", "Volume"),
+        "volumes": ("PrunedVolumes", "Volumes"),
+    },
+)

@@ -6,13 +6,20 @@ others wait, `mounts` the folders that steps share; `cache` is the front. Caches
 what is kept, `pruning` decides what of it goes.
 """
 
-from layerstore.build.cache.cache import OWNER, Cache, Entry
-from layerstore.build.cache.giving import give, inline
-from layerstore.build.cache.keys import step_key
-from layerstore.build.cache.mounts import PREFIX, CacheMount, Mounts, Sharing
-from layerstore.build.cache.pruning import PrunedCache, prune
-from layerstore.build.cache.specs import Spec, parse_spec
-from layerstore.build.cache.usage import Record, records, stacks
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerstore.imports import on_demand
+
+if TYPE_CHECKING:
+    from layerstore.build.cache.cache import OWNER, Cache, Entry
+    from layerstore.build.cache.giving import give, inline
+    from layerstore.build.cache.keys import step_key
+    from layerstore.build.cache.mounts import CacheMount, Mounts, Sharing
+    from layerstore.build.cache.pruning import PrunedCache, prune
+    from layerstore.build.cache.specs import Spec, parse_spec
+    from layerstore.build.cache.usage import Record, records, stacks
 
 __all__ = [
     "OWNER",
@@ -33,3 +40,19 @@ __all__ = [
     "stacks",
     "step_key",
 ]
+
+PREFIX = "build-cache-"
+"""How the names of the containers begin that are folders which steps share."""
+
+__getattr__ = on_demand(
+    __name__,
+    {
+        "cache": ("OWNER", "Cache", "Entry"),
+        "giving": ("give", "inline"),
+        "keys": ("step_key",),
+        "mounts": ("CacheMount", "Mounts", "Sharing"),
+        "pruning": ("PrunedCache", "prune"),
+        "specs": ("Spec", "parse_spec"),
+        "usage": ("Record", "records", "stacks"),
+    },
+)

@@ -29,14 +29,12 @@ from layerstore import (
     Store,
     open_beneath,
 )
-from layerstore.build.cache import claims, rows
+from layerstore.build.cache import PREFIX, claims, rows
 from layerstore.values import frozen
 
-__all__ = ["PREFIX", "CacheMount", "Mounts", "Sharing"]
+__all__ = ["CacheMount", "Mounts", "Sharing"]
 
 Sharing = Literal["shared", "private", "locked"]
-PREFIX = "build-cache-"
-"""The names of their containers begin so."""
 
 _Call = Callable[[], object]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
@@ -107,5 +106,7 @@ def parse_spec(text: str, *, to: bool) -> Spec:
 
 
 def _near(word: str, known: Iterable[str]) -> str:
+    import difflib
+
     found = difflib.get_close_matches(word, list(known), 1)
     return f" Is {found[0]} meant?" if found else ""

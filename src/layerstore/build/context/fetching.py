@@ -7,14 +7,16 @@ import os
 import posixpath
 import re
 from collections.abc import Callable
-from email.message import Message
-from email.utils import parsedate_to_datetime
 from io import BufferedReader
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from layerstore.build.errors import BuildError, Place
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 __all__ = ["Fetched", "Validators", "fetched", "fetched_unless", "is_remote"]
 
@@ -154,6 +156,8 @@ def _verify(url: str, file: BufferedReader, checksum: str, place: Place | None) 
 def _moment(text: str | None) -> int:
     if not text:
         return 0
+    from email.utils import parsedate_to_datetime  # with it comes all of `socket`
+
     try:
         return int(parsedate_to_datetime(text).timestamp()) * 10**9
     except (ValueError, OverflowError):

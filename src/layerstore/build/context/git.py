@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import signal
 import stat
-import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -93,6 +91,8 @@ def checked_out(
     git.run("submodule", "update", "--init", "--recursive", "--depth=1")
     seconds = int(git.run("show", "--no-patch", "--format=%ct", commit))
     if not keep_git_dir:
+        import shutil
+
         shutil.rmtree(folder / ".git")
         for inner in folder.rglob(".git"):
             if inner.is_file():
@@ -133,6 +133,8 @@ class _Git:
 
     def _called(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
         """Its exit code, and what it said on both streams. None of what it has started outlives it."""
+        import subprocess
+
         command = ("git", *(word for setting in _SETTINGS for word in ("-c", setting)), *arguments)
         # Into memory: a pipe would be waited for until whoever has inherited it has ended, too.
         with open(os.memfd_create("said"), "w+b") as said, open(os.memfd_create("wrong"), "w+b") as wrong:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 
 from layerstore import ConfigError
@@ -49,6 +48,8 @@ def _said(options: BuildOptions, dockerfile: Dockerfile) -> str | None:
 
 
 def _committed(context: str | os.PathLike[str] | None) -> int:
+    import subprocess
+
     folder = os.fspath(context or ".")
     try:
         said = subprocess.run(

@@ -21,7 +21,6 @@ from layerstore import ConfigError, Container, KernelError, open_beneath, open_b
 from layerstore.build.cache import Sharing
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.language import Mount, Run
-from layerstore.build.steps.agents import agent_of, passing_on
 from layerstore.build.steps.memory import Memory
 from layerstore.build.steps.origins import Origin
 from layerstore.build.steps.places import absolute, spot
@@ -250,6 +249,8 @@ def _agent(parts: _Parts, mount: Mount, target: str, count: int) -> int:
         if mount.required:
             raise BuildError(f"unset ssh forward key {id}", place=parts.place, remedy=f"Give it: --ssh {id}.")
         return 0
+    from layerstore.build.steps.agents import agent_of, passing_on
+
     try:
         agent = parts.after.enter_context(agent_of(wanted))
     except ConfigError as error:

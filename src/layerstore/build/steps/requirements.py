@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerstore import ConfigError, reference
 from layerstore.build.options import BuildOptions
-from layerstore.build.steps import agents, outputs
+from layerstore.build.steps import outputs
 
 __all__ = ["require"]
 
@@ -16,6 +16,8 @@ def require(options: BuildOptions) -> None:
     for secret in options.secrets:
         secret.require()
     for ssh in options.ssh:
+        from layerstore.build.steps import agents
+
         agents.require(ssh)
     if options.annotations and not any(wanted.kind == "oci" or wanted.push for wanted in options.outputs):
         raise ConfigError(

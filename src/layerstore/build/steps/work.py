@@ -7,7 +7,6 @@ while others wait, and written down in the transaction in which its layer appear
 from __future__ import annotations
 
 import io
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -147,6 +146,8 @@ class Work:
     @contextmanager
     def _spooled(self, layer: StoredLayer) -> Iterator[io.FileIO]:
         """While inside: the tar of a layer, where the store lies: a small or full /tmp does not matter."""
+        import tempfile
+
         with self.session.folder() as folder, tempfile.TemporaryFile(buffering=0, dir=folder) as file:
             self.store.write_layer(layer.chain_id, file.write)
             file.seek(0)

@@ -11,6 +11,7 @@ from layerstore.kernel.files.filesystems import can_reflink, filesystem_type, li
 from layerstore.kernel.files.folders import (
     clear_mountpoint,
     copy_root_attributes,
+    first_in,
     make_plain,
     make_plain_folder,
     move_away,
@@ -26,6 +27,7 @@ __all__ = [
     "copy_data",
     "copy_root_attributes",
     "filesystem_type",
+    "first_in",
     "fsync_folder",
     "lists_types",
     "make_plain",

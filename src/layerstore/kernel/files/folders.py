@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from layerstore.errors import FULL, KernelError
+from layerstore.errors import FULL, KernelError, named
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.kernel.files.failure import kernel_error, new_failure
@@ -19,6 +19,7 @@ __all__ = [
     "PRIVATE_XATTRS",
     "clear_mountpoint",
     "copy_root_attributes",
+    "first_in",
     "make_plain",
     "make_plain_folder",
     "move_away",
@@ -33,6 +34,16 @@ _MARKS = ("trusted.overlay.", "user.overlay.")
 
 _HERE = -100  # AT_FDCWD
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+
+
+def first_in(folder: Path) -> str | None:
+    """A name that is in a folder; None if it is empty, or not there."""
+    with named("open", folder):
+        try:
+            with os.scandir(folder) as entries:
+                return next((entry.name for entry in entries), None)
+        except FileNotFoundError:
+            return None
 
 
 def make_plain_folder(path: Path | str) -> None:

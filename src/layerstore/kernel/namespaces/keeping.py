@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -155,6 +153,9 @@ def _write(pid: int, file: str, text: str) -> None:
 
 
 def _allot(program: str, pid: int, ranges: Sequence[IdRange]) -> None:
+    import shutil
+    import subprocess
+
     if shutil.which(program) is None:
         raise KernelError(program, errno.ENOENT, remedy="Install the package uidmap.")
     words = [str(number) for one in ranges for number in (one.inside, one.outside, one.count)]

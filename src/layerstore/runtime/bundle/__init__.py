@@ -5,20 +5,27 @@
 `values` are what else has to be known; `traces` are the mount points that a tree lacks.
 """
 
-from layerstore.runtime.bundle.beneath import text as text_of
-from layerstore.runtime.bundle.etc import NAMES as FILES
-from layerstore.runtime.bundle.etc import texts, write
-from layerstore.runtime.bundle.host import HostFacts, Node
-from layerstore.runtime.bundle.host import read as read_host
-from layerstore.runtime.bundle.making import make
-from layerstore.runtime.bundle.process import command, for_exec
-from layerstore.runtime.bundle.traces import Trace, resolve
-from layerstore.runtime.bundle.traces import erase as erase_traces
-from layerstore.runtime.bundle.traces import make as make_traces
-from layerstore.runtime.bundle.traces import plan as plan_traces
-from layerstore.runtime.bundle.users import User
-from layerstore.runtime.bundle.users import find as find_user
-from layerstore.runtime.bundle.values import Bind, Network, Place
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerstore.imports import on_demand
+
+if TYPE_CHECKING:
+    from layerstore.runtime.bundle.beneath import text as text_of
+    from layerstore.runtime.bundle.etc import NAMES as FILES
+    from layerstore.runtime.bundle.etc import texts, write
+    from layerstore.runtime.bundle.host import HostFacts, Node
+    from layerstore.runtime.bundle.host import read as read_host
+    from layerstore.runtime.bundle.making import make
+    from layerstore.runtime.bundle.process import command, for_exec
+    from layerstore.runtime.bundle.traces import Trace, resolve
+    from layerstore.runtime.bundle.traces import erase as erase_traces
+    from layerstore.runtime.bundle.traces import make as make_traces
+    from layerstore.runtime.bundle.traces import plan as plan_traces
+    from layerstore.runtime.bundle.users import User
+    from layerstore.runtime.bundle.users import find as find_user
+    from layerstore.runtime.bundle.values import Bind, Network, Place
 
 __all__ = [
     "FILES",
@@ -42,3 +49,17 @@ __all__ = [
     "texts",
     "write",
 ]
+
+__getattr__ = on_demand(
+    __name__,
+    {
+        "beneath": ("text as text_of",),
+        "etc": ("NAMES as FILES", "texts", "write"),
+        "host": ("HostFacts", "Node", "read as read_host"),
+        "making": ("make",),
+        "process": ("command", "for_exec"),
+        "traces": ("Trace", "resolve", "erase as erase_traces", "make as make_traces", "plan as plan_traces"),
+        "users": ("User", "find as find_user"),
+        "values": ("Bind", "Network", "Place"),
+    },
+)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from layerstore import CannotRun
+from layerstore.runtime.engine.engines import executable
 from layerstore.runtime.engine.verbs import Verbs
 from layerstore.runtime.engine.words import failure, words_in, words_of
 from layerstore.runtime.errors import EngineNotFound
@@ -59,7 +59,7 @@ class Place:
 
 def find() -> str:
     """conmon's path. Raises `EngineNotFound`."""
-    found = shutil.which("conmon", path=_SEARCH)
+    found = executable("conmon", _SEARCH)
     if found is None:
         raise EngineNotFound(
             "conmon is not installed, which keeps containers that outlive the command that starts them",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 from layerstore import Config
 from layerstore.runtime.errors import EngineNotFound
 from layerstore.values import frozen
 
-__all__ = ["Engine", "all_of", "find", "version_of"]
+__all__ = ["Engine", "all_of", "executable", "find", "version_of"]
 
 _USUAL = ("crun", "runc", "youki")
 """The fastest first."""
@@ -36,7 +35,7 @@ def find(config: Config, name: str | None = None) -> Engine:
     if wanted is not None:
         return _named(config, wanted)
     for usual in _USUAL:
-        if (path := shutil.which(usual, path=_SEARCH)) is not None:
+        if (path := executable(usual, _SEARCH)) is not None:
             return Engine(usual, path)
     raise EngineNotFound(f"no OCI runtime is installed: none of {', '.join(_USUAL)} is in {_SEARCH}")
 
@@ -49,14 +48,23 @@ def _named(config: Config, wanted: str) -> Engine:
                     f"the runtime {wanted} is a shim of containerd, which only containerd can run",
                     remedy="Name an OCI runtime, as crun or runc.",
                 )
-            path = shutil.which(told.path, path=_SEARCH)
+            path = executable(told.path, _SEARCH)
             if path is None:
                 raise EngineNotFound(f"{told.path}, the runtime {wanted} of daemon.json, is no executable file")
             return Engine(wanted, path, told.args)
-    path = shutil.which(wanted, path=_SEARCH)
+    path = executable(wanted, _SEARCH)
     if path is None:
         raise EngineNotFound(f"unknown or invalid runtime name: {wanted}")
     return Engine(os.path.basename(wanted), os.path.abspath(path))
+
+
+def executable(program: str, search: str) -> str | None:
+    """The file that a shell with this PATH would execute, if any. (`shutil` imports all kinds of compression.)"""
+    for folder in ("",) if "/" in program else search.split(os.pathsep):
+        path = os.path.join(folder, program)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
 
 
 def all_of(config: Config) -> tuple[Engine, ...]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layerstore import KernelError, Store
@@ -188,8 +187,15 @@ class Places:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder with all in it. No error if it is not there, or is made anew meanwhile."""
-    if os.path.lexists(path):
-        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_folder(Path(entry.path))
+                else:
+                    with suppress(OSError):
+                        os.unlink(entry.path)
+        os.rmdir(path)
 
 
 def _names(folder: Path) -> list[str]:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from layerstore import Checkpoint, Container, IdMap, Image, LayerstoreError, NotFound, Store
 from layerstore.runtime.engine import Verbs, cgroups
 from layerstore.runtime.errors import NotRunning
-from layerstore.runtime.life import apart, making, processes, rows
+from layerstore.runtime.life import apart, processes, rows
 from layerstore.runtime.life.ending import Ender
 from layerstore.runtime.life.places import Folder, Places
 from layerstore.runtime.life.recovery import recover
 from layerstore.runtime.life.rows import TABLES, Row
 from layerstore.runtime.life.saved import from_json
 from layerstore.runtime.life.signals import number_of
-from layerstore.runtime.life.sources import Tree
-from layerstore.runtime.life.starting import Prepared, Starter
 from layerstore.runtime.life.state import RunState, exit_of, has_ended, state_of
 from layerstore.runtime.options import ExecOptions, RunOptions
 from layerstore.runtime.said import section
 
 if TYPE_CHECKING:
+    from layerstore.runtime.life.sources import Tree
+    from layerstore.runtime.life.starting import Prepared, Starter
     from layerstore.runtime.streams import Streams
     from layerstore.runtime.streams.logs import Entry
     from layerstore.runtime.streams.stats import Stats
@@ -48,10 +49,15 @@ class Runtime:
         self.database = store.tables(TABLES)
         self.places = Places(store)
         self._ender = Ender(store, self.database, self.places)
-        self._starter = Starter(store, self.database, self.places, self._ender)
         if store not in _in_order:
             recover(store, self.database, self.places, self._ender)
             _in_order.add(store)
+
+    @cached_property
+    def _starter(self) -> Starter:
+        from layerstore.runtime.life.starting import Starter  # who only looks needs none
+
+        return Starter(self.store, self.database, self.places, self._ender)
 
     # --- made, run, started
 
@@ -70,10 +76,14 @@ class Runtime:
 
         Raises `NotFound`, `NameInUse`, `ConfigError`, `EngineNotFound`; then there is none.
         """
+        from layerstore.runtime.life import making
+
         return making.create(self.store, self.database, image, options, name=name, size=size, idmap=idmap)
 
     def adopt(self, container: Container, options: RunOptions) -> None:
         """Make a container that is there one that can be run. If that fails, it is removed. Raises `NotFound`."""
+        from layerstore.runtime.life import making
+
         making.give(self.store, self.database, container, options)
 
     def run(self, container: Container, streams: Streams | None = None) -> int:
@@ -276,6 +286,8 @@ class Runtime:
         with self.database.read() as tx:
             row = rows.find(tx, container.id)
         if row is not None:
+            from layerstore.runtime.life import making
+
             options = from_json(row.options)
             try:
                 for twin in made:

@@ -1,0 +1,54 @@
+"""What dead processes and former boots left in a store is put in order: `recover`, before an `open` returns.
+
+Others may do the same at the same time. A store that is in order never gets here.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from layerstore import facts, homes, session
+from layerstore.errors import LayerstoreError
+from layerstore.kernel.mounts import boot_id, trial
+from layerstore.layers import garbage
+
+if TYPE_CHECKING:
+    from layerstore.parts import Parts
+
+__all__ = ["recover", "sweep_trials"]
+
+
+def recover(parts: Parts) -> None:
+    """Put in order what dead processes and former boots left. Others may do the same at the same time.
+
+    What cannot be removed stops nobody: `check` tells of it, and the next `open` tries again.
+    """
+    staging = parts.session.staging
+    with session.dead(staging) as dead:
+        parts.containers.recover()
+        parts.images.recover()
+        parts.layers.recover()
+        try:
+            parts.mirror.put_in_step()
+            parts.layers.complete_records()
+            garbage.sweep(parts.layers, staging)
+            parts.blobs.recover()
+            if (parts.config.data_root / "volumes").is_dir():
+                parts.containers.volumes.recover()
+            is_swept = True
+        except LayerstoreError:
+            is_swept = False
+        sweep_trials(parts)
+        session.remove(staging, dead)
+    with suppress(LayerstoreError):  # it is tried again by the next `open`, and `info` tells of it
+        homes.remove_former(parts.config.data_root, parts.database, parts.locks, parts.session, parts.layers)
+    if is_swept:
+        with parts.database.write(durable=False) as tx:
+            facts.put(tx, {"boot": boot_id()})
+
+
+def sweep_trials(parts: Parts) -> None:
+    """Remove what was left by those who died while they tried what works here."""
+    for folder in (parts.config.data_root, parts.home):
+        trial.sweep(folder)
