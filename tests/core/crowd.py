@@ -36,10 +36,10 @@ class Held:
             self._since[id(database)] = time.monotonic()  # one at a time is open
         return got
 
-    def end(self, database: Database, connection: Any, error: BaseException | None) -> None:
+    def end(self, database: Database, *arguments: Any, **options: Any) -> None:
         """Likewise."""
         since = self._since.pop(id(database), None)
-        self._end(database, connection, error)
+        self._end(database, *arguments, **options)
         if since is not None:
             taken = time.monotonic() - since
             whose = " < ".join(frame.name for frame in reversed(traceback.extract_stack(limit=6)[:4]))
@@ -78,7 +78,7 @@ if __name__ == "__main__":
     root, name, seed, threads, seconds = sys.argv[1:]
     with (
         patch.object(Database, "_begin", lambda database, *, durable: held.begin(database, durable=durable)),
-        patch.object(Database, "_end", lambda *arguments: held.end(*arguments)),
+        patch.object(Database, "_end", lambda *arguments, **options: held.end(*arguments, **options)),
     ):
         done = crowd(Path(root), name, int(seed), int(threads), float(seconds))
     longest = {whose: round(taken * 1000, 1) for whose, taken in held.longest.items()}
