@@ -34,13 +34,14 @@ LAYER = images.layer(
 )
 
 EDIT = """
-import os, sys
+import atexit, os, sys
 from layerstore import IdMap
 from layerstore.kernel.namespaces import keeping
 tree, ids = sys.argv[1:]
 tree = os.open(tree, os.O_RDONLY)
 if ids:
     keeper = keeping.start(IdMap.parsed(ids), 0, 0)
+    atexit.register(os.kill, keeper.pid, 9)
     keeping.enter(keeper)
 os.umask(0o022)
 os.fchdir(tree)
@@ -53,8 +54,6 @@ os.mkdir("home/mine")
 os.chown("home/mine", 1000, 1000)
 for name in ("new", "etc/shadow", "etc", "home/mine", "home", "."):
     os.utime(name, (5, 5))
-if ids:
-    os.kill(keeper.pid, 9)
 """
 
 
