@@ -134,7 +134,7 @@ def give(folder: Path) -> None:
 def build_world(at: Place) -> None:
     """Make the store on which all operations are tried, and close it."""
     store = at.store
-    at.out.mkdir()
+    (at.out / "copied").mkdir(parents=True)
     store.load(at.given / "more.tar")
     store.save("more:1", at.given / "more.oci", format="oci")
     store.remove_image("more:1")
@@ -262,11 +262,11 @@ OPERATIONS: Sequence[Operation] = (
     ),
     Operation("export", lambda at: at.store.container("changed").export(bytearray().extend)),
     Operation(
-        "cp in", lambda at: at.store.container("idle").copy_in(f"{at.given}/tree/.", "/in"),
+        "cp in", lambda at: at.store.container("idle").copy_in(f"{at.given}/tree/.", "/usr"),
         loose=frozenset({"container idle"}),
     ),
     Operation(
-        "cp out", lambda at: at.store.container("changed").copy_out("/usr", at.out / "copied"), lasts=False,
+        "cp out", lambda at: at.store.container("changed").copy_out("/usr/.", at.out / "copied"), lasts=False,
         loose=frozenset({"file copied"}), void=("path out/copied/",),
     ),
     Operation("check", lambda at: at.store.check(content=True)),
