@@ -45,10 +45,10 @@ _RANDOM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8,}")
 
 _OWN = re.compile(
     r"layerstore\.db(-wal|-shm)?|locks|reserve(/.*)?|staging/\.spare|(blobs|volumes)(/sha256)?|partial(/.*)?"
-    r"|.*/work/work(/.*)?"
+    r"|.*/work/work(/.*)?|records(/.*)?"
 )
-"""What comes and goes with a store itself, folders that are made when first needed, what a pull goes on with, and what
-the kernel's overlay makes for itself in a layer's folder, and goes with that."""
+"""What comes and goes with a store itself, folders that are made when first needed, what a pull goes on with, what the
+kernel's overlay makes for itself in a layer's folder, and goes with that; and records, which lag behind the rows."""
 
 
 def picture_of(store: Store, out: Path) -> Picture:
