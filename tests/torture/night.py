@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,10 @@ from torture.table import Row, write_table
 
 MANY, FEW = 100, 25
 """Random moments at which the power fails, beside each flush: of overlay2 and btrfs, and of the others."""
+
+
+_SCRATCH = re.compile(r"[^\s'\"]*/layerstore-torture-[^/]*/\d+/")
+"""What paths of a machine begin with, in what is written down."""
 
 
 @frozen
@@ -148,7 +153,7 @@ def note(state: Path, job: Job, kind: str, done: Walked, every: int, seconds: fl
         "kind": kind,
         "points": done.points,
         "missed": done.missed,
-        "losses": [{"where": loss.where, "what": loss.what} for loss in done.losses],
+        "losses": [{"where": loss.where, "what": _SCRATCH.sub("/", loss.what)} for loss in done.losses],
         "seconds": round(seconds, 1),
     }
     with state.open("a") as file:

@@ -32,7 +32,7 @@ def write_table(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[str,
     }
     name.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     lines = [
-        "# Nothing lost",
+        "# Whether anything is lost",
         "",
         f"- date: {day}",
         f"- revisions: {', '.join(revisions)}",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import layerstore
+from layerstore.copying import entries
 from layerstore.testing.calls import Call, Death, Failure, run_watched
 
 pytestmark = pytest.mark.root
@@ -73,3 +74,20 @@ def test_a_container_stays_mounted_when_a_call_of_its_checkpoint_fails(
     run = run_watched(checkpoint, answer, then, names=[call])
     assert run.result == ["new"]
     assert seen
+
+
+@pytest.mark.parametrize("call", ["newfstatat", "readlinkat"])
+def test_what_cannot_be_looked_at_is_told_by_a_copy(call: str, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "link").symlink_to("nowhere")
+    handle = os.open(tmp_path / "tree", os.O_PATH)
+    place = str(tmp_path / "tree/link")
+    run = run_watched(
+        lambda: list(entries.of_tree(handle, xattrs=False)),
+        lambda _, one: errno.EIO if one.path == place else None,
+        names=[call],
+    )
+    os.close(handle)
+    assert run.failure is not None
+    assert layerstore.KernelError.__name__ in run.failure.kinds, run.failure.trace
+    assert "link" in run.failure.text

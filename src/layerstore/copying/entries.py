@@ -98,6 +98,15 @@ def _listed(handle: int, path: Sequence[str]) -> Iterator[str]:
 
 
 def _entry(handle: int, path: tuple[str, ...], links: dict[tuple[int, int], tuple[str, ...]], *, xattrs: bool) -> Entry:
+    try:
+        return _looked_at(handle, path, links, xattrs=xattrs)
+    except OSError as error:
+        raise refused("stat", error, path) from None
+
+
+def _looked_at(
+    handle: int, path: tuple[str, ...], links: dict[tuple[int, int], tuple[str, ...]], *, xattrs: bool
+) -> Entry:
     facts = os.fstat(handle)
     mode = facts.st_mode
     same_as = None

@@ -236,7 +236,9 @@ class Walk:
             run = run_watched(partial(self._do, place), answered, then, names=[point.name], before=before)
             assert not run.result, f"it left open: {run.result[:5]}"
             if run.failure is not None:
-                assert _ENDS_WELL & {*run.failure.kinds}, f"no error in words: {run.failure.trace}"
+                assert _ENDS_WELL & {*run.failure.kinds}, (
+                    f"no error in words: {run.failure.kinds[0]}: {run.failure.text}"
+                )
             ended = not run.died and run.failure is None
             self._judge(place, self.usual, ended=ended, died=run.died, why=_why(run))
             return met
