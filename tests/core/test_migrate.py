@@ -38,6 +38,8 @@ from support import images as make
 
 pytestmark = pytest.mark.root
 
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+
 REAL = sorted(plugins.names())
 TESTS = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
@@ -476,7 +478,7 @@ def test_former_home_waits_for_its_driver(filled: Path, monkeypatch: pytest.Monk
 )
 def test_killed_before_a_system_call(filled: Path, call: str, step: int) -> None:
     """To plain and back, each time killed a little later; `step` leaves some calls out, for time."""
-    step = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else step
+    step = 1 if NIGHTLY else step
     before = look(filled, "overlay2")
     small = without_trees(before)
     names, kills = ("overlay2", "plain"), 0
