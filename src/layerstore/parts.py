@@ -89,7 +89,7 @@ class Parts:
         self.reserve = ground.reserve
         self.database = ground.database
         self.session = ground.session
-        self.mirror = Mirror(ground.database, ground.locks, config.data_root / "records")
+        self.mirror = Mirror(ground.database, ground.locks, ground.session, config.data_root / "records")
         self._store = store
 
     @property

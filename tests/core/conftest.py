@@ -68,7 +68,10 @@ def leftovers(data_root: Path) -> Callable[[], Sequence[str]]:
     def found() -> Sequence[str]:
         folders = ("overlay2", "skeletons", "staging")
         return sorted(
-            path.name for name in folders for path in (data_root / name).iterdir() if not path.name.startswith(".")
+            path.name
+            for name in folders
+            for path in (data_root / name).iterdir()
+            if not path.name.startswith(".") and not (path.suffix == ".record" and path.with_suffix("").exists())
         )
 
     return found

@@ -18,11 +18,12 @@ from layerstore.changes import Changes, clamp_times
 from layerstore.driver import Dialect, Layer, LayerKey, StorageDriver, Usage, look
 from layerstore.errors import Damaged, LayerstoreError, NotFound, named
 from layerstore.kernel.files import copy_root_attributes, syncfs
+from layerstore.kernel.files.descriptors import write_private
 from layerstore.kernel.mounts import detached
 from layerstore.layers.diffs import Diff, Place
 from layerstore.layers.relay import Write, relay
 from layerstore.limits import UNLIMITED, Limits
-from layerstore.records.files import for_its_owner, packed, unpacked
+from layerstore.records.files import packed, unpacked
 
 if TYPE_CHECKING:
     from layerstore.digest import DiffID
@@ -178,8 +179,8 @@ class LayerFiles(ABC):
 
     def write_record(self, path: Path, stored: Diff, place: Place) -> None:
         """Write down a diff that was made for this layer. It is not synced. Raises `KernelError`."""
-        with named("write", path), open(path, "wb", opener=for_its_owner) as file:
-            file.write(packed({**asdict(stored), **asdict(place)}))
+        with named("write", path):
+            write_private(path, packed({**asdict(stored), **asdict(place)}))
 
     def read_record(self, key: LayerKey) -> tuple[Diff, Place] | None:
         """What was written down of a diff; None if nothing was. Raises `Damaged`, `KernelError`."""

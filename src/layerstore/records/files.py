@@ -1,7 +1,7 @@
 """The files of records: `<data-root>/records/<kind>/<name>`, JSON, with a line that proves it.
 
-A file is written beside and renamed, so it is whole or not there; and it is not synced, for whatever opens the store
-after a power cut puts all of them in step with the database.
+A file is written in place and not synced: whatever opens the store after a power cut, or after somebody died, puts all
+of them in step with the database, and one that is not whole is known by its proof.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from layerstore.errors import Damaged, named
+from layerstore.kernel.files.descriptors import private
 from layerstore.values import frozen
 
-__all__ = ["Records", "for_its_owner", "packed", "unpacked"]
+__all__ = ["Records", "packed", "unpacked"]
 
 _BYTES = "base64:"
 """What begins a text that stands for bytes; a text that begins so itself gets one more."""
@@ -93,16 +94,15 @@ class Records:
             with named("unlink", path):
                 path.unlink(missing_ok=True)
             return
-        beside = path.with_name(f".{path.name}.new")
-        with named("write", beside):
-            if not path.parent.is_dir():
+        if not path.parent.is_dir():
+            with named("mkdir", path.parent):
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.folder.chmod(0o700)
-            with open(beside, "wb", opener=for_its_owner) as file:
-                file.write(packed(value))
-        with named("rename", path):
-            path.unlink(missing_ok=True)  # a rename over it would have ext4 write the new one to the disk first
-            beside.rename(path)
+        # In place: a new file, or a new name, would have each sync of the database write more than its own log.
+        with named("write", path), open(path, "r+b" if path.exists() else "wb", opener=private) as file:
+            data = packed(value)
+            file.write(data)
+            file.truncate(len(data))
 
     def every(self) -> Iterator[tuple[str, str]]:
         """The kind and the name of the file of each record that there is, and of what else lies there."""
@@ -117,8 +117,3 @@ class Records:
                 return sorted(os.listdir(folder))
             except FileNotFoundError:
                 return []
-
-
-def for_its_owner(path: str, flags: int) -> int:
-    """An opener of files that nobody else may read."""
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from layerstore import facts
@@ -11,6 +12,7 @@ from layerstore.errors import Damaged, LayerstoreError
 from layerstore.locks import Locks, of_program
 from layerstore.records import rows
 from layerstore.records.files import Records
+from layerstore.session import Session
 
 __all__ = ["Mirror"]
 
@@ -18,8 +20,9 @@ __all__ = ["Mirror"]
 class Mirror:
     """The records of one open store. Writers of all processes take turns, so that no record is older than its rows."""
 
-    def __init__(self, database: Database, locks: Locks, folder: Path) -> None:
+    def __init__(self, database: Database, locks: Locks, session: Session, folder: Path) -> None:
         self.records = Records(folder)
+        self._session = session
         self._database = database
         self._locks = locks
         self._watched: set[str] = set()
@@ -28,6 +31,8 @@ class Mirror:
 
     def watch(self, connection: Transaction) -> None:
         """Note what this connection touches. Called before a transaction that writes, if tables may be new."""
+        with suppress(LayerstoreError):  # without room for that, too, what is removed can be
+            self._session.begin()  # so that whoever finds it dead puts records in step
         rows.watch(connection, self._watched)
 
     def take(self, connection: Transaction) -> Sequence[rows.Touched]:
