@@ -51,7 +51,7 @@ KINDS: Final[Mapping[str, Sequence[_Table]]] = {
         _Table(
             "containers",
             "id",
-            ("name", "image_id", "image_name", "chain_id", "key", "size", "segment"),
+            ("name", "image_id", "image_name", "chain_id", "key", "size", "segment", "ids"),
             {"boot": "", "touched": 1},
         ),
         _Table("checkpoints", "container"),
