@@ -283,4 +283,4 @@ def migration_to(driver: str) -> Operation:
         at.close()
         layerstore.migrate(driver, config=at.settings)
 
-    return Operation("migrate", migrate, opens=True)
+    return Operation("migrate", migrate, opens=True, has_steps=True)  # it goes on when it is called again
