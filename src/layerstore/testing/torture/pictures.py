@@ -78,7 +78,7 @@ def _parts(store: Store, out: Path) -> Iterator[tuple[str, str]]:
         yield f"volume {volume.name}", _digest(volume.options, _listing(volume.mountpoint, root_time=False))
     for name, chain in store.leases(OWNER).items():
         yield f"lease {name}", chain
-    for path in sorted(out.iterdir()) if out.exists() else ():
+    for path in sorted(out.glob("[!.]*")):  # what begins with a dot has not got its name yet
         yield f"file {path.name}", _digest(_listing(path) if path.is_dir() else path.read_bytes())
 
 

@@ -298,13 +298,13 @@ class Walk:
         told = partial(self._told, unmounted=unmounted, booted=booted)
         found = self._found(place, booted=booted)
         shown, before, after = (told(state.shown) for state in (found, usual.before, usual.after))
+        void = self.operation.void if died or booted else ()
         if shown == after:
-            void = self.operation.void if died or booted else ()
             _refuse(_without(found.kept - usual.after.kept, void), "it left behind")
         else:
             assert not ended, f"it said that it had ended, and this is lost: {_differing(after, shown)}{why}"
             if shown == before and not self.operation.has_steps:
-                _refuse(found.kept - usual.before.kept, "it was not done, and left behind")
+                _refuse(_without(found.kept - usual.before.kept, void), "it was not done, and left behind")
             else:
                 is_between = all(shown.get(name) in (before.get(name), after.get(name)) for name in {*shown, *after})
                 is_half = not (self.operation.has_steps and is_between)
@@ -321,7 +321,7 @@ class Walk:
             self._do(place)
         again = self._found(place, booted=booted)
         assert again.shown == usual.after.shown, f"done again, it is not: {_differing(usual.after.shown, again.shown)}"
-        _refuse(again.kept - usual.after.kept, "done again, it left behind")
+        _refuse(_without(again.kept - usual.after.kept, void), "done again, it left behind")
 
     def _found(self, place: Place, *, booted: bool) -> State:
         found = State.of(place)
