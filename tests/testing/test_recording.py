@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from layerstore.kernel.files import syncfs
 from layerstore.testing.calls import Call, Half, Omission, run_watched
-from layerstore.testing.filesystems import format_image, unmount
+from layerstore.testing.filesystems import enter_private_namespace, format_image, unmount
 from layerstore.testing.power import CUTTABLE, copy_image
 from layerstore.testing.recording import BLOCK, Entry, Flush, Recorder, Write, cuts, entries
 
@@ -59,6 +61,33 @@ def test_what_was_synced_is_there_and_the_rest_may_be(recorder: Recorder, kind: 
     assert (place / "synced").read_bytes() == b"x" * 10000
     assert not (place / "late").exists()
     subprocess.run(["umount", place], check=True)
+
+
+def test_whoever_is_killed_first_everything_ends(recorder: Recorder) -> None:
+    place = recorder.log.parent / "mnt"
+    place.mkdir()
+    format_image("ext4", recorder.image, CUTTABLE["ext4"])
+    told, tell = os.pipe()
+    user = os.fork()
+    if user == 0:
+        enter_private_namespace()
+        with recorder.serving():
+            subprocess.run(["mount", "-t", "ext4", "-o", "loop", recorder.device, place], check=True)
+            (place / "late").write_bytes(b"y" * 10000)
+            os.write(tell, b"%d" % recorder._process)
+            signal.pause()
+    server = int(os.read(told, 20))
+    os.close(told)
+    os.close(tell)
+    assert os.readlink(f"/proc/{server}/ns/mnt") != os.readlink(f"/proc/{user}/ns/mnt")
+    assert str(place) not in Path(f"/proc/{server}/mounts").read_text()
+    for process in (user, server):
+        os.kill(process, signal.SIGKILL)
+    os.waitpid(user, 0)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{server}/exe").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_cuts_leave_whole_what_was_flushed_and_any_part_of_the_rest() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from attrs import field
 
-from layerstore.testing.filesystems import unmount
+from layerstore.testing.filesystems import enter_private_namespace, unmount
 from layerstore.values import define, frozen
 
 __all__ = ["BLOCK", "Cut", "Entry", "Flush", "Recorder", "Write", "cuts", "entries"]
@@ -103,7 +103,7 @@ class Recorder:
             subprocess.run(command, check=True, pass_fds=[fuse])
             self._process = os.fork()
             if self._process == 0:
-                _serve_apart(fuse, self.image, self.log)
+                _serve_apart(fuse, self)
         finally:
             os.close(fuse)
         try:
@@ -165,9 +165,16 @@ def _pieces(entry: Write) -> Iterator[tuple[int, bytes]]:
 # --- the process that serves -----------------------------------------------------------------------------------------
 
 
-def _serve_apart(fuse: int, image: Path, log: Path) -> None:
+def _serve_apart(fuse: int, recorder: Recorder) -> None:
+    """In a mount namespace of its own, without the device.
+
+    For whoever dies last in a namespace unmounts what is mounted there, before the kernel closes what he had open: if
+    that were who serves, he would wait for himself, and with him whoever syncs or mounts anything on this machine.
+    """
     try:
-        _Server(fuse, os.open(image, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_APPEND)).serve()
+        enter_private_namespace()
+        unmount(recorder.device)
+        _Server(fuse, os.open(recorder.image, os.O_RDWR), os.open(recorder.log, os.O_WRONLY | os.O_APPEND)).serve()
     finally:
         os._exit(0)
 
