@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ class Parts:
         self.database = ground.database
         self.session = ground.session
         self.mirror = Mirror(ground.database, ground.locks, ground.session, config.data_root / "records")
-        self._store = store
+        self._store = weakref.ref(store)  # which goes with its last user, not with the next collection of circles
 
     @property
     def home(self) -> Path:
@@ -145,7 +146,8 @@ class Parts:
 
         volumes = self.config.data_root / "volumes"
         made = Containers(self.database, self.locks, self.session, self.storage, self.layers, self.images, volumes)
-        made.belong_to(self._store)
+        if (store := self._store()) is not None:
+            made.belong_to(store)
         return made
 
 

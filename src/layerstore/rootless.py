@@ -46,6 +46,7 @@ def unshare(data_root: str | Path | None = None, *, config: Config | None = None
         return False
     if os.geteuid() != 0 and (root / "layerstore.db").exists() and _read(root) is None:
         raise _roots(root)
+    uid, gid, ids = _wanted(root)
     if threading.active_count() > 1:
         raise ConfigError(
             "a process that has several threads cannot enter a user namespace",
@@ -53,7 +54,6 @@ def unshare(data_root: str | Path | None = None, *, config: Config | None = None
         )
     from layerstore.kernel.namespaces import keeping
 
-    uid, gid, ids = _wanted(root)
     with _locked(root) as folder:
         keeper = _noted(folder, uid, ids)
         if keeper is None:
@@ -137,7 +137,7 @@ def _read(data_root: Path) -> IdMap | None:
     try:
         text = (data_root / _IDS).read_text()
         return IdMap.parsed(text)
-    except (FileNotFoundError, PermissionError):  # whoever may not look there cannot open it, and is told so then
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # whoever cannot open it is told so then
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(

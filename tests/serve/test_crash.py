@@ -74,8 +74,8 @@ CHILD = textwrap.dedent(
     def begun(self, *, durable):
         sys.audit("begin")
         return begin(self, durable=durable)
-    def ended(self, connection, error):
-        end(self, connection, error)
+    def ended(self, connection, error, **options):
+        end(self, connection, error, **options)
         sys.audit("commit")
     Database._begin, Database._end = begun, ended
 

@@ -212,7 +212,7 @@ def test_a_pipe(store: Store, content: Callable[[], list[str]], members: Members
         [image] = store.load(pipe)
     assert (image.id, image.tags) == (IMAGE, (NAME,))
     is_loaded(store)
-    assert len(content()) == 1 + 3 + 2  # the image; two layers and `.empty`; two skeletons
+    assert len(content()) == 1 + 3 + 4  # the image; two layers and `.empty`; two skeletons and their records
 
 
 def test_a_file_in_memory(store: Store, members: Members) -> None:
@@ -360,7 +360,7 @@ def test_several_images_that_share_layers(store: Store, content: Callable[[], li
             (IMAGE, ("again:1", "test:latest")),
             (images.digest(other), ("other:1", "other:2")),
         ]
-        assert len(content()) == 2 + 3 + 2
+        assert len(content()) == 2 + 3 + 4
     is_loaded(store)
 
 

@@ -207,7 +207,7 @@ def test_the_runner_is_found_by_its_entry_point_and_remembered(
 
 
 def test_the_library_imports_no_runtime() -> None:
-    code = "import layerstore.store, sys; print(*sys.modules)"
+    code = "import layerstore.store, layerstore.containers.running, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = done.stdout.split()
     assert "layerstore.containers.running" in imported

@@ -37,12 +37,12 @@ _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
 def first_in(folder: Path) -> str | None:
-    """A name that is in a folder; None if it is empty, or not there."""
+    """A name that is in a folder; None if it is empty, or there is no such folder."""
     with named("open", folder):
         try:
             with os.scandir(folder) as entries:
                 return next((entry.name for entry in entries), None)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
 
