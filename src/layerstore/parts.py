@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
