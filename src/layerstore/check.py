@@ -1,7 +1,7 @@
 """Is everything there, whole, and nothing else? What is not is told, a problem each, and noted in the rows.
 
-Nothing is repaired here; `mending` does that. Others may use the store meanwhile; what they remove while it is looked
-at is no problem.
+Nothing is repaired here, but for records that are missing; `mending` does that. Others may use the store meanwhile; what
+they remove while it is looked at is no problem.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import LayerFiles
 from layerstore.layers.sources import Progress
-from layerstore.records import Mirror, Records
+from layerstore.records import MISSING, Mirror, Records
 from layerstore.reference import familiar
 from layerstore.segments import rows as segment_rows
 from layerstore.tar import Damage, Level
@@ -150,6 +150,9 @@ def problems(
         takes = tuple(sorted({Subject("container", name) for name, _ in using}, key=str))
         yield Problem(kind, text, path=str(where), subject=volume, affects=takes)
     for kind, name, what in () if mirror is None else mirror.differing():
+        if what == MISSING and mirror is not None:  # it never came to the disk: the rows have all that it would say
+            mirror.write([(kind, name)])
+            continue
         record = str(Records(data_root / "records").path(kind, name))
         yield Problem("record", f"{record} {what}", path=record, subject=Subject("file", record))
     yield from _leftovers(data_root, database, staging, files)

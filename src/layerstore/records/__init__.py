@@ -7,7 +7,7 @@ in step. What is kept of a layer lies beside its skeleton instead (`layers.files
 """
 
 from layerstore.records.files import Records
-from layerstore.records.mirror import Mirror
+from layerstore.records.mirror import MISSING, Mirror
 from layerstore.records.rows import STORE
 
-__all__ = ["STORE", "Mirror", "Records"]
+__all__ = ["MISSING", "STORE", "Mirror", "Records"]

@@ -78,14 +78,17 @@ class Records:
         return self.folder / kind / name.removeprefix("sha256:")
 
     def read(self, kind: str, name: str) -> dict[str, object] | None:
-        """One of them; None if there is none. Raises `Damaged`, `KernelError`."""
+        """One of them; None if there is none, or an empty file: one that was not on the disk when the power failed.
+
+        Raises `Damaged`, `KernelError`.
+        """
         path = self.path(kind, name)
         with named("read", path):
             try:
                 data = path.read_bytes()
             except FileNotFoundError:
                 return None
-        return unpacked(data, path)
+        return unpacked(data, path) if data else None
 
     def write(self, kind: str, name: str, value: Mapping[str, object] | None) -> None:
         """Let the record of something say this; None: there is none any more. Raises `KernelError`."""

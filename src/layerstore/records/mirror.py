@@ -14,7 +14,9 @@ from layerstore.records import rows
 from layerstore.records.files import Records
 from layerstore.session import Session
 
-__all__ = ["Mirror"]
+__all__ = ["MISSING", "Mirror"]
+
+MISSING = "is missing"
 
 
 class Mirror:
@@ -90,7 +92,7 @@ class Mirror:
         except Damaged:
             return "is damaged"
         if found is None:
-            return "is missing"
+            return MISSING
         return None if _same(found, value) else "is not what the database says"
 
 
