@@ -1,7 +1,7 @@
 """Is everything there, whole, and nothing else? What is not is told, a problem each, and noted in the rows.
 
-Nothing is repaired here, but for records that are missing; `mending` does that. Others may use the store meanwhile; what
-they remove while it is looked at is no problem.
+Nothing is repaired here, but for records that are missing; `mending` does that. Others may use the store meanwhile;
+what they remove while it is looked at is no problem.
 """
 
 from __future__ import annotations
