@@ -15,7 +15,6 @@ from typing import Final
 
 from attrs import evolve, field
 
-from layerstore import session
 from layerstore.blobs import Blobs
 from layerstore.containers import rows as container_rows
 from layerstore.database import Database
@@ -236,7 +235,10 @@ def _segments(database: Database, files: LayerFiles) -> Iterator[Problem]:
 
 
 def _leftovers(data_root: Path, database: Database, staging: Path, files: LayerFiles) -> Iterator[Problem]:
-    """What lies in the folders of the store without a row: left by the dead, or not the store's at all."""
+    """What lies in the folders of the store without a row: left by the dead, or not the store's at all.
+
+    What somebody was at who has died since the store was opened is no problem: the next `open` removes it.
+    """
     strange = list(_strange(files, data_root))
     left = garbage.find(database, staging, files)
     for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):
@@ -249,10 +251,6 @@ def _leftovers(data_root: Path, database: Database, staging: Path, files: LayerF
     for name in there:
         if name not in known and (boxes / name).exists():
             yield _garbage(boxes / name)
-    with session.dead(staging) as names:
-        dead = sorted(names)
-    for name in dead:
-        yield _garbage(staging / name)
     for path in strange:
         if os.path.lexists(path):
             yield Problem("foreign", f"{path} is nothing of this store", path=str(path), subject=_about("", path))
