@@ -23,9 +23,11 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
-    yield Recorder(tmp_path / "image", tmp_path / "device", tmp_path / "log")
-    unmount(tmp_path)
+    memory = tmp_path / "memory"  # beside which it is mounted: see Ground
+    memory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", memory], check=True)
+    yield Recorder(memory / "image", memory / "device", memory / "log")
+    unmount(memory)
 
 
 def replay(image: Path, log: Sequence[Entry]) -> None:
@@ -39,7 +41,7 @@ def replay(image: Path, log: Sequence[Entry]) -> None:
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_what_was_synced_is_there_and_the_rest_may_be(recorder: Recorder, kind: str) -> None:
     folder = recorder.log.parent
-    place, base = folder / "mnt", folder / "base"
+    place, base = folder.parent / "mnt", folder / "base"
     place.mkdir()
     format_image(kind, recorder.image, CUTTABLE[kind])
     with recorder.serving():
@@ -64,7 +66,7 @@ def test_what_was_synced_is_there_and_the_rest_may_be(recorder: Recorder, kind: 
 
 
 def test_whoever_is_killed_first_everything_ends(recorder: Recorder) -> None:
-    place = recorder.log.parent / "mnt"
+    place = recorder.log.parent.parent / "mnt"
     place.mkdir()
     format_image("ext4", recorder.image, CUTTABLE["ext4"])
     told, tell = os.pipe()

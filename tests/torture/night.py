@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from attrs import define, frozen
 
-from layerstore.testing.filesystems import enter_private_namespace
+from layerstore.testing.filesystems import enter_private_namespace, unmount
 from layerstore.testing.torture import KINDS, Ground, Operation, Subject, Walk, Walked
 from torture.subjects import POWER, ROOT, SUBJECTS, operations, unknown_installed
 from torture.table import Row, write_table
@@ -118,13 +118,12 @@ def work(todo: Sequence[Job], turn: Synchronized[int], state: Path, every: int) 
     enter_private_namespace()
     grounds: dict[Subject, Ground] = {}
     with TemporaryDirectory(prefix="layerstore-torture-") as folder, unknown_installed():
-        subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
         while (number := taken(turn)) < len(todo):
             job = todo[number]
             label = f"{job.subject}: {job.operation}"
             try:
                 if job.subject not in grounds:
-                    grounds[job.subject] = Ground(Path(folder) / str(len(grounds)), job.subject)
+                    grounds[job.subject] = Ground(in_memory(Path(folder) / str(len(grounds))), job.subject)
                 walk = Walk(grounds[job.subject], job.operation)
             except AssertionError as error:
                 print(f"{label} could not be tried at all: {error}", flush=True)
@@ -133,7 +132,16 @@ def work(todo: Sequence[Job], turn: Synchronized[int], state: Path, every: int) 
                 began = time.monotonic()
                 done = walked(walk, kind, every, label)
                 note(state, job, kind, done, every, time.monotonic() - began)
-        subprocess.run(["umount", "-l", folder], check=True)
+        for ground in grounds.values():
+            unmount(ground.scratch)
+
+
+def in_memory(folder: Path) -> Path:
+    """A folder for a ground, with a tmpfs for what it keeps."""
+    memory = folder / "memory"
+    memory.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", memory], check=True)
+    return folder
 
 
 def taken(turn: Synchronized[int]) -> int:

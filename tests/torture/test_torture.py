@@ -5,14 +5,18 @@ By day that of the driver that nobody knows. `make torture` walks over all point
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from layerstore.testing.filesystems import unmount
+from layerstore.testing.filesystems import enter_private_namespace, source_of, unmount
 from layerstore.testing.torture import KINDS, OPERATIONS, Ground, Loss, Operation, Point, Subject, Walk
 from layerstore.testing.torture.faults import concerns
 from support.properties import NIGHTLY
@@ -23,12 +27,12 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
-    yield folder
-    unmount(folder)
+    """A folder for a ground, with memory."""
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", memory], check=True)
+    yield tmp_path
+    unmount(memory)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +64,7 @@ def chosen(subject: Subject) -> Iterator[tuple[Operation, str]]:
 
 @pytest.mark.parametrize("subject", SUBJECTS if NIGHTLY else SUBJECTS[-1:], ids=str)
 def test_nothing_is_lost(subject: Subject, scratch: Path) -> None:
-    ground = Ground(scratch / "ground", subject)
+    ground = Ground(scratch, subject)
     found = []
     walk: Walk | None = None
     for operation, kind in chosen(subject):
@@ -79,16 +83,40 @@ def test_the_sample_has_everything() -> None:
 
 @pytest.mark.parametrize(("call", "number"), [("syncfs", 1), ("fdatasync", 3)])
 def test_a_sync_that_is_left_out_is_found(call: str, number: int, scratch: Path) -> None:
-    walk = Walk(Ground(scratch / "ground", SUBJECTS[0]), OPERATIONS[0])
+    walk = Walk(Ground(scratch, SUBJECTS[0]), OPERATIONS[0])
     recording = walk.record(left_out=Point(call, number, "left out"))
     end = [cut for cut in walk.cuts(recording, 20) if cut.after == len(recording.log)]
     assert walk.cut(recording, end).losses
 
 
+def test_who_is_killed_while_his_folder_is_removed_elsewhere_leaves_no_device(tmp_path: Path) -> None:
+    told, tell = os.pipe()
+    process = os.fork()
+    if process == 0:
+        enter_private_namespace()
+        memory = tmp_path / "memory"
+        memory.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", memory], check=True)
+        ground = Ground(tmp_path, SUBJECTS[0])
+        with ground.plugged(ground.clone()):
+            os.write(tell, os.fsencode(source_of(ground.mountpoint)))
+            signal.pause()
+    device = os.fsdecode(os.read(told, 100))
+    os.close(told)
+    os.close(tell)
+    shutil.rmtree(tmp_path)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    deadline = time.monotonic() + 10
+    while Path(f"/sys/block/{Path(device).name}/loop").exists():
+        assert time.monotonic() < deadline, f"{device} stays"
+        time.sleep(0.01)
+
+
 def test_what_a_driver_that_cannot_be_had_should_have_removed_goes_with_the_next_open(scratch: Path) -> None:
     subject = next(subject for subject in SUBJECTS if subject.driver == "aufs")
     removal = next(operation for operation in OPERATIONS if operation.name == "rmi")
-    walk = Walk(Ground(scratch / "ground", subject), removal)
+    walk = Walk(Ground(scratch, subject), removal)
     stats = [call.path for call in walk.usual.calls if concerns(call) and call.name == "newfstatat"]
     place = next(path for path in stats if path.endswith("/aufs/trees"))
     assert walk.fail([Point("newfstatat", stats.index(place) + 1, "ENOMEM")]).losses == []

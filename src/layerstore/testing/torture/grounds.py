@@ -46,17 +46,22 @@ class Subject:
 
 
 class Ground:
-    """The world of one subject, in an image in `scratch`, an empty folder, best of a tmpfs."""
+    """The world of one subject, in an image in `memory`, a folder in `folder`, where a tmpfs is best mounted.
 
-    def __init__(self, scratch: Path, subject: Subject) -> None:
+    The image is mounted beside `memory`, never in it. Of a loop device over a file of a filesystem that it is mounted
+    in nothing is ever freed, if somebody removes the folder of that in another mount namespace: each keeps the other.
+    """
+
+    def __init__(self, folder: Path, subject: Subject) -> None:
         self.subject = subject
-        self.world = scratch / "world"
-        self.found = scratch / "found"
-        self.scratch = scratch
-        self.mountpoint = scratch / "mnt"
-        self._given = scratch / "given"
-        self._exec = scratch / "exec"
-        self.mountpoint.mkdir(parents=True)
+        self.scratch = folder / "memory"
+        self.world = self.scratch / "world"
+        self.found = self.scratch / "found"
+        self.mountpoint = folder / "mnt"
+        self._given = self.scratch / "given"
+        self._exec = self.scratch / "exec"
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.mountpoint.mkdir()
         self._given.mkdir()
         give(self._given)
         format_image(subject.filesystem, self.world, CUTTABLE[subject.filesystem])
