@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerstore import session
 from layerstore.check import Problem
 from layerstore.digest import Digest, parse
 from layerstore.errors import KernelError, LayerstoreError, NotFound, named
@@ -70,8 +69,11 @@ def repair(
     with ExitStack() as stack:
         asked, found = sources(store, given, stack)
         yield from _layers([one for one in problems if one.layer], store, asked, found, progress)
+        failed = _done_at_once({problem.kind for problem in problems}, store)
         for problem in problems:
-            if not problem.layer:
+            if problem.kind in failed:
+                yield Repair(problem, error=failed[problem.kind])
+            elif not problem.layer:
                 yield _one(problem, store, lambda digest: chain(found.raw(digest), asked.raw(digest)))
 
 
@@ -107,10 +109,35 @@ def _layers(
                 yield Repair(problem, f"repaired from {done.source}" if done.source else "", done.error)
 
 
+def _done_at_once(kinds: Iterable[str], store: Store) -> dict[str, LayerstoreError]:
+    """What is done once for all problems of a kind, which look at the whole store; the errors, by kind."""
+    failed: dict[str, LayerstoreError] = {}
+    for kind, act in {"garbage": _sweep, "record": _put_in_step}.items():
+        if kind in kinds:
+            try:
+                act(store)
+            except LayerstoreError as error:
+                failed[kind] = error
+    return failed
+
+
+def _sweep(store: Store) -> None:
+    """As the next `open` would; what belongs to somebody by now stays."""
+    garbage.sweep(store.layers, store.layers.session.staging)
+    store.blobs.recover()
+    if store.volumes is not None:
+        store.volumes.recover()
+
+
+def _put_in_step(store: Store) -> None:
+    """Records are written anew, of the rows."""
+    store.mirror.put_in_step()
+
+
 def _one(problem: Problem, store: Store, raw: Raw) -> Repair:
     ways_of: dict[str, Callable[[Problem, Store, Raw], str]] = {
         "garbage": _garbage,
-        "record": _record,
+        "record": lambda *_: "written anew",
         "missing blob": _blob,
         "damaged blob": _blob,
     }
@@ -135,30 +162,16 @@ def _no_way(problem: Problem) -> LayerstoreError:
 
 
 def _garbage(problem: Problem, store: Store, raw: Raw) -> str:
-    """Removed as the next `open` would; what belongs to somebody by now stays."""
-    layers, staging = store.layers, store.layers.session.staging
-    path = Path(problem.path or "")
-    garbage.sweep(layers, staging)
-    store.blobs.recover()
-    if store.volumes is not None:
-        store.volumes.recover()
-    if path.parent == staging:
-        with session.dead(staging) as names:
-            session.remove(staging, [name for name in names if name == path.name])
-    elif path.parent == staging.parent / "containers" and path.is_dir():
-        target = layers.session.folder / f"{layers.session.new_key()}.box"
+    """What is left when all was swept: the folder of a container that has no row."""
+    path, own = Path(problem.path or ""), store.layers.session
+    if path.parent == store.config.data_root / "containers" and path.is_dir():
+        target = own.folder / f"{own.new_key()}.box"
         with named("rename", path):
             path.rename(target)
         remove_tree(target)
     if os.path.lexists(path):
         raise KernelError("unlink", 0, path=path, detail="it is still there")
     return "removed"
-
-
-def _record(problem: Problem, store: Store, raw: Raw) -> str:
-    """Written anew, of the rows."""
-    store.mirror.put_in_step()
-    return "written anew"
 
 
 def _blob(problem: Problem, store: Store, raw: Raw) -> str:

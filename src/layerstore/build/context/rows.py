@@ -5,8 +5,9 @@ All of it may be lost without harm: what is not here is read again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from layerstore import Tables, Transaction
 
@@ -55,13 +56,8 @@ CREATE TABLE build_context_downloads (
 
 def files(tx: Transaction, places: Sequence[bytes]) -> dict[Identity, bytes]:
     """What is known of the files at these places, by their identity when they were read."""
-    found: dict[Identity, bytes] = {}
-    rest = iter(places)
-    while some := tuple(islice(rest, _AT_ONCE)):
-        marks = ", ".join("?" * len(some))
-        query = f"SELECT place, state, digest FROM build_context_files WHERE place IN ({marks})"
-        found.update(((place, state), digest) for place, state, digest in tx.execute(query, some))
-    return found
+    query = "SELECT place, state, digest FROM build_context_files WHERE place IN"
+    return {(place, state): digest for place, state, digest in _each(tx, query, places)}
 
 
 def add_files(tx: Transaction, new: Iterable[tuple[Identity, bytes]], day: int) -> None:
@@ -73,19 +69,13 @@ def add_files(tx: Transaction, new: Iterable[tuple[Identity, bytes]], day: int) 
 
 def selection(tx: Transaction, walk: str) -> str | None:
     """The digest of a selection, by that of a walk."""
-    found = tx.execute("SELECT digest FROM build_context_selections WHERE walk = ?", (walk,)).fetchone()
-    return None if found is None else str(found[0])
+    return selections(tx, [walk]).get(walk)
 
 
 def selections(tx: Transaction, walks: Sequence[str]) -> dict[str, str]:
     """The same of several, of those that are known."""
-    found: dict[str, str] = {}
-    rest = iter(walks)
-    while some := tuple(islice(rest, _AT_ONCE)):
-        marks = ", ".join("?" * len(some))
-        query = f"SELECT walk, digest FROM build_context_selections WHERE walk IN ({marks})"
-        found.update((str(walk), str(digest)) for walk, digest in tx.execute(query, some))
-    return found
+    query = "SELECT walk, digest FROM build_context_selections WHERE walk IN"
+    return {str(walk): str(digest) for walk, digest in _each(tx, query, walks)}
 
 
 def add_selections(tx: Transaction, new: Iterable[tuple[str, str]], day: int) -> None:
@@ -109,6 +99,13 @@ def add_download(tx: Transaction, source: str, seen: tuple[str, str, str], day: 
     )
     tx.execute(query, (source, *seen, day))
     _trim(tx, "build_context_downloads", "source", _MOST_DOWNLOADS)
+
+
+def _each(tx: Transaction, query: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+    """The rows for all of these values, of which `query`, which ends with IN, is asked many at a time."""
+    rest = iter(values)
+    while some := tuple(islice(rest, _AT_ONCE)):
+        yield from tx.execute(f"{query} ({', '.join('?' * len(some))})", some)
 
 
 def _trim(tx: Transaction, table: str, key: str, most: int) -> None:
