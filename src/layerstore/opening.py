@@ -201,6 +201,8 @@ def _require_unused(data_root: Path, what: str, is_founded: Callable[[], bool]) 
 
 def _require_own(data_root: Path, known: Mapping[str, str], records: Records) -> None:
     """Raise `Damaged` for the database of another store: all that lies here would be nobody's."""
+    if records.has(*STORE, known["id"]):
+        return
     try:
         record = records.read(*STORE)
     except Damaged:
