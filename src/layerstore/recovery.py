@@ -22,7 +22,8 @@ __all__ = ["recover", "sweep_trials"]
 def recover(parts: Parts) -> None:
     """Put in order what dead processes and former boots left. Others may do the same at the same time.
 
-    What cannot be removed stops nobody: `check` tells of it, and the next `open` tries again.
+    What cannot be removed, or may be in the hands of somebody alive, stops nobody: the next `open` tries again, and
+    `check` tells of it.
     """
     staging = parts.session.staging
     with session.dead(staging) as dead:
@@ -32,11 +33,10 @@ def recover(parts: Parts) -> None:
         try:
             parts.mirror.put_in_step()
             parts.layers.complete_records()
-            garbage.sweep(parts.layers, staging)
+            is_swept = garbage.sweep(parts.layers, staging)
             parts.blobs.recover()
             if (parts.config.data_root / "volumes").is_dir():
                 parts.containers.volumes.recover()
-            is_swept = True
         except LayerstoreError:
             is_swept = False
         sweep_trials(parts)
@@ -46,6 +46,8 @@ def recover(parts: Parts) -> None:
     if is_swept:
         with parts.database.write(durable=False) as tx:
             facts.put(tx, {"boot": boot_id()})
+    else:
+        facts.ask_for_recovery(parts.database)
 
 
 def sweep_trials(parts: Parts) -> None:

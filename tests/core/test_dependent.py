@@ -90,6 +90,23 @@ def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store:
         assert (root / "file").read_text() == "x"
 
 
+def test_what_was_spared_for_somebody_alive_goes_with_a_later_open(store: Store) -> None:
+    box = store.create_container()
+    with box.mount() as root:
+        (root / "file").write_text("x")
+    driver = store._parts.storage.driver
+    [key] = driver.keys()
+    driver.seal(Layer(key, State.WRITABLE), [])  # by another process, which died before it wrote the row
+
+    facts.ask_for_recovery(store._parts.database)  # which is when somebody notes its death
+    with store._layers.lease([("diff", key)], "it is being committed by somebody else"):
+        layerstore.open(config=store.config).close()
+        assert len(list(driver.keys())) == 2
+    layerstore.open(config=store.config).close()
+    assert list(driver.keys()) == [key]
+    assert "boot" in facts.read(store._parts.database)
+
+
 def test_commit_that_fails_after_the_seal_leaves_nothing_sealed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     box = store.create_container()
     with box.mount() as root:

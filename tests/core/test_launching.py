@@ -328,9 +328,11 @@ def test_threads_launch_at_once(store: Store, tmp_path: Path) -> None:
         return codes
 
     assert life(8) == [8] * 5 + [1]
+    store._parts.session.wait()  # what was removed is deleted in the background
     before = open_files()
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(life, range(8))) == [[number] * 5 + [1] for number in range(8)]
+    store._parts.session.wait()
     assert open_files() == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import signal
 import struct
 import subprocess
 import termios
@@ -203,7 +204,7 @@ def test_where_the_extension_may_not_be_executed(
 
 
 def test_a_terminal(box: Container) -> None:
-    line = "echo ready; read x; echo got $x; ls /dev/pts; sleep 100"
+    line = "echo ready; read x; echo got $x; ls /dev/pts; echo all; exec sleep 100"
     process = box.start(["sh", "-c", line], terminal=True)
     assert process.terminal is not None
     fcntl.ioctl(process.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -211,11 +212,21 @@ def test_a_terminal(box: Container) -> None:
     while b"ready" not in text:
         text += os.read(process.terminal, 100)
     os.write(process.terminal, b"word\n")
-    while b"ptmx" not in text:
+    while b"all" not in text:
         text += os.read(process.terminal, 100)
     assert b"got word" in text
+    assert b"ptmx" in text
     os.write(process.terminal, b"\x03")  # the terminal makes it SIGINT
     assert process.wait() == 128 + 2
+
+
+def test_no_signal_is_ignored_because_whoever_starts_it_ignores_it(box: Container) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts with &
+    try:
+        text = said(box, "grep SigIgn /proc/self/status")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert int(text.split()[1], 16) == 0
 
 
 def test_without_isolation_it_has_a_root_of_its_own(box: Container) -> None:

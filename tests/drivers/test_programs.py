@@ -54,7 +54,7 @@ def test_all_see_one_tree_and_nothing_is_left(any_store: Store, tmp_path: Path) 
         (root / "tmp/mounted").write_text("3\n")
         names = ["launched", "mounted", "started"]
         deadline = time.monotonic() + 20
-        while sorted(os.listdir(root / "tmp")) != names:
+        while sorted(os.listdir(root / "tmp")) != names or not (root / "tmp/launched").read_text():
             assert time.monotonic() < deadline, os.listdir(root / "tmp")
         seen = Path(f"/proc/{started.pid}/root/tmp")
         assert "".join((seen / name).read_text() for name in names) == "2\n3\n1\n"

@@ -31,10 +31,14 @@ _LENGTH = 32
 
 @frozen
 class Garbage:
-    """Keys in the home, and keys of what is kept beside it, that nothing refers to."""
+    """Keys in the home, and keys of what is kept beside it, that nothing refers to.
+
+    `is_all`: no other was spared for the sake of somebody alive, in whose hands it may be.
+    """
 
     home: tuple[LayerKey, ...]
     beside: tuple[LayerKey, ...]
+    is_all: bool
 
 
 def find(database: Database, staging: Path, files: LayerFiles) -> Garbage:
@@ -50,16 +54,15 @@ def find(database: Database, staging: Path, files: LayerFiles) -> Garbage:
     with database.read() as tx:
         diffs, containers, leased = rows.owned(tx)
 
-    def is_garbage(key: LayerKey, rows: set[str]) -> bool:
+    def is_spared(key: LayerKey) -> bool:
         # A driver may seal a container's layer into a new one, with a suffix to its key: leased by the beginning, and
         # made by whoever has the lease, not by the maker of the container.
-        is_owned = _maker(key) in alive and key[:_LENGTH] not in containers
-        return key not in rows and not is_owned and not key.startswith(leased)
+        return (_maker(key) in alive and key[:_LENGTH] not in containers) or key.startswith(leased)
 
-    return Garbage(
-        tuple(sorted(key for key in home if is_garbage(key, diffs | containers))),
-        tuple(sorted(key for key in beside if is_garbage(key, diffs))),
-    )
+    home -= diffs | containers
+    beside -= diffs
+    spared = {key for key in home | beside if is_spared(key)}
+    return Garbage(tuple(sorted(home - spared)), tuple(sorted(beside - spared)), not spared)
 
 
 def own_keys(names: Iterable[str]) -> list[LayerKey]:
@@ -67,12 +70,16 @@ def own_keys(names: Iterable[str]) -> list[LayerKey]:
     return [LayerKey(name) for name in names if _KEY.fullmatch(name)]
 
 
-def sweep(layers: Layers, staging: Path) -> None:
-    """Remove the garbage."""
+def sweep(layers: Layers, staging: Path) -> bool:
+    """Remove the garbage. False if something was spared: it may be of the dead all the same, so look again later.
+
+    For a key says who made what it began with: a removal by somebody else, or a seal, leaves others' keys behind.
+    """
     found = find(layers.database, staging, layers.files)
     layers.drop(found.home)
     for key in found.beside:
         layers.drop_beside(key)
+    return found.is_all
 
 
 def _maker(key: LayerKey) -> str:

@@ -122,20 +122,30 @@ ALONE static void keep(long child) {
     }
 }
 
-ALONE __attribute__((noreturn, used, visibility("hidden"))) void ls_init_main(long *stack) {
-    char **words = (char **)(stack + 1), **env = words + stack[0] + 1;
-    long status = number(words[1]);
-    words += 2;
-    long child = 0;
-    if (number(words[2])) {
-        uint64_t all = ~(uint64_t)0;
-        call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, 0, SIGNAL_SET, 0);
+/* From here on there are two: the first process of the house, which stays in here, and the one that returns, when nothing is
+   open in the first any more that whoever runs in the house could see in /proc/1/fd. */
+ALONE static void become_first(long status) {
+    uint64_t all = ~(uint64_t)0;
+    int gate[2];
+    char nothing;
+    call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, 0, SIGNAL_SET, 0);
+    long child = call(SYS_pipe2, (long)gate, O_CLOEXEC, 0, 0, 0);
+    if (child == 0)
         child = call(SYS_clone, SIGCHLD, 0, 0, 0, 0);
-    }
     if (child < 0)
         give_up(status, LS_STEP_PROGRAM, child);
     if (child > 0)
         keep(child);
+    call(SYS_close, gate[1], 0, 0, 0, 0);
+    call(SYS_read, gate[0], (long)&nothing, 1, 0, 0);
+}
+
+ALONE __attribute__((noreturn, used, visibility("hidden"))) void ls_init_main(long *stack) {
+    char **words = (char **)(stack + 1), **env = words + stack[0] + 1;
+    long status = number(words[1]);
+    words += 2;
+    if (number(words[2]))
+        become_first(status);
     execute(status, words, env);
     for (;;)
         call(SYS_exit_group, 127, 0, 0, 0, 0);

@@ -84,19 +84,20 @@ static void take_streams(const struct ls_program *program) {
 }
 
 /* As a program expects to be started: no signal blocked, none handled by what it was; those that Python ignores are not
-   ignored, others that its caller had ignored (nohup) are. What comes first in a house waits for signals, and unblocks
-   them for the program. */
-static void default_signals(int stay_blocked) {
+   ignored, others that its caller had ignored (nohup) are. In a house nothing is as its caller had it; what comes first
+   there waits for signals, and unblocks them for the program. */
+static void default_signals(int in_house) {
     for (int number = 1; number < NSIG; number++) {
         struct sigaction now;
         if (sigaction(number, NULL, &now) < 0)
             continue;
-        if (now.sa_handler == SIG_DFL || (now.sa_handler == SIG_IGN && number != SIGPIPE && number != SIGXFSZ))
+        int is_kept = now.sa_handler == SIG_IGN && !in_house && number != SIGPIPE && number != SIGXFSZ;
+        if (now.sa_handler == SIG_DFL || is_kept)
             continue;
         struct sigaction plain = {.sa_handler = SIG_DFL};
         sigaction(number, &plain, NULL);
     }
-    if (stay_blocked)
+    if (in_house)
         return;
     sigset_t none;
     sigemptyset(&none);
