@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import layerstore
-from layerstore import Problem, Store
+from core.adding import Adder
+from layerstore import Problem, Store, tar
 from layerstore.digest import ChainID
 from layerstore.kernel.btrfs import set_read_only
 from layerstore.values import frozen
@@ -145,6 +146,31 @@ def test_files_of_layers(everything: Callable[[str], Everything], archive: Path,
         assert_whole(store)
     with store.container("box").mount() as root:
         assert ((root / "written").read_text(), (root / "etc/passwd").read_text()) == ("after", "changed")
+
+
+def test_many_files_cost_one_look_at_each_other_layer(
+    everything: Callable[[str], Everything], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = everything("overlay2").open()
+    contents = [f"{number} of many" * 300 for number in range(9)]
+    add = Adder(store)
+    add(make.layer(*(make.file(f"{number}", text) for number, text in enumerate(contents))), name="many:1")
+    add(make.layer(*(make.file(f"as-{number}", text) for number, text in enumerate(contents))), name="twins:1")
+    for path in tree_of(store, "many:1", 0).iterdir():
+        path.unlink()
+    looked: list[Path] = []
+    index_of = tar.index_of
+
+    def noted(skeleton: Path) -> tar.Index:
+        looked.append(skeleton)
+        return index_of(skeleton)
+
+    monkeypatch.setattr(tar, "index_of", noted)
+    assert all(one.is_done for one in store.repair(found(store, content=False)))
+    assert sorted(set(looked)) == sorted(looked)
+    with store.image("many:1").mount() as root:
+        assert [(root / str(number)).read_text() for number in range(9)] == contents
+    assert_whole(store)
 
 
 def beside(store: Store, kind: str) -> Sequence[tuple[str, Path]]:

@@ -7,7 +7,7 @@ holds what its parents hold) under the same name. Whoever reads the tar verifies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,12 @@ __all__ = ["salvage"]
 
 Others = Callable[[], Iterator[tuple[Path, Path]]]
 """The skeletons of other layers, and the folders of their files."""
+
+_Content = tuple[int, bytes]
+"""Size and XXH64 of a payload: where both are the same, so are the bytes, most likely."""
+
+_Candidate = tuple[Payload, Place]
+"""A payload that may have the bytes of another, and where it lies."""
 
 
 def salvage(
@@ -38,10 +44,15 @@ def salvage(
     with named("link", scratch):
         free = tar.link_shadowed(own[1], scratch)
     found: dict[int, Payload] = {}
+    equal: Mapping[_Content, Sequence[_Candidate]] | None = None
     for number, payload in wrong.items():
         beside = tar.payload_beside(payload, free + number)
-        if _copied(payload, scratch / str(beside.shadow), _candidates(payload, own, others, trees)):
-            found[number] = beside
+        target = scratch / str(beside.shadow)
+        if not _copied(payload, target, _namesakes(payload, own, trees)):
+            equal = _equal(wrong.values(), others) if equal is None else equal
+            if not _copied(payload, target, equal.get(_content(payload), ())):
+                break  # without it the tar is void, whatever else there is
+        found[number] = beside
     tar.export(skeleton, tree, write, expected=expected, index=index.with_others(found), shadow=scratch)
 
 
@@ -52,19 +63,29 @@ def _is_whole(payload: Payload, place: Place) -> bool:
     return False
 
 
-def _candidates(payload: Payload, own: Place, others: Others, trees: Iterable[Path]) -> Iterator[tuple[Payload, Place]]:
-    """Files that may have the bytes of a payload: those that were the same when they were stored, then namesakes."""
+def _content(payload: Payload) -> _Content:
+    return payload.size, payload.content
+
+
+def _namesakes(payload: Payload, own: Place, trees: Iterable[Path]) -> Iterator[_Candidate]:
+    """The files that have the payload's name in other trees."""
     if payload.path is not None:
         for tree in trees:
             yield payload, (tree, own[1])
+
+
+def _equal(payloads: Iterable[Payload], others: Others) -> Mapping[_Content, Sequence[_Candidate]]:
+    """What had the bytes of one of these payloads when it was stored. Each skeleton is read once for all of them."""
+    found: dict[_Content, list[_Candidate]] = {_content(payload): [] for payload in payloads}
     for skeleton, tree in others():
         with suppress(Damaged, KernelError):
             for other in tar.index_of(skeleton).payloads:
-                if (other.size, other.content) == (payload.size, payload.content):
-                    yield other, tar.payload_place(skeleton, tree)
+                if _content(other) in found:
+                    found[_content(other)].append((other, tar.payload_place(skeleton, tree)))
+    return found
 
 
-def _copied(payload: Payload, target: Path, candidates: Iterator[tuple[Payload, Place]]) -> bool:
+def _copied(payload: Payload, target: Path, candidates: Iterable[_Candidate]) -> bool:
     """Copy the payload from the first candidate that has it."""
     for candidate, place in candidates:
         with suppress(Damaged, KernelError), named("write", target), target.open("wb") as file:
