@@ -7,6 +7,7 @@ noted in `keeper`, so that all commands on a store share their mounts.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from layerstore import config as configuration
 from layerstore.config import INSIDE, Config
-from layerstore.errors import ConfigError, KernelError, named
+from layerstore.errors import ConfigError, named
 from layerstore.kernel import namespaces
+from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.kernel.namespaces import IdMap
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["check_ids", "end", "is_needed", "note_ids", "unshare"]
 
 _IDS, _KEEPER = "ids", "keeper"
+
+_MOST = 1 << 16
+"""Bytes of such a file: a namespace has 340 ranges of each kind at most (user_namespaces(7))."""
 
 
 def unshare(data_root: str | Path | None = None, *, config: Config | None = None) -> bool:
@@ -54,11 +59,11 @@ def unshare(data_root: str | Path | None = None, *, config: Config | None = None
         )
     from layerstore.kernel.namespaces import keeping
 
-    with _locked(root) as folder:
+    with _locked(root, uid) as folder:
         keeper = _noted(folder, uid, ids)
         if keeper is None:
             keeper = keeping.start(ids, uid, gid)
-            _note(folder, f"{keeper.pid} {keeper.user} {keeper.mounts}\n", _KEEPER, uid, gid)
+            _note(folder, _KEEPER, f"{keeper.pid} {keeper.user} {keeper.mounts}\n", uid, gid)
     keeping.enter(keeper)
     os.environ[INSIDE] = str(uid)
     return True
@@ -80,7 +85,7 @@ def end(data_root: str | Path | None = None, *, config: Config | None = None) ->
     if not is_needed(root) or not root.is_dir():
         return False
     uid, _, ids = _wanted(root)
-    with _locked(root) as folder:
+    with _locked(root, uid) as folder:
         keeper = _noted(folder, uid, ids)
         if keeper is None:
             return False
@@ -120,12 +125,10 @@ def _roots(data_root: Path) -> ConfigError:
 
 
 def note_ids(data_root: Path) -> None:
-    """Write down, for a new store, the IDs of the namespace that it is made in, if it is one."""
+    """Write down, for a new store, the IDs of the namespace that it is made in, if it is one. Durable on return."""
     if namespaces.is_within() and _read(data_root) is None:
-        with named("write", data_root / _IDS):
-            fresh = data_root / f"{_IDS}-{os.getpid()}"
-            fresh.write_text(str(namespaces.current()))
-            fresh.replace(data_root / _IDS)
+        with opened(data_root, FOLDER) as folder:
+            _note(folder, _IDS, str(namespaces.current()), os.geteuid(), os.getegid())
 
 
 def _root_of(data_root: str | Path | None, config: Config | None) -> Path:
@@ -135,8 +138,7 @@ def _root_of(data_root: str | Path | None, config: Config | None) -> Path:
 
 def _read(data_root: Path) -> IdMap | None:
     try:
-        text = (data_root / _IDS).read_text()
-        return IdMap.parsed(text)
+        return IdMap.parsed(_text(data_root / _IDS))
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # whoever cannot open it is told so then
         return None
     except (OSError, ValueError) as error:
@@ -171,29 +173,24 @@ def _wanted(data_root: Path) -> tuple[int, int, IdMap]:
 
 
 @contextmanager
-def _locked(data_root: Path) -> Iterator[int]:
+def _locked(data_root: Path, uid: int) -> Iterator[int]:
     """The data-root, open and locked: one process at a time looks for the keeper, or makes one."""
     with named("mkdir", data_root):
         data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    with named("open", data_root):
-        folder = os.open(data_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with opened(data_root, FOLDER) as folder:
+        # Its user could have put a link to another one in its place since.
+        if os.geteuid() == 0 and os.fstat(folder).st_uid != uid:
+            raise ConfigError(f"{data_root} was put in another's place meanwhile", path=data_root)
+        with named("flock", data_root):
+            fcntl.flock(folder, fcntl.LOCK_EX)
         yield folder
-    finally:
-        os.close(folder)
 
 
 def _noted(folder: int, uid: int, ids: IdMap) -> Keeper | None:
     try:
-        # It is the user's, who might have made it anything.
-        fd = os.open(_KEEPER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        words = _text(_KEEPER, folder).split()
     except OSError:
         return None
-    try:
-        words = os.read(fd, 256).decode(errors="replace").split() if stat.S_ISREG(os.fstat(fd).st_mode) else []
-    finally:
-        os.close(fd)
     if len(words) != 3 or not words[0].isdecimal():
         return None
     from layerstore.kernel.namespaces import keeping
@@ -202,16 +199,31 @@ def _noted(folder: int, uid: int, ids: IdMap) -> Keeper | None:
     return keeper if keeper == keeping.Keeper(int(words[0]), words[1], words[2]) else None
 
 
-def _note(folder: int, text: str, name: str, uid: int, gid: int) -> None:
-    fresh = f"{name}-{os.getpid()}"
+def _text(path: Path | str, folder: int | None = None) -> str:
+    """What a small file says that is the user's, who might have made it anything. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        return os.read(fd, _MOST).decode(errors="replace")
+    finally:
+        os.close(fd)
+
+
+def _note(folder: int, name: str, text: str, uid: int, gid: int) -> None:
+    """Let a file in a folder say this, durably, which may be the user's."""
+    fresh = f"{name}-{os.urandom(4).hex()}"
+    with named("write", name):
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
             os.write(fd, text.encode())
             if os.geteuid() != uid:
                 os.fchown(fd, uid, gid)
+            os.fsync(fd)
+            os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            os.unlink(fresh, dir_fd=folder)
+            raise
         finally:
             os.close(fd)
-        os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError as error:
-        raise KernelError("write", error.errno or 0, path=name) from None
+        os.fsync(folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ import layerstore
 from layerstore import rootless
 from layerstore.config import INSIDE, Config
 from layerstore.errors import ConfigError
+from layerstore.kernel import namespaces
 from layerstore.kernel.namespaces import IdMap, IdRange, allotted, one_id
+from layerstore.testing.calls import run_watched
 from rootless import outside
 from rootless.conftest import NewUser, User
 from support import images
@@ -119,6 +123,42 @@ def test_a_store_of_other_ids_is_refused(new_user: NewUser) -> None:
     assert "do not allot to user 4321" in user.layerstore("images", code=1)
     with pytest.raises(ConfigError, match="do not allot to user 4321"):
         layerstore.unshare(user.data_root)
+
+
+@root
+@pytest.mark.parametrize("what", ["fifo", "link", "endless"])
+def test_root_waits_for_nothing_that_a_user_put_there(tmp_path: Path, what: str) -> None:
+    ids = tmp_path / "ids"
+    os.chown(tmp_path, outside.UID, outside.UID)
+    if what == "fifo":
+        os.mkfifo(ids)
+    else:
+        ids.symlink_to("/etc/passwd" if what == "link" else "/dev/zero")
+
+    with pytest.raises(ConfigError, match="cannot be read") as refused:
+        layerstore.unshare(tmp_path)
+    assert "root:" not in str(refused.value)
+
+
+@root
+def test_a_folder_in_the_place_of_a_users_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="put in another's place"), rootless._locked(tmp_path, outside.UID):
+        pass
+
+
+def test_the_ids_of_a_store_are_durable_before_it_is_founded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "is_within", lambda: True)
+    noted = partial(rootless.note_ids, tmp_path)
+    names = ["fsync", "rename", "renameat", "renameat2"]
+    done = run_watched(noted, lambda number, call: None, names=names)
+    assert [call.name.removesuffix("at2").removesuffix("at") for call in done.calls] == ["fsync", "rename", "fsync"]
+    (tmp_path / "ids").unlink()
+
+    failed = run_watched(noted, lambda number, call: errno.EIO if number == 0 else None, names=names)
+
+    assert failed.failure is not None
+    assert "KernelError" in failed.failure.kinds
+    assert list(tmp_path.iterdir()) == []
 
 
 @root
