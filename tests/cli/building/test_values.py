@@ -79,7 +79,11 @@ def test_ssh():
         ("out", Export("local", "out")),
         ("-", Export("tar", "-")),
         ("type=oci,dest=f.tar", Export("oci", "f.tar")),
-        ("type=docker", Export("docker", "-")),
+        ("type=oci", Export("oci", "-")),
+        ("type=oci,dest=d,tar=false", Export("oci", "d/")),
+        ("type=oci,dest=f.tar,tar=true", Export("oci", "f.tar")),
+        ("type=docker", Export("image")),
+        ("type=docker,dest=-", Export("docker", "-")),
         ("type=local,dest=d", Export("local", "d")),
         ("type=image,name=a:1,push=true", Export("image", None, ("a:1",), push=True)),
         ('type=image,"name=a,b"', Export("image", None, ("a", "b"))),
@@ -91,7 +95,21 @@ def test_outputs(text, export):
     assert values.export(text) == export
 
 
-@pytest.mark.parametrize("text", ["", "type=zip", "dest=x", "type=local", "type=image,dest=x", "type=oci,push=perhaps"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "type=zip",
+        "dest=x",
+        "type=local",
+        "type=local,dest=-",
+        "type=image,dest=x",
+        "type=oci,push=perhaps",
+        "type=oci,tar=false",
+        "type=docker,dest=x,tar=false",
+        "type=oci,dest=x,tar=perhaps",
+    ],
+)
 def test_what_is_no_output_is_refused(text):
     with pytest.raises(ValueError, match=r"\w"):
         values.export(text)

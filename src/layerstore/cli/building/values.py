@@ -109,7 +109,10 @@ def ssh(text: str) -> Ssh:
 
 
 def export(text: str) -> Export:
-    """`type=KIND,dest=PATH,…`; a path alone is a folder, `-` a tar on standard output."""
+    """`type=KIND,dest=PATH,…`; a path alone is a folder, `-` a tar on standard output.
+
+    As in docker, `docker` without a path is the image in the store, and `oci` with `tar=false` is a folder.
+    """
     if text == "-":
         return Export("tar", "-")
     if "=" not in text:
@@ -123,8 +126,16 @@ def export(text: str) -> Export:
         given, found["push"] = "image", "true"
     if given not in EXPORTS:
         raise ValueError(f"type is {', '.join(EXPORTS)} or registry, not '{given}'")
-    kind = cast("Literal['image', 'oci', 'docker', 'tar', 'local']", given)
     place = found.get("dest")
+    if given == "docker" and not place:
+        given = "image"
+    kind = cast("Literal['image', 'oci', 'docker', 'tar', 'local']", given)
+    if kind == "local" and place == "-":
+        raise ValueError("a folder is no standard output: type=tar,dest=- is a tar there")
+    if not _truth(found, "tar", "true"):
+        if kind != "oci" or place in (None, "", "-"):
+            raise ValueError("tar=false is a folder, which is of type oci, and needs a dest")
+        place = f"{place}/"
     if kind != "image" and not place:
         if kind == "local":
             raise ValueError("dest is required for local output")
@@ -141,8 +152,8 @@ def export(text: str) -> Export:
     )
 
 
-def _truth(found: Mapping[str, str], key: str) -> bool:
-    text = found.get(key, "false") or "true"
+def _truth(found: Mapping[str, str], key: str, default: str = "false") -> bool:
+    text = found.get(key, default) or "true"
     if text not in _TRUTHS:
         raise ValueError(f"{key} is true or false, not '{text}'")
     return _TRUTHS[text]
