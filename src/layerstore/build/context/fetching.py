@@ -133,8 +133,11 @@ def _validators(headers: Message) -> Validators:
 
 
 def _not_loaded(url: str, reason: object, place: Place | None) -> BuildError:
+    """`reason` is words, or an error: that of the kernel, where one of urllib is about such a one."""
+    cause = getattr(reason, "reason", reason)
+    words = getattr(cause, "strerror", None) or cause
     remedy = "Look whether it can be reached from here."
-    return BuildError(f"failed to load {url}: {reason}", place=place, remedy=remedy)
+    return BuildError(f"failed to load {url}: {words}", place=place, remedy=remedy)
 
 
 def _verify(url: str, file: BufferedReader, checksum: str, place: Place | None) -> None:
