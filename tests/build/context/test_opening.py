@@ -135,6 +135,12 @@ def repository(tmp_path: Path) -> Iterator[str]:
             os.killpg(daemon.pid, signal.SIGKILL)
 
 
+def test_standard_input_is_one_of_both(store: Store, staging: Staging) -> None:
+    opened = open_context("-", store=store, staging=staging, file="-", reads_dockerfile=True, stdin=io.BytesIO())
+    with pytest.raises(BuildError, match="cannot be both"), opened:
+        pass
+
+
 def test_a_repository_is_a_context_at_a_commit_and_a_folder(store: Store, staging: Staging, repository: str) -> None:
     with open_context(repository, store=store, staging=staging, reads_dockerfile=True) as context:
         assert_is_of_files(context)

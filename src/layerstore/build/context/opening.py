@@ -88,6 +88,11 @@ def open_context(
 
 def _opened(source: str, wanted: _Wanted, stdin: BinaryIO | None, after: ExitStack) -> Context:
     if source == "-":
+        if wanted.file == "-":
+            raise BuildError(
+                "standard input cannot be both the Dockerfile and the build context",
+                remedy="Give one of them by its path, or leave out --file: a Dockerfile alone is understood there.",
+            )
         return _stream(stdin or sys.stdin.buffer, "standard input", wanted, after)
     repository = repository_of(source)
     if repository is not None and not os.path.isdir(source):
