@@ -164,6 +164,12 @@ def test_checks_alone_build_nothing(run, based):
     assert "unknown instruction: RUM" in run("build", "--check", based("FROM base\nRUM x\n"), code=1).stderr
 
 
+def test_checks_know_what_the_base_does_in_each_build(run, based):
+    run("build", "-q", "-t", "trigger", based("FROM base\nONBUILD ENV V=1\n"))
+    context = based("FROM trigger\nENV W=${V:?}\n")
+    assert run("build", "--check", context).stdout == "Check complete, no warnings found.\n"
+
+
 def test_a_warning_without_a_rule_has_its_own_lines(capsys):
     report_warnings([Warned("the steps look at much:\n  data")])
     assert capsys.readouterr().out.startswith(

@@ -23,7 +23,7 @@ from layerstore.build.options import BuildOptions
 from layerstore.build.steps.caches import Caches, keep_within
 from layerstore.build.steps.epoch import epoch_of
 from layerstore.build.steps.outputs import export
-from layerstore.build.steps.requirements import require
+from layerstore.build.steps.requirements import require, require_allowed
 from layerstore.build.steps.session import Session, sweep
 from layerstore.build.steps.sources import Sources
 from layerstore.build.steps.stage import build_stage, counted
@@ -178,7 +178,7 @@ class _Build:
                 return found
 
     def _check(self, found: Plan) -> None:
-        """Tell what is probably not meant. Raises `BuildError` if the file says that this is an error."""
+        """Tell what is probably not meant. Raises `BuildError` for what cannot be, and for that if the file says so."""
         places = {id(stage.base): stage.stage.base.place for stage in found.stages}
 
         def image_of(base: Base) -> Image | None:
@@ -188,6 +188,7 @@ class _Build:
         for warning in warnings:
             self._teller.tell(warning)
         refuse(found.dockerfile, warnings)
+        require_allowed(found, self._options)
 
     def _triggers(self, planned: PlannedStage) -> tuple[str, ...]:
         image = self._sources.image(planned.base, planned.stage.base.place)

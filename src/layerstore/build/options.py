@@ -110,6 +110,15 @@ def _is_network(_: object, __: object, value: str) -> None:
         raise ConfigError(f"network mode {value!r} is not supported by a build", remedy="It is default, host or none.")
 
 
+ALLOWED = ("network.host", "security.insecure")
+
+
+def _are_allowed(_: object, __: object, values: tuple[str, ...]) -> None:
+    for value in values:
+        if value not in ALLOWED:
+            raise ConfigError(f"{value!r} is nothing that RUN can ask for", remedy=f"There are {', '.join(ALLOWED)}.")
+
+
 @frozen
 class BuildOptions:
     """All that `build` can be told beside the store, the context and who listens."""
@@ -140,7 +149,7 @@ class BuildOptions:
     squash: bool = False
     network: str = field(default="default", validator=_is_network)
     """Of all RUN that say nothing themselves: `default`, `host` or `none`."""
-    allow: tuple[str, ...] = ()
+    allow: tuple[str, ...] = field(default=(), validator=_are_allowed)
     """What RUN may ask for beyond the usual: `network.host`, `security.insecure`."""
     add_hosts: tuple[str, ...] = ()
     shm_size: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -86,7 +87,8 @@ def check(
         assert opened.dockerfile is not None
         dockerfile = parse(opened.dockerfile.text, opened.dockerfile.name)
         ignore = opened.tree.ignore
-        found = plan(
+        planned = partial(
+            plan,
             dockerfile,
             target=wanted.target,
             build_args=wanted.build_args,
@@ -94,6 +96,12 @@ def check(
             contexts=wanted.contexts,
             everything=True,
         )
+        found = planned()
+        bases = {stage.index: image_of(stage.base) for stage in found.stages if stage.base.kind in ("image", "context")}
+        triggers = {
+            index: (image.config.get("config") or {}).get("OnBuild") or () for index, image in bases.items() if image
+        }
+        found = planned(triggers=triggers)
         warnings = warnings_of(found, wanted, values, image_of, () if ignore is None else ignore.patterns)
         return [*warnings, *_heavy(opened, found, wanted, values, store.config.large_context)]
 

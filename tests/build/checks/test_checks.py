@@ -69,10 +69,11 @@ KEPT = [
     'FROM scratch\nSHELL ["/x"]\nCMD a\n',
     'FROM scratch AS a\nSHELL ["/x"]\nFROM a\nENTRYPOINT b\n',
     "ARG base=scratch\nFROM $base\n",
+    "FROM scratch AS build\nFROM Build\n",
     "ARG BUILDPLATFORM=linux/amd64\nFROM --platform=$BUILDPLATFORM a\n",
     "FROM scratch\nWORKDIR /a\nWORKDIR b\n",
     "FROM scratch AS a\nWORKDIR /a\nFROM a\nWORKDIR b\n",
-    'FROM scratch\nARG a\nCOPY $a $PATH /x\nRUN echo $undefined\nCMD ["$undefined"]\n',
+    'FROM scratch\nARG a\nCOPY $a $PATH /x/\nRUN echo $undefined\nCMD ["$undefined"]\n',
     "FROM scratch AS a\nARG v=1\nFROM a\nENV x=$v\n",
     "FROM scratch\nENV a='$b' c=\\$d\nLABEL e='$f'\n",
     'FROM scratch AS a\nCMD ["a"]\nFROM a\nCMD ["b"]\n',
@@ -109,6 +110,15 @@ def test_a_base_of_another_platform_is_told():
 def test_variables_of_the_base_are_known_if_its_configuration_is():
     text = "FROM image\nENV x=$V y=$W\n"
     assert found(text, configs={0: {"Env": ["V=1"]}}) == [("UndefinedVar", 2)]
+
+
+@pytest.mark.parametrize("line", ["EXPOSE 70000", "ENV a=${b:?}", "COPY --chmod=9 a b", "COPY a b c"])
+def test_a_line_that_cannot_be_built_is_refused_where_its_base_is_known(line):
+    text = f"FROM image\nRUN a\n{line}\n"
+    assert found(text) == []
+    with pytest.raises(BuildError) as caught:
+        found(text, configs={0: {}})
+    assert caught.value.place.line == 3
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ def wrong(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "layout": ({"outputs": [Export("oci", f"{folder}/")]}, "no empty folder"),
         "name": ({"outputs": [Export("oci", folder / "x", names=("a:b:c",))]}, "a:b:c"),
         "push": ({"outputs": [Export(push=True)]}, "nothing to push"),
+        "context": ({"contexts": {"c": f"{folder}/gone"}}, "context c cannot be read: there is no .*/gone"),
+        "right": ({"allow": ["network.hots"]}, "nothing that RUN can ask for"),
         "folder of others": ({"cache_to": [f"type=local,dest={folder}"]}, "no cache of layerstore"),
         "cache": ({"cache_to": [f"type=local,dest={folder}/file/x"]}, "file is no folder"),
     }
@@ -63,6 +65,28 @@ def test_what_cannot_be_is_refused_at_the_beginning(
     with pytest.raises(LayerstoreError, match=said):
         make(TEXT, {"f": "f"}, **options)
     assert make.begun == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("EXPOSE 70000", "invalid containerPort"),
+        ("STOPSIGNAL SIGTREM", "Invalid signal"),
+        ("WORKDIR ${a:^}", "unsupported modifier"),
+        ("ENV a=${missing:?}", "missing"),
+        ("COPY --chmod=79x f /x", "invalid mode: 79x"),
+        ("COPY f f /x", "must be a directory and end with a /"),
+        ("RUN --security=insecure true", "security.insecure is not allowed"),
+    ],
+)
+def test_a_line_that_cannot_be_built_is_refused_before_those_above_it_are_done(
+    line: str, said: str, make: Builder
+) -> None:
+    with pytest.raises(BuildError, match=said) as caught:
+        make(f"FROM base\nARG TARGETARCH\nRUN echo ${{TARGETARCH:?}} > /done\n{line}\n", {"f": "f"})
+    assert caught.value.place is not None
+    assert caught.value.place.line == 4
+    assert not [title for title in make.begun if title.startswith("[") and not title.startswith("[internal]")]
 
 
 def test_there_is_no_other_output() -> None:

@@ -81,10 +81,12 @@ def _defaults(dockerfile: Dockerfile, platform_args: Mapping[str, str]) -> Itera
         names = [look(stage.base.image, values, dockerfile.escape).text for stage in dockerfile.stages]
     except (BuildError, ValueError):
         return  # whoever builds it will say so
+    stages: set[str | None] = set()
     for stage, name in zip(dockerfile.stages, names, strict=True):
-        if not _IMAGE.fullmatch(name):
+        if name.lower() not in stages and not _IMAGE.fullmatch(name):
             yield Finding.at(
                 stage.base,
                 "InvalidDefaultArgInFrom",
                 f"without --build-arg, {stage.base.image} is {name!r}, which names no image",
             )
+        stages.add(stage.name)

@@ -30,6 +30,7 @@ def check(
     `configs` has the run configurations of base images, by the index of the stage on top: without one, what a stage
     has of its base is unknown, and nothing is said about its variables. `platforms` has bases that are for another
     platform than the one that was wanted: wanted and found. `ignore` is what .dockerignore says, line by line.
+    Raises `BuildError` for a line that cannot be built, whatever the steps before it do.
     """
     settings = settings_of(plan.dockerfile)
     findings = [

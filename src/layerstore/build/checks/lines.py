@@ -60,7 +60,7 @@ def findings(
     configs: Mapping[int, Mapping[str, Any]],
     ignore: Sequence[str],
 ) -> Iterator[Finding]:
-    """All of the stages of a plan, in no order (see `check`)."""
+    """All of the stages of a plan, in no order (see `check`). Raises `BuildError` for a line that cannot be built."""
     ends: dict[int, _End] = {}
     ignored = _Ignored(ignore)
     for stage in plan.stages:
@@ -99,7 +99,9 @@ def _stage(
             filled = scope.expand(instruction)
             changed = apply_config(config, filled, command_given=scope.command_given)
         except BuildError:
-            break  # whoever builds it will say so
+            if known:
+                raise
+            break  # its base may have what is missing
         if isinstance(filled, Workdir):
             if not workdir_given and not filled.path.startswith("/"):
                 yield Finding.at(

@@ -48,8 +48,17 @@ if TYPE_CHECKING:
         Workdir,
     )
     from layerstore.build.language.likeness import nearest
+    from layerstore.build.language.modes import Modes, modes_of
     from layerstore.build.language.reading import parse, with_triggers
-    from layerstore.build.language.scope import DEFAULT_PATH, Scope, environment, global_args, platform_args
+    from layerstore.build.language.scope import (
+        DEFAULT_PATH,
+        Scope,
+        environment,
+        global_args,
+        names_folder,
+        one_place_for_several,
+        platform_args,
+    )
 
 _HOMES = {
     "configuration": ["SCRIPTS", "Program", "apply_config", "begin_config", "ports_of", "program_of", "working_dir"],
@@ -82,8 +91,17 @@ _HOMES = {
         "Workdir",
     ],
     "likeness": ["nearest"],
+    "modes": ["Modes", "modes_of"],
     "reading": ["parse", "with_triggers"],
-    "scope": ["DEFAULT_PATH", "Scope", "environment", "global_args", "platform_args"],
+    "scope": [
+        "DEFAULT_PATH",
+        "Scope",
+        "environment",
+        "global_args",
+        "names_folder",
+        "one_place_for_several",
+        "platform_args",
+    ],
 }
 
 __all__ = [
@@ -104,6 +122,7 @@ __all__ = [
     "Instruction",
     "Label",
     "Maintainer",
+    "Modes",
     "Mount",
     "OnBuild",
     "Pair",
@@ -121,7 +140,10 @@ __all__ = [
     "environment",
     "global_args",
     "history_line",
+    "modes_of",
+    "names_folder",
     "nearest",
+    "one_place_for_several",
     "parse",
     "platform_args",
     "ports_of",

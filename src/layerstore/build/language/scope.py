@@ -37,10 +37,20 @@ from layerstore.build.language.instructions import (
     Volume,
     Workdir,
 )
+from layerstore.build.language.modes import modes_of
 from layerstore.build.language.mounts import mount_of
 from layerstore.values import frozen
 
-__all__ = ["DEFAULT_PATH", "PROXIES", "Scope", "environment", "global_args", "platform_args"]
+__all__ = [
+    "DEFAULT_PATH",
+    "PROXIES",
+    "Scope",
+    "environment",
+    "global_args",
+    "names_folder",
+    "one_place_for_several",
+    "platform_args",
+]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What a stage has as PATH if its base says nothing; it stays in the image's configuration."""
@@ -260,9 +270,33 @@ def _transfer(scope: Scope, instruction: Copy | Add) -> Copy | Add:
         chmod=instruction.chmod and scope.word(instruction.chmod),
         heredocs=tuple(_content(scope, heredoc) for heredoc in instruction.heredocs),
     )
+    if len(filled.sources) + len(filled.heredocs) > 1 and not names_folder(filled.target):
+        raise one_place_for_several(filled)
+    if filled.chmod:
+        _require_mode(filled.chmod)
     if isinstance(filled, Add) and filled.checksum:
         return attrs.evolve(filled, checksum=scope.word(filled.checksum))
     return filled
+
+
+def names_folder(target: str) -> bool:
+    """Is a destination meant as a folder, whatever is there?"""
+    return target.endswith(("/", "/.", "/..")) or target in (".", "..", "")
+
+
+def one_place_for_several(step: Copy | Add) -> FlagError:
+    """What is said of several sources that would take one place."""
+    return FlagError(
+        f"When using {step.NAME} with more than one source file, the destination must be a directory and end with a /",
+        f"Write {step.target}/.",
+    )
+
+
+def _require_mode(text: str) -> None:
+    try:
+        modes_of(text)
+    except ValueError as error:
+        raise FlagError(str(error), "Write --chmod=755, or --chmod=u=rwX,go=rX.") from None
 
 
 def _content(scope: Scope, heredoc: Heredoc) -> Heredoc:

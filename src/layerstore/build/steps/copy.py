@@ -36,11 +36,10 @@ from layerstore.build.context import (
 from layerstore.build.errors import BuildError
 from layerstore.build.events import Doing, Warned
 from layerstore.build.graph import Base
-from layerstore.build.language import Add, Copy
+from layerstore.build.language import Add, Copy, Modes, modes_of, names_folder, one_place_for_several
 from layerstore.build.steps.adding import unpacked
 from layerstore.build.steps.laying import Entry, Target, lay, require_free
 from layerstore.build.steps.memory import written_in_memory
-from layerstore.build.steps.modes import Modes, modes_of
 from layerstore.build.steps.origins import Files, Origin
 from layerstore.build.steps.places import Spot, absolute, folders_above, names_in, new_folders, owner_of, spot
 from layerstore.build.steps.state import State
@@ -107,7 +106,6 @@ class Copying:
     def _inputs(self) -> Sequence[Input]:
         if self._found is None:
             self._found = self._find()
-            self._require_folder()
         return self._found
 
     @property
@@ -152,23 +150,7 @@ class Copying:
         """The destination from the root on; with a / behind it if it is meant as a folder."""
         target = self._step.target
         path = absolute(self._state.working_dir, target)
-        is_folder = target.endswith(("/", "/.", "/..")) or target in (".", "..", "")
-        return f"{path.rstrip('/')}/" if is_folder else path
-
-    def _require_folder(self) -> None:
-        """Several sources have one destination: it has to be a folder."""
-        count = len(self._step.sources) + len(self._step.heredocs)
-        several = count > 1
-        if several and not self._target.endswith("/"):
-            raise self._one_place_for_several()
-
-    def _one_place_for_several(self) -> BuildError:
-        return BuildError(
-            f"When using {self._step.NAME} with more than one source file, "
-            "the destination must be a directory and end with a /",
-            place=self._step.place,
-            remedy=f"Write {self._step.target}/.",
-        )
+        return f"{path.rstrip('/')}/" if names_folder(target) else path
 
     # --- the layer
 
@@ -230,7 +212,8 @@ class Copying:
             for chosen in [part.chosen] if is_folder else [(one,) for one in part.chosen]:
                 target = self._laid_to(found, chosen, into_folder=part.from_archive or is_made)
                 if is_taken:
-                    raise self._one_place_for_several()
+                    refused = one_place_for_several(self._step)
+                    raise BuildError(str(refused), place=self._step.place, remedy=refused.remedy)
                 is_made |= part.from_archive or any(one.is_folder for one in chosen)
                 is_taken = not target.is_folder and not is_made
                 yield evolve(part, chosen=chosen), target
@@ -256,14 +239,7 @@ class Copying:
             return owner_of(tree, chown, self._step.place)
 
     def _modes(self) -> Modes | None:
-        if not self._step.chmod:
-            return None
-        try:
-            return modes_of(self._step.chmod)
-        except ValueError as error:
-            raise BuildError(
-                str(error), place=self._step.place, remedy="Write --chmod=755, or --chmod=u=rwX,go=rX."
-            ) from None
+        return modes_of(self._step.chmod) if self._step.chmod else None
 
     def _spot(self, tree: int | None) -> Spot:
         path = self._target

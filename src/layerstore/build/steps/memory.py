@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Self
 
 from layerstore import open_memory
-from layerstore.build.steps.modes import Modes
+from layerstore.build.language import Modes
 from layerstore.gathering import Piece
 from layerstore.runtime.life.sources import Shown, Tree
 

@@ -101,7 +101,6 @@ class _Walk:
         work = self._work
         if isinstance(instruction, Run):
             origins = partial(self._origin_of, instruction)
-            self._check_rights(instruction)
             keys = running.keys_of(work, instruction, state, state.scope, origins)
 
             def make(record: Record) -> StoredLayer | None:
@@ -133,15 +132,6 @@ class _Walk:
             )
 
         return work.layered(doing, [key], make, parent=state.top, anew=self._anew)
-
-    def _check_rights(self, instruction: Run) -> None:
-        """What weakens the sandbox has to be allowed by whoever builds. The host's network all have here."""
-        if instruction.security == "insecure" and "security.insecure" not in self._work.options.allow:
-            raise BuildError(
-                "security.insecure is not allowed",
-                place=instruction.place,
-                remedy="Allow it: --allow security.insecure.",
-            )
 
 
 class _placed:
