@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import stat
 from pathlib import Path
 
 import pytest
 
 import layerstore
-from layerstore.copying import entries
-from layerstore.testing.calls import Call, Death, Failure, run_watched
+from layerstore.copying import Tree, copy, entries
+from layerstore.testing.calls import Call, Death, Failure, Verdict, run_watched
 
 pytestmark = pytest.mark.root
 
@@ -91,3 +93,47 @@ def test_what_cannot_be_looked_at_is_told_by_a_copy(call: str, tmp_path: Path) -
     assert run.failure is not None
     assert layerstore.KernelError.__name__ in run.failure.kinds, run.failure.trace
     assert "link" in run.failure.text
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_who_dies_while_he_copies_leaves_nothing_under_another_name(nameless: bool, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for name in ("new", "old"):
+        (source / name).write_text("copied")
+    (source / "other").hardlink_to(source / "old")
+    (source / "way").symlink_to("new")
+    os.mkfifo(source / "pipe")
+    os.mknod(source / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+    def copied() -> None:
+        places = os.open(source, os.O_PATH), os.open(target, os.O_PATH)
+        copy(Tree(places[0], "there"), "/.", Tree(places[1], "here"), "/", owner=(0, 0), archive=True, follow=False)
+
+    for number in range(1, 100):
+        target.mkdir()
+        for name in ("old", "way"):
+            (target / name).write_text("what was there")
+        seen = 0
+
+        def answer(_: int, call: Call, last: int = number) -> Verdict:
+            nonlocal seen
+            if not nameless and call.name == "openat" and call.arguments[2] & os.O_TMPFILE == os.O_TMPFILE:
+                return errno.EOPNOTSUPP  # as on a filesystem that has no files without a name
+            seen += call.alters
+            return Death() if seen == last and call.alters else None
+
+        died = run_watched(copied, answer).died
+        names = {*os.listdir(target)}
+        assert names <= {*os.listdir(source)}, number
+        if nameless:
+            assert {(target / name).read_text() for name in names & {"new", "old", "other"}} <= {
+                "copied",
+                "what was there",
+            }
+        if not died:
+            assert number > 20
+            assert names == {*os.listdir(source)}
+            return
+        shutil.rmtree(target)
+    raise AssertionError("it has no end")

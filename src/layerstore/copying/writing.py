@@ -1,20 +1,20 @@
 """Entries put into a folder of a tree.
 
-A file comes into being under a name of its own and takes its place in one step, so nobody finds half of one, and what
-was there goes, a symbolic link like a file. A folder that is there stays, and nothing takes its place. Folders get
-their attributes at the end, for what is made in them changes their times.
+A file comes into being without a name, and gets it when it is whole, so nobody finds half of one; where a filesystem
+has no such files, it has its name from the beginning. What has that name goes just before, a symbolic link like a
+file. No other name is ever used: who dies would leave it in the tree. A folder that is there stays, and nothing takes
+its place. Folders get their attributes at the end, for what is made in them changes their times.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from io import FileIO
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from attrs import field
 
@@ -23,8 +23,13 @@ from layerstore.errors import CannotCopy, InvalidArchive, KernelError
 from layerstore.kernel.files import copy_data, open_beneath
 from layerstore.values import define, frozen
 
+T = TypeVar("T")
+
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
+
+_NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+"""What is said of O_TMPFILE where there are no files without a name: on overlay before Linux 6.1, on NFS, by FUSE."""
 
 
 @frozen
@@ -163,53 +168,80 @@ class Writer:
         return False
 
     def _make(self, folder: int, name: str, entry: Entry) -> None:
-        fresh = f".layerstore-{secrets.token_hex(8)}"
-        gone = False
-        try:
-            with _asking("create", entry.path):
-                self._fill(folder, fresh, entry)
-                self._replace(folder, fresh, name, entry)
-            gone = entry.same_as is None  # a rename to another name of the same file does nothing
-        finally:
-            if not gone:
-                with suppress(FileNotFoundError):
-                    os.unlink(fresh, dir_fd=folder)
+        with _asking("create", entry.path):
+            if entry.same_as is not None and self._link(folder, name, entry, entry.same_as):
+                return
+            if stat.S_ISREG(entry.mode):
+                self._make_file(folder, name, entry)
+            else:
+                self._make_special(folder, name, entry)
 
-    def _replace(self, folder: int, fresh: str, name: str, entry: Entry) -> None:
+    def _make_file(self, folder: int, name: str, entry: Entry) -> None:
+        if entry.open is None:
+            raise InvalidArchive(f"{entry.title} is a link to {'/'.join(entry.same_as or ())}, which is not there")
         try:
-            os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except (IsADirectoryError, FileExistsError):
-            raise CannotCopy(f"cannot overwrite directory {entry.title} with a file", path=entry.title) from None
-
-    def _fill(self, folder: int, name: str, entry: Entry) -> None:
-        """Make the entry under a name that is its own until it is whole."""
-        if entry.same_as is not None and self._link(folder, name, entry.same_as):
-            return
-        if stat.S_ISREG(entry.mode):
-            if entry.open is None:
-                raise InvalidArchive(f"{entry.title} is a link to {'/'.join(entry.same_as or ())}, which is not there")
-            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-            try:
+            fd, is_named = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=folder), False
+        except OSError as error:
+            if error.errno not in _NO_NAMELESS:
+                raise
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = self._placed(folder, name, entry, lambda: os.open(name, flags, 0o600, dir_fd=folder))
+            is_named = True
+        try:
+            with self._undone(folder, name) if is_named else nullcontext():
                 with entry.open() as data:
                     self.size += _copied(data, fd)
                 self._settle(fd, entry)
-            finally:
-                os.close(fd)
-            return
-        if stat.S_ISLNK(entry.mode):
-            os.symlink(entry.target, name, dir_fd=folder)
-        else:
-            os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, entry.device, dir_fd=folder)
-        self._settle_special(folder, name, entry)
+            if not is_named:
+                self._placed(folder, name, entry, lambda: os.link(_handle(fd), name, dst_dir_fd=folder))
+        finally:
+            os.close(fd)
 
-    def _link(self, folder: int, name: str, earlier: tuple[str, ...]) -> bool:
+    def _make_special(self, folder: int, name: str, entry: Entry) -> None:
+        if stat.S_ISLNK(entry.mode):
+            self._placed(folder, name, entry, lambda: os.symlink(entry.target, name, dir_fd=folder))
+        else:
+            mode = stat.S_IFMT(entry.mode) | 0o600
+            self._placed(folder, name, entry, lambda: os.mknod(name, mode, entry.device, dir_fd=folder))
+        with self._undone(folder, name):
+            self._settle_special(folder, name, entry)
+
+    def _placed(self, folder: int, name: str, entry: Entry, make: Callable[[], T]) -> T:
+        """Make what gets the name, in the place of what has it."""
+        while True:
+            try:
+                return make()
+            except FileExistsError:
+                pass
+            try:
+                os.unlink(name, dir_fd=folder)
+            except FileNotFoundError:
+                pass
+            except IsADirectoryError:
+                raise CannotCopy(f"cannot overwrite directory {entry.title} with a file", path=entry.title) from None
+
+    @contextmanager
+    def _undone(self, folder: int, name: str) -> Iterator[None]:
+        """Take away what has the name, should this fail: it is not whole."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+            raise
+
+    def _link(self, folder: int, name: str, entry: Entry, earlier: tuple[str, ...]) -> bool:
         """Make one more name for an earlier entry. False if it is not there any more, or there can be no more names."""
         above, opened = self.base, []
         try:
             for at, part in enumerate(earlier[:-1]):
                 above = self._stepped(above, part, earlier[: at + 1])
                 opened.append(above)
-            os.link(earlier[-1], name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
+            if not _are_same(above, earlier[-1], folder, name):  # by two ways to it even the name may be the same
+                self._placed(
+                    folder, name, entry,
+                    lambda: os.link(earlier[-1], name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False),
+                )  # fmt: skip
         except (OSError, KernelError) as error:
             if error.errno not in (errno.ENOENT, errno.EMLINK, errno.EXDEV):
                 raise
@@ -239,7 +271,8 @@ class Writer:
         """The same, of what cannot be opened. By a descriptor, for a name may be a link to elsewhere by now."""
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            self._settle(_handle(fd), entry, is_link=stat.S_ISLNK(os.fstat(fd).st_mode))
+            if stat.S_IFMT(os.fstat(fd).st_mode) == stat.S_IFMT(entry.mode):  # else it is somebody else's by now
+                self._settle(_handle(fd), entry, is_link=stat.S_ISLNK(entry.mode))
         finally:
             os.close(fd)
 
@@ -248,6 +281,15 @@ class Writer:
 
     def _mode(self, entry: Entry) -> int:
         return entry.mode & (0o7777 if self.manner.exact else 0o1777)
+
+
+def _are_same(above: int, name: str, folder: int, other: str) -> bool:
+    """Are two names, each in a folder, those of one file? Raises `FileNotFoundError` if there is not even the first."""
+    first = os.stat(name, dir_fd=above, follow_symlinks=False)
+    try:
+        return os.path.samestat(first, os.stat(other, dir_fd=folder, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
