@@ -96,7 +96,7 @@ def test_what_cannot_be_looked_at_is_told_by_a_copy(call: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("nameless", [True, False])
-def test_who_dies_while_he_copies_leaves_nothing_under_another_name(nameless: bool, tmp_path: Path) -> None:
+def test_who_dies_while_he_copies_leaves_nothing_under_another_name(*, nameless: bool, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     for name in ("new", "old"):

@@ -255,10 +255,10 @@ OPERATIONS: Sequence[Operation] = (
         ),
     ),
     Operation("remove a volume", lambda at: at.store.volumes.remove("unused")),
-    Operation("save", lambda at: at.store.save("base:1", at.out / "saved.tar"), lasts=False, void=("path out/",)),
+    Operation("save", lambda at: at.store.save("base:1", at.out / "saved.tar"), lasts=False, void=("path out/.",)),
     Operation(
         "save OCI", lambda at: at.store.save("base:1", at.out / "saved", format="oci", folder=True), lasts=False,
-        loose=frozenset({"file saved"}),
+        loose=frozenset({"file saved"}), void=("path out/.",),
     ),
     Operation("export", lambda at: at.store.container("changed").export(bytearray().extend)),
     Operation(
