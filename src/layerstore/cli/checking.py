@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,7 +14,7 @@ from layerstore.cli.progress import bars
 
 if TYPE_CHECKING:
     from layerstore import Store
-    from layerstore.check import Problem
+    from layerstore.check import Problem, Subject
     from layerstore.mending import Doomed
 
 _PROBLEM_COLUMNS: Final[Mapping[str, Column[Problem]]] = {
@@ -135,19 +135,20 @@ def _drop(store: Store, problems: Sequence[Problem], *, force: bool) -> list[Pro
         if not output.asked("Are you sure you want to continue?"):
             output.error("nothing was removed")
             return list(problems)
-    failed: set[str] = set()
+    failed: set[Subject] = set()
     for thing, error in store.drop(things):
         if error is None:
             output.lines([f"removed: {thing.subject}"])
         else:
             output.error(error)
-            failed.add(str(thing.subject))
-    return [problem for problem in problems if not _is_settled(problem) or failed & set(map(str, problem.affects))]
+            failed.add(thing.subject)
+    return [problem for problem in problems if not _is_settled(problem, failed)]
 
 
-def _is_settled(problem: Problem) -> bool:
-    """Is the problem gone when all that stands on it is?"""
-    return problem.kind not in ("foreign", "unknown volume", "garbage", "database")
+def _is_settled(problem: Problem, failed: Collection[Subject]) -> bool:
+    """Is the problem gone when all that stands on it is, but for what could not be removed?"""
+    is_removed = problem.kind not in ("foreign", "unknown volume", "garbage", "record", "database")
+    return is_removed and problem.subject not in failed and not any(one in failed for one in problem.affects)
 
 
 def _doomed_lines(things: Iterable[Doomed]) -> list[str]:
