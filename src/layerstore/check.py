@@ -26,7 +26,7 @@ from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import LayerFiles
 from layerstore.layers.sources import Progress
-from layerstore.records import MISSING, Mirror, Records
+from layerstore.records import MISSING, Mirror
 from layerstore.reference import familiar
 from layerstore.segments import rows as segment_rows
 from layerstore.tar import Damage, Level
@@ -148,12 +148,8 @@ def problems(
         using = () if volumes is None or kind != "missing volume" else volumes.users(volume.name)
         takes = tuple(sorted({Subject("container", name) for name, _ in using}, key=str))
         yield Problem(kind, text, path=str(where), subject=volume, affects=takes)
-    for kind, name, what in () if mirror is None else mirror.differing():
-        if what == MISSING and mirror is not None:  # it never came to the disk: the rows have all that it would say
-            mirror.write([(kind, name)])
-            continue
-        record = str(Records(data_root / "records").path(kind, name))
-        yield Problem("record", f"{record} {what}", path=record, subject=Subject("file", record))
+    if mirror is not None:
+        yield from _records(mirror)
     yield from _leftovers(data_root, database, staging, files)
 
 
@@ -198,7 +194,7 @@ class Affected:
 
 
 def _images(database: Database) -> Iterator[Problem]:
-    """Images whose config is not what their ID says, or whose layers are not those of their ChainID."""
+    """Images whose config is not what their ID says."""
     with database.read() as tx:
         rows, names = image_rows.every(tx), image_rows.all_tags(tx)
     for row in rows:
@@ -229,6 +225,16 @@ def _segments(database: Database, files: LayerFiles) -> Iterator[Problem]:
         yield Problem(
             "missing checkpoint", f"the files of {words} are gone: {path}", path=path, subject=subject, affects=takes
         )
+
+
+def _records(mirror: Mirror) -> Iterator[Problem]:
+    """Records that are not what the rows say. Those that are missing never came to the disk, and are written."""
+    for kind, name, what in mirror.differing():
+        if what == MISSING:
+            mirror.write([(kind, name)])
+        else:
+            record = str(mirror.records.path(kind, name))
+            yield Problem("record", f"{record} {what}", path=record, subject=Subject("file", record))
 
 
 # --- what does not belong there

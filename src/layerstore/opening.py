@@ -19,7 +19,7 @@ from layerstore import config as configuration
 from layerstore import facts, rootless, session
 from layerstore.config import Config
 from layerstore.database import Database, ReadOnlyDatabase
-from layerstore.errors import ConfigError, Damaged, named
+from layerstore.errors import ConfigError, Damaged, KernelError, named
 from layerstore.kernel.files import first_in
 from layerstore.kernel.files.reserve import Reserve
 from layerstore.kernel.mounts import boot_id
@@ -201,11 +201,11 @@ def _require_unused(data_root: Path, what: str, is_founded: Callable[[], bool]) 
 
 def _require_own(data_root: Path, known: Mapping[str, str], records: Records) -> None:
     """Raise `Damaged` for the database of another store: all that lies here would be nobody's."""
-    if records.has(*STORE, known["id"]):
-        return
     try:
+        if records.has(*STORE, known["id"]):
+            return
         record = records.read(*STORE)
-    except Damaged:
+    except (Damaged, KernelError):
         return  # which `check` tells
     written = {} if record is None else record["facts"]
     if isinstance(written, dict) and written.get("id", known["id"]) != known["id"]:

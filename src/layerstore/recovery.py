@@ -5,6 +5,7 @@ Others may do the same at the same time. A store that is in order never gets her
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -30,24 +31,33 @@ def recover(parts: Parts) -> None:
         parts.containers.recover()
         parts.images.recover()
         parts.layers.recover()
-        try:
-            parts.mirror.put_in_step()
-            parts.layers.complete_records()
-            is_swept = garbage.sweep(parts.layers, staging)
-            parts.blobs.recover()
-            if (parts.config.data_root / "volumes").is_dir():
-                parts.containers.volumes.recover()
-        except LayerstoreError:
-            is_swept = False
+        left = [deed for deed in _deeds(parts) if not _is_done(deed)]
         sweep_trials(parts)
         session.remove(staging, dead)
     with suppress(LayerstoreError):  # it is tried again by the next `open`, and `info` tells of it
         homes.remove_former(parts.config.data_root, parts.database, parts.locks, parts.session, parts.layers)
-    if is_swept:
+    if not left:
         with parts.database.write(durable=False) as tx:
             facts.put(tx, {"boot": boot_id()})
     else:
         facts.ask_for_recovery(parts.database)
+
+
+def _deeds(parts: Parts) -> Iterator[Callable[[], bool | None]]:
+    """What is put in order for later; False is returned by what has to be done once more."""
+    yield parts.mirror.put_in_step
+    yield parts.layers.complete_records
+    yield lambda: garbage.sweep(parts.layers, parts.session.staging)
+    yield lambda: parts.blobs.recover()
+    if (parts.config.data_root / "volumes").is_dir():
+        yield lambda: parts.containers.volumes.recover()
+
+
+def _is_done(deed: Callable[[], bool | None]) -> bool:
+    try:
+        return deed() is not False
+    except LayerstoreError:
+        return False
 
 
 def sweep_trials(parts: Parts) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import layerstore
 from core.adding import Adder
-from layerstore import Problem, Store, tar
+from layerstore import Problem, Store, facts, tar
 from layerstore.digest import ChainID
 from layerstore.kernel.btrfs import set_read_only
+from layerstore.records import Records
 from layerstore.values import frozen
 from mending.store import BASE, LONE, Everything
 from support import images as make
@@ -222,6 +225,45 @@ def test_a_record_that_the_power_took_is_written_anew(everything: Callable[[str]
     record.write_bytes(b"")
     assert found(store, content=True) == []
     assert record.read_bytes() == before
+
+
+def test_what_is_being_written_down_is_no_problem(
+    everything: Callable[[str], Everything], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = everything("overlay2").open()
+    begun, write = threading.Event(), Records.write
+
+    def slowly(*arguments: Any) -> None:
+        begun.set()
+        time.sleep(0.1)
+        write(*arguments)
+
+    monkeypatch.setattr(Records, "write", slowly)
+    for deed in (lambda: store.tag("lone:1", "more:1"), lambda: store.remove_image("more:1")):
+        begun.clear()
+        other = threading.Thread(target=deed)
+        other.start()
+        begun.wait()
+        assert found(store, content=False) == []
+        other.join()
+
+
+def test_a_record_that_cannot_be_read_is_told_and_stops_nothing(everything: Callable[[str], Everything]) -> None:
+    there = everything("overlay2")
+    with layerstore.open(config=there.config) as store:
+        facts.ask_for_recovery(store._parts.database)
+    records = there.root / "records"
+    broken = [records / "store/store", next((records / "images").iterdir())]
+    for path in broken:
+        path.unlink()
+        path.mkdir()
+    garbage = there.root / "skeletons" / ("0" * 32)
+    garbage.write_text("?")
+    store = there.open()
+    assert not garbage.exists()
+    problems = found(store, content=False)
+    assert sorted((one.kind, one.path) for one in problems) == sorted(("record", str(path)) for path in broken)
+    assert [one.is_done for one in store.repair(problems)] == [False, False]
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci", "tar", "tar.gz", "compressed archive"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from layerstore import facts
 from layerstore.database import Database, Transaction
-from layerstore.errors import Damaged, LayerstoreError
+from layerstore.errors import Damaged, KernelError, LayerstoreError
 from layerstore.locks import Locks, of_program
 from layerstore.records import rows
 from layerstore.records.files import Records
@@ -17,6 +19,8 @@ from layerstore.session import Session
 __all__ = ["MISSING", "Mirror"]
 
 MISSING = "is missing"
+PATIENCE = 0.5
+"""Seconds that somebody has between his commit and his records."""
 
 
 class Mirror:
@@ -54,8 +58,20 @@ class Mirror:
 
     # --- the whole ---
 
-    def differing(self) -> Iterator[tuple[str, str, str]]:
-        """Records that are missing, damaged, or say something else than the rows: kind, name, and what it is."""
+    def differing(self) -> list[tuple[str, str, str]]:
+        """Records that are missing, damaged, or say something else than the rows: kind, name, and what it is.
+
+        Others commit first and write then, so what differs is looked at again for as long as that may take.
+        """
+        found = list(self._differing())
+        deadline = time.monotonic() + PATIENCE
+        while any(what != MISSING for _, _, what in found) and time.monotonic() < deadline:
+            time.sleep(PATIENCE / 10)
+            again = set(self._differing())
+            found = [one for one in found if one in again]
+        return found
+
+    def _differing(self) -> Iterator[tuple[str, str, str]]:
         wanted = self._wanted()
         for kind, name in wanted:
             if (what := self._difference(kind, name)) is not None:
@@ -68,7 +84,7 @@ class Mirror:
     def put_in_step(self) -> None:
         """Write what differs, and remove what is about nothing. Raises `KernelError`."""
         with self._locks.one(of_program("records")):
-            for kind, name, what in list(self.differing()):
+            for kind, name, what in list(self._differing()):
                 with self._database.read() as tx:
                     value = None if what.startswith("is about nothing") else rows.of(tx, kind, name)
                 self.records.write(kind, name, value)
@@ -91,6 +107,8 @@ class Mirror:
             found = self.records.read(kind, name)
         except Damaged:
             return "is damaged"
+        except KernelError as error:
+            return f"cannot be read: {os.strerror(error.errno)}"
         if found is None:
             return MISSING
         return None if _same(found, value) else "is not what the database says"
