@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -108,7 +109,7 @@ class Mirror:
         except Damaged:
             return "is damaged"
         except KernelError as error:
-            return f"cannot be read: {os.strerror(error.errno)}"
+            return f"cannot be read: {os.strerror(error.errno or errno.EIO)}"
         if found is None:
             return MISSING
         return None if _same(found, value) else "is not what the database says"
