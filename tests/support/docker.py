@@ -54,12 +54,15 @@ class Docker:
 
 @contextmanager
 def daemon(folder: Path) -> Iterator[Docker]:
-    """Whose storage is in `folder`; it ends with the block, and so do the folders that it made for control groups."""
+    """Whose storage is in `folder`; it ends with the block, and so do the folders that it made for control groups.
+
+    What it mounts, it mounts in a mount namespace of its own.
+    """
     groups = [group / "docker" for group in _CGROUPS.iterdir() if not (group / "docker").exists()]
     socket = folder / "socket"
     places = [f"--host=unix://{socket}", *(f"--{name}={folder}/{name}" for name in ("data-root", "exec-root"))]
     network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    command = ["dockerd", f"--pidfile={folder}/pid", *places, *network]
+    command = ["unshare", "--mount", "dockerd", f"--pidfile={folder}/pid", *places, *network]
     with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             end = time.monotonic() + PATIENCE_S
@@ -70,7 +73,6 @@ def daemon(folder: Path) -> Iterator[Docker]:
             yield client
         finally:
             process.terminate()
-    subprocess.run(["umount", folder / "exec-root/netns/default"], capture_output=True, check=False)
     for group in groups:
         with suppress(OSError):  # never made, or somebody else's by now
             group.rmdir()
