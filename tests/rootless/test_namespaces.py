@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +18,8 @@ from layerstore import rootless
 from layerstore.config import INSIDE, Config
 from layerstore.errors import ConfigError
 from layerstore.kernel import namespaces
-from layerstore.kernel.namespaces import IdMap, IdRange, allotted, one_id
-from layerstore.testing.calls import run_watched
+from layerstore.kernel.namespaces import IdMap, IdRange, allotted, keeping, one_id, open_namespace
+from layerstore.testing.calls import Call, Death, run_watched
 from rootless import outside
 from rootless.conftest import NewUser, User
 from support import images
@@ -70,6 +73,35 @@ def test_a_map_is_within_another_if_all_its_ids_are() -> None:
 
 def test_who_has_no_account_or_no_subordinate_ids_has_one_id() -> None:
     assert allotted(3_999_999, 7) == one_id(3_999_999, 7)
+
+
+@root
+@pytest.mark.parametrize("make", [open_namespace, lambda ids: keeping.start(ids, outside.UID, outside.UID)])
+def test_whoever_dies_while_he_makes_a_namespace_leaves_nobody_in_it(make: Callable[[IdMap], object]) -> None:
+    """A process that was left would have all his locks."""
+    made: list[int] = []
+
+    def answer(_: int, call: Call) -> Death | None:
+        if not call.path.endswith("/uid_map"):
+            return None
+        made.append(int(call.path.split("/")[2]))
+        return Death()
+
+    assert run_watched(partial(make, one_id(outside.UID, outside.UID)), answer, names=["write"]).died
+    deadline = time.monotonic() + 5
+    while not has_ended(made[0]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    is_left = not has_ended(made[0])
+    if is_left:
+        os.kill(made[0], signal.SIGKILL)
+    assert not is_left
+
+
+def has_ended(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
 
 
 # --- commands

@@ -46,6 +46,8 @@ def start(ids: IdMap, uid: int, gid: int) -> Keeper:
     pid = os.fork()
     if pid == 0:
         try:
+            for theirs in (asked[0], answered[1]):  # else it would wait for itself when nobody is left to answer
+                os.close(theirs)
             _keep(asked[1], answered[0], uid, gid)
         finally:
             os._exit(1)

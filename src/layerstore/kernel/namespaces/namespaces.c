@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,13 +37,18 @@ static int write_map(pid_t child, const char *file, const char *text) {
 
 int ls_namespace_of(const char *uids, const char *gids) {
     char path[64];
+    pid_t parent = getpid();
     /* As fork(2), but for handlers of the C library and of Python, of which this child needs none. */
     pid_t child = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, 0);
     if (child < 0)
         return -errno;
-    if (child == 0)
-        for (;;)
+    if (child == 0) {
+        /* It has all that its parent has open, locks among it, and must not have them longer. */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        while (getppid() == parent)
             pause();
+        _exit(0);
+    }
     snprintf(path, sizeof path, "/proc/%d/ns/user", (int)child);
     int rc = write_map(child, "uid_map", uids) ?: write_map(child, "gid_map", gids);
     int fd = rc ? rc : open(path, O_RDONLY | O_CLOEXEC);
