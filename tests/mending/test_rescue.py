@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -14,6 +15,7 @@ import pytest
 import layerstore
 from layerstore import Damaged, InUse, LayerstoreError, NotFound, Store
 from layerstore.records.rows import salvaged
+from layerstore.testing.calls import run_watched
 from mending.store import Everything
 from support.properties import NIGHTLY
 
@@ -173,3 +175,23 @@ def test_the_log_with_other_bytes_loses_no_more_than_its_own_transactions(
             store.check()
     except Damaged:
         layerstore.rescue(config=there.config)
+
+
+@pytest.mark.parametrize("failure", [errno.EIO, None])
+def test_records_of_layers_from_before_are_durable_before_they_have_names(
+    everything: Callable[[str], Everything], failure: int | None
+) -> None:
+    there = everything("overlay2")
+    records = list((there.root / "skeletons").glob("*.record"))
+    for record in records:
+        record.unlink()
+    opened: list[Store] = []
+    done = run_watched(
+        lambda: opened[0]._parts.layers.complete_records(),
+        lambda number, _: failure if number == 0 else None,
+        names=["syncfs", "rename", "renameat", "renameat2"],
+        before=lambda: opened.append(layerstore.open(config=there.config)),
+    )
+    assert done.calls[0].name == "syncfs"
+    assert len(done.calls) == 1 + (0 if failure else len(records))
+    assert [record.exists() for record in records] == [failure is None] * len(records)

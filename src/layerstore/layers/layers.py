@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import Damaged, DepthExceeded, NotFound, ReadOnlyStore, named
-from layerstore.kernel.files import Writeback
+from layerstore.kernel.files import Writeback, syncfs
 from layerstore.layers import rows
 
 if TYPE_CHECKING:
@@ -297,12 +297,15 @@ class Layers:
         with self.database.read() as tx:
             lacking = [diff for diff in rows.all_diffs(tx) if not self.files.record_of(diff.key).exists()]
             places = rows.places(tx) if lacking else {}
+        drafts = {diff.key: self.session.folder / f"{diff.key}.record" for diff in lacking if diff.key in places}
         for diff in lacking:
-            if diff.key in places:
-                path = self.session.folder / f"{diff.key}.record"
-                self.files.write_record(path, diff, places[diff.key])
-                with named("rename", path):
-                    path.rename(self.files.record_of(diff.key))
+            if diff.key in drafts:
+                self.files.write_record(drafts[diff.key], diff, places[diff.key])
+        if drafts:
+            syncfs(self.session.folder)  # one that has its name is never written again
+        for key, draft in drafts.items():
+            with named("rename", draft):
+                draft.rename(self.files.record_of(key))
 
     def total_size(self) -> int:
         """The bytes of the tars of all diffs that are kept."""
