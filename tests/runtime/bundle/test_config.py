@@ -371,6 +371,14 @@ def test_mounts_of_the_user_take_the_place_of_the_usual_ones(place: bundle.Place
     assert config["linux"]["rootfsPropagation"] == "slave"
 
 
+def test_a_root_that_is_read_only_has_files_in_etc_that_are(place: bundle.Place) -> None:
+    for read_only, access in ((True, "ro"), (False, "rw")):
+        config = bundle.make(IMAGE, RunOptions(read_only=read_only), HOST, evolve(place, files="/run/there"))
+        etc = {mount["destination"]: mount["options"] for mount in config["mounts"] if mount["destination"] > "/etc"}
+        names = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+        assert [etc[name][-1] for name in names] == [access] * 3
+
+
 def test_the_user_s_own_dev_has_nothing_of_ours(place: bundle.Place) -> None:
     config = bundle.make(IMAGE, RunOptions(), HOST, place, [bundle.Bind("/dev", "/dev")])
     assert [mount["destination"] for mount in config["mounts"]] == ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]

@@ -60,8 +60,9 @@ def listed(
             "invalid mount config: destination can't be '/'", remedy="Name a folder of the container to mount at."
         )
     usual = [mount for mount in _usual(options, host, place) if not _within(mount["destination"], asked)]
+    access = "ro" if options.read_only else "rw"
     etc = [
-        _mount(f"/etc/{name}", "bind", f"{place.files}/{name}", ["bind", "rprivate", "rw"])
+        _mount(f"/etc/{name}", "bind", f"{place.files}/{name}", ["bind", "rprivate", access])
         for name in files
         if f"/etc/{name}" not in asked
     ]
