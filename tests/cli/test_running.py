@@ -70,6 +70,8 @@ def test_what_cannot_be_run_has_docker_s_exit_codes(boxes: Run, shell: Shell) ->
     silent = shell("run", "--rm", "--runtime", shutil.which("false"), "debian", "true")
     assert silent.returncode == 125
     assert b"cannot be run: the engine does not say why" in silent.stderr
+    for args in (("--entrypoint", "", "debian"), ("-d", "--entrypoint", "", "debian")):
+        assert "layerstore: no command specified" in boxes("run", *args, code=125).stderr
     refused = boxes("run", "--rm", "--pull", "never", "nope:1", code=125)
     assert refused.stderr.startswith("layerstore: no such image: nope:1")
     assert boxes("ps", "-aq").stdout == ""

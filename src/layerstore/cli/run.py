@@ -114,14 +114,17 @@ def _created(
     store: Store, name: str | None, options: RunOptions, given: dict[str, Any], runtime: Runtime | None = None
 ) -> Container:
     """Make the container, and write its ID down where that is asked for."""
-    from layerstore.runtime import Runtime
+    from layerstore.runtime import Runtime, bundle
 
     size, ids = _size(given["storage_opts"]), _ids(given["userns"])
     if name is None:  # there is no program to be run in it
         return store.create_container(name=given["name"], size=size, idmap=ids)
-    runtime = runtime or Runtime(store)
     _warn(options)
     _ensure(store, name, given)
+    if runtime is None:
+        runtime = Runtime(store)
+    else:
+        bundle.command(store.image(name).config, options)  # there has to be something to run
     container = runtime.create(name, options, name=given["name"], size=size, idmap=ids)
     if given["cidfile"]:
         try:
