@@ -15,7 +15,7 @@ import pytest
 from layerstore import CannotRun, ConfigError, Container, NotFound
 from layerstore.runtime import ExecOptions, Runtime
 from layerstore.runtime.errors import NotRunning
-from layerstore.runtime.streams import Streams
+from layerstore.runtime.streams import Streams, terminal
 from runtime.life.conftest import Make, eventually
 from runtime.streams.conftest import Screen
 
@@ -98,6 +98,63 @@ def test_exec_has_a_terminal(runtime: Runtime, running: Container) -> None:
     thread.join()
     assert b"got it" in screen.read()
     screen.close()
+
+
+def test_what_cannot_be_executed_is_told_at_a_terminal_once(runtime: Runtime, running: Container) -> None:
+    screen = Screen()
+    streams = Streams(screen.fd, screen.fd, screen.fd)
+    for options in (ExecOptions(("nope",), tty=True), ExecOptions(("true",), tty=True, working_dir="/no/such")):
+        with pytest.raises(CannotRun, match=r"nope|/no/such") as missing:
+            runtime.exec(running, options, streams)
+        assert (b"o such" in screen.read() or b"not found" in screen.read()) is missing.value.is_told
+        assert "\x1b" not in str(missing.value)
+    screen.close()
+
+
+def test_exec_has_the_size_of_our_terminal(runtime: Runtime, running: Container) -> None:
+    screen = Screen()
+    terminal.set_size(screen.fd, (24, 80))
+    line = "echo ready; while read line; do stty size; done"
+    options = ExecOptions(("sh", "-c", line), tty=True, interactive=True)
+
+    def person() -> None:
+        try:
+            screen.wait_for(b"ready")
+            screen.type_until(b"\r", b"24 80")
+            terminal.set_size(screen.fd, (50, 132))
+            os.kill(os.getpid(), signal.SIGWINCH)
+            screen.type_until(b"\r", b"50 132")
+        finally:
+            screen.type(b"\x04")
+
+    thread = threading.Thread(target=person)
+    thread.start()
+    assert runtime.exec(running, options, Streams(screen.fd, screen.fd, screen.fd)) == 0
+    thread.join()
+    assert b"50 132" in screen.read()
+    screen.close()
+
+
+def test_exec_goes_on_when_our_terminal_goes(runtime: Runtime, running: Container) -> None:
+    screen = Screen()
+    line = "trap '' HUP; echo ready; sleep 0.5; for i in 1 2 3; do echo $i; sleep 0.05; done; touch /tmp/on"
+    options = ExecOptions(("sh", "-c", line), tty=True, interactive=True)
+
+    def person() -> None:
+        try:
+            screen.wait_for(b"ready")
+        finally:
+            os.close(screen.mine)
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    thread = threading.Thread(target=person)
+    thread.start()
+    streams = Streams(screen.fd, screen.fd, screen.fd, signals=False)
+    assert runtime.exec(running, options, streams) == 0
+    thread.join()
+    with running.mount() as root:
+        eventually((root / "tmp/on").exists, True)
+    os.close(screen.fd)
 
 
 def test_exec_is_let_go_of_by_the_keys(runtime: Runtime, running: Container) -> None:

@@ -56,6 +56,11 @@ def test_words_are_said_once_and_warnings_are_none() -> None:
     assert words_of(log("a", "a", "b") + b"\n" + log("careful", level="warning")) == ["a", "b"]
 
 
+def test_what_crun_says_in_colour_beside_it_is_the_same() -> None:
+    red = b"\x1b[1;31m2026-11-29T02:15:41.572556Z: chdir `/nope`: No such file\x1b[0m\r\n"
+    assert words_of(b"chdir `/nope`: No such file\n" + red) == ["chdir `/nope`: No such file"]
+
+
 def test_a_line_that_is_not_json_is_taken_as_it_is() -> None:
     assert words_of(b"\nsegmentation fault\n[1]\n") == ["segmentation fault", "[1]"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal as signals
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,13 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
             end = front.attend(
                 process.pidfd,
                 send=lambda number: _send(process, pid_file, number),
-                resized=lambda: process.kill(signals.SIGWINCH),
+                resized=lambda: _resize(pid_file, streams),
             )
         if end is End.DETACHED:
             _await_pid_file(process, pid_file)
             return 0
         code = process.wait() or 0
-        is_told = not options.detach and (options.tty or streams.stderr is not None)
+        is_told = not options.detach and (verbs.tells_terminals if options.tty else streams.stderr is not None)
         if code and (said := words_in(log)):
             raise failure(f"exec in container {container.name} failed", said, is_told=is_told)
         return code if code >= 0 else 128 - code
@@ -104,6 +104,18 @@ def _await_pid_file(process: Process, pid_file: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while process.is_alive and not pid_file.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
+
+
+def _resize(pid_file: Path, streams: Streams) -> None:
+    """Give the program's terminal the size of ours. crun passes the signal on, and not the size."""
+    wanted = terminal.size(streams.stdout) or terminal.size(streams.stdin)
+    with suppress(OSError, ValueError):  # it has not begun, or has ended
+        fd = os.open(f"/proc/{int(pid_file.read_text())}/fd/0", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if wanted is not None:
+                terminal.set_size(fd, wanted)
+        finally:
+            os.close(fd)
 
 
 def _send(process: Process, pid_file: Path, number: int) -> None:

@@ -28,9 +28,12 @@ class Verbs:
     def __init__(self, engine: Engine, root: Path) -> None:
         self.engine = engine
         self.root = root
+        is_crun = os.path.basename(engine.path) == "crun"
         # crun writes that a program cannot be executed to the container's own standard error, in this form, too; its
         # texts are bare words. Those of the others are not.
-        self._format = "text" if os.path.basename(engine.path) == "crun" else "json"
+        self._format = "text" if is_crun else "json"
+        self.tells_terminals = not is_crun
+        """What it says of a failure is seen on the terminal that it has, too: crun ends before it has copied that."""
 
     def argv(self, *words: str, log: Path | None = None) -> list[str]:
         """A command line: the engine, where its state lies, where its log goes, and `words`."""

@@ -26,6 +26,9 @@ _NOT_EXECUTABLE = re.compile(
     r"|exec format error|not executable|execve?\b.*permission denied",
     re.IGNORECASE,
 )
+_COLOURED = re.compile(r"^\x1b\[[\d;]*m\S+Z: (.*)\x1b\[0m$")
+"""As crun writes to a terminal, and to its log beside that: in red, behind the time."""
+
 _PREFIX = re.compile(
     r"^(runc|crun|youki) (run|create|start|exec) failed: |^unable to start container process: |^exec failed: "
 )
@@ -50,7 +53,7 @@ def words_of(log: bytes) -> list[str]:
         except ValueError:
             told = None
         if not isinstance(told, dict):
-            text = line.strip()
+            text = _COLOURED.sub(r"\1", line.strip())
         elif str(told.get("level", "error")).lower() in ("error", "fatal", "panic"):
             text = str(told.get("msg", "")).strip()
         else:

@@ -42,7 +42,7 @@ class Attachment:
     def relay(
         self, streams: Streams, *, tty: bool, takes_input: bool, signal: Callable[[int], object] | None = None
     ) -> End:
-        """Carry bytes until the program's streams are closed, or the keys are typed (at a terminal only).
+        """Carry bytes until the program's streams are closed, or, with `tty`, the keys are typed or our terminal goes.
 
         `signal` sends the program a signal: each that this process gets, if `streams` says so. With `tty` the
         program's terminal has the size of ours, and ours is raw meanwhile.
@@ -55,7 +55,7 @@ class Attachment:
         with passed_on(send, resized=lambda: self._resize(streams)):
             self._resize(streams)
             with terminal.raw(streams.stdin if takes_input else None):
-                return relay(peer, streams, takes_input=takes_input, keys=streams.detach_keys)
+                return relay(peer, streams, takes_input=takes_input, tty=True, keys=streams.detach_keys)
 
     def _resize(self, streams: Streams) -> None:
         wanted = terminal.size(streams.stdout) or terminal.size(streams.stdin)

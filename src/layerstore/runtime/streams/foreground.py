@@ -58,11 +58,11 @@ class Foreground:
         resized: Callable[[], object] | None = None,
         goes_on: Callable[[], object] = lambda: None,
     ) -> End:
-        """Until the process (a pidfd) has ended, or the keys are typed: carry bytes, pass on signals and sizes.
+        """Until the process (a pidfd) has ended, the keys are typed, or our terminal goes: carry bytes, signals, sizes.
 
-        `send` gives the program a signal. `resized` tells the runtime that its terminal has another size now, for which
-        it takes SIGWINCH. `goes_on` is called if it has not ended within a moment, or has a terminal. A program that
-        was let go of goes on: what it writes is read and thrown away.
+        `send` gives the program a signal. `resized` is called when its terminal has another size, of which the one
+        inside that the runtime makes has to be told. `goes_on` is called if it has not ended within a moment, or has a
+        terminal. A program that was let go of goes on: what it writes is read and thrown away.
         """
         signals = send if self._streams.signals else None
         pair = self._pair
@@ -88,6 +88,7 @@ class Foreground:
                 TerminalPeer(pair.master),
                 self._streams,
                 takes_input=self._takes_input,
+                tty=True,
                 keys=self._streams.detach_keys,
                 process=process,
             )

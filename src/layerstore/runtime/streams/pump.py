@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
+from layerstore.runtime.streams import terminal
 from layerstore.runtime.streams.keys import Detach
 from layerstore.runtime.streams.streams import Streams
 
@@ -28,7 +29,7 @@ class End(Enum):
     CLOSED = "closed"
     """The program, or what holds its streams, has ended."""
     DETACHED = "detached"
-    """The keys were typed, and it runs on."""
+    """The keys were typed, or our terminal has gone, and it runs on."""
 
 
 class Peer(Protocol):
@@ -84,16 +85,36 @@ class TerminalPeer:
         """Where the input of a terminal ends is the program's to say: nothing is closed."""
 
 
-def relay(peer: Peer, streams: Streams, *, takes_input: bool, keys: bytes = b"", process: int | None = None) -> End:
+def relay(
+    peer: Peer,
+    streams: Streams,
+    *,
+    takes_input: bool,
+    tty: bool = False,
+    keys: bytes = b"",
+    process: int | None = None,
+) -> End:
     """Carry bytes until the program has closed its streams, the keys are typed, or `process` (a pidfd) has ended.
 
-    `takes_input`: what our stdin has goes to the program. Raises `OSError` if what we write to is closed (EPIPE).
+    `takes_input`: what our stdin has goes to the program. `tty`: it is a terminal's, raw, in which nobody can type an
+    end: one that ends, or takes no more, has gone, and lets go of the program. Raises `OSError` if what we write to is
+    closed (EPIPE).
     """
+    try:
+        return _relay(peer, streams, takes_input=takes_input, tty=tty, keys=keys, process=process)
+    except OSError as error:
+        if tty and error.errno == errno.EIO:  # what a terminal that hung up says
+            return End.DETACHED
+        raise
+
+
+def _relay(peer: Peer, streams: Streams, *, takes_input: bool, tty: bool, keys: bytes, process: int | None) -> End:
     from selectors import EVENT_READ, EVENT_WRITE, PollSelector
 
     pending = bytearray()
     detach = Detach(keys)
     source = streams.stdin if takes_input else None
+    is_raw = tty and terminal.is_terminal(source)
     is_ended = not takes_input
     if takes_input and source is None:
         peer.end_input()
@@ -122,7 +143,7 @@ def relay(peer: Peer, streams: Streams, *, takes_input: bool, keys: bytes = b"",
                 typed = os.read(source, _PIECE)
                 data, is_detached = detach.feed(typed)
                 pending += data
-                if is_detached:
+                if is_detached or (is_raw and not typed):
                     return End.DETACHED
                 is_ended = not typed
             if pending:

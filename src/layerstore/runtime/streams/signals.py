@@ -34,7 +34,9 @@ _PASSED = frozenset(signal.valid_signals()) - _KEPT
 def passed_on(
     send: Callable[[int], object] | None = None, *, resized: Callable[[], object] | None = None
 ) -> Iterator[None]:
-    """While inside, each signal is given to `send` instead; SIGWINCH has `resized` called.
+    """While inside, each signal is given to `send` instead; SIGWINCH has `resized` called, which is for a terminal.
+
+    SIGHUP does not end us then, although nothing is sent: that the terminal has gone is seen by whoever reads from it.
 
     Outside of the main thread Python lets nobody catch signals, and nothing happens.
     """
@@ -48,6 +50,7 @@ def passed_on(
     if resized is not None:
         tell = resized
         wanted[signal.SIGWINCH] = lambda _, __: tell()
+        wanted.setdefault(signal.SIGHUP, lambda _, __: None)
     before: dict[int, Any] = {}
     try:
         for number, handler in wanted.items():

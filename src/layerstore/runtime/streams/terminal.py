@@ -8,7 +8,7 @@ import struct
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layerstore import KernelError
@@ -48,7 +48,10 @@ def set_size(fd: int, wanted: Size) -> None:
 
 @contextmanager
 def raw(fd: int | None) -> Iterator[None]:
-    """While inside: each key goes on as it is typed, ctrl-c too, without an echo. No terminal: nothing happens."""
+    """While inside: each key goes on as it is typed, ctrl-c too, without an echo. No terminal: nothing happens.
+
+    One that has gone meanwhile is left as it is.
+    """
     if fd is None or not is_terminal(fd):
         yield
         return
@@ -58,7 +61,8 @@ def raw(fd: int | None) -> Iterator[None]:
         yield
     finally:
         # Once what the program wrote last is out, with what was typed ahead left to whoever reads next.
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        with suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 class Pair:
