@@ -130,6 +130,18 @@ def test_an_owner_that_nobody_knows_fails(make: Builder) -> None:
         make("FROM base\nCOPY --chown=nobody-knows one /\n", TREE)
 
 
+@pytest.mark.parametrize("owner", ["99999999999", "4294967295", "1:4294967296", "wide"])
+def test_an_owner_that_cannot_be_is_refused(owner: str, make: Builder) -> None:
+    with pytest.raises(BuildError) as caught:
+        make(
+            "FROM base\nRUN echo wide:x:99999999999:1::/:/bin/sh >> /etc/passwd\n"
+            f"COPY --chown=4294967294 one /\nCOPY --chown={owner} one /\n",
+            TREE,
+        )
+    assert caught.value.place is not None
+    assert caught.value.place.line == 4
+
+
 def test_modes_are_kept_or_as_chmod_says(make: Builder) -> None:
     make.context(TREE)
     (make.folder / "one").chmod(0o4750)

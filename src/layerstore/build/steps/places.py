@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Sequence
 
@@ -28,6 +29,10 @@ __all__ = [
     "spot",
     "user_of",
 ]
+
+_NUMBER = re.compile("[0-9]+")
+_HIGHEST = 2**32 - 2
+"""The one above it is nobody's: chown(2) takes it for leaving an owner alone."""
 
 
 @frozen
@@ -155,9 +160,15 @@ def owner_of(tree: int | None, text: str, place: Place) -> tuple[int, int]:
     though its reference says that the build fails.
     """
     user, _, group = text.partition(":")
-    number = int(user) if user.isdecimal() else None
-    if number is not None and (group.isdecimal() or not group):
-        return number, int(group) if group else number
+    if _NUMBER.fullmatch(user) and _NUMBER.fullmatch(group or user):
+        numbers = int(user), int(group or user)
+        if max(numbers) > _HIGHEST:
+            raise BuildError(
+                f"the owner {text} cannot be: uids and gids must be in range 0-{_HIGHEST}",
+                place=place,
+                remedy="Write a smaller number, or a name of the stage's own /etc/passwd and /etc/group.",
+            )
+        return numbers
     return user_of(tree, text, place)
 
 
