@@ -174,6 +174,17 @@ def test_progress_shows_values_but_no_secrets():
     (_, run, heredoc), scope = lived(text)
     assert scope.shown(run) == 'RUN --mount=type=secret,id=k,env=S echo "1" **** $u'
     assert scope.shown(heredoc) == "RUN <<E (first...)"
+    (tabbed,), scope = lived("FROM a\nrun\tmake\n")
+    assert scope.shown(tabbed) == "RUN\tmake"
+
+
+@pytest.mark.parametrize(
+    ("line", "letter"), [("WORKDIR ${a:^}", "$"), ('WORKDIR "a', "quote"), ('COPY ["q\\"q", "/"]', "quote")]
+)
+def test_what_has_to_be_escaped_is_named(line, letter):
+    with pytest.raises(BuildError) as caught:
+        lived(f"FROM a\n{line}\n")
+    assert caught.value.remedy.startswith(f"Escape a {letter} that")
 
 
 def test_values_that_would_explode_are_refused():

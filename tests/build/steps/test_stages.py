@@ -205,3 +205,15 @@ def test_steps_are_numbered_as_buildkit_does(make: Builder) -> None:
     make("FROM base\n" + "".join(f"WORKDIR /{n}\n" for n in range(9)), {})
     titles = [title for title in make.begun if title.startswith("[") and "internal" not in title]
     assert (titles[0], titles[-1]) == ("[ 1/10] FROM base", "[10/10] WORKDIR /8")
+
+
+def test_an_image_that_is_not_to_be_had_is_told_with_what_is_like_it(make: Builder) -> None:
+    make.store.image("base").tag("127.0.0.1:1/team/app")
+    with pytest.raises(BuildError, match="failed to resolve source metadata") as caught:
+        make("FROM 127.0.0.1:1/team/aap\n")
+    assert caught.value.remedy is not None
+    assert caught.value.remedy.startswith("Did you mean 127.0.0.1:1/team/app? The store has no image")
+    with pytest.raises(BuildError) as caught:
+        make("FROM 127.0.0.1:1/team/app\n", platform="linux/riscv64")
+    assert caught.value.remedy is not None
+    assert "Did you mean" not in caught.value.remedy

@@ -58,6 +58,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 """Arguments that RUN gets without an ARG, in both cases."""
 
+_LONE_DOLLAR = "Escape a $ that is meant as it is: \\$, or write it in '…'."
+_LONE_QUOTE = 'Escape a quote that is meant as it is: \\", or \\\' (\\\\\\" in a JSON array).'
+
 _Any = TypeVar("_Any", bound=Instruction)
 
 
@@ -188,9 +191,9 @@ class Scope:
                 text = self.word(text)
             except ValueError:
                 pass
-        name, _, rest = text.partition(" ")
         prefix = "ONBUILD " if instruction.trigger else ""
-        return f"{prefix}{name.upper()} {rest}" if rest else prefix + name.upper()
+        keyword = instruction.keyword.upper()
+        return f"{prefix}{keyword}{text[len(keyword) :]}"
 
     def expand(self, instruction: _Any) -> _Any:
         """The instruction with its variables filled in. Raises `BuildError` where that cannot be.
@@ -232,9 +235,8 @@ class _placed:
         if isinstance(error, FlagError):
             raise BuildError(str(error), place=self._place, remedy=error.remedy) from None
         if isinstance(error, ValueError):
-            raise BuildError(
-                str(error), place=self._place, remedy="Escape a $ that is meant as it is: \\$, or write it in '…'."
-            ) from None
+            remedy = _LONE_QUOTE if "while looking for matching" in str(error) else _LONE_DOLLAR
+            raise BuildError(str(error), place=self._place, remedy=remedy) from None
 
 
 def _first_line(content: str) -> str:

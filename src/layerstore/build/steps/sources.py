@@ -14,7 +14,7 @@ from layerstore import Ambiguous, Image, LayerstoreError, NotFound, Store
 from layerstore.build.context import Context, Staging, Text, Tree, open_context
 from layerstore.build.errors import BuildError, Place
 from layerstore.build.events import Teller, Warned
-from layerstore.build.graph import Base
+from layerstore.build.graph import Base, familiar
 from layerstore.build.language import nearest
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.origins import Files, Layers, Origin
@@ -163,13 +163,21 @@ class Sources:
         try:
             return self._images.get((name, platform), lambda: self._get(name, platform))
         except LayerstoreError as error:
-            like = nearest(base.name, (*self.names, *self._options.contexts))
-            meant = f"Did you mean {like}? No stage or context is named {base.name}, so it names an image."
             raise BuildError(
                 f"{base.name}: failed to resolve source metadata: {error.message}",
                 place=place,
-                remedy=error.remedy if like is None or base.kind == "context" else meant,
+                remedy=error.remedy if base.kind == "context" else self._meant(base.name) or error.remedy,
             ) from error
+
+    def _meant(self, name: str) -> str | None:
+        """What somebody may have meant who names an image that is not to be had."""
+        like = nearest(name, (*self.names, *self._options.contexts))
+        if like is not None:
+            return f"Did you mean {like}? No stage or context is named {name}, so it names an image."
+        like = nearest(familiar(name), (familiar(tag) for image in self._store.images() for tag in image.tags))
+        if like is None or like == familiar(name):
+            return None
+        return f"Did you mean {like}? The store has no image {name}, so a registry was asked."
 
     def _get(self, name: str, platform: str) -> Image:
         self._staging.check()  # whoever was waited for may have been told to end
