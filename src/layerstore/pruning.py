@@ -9,6 +9,7 @@ from layerstore.containers import Container, Containers
 from layerstore.digest import ChainID
 from layerstore.images import Image, Images, Removal
 from layerstore.layers import Layers, garbage
+from layerstore.layers.rows import RESCUED
 from layerstore.repositories import Repositories
 from layerstore.session import Session
 from layerstore.values import frozen
@@ -52,6 +53,7 @@ def prune(
     chosen = None if fits is None else {image.id for image in images.all() if fits(image)}
     removals = images.prune(even_tagged=all_images, among=chosen) if prune_images else []
     chains = [ChainID(done.what) for done in removals if done.kind == "Deleted" and done.is_layer]
+    chains += layers.end_lasting_leases(RESCUED, layers.lasting_leases(RESCUED))
     chains += layers.prune()
     garbage.sweep(layers, session.staging)
     if prune_images and fits is None:

@@ -7,6 +7,7 @@ removed: the old database stays under another name, and what nobody knows any mo
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,9 +22,10 @@ from layerstore.config import Config
 from layerstore.database import Database
 from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, of_bytes, short
 from layerstore.driver import Layer, LayerKey, State, StorageDriver
-from layerstore.errors import ConfigError, InUse, LayerstoreError, NotFound, named
+from layerstore.errors import ConfigError, InUse, KernelError, LayerstoreError, NotFound, named
 from layerstore.images import config as config_of
-from layerstore.kernel.files import first_in, fsync_folder, remove_tree
+from layerstore.kernel.copying import copy_tree
+from layerstore.kernel.files import first_in, fsync_folder, remove_tree, syncfs
 from layerstore.kernel.mounts import processes_with
 from layerstore.layers import Layers, Storage, garbage
 from layerstore.layers import rows as layer_rows
@@ -43,8 +45,8 @@ __all__ = ["LOST", "Rescued", "rescue"]
 LOST = "lost"
 """In the data-root: what a rescue found that no record speaks of, for a person to look at."""
 
-_OWNER = "rescue"
-"""Who keeps layers that no image is known to have, until they are pruned or their image comes again."""
+_PLACE = "rescue"
+"""In the data-root: where the new database grows."""
 
 _NAME = "layerstore.db"
 
@@ -91,7 +93,7 @@ def rescue(config: Config) -> Rescued:
                 holders=others,
                 remedy="A rescue needs it alone: end them first.",
             )
-        place = data_root / _OWNER
+        place = data_root / _PLACE
         if place.exists():
             remove_tree(place)
         with named("mkdir", place):
@@ -202,6 +204,7 @@ class _Rescue:
         diffs = self._diffs()
         self._put([*self._layer_rows(diffs), *self._found.rows])
         self._identify()
+        self._keep_unneeded()
         self._put_aside()
         with self._database.read() as tx:
             counted = facts.counts(tx)
@@ -277,13 +280,25 @@ class _Rescue:
                     assembly.place()
                     with self._database.write() as tx:
                         assembly.record(tx)
-                        self._layers.lease_lastingly(tx, ChainID(diff_id), owner=_OWNER, name=str(key))
+                        self._layers.lease_lastingly(tx, ChainID(diff_id), owner=layer_rows.RESCUED, name=str(key))
                 self._identified.add(key)
                 self._found.lost.append(
-                    f"layer {diff_id} has no record: it is kept until its image is loaded or pulled again"
+                    f"layer {diff_id} has no record: it is kept until its image comes again, or `layerstore prune`"
                 )
             except LayerstoreError as error:
                 self._found.lost.append(f"what is called {key}: {error.message}")
+
+    def _keep_unneeded(self) -> None:
+        """Layers that have a record, and nothing that needs them: the record of their image may be what is lost."""
+        with self._database.write() as tx:
+            kept = layer_rows.unreachable(tx)
+            for chain in kept:
+                self._layers.lease_lastingly(tx, chain, owner=layer_rows.RESCUED, name=chain)
+        if kept:
+            number = "1 layer is" if len(kept) == 1 else f"{len(kept)} layers are"
+            self._found.lost.append(
+                f"{number} of nothing that came back: kept until what needs them comes again, or `layerstore prune`"
+            )
 
     # --- rows ---
 
@@ -322,18 +337,15 @@ class _Rescue:
     # --- files that nobody knows ---
 
     def _put_aside(self) -> None:
+        """Raises `KernelError` if something stays where it is: the next `open` would take it for garbage."""
         left = garbage.find(self._database, self._session.staging, self._files)
         for key in left.home:
             if key in self._identified:
                 continue
             tree, target = self._files.place_of(Layer(key)), self._data_root / LOST / key
-            try:
-                with named("rename", tree):
-                    target.parent.mkdir(mode=0o700, exist_ok=True)
-                    tree.rename(target)
+            if os.path.lexists(tree):
+                _move(tree, target)
                 self._found.lost.append(f"{target}: no record says what it was")
-            except LayerstoreError as error:
-                self._found.lost.append(f"what is called {key} could not be put aside: {error.message}")
 
     # --- the switch ---
 
@@ -359,6 +371,26 @@ class _Rescue:
             os.replace(new, own)
         fsync_folder(self._data_root)
         return old
+
+
+def _move(tree: Path, target: Path) -> None:
+    """Move what lies at `tree`; a copy is made of what cannot be moved, as a subvolume that is read-only."""
+    with named("mkdir", target.parent):
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        with named("rename", tree):
+            tree.rename(target)
+    except KernelError as error:
+        if error.errno != errno.EROFS:
+            raise
+        if target.exists():
+            return  # an earlier rescue, which did not come to its end, has made it
+        copied = target.with_name(f".{target.name}")
+        remove_tree(copied)
+        copy_tree(tree, copied)
+        syncfs(target.parent)
+        with named("rename", copied):
+            copied.rename(target)
 
 
 _NAMED = {"images": "image", "containers": "container", "checkpoints": "checkpoint", "volumes_made": "volume"}

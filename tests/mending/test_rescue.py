@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 import layerstore
-from layerstore import Damaged, InUse, LayerstoreError, NotFound, Store
+from core.adding import Adder
+from layerstore import Damaged, InUse, KernelError, LayerstoreError, NotFound, Store
 from layerstore.records.rows import salvaged
 from layerstore.testing.calls import run_watched
-from mending.store import Everything
+from mending.store import LONE, Everything
 from support.properties import NIGHTLY
 
 pytestmark = pytest.mark.root
@@ -133,6 +134,53 @@ def test_without_records_layers_wait_for_their_image(everything: Callable[[str],
         assert len(list((there.root / "lost").iterdir())) == 3  # two containers, and what the checkpoint has
 
 
+@pytest.mark.parametrize("driver", ["overlay2", "btrfs"])
+def test_what_people_wrote_is_put_aside_where_no_record_is_left(
+    everything: Callable[[str], Everything], driver: str
+) -> None:
+    there = everything(driver)
+    remove(there.root)
+    for kind in ("containers", "segments"):
+        shutil.rmtree(there.root / "records" / kind)
+    layerstore.rescue(config=there.config)
+    with layerstore.open(config=there.config) as store:
+        assert store.check(content=True) == []
+        store.wait()
+    assert sorted(path.read_text() for path in (there.root / "lost").rglob("written")) in (
+        ["after", "before"],
+        ["after", "after", "before"],
+    )
+
+
+def test_nothing_is_switched_while_something_cannot_be_put_aside(everything: Callable[[str], Everything]) -> None:
+    there = everything("overlay2")
+    remove(there.root)
+    shutil.rmtree(there.root / "records/containers")
+    (there.root / "lost").write_text("in the way")
+    with pytest.raises(KernelError):
+        layerstore.rescue(config=there.config)
+    assert not (there.root / "layerstore.db").exists()
+    (there.root / "lost").unlink()
+    layerstore.rescue(config=there.config)
+    assert any(path.read_text() == "after" for path in (there.root / "lost").rglob("written"))
+
+
+def test_layers_whose_image_did_not_come_back_wait_for_it(everything: Callable[[str], Everything]) -> None:
+    there = everything("overlay2")
+    remove(there.root)
+    shutil.rmtree(there.root / "records/images")
+    done = layerstore.rescue(config=there.config)
+    assert (done.images, done.layers, done.containers) == (0, 5, 2)
+    assert any(line.startswith("2 layers are of nothing that came back") for line in done.lost)
+    with layerstore.open(config=there.config) as store:
+        add = Adder(store)
+        add(LONE, name="lone:1")
+        assert add.read == []
+        store.prune(all_images=True, containers=True)
+        assert [str(problem) for problem in store.check(content=True)] == []
+        assert store.info().layers == 0
+
+
 @pytest.mark.parametrize("nth", range(40) if NIGHTLY else [2, 17])
 def test_bytes_of_the_database_that_are_others(everything: Callable[[str], Everything], nth: int) -> None:
     """Whatever becomes of it: an error in words, or a store that can be used; and a rescue that is whole."""
@@ -160,6 +208,19 @@ def test_bytes_of_the_database_that_are_others(everything: Callable[[str], Every
     layerstore.rescue(config=there.config)
     with layerstore.open(config=there.config) as store:
         assert state(store) == before
+
+
+def test_a_table_that_cannot_be_looked_into_is_a_problem(everything: Callable[[str], Everything]) -> None:
+    there = everything("overlay2")
+    fold(there.root)
+    path = there.root / "layerstore.db"
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'tags'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes(4096))
+    with layerstore.open(config=there.config) as store:
+        assert {problem.kind for problem in store.check()} == {"database"}
 
 
 def test_the_log_with_other_bytes_loses_no_more_than_its_own_transactions(

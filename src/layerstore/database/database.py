@@ -20,7 +20,7 @@ from typing import Protocol
 
 from layerstore.database import failures, kept, schema
 from layerstore.database.schema import Tables
-from layerstore.errors import FULL, LayerstoreError, StoreClosed
+from layerstore.errors import FULL, Damaged, LayerstoreError, StoreClosed
 from layerstore.kernel.files import fsync_folder
 from layerstore.kernel.files.reserve import Reserve
 
@@ -278,12 +278,16 @@ class Database:
 
     def problems(self) -> list[str]:
         """What SQLite finds wrong with its own file."""
-        with self.read() as tx:
-            rows = [row[0] for row in tx.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
-            rows += [
-                f"{row[0]} refers to a row of {row[2]} that is missing"
-                for row in tx.execute("PRAGMA foreign_key_check")
-            ]
+        rows: list[str] = []
+        try:
+            with self.read() as tx:
+                rows += [row[0] for row in tx.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+                rows += [
+                    f"{row[0]} refers to a row of {row[2]} that is missing"
+                    for row in tx.execute("PRAGMA foreign_key_check")
+                ]
+        except Damaged as error:  # so much that it cannot look on
+            rows.append(error.message)
         return rows
 
     def close(self) -> None:

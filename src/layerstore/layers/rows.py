@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from layerstore import session
 from layerstore.digest import ChainID, DiffID
@@ -262,9 +262,14 @@ def release(tx: Transaction, chain_id: ChainID | None) -> tuple[list[ChainID], l
     return gone, forget_orphans(tx) if gone else []
 
 
+def unreachable(tx: Transaction) -> list[ChainID]:
+    """Every layer that nothing needs."""
+    return [ChainID(row[0]) for row in tx.execute(_UNREACHABLE)]
+
+
 def release_unreachable(tx: Transaction) -> tuple[list[ChainID], list[LayerKey]]:
     """Delete the rows of every layer that nothing needs; keys whose files may go."""
-    gone = [ChainID(row[0]) for row in tx.execute(_UNREACHABLE)]
+    gone = unreachable(tx)
     tx.executemany("UPDATE layers SET parent = NULL WHERE chain_id = ?", [(chain,) for chain in gone])
     tx.executemany("DELETE FROM layers WHERE chain_id = ?", [(chain,) for chain in gone])
     return gone, forget_orphans(tx)
@@ -382,6 +387,9 @@ def end_all_leases(tx: Transaction) -> None:
 
 
 # --- lasting leases
+
+RESCUED: Final = "rescue"
+"""Who keeps layers that a rescue found, and that nothing is known to need, until they are pruned."""
 
 
 def put_lasting_lease(tx: Transaction, owner: str, name: str, chain_id: ChainID) -> ChainID | None:
