@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -151,8 +151,14 @@ class Overlay2(StorageDriver):
         return (Mount("overlay", "overlay", options, read_only=read_only),)
 
     def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
-        """Overlay refuses a writable mount after a volatile one; if that was in this boot, all is well."""
+        """Overlay refuses a writable mount after a volatile one; if that was in this boot, all is well.
+
+        Scratch and mountpoint say nothing that lasts, so where somebody has removed them, they are made anew.
+        """
         if not read_only:
+            for name in ("work", "merged"):
+                with named("mkdir", f"{self.home}/{layer.key}/{name}"), suppress(FileExistsError):
+                    os.mkdir(f"{self.home}/{layer.key}/{name}", 0o700)
             with named("open", f"{self.home}/{layer.key}/{_VOLATILE}"):
                 self._end_volatile(layer)
                 if self._is_volatile(layer):
@@ -292,7 +298,7 @@ class Overlay2(StorageDriver):
         if known is None:
             try:
                 known = frozenset((self.home / layer.key / _MARKS).read_text().split())
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):  # what is no folder has none, and can be removed
                 known = frozenset()
             self._marks[layer.key] = known
         return known

@@ -19,7 +19,7 @@ from layerstore.blobs import Blobs
 from layerstore.containers import rows as container_rows
 from layerstore.database import Database
 from layerstore.digest import ChainID, ImageID, of_bytes, short
-from layerstore.driver import Layer
+from layerstore.driver import Layer, LayerKey
 from layerstore.errors import Damaged, DriverFailed, KernelError, NotFound, named
 from layerstore.images import rows as image_rows
 from layerstore.layers import Diff, Layers, garbage
@@ -146,7 +146,7 @@ def problems(
     for kind, text, where in () if volumes is None else volumes.problems():
         volume = _about(kind, where)
         using = () if volumes is None or kind != "missing volume" else volumes.users(volume.name)
-        takes = tuple(sorted({Subject("container", name) for name, _ in using}, key=str))
+        takes = tuple(sorted({Subject("container", name) for _, name in using}, key=str))
         yield Problem(kind, text, path=str(where), subject=volume, affects=takes)
     if mirror is not None:
         yield from _records(mirror)
@@ -228,13 +228,20 @@ def _segments(database: Database, files: LayerFiles) -> Iterator[Problem]:
 
 
 def _records(mirror: Mirror) -> Iterator[Problem]:
-    """Records that are not what the rows say. Those that are missing never came to the disk, and are written."""
+    """Records that are not what the rows say. Those that are missing never came to the disk, and are written.
+
+    What else lies there and can be no record is foreign.
+    """
+    strange = set(mirror.records.strange())
     for kind, name, what in mirror.differing():
         if what == MISSING:
             mirror.write([(kind, name)])
         else:
-            record = str(mirror.records.path(kind, name))
-            yield Problem("record", f"{record} {what}", path=record, subject=Subject("file", record))
+            path = mirror.records.path(kind, name)
+            strange.discard(path)
+            yield Problem("record", f"{path} {what}", path=str(path), subject=Subject("file", str(path)))
+    for path in sorted(strange):
+        yield _foreign(path)
 
 
 # --- what does not belong there
@@ -247,9 +254,10 @@ def _leftovers(data_root: Path, database: Database, staging: Path, files: LayerF
     """
     strange = list(_strange(files, data_root))
     left = garbage.find(database, staging, files)
-    for folder, keys in ((files.driver.home, left.home), (files.beside, left.beside)):
-        for key in keys:
-            yield _garbage(folder / key)
+    for key in left.home:
+        yield _garbage(_place_of(files, key))
+    for key in left.beside:
+        yield _garbage(files.beside / key)
     boxes = data_root / "containers"
     there = [name for name in _listed(boxes) if _CONTAINER.fullmatch(name)]
     with database.read() as tx:
@@ -259,18 +267,28 @@ def _leftovers(data_root: Path, database: Database, staging: Path, files: LayerF
             yield _garbage(boxes / name)
     for path in strange:
         if os.path.lexists(path):
-            yield Problem("foreign", f"{path} is nothing of this store", path=str(path), subject=_about("", path))
+            yield _foreign(path)
+
+
+def _foreign(path: Path) -> Problem:
+    return Problem("foreign", f"{path} is nothing of this store", path=str(path), subject=_about("", path))
 
 
 def _garbage(path: Path) -> Problem:
     return Problem("garbage", f"{path} belongs to nothing", path=str(path), subject=Subject("file", str(path)))
 
 
+def _place_of(files: LayerFiles, key: LayerKey) -> Path:
+    """Where something of the home lies: a folder of that name, or, with some drivers, further in."""
+    own = files.driver.home / key
+    return own if os.path.lexists(own) else files.place_of(Layer(key))
+
+
 def _strange(files: LayerFiles, data_root: Path) -> Iterator[Path]:
     """What has a name that this store gives to nothing, in the folders where it knows all names."""
     keys = list(files.driver.keys())
     for key in set(keys) - set(garbage.own_keys(keys)):
-        yield files.driver.home / key
+        yield _place_of(files, key)
     for name in _listed(files.beside):
         if not garbage.own_keys([name.partition(".")[0]]):
             yield files.beside / name

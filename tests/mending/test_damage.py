@@ -18,9 +18,10 @@ import layerstore
 from core.adding import Adder
 from layerstore import Problem, Store, facts, tar
 from layerstore.digest import ChainID
-from layerstore.kernel.btrfs import set_read_only
+from layerstore.kernel.btrfs import set_read_only, subvolumes
 from layerstore.records import Records
 from layerstore.values import frozen
+from layerstore.volumes import Attachment
 from mending.store import BASE, LONE, Everything
 from support import images as make
 from support.properties import NIGHTLY
@@ -351,6 +352,73 @@ def test_what_people_wrote_is_named_when_it_is_gone(everything: Callable[[str], 
         "volume data",
     ]
     assert [str(error) for _, error in store.drop(store.doomed(problems)) if error] == []
+    assert_whole(store)
+
+
+def test_a_container_goes_with_a_volume_that_it_uses(everything: Callable[[str], Everything]) -> None:
+    store = everything("overlay2").open()
+    store.volumes.attach(store.create_container("first:1", name="user"), [Attachment("/data", "data")])
+    shutil.rmtree(store.data_root / "volumes/data/_data")
+    problems = found(store, content=False)
+    assert [str(subject) for problem in problems for subject in problem.affects] == ["container user"]
+    things = store.doomed(problems)
+    assert [str(thing.subject) for thing in things] == ["container user", "volume data"]
+    assert [error for _, error in store.drop(things)] == [None, None]
+    assert_whole(store)
+
+
+def test_scratch_that_is_gone_is_made_anew(everything: Callable[[str], Everything]) -> None:
+    store = everything("overlay2").open()
+    with store._parts.database.read() as tx:
+        keys = [row[0] for row in tx.execute("SELECT key FROM containers")]
+    for key in keys:
+        for name in ("work", "merged"):
+            shutil.rmtree(store.data_root / "overlay2" / key / name, ignore_errors=True)
+    assert_whole(store)
+    for name in ("box", "bare"):
+        with store.container(name).mount() as root:
+            (root / "more").write_text("more")
+
+
+@pytest.mark.parametrize(("driver", "home"), [("vfs", "vfs/dir"), ("btrfs", "btrfs/subvolumes")])
+def test_garbage_is_where_it_is_said_to_be(everything: Callable[[str], Everything], driver: str, home: str) -> None:
+    store = everything(driver).open()
+    path = store.data_root / home / ("0" * 32)
+    if driver == "btrfs":
+        subvolumes.create(path)
+    else:
+        path.mkdir()
+    problems = found(store, content=False)
+    assert [problem.path for problem in problems] == [str(path)]
+    assert all(one.is_done for one in store.repair(problems))
+    assert not path.exists()
+    assert_whole(store)
+
+
+def test_what_is_no_record_is_foreign(everything: Callable[[str], Everything]) -> None:
+    store = everything("overlay2").open()
+    records = store.data_root / "records"
+    (records / "images/mine").mkdir()
+    (records / "volumes/other").write_text("?")
+    problems = found(store, content=False)
+    assert {problem.kind: problem.path for problem in problems} == {
+        "foreign": str(records / "images/mine"),
+        "record": str(records / "volumes/other"),
+    }
+    assert {one.problem.kind for one in store.repair(problems) if one.is_done} == {"record"}
+    assert [problem.kind for problem in found(store, content=False)] == ["foreign"]
+
+
+def test_a_layer_that_is_a_file_is_made_anew(everything: Callable[[str], Everything]) -> None:
+    store = everything("overlay2").open()
+    folder = tree_of(store, "first:1", 0).parent
+    other = Adder(store)(BASE, LONE, name="other:1")
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+    source = [str(make.oci_layout(store.data_root.parent / "layout", [BASE], "base:1"))]
+    assert all(one.is_done for one in store.repair(found(store, content=False), sources=source))
+    assert not folder.exists()
+    assert other.tags == ("other:1",)
     assert_whole(store)
 
 

@@ -120,11 +120,20 @@ class Records:
             file.truncate(len(data))
 
     def every(self) -> Iterator[tuple[str, str]]:
-        """The kind and the name of the file of each record that there is, and of what else lies there."""
+        """The kind and the name of each record that there is, and of other files that lie there."""
+        for path in self._there():
+            if path.is_file():
+                yield path.parent.name, path.name
+
+    def strange(self) -> Iterator[Path]:
+        """What lies there and is no file: no record can be that."""
+        return (path for path in self._there() if path.is_symlink() or not path.is_file())
+
+    def _there(self) -> Iterator[Path]:
         for kind in self._listed(self.folder):
             if (self.folder / kind).is_dir():
                 for name in self._listed(self.folder / kind):
-                    yield kind, name
+                    yield self.folder / kind / name
 
     def _listed(self, folder: Path) -> list[str]:
         with named("open", folder):
