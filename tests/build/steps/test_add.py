@@ -13,6 +13,7 @@ import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,19 +138,38 @@ def test_a_file_is_fetched_and_is_its_owner_s_alone(make: Builder, served: tuple
         assert (root / "u/top/f").read_text() == "x"
 
 
-def test_a_file_that_ends_too_early_is_refused(make: Builder) -> None:
-    def answer(listening: socket.socket) -> None:
+@contextmanager
+def answering(data: bytes) -> Iterator[str]:
+    """While inside: the address of a server that says this, once."""
+
+    def answer() -> None:
         taken, _ = listening.accept()
         with taken:
             taken.recv(4096)
-            taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+            taken.sendall(data)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=answer, args=(listening,))
+        thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(BuildError, match="97 bytes before its end"):
-            make(f"FROM base\nADD http://127.0.0.1:{listening.getsockname()[1]}/file /\n")
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread.join()
+
+
+def test_a_file_that_ends_too_early_is_refused(make: Builder) -> None:
+    with (
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc") as address,
+        pytest.raises(BuildError, match="97 bytes before its end"),
+    ):
+        make(f"FROM base\nADD {address}/file /\n")
+
+
+@pytest.mark.parametrize("name", [b'"' + b"n" * 300 + b'"', b"..", b'"a\0b"'])
+def test_a_server_calls_a_file_what_no_file_can_be_called(make: Builder, name: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Disposition: attachment; filename=" + name
+    with answering(head + b"\r\n\r\nfar") as address:
+        built = make(f"FROM base\nADD {address}/ /d/\n")
+    with built.image.mount() as root:
+        assert (root / "d/download").read_text() == "far"
 
 
 def test_a_file_that_was_fetched_is_what_its_checksum_says(make: Builder, served: tuple[str, Path, list[str]]) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Fetched", "Validators", "fetched", "fetched_unless", "is_remote"]
 
 _PIECE = 1 << 18
+_LONGEST = 255
+"""Bytes of a file's name (linux/limits.h)."""
 _SECONDS = 60
 _OLD = 60 * 10**9
 """Nanoseconds after which a time of whole seconds tells one content from another (RFC 9110, section 8.8.2.2)."""
@@ -117,12 +119,20 @@ def fetched_unless(
         digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         if checksum is not None:
             _verify(url, file, checksum, place)
-    if name in ("", ".", "..") or "\0" in name:
-        name = "download"
+    name = name if _can_be_name(name) else "download"
     path = arriving.rename(folder / name)
     path.chmod(0o600)
     os.utime(path, ns=(_moment(modified), _moment(modified)))
     return Fetched(folder, name, digest, validators)
+
+
+def _can_be_name(text: str) -> bool:
+    """Can a file be called so, as its server would have it?"""
+    try:
+        length = len(os.fsencode(text))
+    except UnicodeEncodeError:  # half of a character
+        return False
+    return 0 < length <= _LONGEST and text not in (".", "..") and "\0" not in text
 
 
 def _validators(headers: Message) -> Validators:
