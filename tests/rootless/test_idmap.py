@@ -14,8 +14,9 @@ from click.testing import CliRunner
 import layerstore
 from layerstore import Container, IdMap, IdRange, Store
 from layerstore.cli.front import front
-from layerstore.errors import CannotRun, ConfigError, DriverNotSupported
+from layerstore.errors import CannotRun, ConfigError, DriverNotSupported, KernelError
 from layerstore.kernel.mounts import Mount, mounting
+from layerstore.kernel.mounts.mapped import Mapped
 from support import images
 from support.images import file, folder, symlink
 
@@ -141,3 +142,8 @@ def test_a_map_without_root_is_refused(store: Store) -> None:
     with pytest.raises(ConfigError, match="needs a map that has 0 within"):
         store.create_container(idmap=IdMap(some, some))
     assert store.containers() == []
+
+
+def test_a_folder_that_has_gone_is_an_error_in_words(backing: Callable[[str], Path]) -> None:
+    with Mapped(IDS) as mapped, pytest.raises(KernelError, match="upper"):
+        mapped.ls_fsconfig_folder(-1, b"upperdir", os.fsencode(backing("ext4") / "upper"))

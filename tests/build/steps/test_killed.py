@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -125,3 +127,19 @@ def is_sleeping(pid: str) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"sleep\x004321\x00")
     except OSError:
         return False
+
+
+def test_a_build_goes_on_without_a_guard_where_there_is_no_room_for_one(
+    based: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(guarding, "Tie", refuse)
+    monkeypatch.setattr(guarding, "LATER", 0.0)
+    said: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    guard = guarding.Guard(based, "one")
+    guard.need()
+    guard.close()
+    assert said == []

@@ -50,17 +50,18 @@ class Guard:
         path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
         config = self._store.config
         told = [sys.executable, "-m", __name__, str(config.data_root), str(config.exec_root), self._name]
-        self._tie = Tie()
-        with suppress(OSError), self._tie.other() as end:
-            self._process = subprocess.Popen(
-                ["sh", "-c", _WAIT, "sh", *told],
-                stdin=end,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
-                cwd="/",
-                start_new_session=True,
-            )
+        with suppress(OSError):  # no descriptor or process is to be had: then the next build does it
+            self._tie = Tie()
+            with self._tie.other() as end:
+                self._process = subprocess.Popen(
+                    ["sh", "-c", _WAIT, "sh", *told],
+                    stdin=end,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={**os.environ, "PYTHONPATH": path},
+                    cwd="/",
+                    start_new_session=True,
+                )
 
     def close(self) -> None:
         """The build has come to its own end."""

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from layerstore.errors import DriverNotSupported, KernelError
+from layerstore.errors import DriverNotSupported, KernelError, named
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import HANDLE
 from layerstore.kernel.namespaces import IdMap, open_namespace
@@ -49,7 +49,8 @@ class Mapped:
             if above not in self._written:
                 self._written[above] = _clone(above, 0, self._namespace)
                 self._undo.callback(os.close, self._written[above])
-            tree = os.open(name, HANDLE | os.O_CLOEXEC, dir_fd=self._written[above])
+            with named("open", os.fsdecode(folder)):
+                tree = os.open(name, HANDLE | os.O_CLOEXEC, dir_fd=self._written[above])
         self._undo.callback(os.close, tree)
         answer: int = lib.ls_fsconfig_descriptor(context, key, tree)
         return answer
