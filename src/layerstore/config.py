@@ -26,6 +26,7 @@ __all__ = [
     "Engine",
     "Proxies",
     "driver_options",
+    "given",
     "load",
     "owner_of",
     "root_of",
@@ -185,6 +186,11 @@ def load(path: Path | None = None) -> Config:
             f"{file}: {error.strerror}", remedy=remedy_for(error.errno), path=file, errno=error.errno
         ) from None
     return _parsed(text, file)
+
+
+def given(config: Config | str | Path | None) -> Config:
+    """A configuration that somebody names: as it is, or read from there; None is the usual one."""
+    return config if isinstance(config, Config) else load(None if config is None else Path(config))
 
 
 def with_overrides(

@@ -142,9 +142,7 @@ def registry_of(server: str) -> str:
 
 
 def _settings(config: Config | str | Path | None, *, verify: bool | None) -> Settings:
-    if not isinstance(config, Config):
-        config = configuration.load(None if config is None else Path(config))
-    return Settings.of(config, verify=verify)
+    return Settings.of(configuration.given(config), verify=verify)
 
 
 def _checked(

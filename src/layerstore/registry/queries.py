@@ -45,9 +45,7 @@ class Hit:
 
 def settings_of(config: Config | str | Path | None) -> Settings:
     """How registries are reached by a daemon.json, or by the usual one."""
-    if not isinstance(config, Config):
-        config = configuration.load(None if config is None else Path(config))
-    return Settings.of(config)
+    return Settings.of(configuration.given(config))
 
 
 @contextmanager

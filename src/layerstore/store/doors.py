@@ -32,8 +32,7 @@ def open_store(
     What is not given comes from `config`, a daemon.json or one that was read already; by default
     /etc/layerstore/daemon.json, where there is one. Raises `ConfigError`, `DriverMismatch`, `DriverNotSupported`.
     """
-    if not isinstance(config, Config):
-        config = configuration.load(None if config is None else Path(config))
+    config = configuration.given(config)
     return Store(
         configuration.with_overrides(
             config,
@@ -58,8 +57,7 @@ def rescue_store(
     """
     from layerstore.rescuing import rescue
 
-    if not isinstance(config, Config):
-        config = configuration.load(None if config is None else Path(config))
+    config = configuration.given(config)
     config = configuration.with_overrides(
         config, data_root=configuration.root_of(data_root), storage_driver=storage_driver
     )
@@ -87,8 +85,7 @@ def migrate_store(
     """
     from layerstore.migration import migrate
 
-    if not isinstance(config, Config):
-        config = configuration.load(None if config is None else Path(config))
+    config = configuration.given(config)
     config = configuration.with_overrides(config, data_root=configuration.root_of(data_root), storage_opts=storage_opts)
     mine = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) == to)
     others = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) != to)
