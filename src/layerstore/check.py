@@ -27,7 +27,6 @@ from layerstore.layers import rows as layer_rows
 from layerstore.layers.files import LayerFiles
 from layerstore.layers.sources import Progress
 from layerstore.records import MISSING, Mirror
-from layerstore.reference import familiar
 from layerstore.segments import rows as segment_rows
 from layerstore.tar import Damage, Level
 from layerstore.values import define, frozen
@@ -175,7 +174,7 @@ class Affected:
         with self.database.read() as tx:
             kept, images = layer_rows.all_kept(tx), image_rows.every(tx)
             containers = container_rows.every(tx)
-            names = image_rows.all_tags(tx)
+            names = image_rows.all_shown(tx)
 
         def stands(chain: ChainID | None) -> bool:
             while chain is not None:
@@ -184,11 +183,7 @@ class Affected:
                 chain = kept[chain].parent
             return False
 
-        taken = [
-            Subject("image", min(map(familiar, names.get(row.id, [])), default=short(row.id)))
-            for row in images
-            if stands(row.chain_id)
-        ]
+        taken = [Subject("image", names[row.id]) for row in images if stands(row.chain_id)]
         taken += [Subject("container", row.name) for row in containers if stands(row.chain_id)]
         return tuple(sorted(set(taken), key=lambda one: (one.kind != "image", one.name)))
 
@@ -196,12 +191,11 @@ class Affected:
 def _images(database: Database) -> Iterator[Problem]:
     """Images whose config is not what their ID says."""
     with database.read() as tx:
-        rows, names = image_rows.every(tx), image_rows.all_tags(tx)
+        rows, names = image_rows.every(tx), image_rows.all_shown(tx)
     for row in rows:
         if ImageID(of_bytes(row.config)) != row.id:
-            name = min(map(familiar, names.get(row.id, [])), default=short(row.id))
-            subject = Subject("image", name)
-            text = f"the config of image {name} is not what its ID {row.id} says"
+            subject = Subject("image", names[row.id])
+            text = f"the config of {subject} is not what its ID {row.id} says"
             yield Problem("damaged image", text, subject=subject, affects=(subject,))
 
 

@@ -271,6 +271,13 @@ def tags_of(tx: Transaction, image: ImageID) -> list[str]:
     return [row[0] for row in tx.execute("SELECT name FROM tags WHERE image_id = ? ORDER BY name", (image,))]
 
 
+def all_shown(tx: Transaction) -> dict[ImageID, str]:
+    """What people call each image, as `shown` has it."""
+    tags = all_tags(tx)
+    images = [ImageID(row[0]) for row in tx.execute("SELECT id FROM images")]
+    return {image: reference.familiar(tags[image][0]) if image in tags else short(image) for image in images}
+
+
 def shown(tx: Transaction, image: ImageID) -> str:
     """What people call the image: a tag, or its short ID."""
     tags = tags_of(tx, image)

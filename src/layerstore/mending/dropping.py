@@ -16,7 +16,6 @@ from layerstore.digest import ChainID, Digest, parse
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.layers import rows as layer_rows
-from layerstore.reference import familiar
 from layerstore.segments import rows as segment_rows
 from layerstore.values import frozen
 
@@ -56,18 +55,13 @@ def doomed(problems: Iterable[Problem], held: Holdings) -> list[Doomed]:
     named |= {subject for problem in given for subject in problem.affects}
     with held.layers.database.read() as tx:
         bad = _chains(layer_rows.all_kept(tx), {problem.layer for problem in given if problem.layer}, tx)
-        tags = image_rows.all_tags(tx)
+        shown = image_rows.all_shown(tx)
         images, boxes = image_rows.every(tx), container_rows.every(tx)
         points = segment_rows.every_checkpoint(tx)
         leases = layer_rows.all_lasting(tx)
     names = {row.id: row.name for row in boxes}
 
-    def shown(image: str) -> str:
-        known = [familiar(tag) for row in images if row.id == image for tag in tags.get(row.id, [])]
-        return min(known, default=image)
-
-    going = {row.id for row in images if row.chain_id in bad or Subject("image", shown(row.id)) in named}
-    going |= {row.id for row in images if Subject("image", row.id.partition(":")[2][:12]) in named}
+    going = {row.id for row in images if row.chain_id in bad or Subject("image", shown[row.id]) in named}
     lost = {
         row.id
         for row in boxes
@@ -83,7 +77,7 @@ def doomed(problems: Iterable[Problem], held: Holdings) -> list[Doomed]:
             or point.image_id in going
             or Subject("checkpoint", f"{names[point.container]} {point.label}") in named
         ),
-        *(Doomed(Subject("image", shown(row.id)), row.id) for row in images if row.id in going),
+        *(Doomed(Subject("image", shown[row.id]), row.id) for row in images if row.id in going),
         *(Doomed(Subject("lease", f"{owner} {name}"), f"{owner} {name}") for owner, name, at in leases if at in bad),
         *(Doomed(one, one.name) for one in sorted(named, key=str) if one.kind in ("volume", "blob")),
     ]
