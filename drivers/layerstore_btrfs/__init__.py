@@ -49,7 +49,7 @@ class Btrfs(StorageDriver):
 
     def __init__(self, home: Path, staging: Path, options: Settings) -> None:
         super().__init__(home, staging, options)
-        self._subvolumes, self._mountpoints = f"{home}/{SUBVOLUMES}", f"{home}/{_MOUNTPOINTS}"
+        self._subvolumes = f"{home}/{SUBVOLUMES}"
         self._turn = 0
         with named("mkdir", home):
             for name in (SUBVOLUMES, _MOUNTPOINTS, _GROUPS):

@@ -6,7 +6,6 @@ In each round every workload is given to all, one after another in an order draw
 
 from __future__ import annotations
 
-import errno
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ from layerstore.bench.subjects import (
     probed,
 )
 from layerstore.bench.workloads import COLD, WARM, WORKLOADS, Inputs, Turn, Workload
-from layerstore.errors import ConfigError, DriverNotSupported, LayerstoreError
+from layerstore.errors import FULL, ConfigError, DriverNotSupported, LayerstoreError
 from layerstore.values import define, frozen
 
 __all__ = ["DEPTHS", "QUICK", "Progress", "Settings", "measure"]
@@ -291,7 +290,7 @@ def _turn(run: _Run, inputs: Inputs, contestant: Contestant, workload: Workload,
         failed("", str(lack))
     except (LayerstoreError, OSError) as problem:
         # A full disk is nobody's fault, and spoils what comes after it. All else is told beside the figures.
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        if problem.errno in FULL:
             raise
         failed("", problem.message if isinstance(problem, LayerstoreError) else str(problem.strerror or problem))
     else:

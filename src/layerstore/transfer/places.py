@@ -98,11 +98,6 @@ def parse(text: str) -> Place:
     return AtPath(text)
 
 
-def is_registry(source: object) -> bool:
-    """Whether something that is loaded or saved is a name in a registry."""
-    return isinstance(source, str) and source.startswith("docker://")
-
-
 def require_known(place: Place) -> Place:
     """`place`, unless it is a path that is not there and looks like a place of another kind: `ConfigError`."""
     path = place.path if isinstance(place, AtPath) else ""

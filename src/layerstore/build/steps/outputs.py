@@ -23,7 +23,6 @@ __all__ = ["export", "require", "require_file", "require_folder"]
 _WITHOUT_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
 """What filesystems and kernels say that have no files without names (open(2), O_TMPFILE)."""
 
-
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ROOM = "Free some space there, or write elsewhere."
 

@@ -111,8 +111,3 @@ class Request:
     def header(self, name: str) -> str:
         """A header, "" if it is not there."""
         return self.headers.get(name.lower(), "").strip()
-
-    @property
-    def is_reading(self) -> bool:
-        """Does it alter nothing?"""
-        return self.method in ("GET", "HEAD")

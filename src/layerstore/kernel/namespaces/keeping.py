@@ -136,7 +136,7 @@ def _keep(tell: int, wait: int, uid: int, gid: int) -> None:
 def _write_maps(pid: int, ids: IdMap, uid: int, gid: int) -> None:
     if os.geteuid() == 0:
         for file, ranges in (("uid_map", ids.uids), ("gid_map", ids.gids)):
-            _write(pid, file, "".join(f"{one.inside} {one.outside} {one.count}\n" for one in ranges))
+            _write(pid, file, "".join(map(str, ranges)))
     elif ids == one_id(uid, gid):
         _write(pid, "setgroups", "deny")
         _write(pid, "uid_map", f"0 {uid} 1\n")

@@ -20,6 +20,10 @@ class IdRange:
     outside: int
     count: int
 
+    def __str__(self) -> str:
+        """A line of /proc/PID/uid_map."""
+        return f"{self.inside} {self.outside} {self.count}\n"
+
 
 @frozen
 class IdMap:
@@ -42,7 +46,7 @@ class IdMap:
     def __str__(self) -> str:
         """A line for each range: `uid INSIDE OUTSIDE COUNT`, or `gid …`."""
         both = [("uid", one) for one in self.uids] + [("gid", one) for one in self.gids]
-        return "".join(f"{kind} {one.inside} {one.outside} {one.count}\n" for kind, one in both)
+        return "".join(f"{kind} {one}" for kind, one in both)
 
     @property
     def has_root(self) -> bool:
@@ -79,8 +83,7 @@ def one_id(uid: int, gid: int) -> IdMap:
 
 def open_namespace(ids: IdMap) -> int:
     """A user namespace with these IDs and without processes: its descriptor. Needs root. Raises `KernelError`."""
-    texts = ["".join(f"{one.inside} {one.outside} {one.count}\n" for one in ranges) for ranges in (ids.uids, ids.gids)]
-    fd: int = lib.ls_namespace_of(*(text.encode() for text in texts))
+    fd: int = lib.ls_namespace_of(*("".join(map(str, ranges)).encode() for ranges in (ids.uids, ids.gids)))
     if fd < 0:
         raise KernelError("clone", -fd, detail="a user namespace for the IDs of a mount")
     return fd
