@@ -137,3 +137,23 @@ def test_who_dies_while_he_copies_leaves_nothing_under_another_name(*, nameless:
             return
         shutil.rmtree(target)
     raise AssertionError("it has no end")
+
+
+@pytest.mark.parametrize("deed", ["tag", "untag"])
+def test_who_dies_while_a_record_is_written_leaves_it_to_the_next_open(deed: str, data_root: Path) -> None:
+    config = layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver="overlay2")
+    with layerstore.open(config=config) as store:
+        store.create_container().commit("old:1")
+
+    def done() -> None:
+        with layerstore.open(config=config) as store:
+            if deed == "tag":
+                store.tag("old:1", "new:1")
+            else:
+                store.remove_image("old:1")
+
+    run = run_watched(done, lambda _, call: Death() if "/records/images/" in call.path and call.alters else None)
+    assert run.died
+    with layerstore.open(config=config) as store:
+        assert [image.tags for image in store.images()] == ([("new:1", "old:1")] if deed == "tag" else [])
+        assert store.check() == []
