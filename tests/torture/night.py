@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from attrs import define, frozen
 
 from layerstore.testing.filesystems import enter_private_namespace, unmount
-from layerstore.testing.torture import KINDS, Ground, Operation, Subject, Walk, Walked
+from layerstore.testing.torture import Ground, Operation, Subject, Walk, Walked
 from torture.subjects import POWER, ROOT, SUBJECTS, operations, unknown_installed
 from torture.table import Row, write_table
 
@@ -61,9 +61,9 @@ class Teller:
             print(f"  {self.label}: {self.done} of {self.count}", flush=True)
 
 
-def kinds_of(subject: Subject) -> tuple[str, ...]:
+def kinds_of(subject: Subject, operation: Operation) -> tuple[str, ...]:
     """Those that depend on the filesystem are walked on each."""
-    return KINDS if subject in SUBJECTS else ("power",)
+    return tuple(kind for kind in operation.kinds if kind == "power" or subject in SUBJECTS)
 
 
 def jobs(walks: Sequence[Row]) -> Iterator[Job]:
@@ -72,7 +72,7 @@ def jobs(walks: Sequence[Row]) -> Iterator[Job]:
     everything = {subject: operations(subject) for subject in (*SUBJECTS, *POWER)}
     for at_once in zip(*everything.values(), strict=True):
         for subject, operation in zip(everything, at_once, strict=True):
-            left = [kind for kind in kinds_of(subject) if (str(subject), str(operation), kind) not in walked]
+            left = [kind for kind in kinds_of(subject, operation) if (str(subject), str(operation), kind) not in walked]
             if left:
                 yield Job(subject, operation, tuple(left))
 
@@ -102,6 +102,8 @@ def walked(walk: Walk, kind: str, every: int, label: str) -> Walked:
 
     if kind == "statements":
         return all_of(range(1, walk.statements() + 1), walk.die_between_statements)
+    if kind == "lines":
+        return all_of(range(1, walk.lines() + 1), walk.die_between_lines)
     if kind == "power":
         recording = walk.record()
         many = MANY if walk.ground.subject.driver in ("overlay2", "btrfs") else FEW
@@ -188,7 +190,7 @@ def main() -> int:
             (str(subject), str(operation), kind)
             for subject in dict.fromkeys((*SUBJECTS, *POWER))
             for operation in operations(subject)
-            for kind in kinds_of(subject)
+            for kind in kinds_of(subject, operation)
         ]
     print(f"{len(todo)} operations are to be tried", flush=True)
     fork = multiprocessing.get_context("fork")

@@ -10,6 +10,7 @@ from pathlib import Path
 from layerstore import plugins
 from layerstore.testing.torture import OPERATIONS, Operation, Subject, migration_to
 from torture.more import MORE
+from torture.programs import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = "copies"
@@ -51,4 +52,4 @@ def unknown_installed() -> Iterator[None]:
 def operations(subject: Subject) -> list[Operation]:
     """All that a store with this driver is asked to do."""
     to = "vfs" if subject.driver != "vfs" else "overlay2"
-    return [*OPERATIONS, migration_to(to), *MORE]
+    return [*OPERATIONS, migration_to(to), *MORE, *PROGRAMS]

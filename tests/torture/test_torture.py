@@ -45,6 +45,8 @@ def losses(walk: Walk, kind: str, dice: random.Random) -> list[Loss]:
     """What one point of a kind shows, and the end of a recording beside."""
     if kind == "statements":
         return walk.die_between_statements([dice.randint(1, walk.statements())]).losses
+    if kind == "lines":
+        return walk.die_between_lines([dice.randint(1, walk.lines())]).losses
     if kind == "power":
         recording = walk.record()
         cuts = walk.cuts(recording, 5)
@@ -55,13 +57,14 @@ def losses(walk: Walk, kind: str, dice: random.Random) -> list[Loss]:
 
 
 def chosen(subject: Subject) -> Iterator[tuple[Operation, str]]:
-    """Each operation with one of the drivers, and with two kinds of faults."""
+    """Each operation with one of the drivers, and with half of its kinds of faults."""
     for number, operation in enumerate(operations(subject)):
-        for kind in KINDS[number % 2 :: 2]:
-            if (number + KINDS.index(kind) // 2) % len(SUBJECTS) == SUBJECTS.index(subject):
+        for kind in operation.kinds[number % 2 :: 2]:
+            if (number + operation.kinds.index(kind) // 2) % len(SUBJECTS) == SUBJECTS.index(subject):
                 yield operation, kind
 
 
+@pytest.mark.tools("crun", "conmon")
 @pytest.mark.parametrize("subject", SUBJECTS if NIGHTLY else SUBJECTS[-1:], ids=str)
 def test_nothing_is_lost(subject: Subject, scratch: Path) -> None:
     ground = Ground(scratch, subject)

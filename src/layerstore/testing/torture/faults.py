@@ -1,4 +1,5 @@
-"""What can go wrong at a point: a death, an error of a call, half of a read or write, a death between two statements.
+"""What can go wrong at a point: a death, an error of a call, half of a read or write, a death between two statements
+of the database, or two lines of Python.
 
 Points are counted for each call by its name, so that only that call is watched in a run: that is quick, and the number
 depends little on what other threads do.
@@ -13,9 +14,11 @@ import signal
 import sqlite3
 import struct
 import sys
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -23,9 +26,9 @@ import layerstore
 from layerstore.testing.calls import Answer, Call, Death, Half, Omission, Verdict
 from layerstore.values import frozen
 
-__all__ = ["KINDS", "Point", "answer_at", "killed_at_statement", "points_of", "statements"]
+__all__ = ["KINDS", "Point", "Steps", "answer_at", "counted", "killed_at", "lines", "points_of", "statements"]
 
-KINDS = ("killed", "statements", "errors", "power")
+KINDS = ("killed", "statements", "lines", "errors", "power")
 """Of faults, as they are told apart in tables."""
 
 _SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -53,7 +56,8 @@ _BY_NAME = {name: errors for names, errors in _ERRORS.items() for name in names}
 _READING = (errno.EIO, errno.ENOMEM)
 """Of calls that only look."""
 
-_CODE = tuple(os.path.join(path, "") for path in (sys.prefix, sys.base_prefix, os.path.dirname(layerstore.__file__)))
+_OURS = os.path.join(os.path.dirname(layerstore.__file__), "")
+_CODE = (*(os.path.join(path, "") for path in (sys.prefix, sys.base_prefix)), _OURS)
 """Where programs are: what is read there is no part of an operation."""
 
 
@@ -108,41 +112,65 @@ def answer_at(point: Point) -> Answer:
     return answer
 
 
-# --- between the statements of the database --------------------------------------------------------------------------
+# --- between two steps -----------------------------------------------------------------------------------------------
+
+Steps = Callable[[Callable[[], object]], object]
+"""What has a function called before each step of a process, from here on: `statements` or `lines`."""
 
 
-def statements(before: Callable[[], object], deed: Callable[[], object]) -> int:
-    """How many statements the database is given in `deed`."""
-    return _counted(before, deed, 0)
+def statements(step: Callable[[], object]) -> None:
+    """Each statement that a database is given is a step."""
+    connect = sqlite3.connect
+
+    def connected(*arguments: Any, **more: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **more)
+        connection.set_trace_callback(lambda _: step())
+        return connection
+
+    patch.object(sqlite3, "connect", connected).start()
 
 
-def killed_at_statement(before: Callable[[], object], deed: Callable[[], object], number: int) -> bool:
-    """Do `deed` in a child that is killed before that statement of its database. False: it made fewer."""
-    return _counted(before, deed, number) >= number
+def lines(step: Callable[[], object]) -> None:
+    """Each line of this library's Python that is executed is a step, in this thread and those that it begins."""
+
+    def called(frame: FrameType, event: str, _: Any) -> Any:
+        return stepped if frame.f_code.co_filename.startswith(_OURS) else None
+
+    def stepped(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line":
+            step()
+        return stepped
+
+    threading.settrace(called)
+    sys.settrace(called)
 
 
-def _counted(before: Callable[[], object], deed: Callable[[], object], last: int) -> int:
+def counted(steps: Steps, before: Callable[[], object], deed: Callable[[], object]) -> int:
+    """How many steps `deed` takes. It is done in a child."""
+    return _counted(steps, before, deed, 0)
+
+
+def killed_at(steps: Steps, before: Callable[[], object], deed: Callable[[], object], number: int) -> bool:
+    """Do `deed` in a child that is killed before that step. False: it took fewer."""
+    return _counted(steps, before, deed, number) >= number
+
+
+def _counted(steps: Steps, before: Callable[[], object], deed: Callable[[], object], last: int) -> int:
     count = mmap.mmap(-1, 16)
 
-    def step(_: str) -> None:
+    def step() -> None:
         begun, seen = struct.unpack("=QQ", count[:])
         if begun:
             count[:] = struct.pack("=QQ", begun, seen + 1)
             if seen + 1 == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def connected(*arguments: Any, **more: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*arguments, **more)
-        connection.set_trace_callback(step)
-        return connection
-
-    connect = sqlite3.connect
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads and fork
         process = os.fork()
     if process == 0:
         try:
-            patch.object(sqlite3, "connect", connected).start()
+            steps(step)
             before()
             count[:] = struct.pack("=QQ", 1, 0)
             deed()

@@ -76,6 +76,10 @@ class Operation:
     picture that may be anything after a failure, until it is done again. What is mounted it `pauses`: who dies then
     leaves it unmounted. It `opens` the store itself, or finds it open. What it has reported as done `lasts` through a
     power cut.
+
+    If it has `programs`, whose calls nobody may stop, it is broken off between statements and lines alone. `settle`
+    waits for what goes on without whoever died, before a store is looked at, and raises AssertionError for what should
+    not be.
     """
 
     name: str
@@ -88,6 +92,13 @@ class Operation:
     pauses: bool = False
     opens: bool = False
     lasts: bool = True
+    programs: bool = False
+    settle: Act | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of faults, that are tried. To the world it is the same whether one dies between lines or between calls."""
+        return ("statements", "lines") if self.programs else ("killed", "statements", "errors", "power")
 
     def __str__(self) -> str:
         return self.name

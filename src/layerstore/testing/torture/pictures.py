@@ -48,7 +48,7 @@ _OWN = re.compile(
     r"|.*/work/work(/.*)?|records(/.*)?"
 )
 """What comes and goes with a store itself, folders that are made when first needed, what a pull goes on with, what the
-kernel's overlay makes for itself in a layer's folder, and goes with that; and records, which lag behind the rows."""
+kernel's overlay makes for itself in a layer's folder, and goes with that; and records, which `check` looks at."""
 
 
 def picture_of(store: Store, out: Path) -> Picture:
@@ -71,6 +71,8 @@ def _parts(store: Store, out: Path) -> Iterator[tuple[str, str]]:
         yield f"container {box.name}", _digest(stands_on, volumes, listing)
         if box.mountpoint is not None:
             yield f"{MOUNTED}{box.name}", "mounted"
+        if box.processes():
+            yield f"running {box.name}", "running"
         for point in box.checkpoints():
             with point.open_tree() as tree:
                 yield f"checkpoint {box.name}/{point.label}", _digest(_listing(f"/proc/self/fd/{tree}"))

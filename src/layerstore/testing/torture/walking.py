@@ -24,9 +24,9 @@ from layerstore.testing.calls import Call, Failure, Run, Verdict, run_watched
 from layerstore.testing.power import copy_image
 from layerstore.testing.recording import Cut, Entry, Recorder, Write, cuts, entries
 from layerstore.testing.remains import descriptors
-from layerstore.testing.torture.faults import Point, answer_at, killed_at_statement, points_of, statements
+from layerstore.testing.torture.faults import Point, Steps, answer_at, counted, killed_at, lines, points_of, statements
 from layerstore.testing.torture.grounds import Ground, apart, rebooted
-from layerstore.testing.torture.operations import Operation, Place
+from layerstore.testing.torture.operations import Act, Operation, Place
 from layerstore.testing.torture.pictures import MOUNTED, Picture, inventory, picture_of
 from layerstore.values import define, frozen
 
@@ -34,9 +34,6 @@ __all__ = ["Loss", "Recording", "Walk", "Walked"]
 
 _MOUNTS = ("row of mounts", "row of holds")
 """Rows that mean nothing where the kernel says that nothing is mounted."""
-
-_DERIVED = frozenset({"record"})
-"""Kinds of problems with what is made of the rows, and lags behind after a death until the store is put in order."""
 
 _ENDS_WELL = frozenset({"LayerstoreError", "MemoryError"})
 """Classes one of which every failure has to be of."""
@@ -75,9 +72,11 @@ class State:
     kept: Counter[str]
 
     @classmethod
-    def of(cls, place: Place) -> State:
+    def of(cls, place: Place, settle: Act | None = None) -> State:
         """As the next process finds it, which has `check` say that all of it is whole."""
-        problems = [str(one) for one in place.store.check(content=True) if one.kind not in _DERIVED]
+        if settle is not None:
+            settle(place)
+        problems = [str(one) for one in place.store.check(content=True)]
         assert not problems, f"check: {problems}"
         shown = picture_of(place.store, place.out)
         place.store.wait()
@@ -138,13 +137,25 @@ class Walk:
 
     def statements(self) -> int:
         """How many statements the database is given."""
-        return apart(self._statements)
+        return apart(partial(self._counted, statements))
 
     def die_between_statements(self, numbers: Sequence[int], tell: Callable[[], None] = lambda: None) -> Walked:
         """Be killed before each of these statements of the database."""
         walked = Walked()
         for number in numbers:
-            walked.take(f"statement {number}", partial(apart, partial(self._die, number)))
+            walked.take(f"statement {number}", partial(apart, partial(self._die, statements, number)))
+            tell()
+        return walked
+
+    def lines(self) -> int:
+        """How many lines of this library's Python are executed."""
+        return apart(partial(self._counted, lines))
+
+    def die_between_lines(self, numbers: Sequence[int], tell: Callable[[], None] = lambda: None) -> Walked:
+        """Be killed before each of these lines."""
+        walked = Walked()
+        for number in numbers:
+            walked.take(f"line {number}", partial(apart, partial(self._die, lines, number)))
             tell()
         return walked
 
@@ -178,12 +189,16 @@ class Walk:
     # --- what happens in the process of a point ---
 
     def _undisturbed(self) -> Undisturbed:
+        settle = self.operation.settle
         with self._begun() as place:
-            before = State.of(place)
+            before = State.of(place, settle)
         with self._begun() as place:
+            if self.operation.programs:
+                counted(statements, partial(self._open, place), partial(self._do, place))
+                return Undisturbed(before, State.of(place, settle), ())
             run = run_watched(partial(self._do, place), _allow, before=partial(self._open, place))
             assert run.failure is None, run.failure
-            return Undisturbed(before, State.of(place), run.calls)
+            return Undisturbed(before, State.of(place, settle), run.calls)
 
     def _begun(self) -> AbstractContextManager[Place]:
         return self._ready(self.ground.clone())
@@ -243,13 +258,13 @@ class Walk:
             self._judge(place, self.usual, ended=ended, died=run.died, why=_why(run))
             return met
 
-    def _statements(self) -> int:
+    def _counted(self, steps: Steps) -> int:
         with self._begun() as place:
-            return statements(partial(self._open, place), partial(self._do, place))
+            return counted(steps, partial(self._open, place), partial(self._do, place))
 
-    def _die(self, number: int) -> bool:
+    def _die(self, steps: Steps, number: int) -> bool:
         with self._begun() as place:
-            died = killed_at_statement(partial(self._open, place), partial(self._do, place), number)
+            died = killed_at(steps, partial(self._open, place), partial(self._do, place), number)
             self._judge(place, self.usual, ended=not died, died=died)
             return died
 
@@ -324,7 +339,7 @@ class Walk:
         _refuse(_without(again.kept - usual.after.kept, void), "done again, it left behind")
 
     def _found(self, place: Place, *, booted: bool) -> State:
-        found = State.of(place)
+        found = State.of(place, self.operation.settle)
         return found.after_a_boot() if booted else found
 
     def _told(
