@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 import zstandard
 
+from layerstore import LimitExceeded, Limits
 from layerstore.build import BuildError
+from layerstore.build.context.fetching import fetched
 from layerstore.build.steps.copy import Copying
 from layerstore.values import frozen
 from support.building import Builder, Look, names_in
@@ -161,6 +163,16 @@ def test_a_file_that_ends_too_early_is_refused(make: Builder) -> None:
         pytest.raises(BuildError, match="97 bytes before its end"),
     ):
         make(f"FROM base\nADD {address}/file /\n")
+
+
+def test_no_more_is_fetched_than_a_layer_may_have(tmp_path: Path) -> None:
+    (tmp_path / "of build").mkdir()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n"
+    with (
+        answering(head + b"\0" * 2_000_000) as address,
+        pytest.raises(LimitExceeded, match="max-layer-size is 1,000,000"),
+    ):
+        fetched(f"{address}/f", None, tmp_path / "of build", Limits(layer_size=10**6), check=lambda: None, place=None)
 
 
 @pytest.mark.parametrize("name", [b'"' + b"n" * 300 + b'"', b"..", b'"a\0b"'])

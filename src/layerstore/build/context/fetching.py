@@ -18,6 +18,8 @@ from layerstore.values import frozen
 if TYPE_CHECKING:
     from email.message import Message
 
+    from layerstore import Limits
+
 __all__ = ["Fetched", "Validators", "fetched", "fetched_unless", "is_remote"]
 
 _PIECE = 1 << 18
@@ -68,14 +70,14 @@ def is_remote(source: str) -> bool:
 
 
 def fetched(
-    url: str, checksum: str | None, folder: Path, *, check: Callable[[], object], place: Place | None
+    url: str, checksum: str | None, folder: Path, limits: Limits, *, check: Callable[[], object], place: Place | None
 ) -> Fetched:
     """What lies at a URL, put into an empty folder. Raises `BuildError` if it is not there, or not as `checksum` says.
 
-    `check` is called now and then, and ends it by an error. The file is as BuildKit makes it: its owner's alone (0600),
-    with the time at which it was altered there, or 1970.
+    It may be as large as a layer: else `LimitExceeded`. `check` is called now and then, and ends it by an error. The
+    file is as BuildKit makes it: its owner's alone (0600), with the time at which it was altered there, or 1970.
     """
-    found = fetched_unless(url, Validators(), checksum, folder, check=check, place=place)
+    found = fetched_unless(url, Validators(), checksum, folder, limits, check=check, place=place)
     assert found is not None  # nobody was told of a condition
     return found
 
@@ -85,6 +87,7 @@ def fetched_unless(
     seen: Validators,
     checksum: str | None,
     folder: Path,
+    limits: Limits,
     *,
     check: Callable[[], object],
     place: Place | None,
@@ -106,6 +109,7 @@ def fetched_unless(
             while data := response.read(_PIECE):
                 check()
                 file.write(data)
+                limits.check("max-layer-size", file.tell(), f"what {url} gives")
             if response.length:  # of what its Content-Length has promised; read(n) does not say so
                 raise ConnectionError(f"it ended {response.length} bytes before its end")
     except urllib.error.HTTPError as error:

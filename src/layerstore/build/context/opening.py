@@ -100,8 +100,9 @@ def _opened(source: str, wanted: _Wanted, stdin: BinaryIO | None, after: ExitSta
         place, _ = checked_out(repository, after.enter_context(staging.folder()), check=staging.check)
         return _folder(str(place), wanted, after, shown=str(repository))
     if is_remote(source):
-        _, staging = wanted.needs("a URL")
-        found = fetched(source, None, after.enter_context(staging.folder()), check=staging.check, place=None)
+        store, staging = wanted.needs("a URL")
+        folder, limits = after.enter_context(staging.folder()), store.config.limits
+        found = fetched(source, None, folder, limits, check=staging.check, place=None)
         return _stream(after.enter_context(found.path.open("rb")), source, wanted, after)
     if os.path.isfile(source):
         store, _ = wanted.needs("a tar")

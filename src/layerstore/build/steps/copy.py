@@ -379,7 +379,8 @@ class _Remote:
         folder = self._after.enter_context(work.session.folder())
         validators = Validators()
         if repository is None:
-            found = fetched_unless(self._url, seen, step.checksum, folder, check=work.stop.check, place=step.place)
+            limits, check = work.store.config.limits, work.stop.check
+            found = fetched_unless(self._url, seen, step.checksum, folder, limits, check=check, place=step.place)
             if found is None:
                 return None
             place, source, validators = found.folder, found.name, found.validators
