@@ -123,16 +123,13 @@ def problems(
     with database.read() as tx:
         in_use = layer_rows.places(tx)  # what was replaced, and is mounted still, is no layer any more
         diffs = [diff for diff in layer_rows.all_diffs(tx) if diff.key in in_use]
-    affected = Affected(database)
     look = _Look(database, layers, files, rate, reading)
     for number, stored in enumerate(diffs, 1):
-        for problem in look.at(stored, content=content):
-            yield evolve(problem, affects=affected.by_diffs([stored.key]))
+        yield from _affecting(database, stored, look.at(stored, content=content))
         if progress is not None:
             progress(stored.diff_id, number, len(diffs))
     for stored in () if files.independent else diffs:  # now it is known which of their parents are damaged
-        for problem in look.at_inherited(stored, content=content):
-            yield evolve(problem, affects=affected.by_diffs([stored.key]))
+        yield from _affecting(database, stored, look.at_inherited(stored, content=content))
     yield from _images(database)
     for name, layer in containers():
         if not files.has(layer) and (name, layer) in containers():
@@ -162,30 +159,30 @@ def _about(kind: str, where: Path) -> Subject:
             return Subject("file", str(where))
 
 
-@frozen
-class Affected:
-    """Which images and containers need something."""
+def _affecting(database: Database, stored: Diff, problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Problems of a diff, each with what stands on it."""
+    found = list(problems)
+    takes = _standing_on(database, stored.key) if found else ()
+    return (evolve(problem, affects=takes) for problem in found)
 
-    database: Database
 
-    def by_diffs(self, keys: Iterable[str]) -> tuple[Subject, ...]:
-        """Those that stand on layers that have one of these diffs."""
-        wanted = set(keys)
-        with self.database.read() as tx:
-            kept, images = layer_rows.all_kept(tx), image_rows.every(tx)
-            containers = container_rows.every(tx)
-            names = image_rows.all_shown(tx)
+def _standing_on(database: Database, key: LayerKey) -> tuple[Subject, ...]:
+    """Images and containers that stand on a layer that has this diff."""
+    with database.read() as tx:
+        kept, images = layer_rows.all_kept(tx), image_rows.every(tx)
+        containers = container_rows.every(tx)
+        names = image_rows.all_shown(tx)
 
-        def stands(chain: ChainID | None) -> bool:
-            while chain is not None:
-                if kept[chain].key in wanted:
-                    return True
-                chain = kept[chain].parent
-            return False
+    def stands(chain: ChainID | None) -> bool:
+        while chain is not None:
+            if kept[chain].key == key:
+                return True
+            chain = kept[chain].parent
+        return False
 
-        taken = [Subject("image", names[row.id]) for row in images if stands(row.chain_id)]
-        taken += [Subject("container", row.name) for row in containers if stands(row.chain_id)]
-        return tuple(sorted(set(taken), key=lambda one: (one.kind != "image", one.name)))
+    taken = [Subject("image", names[row.id]) for row in images if stands(row.chain_id)]
+    taken += [Subject("container", row.name) for row in containers if stands(row.chain_id)]
+    return tuple(sorted(set(taken), key=lambda one: (one.kind != "image", one.name)))
 
 
 def _images(database: Database) -> Iterator[Problem]:

@@ -73,13 +73,15 @@ class Mirror:
         return found
 
     def _differing(self) -> Iterator[tuple[str, str, str]]:
-        wanted = self._wanted()
+        files = list(self.records.every())  # before the rows, so that each of them had its row
+        with self._database.read() as tx:
+            wanted = list(rows.every(tx))
         for kind, name in wanted:
             if (what := self._difference(kind, name)) is not None:
                 yield kind, name, what
         there = {self.records.path(kind, name) for kind, name in wanted}
-        for kind, name in self.records.every():
-            if self.records.path(kind, name) not in there and not self._is_new(kind, name):
+        for kind, name in files:
+            if self.records.path(kind, name) not in there:
                 yield kind, name, "is about nothing that there is"
 
     def put_in_step(self) -> None:
@@ -89,15 +91,6 @@ class Mirror:
                 with self._database.read() as tx:
                     value = None if what.startswith("is about nothing") else rows.of(tx, kind, name)
                 self.records.write(kind, name, value)
-
-    def _wanted(self) -> list[rows.Touched]:
-        with self._database.read() as tx:
-            return list(rows.every(tx))
-
-    def _is_new(self, kind: str, name: str) -> bool:
-        """Has it got a row meanwhile?"""
-        path = self.records.path(kind, name)
-        return any(self.records.path(*one) == path for one in self._wanted())
 
     def _difference(self, kind: str, name: str) -> str | None:
         with self._database.read() as tx:
