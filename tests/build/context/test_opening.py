@@ -146,10 +146,19 @@ def test_a_repository_is_a_context_at_a_commit_and_a_folder(store: Store, stagin
         assert_is_of_files(context)
     with open_context(f"{repository}#v2:d", store=store, staging=staging) as context:
         assert shown(context) == {"b.txt"}
-    for behind, words in (("v2:nowhere", "there is no folder"), ("nowhere", r"git (fetch|rev-parse) has failed")):
+    for behind, words in (("v2:nowhere", "there is no folder"), ("nowhere", "nowhere is no branch, tag or commit")):
         opened = open_context(f"{repository}#{behind}", store=store, staging=staging)
         with pytest.raises(BuildError, match=words), opened:
             pass
+
+
+def test_a_commit_may_be_told_by_the_beginning_of_its_number(
+    store: Store, staging: Staging, repository: str, tmp_path: Path
+) -> None:
+    served = tmp_path / "served" / "app.git"
+    number = subprocess.run(["git", "-C", served, "rev-parse", "v2"], capture_output=True, text=True, check=True).stdout
+    with open_context(f"{repository}#{number[:9]}:d", store=store, staging=staging) as context:
+        assert shown(context) == {"b.txt"}
 
 
 def test_add_copies_a_repository(store: Store, repository: str, tmp_path: Path) -> None:

@@ -78,14 +78,15 @@ def checked_out(
     git.run("init", "--template=", "--initial-branch=main", ".")
     ref = wanted.ref or "HEAD"
     if ref.startswith("-"):
-        raise BuildError(f"{wanted}: {ref} is no branch, tag or commit", place=place)
+        raise _no_such(wanted, place)
     if git.tries("fetch", "--depth=1", "--no-tags", "--end-of-options", wanted.url, ref):
         target = "FETCH_HEAD"
     else:  # a server that has no commit by its number, or nothing shallow
-        git.run(
-            "fetch", "--end-of-options", wanted.url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "HEAD"
-        )
+        everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "HEAD")
+        git.run("fetch", "--update-head-ok", "--end-of-options", wanted.url, *everything)  # main is checked out here
         target = "FETCH_HEAD" if ref == "HEAD" else ref
+        if not git.tries("rev-parse", "--verify", "--end-of-options", f"{target}^{{commit}}"):
+            raise _no_such(wanted, place)
     commit = git.run("rev-parse", "--verify", "--end-of-options", f"{target}^{{commit}}").strip()
     git.run("checkout", "--detach", "--force", commit)
     git.run("submodule", "update", "--init", "--recursive", "--depth=1")
@@ -106,6 +107,12 @@ def checked_out(
                 f"{wanted}: there is no folder {wanted.folder}", place=place, remedy="Write URL#REF:FOLDER."
             )
     return found, commit
+
+
+def _no_such(wanted: Repository, place: Place | None) -> BuildError:
+    return BuildError(
+        f"{wanted}: {wanted.ref} is no branch, tag or commit there", place=place, remedy="Write URL#REF:FOLDER."
+    )
 
 
 @frozen
