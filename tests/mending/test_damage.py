@@ -16,7 +16,7 @@ import pytest
 
 import layerstore
 from core.adding import Adder
-from layerstore import Problem, Store, facts, tar
+from layerstore import LayerstoreError, Problem, Store, facts, tar
 from layerstore.digest import ChainID
 from layerstore.kernel.btrfs import set_read_only, subvolumes
 from layerstore.records import Records
@@ -247,6 +247,21 @@ def test_what_is_being_written_down_is_no_problem(
         begun.wait()
         assert found(store, content=False) == []
         other.join()
+
+
+def test_no_commit_fails_for_its_record(
+    everything: Callable[[str], Everything], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise LayerstoreError("the database is busy")
+
+    store = everything("overlay2").open()
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write", refuse)
+        patch.setattr(facts, "ask_for_recovery", refuse)
+        store.tag("lone:1", "more:1")
+    assert store.image("more:1").tags == ("lone:1", "more:1")
+    assert [problem.kind for problem in found(store, content=False)] == ["record"]
 
 
 def test_a_record_that_cannot_be_read_is_told_and_stops_nothing(everything: Callable[[str], Everything]) -> None:

@@ -109,8 +109,8 @@ class Records:
             with named("unlink", path):
                 path.unlink(missing_ok=True)
             return
-        if not path.parent.is_dir():
-            with named("mkdir", path.parent):
+        with named("mkdir", path.parent):
+            if not path.parent.is_dir():
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.folder.chmod(0o700)
         # In place: a new file, or a new name, would have each sync of the database write more than its own log.

@@ -55,7 +55,8 @@ class Mirror:
                         value = rows.of(tx, kind, name)
                     self.records.write(kind, name, value)
         except LayerstoreError:
-            facts.ask_for_recovery(self._database)
+            with suppress(LayerstoreError):  # then somebody finds our session, or `check` the record
+                facts.ask_for_recovery(self._database)
 
     # --- the whole ---
 
