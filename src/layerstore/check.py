@@ -285,7 +285,7 @@ def _strange(files: LayerFiles, data_root: Path) -> Iterator[Path]:
             yield files.beside / name
     kept = data_root / "blobs" / "sha256"
     for name in _listed(kept):
-        if not _BLOB.fullmatch(name):
+        if not _BLOB.fullmatch(name) or not (kept / name).is_file():
             yield kept / name
     boxes = data_root / "containers"
     for name in _listed(boxes):

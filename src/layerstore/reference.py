@@ -108,8 +108,11 @@ def normalise(text: str) -> str:
 
 
 def familiar(full: str) -> str:
-    """The short form of a stored name."""
-    return parse(full).familiar
+    """The short form of a stored name. One that a changed byte of the database has made none stays as it is."""
+    try:
+        return parse(full).familiar
+    except InvalidReference:
+        return full
 
 
 def split(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -422,6 +423,43 @@ def test_what_is_no_record_is_foreign(everything: Callable[[str], Everything]) -
     }
     assert {one.problem.kind for one in store.repair(problems) if one.is_done} == {"record"}
     assert [problem.kind for problem in found(store, content=False)] == ["foreign"]
+
+
+def test_a_blob_that_cannot_be_read_is_told_and_stops_nothing(
+    everything: Callable[[str], Everything], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = everything("overlay2").open()
+    folder = store.data_root / "blobs/sha256"
+    [blob] = folder.iterdir()
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", refuse)
+        assert [str(problem) for problem in found(store, content=True)] == [
+            f"damaged blob: the kept blob sha256:{blob.name}: Input/output error"
+        ]
+    blob.unlink()
+    blob.mkdir()
+    (folder / ("0" * 64)).mkdir()
+    assert sorted((problem.kind, problem.path) for problem in found(store, content=False)) == [
+        ("damaged blob", str(blob)),
+        ("foreign", str(folder / ("0" * 64))),
+        ("foreign", str(blob)),
+    ]
+
+
+def test_a_name_that_is_none_any_more_keeps_no_image_from_being_seen(everything: Callable[[str], Everything]) -> None:
+    store = everything("overlay2").open()
+    with store._parts.database.write() as tx:
+        tx.execute("UPDATE tags SET name = 'docker.io/library''lone:1' WHERE name = 'docker.io/library/lone:1'")
+    [image] = [image for image in store.images() if image.tags == ("docker.io/library'lone:1",)]
+    (tree_of(store, image.id, 0) / "lone").unlink()
+    [problem] = found(store, content=False)
+    assert [str(subject) for subject in problem.affects] == ["image docker.io/library'lone:1"]
+    store.remove_image(image.id, force=True)
+    assert {tag for image in store.images() for tag in image.tags} == {"first:1", "also:first", "second:1", "built:1"}
 
 
 def test_a_layer_that_is_a_file_is_made_anew(everything: Callable[[str], Everything]) -> None:

@@ -7,6 +7,8 @@ files, plain tars, configs of images, manifests, and compressed layers whose rec
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
@@ -21,7 +23,7 @@ from layerstore.blobs.partials import Growing, Partial, Partials
 from layerstore.blobs.values import KnownBlob, Place
 from layerstore.database import Database, Transaction, schema
 from layerstore.digest import DiffID, Digest, ImageID, hex_of
-from layerstore.errors import Damaged, DigestMismatch, NotFound, named
+from layerstore.errors import Damaged, DigestMismatch, KernelError, NotFound, named
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
 from layerstore.limits import Limits
@@ -371,19 +373,27 @@ class Blobs:
                 self._outgoing.mark_damaged(digest)
                 yield "missing blob", f"the kept blob {digest} is gone: {path}", path
             return
-        with FileIO(fd) as file:
-            actual = file.seek(0, 2)
-            what = None
-            if actual != size:
-                what = f"it has {actual} bytes, not {size}"
-            elif read is not None:
-                try:
-                    self._files.write(fd, digest, lambda piece: read(len(piece)), 0, size)
-                except Damaged as error:
-                    what = error.message.partition(": ")[2]
+        try:
+            what = self._difference(fd, digest, size, read)
+        finally:
+            os.close(fd)
         if what is not None and self._has_file(digest):
             self._outgoing.mark_damaged(digest)
             yield "damaged blob", f"the kept blob {digest}: {what}", path
+
+    def _difference(self, fd: int, digest: Digest, size: int, read: Callable[[int], object] | None) -> str | None:
+        """What a file has otherwise than its row says. One that the disk does not give out keeps no other unread."""
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            return "it is no file"
+        if found.st_size != size:
+            return f"it has {found.st_size} bytes, not {size}"
+        if read is not None:
+            try:
+                self._files.write(fd, digest, lambda piece: read(len(piece)), 0, size)
+            except (Damaged, KernelError) as error:
+                return error.message.partition(": ")[2]
+        return None
 
     def _has_file(self, digest: Digest) -> bool:
         with self._database.read() as tx:

@@ -142,7 +142,7 @@ class KeptFiles:
 
     def _is_free(self, digest: Digest) -> bool:
         with self.locks.at_once(of_blob(digest)) as free:
-            return free and (not self._has_row(digest)) and self.path(digest).exists()
+            return free and (not self._has_row(digest)) and self.path(digest).is_file()
 
     def _has_row(self, digest: Digest) -> bool:
         with self.database.read() as tx:

@@ -70,7 +70,7 @@ def has_several_names(tx: Transaction, image: ImageID) -> bool:
 
 
 def _repository(name: str) -> str:
-    return reference.parse(name).name
+    return reference.split(name)[0]
 
 
 def require_free(tx: Transaction, image: ImageID, staging: Path) -> None:
