@@ -175,13 +175,35 @@ def test_no_more_is_fetched_than_a_layer_may_have(tmp_path: Path) -> None:
         fetched(f"{address}/f", None, tmp_path / "of build", Limits(layer_size=10**6), check=lambda: None, place=None)
 
 
-@pytest.mark.parametrize("name", [b'"' + b"n" * 300 + b'"', b"..", b'"a\0b"'])
-def test_a_server_calls_a_file_what_no_file_can_be_called(make: Builder, name: bytes) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Disposition: attachment; filename=" + name
-    with answering(head + b"\r\n\r\nfar") as address:
-        built = make(f"FROM base\nADD {address}/ /d/\n")
-    with built.image.mount() as root:
-        assert (root / "d/download").read_text() == "far"
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b/", "b"),
+        ("/c%20d?e=f/g", "c d"),
+        *((path, "__unnamed__") for path in ("/", "/..", "/" + "n" * 300, "/a%00b")),
+    ],
+)
+def test_a_file_is_called_as_its_url_says_and_never_as_its_server_does(path: str, name: str, make: Builder) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Disposition: attachment; filename=other\r\n\r\n"
+    with answering(head + b"far") as address:
+        built = make(f"FROM scratch\nADD {address}{path} /\n")
+    assert names_in(built) == {name}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("COPY http://127.0.0.1:1/f /", "source can't be a URL for COPY"),
+        ("COPY git://127.0.0.1:1/f.git /", "source can't be a git ref for COPY"),
+        (f"ADD --checksum=sha256:{'0' * 64} file /", "checksum requires HTTP"),
+        (f"ADD --checksum=sha256:{'0' * 64} file http://127.0.0.1:1/f /", "checksum can't be specified for multiple"),
+    ],
+)
+def test_what_cannot_be_a_source_or_have_a_checksum_is_refused(line: str, said: str, make: Builder) -> None:
+    with pytest.raises(BuildError, match=said) as caught:
+        make(f"FROM scratch\n{line}\n", {"file": "text"})
+    assert caught.value.place is not None
+    assert caught.value.place.line == 2
 
 
 def test_a_file_that_was_fetched_is_what_its_checksum_says(make: Builder, served: tuple[str, Path, list[str]]) -> None:

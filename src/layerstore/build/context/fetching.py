@@ -98,12 +98,12 @@ def fetched_unless(
     import urllib.error
     import urllib.request
 
-    name = posixpath.basename(unquote(urlsplit(url).path))
+    called = posixpath.basename(unquote(urlsplit(url).path).rstrip("/"))
+    name = called if _can_be_name(called) else "__unnamed__"  # BuildKit's
     arriving = folder / "arriving"
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "layerstore", **seen.condition})
         with urllib.request.urlopen(request, timeout=_SECONDS) as response, open(arriving, "xb") as file:
-            name = posixpath.basename(response.headers.get_filename() or "") or name
             modified = response.headers.get("Last-Modified")
             validators = _validators(response.headers)
             while data := response.read(_PIECE):
@@ -123,7 +123,6 @@ def fetched_unless(
         digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         if checksum is not None:
             _verify(url, file, checksum, place)
-    name = name if _can_be_name(name) else "download"
     path = arriving.rename(folder / name)
     path.chmod(0o600)
     os.utime(path, ns=(_moment(modified), _moment(modified)))
@@ -131,7 +130,7 @@ def fetched_unless(
 
 
 def _can_be_name(text: str) -> bool:
-    """Can a file be called so, as its server would have it?"""
+    """Can a file be called so, as its URL would have it?"""
     try:
         length = len(os.fsencode(text))
     except UnicodeEncodeError:  # half of a character

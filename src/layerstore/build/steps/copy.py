@@ -302,6 +302,7 @@ def copied(
     work: Work, step: Copy | Add, state: State, doing: Doing, base: Base | None, *, anew: bool
 ) -> StoredLayer | None:
     """The layer of a COPY or ADD. `base` is where its files come from; None: the build's context."""
+    _require_sources(step)
     with ExitStack() as after:
 
         def inputs() -> list[Input]:
@@ -324,6 +325,25 @@ def copied(
         elif isinstance(step, Add) and step.checksum and len(step.sources) == 1 and is_remote(step.sources[0]):
             quick = step.checksum
         return Copying(work, step, state, doing, inputs).layer(anew=anew, quick=quick)
+
+
+def _require_sources(step: Copy | Add) -> None:
+    """Raises `BuildError` for what cannot be copied, or cannot have a checksum."""
+    if isinstance(step, Copy):
+        for source in filter(_is_elsewhere, step.sources):
+            if not source.startswith("github.com/"):  # which may as well be a folder
+                kind = "URL" if repository_of(source) is None else "git ref"
+                raise BuildError(f"source can't be a {kind} for COPY", place=step.place, remedy="Write ADD.")
+    elif step.checksum and len(step.sources) + len(step.heredocs) != 1:
+        raise BuildError(
+            "checksum can't be specified for multiple sources", place=step.place, remedy="Write an ADD for each."
+        )
+    elif step.checksum and not _is_elsewhere(step.sources[0]):
+        raise BuildError(
+            "checksum requires HTTP(S) or Git sources",
+            place=step.place,
+            remedy="Leave it out: files of the context are known by what is in them.",
+        )
 
 
 def _is_elsewhere(source: str) -> bool:
