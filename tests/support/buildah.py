@@ -61,10 +61,14 @@ class Buildah:
     folder: Path
 
     def __call__(self, *words: str | Path) -> str:
-        """Run one of its commands; what it prints."""
+        """Run one of its commands, in a mount namespace of its own, for it leaves mounts behind; what it prints."""
         storage = [f"--root={self.folder}/graph", f"--runroot={self.folder}/run", "--storage-driver=overlay"]
         done = subprocess.run(
-            ["buildah", *storage, *words], env=self._environment, capture_output=True, text=True, check=False
+            ["unshare", "--mount", "buildah", *storage, *words],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise AssertionError(f"buildah {' '.join(map(str, words))}: {done.stderr[-2000:]}")

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -31,6 +32,7 @@
 #define CLONE_PIDFD 0x00001000
 #endif
 enum { ALL_CLOSE_ON_EXEC = 4, FROM_EMPTY_PATH = 4, MOST_TO_CLOSE = 1 << 16, STACK = 1 << 16 };
+enum { LAST_SIGNAL = 64, SIGNAL_SET = 8 };
 
 static void tell(const struct ls_program *program, const struct ls_word *word) {
     while (write(program->status[1], word, sizeof *word) < 0 && errno == EINTR)
@@ -83,19 +85,26 @@ static void take_streams(const struct ls_program *program) {
             give_up(program, LS_STEP_STREAMS, errno, program->kept[number]);
 }
 
+/* As the kernel has it. The C library keeps signals 32 and 33 to itself, and would leave them ignored. */
+struct kernel_action {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
 /* As a program expects to be started: no signal blocked, none handled by what it was; those that Python ignores are not
    ignored, others that its caller had ignored (nohup) are. In a house nothing is as its caller had it; what comes first
    there waits for signals, and unblocks them for the program. */
 static void default_signals(int in_house) {
-    for (int number = 1; number < NSIG; number++) {
-        struct sigaction now;
-        if (sigaction(number, NULL, &now) < 0)
+    const struct kernel_action plain = {.handler = SIG_DFL};
+    for (long number = 1; number <= LAST_SIGNAL; number++) {
+        struct kernel_action now;
+        if (syscall(SYS_rt_sigaction, number, NULL, &now, SIGNAL_SET) < 0)
             continue;
-        int is_kept = now.sa_handler == SIG_IGN && !in_house && number != SIGPIPE && number != SIGXFSZ;
-        if (now.sa_handler == SIG_DFL || is_kept)
-            continue;
-        struct sigaction plain = {.sa_handler = SIG_DFL};
-        sigaction(number, &plain, NULL);
+        int is_kept = now.handler == SIG_IGN && !in_house && number != SIGPIPE && number != SIGXFSZ;
+        if (now.handler != SIG_DFL && !is_kept)
+            syscall(SYS_rt_sigaction, number, &plain, NULL, SIGNAL_SET);
     }
     if (in_house)
         return;
