@@ -80,11 +80,6 @@ class TestLayers:
         blobs.remember(None, KNOWN)
         assert blobs.forms_of(KNOWN.diff_id) == [evolve(KNOWN, recipe="some")]
 
-    def test_a_place_that_has_it_no_more(self, blobs: Blobs) -> None:
-        blobs.remember(None, KNOWN, [("docker.io", "a/b"), ("docker.io", "c/d")])
-        blobs.missed(KNOWN.digest, "docker.io", "a/b")
-        assert blobs.places(KNOWN.digest, "docker.io") == ["c/d"]
-
     def test_of_very_many_places_the_last_ones(self, blobs: Blobs) -> None:
         for number in range(40):
             blobs.saw(None, [KNOWN.digest], "docker.io", f"team/{number}")

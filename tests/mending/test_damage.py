@@ -278,9 +278,12 @@ def test_a_record_that_cannot_be_read_is_told_and_stops_nothing(everything: Call
     garbage.write_text("?")
     store = there.open()
     assert not garbage.exists()
+    altered = next((records / "volumes").iterdir())
+    altered.write_text("?")
     problems = found(store, content=False)
-    assert sorted((one.kind, one.path) for one in problems) == sorted(("record", str(path)) for path in broken)
-    assert [one.is_done for one in store.repair(problems)] == [False, False]
+    assert {(one.kind, one.path) for one in problems} == {("record", str(path)) for path in (*broken, altered)}
+    assert [one.is_done for one in store.repair(problems)] == [False, False, False]
+    assert {one.path for one in found(store, content=False)} == {str(path) for path in broken}
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci", "tar", "tar.gz", "compressed archive"])

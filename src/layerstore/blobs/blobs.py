@@ -104,11 +104,6 @@ class Blobs:
         with self._writing(tx) as mine:
             rows.insert_places(mine, digests, Place(registry, repository))
 
-    def missed(self, digest: Digest, registry: str, repository: str) -> None:
-        """A blob is not there any more."""
-        with self._writing(None) as tx:
-            rows.delete_place(tx, digest, Place(registry, repository))
-
     def places(self, digest: Digest, registry: str) -> list[str]:
         """The repositories of a registry in which a blob was seen, the last first: it may be mounted from there."""
         return [place.repository for place in self.all_places(digest) if place.registry == registry]

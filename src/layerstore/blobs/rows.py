@@ -212,14 +212,6 @@ def places(tx: Transaction, digest: Digest) -> list[Place]:
     return [Place(*row) for row in tx.execute(query, (digest,))]
 
 
-def delete_place(tx: Transaction, digest: Digest, place: Place) -> None:
-    """It is not there any more."""
-    tx.execute(
-        "DELETE FROM blobs_places WHERE digest = ? AND registry = ? AND repository = ?",
-        (digest, place.registry, place.repository),
-    )
-
-
 # --- manifests ---
 
 

@@ -86,12 +86,21 @@ class Mirror:
                 yield kind, name, "is about nothing that there is"
 
     def put_in_step(self) -> None:
-        """Write what differs, and remove what is about nothing. Raises `KernelError`."""
+        """Write what differs, and remove what is about nothing.
+
+        One that cannot be written keeps no other from it; then its error is raised.
+        """
+        failures: list[KernelError] = []
         with self._locks.one(of_program("records")):
             for kind, name, what in list(self._differing()):
                 with self._database.read() as tx:
                     value = None if what.startswith("is about nothing") else rows.of(tx, kind, name)
-                self.records.write(kind, name, value)
+                try:
+                    self.records.write(kind, name, value)
+                except KernelError as error:
+                    failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _difference(self, kind: str, name: str) -> str | None:
         with self._database.read() as tx:
