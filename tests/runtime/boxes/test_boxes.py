@@ -81,6 +81,15 @@ def test_a_program_that_is_not_there_or_not_executable(box: Container, isolation
     assert (missing.value.code, refused.value.code) == (127, 126)
 
 
+def test_what_no_program_can_be_given_is_refused_as_subprocess_does(box: Container, isolation: str) -> None:
+    for args, env in ((["echo", "a\0b"], {}), (["true"], {"A": "b\0c"}), (["true"], {"A\0": "b"})):
+        with pytest.raises(ValueError, match="embedded null byte"):
+            box.run(args, env=env, isolation=isolation)
+    for name in ("A=", ""):
+        with pytest.raises(ValueError, match="illegal environment variable name"):
+            box.run(["true"], env={name: "b"}, isolation=isolation)
+
+
 def test_a_signal_is_128_and_its_number(box: Container, isolation: str) -> None:
     with box.popen(["sleep", "60"], isolation=isolation) as running:
         assert running.poll() is None

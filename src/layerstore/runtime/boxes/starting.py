@@ -11,7 +11,7 @@ import itertools
 import locale
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import IO, Any
 
@@ -55,11 +55,13 @@ def start(
     words = (args,) if isinstance(args, str | os.PathLike) else tuple(args)
     if not words:
         raise ConfigError("there is nothing to run", remedy="Name a program.")
+    strings = tuple(os.fspath(word) for word in words)
+    _check(strings, env or {})
     runtime = Runtime(store)
     base: RunOptions = runtime.options(container) if options is None else options
     wanted = evolve(
         base,
-        args=tuple(os.fspath(word) for word in words),
+        args=strings,
         entrypoint=(),
         env=(*base.env, *(f"{name}={value}" for name, value in (env or {}).items())),
         working_dir=base.working_dir if cwd is None else os.fspath(cwd),
@@ -79,6 +81,14 @@ def start(
         raise
     pipes.given()
     return box
+
+
+def _check(words: Iterable[str], env: Mapping[str, str]) -> None:
+    """Raise `ValueError`, as subprocess does, for what no program can be given: an engine would cut it off unasked."""
+    if any(not name or "=" in name for name in env):
+        raise ValueError("illegal environment variable name")
+    if any("\0" in text for text in (*words, *env, *env.values())):
+        raise ValueError("embedded null byte")
 
 
 def _isolation(name: str) -> Isolation:
