@@ -14,10 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from core.adding import Adder
-from layerstore import Store
+from layerstore import Limits, Store
 from layerstore.blobs import KnownBlob, Place
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import InvalidArchive
@@ -112,6 +113,25 @@ def test_the_registry_in_which_it_was_seen_has_it(opened: Callable[..., Store], 
     [mended] = store.mend(image.layers[:1])
     assert (mended.source, mended.error) == (f"{quirks.host}/team/app", None)
     assert is_whole(store, image)
+
+
+def test_no_more_comes_from_a_registry_than_a_layer_may_have(opened: Callable[..., Store], quirks: Quirks) -> None:
+    store = opened("mine")
+    data = os.urandom(5000)
+    digest, size = store.blobs.put(io.BytesIO(data))
+    place = Place(quirks.host, "team/app")
+    store.blobs.remember(None, KnownBlob(digest, DiffID(digest), size, GZIP), [place])
+    quirks.put_blob("team/app", data)
+    for path in (store.data_root / "blobs/sha256").iterdir():
+        path.unlink()
+    problems = store.check()
+
+    with layerstore.open(config=evolve(store.config, limits=Limits(layer_size=4999))) as narrow:
+        [refused] = narrow.repair(problems)
+    [done] = store.repair(problems)
+
+    assert refused.error is not None
+    assert (done.how, done.error) == (f"fetched from {quirks.host}/team/app", None)
 
 
 def test_it_is_kept_here(opened: Callable[..., Store]) -> None:

@@ -77,11 +77,11 @@ class Ways:
         wanted = [Wanted(digest, size, DiffID(digest))]
         with self.remotes.hunt(wanted) as hunt:
             for remote, found, there in hunt.offers([digest]):
-                yield Way(remote.name, partial(_reading, partial(remote.read, found, 0, there)))
+                yield Way(remote.name, partial(_reading, partial(remote.read, found, 0, there), self.blobs.limits))
         for place in self.blobs.all_places(digest):
             where = Reference(place.registry, place.repository, None, None)
             client = Repository(self.http, self.settings, where)
-            yield Way(where.familiar_name, partial(_reading, partial(client.blob, digest, size)))
+            yield Way(where.familiar_name, partial(_reading, partial(client.blob, digest, size), self.blobs.limits))
 
     def _from(self, where: Reference, form: KnownBlob) -> Reading:
         return Repository(self.http, self.settings, where).blob(form.digest, form.size)
@@ -129,23 +129,31 @@ def source_of(layer: Blob, config: Config, blobs: Blobs) -> LayerSource:
 
 
 class _FromRemote:
-    """What a remote gives. Where it breaks off, it is wrong: another has to give all of it."""
+    """What a remote gives. Where it breaks off, it is wrong: another has to give all of it.
 
-    def __init__(self, reading: Reading) -> None:
+    Nor is it larger than a layer: `LimitExceeded`.
+    """
+
+    def __init__(self, reading: Reading, limits: Limits) -> None:
         self._reading = reading
+        self._limits = limits
+        self._size = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
         try:
-            return self._reading.readinto(buffer)
+            count = self._reading.readinto(buffer)
         except RemoteFailed as error:
             raise InvalidArchive(error.message) from None
+        self._size += count
+        self._limits.check("max-layer-size", self._size, "the blob")
+        return count
 
 
 @contextmanager
-def _reading(open: Callable[[], Reading]) -> Iterator[Readable]:
+def _reading(open: Callable[[], Reading], limits: Limits) -> Iterator[Readable]:
     reading = open()
     try:
-        yield _FromRemote(reading)
+        yield _FromRemote(reading, limits)
     finally:
         reading.close()
 
@@ -154,7 +162,7 @@ def _reading(open: Callable[[], Reading]) -> Iterator[Readable]:
 def _inflated(open: Callable[[], Reading], digest: Digest, limits: Limits) -> Iterator[Readable]:
     reading = open()
     try:
-        with open_stream(_FromRemote(reading), expect=digest, limits=limits) as stream:
+        with open_stream(_FromRemote(reading, limits), expect=digest, limits=limits) as stream:
             yield stream
     finally:
         reading.close()
