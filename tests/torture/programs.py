@@ -64,7 +64,8 @@ def _ended(at: Place) -> Iterator[None]:
         at.close()
         _require(lambda: [*_processes(at), *_cgroups(at)])
         for folder in _parents(at):
-            folder.rmdir()
+            with suppress(FileNotFoundError):  # a hierarchy may have two names
+                folder.rmdir()
 
 
 def _require(left: Callable[[], Sequence[object]]) -> None:
@@ -127,7 +128,8 @@ def _made(isolation: Isolation, *args: str) -> Act:
         if not tar.exists():
             tar.write_bytes(tars.docker_archive([programs.layer(("touch", "sleep"))], "programs:1"))
         at.store.load(tar)
-        Runtime(at.store).create("programs:1", _options(at, isolation, *args), name="box")
+        box = Runtime(at.store).create("programs:1", _options(at, isolation, *args), name="box")
+        box.mount().unmount()  # the place for that stays with a container
 
     return make
 
@@ -178,8 +180,8 @@ def _stop(at: Place) -> None:
     Runtime(at.store).stop(at.store.container("box"), 0)
 
 
-def _operation(name: str, act: Act, ready: Act) -> Operation:
-    return Operation(name, act, ready=ready, beside=_ended, programs=True, void=_VOID, settle=_settle)
+def _operation(name: str, act: Act, ready: Act, *void: str) -> Operation:
+    return Operation(name, act, ready=ready, beside=_ended, programs=True, void=(*_VOID, *void), settle=_settle)
 
 
 PROGRAMS: Sequence[Operation] = (
@@ -188,7 +190,7 @@ PROGRAMS: Sequence[Operation] = (
     _operation("run in the foreground", _foreground, _made(_FULL, *_TOUCH)),
     _operation("run quickly in the foreground", _foreground, _made(_QUICK, *_TOUCH)),
     _operation("start", _start, _made(_FULL, *_SLEEP)),
-    _operation("exec", _exec, _started),
+    _operation("exec", _exec, _started, "row of processes"),  # it goes with that of the last that lives
     _operation("stop", _stop, _started),
     _operation("stop what runs quickly", _stop, _waited_for),
 )
