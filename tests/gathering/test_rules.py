@@ -9,7 +9,8 @@ from e2b_dockerfile_utils import PatternMatcher
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from layerstore.build.context.ignore import rules_of
+from layerstore.build.context.ignore import rule_of, rules_of
+from layerstore.gathering import Rules
 
 PARTS = st.sampled_from(
     [
@@ -82,4 +83,4 @@ def test_no_pattern_takes_longer_than_its_length_and_that_of_the_path(pattern: s
 
 def test_more_patterns_than_anybody_needs_are_refused() -> None:
     with pytest.raises(ValueError, match="too many"):
-        rules_of(["x" * 1000] * 2000)
+        Rules([rule_of("x" * 1000)] * 2000)
