@@ -79,6 +79,18 @@ def test_a_tar_is_a_context_as_a_file_and_as_standard_input(
         assert context.digest(".") == from_file
 
 
+def test_a_dockerfile_that_leads_out_of_the_context_is_told_apart_from_none(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "link").mkdir()
+    (tmp_path / "outside").write_text("FROM scratch\n")
+    (tmp_path / "link/Dockerfile").symlink_to("../outside")
+    for name, remedy in (("none", "Name it with --file."), ("link", "It is a folder, or a link that leads out")):
+        opened = open_context(tmp_path / name, reads_dockerfile=True)
+        with pytest.raises(BuildError, match="no such file") as caught, opened:
+            pass
+        assert (caught.value.remedy or "").startswith(remedy)
+
+
 def test_standard_input_may_be_a_dockerfile_alone(store: Store, staging: Staging) -> None:
     stdin = io.BytesIO(b"FROM scratch\n")
     with open_context("-", store=store, staging=staging, reads_dockerfile=True, stdin=stdin) as context:

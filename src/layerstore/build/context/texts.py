@@ -38,11 +38,13 @@ def find_dockerfile(root: int, folder: str, file: str | None) -> Text:
         if data is not None:
             return Text(name, decoded(data, name))
     wanted = file or _NAMES[0]
-    names = sorted(each for each in os.listdir(root) if "dockerfile" in each.lower())[:5]
+    there = os.listdir(root)
+    names = sorted(each for each in there if "dockerfile" in each.lower())[:5]
+    remedy = f"Name it with --file: there is {', '.join(names)}." if names else "Name it with --file."
+    if wanted in there:
+        remedy = "It is a folder, or a link that leads out of the context: name the file itself with --file."
     raise BuildError(
-        f"failed to read dockerfile: {posixpath.join(folder, wanted)}: no such file",
-        remedy=f"Name it with --file: there is {', '.join(names)}." if names else "Name it with --file.",
-        path=wanted,
+        f"failed to read dockerfile: {posixpath.join(folder, wanted)}: no such file", remedy=remedy, path=wanted
     )
 
 
