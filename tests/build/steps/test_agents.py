@@ -7,8 +7,9 @@ import resource
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -115,13 +116,32 @@ def echoing(tmp_path: Path) -> Iterator[str]:
                     came = after.enter_context(listening.accept()[0])
                 except OSError:
                     return
-                came.sendall(came.recv(100))
+                with suppress(OSError):  # who asked has gone
+                    came.sendall(came.recv(100))
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         yield path
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+def test_a_crowd_that_asks_nothing_takes_few_descriptors(echoing: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with passing_on(path, echoing, mode=0o600, uid=os.getuid(), gid=os.getgid()):
+        before = len(os.listdir("/proc/self/fd"))
+        crowd = [socket.socket(socket.AF_UNIX) for _ in range(150)]
+        with ExitStack() as after:
+            for one in crowd:
+                after.enter_context(one).connect(path)
+            awaited(lambda: len(os.listdir("/proc/self/fd")) >= before + 150 + 2 * 64)
+            time.sleep(0.1)
+            assert len(os.listdir("/proc/self/fd")) <= before + 150 + 2 * 64 + 2  # and one that the other end has taken
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(60)
+            asking.connect(path)
+            asking.sendall(b"word")
+            assert asking.recv(100) == b"word"
 
 
 def test_an_agent_is_lent_by_a_process_with_many_files(echoing: str, tmp_path: Path) -> None:

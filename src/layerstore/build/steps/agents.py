@@ -29,6 +29,9 @@ _LIMITS = "Raise the limit of processes (ulimit -u), or that of the cgroup (pids
 _PATIENCE = 30.0
 """Seconds in which one who was written to has to read it."""
 
+_MOST = 64
+"""Who may be connected at a time; others wait. Each costs two descriptors of the build's."""
+
 _UNTIL = 'read -r _; kill "$SSH_AGENT_PID"; rm -rf "$1"'
 """What ssh-agent runs beside itself (ssh-agent(1)): it waits for the end of its input, whoever brings that about.
 
@@ -171,6 +174,7 @@ def _accept(listening: socket.socket, agent: str, end: int) -> None:
     poll.register(listening, select.POLLIN)
     try:
         while True:
+            poll.modify(listening, select.POLLIN if len(other) < 2 * _MOST else 0)
             ready = {fd for fd, _ in poll.poll()}
             if end in ready:
                 return
@@ -195,12 +199,12 @@ def _begun(listening: socket.socket, agent: str) -> list[tuple[socket.socket, so
         try:
             came = opened.enter_context(listening.accept()[0])
             behind = opened.enter_context(socket.socket(socket.AF_UNIX))
+            for one in (came, behind):
+                one.settimeout(_PATIENCE)
             behind.connect(agent)
         except OSError:  # who came is told so by the end of the connection
             time.sleep(0.005)  # it may be for want of descriptors
             return []
-        for one in (came, behind):
-            one.settimeout(_PATIENCE)
         opened.pop_all()
     return [(came, behind), (behind, came)]
 
