@@ -32,15 +32,12 @@ from layerstore.tar import Damage, Level
 from layerstore.values import define, frozen
 from layerstore.volumes import Volumes
 
-__all__ = ["Problem", "Rate", "Subject", "Told", "problems"]
+__all__ = ["Problem", "Rate", "Subject", "problems"]
 
 _SHOWN = 10
 
 _CONTAINER: Final = re.compile(r"[0-9a-f]{64}")
 _BLOB: Final = _CONTAINER
-
-Told = Callable[[str, int, int], None]
-"""Called with a layer's DiffID, the number of layers looked at so far, and how many there are."""
 
 
 @frozen
@@ -105,15 +102,13 @@ def problems(
     mirror: Mirror | None,
     *,
     content: bool = False,
-    progress: Told | None = None,
-    reading: Progress | None = None,
+    progress: Progress | None = None,
     rate: Rate | None = None,
 ) -> Iterator[Problem]:
     """Look at everything. `content`: read every byte of every layer too, no faster than `rate`.
 
     `containers` lists those that must have files, by name, with their writable layers. `mirror`: None where records
-    cannot be written, and so are not looked at. `reading` is told the bytes of
-    each layer as they are read.
+    cannot be written, and so are not looked at. `progress` is told the bytes of each layer as they are read.
     """
     rate = rate or Rate(None)
     found = database.problems()
@@ -123,11 +118,9 @@ def problems(
     with database.read() as tx:
         in_use = layer_rows.places(tx)  # what was replaced, and is mounted still, is no layer any more
         diffs = [diff for diff in layer_rows.all_diffs(tx) if diff.key in in_use]
-    look = _Look(database, layers, files, rate, reading)
-    for number, stored in enumerate(diffs, 1):
+    look = _Look(database, layers, files, rate, progress)
+    for stored in diffs:
         yield from _affecting(database, stored, look.at(stored, content=content))
-        if progress is not None:
-            progress(stored.diff_id, number, len(diffs))
     for stored in () if files.independent else diffs:  # now it is known which of their parents are damaged
         yield from _affecting(database, stored, look.at_inherited(stored, content=content))
     yield from _images(database)
@@ -312,7 +305,7 @@ class _Look:
     layers: Layers
     files: LayerFiles
     rate: Rate
-    reading: Progress | None
+    progress: Progress | None
 
     def at(self, stored: Diff, *, content: bool) -> Iterator[Problem]:
         """What is wrong with it."""
@@ -366,8 +359,8 @@ class _Look:
         def read(data: memoryview) -> None:
             nonlocal done
             done += len(data)
-            if self.reading is not None:
-                self.reading(short(stored.diff_id), done, stored.size)
+            if self.progress is not None:
+                self.progress(short(stored.diff_id), done, stored.size)
             self.rate(len(data))
 
         return read

@@ -508,7 +508,7 @@ def test_reading_is_as_slow_as_one_wants(everything: Callable[[str], Everything]
     store = everything("overlay2").open()
     read: dict[str, int] = {}
     began = time.monotonic()
-    list(store.check_iter(content=True, reading=lambda label, done, total: read.update({label: done}), rate=200_000))
+    list(store.check_iter(content=True, progress=lambda label, done, total: read.update({label: done}), rate=200_000))
     assert len(read) == 5
     assert time.monotonic() - began > 0.9 * sum(read.values()) / 200_000
 

@@ -90,7 +90,7 @@ def check_command(
             is_archive(source)
     with arguments.open() as store:
         with bars("Reading", quiet=not content) as report:
-            problems = list(store.check_iter(content=content, reading=report, rate=rate))
+            problems = list(store.check_iter(content=content, progress=report, rate=rate))
         if form.template is None and not form.is_table:
             output.lines(units.one_line(str(problem)) for problem in problems)
         else:

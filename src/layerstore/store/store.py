@@ -20,7 +20,7 @@ from layerstore.store.traffic import Traffic
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs
-    from layerstore.check import Problem, Told
+    from layerstore.check import Problem
     from layerstore.containers import Container, Containers, Mounted
     from layerstore.database import Database
     from layerstore.database.schema import Tables
@@ -176,10 +176,12 @@ class Store(Traffic, Stacks):
 
     # --- the whole ---
 
-    def check(self, *, content: bool = False, progress: Told | None = None, rate: int | None = None) -> list[Problem]:
+    def check(
+        self, *, content: bool = False, progress: Progress | None = None, rate: int | None = None
+    ) -> list[Problem]:
         """What is missing, damaged or too much. `content`: read every byte of every layer too.
 
-        `rate`: no more bytes a second than this are read for that.
+        `rate`: no more bytes a second than this are read for that. `progress` is told the bytes of each layer's tar.
         """
         return list(self.check_iter(content=content, progress=progress, rate=rate))
 
@@ -187,11 +189,10 @@ class Store(Traffic, Stacks):
         self,
         *,
         content: bool = False,
-        progress: Told | None = None,
-        reading: Progress | None = None,
+        progress: Progress | None = None,
         rate: int | None = None,
     ) -> Iterator[Problem]:
-        """`check`, one by one as they are found. `reading` is told the bytes of each layer's tar as they are read."""
+        """`check`, one by one as they are found."""
         from layerstore.check import Rate, problems
 
         parts = self._parts
@@ -207,7 +208,6 @@ class Store(Traffic, Stacks):
             None if parts.reserve is None else parts.mirror,
             content=content,
             progress=progress,
-            reading=reading,
             rate=Rate(rate),
         )
 
