@@ -7,6 +7,7 @@ holds what its parents hold) under the same name. Whoever reads the tar verifies
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -71,7 +72,8 @@ def _namesakes(payload: Payload, own: Place, trees: Iterable[Path]) -> Iterator[
     """The files that have the payload's name in other trees."""
     if payload.path is not None:
         for tree in trees:
-            yield payload, (tree, own[1])
+            if os.path.lexists(os.path.join(os.fsencode(tree), payload.path)):  # most have nothing there
+                yield payload, (tree, own[1])
 
 
 def _equal(payloads: Iterable[Payload], others: Others) -> Mapping[_Content, Sequence[_Candidate]]:
