@@ -386,6 +386,9 @@ def test_what_is_compared_and_kept_of_one_that_runs_is_what_its_program_wrote(bo
     assert lines(boxes("diff", "twin")) == wanted
     boxes("checkpoint", "web", "now")
     assert boxes("checkpoints", "web", "--format", "{{.Consistent}}").stdout == "yes\n"
+    assert lines(boxes("diff", "web@now")) == wanted
+    for pair in (("web", "web@now"), ("web@now", "web"), ("twin", "web"), ("twin", "web@now")):
+        assert lines(boxes("diff", *pair)) == []
     assert status(boxes, "web").startswith("Up ")
     assert sorted(lines(boxes("ps", "-a", "--format", "{{.Names}}"))) == ["twin", "web"]
 

@@ -16,7 +16,8 @@ from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.changes import Change
-    from layerstore.containers import Container
+    from layerstore.containers import Checkpoint, Container
+    from layerstore.images import Image
     from layerstore.store import Store
 
 
@@ -101,18 +102,32 @@ def diff_command(arguments: Arguments, *, subject: str, base: str | None, form: 
     A container is compared with its image, and an image with the one that it was built on, or else with its layers but
     the topmost. With two names, the first is compared with the second. CONTAINER@LABEL is a checkpoint.
     """
-    from layerstore import Container
     from layerstore.cli.checkpoints import compared
 
     with arguments.open() as store, ExitStack() as after:
-        what = compared(store, subject)
-        if isinstance(what, Container):
-            what = after.enter_context(written(store, what))
-        changes = what.changes(None if base is None else compared(store, base))
+        what = after.enter_context(_written_of(store, compared(store, subject)))
+        since = None if base is None else after.enter_context(_written_of(store, compared(store, base)))
+        changes = what.changes(since)
         if form.template is None and not form.is_table:
             output.lines(map(str, changes))
         else:
             show_rows(changes, _CHANGE_COLUMNS, form, "{{.Kind}}\t{{.Path}}")
+
+
+@contextmanager
+def _written_of(store: Store, what: Image | Container | Checkpoint) -> Iterator[Image | Container | Checkpoint]:
+    """While inside: what to compare in place of it, without what was made for programs that run or ran."""
+    from layerstore import Checkpoint, Container
+    from layerstore.runtime import Runtime
+
+    if isinstance(what, Container):
+        with written(store, what) as found:
+            yield found
+    elif isinstance(what, Checkpoint):
+        with Runtime(store).sealed(what) as point:
+            yield point
+    else:
+        yield what
 
 
 @contextmanager

@@ -8,7 +8,7 @@ milliseconds, and they go on meanwhile. It goes again; that of a process that di
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from layerstore.runtime.life.processes import Process, here
 if TYPE_CHECKING:
     from layerstore.runtime.life.runtime import Runtime
 
-__all__ = ["checkpoint", "fork", "fork_checkpoint", "rollback", "without_traces"]
+__all__ = ["checkpoint", "checkpoint_without_traces", "fork", "fork_checkpoint", "rollback", "without_traces"]
 
 _NAME = "layerstore.apart"
 
@@ -31,9 +31,27 @@ def without_traces(runtime: Runtime, container: Container) -> Iterator[Container
     if not container.processes() or not traces.are_left(runtime.folder(container)):
         yield container
         return
+    with _standing_in(runtime, lambda name: fork(runtime, container, names=[name])) as twin:
+        yield twin
+
+
+@contextmanager
+def checkpoint_without_traces(runtime: Runtime, point: Checkpoint) -> Iterator[Container | Checkpoint]:
+    """While inside: the checkpoint, or what stands for it if it was made while programs ran."""
+    container = runtime.store.container(point.container_id)
+    if not traces.in_checkpoint(runtime.folder(container), point):
+        yield point
+        return
+    with _standing_in(runtime, lambda name: fork_checkpoint(runtime, container, point, None, [name])) as twin:
+        yield twin
+
+
+@contextmanager
+def _standing_in(runtime: Runtime, make: Callable[[str], list[Container]]) -> Iterator[Container]:
+    """While inside: what `make` gives for the name that is told to it."""
     _remove_left(runtime.store)
     own = here()
-    [twin] = fork(runtime, container, names=[f"{_NAME}.{own.pid}.{own.began}.{os.urandom(4).hex()}"])
+    [twin] = make(f"{_NAME}.{own.pid}.{own.began}.{os.urandom(4).hex()}")
     try:
         yield twin
     finally:

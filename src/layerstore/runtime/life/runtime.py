@@ -258,6 +258,10 @@ class Runtime:
         """
         return apart.without_traces(self, container)
 
+    def sealed(self, point: Checkpoint) -> AbstractContextManager[Container | Checkpoint]:
+        """While inside: what to compare in place of a checkpoint, which may have been made while programs ran."""
+        return apart.checkpoint_without_traces(self, point)
+
     def checkpoint(self, container: Container, label: str | None = None) -> Checkpoint:
         """`Container.checkpoint`, while its programs stand still. What was made for them does not come back with it."""
         return apart.checkpoint(self, container, label)
