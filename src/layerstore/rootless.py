@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["check_ids", "end", "is_needed", "note_ids", "unshare"]
 
 _IDS, _KEEPER = "ids", "keeper"
+_REWRITE = "Its user writes the file anew: a line for each range of /proc/self/uid_map and gid_map within."
 
 _MOST = 1 << 16
 """Bytes of such a file: a namespace has 340 ranges of each kind at most (user_namespaces(7))."""
@@ -117,6 +118,12 @@ def check_ids(data_root: Path, *, is_new: bool) -> None:
 
 
 def _roots(data_root: Path) -> ConfigError:
+    if data_root.stat().st_uid == os.geteuid():
+        return ConfigError(
+            f"the store in {data_root} has lost its file {_IDS!r}, which says what IDs its files have",
+            remedy=_REWRITE,
+            path=data_root / _IDS,
+        )
     return ConfigError(
         f"the store in {data_root} was made by root, and its files belong to nobody in a user namespace",
         remedy="Open it as root, or choose a data-root of your own.",
@@ -138,13 +145,16 @@ def _root_of(data_root: str | Path | None, config: Config | None) -> Path:
 
 def _read(data_root: Path) -> IdMap | None:
     try:
-        return IdMap.parsed(_text(data_root / _IDS))
+        ids = IdMap.parsed(_text(data_root / _IDS))
+        if not ids.has_root:
+            raise ValueError("it says nothing of root")
+        return ids
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # whoever cannot open it is told so then
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the IDs of the store in {data_root} cannot be read: {error}",
-            remedy="Its user writes the file anew: a line for each range of /proc/self/uid_map and gid_map within.",
+            remedy=_REWRITE,
             path=data_root / _IDS,
         ) from None
 

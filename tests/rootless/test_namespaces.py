@@ -158,6 +158,30 @@ def test_a_store_of_other_ids_is_refused(new_user: NewUser) -> None:
 
 
 @root
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [(None, "has lost its file 'ids'"), ("", "it says nothing of root"), ("uid 0", "is no range of IDs")],
+)
+def test_a_store_whose_ids_are_damaged_says_so(ids: str | None, said: str, new_user: NewUser) -> None:
+    user = new_user("ext4", "one")
+    with_container(user)
+    path = user.data_root / "ids"
+    before = path.read_text()
+    if ids is None:
+        path.unlink()
+    else:
+        path.write_text(ids)
+
+    answer = user.layerstore("images", code=1)
+
+    assert said in answer
+    assert "Its user writes the file anew" in answer
+    path.write_text(before)
+    path.chmod(0o644)
+    assert user.layerstore("images")
+
+
+@root
 @pytest.mark.parametrize("what", ["fifo", "link", "endless"])
 def test_root_waits_for_nothing_that_a_user_put_there(tmp_path: Path, what: str) -> None:
     ids = tmp_path / "ids"
