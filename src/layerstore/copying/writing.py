@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from io import FileIO
 from typing import BinaryIO, TypeVar
 
@@ -238,10 +239,8 @@ class Writer:
                 above = self._stepped(above, part, earlier[: at + 1])
                 opened.append(above)
             if not _are_same(above, earlier[-1], folder, name):  # by two ways to it even the name may be the same
-                self._placed(
-                    folder, name, entry,
-                    lambda: os.link(earlier[-1], name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False),
-                )  # fmt: skip
+                link = partial(os.link, earlier[-1], name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
+                self._placed(folder, name, entry, link)
         except (OSError, KernelError) as error:
             if error.errno not in (errno.ENOENT, errno.EMLINK, errno.EXDEV):
                 raise
