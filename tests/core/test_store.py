@@ -318,6 +318,32 @@ def test_garbage_that_cannot_be_removed_stops_nobody(
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_what_an_interrupt_left_goes_with_the_next_open(
+    store: Store,
+    add: Adder,
+    base: bytes,
+    settings: layerstore.Config,
+    leftovers: Leftovers,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt: type[BaseException],
+) -> None:
+    add(base, name="x")
+    store.close()
+
+    def interrupted(_: object, layer: Layer) -> None:
+        raise interrupt(layer.key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("layerstore_overlay2.Overlay2.remove", interrupted)
+        with pytest.raises(interrupt), layerstore.open(config=settings) as other:
+            other.remove_image("x")
+    assert len(leftovers()) > 1
+    layerstore.open(config=settings).close()
+    assert leftovers() == []
+
+
+@pytest.mark.root
 def test_leases_and_looks_of_the_dead_end(
     store: Store, add: Adder, base: bytes, killed: Callable[[str], None], settings: layerstore.Config
 ) -> None:

@@ -365,4 +365,8 @@ class Store(Traffic, Stacks):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        session = self._parts.session
+        if kind is not None and not issubclass(kind, Exception) and session.begun and not session.closed:
+            # An interrupt may have come between a row that went and its files, whose session ends in order.
+            facts.ask_for_recovery(self._parts.database)
         self.close()
