@@ -73,7 +73,7 @@ def _require(left: Callable[[], Sequence[object]]) -> None:
     deadline = time.monotonic() + _PATIENCE
     while found := left():
         assert time.monotonic() < deadline, f"it left behind: {found}"
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def _processes(at: Place, word: str = "") -> list[str]:
@@ -100,17 +100,28 @@ def _cgroups(at: Place) -> list[str]:
 
 def _settle(at: Place) -> None:
     """What runs is what the store says that runs; of all else nothing is left."""
-    runtime = Runtime(at.store)
-    _require(lambda: _processes(at, "/made"))
-    [box] = [box for box in at.store.containers() if box.name == "box"]
-    _require(lambda: [] if _is_running(runtime, box) == bool(box.processes()) else ["a state that is not so"])
-    if not _is_running(runtime, box):
-        _require(lambda: _processes(at))
-        runtime.settle(box)
-        _require(lambda: [*_cgroups(at), *(str(path) for path in at.exec_root.rglob(f"{box.id}*"))])
-        if at.exec_root in _waiting:
-            os.waitpid(_waiting.pop(at.exec_root), 0)
+    _require(lambda: _left(at))
+    if at.exec_root in _waiting and not _is_running(Runtime(at.store), at.store.container("box")):
+        os.waitpid(_waiting.pop(at.exec_root), 0)
     at.close()  # for whoever was alive until now kept what he had begun with
+
+
+def _left(at: Place) -> list[str]:
+    """What there is after an open, and does not run. A child of the dead may hold it a moment longer."""
+    at.close()
+    runtime, box = Runtime(at.store), at.store.container("box")
+    is_running = _is_running(runtime, box)
+    if is_running != bool(box.processes()):
+        return ["a state that is not so"]
+    if is_running:
+        found = _processes(at, "/made")
+    else:
+        runtime.settle(box)
+        found = [*_processes(at), *_cgroups(at), *(str(path) for path in at.exec_root.rglob(f"{box.id}*"))]
+    at.close()
+    if not (is_running and at.exec_root in _waiting):
+        found += [path.name for path in (at.data_root / "staging").iterdir() if path.name != ".spare"]
+    return found
 
 
 def _is_running(runtime: Runtime, box: Container) -> bool:
