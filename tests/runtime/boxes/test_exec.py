@@ -82,6 +82,16 @@ def test_exec_that_is_detached_goes_on(runtime: Runtime, running: Container) -> 
         eventually(lambda: (root / "tmp/it").exists() and (root / "tmp/it").read_text(), "done\n")
 
 
+def test_exec_that_is_detached_may_have_a_terminal(runtime: Runtime, running: Container) -> None:
+    line = "test -t 0 && sleep 0.2 && echo on && echo done > /tmp/it"
+    assert runtime.exec(running, ExecOptions(("sh", "-c", line), tty=True, detach=True)) == 0
+    with running.mount() as root:
+        eventually(lambda: (root / "tmp/it").exists() and (root / "tmp/it").read_text(), "done\n")
+    with pytest.raises(CannotRun, match="nope") as missing:
+        runtime.exec(running, ExecOptions(("nope",), tty=True, detach=True))
+    assert missing.value.code == 127
+
+
 def test_exec_has_a_terminal(runtime: Runtime, running: Container) -> None:
     screen = Screen()
     options = ExecOptions(("sh", "-c", "echo ready; read line; echo got $line; exit 6"), tty=True, interactive=True)

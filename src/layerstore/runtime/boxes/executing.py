@@ -54,7 +54,8 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
         (place / "process.json").write_text(json.dumps(_process(config, options, state.pid)))
         log, pid_file = place / "log", place / "pid"
         words = ["exec", "--process", str(place / "process.json"), "--pid-file", str(pid_file)]
-        words += ["--detach"] if options.detach else []
+        # Engines that detach have nobody who holds the terminal: then it is let go of, as by the keys.
+        words += ["--detach"] if options.detach and not options.tty else []
         with Foreground(
             streams if not options.detach else Streams(None, None, None),
             tty=options.tty,
@@ -69,13 +70,15 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
                 hide=hierarchy().hidden,
                 new_session=True,
             )
-            end = front.attend(
-                process.pidfd,
-                send=lambda number: _send(process, pid_file, number),
-                resized=lambda: _resize(pid_file, streams),
-            )
-        if end is End.DETACHED:
-            _await_pid_file(process, pid_file)
+            if options.detach and options.tty:
+                end = front.let_go()
+            else:
+                end = front.attend(
+                    process.pidfd,
+                    send=lambda number: _send(process, pid_file, number),
+                    resized=lambda: _resize(pid_file, streams),
+                )
+        if end is End.DETACHED and _begins(process, pid_file):
             return 0
         code = process.wait() or 0
         is_told = not options.detach and (verbs.tells_terminals if options.tty else streams.stderr is not None)
@@ -99,11 +102,12 @@ def _process(config: Any, options: ExecOptions, pid: int) -> dict[str, Any]:
         os.close(tree)
 
 
-def _await_pid_file(process: Process, pid_file: Path) -> None:
-    """Wait until the engine has written it: runc ends the program if its folder has gone before."""
+def _begins(process: Process, pid_file: Path) -> bool:
+    """Wait until the engine has written the file: runc ends the program if its folder has gone before. Has it begun?"""
     deadline = time.monotonic() + _PATIENCE
     while process.is_alive and not pid_file.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
+    return process.is_alive or pid_file.exists()
 
 
 def _resize(pid_file: Path, streams: Streams) -> None:

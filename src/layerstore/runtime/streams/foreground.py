@@ -96,6 +96,13 @@ class Foreground:
             pair.keep()
         return end
 
+    def let_go(self) -> End:
+        """Attend it not at all: it goes on, and what it writes to its terminal is read and thrown away."""
+        assert self._pair is not None
+        self._pair.given()
+        self._pair.keep()
+        return End.DETACHED
+
     def _set_size(self, pair: terminal.Pair) -> None:
         wanted = terminal.size(self._streams.stdout) or terminal.size(self._streams.stdin)
         if wanted is not None:
