@@ -270,3 +270,17 @@ def test_container_on_a_layer_that_is_gone_is_not_made_again(
     add(base)
     with box.mount() as root:
         assert (root / "etc/passwd").exists()
+
+
+def test_what_only_a_mount_speaks_of_is_spared_for_the_time_being(store: Store) -> None:
+    box, parts = store.create_container(), store._parts
+    driver = parts.storage.driver
+    [key] = driver.keys()
+    left = driver.seal(Layer(key, State.WRITABLE), [])  # what it was before somebody rolled it back, and died
+    with box.mount():
+        with parts.database.write() as tx:
+            tx.execute("UPDATE mounts SET keys = keys || ' ' || ?", (left,))
+        found = garbage.find(parts.database, parts.session.staging, parts.storage.files)
+        assert (found.home, found.is_all) == ((), False)
+    found = garbage.find(parts.database, parts.session.staging, parts.storage.files)
+    assert (found.home, found.is_all) == ((left,), True)

@@ -52,16 +52,16 @@ def find(database: Database, staging: Path, files: LayerFiles) -> Garbage:
     makers = {_maker(key) for key in home | beside}
     alive = {maker for maker in makers if session.is_alive(staging, maker)}
     with database.read() as tx:
-        diffs, containers, leased = rows.owned(tx)
+        diffs, containers, mounted, leased = rows.owned(tx)
 
     def is_spared(key: LayerKey) -> bool:
         # A driver may seal a container's layer into a new one, with a suffix to its key: leased by the beginning, and
         # made by whoever has the lease, not by the maker of the container.
-        return (_maker(key) in alive and key[:_LENGTH] not in containers) or key.startswith(leased)
+        return (_maker(key) in alive and key[:_LENGTH] not in containers | mounted) or key.startswith(leased)
 
     home -= diffs | containers
     beside -= diffs
-    spared = {key for key in home | beside if is_spared(key)}
+    spared = {key for key in home | beside if is_spared(key)} | (home & mounted)
     return Garbage(tuple(sorted(home - spared)), tuple(sorted(beside - spared)), not spared)
 
 

@@ -318,20 +318,20 @@ def has_diff(tx: Transaction, key: LayerKey) -> bool:
     return tx.execute("SELECT 1 FROM diffs WHERE key = ?", (key,)).fetchone() is not None
 
 
-def owned(tx: Transaction) -> tuple[set[str], set[str], tuple[str, ...]]:
-    """The keys of all diffs, those of all that belongs to containers, and those of leased diffs.
+def owned(tx: Transaction) -> tuple[set[str], set[str], set[str], tuple[str, ...]]:
+    """The keys of all diffs, those of all that belongs to containers, what is mounted, and those of leased diffs.
 
-    To containers belong their writable layers, segments, spans, and what their mounts are in or read.
+    To containers belong their writable layers, segments and spans. What their mounts are in or read may be nobody's any
+    more: the row of a mount that nobody can have stays for a while.
     """
     diffs = {row[0] for row in tx.execute("SELECT key FROM diffs")}
     query = (
         "SELECT key FROM containers UNION SELECT key FROM segments UNION SELECT span FROM segments WHERE span NOT NULL"
     )
     containers = {row[0] for row in tx.execute(query)}
-    for (keys,) in tx.execute("SELECT keys FROM mounts"):
-        containers.update(keys.split())
+    mounted = {key for (keys,) in tx.execute("SELECT keys FROM mounts") for key in keys.split()}
     leased = tuple(row[0] for row in tx.execute("SELECT value FROM leases WHERE kind = 'diff'"))
-    return diffs, containers, leased
+    return diffs, containers, mounted, leased
 
 
 def has_row(tx: Transaction, key: LayerKey) -> bool:
