@@ -12,11 +12,14 @@ from layerstore.database import Database, Transaction
 from layerstore.errors import KernelError
 
 __all__ = [
+    "COMMITS",
     "FORMER",
     "MIGRATION",
     "all_of",
     "ask_for_recovery",
     "clear",
+    "commits_of",
+    "count_commit",
     "counts",
     "former_of",
     "found",
@@ -32,6 +35,10 @@ MIGRATION = "migration"
 
 FORMER = "former"
 """The fact, after one: the driver (name and entry) whose home is to be removed."""
+
+
+COMMITS = "commits"
+"""The fact that counts them."""
 
 
 def read(database: Database) -> dict[str, str]:
@@ -75,6 +82,18 @@ def put(tx: Transaction, facts: Mapping[str, str | Mapping[str, object]]) -> Non
 def clear(tx: Transaction, names: Iterable[str]) -> None:
     """Forget facts. What is not there is fine."""
     tx.executemany("DELETE FROM meta WHERE key = ?", [(name,) for name in names])
+
+
+def count_commit(tx: Transaction) -> None:
+    """Count one more durable commit of what has a record: so a database is known that has lost its last ones."""
+    tx.execute(
+        "INSERT INTO meta (key, value) VALUES (?1, '1') ON CONFLICT (key) DO UPDATE SET value = value + 1", (COMMITS,)
+    )
+
+
+def commits_of(known: Mapping[str, str]) -> int:
+    """How many there were."""
+    return int(known.get(COMMITS, 0))
 
 
 def ask_for_recovery(database: Database) -> None:

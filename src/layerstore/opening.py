@@ -53,12 +53,15 @@ def open_parts(config: Config, store: object) -> Parts:
             ground = _ground_to_read(config, undo)
         else:
             ground = _ground(data_root, undo)
-        database = ground.database
+        database, records = ground.database, Records(data_root / "records")
+        reached = records.commits()  # before the facts: others go on
         known = facts.read(database)
         if not known:
             _require_unused(data_root, "empty", lambda: bool(facts.read(database)))
             known = facts.read(database) or _found(database, choice or _choose(config))
-        _require_own(data_root, known, Records(data_root / "records"))
+        _require_own(data_root, known, records)
+        if ground.reserve is not None:
+            _require_latest(data_root, known, reached)
         if config.storage_opts or config.storage_driver not in (None, known["driver"]):
             _check_config(config, known)
         parts = Parts(config, ground, known, store)
@@ -212,6 +215,17 @@ def _require_own(data_root: Path, known: Mapping[str, str], records: Records) ->
         raise Damaged(
             f"{data_root}/layerstore.db is the database of another store: of {known['id']}, not of {written['id']}",
             remedy=f"Put its own back, or `layerstore --root {data_root} rescue` makes it anew.",
+            path=data_root / "layerstore.db",
+        )
+
+
+def _require_latest(data_root: Path, known: Mapping[str, str], reached: int) -> None:
+    """Raise `Damaged` for a database that has lost its last commits: what they made would be nobody's, and go."""
+    if facts.commits_of(known) < reached:
+        raise Damaged(
+            f"the database {data_root}/layerstore.db is that of an earlier time: of {reached} commits it knows "
+            f"{facts.commits_of(known)}, for its log is gone or damaged, or an old copy was put back",
+            remedy=f"`layerstore --root {data_root} rescue` makes it anew of what lies there.",
             path=data_root / "layerstore.db",
         )
 

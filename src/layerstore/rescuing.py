@@ -68,11 +68,13 @@ class Rescued:
 
 @define
 class _Found:
-    """What there is to make a database of: rows, the surest first, and what could not be used."""
+    """What there is to make a database of: rows of records, those of the old database, and what could not be used."""
 
     rows: list[tuple[str, Mapping[str, object]]] = field(factory=list)
+    old_rows: list[tuple[str, Mapping[str, object]]] = field(factory=list)
     floors: dict[str, object] = field(factory=dict)
     facts: dict[str, str] = field(factory=dict)
+    commits: int = 0
     lost: list[str] = field(factory=list)
 
 
@@ -106,6 +108,7 @@ def rescue(config: Config) -> Rescued:
 
 
 def _read_records(records: Records, found: _Found) -> None:
+    found.commits = records.commits()
     for kind, name in records.every():
         if name.startswith("."):
             continue
@@ -136,17 +139,18 @@ def _read_old(path: Path, copy: Path, found: _Found) -> None:
         with named("copy", path), suppress(FileNotFoundError):
             shutil.copyfile(f"{path}{end}", f"{copy}{end}")
     old = record_rows.salvaged(copy)
-    if old.is_whole and old.facts and found.facts.get("id", old.facts.get("id")) == old.facts.get("id"):
+    is_own = found.facts.get("id", old.facts.get("id")) == old.facts.get("id")
+    if old.is_whole and old.facts and is_own and facts.commits_of(old.facts) >= found.commits:
         raise LayerstoreError(
             f"the database {path} is whole, and there is nothing to rescue",
             remedy="`layerstore check` tells what else is wrong, and `layerstore check --repair` mends it.",
             path=path,
         )
-    if found.facts.get("id", old.facts.get("id")) != old.facts.get("id"):
+    if not is_own:
         return  # that of another store
     found.facts = {**old.facts, **found.facts}
     found.floors = {**old.floors, **found.floors}
-    found.rows += old.rows
+    found.old_rows += old.rows
 
 
 class _Rescue:
@@ -162,6 +166,7 @@ class _Rescue:
         self._facts = {"id": found.facts.get("id") or os.urandom(16).hex()} | {
             "driver": kind.name,
             "entry": plugins.entry_of(kind),
+            facts.COMMITS: str(max(found.commits, facts.commits_of(found.facts))),
         }
         self._database = Database(place / _NAME)
         stack.callback(self._database.close)
@@ -202,7 +207,7 @@ class _Rescue:
             facts.found(tx, self._facts)
             record_rows.provide_floors(tx, self._found.floors)
         diffs = self._diffs()
-        self._put([*self._layer_rows(diffs), *self._found.rows])
+        self._put([*self._layer_rows(diffs), *self._found.rows], self._found.old_rows)
         self._identify()
         self._keep_unneeded()
         self._put_aside()
@@ -242,7 +247,7 @@ class _Rescue:
             yield "diffs", record_rows.diff_row(asdict(diff))
             yield "layers", {"chain_id": place.chain, "parent": place.parent, "key": diff.key}
         known = {chain: diff for chain, (diff, _) in diffs.items()}
-        for table, row in self._found.rows:
+        for table, row in [*self._found.rows, *self._found.old_rows]:
             if table == "images" and isinstance(config := row.get("config"), bytes):
                 with suppress(LayerstoreError):
                     yield from self._shared(config_of.layers(config_of.read(config)), known)
@@ -302,10 +307,14 @@ class _Rescue:
 
     # --- rows ---
 
-    def _put(self, rows: Iterable[tuple[str, Mapping[str, object]]]) -> None:
-        """Write all rows whose files are there, each after what it refers to; what is left refers to what is lost."""
-        pending = [(table, row) for table, row in rows if self._has_files(table, row)]
-        for loosen in (False, True):
+    def _put(self, *sources: Iterable[tuple[str, Mapping[str, object]]]) -> None:
+        """Write all rows whose files are there, each after what it refers to; what is left refers to what is lost.
+
+        The surest first: those that can be had of one source come before those of the next, which are older.
+        """
+        pending: list[tuple[str, Mapping[str, object]]] = []
+        for rows, loosen in [*((source, False) for source in sources), ((), True)]:
+            pending += [(table, row) for table, row in rows if self._has_files(table, row)]
             while pending:
                 with self._database.write() as tx:
                     left = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -74,7 +75,25 @@ def anothers(root: Path) -> None:
     shutil.copyfile(root.parent / "another/layerstore.db", root / "layerstore.db")
 
 
-@pytest.mark.parametrize("damage", [remove, empty, cut, write_over, anothers])
+def is_refused(config: layerstore.Config) -> bool:
+    try:
+        layerstore.open(config=config).close()
+    except Damaged:
+        return True
+    return False
+
+
+def earlier(root: Path) -> None:
+    fold(root)
+    shutil.copyfile(root / "layerstore.db", root.parent / "kept.db")
+    with layerstore.open(config=layerstore.Config(data_root=root, exec_root=root.parent / "exec")) as store:
+        store.tag(store.images()[0].id, "for-a-moment")
+        store.remove_image("for-a-moment")
+    remove(root)
+    (root.parent / "kept.db").rename(root / "layerstore.db")
+
+
+@pytest.mark.parametrize("damage", [remove, empty, cut, write_over, anothers, earlier])
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_it_is_told_and_made_anew(
     everything: Callable[[str], Everything], driver: str, damage: Callable[[Path], None]
@@ -105,6 +124,35 @@ def test_it_is_told_and_made_anew(
         with store.container("box").mount() as root:
             assert (root / "written").read_text() == "before"
         assert (store.data_root / "volumes/data/_data/file").read_text() == "in a volume"
+
+
+def test_a_byte_of_the_log_takes_nothing_with_it(everything: Callable[[str], Everything], tmp_path: Path) -> None:
+    there = everything("overlay2")
+    kept = [there.root / f"layerstore.db{end}" for end in ("", "-wal")]
+    with layerstore.open(config=there.config) as store:
+        store.tag(store.images()[0].id, "later")
+        with store.create_container("later", name="last") as box, box.mount() as root:
+            (root / "written").write_text("last of all")
+        box.commit("committed")
+        before = state(store)
+        for path in kept:
+            shutil.copyfile(path, tmp_path / path.name)
+    dice, told = random.Random(12), 0
+    log = (tmp_path / "layerstore.db-wal").read_bytes()
+    for place in dice.sample(range(len(log.rstrip(b"\0"))), 200 if NIGHTLY else 12):
+        remove(there.root)
+        for path in kept:
+            shutil.copyfile(tmp_path / path.name, path)
+        with kept[1].open("r+b") as file:
+            file.seek(place)
+            file.write(bytes([log[place] ^ 1 << dice.randrange(8)]))
+        if is_refused(there.config):
+            assert layerstore.rescue(config=there.config).lost == ()
+            told += 1
+        with layerstore.open(config=there.config) as store:
+            assert state(store) == before
+            assert [str(problem) for problem in store.check()] == []
+    assert told > 0
 
 
 def test_one_that_is_whole_is_left_alone(everything: Callable[[str], Everything]) -> None:

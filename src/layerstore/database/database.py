@@ -36,8 +36,8 @@ class Mirror(Protocol):
     def watch(self, connection: Transaction) -> None:
         """Note from here on what this connection touches. Called once more when there may be new tables."""
 
-    def take(self, connection: Transaction) -> Sequence[tuple[str, str]]:
-        """What was touched; called after a commit."""
+    def take(self, connection: Transaction, *, durable: bool) -> Sequence[tuple[str, str]]:
+        """What was touched; called before a commit, and may write a little more."""
 
     def write(self, touched: Iterable[tuple[str, str]]) -> None:
         """Bring the copy in step. It may read here, and raises nothing."""
@@ -181,11 +181,11 @@ class Database:
         touched: Sequence[tuple[str, str]] = ()
         try:
             if error is None:
-                connection.execute("COMMIT")
                 if has_written and self.mirror is not None:
-                    touched = self.mirror.take(connection)
+                    touched = self.mirror.take(connection, durable=bool(self._durable))
+                connection.execute("COMMIT")
         except sqlite3.Error as failure:
-            has_failed = True
+            has_failed, touched = True, ()
             explained = self._translated(failure)
             if explained.errno in FULL and self._reserve is not None and self._reserve.give_up():
                 explained.remedy = f"Some room that was set aside has been given up: try again. {explained.remedy}"

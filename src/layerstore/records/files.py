@@ -22,6 +22,10 @@ _BYTES = "base64:"
 """What begins a text that stands for bytes; a text that begins so itself gets one more."""
 
 
+_COMMITS = "commits"
+"""In the folder of records: a number, twice, always as long."""
+
+
 def packed(value: Mapping[str, object]) -> bytes:
     """A record as it is written: a line with the sha256 of the rest, then JSON."""
     import hashlib  # here and below: most commands that open a store read and write no record, and it takes 2 ms
@@ -40,6 +44,13 @@ def unpacked(data: bytes, path: Path) -> dict[str, object]:
     value = _rich(json.loads(text))
     assert isinstance(value, dict)
     return value
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """In place: a new file, or a new name, would have each sync of the database write more than its own log."""
+    with named("write", path), open(path, "r+b" if path.exists() else "wb", opener=private) as file:
+        file.write(data)
+        file.truncate(len(data))
 
 
 def _plain(value: object) -> object:
@@ -113,11 +124,19 @@ class Records:
             if not path.parent.is_dir():
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.folder.chmod(0o700)
-        # In place: a new file, or a new name, would have each sync of the database write more than its own log.
-        with named("write", path), open(path, "r+b" if path.exists() else "wb", opener=private) as file:
-            data = packed(value)
-            file.write(data)
-            file.truncate(len(data))
+        _overwrite(path, packed(value))
+
+    def commits(self) -> int:
+        """How many commits `note_commits` was last told of; 0 if nothing says so."""
+        try:
+            first, second = (self.folder / _COMMITS).read_bytes().split()
+            return int(first) if first == second else 0
+        except (OSError, ValueError):
+            return 0
+
+    def note_commits(self, count: int) -> None:
+        """Write down that so many durable commits are on the disk. Raises `KernelError`."""
+        _overwrite(self.folder / _COMMITS, f"{count:020} {count:020}\n".encode())
 
     def every(self) -> Iterator[tuple[str, str]]:
         """The kind and the name of each record that there is, and of other files that lie there."""

@@ -42,9 +42,12 @@ class Mirror:
             self._session.begin()  # so that whoever finds it dead puts records in step
         rows.watch(connection, self._watched)
 
-    def take(self, connection: Transaction) -> Sequence[rows.Touched]:
-        """What was touched, after a commit."""
-        return rows.take_touched(connection)
+    def take(self, connection: Transaction, *, durable: bool) -> Sequence[rows.Touched]:
+        """What was touched, before a commit; one that is durable is counted."""
+        touched = rows.take_touched(connection)
+        if touched and durable:
+            facts.count_commit(connection)
+        return touched
 
     def write(self, touched: Iterable[rows.Touched]) -> None:
         """Bring these in step. What cannot be written now is, by the next `open`: no commit fails for it."""
@@ -54,6 +57,7 @@ class Mirror:
                     with self._database.read() as tx:
                         value = rows.of(tx, kind, name)
                     self.records.write(kind, name, value)
+                self.records.note_commits(facts.commits_of(facts.read(self._database)))
         except LayerstoreError:
             with suppress(LayerstoreError):  # then somebody finds our session, or `check` the record
                 facts.ask_for_recovery(self._database)

@@ -12,6 +12,7 @@ from typing import Final
 from attrs import field
 
 from layerstore.database import Transaction
+from layerstore.facts import COMMITS
 from layerstore.values import frozen
 
 Row = Mapping[str, object]
@@ -238,7 +239,7 @@ def _salvaged(tx: Transaction) -> Salvaged:
     facts: dict[str, str] = {}
     floors: dict[str, object] = {}
     for table, row in _readable(tx, ("meta",)):
-        if table == "meta" and row["key"] in _FACTS:
+        if table == "meta" and row["key"] in (*_FACTS, COMMITS):
             facts[str(row["key"])] = str(row["value"])
     for _, row in _readable(tx, ("schemas",)):
         with suppress(sqlite3.Error):
