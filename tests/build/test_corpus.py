@@ -160,9 +160,12 @@ def differs_from_record(case: Path, ours: Image, bases: Mapping[str, Image]) -> 
     record = recorded()[case.name]
     found = members("", record["said"], json.loads(json.dumps(said_of(ours.config))))
     if "tree" in record:
-        from_nothing = text_of_last_from(case) == "scratch"
-        with ours.mount() as root, bases[min(bases)].mount() as base:
-            tree = tree_of(listing(root), {} if from_nothing else listing(base))
+        below = {}
+        if text_of_last_from(case) != "scratch":
+            with bases[min(bases)].mount() as base:
+                below = listing(base)
+        with ours.mount() as root:
+            tree = tree_of(listing(root), below)
         found += members("/", record["tree"], tree)
     written, expected = histories.as_written(ours.config), record["history"]
     if [{**line, "empty_layer": None} for line in written] != [{**line, "empty_layer": None} for line in expected]:
