@@ -317,11 +317,15 @@ def test_less_than_a_sandbox_runs_too(make: Make, runtime: Runtime, isolation: I
         runtime.run(make("true", isolation=isolation, memory=1 << 30))
 
 
-def test_what_the_kernel_killed_for_want_of_memory_is_said(make: Make, runtime: Runtime) -> None:
+def test_what_the_kernel_killed_for_want_of_memory_is_said(
+    make: Make, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     box = make("sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done", memory=24 << 20)
     assert runtime.run(box, Streams(None, None, None)) == 137
     assert runtime.state(box).oom_killed
     assert runtime.inspect(box)["State"]["OOMKilled"]
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_number_that_was_given_to_another_process_is_not_the_container_s(make: Make, runtime: Runtime) -> None:

@@ -238,6 +238,7 @@ class Starter:
                     keeper = container.launch(
                         argv,
                         root=folder.root,
+                        cwd=folder.place.bundle,  # into which it writes, too, that memory has run out
                         env=conmon.environment(its, os.environ),
                         fds=[its, *keeps],
                         stdin=DEVNULL,
