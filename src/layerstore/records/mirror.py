@@ -53,11 +53,12 @@ class Mirror:
         """Bring these in step. What cannot be written now is, by the next `open`: no commit fails for it."""
         try:
             with self._locks.one(of_program("records")):
-                for kind, name in touched:
-                    with self._database.read() as tx:
-                        value = rows.of(tx, kind, name)
+                with self._database.read() as tx:
+                    found = [(kind, name, rows.of(tx, kind, name)) for kind, name in touched]
+                    commits = facts.commits_of(facts.all_of(tx))
+                for kind, name, value in found:
                     self.records.write(kind, name, value)
-                self.records.note_commits(facts.commits_of(facts.read(self._database)))
+                self.records.note_commits(commits)
         except LayerstoreError:
             with suppress(LayerstoreError):  # then somebody finds our session, or `check` the record
                 facts.ask_for_recovery(self._database)
