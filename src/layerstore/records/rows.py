@@ -32,34 +32,34 @@ _PASSING: Final = frozenset({"meta", "schemas", "mounts", "holds", "leases", "pr
 
 @frozen
 class _Table:
-    """A table whose rows are in records, and its column that names what they are about.
+    """A table whose rows are in records, and its columns that name what they are about, with dots between them.
 
     `noted`: the columns whose change matters; empty: all. `passing`: those that mean nothing later, and what is written
     in their places.
     """
 
     name: str
-    column: str
+    columns: tuple[str, ...]
     noted: tuple[str, ...] = ()
     passing: Mapping[str, object] = field(factory=dict)
 
 
 KINDS: Final[Mapping[str, Sequence[_Table]]] = {
-    "images": (_Table("images", "id"), _Table("tags", "image_id"), _Table("repo_digests", "image_id")),
-    "segments": (_Table("segments", "key"),),
-    "volumes": (_Table("volumes_made", "name"),),
+    "images": (_Table("images", ("id",)), _Table("tags", ("image_id",)), _Table("repo_digests", ("image_id",))),
+    "segments": (_Table("segments", ("key",)),),
+    "checkpoints": (_Table("checkpoints", ("container", "label")),),
+    "volumes": (_Table("volumes_made", ("name",)),),
     "containers": (
         _Table(
             "containers",
-            "id",
+            ("id",),
             ("name", "image_id", "image_name", "chain_id", "key", "size", "segment", "ids"),
             {"boot": "", "touched": 1},
         ),
-        _Table("checkpoints", "container"),
-        _Table("volumes_uses", "container"),
+        _Table("volumes_uses", ("container",)),
         _Table(
             "runtime_containers",
-            "container",
+            ("container",),
             ("options", "engine"),
             {"status": "created"}
             | dict.fromkeys(("boot", "owner", "keeper", "init", "error", "health"), "")
@@ -80,9 +80,9 @@ def watch(connection: Transaction, watched: set[str]) -> None:
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("CREATE TEMP TABLE IF NOT EXISTS touched (kind TEXT, name TEXT)")
         when = f"WHEN {{}}.key IN ({', '.join(repr(fact) for fact in _FACTS)})"
-        _trigger(connection, "meta", "INSERT", "INSERT", ["NEW"], STORE[0], repr(STORE[1]), when.format("NEW"))
-        _trigger(connection, "schemas", "INSERT", "INSERT", ["NEW"], STORE[0], repr(STORE[1]))
-        _trigger(connection, "schemas", "UPDATE", "UPDATE", ["NEW"], STORE[0], repr(STORE[1]))
+        _trigger(connection, "meta", "INSERT", "INSERT", STORE[0], [repr(STORE[1])], when.format("NEW"))
+        _trigger(connection, "schemas", "INSERT", "INSERT", STORE[0], [repr(STORE[1])])
+        _trigger(connection, "schemas", "UPDATE", "UPDATE", STORE[0], [repr(STORE[1])])
     for kind, tables in KINDS.items():
         for table in tables:
             if table.name in there and table.name not in watched:
@@ -92,7 +92,7 @@ def watch(connection: Transaction, watched: set[str]) -> None:
                     ("UPDATE", update, ["OLD", "NEW"]),
                     ("DELETE", "DELETE", ["OLD"]),
                 ):
-                    _trigger(connection, table.name, name, event, sides, kind, table.column)
+                    _trigger(connection, table.name, name, event, kind, [_name(table, side) for side in sides])
                 watched.add(table.name)
 
 
@@ -101,16 +101,20 @@ def _trigger(
     table: str,
     name: str,
     event: str,
-    sides: Iterable[str],
     kind: str,
-    column: str,
+    names: Iterable[str],
     when: str = "",
 ) -> None:
-    values = [f"('{kind}', {column if column.startswith(chr(39)) else f'{side}.{column}'})" for side in sides]
+    values = [f"('{kind}', {name})" for name in names]
     connection.execute(
         f"CREATE TEMP TRIGGER IF NOT EXISTS noted_{table}_{name} AFTER {event} ON main.{table} {when}"
         f" BEGIN INSERT INTO touched VALUES {', '.join(values)}; END"
     )
+
+
+def _name(table: _Table, side: str) -> str:
+    """The expression for what a row is about."""
+    return " || '.' || ".join(f"{side}.{column}" for column in table.columns)
 
 
 def take_touched(connection: Transaction) -> list[Touched]:
@@ -140,7 +144,7 @@ def every(tx: Transaction) -> Iterator[Touched]:
     yield STORE
     for kind, (first, *_) in KINDS.items():
         if first.name in there:
-            for (name,) in tx.execute(f"SELECT {first.column} FROM {first.name}").fetchall():
+            for (name,) in tx.execute(f"SELECT {_name(first, first.name)} FROM {first.name}").fetchall():
                 yield kind, name
 
 
@@ -155,7 +159,9 @@ def _of_store(tx: Transaction) -> dict[str, object]:
 
 
 def _rows(tx: Transaction, table: _Table, name: str) -> list[dict[str, object]]:
-    found = tx.execute(f"SELECT * FROM {table.name} WHERE {table.column} = ? ORDER BY 1, 2", (name,))
+    where = " AND ".join(f"{column} = ?" for column in table.columns)
+    parts = name.split(".", len(table.columns) - 1)
+    found = tx.execute(f"SELECT * FROM {table.name} WHERE {where} ORDER BY 1, 2", parts)
     columns = [column[0] for column in found.description]
     return [dict(zip(columns, row, strict=True)) | dict(table.passing) for row in found]
 
