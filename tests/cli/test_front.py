@@ -320,3 +320,14 @@ def test_names_reach_a_terminal_without_control_characters() -> None:
     assert b"\x1b" not in shown
     assert b"\x07" not in shown
     assert b"a\\x1b[31m" in shown
+
+
+def test_an_interrupt_within_what_is_compiled_from_text_is_an_exit_code_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\n"
+        "from layerstore.cli.front import exit_code\n"
+        "def halt(): raise KeyboardInterrupt\n"
+        "sys.exit(exit_code(lambda: eval('halt()')))\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")

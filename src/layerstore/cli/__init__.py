@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 
-__all__ = ["main"]
+__all__ = ["interrupted", "main"]
 
 _YOUNG = 50_000
 """Objects made since the last look for rubbish. What a command imports are tens of thousands, none of them rubbish."""
@@ -30,7 +30,7 @@ def main() -> int:
     try:
         from layerstore.cli.front import run
     except KeyboardInterrupt:
-        return 130
+        return interrupted()
     except ModuleNotFoundError as missing:
         if missing.name not in ("click", "rich"):
             raise
@@ -44,6 +44,16 @@ def main() -> int:
         return run()
     finally:
         gc.freeze()  # else the interpreter, as it ends, looks through all that there is: a sixth of a short command
+
+
+def interrupted() -> int:
+    """The exit code of a command that SIGINT ended.
+
+    CPython notes when an interrupt comes while it executes source text, as an import does that makes a namedtuple, and
+    under `python -m` ends by the signal then, whatever was caught. Executing any other text strikes the note out.
+    """
+    eval("0")
+    return 130
 
 
 def _write(text: str) -> int:

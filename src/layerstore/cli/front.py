@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import click
 
-from layerstore.cli import flags, output
+from layerstore.cli import flags, interrupted, output
 from layerstore.cli.flags import Flag, FlagError
 from layerstore.errors import LayerstoreError
 
@@ -242,7 +242,7 @@ def exit_code(work: Callable[[], object]) -> int:
         output.error(wrong.format_message())
         return wrong.exit_code
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return interrupted()
     except (LayerstoreError, OSError) as problem:
         if problem.errno == errno.EPIPE:
             # Who read our output has had enough, and needs no word about it.
@@ -325,7 +325,7 @@ def run() -> int:
         assert isinstance(code, int)
         return code
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return interrupted()
 
 
 __all__ = ["PROGRAM", "Arguments", "Command", "Entry", "Group", "exit_code", "front", "run"]

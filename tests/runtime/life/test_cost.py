@@ -36,7 +36,7 @@ def test_the_database_is_asked_once_for_each_thing(
     assert runtime.run(make("true", remove=True)) == 0
 
     assert turns.count(True) == 0  # what goes needs not last, nor its removal: it would be removed once more
-    assert len(turns) <= 27  # some more where it goes on for a moment, and its processes are seen; two for its record
+    assert len(turns) <= 25  # one more where it goes on for a moment, and its first process is seen; two for its record
 
 
 def test_nothing_is_synced_at_the_end_of_a_mount_that_goes(make: Make, runtime: Runtime, tmp_path: Path) -> None:
