@@ -12,8 +12,8 @@ import pytest
 
 import layerstore
 from core.adding import Adder
-from layerstore import facts
-from layerstore.driver import Layer, State
+from layerstore import Container, facts
+from layerstore.driver import Layer, LayerKey, State, StorageDriver
 from layerstore.images import Image
 from layerstore.layers import garbage
 from layerstore.layers.folders import Folders
@@ -69,12 +69,17 @@ def test_diff_on_other_parents_is_made_from_the_one_that_is_there(
     assert store.check(content=True) == []
 
 
-def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store: Store) -> None:
+def written(store: Store) -> tuple[Container, StorageDriver, LayerKey]:
+    """A container with a file, the store's driver, and what the driver calls its layer."""
     box = store.create_container()
     with box.mount() as root:
         (root / "file").write_text("x")
-    driver = store._parts.storage.driver
-    [key] = driver.keys()
+    [key] = map(LayerKey, store._parts.storage.driver.keys())
+    return box, store._parts.storage.driver, key
+
+
+def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store: Store) -> None:
+    box, driver, key = written(store)
     sealed = driver.seal(Layer(key, State.WRITABLE), [])  # by another process, which died before it wrote the row
 
     with store._layers.lease([("diff", key)], "it is being committed"):
@@ -91,11 +96,7 @@ def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store:
 
 
 def test_what_was_spared_for_somebody_alive_goes_with_a_later_open(store: Store) -> None:
-    box = store.create_container()
-    with box.mount() as root:
-        (root / "file").write_text("x")
-    driver = store._parts.storage.driver
-    [key] = driver.keys()
+    _, driver, key = written(store)
     driver.seal(Layer(key, State.WRITABLE), [])  # by another process, which died before it wrote the row
 
     facts.ask_for_recovery(store._parts.database)  # which is when somebody notes its death

@@ -141,11 +141,7 @@ class Walk:
 
     def die_between_statements(self, numbers: Sequence[int], tell: Callable[[], None] = lambda: None) -> Walked:
         """Be killed before each of these statements of the database."""
-        walked = Walked()
-        for number in numbers:
-            walked.take(f"statement {number}", partial(apart, partial(self._die, statements, number)))
-            tell()
-        return walked
+        return self._die_at(statements, "statement", numbers, tell)
 
     def lines(self) -> int:
         """How many lines of this library's Python are executed."""
@@ -153,11 +149,7 @@ class Walk:
 
     def die_between_lines(self, numbers: Sequence[int], tell: Callable[[], None] = lambda: None) -> Walked:
         """Be killed before each of these lines."""
-        walked = Walked()
-        for number in numbers:
-            walked.take(f"line {number}", partial(apart, partial(self._die, lines, number)))
-            tell()
-        return walked
+        return self._die_at(lines, "line", numbers, tell)
 
     # --- power ---
 
@@ -261,6 +253,13 @@ class Walk:
     def _counted(self, steps: Steps) -> int:
         with self._begun() as place:
             return counted(steps, partial(self._open, place), partial(self._do, place))
+
+    def _die_at(self, steps: Steps, name: str, numbers: Sequence[int], tell: Callable[[], None]) -> Walked:
+        walked = Walked()
+        for number in numbers:
+            walked.take(f"{name} {number}", partial(apart, partial(self._die, steps, number)))
+            tell()
+        return walked
 
     def _die(self, steps: Steps, number: int) -> bool:
         with self._begun() as place:
