@@ -153,9 +153,9 @@ def test_exec_goes_on_when_our_terminal_goes(runtime: Runtime, running: Containe
     def person() -> None:
         try:
             screen.wait_for(b"ready")
-        finally:
-            os.close(screen.mine)
+        finally:  # in the kernel's order: who sees that the terminal has gone was told before
             os.kill(os.getpid(), signal.SIGHUP)
+            os.close(screen.mine)
 
     thread = threading.Thread(target=person)
     thread.start()
