@@ -16,6 +16,7 @@ from hypothesis import strategies as some
 
 from layerstore import LayerstoreError
 from layerstore.runtime import RunOptions, Runtime
+from layerstore.runtime.engine.cgroups import folders_of
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.health import Check, Result, after, begin, check_of, pause, probe
 from layerstore.runtime.options import HealthCheck
@@ -174,6 +175,30 @@ def test_one_that_takes_too_long_or_cannot_be_run_is_a_failure(make: Make, runti
     assert long.exit_code == -1
     assert len(probe(runtime, box, Check(("sh", "-c", "ls -R /usr; ls -R /proc/1"))).output) <= 4096
     assert [name for name in os.listdir(runtime.folder(box).path) if name.startswith("health-")] == []
+
+
+@pytest.mark.root
+@needs
+@pytest.mark.parametrize("engine", ["crun", "runc"])
+def test_all_that_a_check_has_started_ends_when_its_time_is_over(make: Make, runtime: Runtime, engine: str) -> None:
+    box = make("sleep", "60", runtime=engine)
+    runtime.start(box)
+    # One is the shell's child, one is nobody's any more, and has a session of its own.
+    slow = probe(runtime, box, Check(("sh", "-c", "(setsid sleep 31 &); sleep 30; true"), timeout=0.7))
+    assert slow.exit_code == -1
+    assert living(runtime, box) == ["sleep 60"]
+    # What is well leaves what it has started, as in docker, and that is the container's.
+    well = probe(runtime, box, Check(("sh", "-c", "sleep 32 > /dev/null 2>&1 &"), timeout=20))
+    assert well.exit_code == 0
+    assert living(runtime, box) == ["sleep 32", "sleep 60"]
+    whole = runtime.folder(box).cgroup()
+    for cgroup in folders_of(whole, within=runtime.folder(box).name):
+        assert [entry.name for entry in os.scandir(cgroup) if entry.is_dir()] == []
+
+
+def living(runtime: Runtime, box: Any) -> list[str]:
+    """What has not ended, for its first process buries nobody."""
+    return sorted(line for line in processes_of(runtime, box) if line)
 
 
 def processes_of(runtime: Runtime, box: Any) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerstore import Container, LayerstoreError
+from layerstore.runtime.engine.parts import part_for
 from layerstore.runtime.engine.words import words_in
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.options import ExecOptions, HealthCheck, RunOptions
@@ -142,15 +143,20 @@ def probe(runtime: Runtime, container: Container, check: Check) -> Result:
     config = json.loads(folder.config.read_text())
     process = bundle.for_exec(config, ExecOptions(check.args), bundle.read_host(), -1)
     process["terminal"] = False
-    with tempfile.TemporaryDirectory(prefix="health-", dir=folder.path) as place, tempfile.TemporaryFile() as written:
+    with (
+        tempfile.TemporaryDirectory(prefix="health-", dir=folder.path) as place,
+        tempfile.TemporaryFile() as written,
+        part_for(verbs, folder.cgroup(), os.path.basename(place), within=folder.name) as part,
+    ):
         told, pid, log = (Path(place, name) for name in ("process.json", "pid", "log"))
         told.write_text(json.dumps(process))
-        line = verbs.argv("exec", "--process", str(told), "--pid-file", str(pid), folder.name, log=log)
+        line = verbs.argv("exec", *part.words, "--process", str(told), "--pid-file", str(pid), folder.name, log=log)
         with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=written, stderr=written) as engine:
             try:
                 code = engine.wait(check.timeout)
             except subprocess.TimeoutExpired:
                 _end(pid, engine)
+                part.end()
                 output = f"Health check exceeded timeout ({_span(check.timeout)})"
                 return Result(begun, datetime.now(UTC), -1, output)
         if code and (words := words_in(log)):

@@ -81,6 +81,37 @@ def test_a_program_that_is_not_there_or_not_executable(box: Container, isolation
     assert (missing.value.code, refused.value.code) == (127, 126)
 
 
+def test_a_folder_to_begin_in_is_made_for_the_program(box: Container, tmp_path: Path, isolation: str) -> None:
+    line = ["sh", "-c", "pwd; ls -ld ."]
+    done = box.run(line, cwd="/deep/down", stdout=PIPE, text=True, isolation=isolation)
+    assert done.stdout.split()[:2] == ["/deep/down", "drwxr-xr-x"]
+    assert [str(change) for change in box.changes()] == []
+    # What it has there stays.
+    box.run(["touch", "kept"], cwd="/deep/down", check=True, isolation=isolation)
+    assert [str(change) for change in box.changes()] == ["A /deep", "A /deep/down", "A /deep/down/kept"]
+    # In what is mounted, it lies there.
+    options = RunOptions(mounts=(MountOption("bind", "/given", str(tmp_path)),))
+    box.run(["touch", "this"], cwd="/given/in", options=options, check=True, isolation=isolation)
+    assert (tmp_path / "in" / "this").exists()
+
+
+def test_a_file_is_no_folder_to_begin_in(box: Container, isolation: str) -> None:
+    for folder in ("/etc/passwd", "/etc/passwd/more"):
+        with pytest.raises(CannotRun, match="not a directory: /etc/passwd") as refused:
+            box.run("true", cwd=folder, isolation=isolation)
+        assert refused.value.code == 125
+    with pytest.raises(ConfigError, match="the working directory 'etc' is invalid"):
+        box.run("true", cwd="etc", isolation=isolation)
+    assert [str(change) for change in box.changes()] == []
+
+
+def test_what_is_too_long_for_a_program_is_refused_in_words(box: Container, isolation: str) -> None:
+    for args, env in ((["true", "x" * (1 << 17)], {}), (["true"], {"A": "x" * (1 << 17)}), (["true"] * 1_000_000, {})):
+        with pytest.raises(CannotRun, match="cannot execute true: argument list too long: ") as refused:
+            box.run(args, env=env, isolation=isolation)
+        assert refused.value.code == 126
+
+
 def test_what_no_program_can_be_given_is_refused_as_subprocess_does(box: Container, isolation: str) -> None:
     for args, env in ((["echo", "a\0b"], {}), (["true"], {"A": "b\0c"}), (["true"], {"A\0": "b"})):
         with pytest.raises(ValueError, match="embedded null byte"):

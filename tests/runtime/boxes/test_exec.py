@@ -65,6 +65,23 @@ def test_exec_of_what_cannot_be_executed(runtime: Runtime, running: Container) -
     assert (missing.value.code, refused.value.code) == (127, 126)
 
 
+@pytest.mark.parametrize("more", [{}, {"detach": True}, {"tty": True}], ids=["plain", "detached", "tty"])
+def test_exec_where_there_is_no_folder_has_docker_s_exit_code(
+    runtime: Runtime, running: Container, more: dict[str, bool]
+) -> None:
+    for folder in ("/nope", "/etc/passwd"):
+        with written() as (streams, _, _), pytest.raises(CannotRun, match=folder) as refused:
+            runtime.exec(running, ExecOptions(("true",), working_dir=folder, **more), streams)
+        assert refused.value.code == 126
+        assert refused.value.remedy == "Begin in a folder that the container has, and that its user may enter."
+
+
+def test_exec_of_too_long_a_list_is_refused(runtime: Runtime, running: Container) -> None:
+    with pytest.raises(CannotRun, match="cannot execute echo: argument list too long: the argument has") as refused:
+        runtime.exec(running, ExecOptions(("echo", "x" * (1 << 17))))
+    assert refused.value.code == 126
+
+
 def test_exec_reads_what_it_is_given(runtime: Runtime, running: Container) -> None:
     with written() as (streams, out, _):
         source, ours = os.pipe()
