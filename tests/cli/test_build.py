@@ -61,6 +61,39 @@ def test_quiet_prints_the_id_and_nothing_else(run, based, tmp_path):
     assert sorted(name for name in os.listdir(tmp_path) if name.startswith(("id", "meta"))) == ["id", "meta"]
 
 
+def test_what_docker_takes_in_vain_is_taken_and_told_in_its_words(run, based):
+    context = based("FROM base\nENV a=b\n")
+    assert run("build", "-q", "--rm=true", "--force-rm", "-m", "1g", "--provenance=false", context).stderr == ""
+    told = run("build", "-q", "--isolation", "hyperv", "--security-opt=seccomp=x", context).stderr
+    assert told.splitlines() == [
+        "WARNING: isolation flag is deprecated with BuildKit.",
+        'WARNING: security-opt flag is deprecated. "RUN --security=insecure" should be used with BuildKit.',
+    ]
+    for flag, words in {
+        "--provenance=true": 'invalid argument "true" for "--provenance" flag: no attestations are made here',
+        "--sbom=true": "no attestations are made here",
+        "--call=targets": "is not done here: it is build or check",
+    }.items():
+        assert words in run("build", flag, context, code=2).stderr
+    assert "--force-rm" not in run("build", "--help").output
+
+
+def test_a_call_to_check_is_a_check(run, based):
+    context = based("FROM base AS Base\n")
+    for call in ("check", "lint"):
+        assert "StageNameCasing" in run("build", f"--call={call}", context, code=1).output
+    assert run("build", "--call=check", based("FROM base\n")).exit_code == 0
+
+
+def test_of_what_is_for_the_cache_alone_no_image_is_left(run, based):
+    context = based("FROM base\nRUN echo hi > /it\n")
+    run("build", "-t", "app", "-o", "type=cacheonly", context)
+    assert run("images", "-q").stdout.count("\n") == 1
+    assert re.search(r"^#\d+ CACHED$", run("build", "-t", "app", context).stderr, re.MULTILINE)
+    run("build", "-t", "other", "--output=type=cacheonly", context)  # equal to one that somebody wants
+    assert run("images", "--format", "{{.Repository}}").stdout.split() == ["app", "base"]
+
+
 def test_records_are_json_lines(run, based):
     shown = run("build", "--progress=json", based("FROM base\nRUN echo hi\n")).stderr
     records = [json.loads(line) for line in shown.splitlines()]

@@ -248,7 +248,7 @@ class _Build:
         try:
             self._caches.give(state.top, self._platform.usual.fields)
             for wanted in self._options.outputs:
-                if wanted.kind != "image" or wanted.push:
+                if wanted.kind not in ("image", "cacheonly") or wanted.push:
                     with self._teller.doing(f"exporting to {wanted.kind}"):
                         digest = export(self._session, image, wanted, self._options.tags, self._options.annotations)
                     digests += [] if digest is None else [digest]
@@ -279,7 +279,9 @@ class _Build:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        """What the image is called in the store."""
+        """What the image is called in the store; nothing, where it is not to be there."""
+        if all(wanted.kind == "cacheonly" for wanted in self._options.outputs):
+            return ()
         named = (name for wanted in self._options.outputs if wanted.kind == "image" for name in wanted.names)
         return tuple(dict.fromkeys((*self._options.tags, *named)))
 
