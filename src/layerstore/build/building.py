@@ -84,7 +84,7 @@ def build(
         stop = Stop()
         after.callback(stop.close)
         built = _Build(store, context, wanted, teller, stop, after).run()
-    keep_within(store, store.config.build_cache, teller)
+    keep_within(store, teller)
     return built
 
 

@@ -15,6 +15,7 @@ from layerstore.build.cache import Cache, prune, records
 from layerstore.build.cache.documents import FIELD
 from layerstore.build.cache.rows import TABLES
 from layerstore.build.events import Ended, Warned
+from layerstore.retention import CachePolicy
 from support.building import Builder
 
 TEXT = """\
@@ -110,6 +111,32 @@ def test_builds_keep_no_more_than_daemon_json_says(
         assert ["/new" in record.description for record in records(Cache(store))] == [True]
         build("FROM base\nRUN head -c 100000 /dev/urandom > /new\n")
         assert build.done == []
+
+
+def test_policies_of_daemon_json_are_carried_out_one_after_the_other(
+    own_filesystem: Callable[..., Path], base_archive: Path, tmp_path: Path
+) -> None:
+    policies = (
+        CachePolicy(texts={"type": ("exec.cachemount",), "description": ("cache gone", "cache none")}),
+        CachePolicy(texts={"description": ("/two",)}, switches={"shared": frozenset({False})}, unused_for=3600),
+        CachePolicy(texts={"description": ("/one",)}, all=True),
+    )
+    settings = layerstore.Config(
+        data_root=own_filesystem("ext4") / "limited",
+        exec_root=tmp_path / "exec",
+        storage_driver="overlay2",
+        build_cache=0,  # which policies take the place of
+        build_policies=policies,
+    )
+    mounts = "--mount=type=cache,id=gone,target=/g --mount=type=cache,id=kept,target=/k"
+    with layerstore.open(config=settings) as store:
+        store.load(base_archive)
+        build = Builder(store, tmp_path / "context")
+        build(f"FROM base\nRUN {mounts} echo 2 > /two\nRUN echo 1 > /one\n", {})
+        left = [record.description for record in records(Cache(store))]
+        assert [line for line in left if line.startswith("cache")] == ["cache kept"]
+        assert any("/two" in line for line in left)
+        assert not any("/one" in line for line in left)
 
 
 def test_a_cache_that_lies_about_what_a_step_stands_on_is_not_believed(make: Builder, based: Store) -> None:
