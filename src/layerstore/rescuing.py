@@ -136,8 +136,9 @@ def _read_old(path: Path, copy: Path, found: _Found) -> None:
     if not path.is_file():
         return
     for end in ("", "-wal"):
-        with named("copy", path), suppress(FileNotFoundError):
-            shutil.copyfile(f"{path}{end}", f"{copy}{end}")
+        if os.path.isfile(f"{path}{end}"):
+            with named("copy", path):
+                shutil.copyfile(f"{path}{end}", f"{copy}{end}")
     old = record_rows.salvaged(copy)
     is_own = found.facts.get("id", old.facts.get("id")) == old.facts.get("id")
     if old.is_whole and old.facts and is_own and facts.commits_of(old.facts) >= found.commits:
