@@ -417,7 +417,14 @@ class _Remote:
 
 def _checked_out(work: Work, step: Add, repository: Repository, folder: Path) -> Path:
     keep = step.keep_git_dir is True
-    place, commit = checked_out(repository, folder, keep_git_dir=keep, check=work.stop.check, place=step.place)
+    place, commit = checked_out(
+        repository,
+        folder,
+        keep_git_dir=keep,
+        limits=work.store.config.limits,
+        check=work.stop.check,
+        place=step.place,
+    )
     wanted = (step.checksum or "").removeprefix("sha1:").removeprefix("sha256:")
     if not commit.startswith(wanted):
         raise BuildError(
