@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,8 @@ __all__ = ["Check", "Result", "after", "begin", "check_of", "pause", "probe", "r
 
 _LONGEST_OUTPUT = 4096
 _LOG = 5
+_PATIENCE = 5.0
+"""Seconds in which an engine begins a program, and ends after it."""
 _LONGEST_PAUSE = 2e6
 """Seconds: 23 days. poll(2) takes two more."""
 _STARTING, _HEALTHY, _UNHEALTHY = "starting", "healthy", "unhealthy"
@@ -167,13 +170,14 @@ def probe(runtime: Runtime, container: Container, check: Check) -> Result:
 
 
 def _end(pid_file: Path, engine: subprocess.Popen[bytes]) -> None:
-    """Kill the program of a check, and the engine that waits for it."""
-    with suppress(FileNotFoundError, ValueError, ProcessLookupError):
-        os.kill(int(pid_file.read_text()), signal.SIGKILL)
-    try:
-        engine.wait(1)
-    except subprocess.TimeoutExpired:
-        engine.kill()
+    """Kill the program of a check, which may be about to begin only, and the engine that waits for it."""
+    deadline = time.monotonic() + _PATIENCE
+    while engine.poll() is None and time.monotonic() < deadline:
+        with suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            engine.wait(0.01)
+    engine.kill()
 
 
 def run_once(runtime: Runtime, container: Container) -> Mapping[str, Any]:
