@@ -225,7 +225,8 @@ def test_a_running_container_is_not_removed(box: Container, sleeper: Process, st
 
 
 def test_a_running_container_is_read_and_committed(box: Container, place: Path, store: Store, tmp_path: Path) -> None:
-    process = box.launch(["sh", "-c", f"echo x >{place}/new; exec sleep 100"], root=place)
+    line = f"echo x >{place}/being-written; mv {place}/being-written {place}/new; exec sleep 100"
+    process = box.launch(["sh", "-c", line], root=place)
     while not any(change.path == "/new" for change in box.changes()):
         time.sleep(0.01)
     box.copy_out("/new", tmp_path / "new")
