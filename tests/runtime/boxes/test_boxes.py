@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from layerstore import CannotRun, ConfigError, Container, NotFound, Running, Store, StoreClosed
 from layerstore.runtime import RunOptions
 from layerstore.runtime.options import MountOption
+from runtime.life.conftest import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("crun")]
 
@@ -132,12 +134,16 @@ def test_a_signal_is_128_and_its_number(box: Container, isolation: str) -> None:
 
 
 def test_time_that_is_over_ends_all_of_it(box: Container, isolation: str) -> None:
-    line = ["sh", "-c", "echo begun; (sleep 61 & sleep 62) & exec sleep 60"]
+    line = ["sh", "-c", "echo begun; : >/tmp/begun; (sleep 61 & sleep 62) & exec sleep 60"]
+
+    def started(running: Running) -> None:  # its time begins afterwards: an engine takes some of its own
+        eventually(Path(f"/proc/{running.pid}/root/tmp/begun").exists, True)
+
     began = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired) as late:
-        box.run(line, stdout=PIPE, timeout=0.7, isolation=isolation)
+        box.run(line, stdout=PIPE, timeout=0.3, isolation=isolation, started=started)
     assert late.value.output == b"begun\n"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     assert box.processes() == []  # and the pipe is at its end, which the others had open, too
 
 
@@ -167,13 +173,13 @@ def test_several_at_once_see_one_tree(box: Container, isolation: str) -> None:
 
 def test_awaited_while_others_go_on(box: Container, isolation: str) -> None:
     async def many() -> list[bytes]:
-        line = ["sh", "-c", "sleep 1; echo $N"]
-        runs = (box.arun(line, env={"N": str(n)}, stdout=PIPE, isolation=isolation) for n in range(8))
+        script = "echo >/tmp/here-$N; until [ $(ls /tmp | grep -c here) = 8 ]; do sleep 0.05; done; echo $N"
+        runs = (box.arun(["sh", "-c", script], env={"N": str(n)}, **how) for n in range(8))
         return [done.stdout for done in await asyncio.gather(*runs)]
 
-    began = time.monotonic()
+    how: dict[str, Any] = {"stdout": PIPE, "timeout": 60, "isolation": isolation}
+    # One after another they would wait for ever.
     assert asyncio.run(many()) == [b"%d\n" % number for number in range(8)]
-    assert time.monotonic() - began < 7.9  # one after another is eight seconds and more
 
 
 def test_cancelled_it_ends_all_of_it(box: Container, isolation: str) -> None:
@@ -187,7 +193,7 @@ def test_cancelled_it_ends_all_of_it(box: Container, isolation: str) -> None:
     began = time.monotonic()
     asyncio.run(impatient())
     assert box.processes() == []
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 def test_more_options(box: Container, tmp_path: Path, isolation: str) -> None:

@@ -143,6 +143,15 @@ def wait_for(holds: Callable[[], object], seconds: float = 10) -> None:
         time.sleep(0.005)
 
 
+def signal_ourselves(number: int) -> None:
+    """Send this process a signal, when it is passed on: one that nobody listens to ends all tests.
+
+    A program's first words may be there before whoever started it listens.
+    """
+    wait_for(lambda: callable(signal.getsignal(number)))
+    os.kill(os.getpid(), number)
+
+
 class Screen:
     """A terminal as a person has it: what stands on it, and a keyboard. `fd` is what a program has of it."""
 
