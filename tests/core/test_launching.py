@@ -7,9 +7,11 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +113,22 @@ def test_how_it_ends(box: Container, place: Path) -> None:
     assert process.wait() == -15
     assert process.wait() == process.returncode == process.poll() == -15
     process.kill()
+
+
+def test_who_waits_for_it_hears_signals_that_were_noted(box: Container, sleeper: Process) -> None:
+    """As those are which come in the moment before a wait begins."""
+
+    def told(*_: object) -> None:
+        sleeper.kill()
+
+    before = signal.signal(signal.SIGUSR1, told)
+    other = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+    try:
+        other.start()
+        assert sleeper.wait() == -9
+        other.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_it_can_be_waited_for_with_others(box: Container, sleeper: Process) -> None:

@@ -211,12 +211,13 @@ def test_exec_is_let_go_of_by_the_keys(runtime: Runtime, running: Container) -> 
     screen.close()
 
 
-def test_exec_passes_signals_on(runtime: Runtime, running: Container) -> None:
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_exec_passes_signals_on(runtime: Runtime, running: Container, *, is_noted: bool) -> None:
     with written() as (streams, out, _):
 
         def person() -> None:
             eventually(out.read_text, "ready\n")
-            signal_ourselves(signal.SIGUSR1)
+            signal_ourselves(signal.SIGUSR1, is_noted=is_noted)
 
         thread = threading.Thread(target=person)
         thread.start()

@@ -203,7 +203,8 @@ def test_let_go_of_and_attached_again(rig: Rig, screen: Screen) -> None:
         assert attached.relay(streams, tty=True, takes_input=True) is End.CLOSED
 
 
-def test_signals_go_to_what_conmon_holds(rig: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_signals_go_to_what_conmon_holds(rig: Rig, tmp_path: Path, *, is_noted: bool) -> None:
     rig.configure("sh", "-c", "trap 'echo caught; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
     rig.conmon()
     with (tmp_path / "out").open("w+b") as out, Attachment(rig.bundle) as attached:
@@ -211,7 +212,7 @@ def test_signals_go_to_what_conmon_holds(rig: Rig, tmp_path: Path) -> None:
 
         def person() -> None:
             wait_for(lambda: b"ready" in (tmp_path / "out").read_bytes())
-            signal_ourselves(signal.SIGTERM)
+            signal_ourselves(signal.SIGTERM, is_noted=is_noted)
 
         with Script(rig, person):
             attached.relay(
