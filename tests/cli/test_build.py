@@ -50,6 +50,30 @@ def test_an_image_is_built_named_and_told(run, based):
     assert re.search(r"^#\d+ CACHED$", run("build", "--build-arg", "V=2", context).stderr, re.MULTILINE)
 
 
+def test_what_is_read_of_a_context_is_told_in_buildkit_s_words(run, based):
+    text = "FROM base\nCOPY one /\nCOPY two /\n"
+    context = based(text, one="12345", two="123", three="not asked for", **{".dockerignore": "*.log\n"})
+    time.sleep(0.1)  # what was altered a moment ago is not remembered
+    told = re.sub(r"^#\d+ ", "", run("build", context).stderr, flags=re.MULTILINE).splitlines()
+    assert told[:2] == [
+        "[internal] load build definition from Dockerfile",
+        f"transferring dockerfile: {len(text)}B done",
+    ]
+    at = told.index("[internal] load .dockerignore")
+    assert told[at + 1] == "transferring context: 6B done"
+    assert told[at + 2].startswith("DONE")
+    assert [line for line in told if line == "[internal] load build context"] == ["[internal] load build context"] * 2
+    amounts = [line for line in told[at + 3 :] if line.startswith("transferring context: ")]
+    assert [line for line in amounts if line.endswith("done")] == [
+        "transferring context: 5B done",
+        "transferring context: 3B done",
+    ]
+    # What was read once is not read again.
+    told = run("build", context).stderr
+    assert told.count("[internal] load build context") == 1
+    assert re.search(r"^#\d+ transferring context: 0B done$", told, re.MULTILINE)
+
+
 def test_quiet_prints_the_id_and_nothing_else(run, based, tmp_path):
     context = based("FROM base\nENV a=b\n")
     result = run("build", "-q", "--iidfile", str(tmp_path / "id"), "--metadata-file", str(tmp_path / "meta"), context)

@@ -25,7 +25,7 @@ from layerstore.build.steps.epoch import epoch_of
 from layerstore.build.steps.outputs import export
 from layerstore.build.steps.requirements import require, require_allowed
 from layerstore.build.steps.session import Session, sweep
-from layerstore.build.steps.sources import Sources
+from layerstore.build.steps.sources import TRANSFER, Sources
 from layerstore.build.steps.stage import build_stage, counted
 from layerstore.build.steps.stages import Stages
 from layerstore.build.steps.state import State, config_of, on_image, on_layers, on_nothing
@@ -147,11 +147,15 @@ class _Build:
 
     def _read(self) -> Dockerfile:
         name = self._options.file or "Dockerfile"
-        with self._teller.doing(f"[internal] load build definition from {os.path.basename(name)}"):
+        with self._teller.doing(f"[internal] load build definition from {os.path.basename(name)}") as doing:
             found = self._sources.dockerfile()
+            size = len(found.text.encode(errors="surrogateescape"))
+            doing.progress("transferring dockerfile:", size, size)
             dockerfile = parse(found.text, found.name)
             self._sources.names = tuple(stage.name for stage in dockerfile.stages if stage.name)
-            return dockerfile
+        with self._teller.doing("[internal] load .dockerignore") as doing:
+            doing.progress(TRANSFER, self._sources.ignore_size, self._sources.ignore_size)
+        return dockerfile
 
     def _plan(self, dockerfile: Dockerfile) -> Plan:
         """The stages that are needed, with the triggers of the images that they stand on."""
