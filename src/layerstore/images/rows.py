@@ -206,6 +206,11 @@ def insert(tx: Transaction, config: bytes, top: ChainID | None, parent: ImageID 
     return image
 
 
+def set_config(tx: Transaction, image: ImageID, config: bytes) -> None:
+    """Let an image have the config that its ID says, where a byte of it has changed."""
+    tx.execute("UPDATE images SET config = ? WHERE id = ?", (config, image))
+
+
 def set_tags(tx: Transaction, image: ImageID, tags: Sequence[str]) -> None:
     """Let these names, in full, mean the image."""
     tx.executemany(
