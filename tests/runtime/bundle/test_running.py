@@ -99,7 +99,7 @@ def test_init_reaps_and_leaves_nothing_in_the_tree(run: Run, place: bundle.Place
 def _small_init(root: Path) -> Path:
     """A shell in the place of catatonit."""
     script = root.parent / "init"
-    script.write_text('#!/bin/sh\nshift\n"$@" &\nwait $!\n')
+    script.write_text('#!/bin/sh\nshift\nenv "$@" &\nwait $!\n')
     script.chmod(0o755)
     return script
 
