@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -53,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: mounts or makes devices, and is skipped for an ordinary user")
     config.addinivalue_line("markers", "tools(*commands): needs these programs; skipped without, in CI an error")
     os.environ["PATH"] = SEARCH
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: programs would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.pluginmanager.hasplugin("layerstore"):
         # As where the sources are only on the path, and not installed.
         config.pluginmanager.register(plugin, "layerstore")
