@@ -193,9 +193,11 @@ def test_signals_reach_the_program_and_orphans_are_buried(box: Container) -> Non
         process = box.start(["sh", "-c", line], stdout=writer)
         os.close(writer)
         assert out.readline() == "ready\n"
-        time.sleep(0.2)
-        tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(tasks) == 1
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 20
+        while len(children.read_text().split()) != 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         process.kill(10)
         assert out.read() == "got\n"
     assert process.wait() == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,7 +155,8 @@ def test_a_cache_that_lies_about_what_a_step_stands_on_is_not_believed(make: Bui
 def test_of_two_builds_that_need_a_step_one_does_it(make: Builder, based: Store, tmp_path: Path) -> None:
     """The other waits for it, and says so."""
     count = "--mount=type=cache,id=count,target=/count"
-    text = f"FROM base\nRUN {count} echo once >> /count/runs; sleep 1; date +%N > /when\nRUN {{}}\n"
+    line = "echo once >> /count/runs; until [ -e /count/go ]; do sleep 0.05; done; date +%N > /when"
+    text = f"FROM base\nRUN {count} {line}\nRUN {{}}\n"
     builders = [Builder(based, tmp_path / name) for name in ("one", "two")]
     images: list[str] = []
 
@@ -167,6 +169,13 @@ def test_of_two_builds_that_need_a_step_one_does_it(make: Builder, based: Store,
     ]
     for thread in threads:
         thread.start()
+    with Cache(based).mounts.mount("count") as folder:
+        deadline = time.monotonic() + 60
+        while not any("waiting for another build" in builder.output for builder in builders):
+            if time.monotonic() > deadline:
+                break  # which is told below
+            time.sleep(0.01)
+        (folder / "go").touch()
     for thread in threads:
         thread.join()
     assert len(set(images)) == 2

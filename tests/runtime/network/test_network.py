@@ -242,7 +242,7 @@ def test_its_program_goes_when_all_else_was_killed(make: Make, runtime: Runtime,
     runtime.start(box)
     helper = connector(runtime, box)
     for process in box.processes():  # conmon first
-        os.kill(process.pid, 9)
+        process.kill()
     deadline = time.monotonic() + 5
     while Runtime(runtime.store).state(box).is_running:
         assert time.monotonic() < deadline
