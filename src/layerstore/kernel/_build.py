@@ -64,6 +64,7 @@ SHARED = (
     "tar/resolve",
     "tar/replace",
     "tar/link",
+    "tar/listing",
     "tar/write",
     "tar/finish",
     "tar/header",

@@ -58,6 +58,8 @@ int ls_unpack_begin(struct ls_unpack *unpack) {
         if (merged)
             return 0;
     }
+    if (ls_is_listed(unpack))
+        return 0;
     /* what the folder inherited from its parent is not the layer's */
     if (ls_acls_drop(unpack->disk.tree, &unpack->said))
         return ls_failed_at(unpack, root);
@@ -192,6 +194,8 @@ int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct l
 }
 
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder) {
+    for (struct ls_node *at = folder; ls_is_listed(unpack) && !(at->flags & LS_MADE); at = at->parent)
+        at->flags |= LS_MADE;
     while (!(folder->flags & LS_MADE)) {
         struct ls_node *top = folder; /* the highest one missing; its parent is there */
         while (!(top->parent->flags & LS_MADE))

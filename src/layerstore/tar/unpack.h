@@ -16,6 +16,10 @@
 #define LS_DIALECT_AUFS 2
 #define LS_DIALECT_MERGED 3
 
+/* As the tree: nothing is made on a disk. What the files would be is told by the index, which then ends with their places
+ * in the tar: see index.h. No writers are needed, and the skeleton has no stream. */
+#define LS_NO_TREE -1
+
 #define LS_BELOW_UNKNOWN -1
 #define LS_BELOW_NOTHING -2
 
@@ -39,7 +43,7 @@ struct ls_unpack_limits {
     int64_t entries, header, memory;
 };
 
-/* `tree`: directory to fill. `below`: root of the parents' merged tree, or one of the above. `shadow`: path of a folder
+/* `tree`: directory to fill, or LS_NO_TREE. `below`: root of the parents' merged tree, or one of the above. `shadow`: path of a folder
  * that is made only when the tar overwrites its own entries. */
 struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *shadow);
 /* Before anything is fed; without it there are no limits. */

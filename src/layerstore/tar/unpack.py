@@ -106,9 +106,47 @@ def unpack(
     """
     with memory_told(), ExitStack() as undo:
         tree_fd = undo.enter_context(opened_tree(tree))
+        return _taken_in(stream, tree_fd, dialect, skeleton, expected, below, bottom, max(threads, 1), progress, limits)
+
+
+def take_listing(
+    stream: Readable,
+    listing: Path,
+    *,
+    write: Callable[[memoryview], object] | None = None,
+    expected: DiffID | None = None,
+    below: int | None = None,
+    bottom: bool = False,
+    progress: Callable[[int], object] | None = None,
+    limits: Limits = _USUAL,
+) -> Unpacked:
+    """Write the new file `listing`: what a tar that stays as it is says of each name, and where in it the data are.
+
+    `write` is given the tar, piece by piece, as it passes. All else is as with `unpack` into a folder in overlay's
+    dialect, and so are the errors. A listing is read by `entries`, and makes an index that the kernel can mount.
+    """
+    with memory_told():
+        listed = (lib.LS_NO_TREE, Dialect.OVERLAY)
+        return _taken_in(stream, *listed, listing, expected, below, bottom, 0, progress, limits, write)
+
+
+def _taken_in(
+    stream: Readable,
+    tree: int,
+    dialect: Dialect,
+    skeleton: Path,
+    expected: DiffID | None,
+    below: int | None,
+    bottom: bool,
+    threads: int,
+    progress: Callable[[int], object] | None,
+    limits: Limits,
+    write: Callable[[memoryview], object] | None = None,
+) -> Unpacked:
+    with ExitStack() as undo:
         nothing = lib.LS_BELOW_NOTHING if bottom else lib.LS_BELOW_UNKNOWN
         unpacker = lib.ls_unpack_new(
-            tree_fd, nothing if below is None else below, DIALECTS[dialect], os.fsencode(shadow_of(skeleton))
+            tree, nothing if below is None else below, DIALECTS[dialect], os.fsencode(shadow_of(skeleton))
         )
         if unpacker == ffi.NULL:
             raise no_memory()
@@ -119,7 +157,7 @@ def unpack(
             raise _failure(unpacker)
         undo.enter_context(_writers(unpacker, threads))
         out = undo.enter_context(SkeletonWriter(skeleton))
-        diff_id, size = _feed(stream, unpacker, out, progress, limits)
+        diff_id, size = _feed(stream, unpacker, out, progress, limits, write)
         if expected is not None and diff_id != expected:
             raise DigestMismatch("the layer", expected=expected, actual=diff_id, layer=expected)
         if lib.ls_unpack_finish(unpacker):
@@ -145,7 +183,7 @@ def _writers(unpacker: Any, count: int) -> Iterator[None]:
     """Threads that write files; they have ended when this returns."""
     running: list[threading.Thread] = []
     try:
-        for _ in range(max(count, 1)):
+        for _ in range(count):
             writer = threading.Thread(target=lib.ls_unpack_write_files, args=(unpacker,))
             try:
                 writer.start()
@@ -165,6 +203,7 @@ def _feed(
     out: SkeletonWriter,
     progress: Callable[[int], object] | None,
     limits: Limits,
+    write: Callable[[memoryview], object] | None,
 ) -> tuple[DiffID, int]:
     """Read, hash and parse to the end of the stream."""
     digest = hashlib.sha256()
@@ -180,6 +219,8 @@ def _feed(
         digest.update(view[:filled])
         size += filled
         limits.check("max-layer-size", size, "the layer's tar")
+        if write is not None:
+            write(view[:filled])
         if lib.ls_unpack_feed(unpacker, filled, last):
             raise _failure(unpacker, limits)
         if lib.ls_unpack_skeleton(unpacker, ffi.new("uint8_t **")) >= _TAKE:
