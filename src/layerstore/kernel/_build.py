@@ -32,6 +32,7 @@ PARTS = (
     "tar/verify",
     "tar/entries",
     "tar/implied",
+    "indexes/stack",
     "compression/goflate",
     "gathering/rules",
     "gathering/walk",
@@ -68,6 +69,10 @@ SHARED = (
     "tar/write",
     "tar/finish",
     "tar/header",
+    "indexes/image",
+    "indexes/image_folder",
+    "indexes/image_xattr",
+    "indexes/image_chunk",
     "compression/blocks",
     "gathering/matching",
 )

@@ -1,0 +1,107 @@
+/* Extended attributes in an erofs image: behind their inode, a head of 12 bytes and one entry for each, of 4 bytes, the name
+ * without its prefix, and the value, filled up to 4 bytes. */
+#define _GNU_SOURCE
+#include "image.h"
+
+#include "../kernel/files/xattrs.h"
+
+enum { HEAD = 12, ENTRY = 4, MOST = UINT16_MAX * 4 };
+
+static const char OVERLAY[] = "overlay.";
+
+/* A name as it is stored. Overlay keeps names of its own (`trusted.overlay.x`), and gives out as such what is stored with the
+ * middle twice (kernel: filesystems/overlayfs.rst, "Nested overlayfs mounts"). */
+struct stored {
+    uint8_t prefix;
+    bool escaped;
+    struct ls_text rest;
+    const uint8_t *value;
+    size_t size;
+};
+
+static bool take_prefix(const struct ls_xattr *xattr, struct stored *stored) {
+    static const struct {
+        const char *text;
+        uint8_t number;
+        bool whole;
+    } PREFIXES[] = {
+        {"user.", 1, false},    {"system.posix_acl_access", 2, true}, {"system.posix_acl_default", 3, true},
+        {"trusted.", 4, false}, {"security.", 6, false},
+    };
+    for (size_t i = 0; i < sizeof PREFIXES / sizeof *PREFIXES; i++) {
+        size_t length = strlen(PREFIXES[i].text);
+        if (!ls_begins(xattr->name, xattr->name_length, PREFIXES[i].text) ||
+            (xattr->name_length == length) != PREFIXES[i].whole)
+            continue;
+        *stored = (struct stored){
+            .prefix = PREFIXES[i].number,
+            .escaped = ls_begins(xattr->name, xattr->name_length, LS_OVERLAY_PREFIX),
+            .rest = {(const uint8_t *)xattr->name + length, xattr->name_length - length},
+            .value = xattr->value,
+            .size = xattr->value_length,
+        };
+        return true;
+    }
+    return false;
+}
+
+static size_t name_length(const struct stored *stored) {
+    return stored->rest.length + (stored->escaped ? strlen(OVERLAY) : 0);
+}
+
+static size_t size_of(const struct stored *stored) {
+    return (size_t)ls_round_up((int64_t)(ENTRY + name_length(stored) + stored->size), 4);
+}
+
+static int refused(struct ls_stack *stack, const struct ls_inode *inode, int code) {
+    ls_fail(&stack->failure, "setxattr", code);
+    return ls_stack_failed(stack, inode);
+}
+
+int ls_xattrs_plan(struct ls_stack *stack, struct ls_inode *inode) {
+    struct ls_reader reader = {inode->xattrs.data, inode->xattrs.data + inode->xattrs.length, false};
+    struct ls_xattr xattr;
+    struct stored stored;
+    size_t size = HEAD;
+    if (!inode->xattrs.length)
+        return 0;
+    while (reader.at < reader.end && ls_xattr_next(&reader, &xattr)) {
+        if (!take_prefix(&xattr, &stored))
+            return refused(stack, inode, -EOPNOTSUPP);
+        if (name_length(&stored) > UINT8_MAX || stored.size > UINT16_MAX)
+            return refused(stack, inode, -ERANGE);
+        size += size_of(&stored);
+        stack->facts.escaped |= stored.escaped;
+        if (size > MOST)
+            return refused(stack, inode, -E2BIG);
+    }
+    if (reader.bad)
+        return ls_fail_as(&stack->failure, LS_FAIL_DAMAGED, EBADMSG, "the listing is damaged", "", 0);
+    inode->xattrs_size = (uint32_t)size;
+    return 0;
+}
+
+static int write_one(struct ls_image *image, const struct stored *stored) {
+    static const uint8_t ZEROS[4];
+    uint8_t head[ENTRY] = {(uint8_t)name_length(stored), stored->prefix};
+    ls_put_16(head + 2, (uint16_t)stored->size);
+    int rc = ls_image_put(image, head, sizeof head);
+    if (!rc && stored->escaped)
+        rc = ls_image_put(image, OVERLAY, strlen(OVERLAY));
+    rc = rc ?: ls_image_put(image, stored->rest.data, stored->rest.length);
+    rc = rc ?: ls_image_put(image, stored->value, stored->size);
+    return rc ?: ls_image_put(image, ZEROS, size_of(stored) - ENTRY - name_length(stored) - stored->size);
+}
+
+int ls_xattrs_write(struct ls_image *image, const struct ls_inode *inode) {
+    static const uint8_t NOTHING[HEAD];
+    struct ls_reader reader = {inode->xattrs.data, inode->xattrs.data + inode->xattrs.length, false};
+    struct ls_xattr xattr;
+    struct stored stored;
+    if (!inode->xattrs_size)
+        return 0;
+    int rc = ls_image_put(image, NOTHING, sizeof NOTHING);
+    while (!rc && reader.at < reader.end && ls_xattr_next(&reader, &xattr) && take_prefix(&xattr, &stored))
+        rc = write_one(image, &stored);
+    return rc;
+}
