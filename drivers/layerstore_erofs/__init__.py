@@ -227,13 +227,14 @@ class Erofs(StorageDriver):
         return f"{index}{_ESCAPED}" if os.path.exists(f"{index}{_ESCAPED}") else index
 
     def _write_index(self, tars: Sequence[Layer]) -> None:
-        """Whole and on the disk before it has its name: after a power cut nobody would look at it again."""
+        """Whole and on the disk before it has its name, or before its layer has: nobody looks at it again."""
         index, made = self._index(tars), self.staging / f"{tars[0].key}.{os.urandom(8).hex()}"
         parts = [Part(Path(self._folder(one)) / LISTING, Path(self._folder(one)) / TAR) for one in tars]
         try:
             written = write_index(parts, made)
-            with named("fsync", made), opened(made, os.O_RDONLY) as file:
-                os.fsync(file)
+            if not tars[0].is_staged:
+                with named("fsync", made), opened(made, os.O_RDONLY) as file:
+                    os.fsync(file)
             if written.escaped:
                 index += _ESCAPED
             with named("rename", index):

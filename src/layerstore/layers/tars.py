@@ -135,9 +135,16 @@ class Tars(LayerFiles):
             return tar.implied_digest(diff.implied, below).symlinked
 
     def keep(self, placed: Sequence[tuple[Staged, Sequence[Layer]]]) -> list[Diff]:
-        """In the order that a power cut asks for on every filesystem: sync, rename, fsync of the folder."""
+        """In the order that a power cut asks for on every filesystem: sync, rename, fsync of the folder.
+
+        What stacks of them look like is found out before: so what cannot be mounted is refused, and a first mount is quick.
+        """
         if not placed:
             return []
+        below = {parent.key for _, parents in placed for parent in parents}
+        for staged, parents in placed:
+            if staged.layer.key not in below:
+                self.driver.prepare(staged.layer, parents, read_only=True)
         recorded = []
         for staged, _ in placed:
             if staged.place is not None:
