@@ -45,11 +45,6 @@ int ls_image_fill(struct ls_image *image, int64_t until) {
     return rc;
 }
 
-int ls_image_refuse(struct ls_image *image, const struct ls_inode *inode, const char *sentence) {
-    ls_fail_as(&image->stack->failure, LS_FAIL_DIALECT, EFBIG, sentence, "", 0);
-    return ls_stack_failed(image->stack, inode);
-}
-
 /* --- places ------------------------------------------------------------------------------------------------------- */
 
 static int64_t own_size(const struct ls_inode *inode) {
@@ -72,8 +67,7 @@ static int plan(struct ls_stack *stack, struct ls_inode *inode) {
     int rc = ls_xattrs_plan(stack, inode);
     if (!rc && inode->type == LS_DIRECTORY)
         return ls_folder_plan(stack, inode->name);
-    ls_chunks_plan(inode, stack);
-    return rc;
+    return rc ?: ls_chunks_plan(stack, inode);
 }
 
 /* All inodes that have a name, parents first, each once and with its number. */
@@ -199,7 +193,7 @@ static int finish(struct ls_image *image) {
 
 int ls_stack_write(struct ls_stack *stack, int fd) {
     LS_ARRAY_FREED struct places all = {0};
-    struct ls_image image = {.stack = stack, .fd = fd};
+    struct ls_image image = {.stack = stack, .fd = fd, .tar = -1};
     int64_t at = ls_round_up(SUPER + SUPER_SIZE + SLOT_SIZE * (int64_t)stack->layers.count, LS_BLOCK);
     int rc = number_all(stack, &all, &at);
     if (rc)
@@ -207,9 +201,10 @@ int ls_stack_write(struct ls_stack *stack, int fd) {
     image.end = (uint64_t)ls_round_up(at, LS_BLOCK) >> LS_BLOCK_BITS;
     give_blocks(&all, &image.end);
     if (stack->root->inode->nid > UINT16_MAX || image.end >= LS_NULL_BLOCK)
-        return ls_image_refuse(&image, stack->root->inode, "an index of erofs cannot have so many layers or names");
+        return ls_stack_refuse(stack, stack->root->inode, "an index of erofs cannot have so many layers or names");
     rc = write_all(&image, &all) ?: finish(&image);
     ls_bytes_free(&image.text);
+    ls_scope_close(&image.tar);
     stack->facts.inodes = (int64_t)all.count;
     return rc;
 }

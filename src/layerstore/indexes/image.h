@@ -27,6 +27,8 @@ struct ls_image {
     int64_t at;            /* where `text` begins */
     struct ls_bytes text;  /* not written yet */
     uint64_t end;          /* the first block that nothing has yet */
+    int tar;               /* of which something was copied last, or -1 */
+    int64_t opened;        /* its layer */
 };
 
 static inline void ls_put_16(uint8_t *at, uint16_t value) {
@@ -47,7 +49,6 @@ static inline int64_t ls_round_up(int64_t value, int64_t to) {
 int ls_image_put(struct ls_image *image, const void *data, size_t length);
 /* Zeros until that place of the file. */
 int ls_image_fill(struct ls_image *image, int64_t until);
-int ls_image_refuse(struct ls_image *image, const struct ls_inode *inode, const char *sentence);
 
 /* --- image_folder.c: directories */
 
@@ -63,7 +64,7 @@ int ls_xattrs_write(struct ls_image *image, const struct ls_inode *inode);
 
 /* --- image_chunk.c: where the data of files lie */
 
-void ls_chunks_plan(struct ls_inode *inode, const struct ls_stack *stack);
+int ls_chunks_plan(struct ls_stack *stack, struct ls_inode *inode);
 int64_t ls_chunks_count(const struct ls_inode *inode);
 int ls_chunks_write(struct ls_image *image, const struct ls_inode *inode);
 #endif

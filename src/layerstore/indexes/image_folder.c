@@ -73,7 +73,7 @@ int ls_folder_plan(struct ls_stack *stack, struct ls_name *folder) {
 
 static uint8_t kind_of(const struct ls_inode *inode) {
     static const uint8_t KINDS[] = {
-        [LS_REGULAR] = 1,   [LS_DIRECTORY] = 2, [LS_CHARACTER] = 3,
+        [LS_REGULAR] = 1,      [LS_DIRECTORY] = 2, [LS_CHARACTER] = 3,
         [LS_BLOCK_DEVICE] = 4, [LS_FIFO] = 5,      [LS_SYMLINK] = 7,
     };
     return KINDS[inode->type];

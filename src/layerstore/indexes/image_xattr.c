@@ -25,8 +25,11 @@ static bool take_prefix(const struct ls_xattr *xattr, struct stored *stored) {
         uint8_t number;
         bool whole;
     } PREFIXES[] = {
-        {"user.", 1, false},    {"system.posix_acl_access", 2, true}, {"system.posix_acl_default", 3, true},
-        {"trusted.", 4, false}, {"security.", 6, false},
+        {"user.", 1, false},
+        {"system.posix_acl_access", 2, true},
+        {"system.posix_acl_default", 3, true},
+        {"trusted.", 4, false},
+        {"security.", 6, false},
     };
     for (size_t i = 0; i < sizeof PREFIXES / sizeof *PREFIXES; i++) {
         size_t length = strlen(PREFIXES[i].text);
@@ -53,11 +56,6 @@ static size_t size_of(const struct stored *stored) {
     return (size_t)ls_round_up((int64_t)(ENTRY + name_length(stored) + stored->size), 4);
 }
 
-static int refused(struct ls_stack *stack, const struct ls_inode *inode, int code) {
-    ls_fail(&stack->failure, "setxattr", code);
-    return ls_stack_failed(stack, inode);
-}
-
 int ls_xattrs_plan(struct ls_stack *stack, struct ls_inode *inode) {
     struct ls_reader reader = {inode->xattrs.data, inode->xattrs.data + inode->xattrs.length, false};
     struct ls_xattr xattr;
@@ -67,16 +65,16 @@ int ls_xattrs_plan(struct ls_stack *stack, struct ls_inode *inode) {
         return 0;
     while (reader.at < reader.end && ls_xattr_next(&reader, &xattr)) {
         if (!take_prefix(&xattr, &stored))
-            return refused(stack, inode, -EOPNOTSUPP);
+            return ls_stack_refuse(stack, inode, "an extended attribute is of a kind that erofs cannot have");
         if (name_length(&stored) > UINT8_MAX || stored.size > UINT16_MAX)
-            return refused(stack, inode, -ERANGE);
+            return ls_stack_refuse(stack, inode, "an extended attribute is larger than erofs can have it");
         size += size_of(&stored);
         stack->facts.escaped |= stored.escaped;
         if (size > MOST)
-            return refused(stack, inode, -E2BIG);
+            return ls_stack_refuse(stack, inode, "extended attributes are more than erofs can have of one file");
     }
     if (reader.bad)
-        return ls_fail_as(&stack->failure, LS_FAIL_DAMAGED, EBADMSG, "the listing is damaged", "", 0);
+        return ls_fail_as(&stack->failure, LS_FAIL_DAMAGED, EBADMSG, "a listing is damaged", "", 0);
     inode->xattrs_size = (uint32_t)size;
     return 0;
 }

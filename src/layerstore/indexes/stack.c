@@ -10,7 +10,7 @@ struct told {
     struct ls_index_node node;
     uint64_t source, apart;
     struct ls_text xattrs, words;
-    struct ls_name *name;         /* where it was placed */
+    struct ls_name *name; /* where it was placed */
     const struct ls_inode *below; /* whose data it has */
 };
 
@@ -65,6 +65,7 @@ void ls_stack_free(struct ls_stack *stack) {
         free(inode);
     }
     for (size_t i = 0; i < stack->layers.count; i++) {
+        free(stack->layers.list[i]->tar);
         ls_array_free(&stack->layers.list[i]->payloads);
         ls_array_free(&stack->layers.list[i]->extents);
         free(stack->layers.list[i]);
@@ -102,6 +103,11 @@ int ls_stack_failed(struct ls_stack *stack, const struct ls_inode *inode) {
             path[--at] = '/';
     }
     return ls_fail_at(&stack->failure, path + at);
+}
+
+int ls_stack_refuse(struct ls_stack *stack, const struct ls_inode *inode, const char *sentence) {
+    ls_fail_as(&stack->failure, LS_FAIL_DIALECT, EFBIG, sentence, "", 0);
+    return ls_stack_failed(stack, inode);
 }
 
 /* --- names -------------------------------------------------------------------------------------------------------- */
@@ -434,7 +440,7 @@ static int lay(struct ls_stack *stack, const struct ls_layer *layer, struct told
     return rc ?: link_names(stack, all) ?: join_apart(stack, all);
 }
 
-int ls_stack_add(struct ls_stack *stack, const uint8_t *index, size_t length, int tar, int64_t size) {
+int ls_stack_add(struct ls_stack *stack, const uint8_t *index, size_t length, const char *tar, int64_t size) {
     LS_ARRAY_FREED struct told_all all = {0};
     struct ls_layer *layer = calloc(1, sizeof *layer);
     stack->facts.layer = (int64_t)stack->layers.count;
@@ -442,8 +448,9 @@ int ls_stack_add(struct ls_stack *stack, const uint8_t *index, size_t length, in
         free(layer);
         return no_memory(stack);
     }
-    layer->tar = tar;
     layer->size = size;
+    if (!(layer->tar = strdup(tar)))
+        return no_memory(stack);
     struct ls_reader in = {index, index + length, false};
     size_t magic = strlen(LS_INDEX_MAGIC);
     const uint8_t *begin = ls_read_bytes(&in, magic);

@@ -21,7 +21,7 @@ struct ls_lying {
 };
 
 struct ls_layer {
-    int tar;
+    char *tar; /* its path */
     int64_t size;
     struct {
         LS_ARRAY(struct ls_lying);
@@ -75,4 +75,6 @@ struct ls_stack {
 
 /* Notes at which path a failure was, and returns its -errno. */
 int ls_stack_failed(struct ls_stack *stack, const struct ls_inode *inode);
+/* Erofs cannot have it. */
+int ls_stack_refuse(struct ls_stack *stack, const struct ls_inode *inode, const char *sentence);
 #endif
