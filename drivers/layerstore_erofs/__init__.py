@@ -1,7 +1,7 @@
 """The `erofs` driver: a layer is its tar, as it came, and a stack of them is one index that the kernel mounts.
 
-`home/<key>` has the layer's tar and a listing of it, which the core puts there. The listings of a stack are made into an
-index at its first mount: erofs metadata whose data lie in the tars. It lies with the nearest layer of the stack and
+`home/<key>` has the layer's tar and a listing of it, which the core puts there. The listings of a stack are made into
+an index at its first mount: erofs metadata whose data lie in the tars. It lies with the nearest layer of the stack and
 goes with that, and it can be made again at any time. What a container writes is an upper directory of overlay on it.
 """
 
@@ -31,8 +31,8 @@ _EMPTY, _LOW = ".empty", ".low"
 which nobody sees."""
 
 _INDEX, _ESCAPED = "index-", ".escaped"
-"""In the folder of the nearest of the tars: their index, by the layers below; and the end of its name where it has xattrs
-that overlay has to read."""
+"""In the folder of the nearest of the tars: their index, by the layers below; and the end of its name where it has
+xattrs that overlay has to read."""
 
 _LIMITED = "limited"
 """In a container's folder: it has a project quota."""

@@ -1,4 +1,4 @@
-"""Can erofs work in this folder? Found out by doing it: an empty index, and overlay on it, mounted and removed again."""
+"""Can erofs work in this folder? Found out by doing it: an empty index, and overlay on it, mounted and gone again."""
 
 from __future__ import annotations
 

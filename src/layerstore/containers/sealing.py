@@ -1,9 +1,9 @@
 """What a container has written becomes a layer: how `commit` does it, and `seal`, which makes no image.
 
-Unmounted, the writable layer itself becomes the layer, if layers are folders: it is read once, to hash it, and nothing is
-copied. The container goes on with a fresh one on top, and stands on the new one. Mounted or running, programs may write to it at
-any time, so its changes are copied, and what was hashed is what is kept; the container stays as it is. All rows are
-written in one transaction: before it nothing has changed, after it everything has.
+Unmounted, the writable layer itself becomes the layer, if layers are folders: it is read once, to hash it, and nothing
+is copied. The container goes on with a fresh one on top, and stands on the new one. Mounted or running, programs may
+write to it at any time, so its changes are copied, and what was hashed is what is kept; the container stays as it is.
+All rows are written in one transaction: before it nothing has changed, after it everything has.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,7 +138,7 @@ class Tars(LayerFiles):
     def keep(self, placed: Sequence[tuple[Staged, Sequence[Layer]]]) -> list[Diff]:
         """In the order that a power cut asks for on every filesystem: sync, rename, fsync of the folder.
 
-        What stacks of them look like is found out before: so what cannot be mounted is refused, and a first mount is quick.
+        Indexes of the stacks are made before: what cannot be mounted is refused, and a first mount is quick.
         """
         if not placed:
             return []
@@ -264,12 +265,9 @@ class Tars(LayerFiles):
     @contextmanager
     def _opened(self, layer: Layer, diff_id: DiffID | None) -> Iterator[Readable]:
         path = self._tar(layer)
-        with named("open", path):
-            try:
-                file = open(path, "rb", buffering=0, opener=_no_link)
-            except FileNotFoundError:
-                raise _damaged("its tar is missing", diff_id, path) from None
-        with file, named("read", path):
+        if not os.path.lexists(path):
+            raise _damaged("its tar is missing", diff_id, path)
+        with named("read", path), open(path, "rb", buffering=0, opener=_no_link) as file:
             yield file
 
     def _read(self, layer: Layer, diff_id: DiffID | None, write: Write) -> DiffID:
@@ -286,14 +284,14 @@ class Tars(LayerFiles):
 def _created(path: Path) -> Iterator[Write]:
     """A new file, and what writes to it: all that it is given."""
     with named("open", path):
-        file = open(path, "xb", buffering=0, opener=private)
+        made = FileIO(path, "xb", opener=private)
+    with made as file:
 
-    def write(piece: memoryview) -> None:
-        with named("write", path):
-            while piece:
-                piece = piece[file.write(piece) or 0 :]
+        def write(piece: memoryview) -> None:
+            with named("write", path):
+                while piece:
+                    piece = piece[file.write(piece) or 0 :]
 
-    with file:
         yield write
         with named("close", path):
             file.close()

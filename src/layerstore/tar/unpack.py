@@ -106,7 +106,9 @@ def unpack(
     """
     with memory_told(), ExitStack() as undo:
         tree_fd = undo.enter_context(opened_tree(tree))
-        return _taken_in(stream, tree_fd, dialect, skeleton, expected, below, bottom, max(threads, 1), progress, limits)
+        return _taken_in(
+            stream, tree_fd, dialect, skeleton, expected, below, max(threads, 1), progress, limits, bottom=bottom
+        )
 
 
 def take_listing(
@@ -126,8 +128,8 @@ def take_listing(
     dialect, and so are the errors. A listing is read by `entries`, and makes an index that the kernel can mount.
     """
     with memory_told():
-        listed = (lib.LS_NO_TREE, Dialect.OVERLAY)
-        return _taken_in(stream, *listed, listing, expected, below, bottom, 0, progress, limits, write)
+        place = (lib.LS_NO_TREE, Dialect.OVERLAY, listing)
+        return _taken_in(stream, *place, expected, below, 0, progress, limits, bottom=bottom, write=write)
 
 
 def _taken_in(
@@ -137,10 +139,11 @@ def _taken_in(
     skeleton: Path,
     expected: DiffID | None,
     below: int | None,
-    bottom: bool,
     threads: int,
     progress: Callable[[int], object] | None,
     limits: Limits,
+    *,
+    bottom: bool,
     write: Callable[[memoryview], object] | None = None,
 ) -> Unpacked:
     with ExitStack() as undo:
