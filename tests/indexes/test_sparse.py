@@ -64,15 +64,15 @@ def test_holes_and_data_of_any_length_at_any_place(entries: list[tars.Entry], sc
         (1 << 35, [(0, b"x" * 700), (1 << 34, b"y" * 513)]),
         (1 << 30, [(at << 20, b"z" * 4096) for at in range(0, 1000, 50)]),
         (1 << 30, [((at << 20) + 7, b"z" * 5000) for at in range(0, 1000, 50)]),
-        (1 << 60, []),
+        (1 << 50, []),
         (1 << 50, [(12345, b"a"), (1 << 49, b"b" * 1000)]),
     ],
-    ids=["hole", "one more", "end", "4 TiB", "16 GiB in", "many", "many odd ones", "EiB", "in a PiB"],
+    ids=["hole", "one more", "end", "4 TiB", "16 GiB in", "many", "many odd ones", "PiB", "in a PiB"],
 )
 def test_a_large_file_costs_little(form: Sparse, size: int, pieces: list[tuple[int, bytes]], stack: Stack) -> None:
     stack.push(archive(file(b"before", b"x"), sparse(b"f", size, *pieces, form=form), file(b"after", b"x")))
     index, _ = stack.write()
-    assert index.stat().st_blocks * 512 <= (1 << (20 if size <= 1 << 42 else 23)) + 8192
+    assert index.stat().st_blocks * 512 <= (1 << (20 if size <= 1 << 42 else 22)) + 8192
     with stack.mounted() as root, open(os.open("f", os.O_RDONLY, dir_fd=root), "rb") as opened:
         assert os.fstat(opened.fileno()).st_size == size
         for offset, piece in pieces:
@@ -118,15 +118,15 @@ def test_a_link_to_a_sparse_file_below_has_its_data(stack: Stack, folder: Path) 
 
 
 @FORMS
-def test_a_file_of_more_than_an_eib_is_refused(form: Sparse, stack: Stack) -> None:
-    stack.push(archive(sparse(b"d/f", (1 << 60) + 1, (5, b"x"), form=form)))
-    with pytest.raises(CannotRepresent, match=r"^/d/f: a file of more than 1 EiB"):
+def test_a_file_of_more_than_a_pib_is_refused(form: Sparse, stack: Stack) -> None:
+    stack.push(archive(sparse(b"d/f", (1 << 50) + 1, (5, b"x"), form=form)))
+    with pytest.raises(CannotRepresent, match=r"^/d/f: a file of more than 1 PiB"):
         stack.write()
 
 
 def test_what_has_to_be_copied_at_more_than_two_tib_is_refused(stack: Stack) -> None:
-    pieces = [(at << 40, b"x") for at in range(1, 1 << 10)]
-    stack.push(archive(*(sparse(b"%d" % number, 1 << 60, *pieces) for number in range(3))))
+    pieces = [(at << 40, b"x") for at in range(1, 900)]
+    stack.push(archive(*(sparse(b"%d" % number, 1 << 50, *pieces) for number in range(3))))
     with pytest.raises(CannotRepresent, match="no room for so large a sparse file"):
         stack.write()
     assert not list(stack.folder.glob("index*"))

@@ -53,7 +53,7 @@ int ls_image_fill(struct ls_image *image, int64_t until);
 /* --- image_folder.c: directories */
 
 /* Sorts what is in it; `packed` becomes the bytes of its blocks. */
-int ls_folder_plan(struct ls_stack *stack, struct ls_name *folder);
+int ls_folder_plan(struct ls_stack *stack, struct ls_inode *folder);
 int ls_folder_write(struct ls_image *image, const struct ls_inode *folder);
 
 /* --- image_xattr.c: extended attributes */

@@ -8,7 +8,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-enum { LARGEST = LS_BLOCK_BITS + 31, MANY = 1 << 20, PLACE = 8, PIECE = 1 << 18 };
+enum { LARGEST = LS_BLOCK_BITS + 31, FEW = 1 << 10, MANY = 1 << 20, PLACE = 8, PIECE = 1 << 18 };
 
 /* The data of one file: pieces of its tar. */
 struct data {
@@ -73,8 +73,9 @@ int ls_chunks_plan(struct ls_stack *stack, struct ls_inode *inode) {
     inode->chunk_bits = 0;
     if (inode->type != LS_REGULAR || !inode->size)
         return 0;
-    if (count_of(inode->size, LARGEST) > MANY)
-        return ls_stack_refuse(stack, inode, "a file of more than 1 EiB has no place in an index of erofs");
+    if (count_of(inode->size, LARGEST) >
+        FEW) /* each takes bytes, and a few bytes of a tar can say that there are many */
+        return ls_stack_refuse(stack, inode, "a file of more than 1 PiB has no place in an index of erofs");
     find_data(stack, inode, &data);
     unsigned largest = bits_for(inode->size, 1);
     inode->chunk_bits = largest;

@@ -30,10 +30,9 @@ static bool walk_on(struct walk *walk) {
     struct ls_name *child = walk->next < folder->children ? folder->sorted[walk->next] : NULL;
     struct ls_text dot = walk->dots ? DOTS : DOT;
     if (walk->dots < 2 && (!child || compare(dot, child->text) < 0)) {
-        const struct ls_name *parent = walk->dots && folder->name->parent ? folder->name->parent : folder->name;
+        walk->inode = walk->dots && folder->name->folder ? folder->name->folder : folder;
         walk->dots++;
         walk->text = dot;
-        walk->inode = parent->inode;
         return true;
     }
     if (!child)
@@ -44,30 +43,29 @@ static bool walk_on(struct walk *walk) {
     return true;
 }
 
-int ls_folder_plan(struct ls_stack *stack, struct ls_name *folder) {
-    struct ls_inode *inode = folder->inode;
+int ls_folder_plan(struct ls_stack *stack, struct ls_inode *folder) {
     size_t count = 0;
     for (struct ls_name *name = folder->first; name; name = name->next)
         count += name->inode != NULL;
-    inode->sorted = count ? malloc(count * sizeof *inode->sorted) : NULL;
-    if (count && !inode->sorted)
+    folder->sorted = count ? malloc(count * sizeof *folder->sorted) : NULL;
+    if (count && !folder->sorted)
         return ls_fail(&stack->failure, "malloc", -ENOMEM);
     for (struct ls_name *name = folder->first; name; name = name->next)
         if (name->inode)
-            inode->sorted[inode->children++] = name;
+            folder->sorted[folder->children++] = name;
     if (count)
-        qsort(inode->sorted, count, sizeof *inode->sorted, by_name);
+        qsort(folder->sorted, count, sizeof *folder->sorted, by_name);
     size_t room = BLOCK_SIZE;
-    inode->packed = 0;
-    for (struct walk walk = {.folder = inode}; walk_on(&walk);) {
+    folder->packed = 0;
+    for (struct walk walk = {.folder = folder}; walk_on(&walk);) {
         size_t need = ENTRY + walk.text.length;
         if (need > room) {
-            inode->packed += BLOCK_SIZE;
+            folder->packed += BLOCK_SIZE;
             room = BLOCK_SIZE;
         }
         room -= need;
     }
-    inode->packed += (int64_t)(BLOCK_SIZE - room);
+    folder->packed += (int64_t)(BLOCK_SIZE - room);
     return 0;
 }
 

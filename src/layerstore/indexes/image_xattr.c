@@ -5,6 +5,8 @@
 
 #include "../kernel/files/xattrs.h"
 
+#include <linux/limits.h>
+
 enum { HEAD = 12, ENTRY = 4, MOST = UINT16_MAX * 4 };
 
 static const char OVERLAY[] = "overlay.";
@@ -66,7 +68,7 @@ int ls_xattrs_plan(struct ls_stack *stack, struct ls_inode *inode) {
     while (reader.at < reader.end && ls_xattr_next(&reader, &xattr)) {
         if (!take_prefix(&xattr, &stored))
             return ls_stack_refuse(stack, inode, "an extended attribute is of a kind that erofs cannot have");
-        if (name_length(&stored) > UINT8_MAX || stored.size > UINT16_MAX)
+        if (xattr.name_length + name_length(&stored) - stored.rest.length > XATTR_NAME_MAX || stored.size > UINT16_MAX)
             return ls_stack_refuse(stack, inode, "an extended attribute is larger than erofs can have it");
         size += size_of(&stored);
         stack->facts.escaped |= stored.escaped;

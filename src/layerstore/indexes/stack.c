@@ -4,6 +4,7 @@
 
 #include "../tar/xxh64.h"
 
+#include <linux/limits.h>
 #include <sys/random.h>
 
 struct told {
@@ -96,10 +97,10 @@ int ls_stack_failed(struct ls_stack *stack, const struct ls_inode *inode) {
     char path[sizeof stack->failure.path];
     size_t at = sizeof path - 1;
     path[at] = 0;
-    for (const struct ls_name *name = inode->name; name->parent && at > name->text.length; name = name->parent) {
+    for (const struct ls_name *name = inode->name; name->folder && at > name->text.length; name = name->folder->name) {
         at -= name->text.length;
         memcpy(path + at, name->text.data, name->text.length);
-        if (name->parent->parent)
+        if (name->folder->name->folder)
             path[--at] = '/';
     }
     return ls_fail_at(&stack->failure, path + at);
@@ -112,23 +113,14 @@ int ls_stack_refuse(struct ls_stack *stack, const struct ls_inode *inode, const 
 
 /* --- names -------------------------------------------------------------------------------------------------------- */
 
-/* The next name that ever was. */
-static struct ls_name *after(const struct ls_name *name, const struct ls_name *top) {
-    if (name->first)
-        return name->first;
-    while (name != top && !name->next)
-        name = name->parent;
-    return name == top ? NULL : name->next;
+static uint64_t hash_of(const struct ls_stack *stack, const struct ls_inode *folder, struct ls_text text) {
+    return ls_xxh64_of(text.data, text.length, stack->seed ^ ((uint64_t)(uintptr_t)folder * 0x9E3779B97F4A7C15ULL));
 }
 
-static uint64_t hash_of(const struct ls_stack *stack, const struct ls_name *parent, struct ls_text text) {
-    return ls_xxh64_of(text.data, text.length, stack->seed ^ ((uint64_t)(uintptr_t)parent * 0x9E3779B97F4A7C15ULL));
-}
-
-static struct ls_name *child_of(const struct ls_stack *stack, const struct ls_name *parent, struct ls_text text) {
-    uint64_t hash = hash_of(stack, parent, text);
+static struct ls_name *child_of(const struct ls_stack *stack, const struct ls_inode *folder, struct ls_text text) {
+    uint64_t hash = hash_of(stack, folder, text);
     for (struct ls_name *name = stack->buckets[hash & (stack->bucket_count - 1)]; name; name = name->bucket)
-        if (name->hash == hash && name->parent == parent && name->text.length == text.length &&
+        if (name->hash == hash && name->folder == folder && name->text.length == text.length &&
             !memcmp(name->text.data, text.data, text.length))
             return name;
     return NULL;
@@ -152,21 +144,21 @@ static int grow(struct ls_stack *stack) {
 }
 
 /* The child, made without an inode if it is not there. NULL: no memory. */
-static struct ls_name *make_child(struct ls_stack *stack, struct ls_name *parent, struct ls_text text) {
-    struct ls_name *name = child_of(stack, parent, text);
+static struct ls_name *make_child(struct ls_stack *stack, struct ls_inode *folder, struct ls_text text) {
+    struct ls_name *name = child_of(stack, folder, text);
     if (name)
         return name;
     if ((stack->name_count == stack->bucket_count && grow(stack)) || !(name = calloc(1, sizeof *name)))
         return NULL;
     stack->name_count++;
-    name->parent = parent;
+    name->folder = folder;
     name->text = text;
-    name->hash = hash_of(stack, parent, text);
+    name->hash = hash_of(stack, folder, text);
     struct ls_name **bucket = &stack->buckets[name->hash & (stack->bucket_count - 1)];
     name->bucket = *bucket;
     *bucket = name;
-    name->next = parent->first;
-    parent->first = name;
+    name->next = folder->first;
+    folder->first = name;
     return name;
 }
 
@@ -183,40 +175,36 @@ static bool is_folder(const struct ls_name *name) {
     return name && name->inode && name->inode->type == LS_DIRECTORY;
 }
 
+/* `inode` NULL: the name is gone. */
+static void set(struct ls_stack *stack, struct ls_name *name, struct ls_inode *inode) {
+    if (is_folder(name))
+        stack->led = NULL;
+    name->inode = inode;
+}
+
 /* The directory in which a path lies, and the path's last name. NULL: there is none. Most lie in that of the one before. */
-static struct ls_name *folder_of(struct ls_stack *stack, struct ls_text path, struct ls_text *last) {
+static struct ls_inode *folder_of(struct ls_stack *stack, struct ls_text path, struct ls_text *last) {
     const uint8_t *slash = path.length ? memrchr(path.data, '/', path.length) : NULL;
     size_t length = slash ? (size_t)(slash - path.data) : 0;
     *last = slash ? (struct ls_text){slash + 1, path.length - length - 1} : path;
     if (!slash)
-        return stack->root;
-    if (is_folder(stack->led) && stack->folder.length == length && !memcmp(stack->folder.data, path.data, length))
+        return stack->root->inode;
+    if (stack->led && stack->folder.length == length && !memcmp(stack->folder.data, path.data, length))
         return stack->led;
     struct ls_name *at = stack->root;
     for (struct ls_text rest = {path.data, length}; is_folder(at) && rest.length;)
-        at = child_of(stack, at, take_part(&rest));
+        at = child_of(stack, at->inode, take_part(&rest));
     if (!is_folder(at))
         return NULL;
     stack->folder = (struct ls_text){path.data, length};
-    return stack->led = at;
+    return stack->led = at->inode;
 }
 
 static struct ls_name *find(struct ls_stack *stack, struct ls_text path) {
     struct ls_text last;
-    struct ls_name *folder = folder_of(stack, path, &last);
+    struct ls_inode *folder = folder_of(stack, path, &last);
     struct ls_name *name = !path.length ? stack->root : folder ? child_of(stack, folder, last) : NULL;
     return name && name->inode ? name : NULL;
-}
-
-static void forget_below(struct ls_stack *stack, struct ls_name *top) {
-    for (struct ls_name *name = top; (name = after(name, top));)
-        name->inode = NULL;
-    stack->led = NULL;
-}
-
-static void forget(struct ls_stack *stack, struct ls_name *name) {
-    forget_below(stack, name);
-    name->inode = NULL;
 }
 
 /* --- a listing ---------------------------------------------------------------------------------------------------- */
@@ -282,8 +270,10 @@ static void read_places(struct ls_reader *in, struct ls_layer *layer, struct tol
 
 /* Its size and its data are of one another. */
 static bool fits_data(const struct ls_layer *layer, const struct told *one) {
-    if (one->node.type != LS_REGULAR || !one->source)
+    if (one->node.type != LS_REGULAR)
         return true;
+    if (!one->source)
+        return one->node.size >= 0;
     const struct ls_lying *payload = &layer->payloads.list[one->source - 1];
     if (!payload->extents_count)
         return one->node.size == payload->size;
@@ -313,23 +303,29 @@ static void describe(struct ls_inode *inode, const struct told *one) {
 static int place_folder(struct ls_stack *stack, struct ls_name *name, const struct told *one) {
     unsigned flags = one->node.flags;
     bool there = is_folder(name);
-    if (!there) {
-        forget(stack, name);
-        if (!(name->inode = inode_new(stack, LS_DIRECTORY)))
+    if (!there || flags & (LS_OPAQUE | LS_WHITEOUT)) {
+        const struct ls_inode *before = name->inode;
+        struct ls_inode *inode = inode_new(stack, LS_DIRECTORY);
+        if (!inode)
             return no_memory(stack);
-        name->inode->name = name;
-    } else if (flags & (LS_OPAQUE | LS_WHITEOUT))
-        forget_below(stack, name);
+        if (there) {
+            inode->mode = before->mode, inode->uid = before->uid, inode->gid = before->gid;
+            inode->mtime = before->mtime, inode->mtime_ns = before->mtime_ns;
+            inode->xattrs = before->xattrs;
+        }
+        inode->name = name;
+        set(stack, name, inode);
+    }
     if (!there || flags & LS_STATED || !(flags & LS_IMPLIED))
         describe(name->inode, one);
     return 0;
 }
 
 static int place_file(struct ls_stack *stack, struct ls_name *name, const struct told *one) {
-    forget(stack, name);
-    struct ls_inode *inode = name->inode = inode_new(stack, one->node.type);
+    struct ls_inode *inode = inode_new(stack, one->node.type);
     if (!inode)
         return no_memory(stack);
+    set(stack, name, inode);
     describe(inode, one);
     inode->name = name;
     inode->words = one->node.type == LS_SYMLINK ? one->words : (struct ls_text){0};
@@ -344,32 +340,38 @@ static int place_file(struct ls_stack *stack, struct ls_name *name, const struct
     return 0;
 }
 
+static bool is_name(struct ls_text text) {
+    bool dots = text.length <= 2 && !memcmp(text.data, "..", text.length); /* or nothing at all */
+    return !dots && text.length <= NAME_MAX && !memchr(text.data, 0, text.length);
+}
+
 static int place(struct ls_stack *stack, struct told *one) {
     static const char NOWHERE[] = "the listing has a name that lies in no folder";
     struct ls_text path = path_of(one), last;
     unsigned type = one->node.type, flags = one->node.flags;
     bool removal = !type && flags & LS_WHITEOUT;
-    struct ls_name *folder = folder_of(stack, path, &last), *name = find(stack, path);
-    if (!folder && removal)
-        return 0;
-    if (!folder || (path.length && !last.length))
-        return damaged(stack, NOWHERE, path);
+    struct ls_inode *folder = folder_of(stack, path, &last);
+    struct ls_name *name = find(stack, path);
     if (removal) {
-        if (name && name->parent)
-            forget(stack, name);
+        if (name && name->folder)
+            set(stack, name, NULL);
         return 0;
     }
     if (type == LS_DIRECTORY && flags & LS_HOLLOW && !is_folder(name))
         return 0;
-    if (!name && !(name = make_child(stack, folder, last)))
-        return no_memory(stack);
-    if (name == stack->root && type != LS_DIRECTORY)
+    if (!folder || (name == stack->root && type != LS_DIRECTORY))
         return damaged(stack, NOWHERE, path);
+    if (!name) {
+        if (!is_name(last))
+            return damaged(stack, "the listing has a name that is none", path);
+        if (!(name = make_child(stack, folder, last)))
+            return no_memory(stack);
+    }
     one->name = name;
     if (type == LS_DIRECTORY)
         return place_folder(stack, name, one);
     if (type == LS_HARD_LINK) {
-        forget(stack, name);
+        set(stack, name, NULL);
         return 0;
     }
     return place_file(stack, name, one);
@@ -384,7 +386,7 @@ static int link_names(struct ls_stack *stack, struct told_all *all) {
         struct ls_name *target = find(stack, (struct ls_text){one->node.target, one->node.target_length});
         if (!target || target->inode->type == LS_DIRECTORY || !one->name)
             return damaged(stack, "the listing has a hard link to no file", path_of(one));
-        one->name->inode = target->inode;
+        set(stack, one->name, target->inode);
     }
     return 0;
 }
@@ -405,7 +407,7 @@ static int join_apart(struct ls_stack *stack, struct told_all *all) {
     for (size_t i = 1; i < groups.count; i++) {
         struct told *one = groups.list[i], *before = groups.list[i - 1];
         if (one->apart == before->apart && !is_folder(before->name) && !is_folder(one->name))
-            one->name->inode = before->name->inode;
+            set(stack, one->name, before->name->inode);
     }
     return 0;
 }
@@ -423,11 +425,21 @@ static int find_below(struct ls_stack *stack, struct told_all *all) {
     return 0;
 }
 
+static bool are_xattrs(struct ls_text text) {
+    struct ls_reader reader = {text.data, text.data + text.length, false};
+    struct ls_xattr xattr;
+    while (ls_xattr_next(&reader, &xattr))
+        reader.bad |= memchr(xattr.name, 0, xattr.name_length) != NULL;
+    return !reader.bad;
+}
+
 static bool is_known(const struct told *one) {
     unsigned type = one->node.type;
     if (!type)
         return one->node.flags & LS_WHITEOUT;
-    return type < LS_IGNORED && one->node.mtime_ns < 1000000000 && (type != LS_SYMLINK || one->words.length);
+    return type < LS_IGNORED && one->node.mtime_ns < 1000000000 && are_xattrs(one->xattrs) &&
+           one->node.major < 1 << 12 && one->node.minor < 1 << 20 &&
+           (type != LS_SYMLINK || (one->words.length && !memchr(one->words.data, 0, one->words.length)));
 }
 
 static int lay(struct ls_stack *stack, const struct ls_layer *layer, struct told_all *all) {

@@ -1,7 +1,8 @@
 /* What several layers are as one tree, in memory: names, and the inodes that they are names of.
  *
  * Texts (names, xattrs, words of symlinks) stay where they lie, in the listings. What a layer above takes away is only
- * forgotten: a name without an inode is none. */
+ * forgotten: a name without an inode is none. Names are those of a directory's inode: a directory that goes, or that loses
+ * what is in it, is left with all its names, however many they are, and another inode takes its place. */
 #ifndef LS_TREE_H
 #define LS_TREE_H
 #include "stack.h"
@@ -40,6 +41,7 @@ struct ls_inode {
     struct ls_text xattrs, words;
     int64_t layer, payload; /* its data; payload -1: none */
     struct ls_name *name;   /* one of its names: of a directory, its only one */
+    struct ls_name *first;  /* of a directory: the names that were ever in it */
     struct ls_inode *next;  /* the one that was made before it */
     /* where it goes: image.c */
     uint64_t nid;
@@ -52,8 +54,9 @@ struct ls_inode {
 };
 
 struct ls_name {
-    struct ls_name *parent, *first, *next, *bucket;
-    struct ls_inode *inode; /* NULL: there is no such name */
+    struct ls_inode *folder; /* in which it is; NULL: it is the root */
+    struct ls_inode *inode;  /* NULL: there is no such name */
+    struct ls_name *next, *bucket;
     uint64_t hash;
     struct ls_text text;
 };
@@ -68,7 +71,7 @@ struct ls_stack {
         LS_ARRAY(struct ls_layer *);
     } layers;
     struct ls_text folder; /* the path that was walked last, without its last name, and where it leads */
-    struct ls_name *led;
+    struct ls_inode *led;
     struct ls_stack_facts facts;
     struct ls_failure failure;
 };
