@@ -9,7 +9,6 @@
 enum { SUPER = 1024, SUPER_SIZE = 128, SLOT_SIZE = 128, FLUSH = 1 << 20, PAGE = 4096 };
 enum { FLAT_PLAIN = 0, FLAT_INLINE = 2, CHUNK_BASED = 4 };
 enum { CHUNKED_FILE = 4, DEVICE_TABLE = 8 };
-enum { MAJOR_MAX = (1 << 12) - 1, MINOR_MAX = (1 << 20) - 1 };
 static const uint32_t MAGIC = 0xE0F5E1E2;
 
 struct places {
@@ -66,12 +65,8 @@ static int64_t behind(const struct ls_inode *inode) {
 }
 
 static int plan(struct ls_stack *stack, struct ls_inode *inode) {
-    static const char NO_DEVICE[] = "an index of erofs cannot have a device of so large a number";
-    static const char NO_WORDS[] = "a symlink leads to more than 4,095 bytes";
     if (inode->type == LS_SYMLINK && inode->words.length >= PATH_MAX)
-        return ls_stack_refuse(stack, inode, NO_WORDS);
-    if (inode->major > MAJOR_MAX || inode->minor > MINOR_MAX)
-        return ls_stack_refuse(stack, inode, NO_DEVICE);
+        return ls_stack_refuse(stack, inode, "a symlink leads to more than 4,095 bytes");
     int rc = ls_xattrs_plan(stack, inode);
     if (rc)
         return rc;
