@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "image.h"
 
+#include "../tar/disk.h"
+
 #include <linux/limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,17 +20,10 @@ struct places {
 /* --- bytes on their way ------------------------------------------------------------------------------------------- */
 
 static int flush(struct ls_image *image) {
-    const uint8_t *data = image->text.data;
-    for (size_t left = image->text.length; left;) {
-        ssize_t wrote = pwrite(image->fd, data, left, image->at);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote < 0)
-            return LS_FAIL(&image->stack->failure, "pwrite");
-        data += wrote, image->at += wrote, left -= (size_t)wrote;
-    }
+    int rc = ls_disk_write(image->fd, image->text.data, image->text.length, image->at, &image->stack->failure);
+    image->at += (int64_t)image->text.length;
     image->text.length = 0;
-    return 0;
+    return rc;
 }
 
 int ls_image_put(struct ls_image *image, const void *data, size_t length) {
@@ -122,7 +117,7 @@ static int write_inode(struct ls_image *image, const struct ls_inode *inode) {
     uint8_t text[LS_INODE_SIZE] = {0};
     bool device = inode->type == LS_CHARACTER || inode->type == LS_BLOCK_DEVICE;
     unsigned layout = inode->chunk_bits ? CHUNK_BASED : is_inline(inode) ? FLAT_INLINE : FLAT_PLAIN;
-    uint32_t word = inode->chunk_bits ? 0x20 | (inode->chunk_bits - LS_BLOCK_BITS)
+    uint32_t word = inode->chunk_bits ? 0x20u | (inode->chunk_bits - (unsigned)LS_BLOCK_BITS)
                     : device          ? device_of(inode)
                     : inode->packed   ? (uint32_t)inode->block
                                       : 0;
@@ -189,9 +184,8 @@ static int finish(struct ls_image *image) {
     struct ls_failure *failure = &image->stack->failure;
     int64_t size = ls_round_up((int64_t)(image->end << LS_BLOCK_BITS), PAGE);
     ls_put_32(blocks, (uint32_t)(size >> LS_BLOCK_BITS));
-    if (pwrite(image->fd, blocks, sizeof blocks, SUPER + 36) != sizeof blocks)
-        return LS_FAIL(failure, "pwrite");
-    return ftruncate(image->fd, size) ? LS_FAIL(failure, "ftruncate") : 0;
+    int rc = ls_disk_write(image->fd, blocks, sizeof blocks, SUPER + 36, failure);
+    return rc ? rc : ftruncate(image->fd, size) ? LS_FAIL(failure, "ftruncate") : 0;
 }
 
 int ls_stack_write(struct ls_stack *stack, int fd) {

@@ -47,9 +47,8 @@ int ls_folder_plan(struct ls_stack *stack, struct ls_inode *folder) {
     size_t count = 0;
     for (struct ls_name *name = folder->first; name; name = name->next)
         count += name->inode != NULL;
-    folder->sorted = count ? malloc(count * sizeof *folder->sorted) : NULL;
-    if (count && !folder->sorted)
-        return ls_fail(&stack->failure, "malloc", -ENOMEM);
+    if (count && !(folder->sorted = ls_stack_get(stack, count * sizeof *folder->sorted)))
+        return -ENOMEM;
     for (struct ls_name *name = folder->first; name; name = name->next)
         if (name->inode)
             folder->sorted[folder->children++] = name;

@@ -18,6 +18,7 @@ struct ls_text {
 /* A payload in the tar of a layer. */
 struct ls_lying {
     int64_t size, place;
+    int64_t end;                  /* of the last extent: a file of these data is no smaller */
     size_t extents, extents_count; /* in the layer's list; none: the payload is the file */
 };
 
@@ -35,22 +36,22 @@ struct ls_layer {
 struct ls_name;
 
 struct ls_inode {
-    unsigned type; /* enum ls_type, LS_HARD_LINK excepted */
-    uint32_t mode, uid, gid, mtime_ns, major, minor, links;
+    uint8_t type;       /* enum ls_type, LS_HARD_LINK excepted */
+    uint8_t chunk_bits; /* 0: no chunks */
+    uint16_t mode;
+    uint32_t uid, gid, mtime_ns, major, minor, links;
     int64_t mtime, size;
     struct ls_text xattrs, words;
     int64_t layer, payload; /* its data; payload -1: none */
     struct ls_name *name;   /* one of its names: of a directory, its only one */
     struct ls_name *first;  /* of a directory: the names that were ever in it */
-    struct ls_inode *next;  /* the one that was made before it */
     /* where it goes: image.c */
     uint64_t nid;
-    uint64_t block;    /* of the data that lie in the image */
-    int64_t packed;    /* how many bytes they are */
-    uint32_t xattrs_size;
-    unsigned chunk_bits; /* 0: no chunks */
+    uint64_t block; /* of the data that lie in the image */
+    int64_t packed; /* how many bytes they are */
     struct ls_name **sorted;
     size_t children;
+    uint32_t xattrs_size;
 };
 
 struct ls_name {
@@ -61,20 +62,42 @@ struct ls_name {
     struct ls_text text;
 };
 
+struct ls_piece;
+
 struct ls_stack {
     struct ls_name *root;
     struct ls_name **buckets;
     size_t bucket_count, name_count;
     uint64_t seed;
-    struct ls_inode *inodes; /* all, the newest first */
+    struct ls_piece *pieces; /* of memory, the newest first */
+    size_t piece_left;       /* in that one */
     struct {
         LS_ARRAY(struct ls_layer *);
     } layers;
-    struct ls_text folder; /* the path that was walked last, without its last name, and where it leads */
+    struct ls_text walked; /* the path of a directory that was walked last, and where it leads; NULL: nowhere */
     struct ls_inode *led;
     struct ls_stack_facts facts;
     struct ls_failure failure;
 };
+
+/* Each of these returns NULL where there is no memory, and tells that. */
+
+/* Zeros, which stay until the stack is freed. */
+void *ls_stack_get(struct ls_stack *stack, size_t size);
+struct ls_inode *ls_inode_new(struct ls_stack *stack, unsigned type);
+/* The child, made without an inode if it is not there. */
+struct ls_name *ls_name_make(struct ls_stack *stack, struct ls_inode *folder, struct ls_text text);
+
+/* The directory in which a path lies, and the path's last name. NULL: there is none. */
+struct ls_inode *ls_folder_of(struct ls_stack *stack, struct ls_text path, struct ls_text *last);
+/* The name at a path; NULL: there is nothing. */
+struct ls_name *ls_name_find(struct ls_stack *stack, struct ls_text path);
+/* `inode` NULL: the name is gone, and with it all that is below it. */
+void ls_name_set(struct ls_stack *stack, struct ls_name *name, struct ls_inode *inode);
+
+static inline bool ls_is_folder(const struct ls_name *name) {
+    return name && name->inode && name->inode->type == LS_DIRECTORY;
+}
 
 /* Notes at which path a failure was, and returns its -errno. */
 int ls_stack_failed(struct ls_stack *stack, const struct ls_inode *inode);

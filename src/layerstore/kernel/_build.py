@@ -69,6 +69,7 @@ SHARED = (
     "tar/write",
     "tar/finish",
     "tar/header",
+    "indexes/tree",
     "indexes/image",
     "indexes/image_folder",
     "indexes/image_xattr",
