@@ -53,10 +53,11 @@ class Stack:
             return take_listing(Pieces(tar, piece), part.listing, expected=diff_id(tar), below=below, bottom=bottom)
 
         done = listed()
-        with self.below() as below:
-            parents = below if self.parts else None
-            if done.needs_parents or implied_digest(done.implied, parents).symlinked:
-                done = listed(below=parents, bottom=not self.parts)
+        if done.needs_parents or any(path.strip("/") for path in done.implied):
+            with self.below() as below:
+                parents = below if self.parts else None
+                if done.needs_parents or implied_digest(done.implied, parents).symlinked:
+                    done = listed(below=parents, bottom=not self.parts)
         self.parts.append(part)
         return done
 

@@ -45,7 +45,10 @@ static int no_memory(struct ls_stack *stack) {
     return ls_fail(&stack->failure, "malloc", -ENOMEM);
 }
 
+/* `path` is shown as one within the layer, whatever it is. */
 static int damaged(struct ls_stack *stack, const char *sentence, struct ls_text path) {
+    for (; path.length && *path.data == '/'; path.length--)
+        path.data++;
     return ls_fail_as(&stack->failure, LS_FAIL_DAMAGED, EBADMSG, sentence, path.data, path.length);
 }
 
