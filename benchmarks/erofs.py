@@ -2,8 +2,8 @@
 
     python -m benchmarks.erofs [--rounds 3] [--filesystems ext4,xfs] [--files 60000]
 
-The images are made for it: `many` has so many small files, `large` twenty of 32 MiB, both in one layer. A load ends when all is
-on the disk (tar: `sync -f`), by a store that is open. Stacks of 1 and of 450 layers are looked into by name. Rounds are
+The images are made for it: `many` has so many small files, `large` twenty of 32 MiB, both in one layer. A load ends when
+all is on the disk (tar: `sync -f`), by a store that is open. Stacks of 1 and of 450 layers are looked into by name. Rounds are
 interleaved, and the first does not count.
 """
 
@@ -196,7 +196,7 @@ def main() -> None:
         measured=measured,
         tables="\n\n".join(parts),
         remarks=[
-            f"`many`: {options.files:,} files in one layer; `large`: 20 of 32 MiB; `deep`: {DEEP} layers; `flat`: the last of them.",
+            f"`many`: {options.files:,} files in one layer; `large`: 20 of 32 MiB; `deep`: {DEEP} layers; `flat`: the last.",
             f"{options.rounds} rounds after one that does not count.",
             "Loads, exports, removals and lives in one process, by a store that is open; tar and rm by command line.",
         ],

@@ -23,6 +23,8 @@ void ls_stack_free(struct ls_stack *stack);
  * absolute path of its tar, which has `size` bytes. The index has to stay until the job is freed, and the tar until all is
  * written. */
 int ls_stack_add(struct ls_stack *stack, const uint8_t *index, size_t length, const char *tar, int64_t size);
+/* 1: the path, one within the tree, is a symlink so far. Else 0. */
+int ls_stack_is_symlink(struct ls_stack *stack, const char *path);
 /* Writes the image to a new file. It is not synced. The path of a failure is one within the tree, without a slash before it,
  * or that of a tar; "" is the image. */
 int ls_stack_write(struct ls_stack *stack, int fd);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,16 +20,19 @@ from layerstore import tar
 from layerstore.digest import DiffID, Digest
 from layerstore.driver import Layer, LayerKey, State, look
 from layerstore.errors import Damaged, InvalidArchive, LayerstoreError, named
-from layerstore.indexes import LISTING, TAR
+from layerstore.indexes import LISTING, TAR, Part, Stack
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import private
 from layerstore.layers.diffs import Diff, Staged
 from layerstore.layers.files import LayerFiles, Told, counting, name_layer
+from layerstore.layers.folders import Folders
 from layerstore.layers.relay import Write
 from layerstore.limits import UNLIMITED, Limits
 from layerstore.tar import Damage
 
 if TYPE_CHECKING:
+    from layerstore.driver import StorageDriver
+    from layerstore.session import Session
     from layerstore.tar import LayerEntry, Level, Readable
 
 __all__ = ["Tars"]
@@ -39,6 +43,11 @@ _MEND = "Load an image that has this layer again: it is kept anew."
 
 class Tars(LayerFiles):
     """The way of a driver that mounts tars."""
+
+    def __init__(self, driver: StorageDriver, session: Session, beside: Path, on_garbage: Callable[[], None]) -> None:
+        super().__init__(driver, session, beside, on_garbage)
+        self._looking = threading.Lock()
+        self._last: tuple[list[LayerKey], Stack] | None = None
 
     # --- in ---
 
@@ -130,10 +139,34 @@ class Tars(LayerFiles):
 
     def _leads_away(self, diff: Diff, parents: Sequence[Layer]) -> bool:
         """Is a symbolic link, in these parents, what the tar takes for a folder?"""
-        if not any(path.strip("/") for path in diff.implied):
-            return False  # the root directory is always one
-        with self._merged(parents) as below:
-            return tar.implied_digest(diff.implied, below).symlinked
+        paths = [name for path in diff.implied if (name := path.rstrip("/"))]  # the root directory is always one
+        if not paths or not parents:
+            return False
+        with self._looking, self._stacked(parents) as stack:
+            return any(map(stack.is_symlink, paths))
+
+    @contextmanager
+    def _stacked(self, parents: Sequence[Layer]) -> Iterator[Stack]:
+        """What the parents are as one tree. It is kept until somebody asks for another that does not begin with it."""
+        wanted = [parent.key for parent in reversed(parents)]
+        keys, stack = self._last or ([], None)
+        if stack is None or keys != wanted[: len(keys)]:
+            self._forget()
+            keys, stack = [], Stack()
+        self._last = keys, stack
+        try:
+            for parent in [*reversed(parents)][len(keys) :]:
+                stack.add(Part(self._listing(parent), self._tar(parent)))
+                keys.append(parent.key)
+        except BaseException:
+            self._forget()
+            raise
+        yield stack
+
+    def _forget(self) -> None:
+        if self._last is not None:
+            self._last[1].close()
+        self._last = None
 
     def keep(self, placed: Sequence[tuple[Staged, Sequence[Layer]]]) -> list[Diff]:
         """In the order that a power cut asks for on every filesystem: sync, rename, fsync of the folder.
@@ -159,7 +192,15 @@ class Tars(LayerFiles):
                 os.rename(self._staged_record(key), self.record_of(key))
         with named("fsync", self.beside):
             fsync_folder(self.beside)
+        with self._looking:
+            self._forget()
         return [staged.diff for staged, _ in placed]
+
+    def segment(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> LayerKey | None:
+        """A folder in any case: nobody asks a segment for its tar, and an index is of tars alone."""
+        return Folders(self.driver, self.session, self.beside, self._on_garbage).segment(
+            container, parents, in_use=in_use
+        )
 
     # --- out ---
 
