@@ -336,8 +336,7 @@ int ls_stack_add(struct ls_stack *stack, const uint8_t *index, size_t length, co
 }
 
 int ls_stack_is_symlink(struct ls_stack *stack, const char *path) {
-    const struct ls_name *name = find(stack, (struct ls_text){(const uint8_t *)path, strlen(path)});
-    stack->folder = (struct ls_text){0}; /* the path is the caller's */
-    stack->led = NULL;
+    const struct ls_name *name = ls_name_find(stack, (struct ls_text){(const uint8_t *)path, strlen(path)});
+    stack->led = NULL; /* by a path that is the caller's */
     return name && name->inode->type == LS_SYMLINK;
 }
