@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import stat
 from collections.abc import Callable
@@ -220,8 +222,6 @@ def test_sparse_files_of_every_pattern(form: Sparse, stacked: Stacked) -> None:
 
 def test_a_mapped_file(stack: Stack) -> None:
     """Programs are run by mapping them: from the tar, and from what was copied."""
-    import mmap
-
     data = os.urandom(10_000)
     stack.push(archive(file(b"whole", data), sparse(b"holes", 20_000, (5, data))))
     with stack.mounted() as root:
@@ -261,3 +261,44 @@ def test_it_is_what_unpacking_makes(stack: Stack) -> None:
     seen = stack.listing()
     trees.assert_same(unpacked(layers, stack.folder / "tree"), seen)
     assert stat.S_IMODE(seen["d"].mode) == 0o700
+
+
+def test_behind_the_end_of_a_mapped_file_are_zeros(stack: Stack) -> None:
+    """Nobody says what fills up the last block in a tar; mmap(2) says what a program sees there."""
+
+    def filled(entry: Entry) -> bytes:
+        tar = tars.encode(entry)
+        return tar.rstrip(b"\0").ljust(len(tar), b"\xff")
+
+    sizes = (1, 511, 513, 4095, 100_001, 3_000_003)
+    pieces = [(0, b"y" * 600), (4096, b"z" * 4904)]
+    stack.push(
+        archive(
+            *(filled(file(b"%d" % size, b"x" * size)) for size in sizes),
+            *(filled(sparse(b"holes" + bytes([65 + at]), 9000, *pieces, form=form)) for at, form in enumerate(Sparse)),
+            filled(file(b".wh..wh.plnk/1.2", b"of aufs")),
+            hardlink(b"plinked", b".wh..wh.plnk/1.2"),
+            file(b"even", b"x" * 100),
+        )
+    )
+    stack.push(archive(hardlink(b"again", b"513"), tars.whiteout(b"513")))
+    index, _ = stack.write()
+    assert index.stat().st_blocks * 512 < 100_000
+    with stack.mounted() as root:
+        names = os.listdir(f"/proc/self/fd/{root}")
+        assert len(names) == len(sizes) + len(Sparse) + 2
+        for name in names:
+            with open(os.open(name, os.O_RDONLY, dir_fd=root), "rb") as opened:
+                assert not behind_the_end(opened.fileno()).strip(b"\0"), name
+        assert data_at(root, "100001") == b"x" * 100_001
+        assert data_at(root, "again") == b"x" * 513
+
+
+def behind_the_end(file_: int) -> bytes:
+    """What a program sees of the last page of a file that it has mapped, behind its end."""
+    size = os.fstat(file_).st_size
+    with mmap.mmap(file_, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as seen:
+        first = ctypes.c_char.from_buffer(seen)
+        behind = ctypes.string_at(ctypes.addressof(first) + size, -size % mmap.PAGESIZE)
+        del first
+    return behind

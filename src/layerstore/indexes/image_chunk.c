@@ -16,11 +16,15 @@ struct data {
     size_t count;
     int64_t size; /* of the file */
     int64_t place; /* in the tar, of the first */
+    int64_t
+        last; /* where the last block begins, if its end in the tar is not zeros: a program that maps it would see that */
     struct ls_extent whole;
 };
 
 static void find_data(const struct ls_stack *stack, const struct ls_inode *inode, struct data *data) {
-    *data = (struct data){.size = inode->size, .whole = {0, inode->size}};
+    *data = (struct data){.size = inode->size, .last = inode->size, .whole = {0, inode->size}};
+    if (inode->tailed)
+        data->last = (inode->size - 1) / LS_BLOCK * LS_BLOCK;
     if (inode->payload < 0)
         return;
     const struct ls_layer *layer = stack->layers.list[inode->layer];
@@ -56,7 +60,7 @@ static int64_t cost_of(const struct data *data, unsigned bits) {
         int64_t begin = data->extents[i].offset, end = begin + data->extents[i].length;
         int64_t first = begin >> bits, behind = ((end - 1) >> bits) + 1; /* the chunks that have something of it */
         int64_t from = first + (first << bits != begin); /* and those that have nothing else */
-        int64_t to = end == data->size ? behind : end >> bits;
+        int64_t to = end == data->size && data->last == end ? behind : end >> bits;
         if (from >= to || (lies - begin) % LS_BLOCK) {
             from = to = behind;
             cost += end - begin;
@@ -79,7 +83,7 @@ int ls_chunks_plan(struct ls_stack *stack, struct ls_inode *inode) {
     find_data(stack, inode, &data);
     unsigned largest = bits_for(inode->size, 1);
     inode->chunk_bits = largest;
-    if (!data.count || (data.extents == &data.whole && data.place % LS_BLOCK == 0))
+    if (!data.count || (data.extents == &data.whole && data.place % LS_BLOCK == 0 && !inode->tailed))
         return 0;
     int64_t least = INT64_MAX;
     for (unsigned bits = bits_for(inode->size, MANY); bits <= largest; bits++) {
@@ -157,7 +161,7 @@ static int write_chunk(struct ls_image *image, const struct ls_inode *inode, con
     if (!one || one->offset >= end)
         return put_chunk(image, 0, LS_NULL_BLOCK);
     int64_t at = lies + begin - one->offset;
-    if (one->offset <= begin && one->offset + one->length >= end && at % LS_BLOCK == 0)
+    if (one->offset <= begin && one->offset + one->length >= end && at % LS_BLOCK == 0 && end <= data->last)
         return at >> LS_BLOCK_BITS < LS_NULL_BLOCK
                    ? put_chunk(image, inode->layer + 1, (uint32_t)(at >> LS_BLOCK_BITS))
                    : ls_stack_refuse(image->stack, inode, "an index of erofs has no place for a tar of 2 TiB");

@@ -210,9 +210,11 @@ static int place_file(struct adding *adding, struct ls_name *name, const struct 
         inode->layer = stack->facts.layer;
         inode->payload = (int64_t)one->source - 1;
         inode->size = one->node.size;
+        inode->tailed = one->node.flags & LS_TAILED;
         if (one->words.length) {
             const struct ls_inode *below = adding->below.list[adding->below_next++];
             inode->layer = below->layer, inode->payload = below->payload, inode->size = below->size;
+            inode->tailed = below->tailed;
         }
     }
     if (one->apart && ls_array_add(&adding->aparts, (struct apart){one->apart, adding->aparts.count, name}))

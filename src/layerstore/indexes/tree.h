@@ -43,6 +43,7 @@ struct ls_inode {
     int64_t mtime, size;
     struct ls_text xattrs, words;
     int64_t layer, payload; /* its data; payload -1: none */
+    bool tailed;            /* in the tar, what fills up the last block of these is not zeros */
     struct ls_name *name;   /* one of its names: of a directory, its only one */
     struct ls_name *first;  /* of a directory: the names that were ever in it */
     /* where it goes: image.c */

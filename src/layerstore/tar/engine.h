@@ -55,6 +55,7 @@ struct ls_unpack {
     struct ls_job *job;
     int64_t chunk_at, entry_end; /* in the tar: where the chunk begins, and where the entry's payload does */
     struct ls_node *listed; /* without a tree: the file whose payload passes, and is hashed */
+    struct ls_node *padded; /* and whose payload has just passed */
     struct ls_xxh64 hash;
     struct ls_parts parts, link_parts;
     int symlinks; /* followed for the name in hand */
@@ -123,6 +124,8 @@ int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder);
 /* Without a tree, a file of the entry in hand; then the data of its payload, as they pass. */
 void ls_list_file(struct ls_unpack *unpack, struct ls_node *node);
 void ls_list_data(struct ls_unpack *unpack, const uint8_t *data, size_t length);
+/* And what fills up its last block. */
+void ls_list_padding(struct ls_unpack *unpack, const uint8_t *data, size_t length);
 /* What the parents have at `fd`, a file, under this path: its data are these. */
 int ls_list_below(struct ls_unpack *unpack, struct ls_node *node, int fd, const struct ls_node *folder,
                   struct ls_part name);

@@ -156,7 +156,7 @@ static int index_node(const struct ls_unpack *unpack, const struct ls_node *node
         .path = path.data,
         .path_length = path.length,
         .type = stored_apart ? node->target->type : node->type,
-        .flags = node->flags,
+        .flags = node->flags | (facts->flags & LS_TAILED),
         .target = target.data,
         .target_length = target.length,
         .mode = facts->mode,

@@ -20,7 +20,14 @@ void ls_list_data(struct ls_unpack *unpack, const uint8_t *data, size_t length) 
     if (unpack->remaining)
         return;
     unpack->listed->content = ls_xxh64_end(&unpack->hash);
+    unpack->padded = unpack->listed;
     unpack->listed = NULL;
+}
+
+void ls_list_padding(struct ls_unpack *unpack, const uint8_t *data, size_t length) {
+    static const uint8_t ZEROS[LS_BLOCK];
+    if (unpack->padded && memcmp(data, ZEROS, length))
+        unpack->padded->flags |= LS_TAILED;
 }
 
 static int hash_of(int fd, uint64_t *content, struct ls_failure *failure) {

@@ -27,6 +27,7 @@ static int entry_complete(struct ls_unpack *unpack) {
     unpack->remaining = unpack->entry.payload;
     unpack->padding = ls_padding_of(unpack->entry.payload);
     unpack->in_entry = false;
+    unpack->padded = NULL;
     int rc = ls_place(unpack);
     if (rc)
         return rc;
@@ -176,6 +177,7 @@ static int consume(struct ls_unpack *unpack, const uint8_t *at, const uint8_t *e
             part = (int64_t)have < unpack->remaining ? have : (size_t)unpack->remaining;
             if (keep_raw(unpack, at, part))
                 return ls_fail_memory(unpack);
+            ls_list_padding(unpack, at, part);
             at += part;
             if (!(unpack->remaining -= (int64_t)part))
                 unpack->state = LS_AT_HEADER;
