@@ -164,7 +164,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     must(stack && image >= 0);
     int rc = ls_stack_add(stack, input.at, length, "tar", TAR);
     rc = rc ? rc : ls_stack_add(stack, input.at + length, input_left(&input) - length, "tar", TAR);
-    rc = rc ? rc : ls_stack_write(stack, image);
+    if (!rc) {
+        must(!ls_stack_is_symlink(stack, "") && ls_stack_is_symlink(stack, "d/s") <= 1);
+        rc = ls_stack_write(stack, image);
+    }
     if (rc) {
         ls_stack_failure(stack, &failure);
         must(failure.code == -rc && failure.what && failure.kind != LS_FAIL_SYSTEM);

@@ -232,13 +232,14 @@ static int place(struct adding *adding, const struct told *one) {
     struct ls_stack *stack = adding->stack;
     struct ls_text path = {one->node.path, one->node.path_length}, last;
     unsigned type = one->node.type, flags = one->node.flags;
-    struct ls_name *name = ls_name_find(stack, path);
+    bool hollow = type == LS_DIRECTORY && flags & LS_HOLLOW;
+    struct ls_name *name = !type || hollow || !path.length ? ls_name_find(stack, path) : NULL;
     if (!type) {
         if (name && name->folder)
             ls_name_set(stack, name, NULL);
         return 0;
     }
-    if (type == LS_DIRECTORY && flags & LS_HOLLOW && !ls_is_folder(name))
+    if (hollow && !ls_is_folder(name))
         return 0;
     if (name == stack->root && type != LS_DIRECTORY)
         return damaged(stack, NOWHERE, path);
@@ -310,7 +311,7 @@ static int find_below(struct adding *adding) {
 
 static int add(struct adding *adding, struct ls_reader in) {
     struct told one;
-    int rc = read_head(adding, in) ?: find_below(adding);
+    int rc = read_head(adding, in) ?: find_below(adding) ?: ls_names_reserve(adding->stack, adding->count);
     for (uint64_t i = 0; !rc && i < adding->count && !(rc = read_one(adding, &one)); i++)
         rc = place(adding, &one);
     rc = rc ?: link_names(adding);

@@ -122,8 +122,12 @@ static struct ls_name *child_of(const struct ls_stack *stack, const struct ls_in
     return NULL;
 }
 
-static int grow(struct ls_stack *stack) {
-    size_t count = stack->bucket_count * 4;
+int ls_names_reserve(struct ls_stack *stack, size_t more) {
+    size_t count = stack->bucket_count;
+    while (count < stack->name_count + more)
+        count *= 4;
+    if (count == stack->bucket_count)
+        return 0;
     struct ls_name **buckets = calloc(count, sizeof *buckets);
     if (!buckets)
         return ls_fail(&stack->failure, "malloc", -ENOMEM);
@@ -144,7 +148,7 @@ struct ls_name *ls_name_make(struct ls_stack *stack, struct ls_inode *folder, st
     struct ls_name *name = child_of(stack, folder, text, hash);
     if (name)
         return name;
-    if (stack->name_count == stack->bucket_count && grow(stack))
+    if (ls_names_reserve(stack, 1))
         return NULL;
     if (!(name = ls_stack_get(stack, sizeof *name)))
         return NULL;

@@ -86,6 +86,8 @@ struct ls_stack {
 /* Zeros, which stay until the stack is freed. */
 void *ls_stack_get(struct ls_stack *stack, size_t size);
 struct ls_inode *ls_inode_new(struct ls_stack *stack, unsigned type);
+/* Room for so many more names: 0, or -ENOMEM. */
+int ls_names_reserve(struct ls_stack *stack, size_t more);
 /* The child, made without an inode if it is not there. */
 struct ls_name *ls_name_make(struct ls_stack *stack, struct ls_inode *folder, struct ls_text text);
 
