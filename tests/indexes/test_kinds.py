@@ -108,11 +108,11 @@ def test_xattrs_of_every_kind(stacked: Stacked) -> None:
     stacked(
         [
             file(b"file", b"x", xattrs={**both, b"security.capability": capability(), b"security.other": b"s"}),
-            file(b"acl", xattrs={b"system.posix_acl_access": posix_acl()}, mode=0o674),
+            file(b"acl", xattrs={b"system.posix_acl_access": posix_acl()}, mode=0o754),
             folder(
                 b"folder",
                 xattrs={**both, b"system.posix_acl_access": posix_acl(), b"system.posix_acl_default": posix_acl()},
-                mode=0o775,
+                mode=0o754,
             ),
             symlink(b"link", b"somewhere", xattrs={b"trusted.t": b"of a link"}),
             fifo(b"fifo", xattrs={b"trusted.t": b"of a fifo"}),

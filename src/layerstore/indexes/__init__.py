@@ -123,8 +123,8 @@ class Stack:
         if noted.kind == lib.LS_FAIL_DIALECT:
             shown = f"/{path}"
             return CannotRepresent(f"{shown}: {words}", remedy="Use a store with another storage driver.", path=shown)
-        where = Path(path or about)
-        return call_failed(words, noted.code, None if words == "malloc" else where)
+        place = path if path.startswith("/") else f"/{path}" if path else about  # a tar, within the tree, or the index
+        return call_failed(words, noted.code, None if words == "malloc" else place)
 
 
 def write_index(stack: Sequence[Part], target: Path) -> Written:

@@ -13,6 +13,8 @@
 #define LS_IMAGE_H
 #include "tree.h"
 
+#include "../kernel/files/xattrs.h"
+
 enum {
     LS_BLOCK_BITS = 9,
     LS_INODE_SIZE = 64,
@@ -58,9 +60,16 @@ int ls_folder_write(struct ls_image *image, const struct ls_inode *folder);
 
 /* --- image_xattr.c: extended attributes */
 
-/* `xattrs_size` becomes the bytes that they take behind the inode. */
+/* `xattrs_size` becomes the bytes that they take behind the inode, and the mode what an access control list says. */
 int ls_xattrs_plan(struct ls_stack *stack, struct ls_inode *inode);
 int ls_xattrs_write(struct ls_image *image, const struct ls_inode *inode);
+
+/* --- image_acl.c: xattrs that the kernel looks into */
+
+/* Is an access control list kept (1), or none, since the mode says as much (0)? -errno is what setting it would be answered.
+ * The mode becomes what a list `of_access` says. */
+int ls_acl_take(const struct ls_xattr *xattr, unsigned type, bool of_access, uint16_t *mode);
+bool ls_capability_is_sound(const struct ls_xattr *xattr);
 
 /* --- image_chunk.c: where the data of files lie */
 

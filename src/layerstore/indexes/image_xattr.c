@@ -8,6 +8,7 @@
 #include <linux/limits.h>
 
 enum { HEAD = 12, ENTRY = 4, MOST = UINT16_MAX * 4 };
+enum { ACL_ACCESS = 2, ACL_DEFAULT = 3 };
 
 static const char OVERLAY[] = "overlay.";
 
@@ -28,8 +29,8 @@ static bool take_prefix(const struct ls_xattr *xattr, struct stored *stored) {
         bool whole;
     } PREFIXES[] = {
         {"user.", 1, false},
-        {"system.posix_acl_access", 2, true},
-        {"system.posix_acl_default", 3, true},
+        {"system.posix_acl_access", ACL_ACCESS, true},
+        {"system.posix_acl_default", ACL_DEFAULT, true},
         {"trusted.", 4, false},
         {"security.", 6, false},
     };
@@ -58,6 +59,15 @@ static size_t size_of(const struct stored *stored) {
     return (size_t)ls_round_up((int64_t)(ENTRY + name_length(stored) + stored->size), 4);
 }
 
+/* 1: it is stored. 0: it is not, since it says nothing. -errno: the kernel would not take it. */
+static int is_taken(const struct ls_xattr *xattr, const struct stored *stored, unsigned type, uint16_t *mode) {
+    if (stored->prefix == ACL_ACCESS || stored->prefix == ACL_DEFAULT)
+        return ls_acl_take(xattr, type, stored->prefix == ACL_ACCESS, mode);
+    bool capability =
+        xattr->name_length == strlen(LS_CAPABILITY) && ls_begins(xattr->name, xattr->name_length, LS_CAPABILITY);
+    return !capability || ls_capability_is_sound(xattr) ? 1 : -EINVAL;
+}
+
 int ls_xattrs_plan(struct ls_stack *stack, struct ls_inode *inode) {
     struct ls_reader reader = {inode->xattrs.data, inode->xattrs.data + inode->xattrs.length, false};
     struct ls_xattr xattr;
@@ -70,14 +80,19 @@ int ls_xattrs_plan(struct ls_stack *stack, struct ls_inode *inode) {
             return ls_stack_refuse(stack, inode, "an extended attribute is of a kind that erofs cannot have");
         if (xattr.name_length + name_length(&stored) - stored.rest.length > XATTR_NAME_MAX || stored.size > UINT16_MAX)
             return ls_stack_refuse(stack, inode, "an extended attribute is larger than erofs can have it");
-        size += size_of(&stored);
+        int taken = is_taken(&xattr, &stored, inode->type, &inode->mode);
+        if (taken < 0) {
+            ls_fail(&stack->failure, "setxattr", taken);
+            return ls_stack_failed(stack, inode);
+        }
+        size += taken ? size_of(&stored) : 0;
         stack->facts.escaped |= stored.escaped;
         if (size > MOST)
             return ls_stack_refuse(stack, inode, "extended attributes are more than erofs can have of one file");
     }
     if (reader.bad)
         return ls_fail_as(&stack->failure, LS_FAIL_DAMAGED, EBADMSG, "a listing is damaged", "", 0);
-    inode->xattrs_size = (uint32_t)size;
+    inode->xattrs_size = size > HEAD ? (uint32_t)size : 0;
     return 0;
 }
 
@@ -101,7 +116,8 @@ int ls_xattrs_write(struct ls_image *image, const struct ls_inode *inode) {
     if (!inode->xattrs_size)
         return 0;
     int rc = ls_image_put(image, NOTHING, sizeof NOTHING);
+    uint16_t mode = inode->mode;
     while (!rc && reader.at < reader.end && ls_xattr_next(&reader, &xattr) && take_prefix(&xattr, &stored))
-        rc = write_one(image, &stored);
+        rc = is_taken(&xattr, &stored, inode->type, &mode) ? write_one(image, &stored) : 0;
     return rc;
 }

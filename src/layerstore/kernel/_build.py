@@ -73,6 +73,7 @@ SHARED = (
     "indexes/image",
     "indexes/image_folder",
     "indexes/image_xattr",
+    "indexes/image_acl",
     "indexes/image_chunk",
     "compression/blocks",
     "gathering/matching",
