@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from indexes import listings
 from indexes.engine import Stack, erofs, unpacked
 from indexes.listings import FOLDER, Node, Payload
 from layerstore.errors import KernelError
-from layerstore.indexes import Part, write_index
+from layerstore.indexes import Part, Written, write_index
 from layerstore.kernel.mounts import detached
 from layerstore.testing import tars, trees
 from layerstore.testing.filesystems import Filesystems
@@ -104,3 +105,20 @@ def test_a_full_disk(what: str, stack: Stack, filesystems: Filesystems) -> None:
         assert os.listdir(small) == []
     finally:
         filesystems.drop(small)
+
+
+def test_more_layers_than_descriptors(stack: Stack) -> None:
+    """A tar is open only while something of it is copied, and one at a time."""
+    for number in range(60):
+        stack.push(archive(sparse(b"%d" % number, 9000, (number, b"x" * 600))))
+    index = stack.folder / "index"
+
+    def write() -> Written:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, 4096))
+        return write_index(tuple(reversed(stack.parts)), index)
+
+    assert bounded(write).inodes == 61
+    with detached([erofs(index, [part.tar for part in stack.parts])]) as root:
+        for number in range(60):
+            data = Path(f"/proc/self/fd/{root}/{number}").read_bytes()
+            assert data == bytes(number) + b"x" * 600 + bytes(8400 - number)
