@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ from layerstore.driver import Layer, LayerKey, State, look
 from layerstore.errors import Damaged, InvalidArchive, LayerstoreError, named
 from layerstore.indexes import LISTING, TAR, Part, Stack
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
-from layerstore.kernel.files.descriptors import private
 from layerstore.layers.diffs import Diff, Staged
 from layerstore.layers.files import LayerFiles, Told, counting, name_layer
 from layerstore.layers.folders import Folders
@@ -63,8 +61,7 @@ class Tars(LayerFiles):
         layer = Layer(self.session.new_key(), State.STAGED)
         try:
             self.driver.create(layer, ())
-            with _created(self._tar(layer)) as write:
-                return self._listed(layer, stream, parents, expected, progress, limits, write)
+            return self._listed(layer, stream, parents, expected, progress, limits, keep=self._tar(layer))
         except BaseException as error:
             self.drop([layer], quietly=True)
             name_layer(error, expected)
@@ -78,13 +75,13 @@ class Tars(LayerFiles):
         expected: DiffID | None,
         progress: Told | None = None,
         limits: Limits = UNLIMITED,
-        write: Write | None = None,
+        keep: Path | None = None,
     ) -> Staged:
         with self._merged(parents) as below:
             found = tar.take_listing(
                 stream,
                 self._listing(layer),
-                write=write,
+                keep=keep,
                 expected=expected,
                 below=below,
                 bottom=parents is not None and not parents,
@@ -319,23 +316,6 @@ class Tars(LayerFiles):
                 digest.update(buffer[:count])
                 write(buffer[:count])
         return DiffID(Digest(f"sha256:{digest.hexdigest()}"))
-
-
-@contextmanager
-def _created(path: Path) -> Iterator[Write]:
-    """A new file, and what writes to it: all that it is given."""
-    with named("open", path):
-        made = FileIO(path, "xb", opener=private)
-    with made as file:
-
-        def write(piece: memoryview) -> None:
-            with named("write", path):
-                while piece:
-                    piece = piece[file.write(piece) or 0 :]
-
-        yield write
-        with named("close", path):
-            file.close()
 
 
 def _no_link(path: str, flags: int) -> int:

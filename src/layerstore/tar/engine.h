@@ -57,6 +57,10 @@ struct ls_unpack {
     struct ls_node *listed; /* without a tree: the file whose payload passes, and is hashed */
     struct ls_node *padded; /* and whose payload has just passed */
     struct ls_xxh64 hash;
+    struct ls_job *kept; /* and the tar itself, on its way to a file */
+    bool kept_given; /* to the queue, whose it is from then on */
+    int tar;
+    char *tar_path;
     struct ls_parts parts, link_parts;
     int symlinks; /* followed for the name in hand */
     struct ls_node *link_folder; /* where the last hard link's words lead, NULL: nowhere */
@@ -120,6 +124,11 @@ int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct l
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder);
 
 /* --- listing.c */
+
+/* The chunk in hand, all that was fed, is the next piece of the tar that is kept. */
+int ls_keep_chunk(struct ls_unpack *unpack, size_t length, bool last);
+/* A writer's part of that. */
+int ls_keep_tar(struct ls_unpack *unpack, struct ls_job *job, struct ls_failure *failure);
 
 /* Without a tree, a file of the entry in hand; then the data of its payload, as they pass. */
 void ls_list_file(struct ls_unpack *unpack, struct ls_node *node);

@@ -197,6 +197,10 @@ static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
 int ls_unpack_finish(struct ls_unpack *unpack) {
     struct ls_node *root = unpack->model.root;
     int rc = ls_keep_limits(unpack, 0) ?: ls_finish_links(unpack);
+    if (!rc && ls_is_listed(unpack)) {
+        ls_queue_drain(&unpack->queue);
+        rc = ls_failed(unpack);
+    }
     ls_queue_close(&unpack->queue);
     if (rc || (rc = ls_shadow_settle(unpack)))
         return rc;

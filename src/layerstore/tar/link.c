@@ -48,7 +48,8 @@ static bool is_current(const struct ls_link *link, size_t number) {
 }
 
 int ls_settle_jobs(struct ls_unpack *unpack) {
-    ls_queue_drain(&unpack->queue);
+    if (!ls_is_listed(unpack)) /* else the only one is that of the tar, of which more comes */
+        ls_queue_drain(&unpack->queue);
     int rc = ls_failed(unpack);
     for (; !rc && unpack->links_made < unpack->links.count; unpack->links_made++) {
         struct ls_link *link = &unpack->links.list[unpack->links_made];

@@ -5,6 +5,35 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+int ls_unpack_keep(struct ls_unpack *unpack, int tar, const char *path) {
+    unpack->tar = tar;
+    unpack->tar_path = strdup(path);
+    unpack->kept = ls_job_new(unpack->model.root);
+    return unpack->tar_path && unpack->kept ? 0 : -ENOMEM;
+}
+
+int ls_keep_chunk(struct ls_unpack *unpack, size_t length, bool last) {
+    if (!unpack->kept)
+        return 0;
+    if (length && ls_job_extend(&unpack->queue, unpack->kept, unpack->chunk, unpack->chunk->data, length))
+        return ls_fail_memory(unpack);
+    unpack->kept_given = true;
+    ls_queue_put(&unpack->queue, unpack->kept, last);
+    return 0;
+}
+
+int ls_keep_tar(struct ls_unpack *unpack, struct ls_job *job, struct ls_failure *failure) {
+    int64_t position = 0, written_back = 0;
+    int rc = 0;
+    for (struct ls_segment *segment; !rc && (segment = ls_job_segment(&unpack->queue, job));
+         ls_segment_done(&unpack->queue, segment)) {
+        rc = ls_disk_write(unpack->tar, segment->data, segment->length, position, failure);
+        position += (int64_t)segment->length;
+        ls_write_back(unpack->tar, position, &written_back);
+    }
+    return rc ? ls_fail_at(failure, unpack->tar_path) : 0;
+}
+
 void ls_list_file(struct ls_unpack *unpack, struct ls_node *node) {
     if (node->type != LS_REGULAR)
         return;

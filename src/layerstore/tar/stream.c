@@ -203,7 +203,7 @@ uint8_t *ls_unpack_chunk(struct ls_unpack *unpack) {
 int ls_unpack_feed(struct ls_unpack *unpack, size_t length, int last) {
     if (!unpack->chunk || length > LS_CHUNK || (length < LS_CHUNK && !last))
         return ls_fail_system(unpack, -EINVAL, "ls_unpack_feed", unpack->model.root);
-    int rc = consume(unpack, unpack->chunk->data, unpack->chunk->data + length);
+    int rc = ls_keep_chunk(unpack, length, last) ?: consume(unpack, unpack->chunk->data, unpack->chunk->data + length);
     ls_queue_release(&unpack->queue, unpack->chunk);
     unpack->chunk = NULL;
     unpack->chunk_at += (int64_t)length;

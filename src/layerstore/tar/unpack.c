@@ -71,6 +71,8 @@ void ls_unpack_free(struct ls_unpack *unpack) {
         return;
     if (unpack->job && !unpack->job->queued)
         ls_job_drop(&unpack->queue, unpack->job);
+    if (unpack->kept && !unpack->kept_given)
+        ls_job_drop(&unpack->queue, unpack->kept);
     if (unpack->chunk)
         ls_queue_release(&unpack->queue, unpack->chunk);
     ls_queue_end(&unpack->queue);
@@ -91,6 +93,7 @@ void ls_unpack_free(struct ls_unpack *unpack) {
     ls_array_free(&unpack->parts);
     ls_array_free(&unpack->link_parts);
     free(unpack->shadow_path);
+    free(unpack->tar_path);
     struct ls_bytes *owned[] = {&unpack->body,  &unpack->raw,     &unpack->stream,
                                 &unpack->index, &unpack->implied, &unpack->notices};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)

@@ -12,13 +12,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect
-from layerstore.errors import DigestMismatch, KernelError, LayerstoreError, LimitExceeded
+from layerstore.errors import DigestMismatch, KernelError, LayerstoreError, LimitExceeded, named
 from layerstore.kernel._shim import ffi, lib
+from layerstore.kernel.files.descriptors import private
 from layerstore.limits import UNLIMITED, Limits
 from layerstore.tar.engine import failure_of, memory_told, no_memory, notices, opened_tree, strings, taken
 from layerstore.tar.skeleton import SkeletonWriter, shadow_of
@@ -115,7 +117,7 @@ def take_listing(
     stream: Readable,
     listing: Path,
     *,
-    write: Callable[[memoryview], object] | None = None,
+    keep: Path | None = None,
     expected: DiffID | None = None,
     below: int | None = None,
     bottom: bool = False,
@@ -124,12 +126,21 @@ def take_listing(
 ) -> Unpacked:
     """Write the new file `listing`: what a tar that stays as it is says of each name, and where in it the data are.
 
-    `write` is given the tar, piece by piece, as it passes. All else is as with `unpack` into a folder in overlay's
-    dialect, and so are the errors. A listing is read by `entries`, and makes an index that the kernel can mount.
+    `keep` is a new file that gets the tar, by a thread of its own; on an error it is the caller's to discard. All else
+    is as with `unpack` into a folder in overlay's dialect, and so are the errors. A listing is read by `entries`, and
+    makes an index that the kernel can mount.
     """
     with memory_told():
         place = (lib.LS_NO_TREE, Dialect.OVERLAY, listing)
-        return _taken_in(stream, *place, expected, below, 0, progress, limits, bottom=bottom, write=write)
+        if keep is None:
+            return _taken_in(stream, *place, expected, below, 0, progress, limits, bottom=bottom)
+        with named("open", keep):
+            kept = FileIO(keep, "xb", opener=private)
+        with kept:
+            done = _taken_in(stream, *place, expected, below, 1, progress, limits, bottom=bottom, keep=kept)
+            with named("close", keep):
+                kept.close()
+        return done
 
 
 def _taken_in(
@@ -144,7 +155,7 @@ def _taken_in(
     limits: Limits,
     *,
     bottom: bool,
-    write: Callable[[memoryview], object] | None = None,
+    keep: FileIO | None = None,
 ) -> Unpacked:
     with ExitStack() as undo:
         nothing = lib.LS_BELOW_NOTHING if bottom else lib.LS_BELOW_UNKNOWN
@@ -156,11 +167,13 @@ def _taken_in(
         undo.callback(lib.ls_unpack_free, unpacker)
         most = (limits.layer_entries, limits.pax_header, limits.layer_memory)
         lib.ls_unpack_limit(unpacker, ffi.new("struct ls_unpack_limits *", [limit or _NO_LIMIT for limit in most]))
+        if keep is not None and lib.ls_unpack_keep(unpacker, keep.fileno(), os.path.abspath(os.fsencode(keep.name))):
+            raise no_memory()
         if lib.ls_unpack_begin(unpacker):
             raise _failure(unpacker)
         undo.enter_context(_writers(unpacker, threads))
         out = undo.enter_context(SkeletonWriter(skeleton))
-        diff_id, size = _feed(stream, unpacker, out, progress, limits, write)
+        diff_id, size = _feed(stream, unpacker, out, progress, limits)
         if expected is not None and diff_id != expected:
             raise DigestMismatch("the layer", expected=expected, actual=diff_id, layer=expected)
         if lib.ls_unpack_finish(unpacker):
@@ -206,7 +219,6 @@ def _feed(
     out: SkeletonWriter,
     progress: Callable[[int], object] | None,
     limits: Limits,
-    write: Callable[[memoryview], object] | None,
 ) -> tuple[DiffID, int]:
     """Read, hash and parse to the end of the stream."""
     digest = hashlib.sha256()
@@ -222,8 +234,6 @@ def _feed(
         digest.update(view[:filled])
         size += filled
         limits.check("max-layer-size", size, "the layer's tar")
-        if write is not None:
-            write(view[:filled])
         if lib.ls_unpack_feed(unpacker, filled, last):
             raise _failure(unpacker, limits)
         if lib.ls_unpack_skeleton(unpacker, ffi.new("uint8_t **")) >= _TAKE:
