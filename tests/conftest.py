@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -53,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: mounts or makes devices, and is skipped for an ordinary user")
     config.addinivalue_line("markers", "tools(*commands): needs these programs; skipped without, in CI an error")
     os.environ["PATH"] = SEARCH
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: programs would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.pluginmanager.hasplugin("layerstore"):
         # As where the sources are only on the path, and not installed.
         config.pluginmanager.register(plugin, "layerstore")
@@ -105,10 +108,7 @@ def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
     before, root, mask = set(mountpoints()), os.stat("/"), os.umask(0o022)
     os.umask(mask)
     yield
-    for thread in threading.enumerate():
-        if thread.name == "layerstore-monitor":  # which waits for a process that stays with a container, and its store
-            thread.join(10)
-            assert not thread.is_alive(), "a process stays with a container of the test"
+    _await_monitors()
     left = os.umask(mask)
     filesystems = plugin.filesystems_of(request.config)
     expected = before | (filesystems.mounted if filesystems else frozenset())
@@ -119,6 +119,14 @@ def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
         os.chmod("/", root.st_mode & 0o7777)
         pytest.fail(f"the root directory of this machine was changed: mode {after.st_mode & 0o7777:o}")
     assert left == mask, f"the umask of the tests is {left:03o} now"
+
+
+def _await_monitors() -> None:
+    """Wait for the processes that stay with containers of the test, and have its store open."""
+    for thread in threading.enumerate():
+        if thread.name == "layerstore-monitor":  # which waits for one
+            thread.join(10)
+            assert not thread.is_alive(), "a process stays with a container of the test"
 
 
 def _refuse_mounts(left: list[str]) -> None:
@@ -183,3 +191,4 @@ def store(data_root: Path) -> Iterator[Store]:
     )
     with layerstore.open(config=settings) as opened:
         yield opened
+    _await_monitors()  # before the folder goes in which they write

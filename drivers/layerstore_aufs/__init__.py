@@ -35,7 +35,7 @@ from layerstore.driver import (
 )
 from layerstore.errors import CannotRepresent, DepthExceeded, DriverNotSupported, KernelError, named
 from layerstore.kernel import files
-from layerstore.kernel.files.descriptors import FOLDER, open_path, opened, write_private
+from layerstore.kernel.files.descriptors import FOLDER, open_path, opened, read_own, write_private
 from layerstore.kernel.mounts import detached, mount_id
 from layerstore_aufs import probing
 from layerstore_aufs.copies import LISTS, TREES, Copies, remove_all
@@ -335,7 +335,7 @@ def ancestors(home: Path, layer: LayerKey) -> list[LayerKey]:
     """The parents of a layer as docker wrote them down in its `aufs` folder, the nearest first."""
     path = home / _LAYERS / layer
     with named("open", path):
-        return [LayerKey(line) for line in path.read_text().split()]
+        return [LayerKey(line) for line in read_own(path).decode().split()]
 
 
 def _open_mounted(place: Path) -> int:

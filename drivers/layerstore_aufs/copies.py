@@ -20,7 +20,7 @@ from layerstore.driver import Layer, State, Usage, usage_of, usage_of_changes
 from layerstore.errors import CannotRepresent
 from layerstore.kernel import files
 from layerstore.kernel.copying import copy_tree, listed
-from layerstore.kernel.files.descriptors import FOLDER, opened, write_private
+from layerstore.kernel.files.descriptors import FOLDER, opened, read_own, write_private
 from layerstore.kernel.mounts import boot_id
 
 TREES, LISTS, _CACHE = "trees", "copied", "copies"
@@ -134,7 +134,7 @@ class Copies:
             return moved
         for name in names:
             try:
-                shown = (cache / name / _STACK).read_text().split()
+                shown = read_own(cache / name / _STACK).decode().split()
             except OSError:
                 continue  # somebody else does
             if layer.key in shown:

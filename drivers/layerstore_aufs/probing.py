@@ -18,9 +18,9 @@ from attrs import asdict, frozen
 
 from layerstore.changes.linked import link_stack
 from layerstore.driver import Backing, CopyOnWrite, Mount
-from layerstore.errors import DriverNotSupported, KernelError
+from layerstore.errors import Damaged, DriverNotSupported, KernelError
 from layerstore.kernel import files
-from layerstore.kernel.files.descriptors import write_private
+from layerstore.kernel.files.descriptors import read_own, write_private
 from layerstore.kernel.mounts import AUFS, FUSE_OVERLAYFS, boot_id, detached, fuse
 from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
 from layerstore_aufs.settings import ATTRIBUTES, AUTO, Mode, Settings
@@ -236,8 +236,8 @@ def _plain(options: Settings) -> dict[str, Any]:
 
 def _known(home: Path, question: str) -> Found | None:
     try:
-        asked, answer = json.loads((home / ANSWER).read_text())
-    except (OSError, ValueError):
+        asked, answer = json.loads(read_own(home / ANSWER))
+    except (OSError, ValueError, Damaged):
         return None
     if asked != question:
         return None

@@ -18,7 +18,7 @@ from layerstore.driver import Backing, Capabilities, Dialect, Layer, LayerKey, M
 from layerstore.errors import Damaged, DepthExceeded, DriverNotSupported, named
 from layerstore.kernel import files
 from layerstore.kernel.files import quota
-from layerstore.kernel.files.descriptors import FOLDER, open_path, write_private
+from layerstore.kernel.files.descriptors import FOLDER, open_path, read_own, write_private
 from layerstore.kernel.files.descriptors import opened as open_folder
 from layerstore.kernel.mounts import boot_id
 from layerstore_overlay2 import probing
@@ -297,7 +297,7 @@ class Overlay2(StorageDriver):
         known = self._marks.get(layer.key)
         if known is None:
             try:
-                known = frozenset((self.home / layer.key / _MARKS).read_text().split())
+                known = frozenset(read_own(self.home / layer.key / _MARKS).decode().split())
             except (FileNotFoundError, NotADirectoryError):  # what is no folder has none, and can be removed
                 known = frozenset()
             self._marks[layer.key] = known
@@ -334,6 +334,6 @@ class Overlay2(StorageDriver):
 
     def _volatile_boot(self, layer: Layer) -> str | None:
         try:
-            return (self.home / layer.key / _VOLATILE).read_text()
+            return read_own(self.home / layer.key / _VOLATILE).decode()
         except FileNotFoundError:
             return None

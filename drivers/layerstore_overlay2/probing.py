@@ -19,10 +19,10 @@ from typing import Any
 from attrs import asdict
 
 from layerstore.driver import Backing, CopyOnWrite, Mount
-from layerstore.errors import DriverNotSupported, KernelError
+from layerstore.errors import Damaged, DriverNotSupported, KernelError
 from layerstore.kernel import files
 from layerstore.kernel.files import quota
-from layerstore.kernel.files.descriptors import write_private
+from layerstore.kernel.files.descriptors import read_own, write_private
 from layerstore.kernel.mounts import boot_id, detached
 from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
 from layerstore.kernel.namespaces import is_within
@@ -182,9 +182,9 @@ def _remove_one(mount: Mount) -> None:
 
 def _known(home: Path, question: str) -> Backing | None:
     try:
-        text = (home / ANSWER).read_text()
+        text = read_own(home / ANSWER)
         asked, answer = json.loads(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, Damaged):
         return None
     if asked != question:
         return None

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from layerstore.migration import Migrated
     from layerstore.pruning import Pruned
     from layerstore.rescuing import Rescued
+    from layerstore.retention import CachePolicy
     from layerstore.rootless import unshare
     from layerstore.store import Store
     from layerstore.store import migrate_store as migrate
@@ -84,6 +85,7 @@ __all__ = [
     "Args",
     "Attachment",
     "Bind",
+    "CachePolicy",
     "CannotCopy",
     "CannotRepresent",
     "CannotRun",
@@ -200,6 +202,7 @@ _HOMES = {
     "migration": ("Migrated",),
     "pruning": ("Pruned",),
     "rescuing": ("Rescued",),
+    "retention": ("CachePolicy",),
     "rootless": ("unshare",),
     "store": ("Store",),
     "tar": ("EntryKind", "LayerEntry"),

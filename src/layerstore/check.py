@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,11 @@ from layerstore.containers import rows as container_rows
 from layerstore.database import Database
 from layerstore.digest import ChainID, ImageID, of_bytes, short
 from layerstore.driver import Layer, LayerKey
-from layerstore.errors import Damaged, DriverFailed, KernelError, NotFound, named
+from layerstore.errors import Damaged, DriverFailed, KernelError, LayerstoreError, NotFound, named
 from layerstore.images import rows as image_rows
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
+from layerstore.layers.diffs import differences
 from layerstore.layers.files import LayerFiles
 from layerstore.layers.sources import Progress
 from layerstore.records import MISSING, Mirror
@@ -138,6 +140,7 @@ def problems(
         takes = tuple(sorted({Subject("container", name) for _, name in using}, key=str))
         yield Problem(kind, text, path=str(where), subject=volume, affects=takes)
     if mirror is not None:
+        yield from _layer_records(database, layers, files, diffs)
         yield from _records(mirror)
     yield from _leftovers(data_root, database, staging, files)
 
@@ -226,6 +229,23 @@ def _records(mirror: Mirror) -> Iterator[Problem]:
             yield Problem("record", f"{path} {what}", path=str(path), subject=Subject("file", str(path)))
     for path in sorted(strange):
         yield _foreign(path)
+
+
+def _layer_records(database: Database, layers: Layers, files: LayerFiles, diffs: Iterable[Diff]) -> Iterator[Problem]:
+    """Records beside layers that are damaged, or say something else than the rows. Those that are missing are made."""
+    with suppress(KernelError):  # the next `open` tries again
+        layers.complete_records()
+    for stored in diffs:
+        path, what = files.record_of(stored.key), ""
+        try:
+            record = files.read_record(stored.key)
+        except LayerstoreError as error:
+            what = f"cannot be read: {error.message}"
+        else:
+            told = [] if record is None else differences(stored, record[0])
+            what = f"is not what the database says: {', '.join(told)}" if told else ""
+        if what and _has_row(database, stored):
+            yield Problem("record", f"{path} {what}", path=str(path), subject=Subject("file", str(path)))
 
 
 # --- what does not belong there
@@ -322,12 +342,12 @@ class _Look:
             damages = find()
         except (KernelError, DriverFailed) as error:
             # Disk or driver may fail, or the process lack something: a problem, but unpacking anew may not mend it.
-            if self._has_row(stored):
+            if _has_row(self.database, stored):
                 what = error.message.removeprefix(f"layer {stored.diff_id}: ")
                 text = f"{stored.diff_id}: {what}"
                 yield Problem("damaged layer", text, stored.diff_id, error.path, subject)
             return
-        if not self._has_row(stored):
+        if not _has_row(self.database, stored):
             return
         if bool(damages) != stored.damaged and (damages or is_all):
             self.layers.mark_damaged(stored.key, damaged=bool(damages))
@@ -383,6 +403,7 @@ class _Look:
             self.rate(sum(diff.size for diff in below))
         return damages
 
-    def _has_row(self, stored: Diff) -> bool:
-        with self.database.read() as tx:
-            return layer_rows.has_row(tx, stored.key)
+
+def _has_row(database: Database, stored: Diff) -> bool:
+    with database.read() as tx:
+        return layer_rows.has_row(tx, stored.key)

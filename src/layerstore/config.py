@@ -11,13 +11,16 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import evolve, field, fields_dict
 
 from layerstore.errors import ConfigError, remedy_for
 from layerstore.limits import SETTINGS, SIZES, Limits
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.retention import CachePolicy
 
 __all__ = [
     "DEFAULT_FILE",
@@ -131,6 +134,8 @@ class Config:
     """`max-layer-size` and its like: how much is taken in."""
     build_cache: int | None = None
     """`builder`, `gc`, `defaultKeepStorage`: bytes that the cache of builds may take; None: there is no limit."""
+    build_policies: tuple[CachePolicy, ...] = ()
+    """`builder`, `gc`, `policy`: what goes after each build, instead of that limit."""
     large_context: int = 500 << 20
     """`builder`, `largeContext`: bytes of a context that a build may look at without a warning; 0: it never warns."""
 
@@ -321,30 +326,12 @@ def _limits(content: Mapping[str, object], file: Path) -> Limits:
 
 
 def _of_builds(builder: object, file: Path) -> dict[str, Any]:
-    """How much builds may keep and look at. docker's policies, which tell more, and what else it has, are not read."""
-    allowed = '{"gc": {"enabled": true, "defaultKeepStorage": "20GB"}, "largeContext": "500MB"}'
-    if not isinstance(builder, dict) or not isinstance(collecting := builder.get("gc") or {}, dict):
-        raise _bad_value(file, "builder", builder, allowed)
-    from layerstore.options import size
+    from layerstore.retention import settings_of
 
-    def bytes_of(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise _bad_value(file, "builder", builder, allowed)
-        try:
-            found = size(value)
-        except ValueError:
-            found = -1
-        if found is None or found < 0:
-            raise _bad_value(file, "builder", builder, allowed)
-        return found
-
-    values: dict[str, Any] = {}
-    limit = collecting.get("defaultKeepStorage") or collecting.get("defaultReservedSpace")
-    if limit is not None and collecting.get("enabled") is not False:
-        values["build_cache"] = bytes_of(limit)
-    if (large := builder.get("largeContext")) is not None:
-        values["large_context"] = bytes_of(large)
-    return values
+    try:
+        return settings_of(builder)
+    except ValueError as error:
+        raise ConfigError(f"{file}: builder: {error}", path=file) from None
 
 
 def _of_engines(content: Mapping[str, object], file: Path) -> dict[str, Any]:

@@ -275,6 +275,8 @@ class CannotStart(CannotRun):
         remedy = (
             "Look whether the program, and what its first line (#!) or its loader names, are there and in PATH."
             if missing
+            else "Give it less: as a file, or on standard input."
+            if errno == numbers.E2BIG
             else "Look whether it may be executed (chmod +x), and is made for this machine."
         )
         super().__init__(f"cannot execute {program}: {os.strerror(errno)}", code=127 if missing else 126, remedy=remedy)

@@ -11,7 +11,7 @@ from attrs import fields_dict
 from layerstore.errors import LimitExceeded
 from layerstore.values import frozen
 
-__all__ = ["RATIO_FLOOR", "SETTINGS", "SIZES", "UNLIMITED", "Limits"]
+__all__ = ["RATIO_FLOOR", "SETTINGS", "SIZES", "UNLIMITED", "USUAL", "Limits"]
 
 
 @frozen
@@ -69,6 +69,9 @@ SETTINGS = {
 
 SIZES = frozenset(SETTINGS) - {"max-layer-entries", "max-compression-ratio"}
 """Those that are bytes, and may be written as docker writes sizes."""
+
+USUAL = Limits()
+"""For whoever names none."""
 
 UNLIMITED = Limits(**dict.fromkeys(fields_dict(Limits), 0))
 """For what was taken in before."""

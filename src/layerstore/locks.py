@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from layerstore.errors import KernelError, named
+from layerstore.kernel.files.descriptors import open_own
 
 _FLOCK = struct.Struct("hhqqi4x")
 """`struct flock` with 64-bit offsets: type, whence, start, length, pid (0 for OFD locks)."""
@@ -90,7 +91,7 @@ class Locks:
         """Has anybody the lock `slot`, alone or shared? It is not taken. Without a file nobody has any."""
         try:
             with named("open", self._path):
-                fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = open_own(self._path)
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return False
@@ -122,7 +123,7 @@ class Held:
 
     def __enter__(self) -> bool:
         with named("open", self._path):
-            self._fd = os.open(self._path, self._flags | os.O_CLOEXEC, 0o600)
+            self._fd = open_own(self._path, self._flags)
         _held.add(self._fd)
         self._generation = _generation
         try:

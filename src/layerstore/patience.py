@@ -16,6 +16,11 @@ GLANCE: Final = 1.0
 """Seconds after which a wait is begun anew."""
 
 
+def at_once(left: float | None) -> float:
+    """For how many seconds to wait before looking up, if so many are left; None: without an end."""
+    return GLANCE if left is None else min(max(left, 0.0), GLANCE)
+
+
 def until_done_or_one_fails(futures: Collection[Future[Any]]) -> None:
     """Wait until all have been done, or one has failed. None of them may have been cancelled."""
     from concurrent.futures import FIRST_EXCEPTION, wait

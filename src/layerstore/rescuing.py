@@ -131,13 +131,25 @@ def _mapping(value: object) -> dict[str, str]:
     return {str(key): str(part) for key, part in value.items()} if isinstance(value, dict) else {}
 
 
+def _second_name(path: Path) -> Path | None:
+    """By what other name the old database is to stay, if a rescue that was killed has given it one."""
+    for other in sorted(path.parent.glob(f"{path.name}.damaged-*")):
+        with suppress(OSError):
+            if other.samefile(path):
+                return other
+    return None
+
+
 def _read_old(path: Path, copy: Path, found: _Found) -> None:
     """What can still be read of the old database, of a copy: whoever opens it writes to it."""
     if not path.is_file():
         return
-    for end in ("", "-wal"):
-        with named("copy", path), suppress(FileNotFoundError):
-            shutil.copyfile(f"{path}{end}", f"{copy}{end}")
+    kept = _second_name(path)
+    logs = [name for name in (f"{kept}-wal", f"{path}-wal") if os.path.isfile(name)]
+    with named("copy", path):
+        shutil.copyfile(path, copy)
+        if logs:
+            shutil.copyfile(logs[0], f"{copy}-wal")
     old = record_rows.salvaged(copy)
     is_own = found.facts.get("id", old.facts.get("id")) == old.facts.get("id")
     if old.is_whole and old.facts and is_own and facts.commits_of(old.facts) >= found.commits:
@@ -359,21 +371,25 @@ class _Rescue:
     # --- the switch ---
 
     def _take_place(self) -> Path | None:
-        """In an order in which a power cut leaves one database or the other, and no log with the wrong one."""
+        """In an order in which a power cut leaves one database or the other, and no log with the wrong one.
+
+        Who dies between leaves the old one under both names, and its log with one of them: there it is found again.
+        """
         new, own = self._place / _NAME, self._data_root / _NAME
         record_rows.fold(new)
         with named("fsync", new), new.open("rb") as file:
             os.fsync(file.fileno())
         old = None
         if own.exists():
-            old = next(
-                path for number in range(1, 1000) if not (path := own.with_name(f"{_NAME}.damaged-{number}")).exists()
-            )
+            names = (own.with_name(f"{_NAME}.damaged-{number}") for number in range(1, 1000))
+            old = _second_name(own) or next(path for path in names if not path.exists())
             with named("rename", own):
+                with suppress(FileExistsError):
+                    os.link(own, old)
                 for end in ("-wal", "-shm"):
-                    with suppress(FileNotFoundError):
-                        os.rename(f"{own}{end}", f"{old}{end}")
-                os.link(own, old)
+                    if not os.path.exists(f"{old}{end}"):  # else whoever looked since has made an empty one
+                        with suppress(FileNotFoundError):
+                            os.rename(f"{own}{end}", f"{old}{end}")
         for end in ("-wal", "-shm"):
             Path(f"{own}{end}").unlink(missing_ok=True)
         with named("rename", new):

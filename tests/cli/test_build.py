@@ -50,6 +50,30 @@ def test_an_image_is_built_named_and_told(run, based):
     assert re.search(r"^#\d+ CACHED$", run("build", "--build-arg", "V=2", context).stderr, re.MULTILINE)
 
 
+def test_what_is_read_of_a_context_is_told_in_buildkit_s_words(run, based):
+    text = "FROM base\nCOPY one /\nCOPY two /\n"
+    context = based(text, one="12345", two="123", three="not asked for", **{".dockerignore": "*.log\n"})
+    time.sleep(0.1)  # what was altered a moment ago is not remembered
+    told = re.sub(r"^#\d+ ", "", run("build", context).stderr, flags=re.MULTILINE).splitlines()
+    assert told[:2] == [
+        "[internal] load build definition from Dockerfile",
+        f"transferring dockerfile: {len(text)}B done",
+    ]
+    at = told.index("[internal] load .dockerignore")
+    assert told[at + 1] == "transferring context: 6B done"
+    assert told[at + 2].startswith("DONE")
+    assert [line for line in told if line == "[internal] load build context"] == ["[internal] load build context"] * 2
+    amounts = [line for line in told[at + 3 :] if line.startswith("transferring context: ")]
+    assert [line for line in amounts if line.endswith("done")] == [
+        "transferring context: 5B done",
+        "transferring context: 3B done",
+    ]
+    # What was read once is not read again.
+    told = run("build", context).stderr
+    assert told.count("[internal] load build context") == 1
+    assert re.search(r"^#\d+ transferring context: 0B done$", told, re.MULTILINE)
+
+
 def test_quiet_prints_the_id_and_nothing_else(run, based, tmp_path):
     context = based("FROM base\nENV a=b\n")
     result = run("build", "-q", "--iidfile", str(tmp_path / "id"), "--metadata-file", str(tmp_path / "meta"), context)
@@ -59,6 +83,39 @@ def test_quiet_prints_the_id_and_nothing_else(run, based, tmp_path):
     assert (tmp_path / "id").read_text() == identity
     assert json.loads((tmp_path / "meta").read_text())["containerimage.config.digest"] == identity
     assert sorted(name for name in os.listdir(tmp_path) if name.startswith(("id", "meta"))) == ["id", "meta"]
+
+
+def test_what_docker_takes_in_vain_is_taken_and_told_in_its_words(run, based):
+    context = based("FROM base\nENV a=b\n")
+    assert run("build", "-q", "--rm=true", "--force-rm", "-m", "1g", "--provenance=false", context).stderr == ""
+    told = run("build", "-q", "--isolation", "hyperv", "--security-opt=seccomp=x", context).stderr
+    assert told.splitlines() == [
+        "WARNING: isolation flag is deprecated with BuildKit.",
+        'WARNING: security-opt flag is deprecated. "RUN --security=insecure" should be used with BuildKit.',
+    ]
+    for flag, words in {
+        "--provenance=true": 'invalid argument "true" for "--provenance" flag: no attestations are made here',
+        "--sbom=true": "no attestations are made here",
+        "--call=targets": "is not done here: it is build or check",
+    }.items():
+        assert words in run("build", flag, context, code=2).stderr
+    assert "--force-rm" not in run("build", "--help").output
+
+
+def test_a_call_to_check_is_a_check(run, based):
+    context = based("FROM base AS Base\n")
+    for call in ("check", "lint"):
+        assert "StageNameCasing" in run("build", f"--call={call}", context, code=1).output
+    assert run("build", "--call=check", based("FROM base\n")).exit_code == 0
+
+
+def test_of_what_is_for_the_cache_alone_no_image_is_left(run, based):
+    context = based("FROM base\nRUN echo hi > /it\n")
+    run("build", "-t", "app", "-o", "type=cacheonly", context)
+    assert run("images", "-q").stdout.count("\n") == 1
+    assert re.search(r"^#\d+ CACHED$", run("build", "-t", "app", context).stderr, re.MULTILINE)
+    run("build", "-t", "other", "--output=type=cacheonly", context)  # equal to one that somebody wants
+    assert run("images", "--format", "{{.Repository}}").stdout.split() == ["app", "base"]
 
 
 def test_records_are_json_lines(run, based):

@@ -54,6 +54,29 @@ def test_a_program_s_words_and_exit_code_are_the_command_s(boxes: Run, shell: Sh
     assert boxes("ps", "-aq").stdout == ""
 
 
+def test_what_nobody_would_keep_is_refused_before_anything_is_made(boxes: Run, shell: Shell, tmp_path: Path) -> None:
+    for isolation in ("process", "none"):
+        done = shell("run", "-d", "--cidfile", str(tmp_path / "id"), "--isolation", isolation, "no/such", "true")
+        assert done.returncode == 125
+        assert f"isolation '{isolation}' is for programs that are waited for" in done.stderr.decode()
+    assert boxes("ps", "-aq").stdout == ""
+    assert not (tmp_path / "id").exists()
+
+
+@pytest.mark.parametrize("how", [("--runtime", "crun"), ("--runtime", "runc"), ("--isolation", "process")])
+def test_a_folder_to_work_in_is_made_and_too_much_is_told(
+    boxes: Run, shell: Shell, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    done = shell("run", "--rm", *how, "-w", "/deep/down", "debian", "sh", "-c", "pwd")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"/deep/down\n", b"")
+    done = shell("run", "--rm", *how, "-w", "/etc/passwd", "debian", "true")
+    assert (done.returncode, b"not a directory: /etc/passwd" in done.stderr) == (125, True)
+    (tmp_path / "variables").write_text("A=" + "x" * (1 << 17))
+    done = shell("run", "--rm", *how, "--env-file", str(tmp_path / "variables"), "debian", "true")
+    assert (done.returncode, b"cannot execute true: argument list too long" in done.stderr) == (126, True)
+    assert boxes("ps", "-aq").stdout == ""
+
+
 def test_what_cannot_be_run_has_docker_s_exit_codes(boxes: Run, shell: Shell) -> None:
     for args, code, words in [
         (("debian", "nope"), 127, "nope"),

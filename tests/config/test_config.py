@@ -15,6 +15,7 @@ from layerstore import config as configuration
 from layerstore import options
 from layerstore.config import Config, Engine, Proxies, driver_options, load, with_overrides
 from layerstore.errors import ConfigError, LayerstoreError
+from layerstore.retention import CachePolicy
 
 Write = Callable[[object], Path]
 
@@ -380,6 +381,20 @@ def test_how_much_builds_may_keep_is_said_as_for_dockerd(write: Write, builder: 
     assert load(write({"builder": builder})).build_cache == limit
 
 
+def test_policies_of_the_cache_are_said_as_for_dockerd(write: Write) -> None:
+    told = [
+        {"keepStorage": "10GB", "filter": ["unused-for=1h30m", "type=exec.cachemount", "type=regular"]},
+        {"filter": {"private": {"true": True}, "description": ["RUN"]}, "all": True},
+        {"reservedSpace": 1000, "keepStorage": ""},
+    ]
+    assert load(write({"builder": {"gc": {"policy": told}}})).build_policies == (
+        CachePolicy(10 << 30, unused_for=5400, texts={"type": ("exec.cachemount", "regular")}),
+        CachePolicy(None, all=True, switches={"private": frozenset({True})}, texts={"description": ("RUN",)}),
+        CachePolicy(1000),
+    )
+    assert load(write({"builder": {"gc": {"enabled": False, "policy": told}}})).build_policies == ()
+
+
 @pytest.mark.parametrize(
     ("builder", "limit"), [({}, 500 << 20), ({"largeContext": "2GB", "gc": {}}, 2 << 30), ({"largeContext": 0}, 0)]
 )
@@ -397,6 +412,19 @@ def test_how_much_of_a_context_is_much_can_be_said(write: Write, builder: object
         {"gc": {"defaultKeepStorage": True}},
         {"largeContext": "much"},
         {"largeContext": -1},
+        {"gc": {"policy": {}}},
+        {"gc": {"policy": [1]}},
+        {"gc": {"policy": [{}]}},
+        {"gc": {"policy": [{"all": True}]}},
+        {"gc": {"policy": [{"keepStorage": "much"}]}},
+        {"gc": {"policy": [{"keepStorage": "1GB", "all": 1}]}},
+        {"gc": {"policy": [{"keepStorage": "1GB", "minFreeSpace": "1GB"}]}},
+        {"gc": {"policy": [{"keepStorage": "1GB", "keep": 1}]}},
+        {"gc": {"policy": [{"filter": ["unused-for=2 days"]}]}},
+        {"gc": {"policy": [{"filter": ["mutable=true"]}]}},
+        {"gc": {"policy": [{"filter": ["shared=maybe"]}]}},
+        {"gc": {"policy": [{"filter": ["shared"]}], "enabled": False}},
+        {"gc": {"policy": [{"filter": "shared=true"}]}},
     ],
 )
 def test_a_limit_of_builds_that_is_not_said_well_is_named(write: Write, builder: object) -> None:

@@ -7,9 +7,11 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +113,22 @@ def test_how_it_ends(box: Container, place: Path) -> None:
     assert process.wait() == -15
     assert process.wait() == process.returncode == process.poll() == -15
     process.kill()
+
+
+def test_who_waits_for_it_hears_signals_that_were_noted(box: Container, sleeper: Process) -> None:
+    """As those are which come in the moment before a wait begins."""
+
+    def told(*_: object) -> None:
+        sleeper.kill()
+
+    before = signal.signal(signal.SIGUSR1, told)
+    other = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+    try:
+        other.start()
+        assert sleeper.wait() == -9
+        other.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_it_can_be_waited_for_with_others(box: Container, sleeper: Process) -> None:
@@ -225,7 +243,8 @@ def test_a_running_container_is_not_removed(box: Container, sleeper: Process, st
 
 
 def test_a_running_container_is_read_and_committed(box: Container, place: Path, store: Store, tmp_path: Path) -> None:
-    process = box.launch(["sh", "-c", f"echo x >{place}/new; exec sleep 100"], root=place)
+    line = f"echo x >{place}/being-written; mv {place}/being-written {place}/new; exec sleep 100"
+    process = box.launch(["sh", "-c", line], root=place)
     while not any(change.path == "/new" for change in box.changes()):
         time.sleep(0.01)
     box.copy_out("/new", tmp_path / "new")

@@ -85,6 +85,17 @@ def test_environment_and_folder(box: Container) -> None:
     assert {"A=b", "PATH=/usr/bin", "PWD=/home/someone"} <= set(env.split())
     with pytest.raises(layerstore.KernelError, match="chdir /nowhere"):
         box.start(["true"], working_dir="/nowhere")
+    assert changed(box) == []
+    assert said(box, "pwd", working_dir="/nowhere/yet", make_working_dir=True).strip() == "/nowhere/yet"
+    assert changed(box) == ["A /nowhere", "A /nowhere/yet"]
+    with pytest.raises(layerstore.KernelError, match="chdir /etc/passwd: Not a directory"):
+        box.start(["true"], working_dir="/etc/passwd", make_working_dir=True)
+
+
+def test_what_is_too_long_for_it_is_told(box: Container) -> None:
+    with pytest.raises(layerstore.CannotStart, match="cannot execute true: Argument list too long") as refused:
+        box.start(["true", "x" * (1 << 17)])
+    assert (refused.value.code, refused.value.remedy) == (126, "Give it less: as a file, or on standard input.")
 
 
 def test_user_limits_and_mask(box: Container) -> None:
@@ -182,9 +193,11 @@ def test_signals_reach_the_program_and_orphans_are_buried(box: Container) -> Non
         process = box.start(["sh", "-c", line], stdout=writer)
         os.close(writer)
         assert out.readline() == "ready\n"
-        time.sleep(0.2)
-        tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(tasks) == 1
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 20
+        while len(children.read_text().split()) != 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         process.kill(10)
         assert out.read() == "got\n"
     assert process.wait() == 4

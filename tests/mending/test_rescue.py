@@ -6,12 +6,18 @@ import errno
 import os
 import random
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import pytest
+from attrs import evolve
 
 import layerstore
 from core.adding import Adder
@@ -304,3 +310,80 @@ def test_records_of_layers_from_before_are_durable_before_they_have_names(
     assert done.calls[0].name == "syncfs"
     assert len(done.calls) == 1 + (0 if failure else len(records))
     assert [record.exists() for record in records] == [failure is None] * len(records)
+
+
+def behind(root: Path) -> None:
+    """Of what lies beside it, the database knows less than its log, which ends early."""
+    earlier(root)
+    with closing(sqlite3.connect(root / "layerstore.db")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("INSERT INTO meta VALUES ('of the log', 'alone')")
+        connection.commit()
+        for name in ("layerstore.db", "layerstore.db-wal"):  # before whoever closes it last makes one of both
+            shutil.copyfile(root / name, root / f"{name}-kept")
+    for name in ("layerstore.db", "layerstore.db-wal"):
+        os.replace(root / f"{name}-kept", root / name)
+
+
+@pytest.mark.parametrize("damage", [remove, cut, behind])
+def test_a_rescue_may_be_killed_at_any_line_of_its_end(
+    everything: Callable[[str], Everything], damage: Callable[[Path], None]
+) -> None:
+    whole = everything("overlay2")
+    with layerstore.open(config=whole.config) as store:
+        before, own = state(store), store.id
+    damage(whole.root)
+    lines = range(1, 100) if NIGHTLY else range(1, 100, 2 if damage is behind else 6)
+    number = 0
+    for number in lines:
+        there = evolve(whole, config=evolve(whole.config, data_root=whole.root.with_name("copy")))
+        subprocess.run(["cp", "-a", whole.root, there.root], check=True)
+        died = killed_at_line(partial(layerstore.rescue, config=there.config), "_take_place", number)
+        remedy = remedy_at_open(there.config)
+        if remedy is not None:
+            assert "rescue" in remedy
+            layerstore.rescue(config=there.config)
+        with layerstore.open(config=there.config) as store:
+            assert (state(store), store.id) == (before, own), number
+            assert store.check(content=True) == []
+        if damage is behind:
+            with closing(sqlite3.connect(there.root / "layerstore.db.damaged-1")) as connection:
+                assert connection.execute("SELECT value FROM meta WHERE key = 'of the log'").fetchone() == ("alone",)
+        shutil.rmtree(there.root)
+        if not died:
+            break
+    assert number > 12
+
+
+def remedy_at_open(config: layerstore.Config) -> str | None:
+    """What is to be done about a store that is not opened; None: it is."""
+    try:
+        layerstore.open(config=config).close()
+    except LayerstoreError as error:
+        return str(error.remedy)
+    return None
+
+
+def killed_at_line(deed: Callable[[], object], function: str, number: int) -> bool:
+    """Do it in a child, which is killed before that line of a function. False: the function has fewer."""
+    process = os.fork()
+    if process == 0:
+        count = 0
+
+        def called(frame: FrameType, event: str, _: object) -> object:
+            return stepped if frame.f_code.co_name == function else None
+
+        def stepped(frame: FrameType, event: str, _: object) -> object:
+            nonlocal count
+            count += event == "line"
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return stepped
+
+        sys.settrace(called)  # type: ignore[arg-type]
+        try:
+            deed()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(process, 0)
+    return os.WIFSIGNALED(status)

@@ -47,9 +47,11 @@ class Lives:
         inject = ["strace", "-f", "-o", self.log, "-e", f"trace={call}", "-e", f"inject={call}:{fault}"]
         command = [*inject, sys.executable, "-m", life.__name__, self.data_root, self.name, self.folder]
         environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-        return subprocess.run(
+        done = subprocess.run(
             [str(word) for word in command], env=environment, capture_output=True, text=True, check=False
         )
+        self.server.settle()
+        return done
 
     def assert_in_order(self) -> None:
         """No manifest names what is not there, no target is half written, and the next push sends what is missing."""

@@ -12,6 +12,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerstore import reference
 from layerstore.digest import Digest
 from layerstore.errors import Denied, NotFound, RateLimited, RegistryError, Unreachable
 from layerstore.registry.client.repository import Repository
@@ -174,9 +175,11 @@ def test_after_a_416_the_blob_comes_from_its_first_byte(
     """docker-registry's says the length of the blob, and sends 33 bytes: nobody waits for the rest."""
     quirks.spoil("GET", BLOBS, cut(60_000), times=1)
     quirks.spoil("GET", BLOBS, form, after=1, times=1)
+    patient = evolve(settings, read_timeout=60.0)
     began = time.monotonic()
-    assert all_of(there.blob(NAME, SIZE)) == DATA
-    assert time.monotonic() - began < settings.read_timeout
+    with Http(patient) as http:
+        assert all_of(Repository(http, patient, reference.parse(there.name)).blob(NAME, SIZE)) == DATA
+    assert time.monotonic() - began < 20
     assert ranges(quirks) == [None, "bytes=60000-199999", None]
     quirks.behave()
     quirks.spoil("GET", BLOBS, status(416))

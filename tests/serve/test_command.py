@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +26,9 @@ from serve.client import Client, digest
 pytestmark = pytest.mark.root
 
 Start = Callable[..., "subprocess.Popen[str]"]
+
+PIECE = 1 << 20
+"""So many bytes are written at once."""
 
 
 @pytest.fixture
@@ -72,21 +74,32 @@ def test_it_says_where_it_listens_and_ends_when_it_is_told_to(start: Start, root
         assert process.returncode == 0
 
 
-def test_what_is_being_answered_is_answered_before_the_end(start: Start) -> None:
+def test_it_hears_a_signal_that_another_of_its_threads_was_given(start: Start) -> None:
+    """As one that comes in the moment before its first thread waits, it is only noted."""
+    process = start()
+    host_of(process)
+    [*others] = {int(name) for name in os.listdir(f"/proc/{process.pid}/task")} - {process.pid}
+    time.sleep(0.3)  # until it waits
+    os.kill(others[0], signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
+def test_what_is_being_answered_is_answered_before_the_end(start: Start, root: Path) -> None:
     process = start()
     with Client(host_of(process)) as client:
         place = client("POST", "/v2/app/blobs/uploads/").header["location"]
-        begun = threading.Event()
 
         def body() -> Iterator[bytes]:
-            yield b"first"
-            time.sleep(0.3)  # until it is taken for one that is being answered, and not for an idle connection
-            begun.set()
+            yield b"x" * PIECE
+            ended = time.monotonic() + 20
+            while not any(path.stat().st_size for path in (root / "partial").iterdir()):  # it is no idle connection
+                assert time.monotonic() < ended
+            process.terminate()
             time.sleep(0.3)
             yield b"last"
 
-        threading.Thread(target=lambda: (begun.wait(5), process.terminate())).start()
-        done = client("PUT", place, body(), query={"digest": digest(b"firstlast")})
+        done = client("PUT", place, body(), query={"digest": digest(b"x" * PIECE + b"last")})
         assert done.status == 201
     assert process.wait(10) == 0
 

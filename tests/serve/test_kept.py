@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,6 +132,36 @@ def test_what_nothing_refers_to_goes(store: Store, client: Client) -> None:
     store.repositories.prune(age=0)
     assert client("GET", "/v2/app/tags/list").status == 404
     assert store.blobs.holds() == {}
+
+
+def test_a_repository_of_very_many_tags_is_listed_and_emptied(store: Store, client: Client, tmp_path: Path) -> None:
+    names = [f"team/app:{number:05}" for number in range(10_000)]
+    archive = images.docker_archive(tmp_path / "image.tar", TARS[1:], names)
+    [image] = store.load(archive)
+    pushed = client("GET", "/v2/team/app/manifests/00000", Accept=MANIFEST)
+    for tag in ("00000", "new"):
+        assert client.put_manifest("team/app", tag, pushed.body).status == 201
+    found: list[str] = []
+    began, page = time.process_time(), client("GET", "/v2/team/app/tags/list?n=50")
+    while True:
+        found += page.json["tags"]
+        if "link" not in page.header:
+            break
+        page = client("GET", page.header["link"].partition("<")[2].partition(">")[0])
+    assert time.process_time() - began < 3
+    assert found == [*(name.partition(":")[2] for name in names), "new"]
+    assert client("GET", "/v2/team/app/tags/list?n=3&last=09998").json["tags"] == ["09999", "new"]
+
+    began = time.process_time()
+    store.save(image, tmp_path / "saved.tar")
+    assert time.process_time() - began < 3
+
+    store.tag("team/app:new", "kept:1")
+    began = time.process_time()
+    assert client("DELETE", f"/v2/team/app/manifests/{digest(pushed.body)}").status == 202
+    assert time.process_time() - began < 3
+    assert client("GET", "/v2/team/app/tags/list").status in (200, 404)
+    assert store.image("kept:1").tags == ("kept:1",)
 
 
 def test_an_image_that_is_removed_is_served_no_more(store: Store, client: Client) -> None:

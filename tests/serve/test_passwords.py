@@ -116,12 +116,14 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_no_more_than_two_passwords_are_tried_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passwords = Passwords(path)
     now, most, lock = 0, 0, threading.Lock()
+    two = threading.Barrier(2)
 
     def checkpw(*_: object) -> bool:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
+        two.wait(20)
         time.sleep(0.02)
         with lock:
             now -= 1

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,18 +33,15 @@ UPLOADS = "/v2/app/blobs/uploads/"
 
 @pytest.fixture
 def raw(server: Server) -> Callable[[bytes], bytes]:
-    """`raw(bytes)`: what comes back for these bytes until the server hangs up or is silent for a while."""
+    """`raw(bytes)`: what comes back for these bytes, after which there are no more, until the server hangs up."""
 
     def ask(data: bytes) -> bytes:
-        with closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)) as sock:
+        with closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as sock:
             sock.sendall(data)
-            sock.settimeout(0.5)
+            sock.shutdown(socket.SHUT_WR)
             answer = b""
-            try:
-                while piece := sock.recv(65536):
-                    answer += piece
-            except TimeoutError:
-                pass
+            while piece := sock.recv(65536):
+                answer += piece
             return answer
 
     return ask
@@ -226,13 +224,14 @@ def test_who_breaks_off_is_forgotten(serve: Callable[..., Server], capfd: pytest
 # --- limits ---
 
 
-def test_there_is_an_end_to_uploads(serve: Callable[..., Server]) -> None:
-    server = serve(limits=Limits(uploads=2, idle=0.3))
+def test_there_is_an_end_to_uploads(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(limits=Limits(uploads=2, idle=300))
     with Client(f"127.0.0.1:{server.port}") as client:
         first, _ = (client("POST", UPLOADS).header["location"] for _ in range(2))
         refused = client("POST", UPLOADS)
         assert (refused.status, refused.code, refused.header["retry-after"]) == (429, "TOOMANYREQUESTS", "60")
-        time.sleep(0.35)
+        later = time.monotonic() + 301
+        monkeypatch.setattr("layerstore.faces.serve.uploads.time", SimpleNamespace(monotonic=lambda: later))
         assert client("POST", UPLOADS).status == 202, "those with which nobody went on are gone"
         assert client("PATCH", first, b"x").code == "BLOB_UPLOAD_UNKNOWN"
 
@@ -251,19 +250,17 @@ def test_one_request_at_an_upload(serve: Callable[..., Server], monkeypatch: pyt
     server = serve()
     with Client(f"127.0.0.1:{server.port}") as one, Client(f"127.0.0.1:{server.port}") as two:
         place = one("POST", UPLOADS).header["location"]
-        hold, go = threading.Event(), threading.Event()
+        go = threading.Event()
 
         def body() -> Iterator[bytes]:
             yield b"first"
-            hold.set()
-            go.wait(5)
+            go.wait(60)
             yield b" and last"
 
         done: list[int] = []
         thread = threading.Thread(target=lambda: done.append(one("PATCH", place, body()).status))
         thread.start()
-        hold.wait(5)
-        time.sleep(0.05)
+        is_at_it(two, place)
         refused = two("PATCH", place, b"between")
         assert (refused.status, refused.code) == (429, "TOOMANYREQUESTS")
         go.set()
@@ -271,6 +268,13 @@ def test_one_request_at_an_upload(serve: Callable[..., Server], monkeypatch: pyt
         assert done == [202]
         name = digest(b"first and last")
         assert two("PUT", place, b"", query={"digest": name}).status == 201
+
+
+def is_at_it(client: Client, place: str) -> None:
+    """Wait until another request is at an upload: what was sent of it may still be on its way."""
+    ended = time.monotonic() + 20
+    while client("GET", place).status != 429:
+        assert time.monotonic() < ended
 
 
 # --- whatever a path may be ---

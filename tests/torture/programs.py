@@ -83,7 +83,7 @@ def _processes(at: Place, word: str = "") -> list[str]:
     for name in os.listdir("/proc"):
         if name.isdecimal() and name != mine:
             with suppress(OSError):
-                line = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                line = os.fsdecode(Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" "))
                 if mark in Path(f"/proc/{name}/environ").read_bytes() and word in line:
                     found.append(f"process {name}: {line}")
     return found

@@ -123,3 +123,9 @@ def test_what_a_driver_that_cannot_be_had_should_have_removed_goes_with_the_next
     stats = [call.path for call in walk.usual.calls if concerns(call) and call.name == "newfstatat"]
     place = next(path for path in stats if path.endswith("/aufs/trees"))
     assert walk.fail([Point("newfstatat", stats.index(place) + 1, "ENOMEM")]).losses == []
+
+
+def test_what_a_driver_notes_of_its_host_when_it_is_asked_once_more_is_nothing_left(scratch: Path) -> None:
+    subject = next(subject for subject in SUBJECTS if subject.driver == "vfs")
+    walk = Walk(Ground(scratch, subject), next(one for one in operations(subject) if one.name == "migrate"))
+    assert walk.die_between_statements([walk.statements() // 2]).losses == []

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import random
 import resource
 import threading
@@ -16,9 +17,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerstore.compression import compressing, open_stream, sniff
+from layerstore.compression import compressing, open_stream, sniff, streams
 from layerstore.digest import Digest
-from layerstore.errors import DigestMismatch, InvalidArchive
+from layerstore.errors import DigestMismatch, InvalidArchive, LimitExceeded
+from layerstore.limits import USUAL, Limits
 from support.images import digest
 
 _CHANCE = random.Random(1)
@@ -33,10 +35,10 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 SKIPPABLE = (0x184D2A53).to_bytes(4, "little") + (1000).to_bytes(4, "little") + bytes(1000)
 
 
-def inflate(data: bytes, *, expect: str | None = None, piece: int = 1 << 18) -> bytes:
+def inflate(data: bytes, *, expect: str | None = None, piece: int = 1 << 18, limits: Limits = USUAL) -> bytes:
     out = bytearray()
     buffer = memoryview(bytearray(piece))
-    with open_stream(io.BytesIO(data), expect=None if expect is None else Digest(expect)) as stream:
+    with open_stream(io.BytesIO(data), expect=None if expect is None else Digest(expect), limits=limits) as stream:
         while count := stream.readinto(buffer):
             out += buffer[:count]
     return bytes(out)
@@ -207,3 +209,43 @@ def test_errors_of_either_side_pass(compression: str) -> None:
     with pytest.raises(Full), compressing(io.BytesIO().write, compression) as write:  # noqa: PT012
         write(memoryview(DATA))
         raise Full
+
+
+@pytest.mark.parametrize(
+    "part",
+    [gzip.compress(b""), gzip.compress(b"x"), COMPRESS["zstd"](b""), COMPRESS["zstd"](b"x"), SKIPPABLE[:4] + bytes(4)],
+    ids=["gzip, empty", "gzip", "zstd, empty", "zstd", "zstd, skippable"],
+)
+def test_parts_in_which_there_is_hardly_anything_are_limited_as_entries_are(part: bytes) -> None:
+    compression = sniff(part[:6])
+    assert compression is not None
+    with_content = COMPRESS[compression](bytes(512))
+    limits = Limits(layer_entries=1000)
+    for honest in (part * 1000, with_content * 3000, part * 999 + with_content * 3000):
+        inflate(honest, limits=limits)
+    with pytest.raises(LimitExceeded, match="max-layer-entries is 1,000") as caught:
+        inflate(part * 40_000, limits=limits)
+    assert caught.value.setting == "max-layer-entries"
+    inflate(part * 40_000, limits=Limits(layer_entries=0))
+
+
+def test_what_small_members_give_is_passed_on_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(streams._Inflated, "_check_ratio", lambda _, size: sizes.append(size))
+    data = b"".join(gzip.compress(b"%d" % (number % 10), 1) for number in range(20_000))
+    assert inflate(data) == b"0123456789" * 2000
+    assert len(sizes) <= len(data) // (128 << 10) + 2
+
+
+def test_what_came_is_passed_on_before_more_is_waited_for() -> None:
+    theirs, ours = os.pipe()
+    with open(theirs, "rb", buffering=0) as pipe, open(ours, "wb", buffering=0) as feed:
+        feed.write(gzip.compress(b"sm") + gzip.compress(b"all"))
+        with open_stream(pipe) as stream:
+            found = bytearray(8)
+            count = stream.readinto(memoryview(found))
+            while count < 5:
+                count += stream.readinto(memoryview(found)[count:])
+            assert found[:count] == b"small"
+            feed.close()
+            assert stream.readinto(memoryview(found)) == 0

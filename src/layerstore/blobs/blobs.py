@@ -362,7 +362,13 @@ class Blobs:
         self, digest: Digest, size: int, read: Callable[[int], object] | None
     ) -> Iterator[tuple[str, str, Path]]:
         path = self._files.path(digest)
-        fd = self._files.open(digest)
+        try:
+            fd = self._files.open(digest)
+        except (Damaged, KernelError) as error:
+            if self._has_file(digest):
+                self._outgoing.mark_damaged(digest)
+                yield "damaged blob", f"the kept blob {digest} cannot be read: {error.message}", path
+            return
         if fd is None:
             if self._has_file(digest):
                 self._outgoing.mark_damaged(digest)

@@ -18,6 +18,7 @@ from layerstore.database import Database, Transaction
 from layerstore.digest import Digest, hex_of
 from layerstore.errors import Damaged, named
 from layerstore.kernel.files import fsync_folder
+from layerstore.kernel.files.descriptors import open_own
 from layerstore.layers.relay import Write
 from layerstore.locks import Locks, of_blob
 from layerstore.values import frozen
@@ -100,7 +101,7 @@ class KeptFiles:
         path = self.path(digest)
         with named("open", path):
             try:
-                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                return open_own(path)
             except FileNotFoundError:
                 return None
 

@@ -20,6 +20,7 @@ from typing import Final, Self
 
 from layerstore.blobs import flushing
 from layerstore.errors import FULL, KernelError, named
+from layerstore.kernel.files.descriptors import open_own
 from layerstore.values import frozen
 
 __all__ = ["AGE", "MOST", "Growing", "Partial", "Partials", "make_room"]
@@ -277,7 +278,7 @@ class Partials:
     def _open(self, path: Path) -> int | None:
         while True:
             try:
-                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                return open_own(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
             except FileNotFoundError:
                 with named("mkdir", self.folder):
                     try:
@@ -297,7 +298,7 @@ class Partials:
             raise ValueError(f"{name!r} is no name of a partial blob")
         path = self.folder / name
         try:
-            return Growing(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
+            return Growing(open_own(path, os.O_RDONLY | os.O_NOFOLLOW), path)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -25,7 +25,7 @@ from layerstore.build.steps.epoch import epoch_of
 from layerstore.build.steps.outputs import export
 from layerstore.build.steps.requirements import require, require_allowed
 from layerstore.build.steps.session import Session, sweep
-from layerstore.build.steps.sources import Sources
+from layerstore.build.steps.sources import TRANSFER, Sources
 from layerstore.build.steps.stage import build_stage, counted
 from layerstore.build.steps.stages import Stages
 from layerstore.build.steps.state import State, config_of, on_image, on_layers, on_nothing
@@ -84,7 +84,7 @@ def build(
         stop = Stop()
         after.callback(stop.close)
         built = _Build(store, context, wanted, teller, stop, after).run()
-    keep_within(store, store.config.build_cache, teller)
+    keep_within(store, teller)
     return built
 
 
@@ -147,11 +147,15 @@ class _Build:
 
     def _read(self) -> Dockerfile:
         name = self._options.file or "Dockerfile"
-        with self._teller.doing(f"[internal] load build definition from {os.path.basename(name)}"):
+        with self._teller.doing(f"[internal] load build definition from {os.path.basename(name)}") as doing:
             found = self._sources.dockerfile()
+            size = len(found.text.encode(errors="surrogateescape"))
+            doing.progress("transferring dockerfile:", size, size)
             dockerfile = parse(found.text, found.name)
             self._sources.names = tuple(stage.name for stage in dockerfile.stages if stage.name)
-            return dockerfile
+        with self._teller.doing("[internal] load .dockerignore") as doing:
+            doing.progress(TRANSFER, self._sources.ignore_size, self._sources.ignore_size)
+        return dockerfile
 
     def _plan(self, dockerfile: Dockerfile) -> Plan:
         """The stages that are needed, with the triggers of the images that they stand on."""
@@ -248,7 +252,7 @@ class _Build:
         try:
             self._caches.give(state.top, self._platform.usual.fields)
             for wanted in self._options.outputs:
-                if wanted.kind != "image" or wanted.push:
+                if wanted.kind not in ("image", "cacheonly") or wanted.push:
                     with self._teller.doing(f"exporting to {wanted.kind}"):
                         digest = export(self._session, image, wanted, self._options.tags, self._options.annotations)
                     digests += [] if digest is None else [digest]
@@ -279,7 +283,9 @@ class _Build:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        """What the image is called in the store."""
+        """What the image is called in the store; nothing, where it is not to be there."""
+        if all(wanted.kind == "cacheonly" for wanted in self._options.outputs):
+            return ()
         named = (name for wanted in self._options.outputs if wanted.kind == "image" for name in wanted.names)
         return tuple(dict.fromkeys((*self._options.tags, *named)))
 

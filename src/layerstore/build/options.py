@@ -15,7 +15,7 @@ from layerstore.values import frozen
 
 __all__ = ["EXPORTS", "BuildOptions", "Export", "Secret", "Ssh"]
 
-EXPORTS = ("image", "oci", "docker", "tar", "local")
+EXPORTS = ("image", "oci", "docker", "tar", "local", "cacheonly")
 
 _Text = str | os.PathLike[str]
 
@@ -94,9 +94,12 @@ def _is_export(_: object, __: object, value: str) -> None:
 
 @frozen
 class Export:
-    """`--output`: what becomes of the image. `dest` is a path of this machine, or `-` for standard output."""
+    """`--output`: what becomes of the image. `dest` is a path of this machine, or `-` for standard output.
 
-    kind: Literal["image", "oci", "docker", "tar", "local"] = field(default="image", validator=_is_export)
+    `cacheonly`: nothing; its steps are remembered.
+    """
+
+    kind: Literal["image", "oci", "docker", "tar", "local", "cacheonly"] = field(default="image", validator=_is_export)
     dest: str | None = field(default=None, converter=_text_of)
     names: tuple[str, ...] = ()
     """What the image is called there; the tags of the build where there are none."""

@@ -12,10 +12,13 @@ import click
 
 from layerstore.cli import output
 from layerstore.cli.building import (
+    CHECKS,
     VIEWS,
     build_options_of,
     build_options_taken,
+    classic_options_taken,
     failure_record,
+    notices,
     report_failure,
     report_warnings,
     view,
@@ -33,6 +36,7 @@ _FILE = click.Path(dir_okay=False)
 @click.command(cls=Command)
 @click.argument("context", metavar="PATH|URL|-")
 @build_options_taken
+@classic_options_taken
 @click.option("--check", is_flag=True, help="Only check the Dockerfile, and tell what is probably not meant")
 @click.option("--iidfile", metavar="FILE", type=_FILE, help="Write the image's ID to a file")
 @click.option("--load", is_flag=True, help="Have the image in the store, where it always is")
@@ -58,13 +62,14 @@ def build_command(
     COPY and ADD find their files in PATH (a folder or a tar), at a URL (git, a tar, a Dockerfile), or in a tar on
     standard input. Steps whose inputs are what they were are not done again.
     """
+    output.warn(*(f"WARNING: {text}" for text in notices(given)))
     shown = "quiet" if quiet else progress or _usual_view()
     options = build_options_of({**given, "file": _file(given["file"], context)})
     for path in (iidfile, metadata_file):
         if path is not None:
             _require_file(path)
     try:
-        if check:
+        if check or given["call"] in CHECKS:
             return _check(arguments, context, options)
         _build(arguments, context, options, iidfile, metadata_file, shown, quiet=quiet)
     except LayerstoreError as problem:

@@ -80,6 +80,10 @@ def run_command(
             )
     except LayerstoreError as problem:
         return failed(problem)
+    if detach:
+        from layerstore.runtime.life.starting import require_kept
+
+        require_kept(options)  # before anything is pulled or made
     _require_new_file(given["cidfile"])
     with arguments.open() as store:
         runtime = Runtime(store)

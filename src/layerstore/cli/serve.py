@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -69,14 +72,29 @@ def serve_command(
     passwords = None if htpasswd is None else Passwords(htpasswd)
     if passwords is not None and tls is None and not listening.is_loopback(host):
         output.warn("Passwords cross the network as they are: give a certificate (--tls-cert, --tls-key), too.")
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    with arguments.open() as store:
+    with _signals() as came, arguments.open() as store:
         registry = Registry(store, read_only=read_only, compression=compression, passwords=passwords)
         with Server(host, port, registry, tls=tls) as server:
             output.lines([f"Listening on {server.url}"])
-            ended.wait()
+            select.select([came], [], [])
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)  # the second ends it at once
         registry.close()
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """While inside: a descriptor that has something to read when this process was told to end.
+
+    Python's handlers wait for the main thread: one that was about to wait would never see to them.
+    """
+    reads, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = signal.set_wakeup_fd(writes)
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        yield reads
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reads)
+        os.close(writes)

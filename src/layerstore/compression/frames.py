@@ -7,13 +7,17 @@ knows whether the end of the stream is the end of a frame. It judges nothing els
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from functools import cache
+from typing import Final, NamedTuple
 
 FRAME_MAGIC: Final = 0xFD2FB528
 SKIPPABLE_MAGIC: Final = 0x184D2A50
 """The first of sixteen."""
 
 _RLE_BLOCK: Final = 1
+
+_HEAD: Final = 4 + 1 + 13 + 3
+"""Magic, descriptor, the longest sizes (1 + 4 + 8), and the header of a block."""
 
 
 class Frames:
@@ -27,6 +31,8 @@ class Frames:
         self._skip = 0
         self._has_checksum = False
         self._lost = False
+        self.count = 0
+        """How many frames have begun."""
 
     @property
     def whole(self) -> bool:
@@ -37,6 +43,9 @@ class Frames:
         """The next bytes of the stream."""
         at, end = 0, len(data)
         while at < end and not self._lost:
+            if not self._skip and self._wanted == 4 and not self._head and (after := self._after(data, at)):
+                at = after
+                continue
             if self._skip:
                 step = min(self._skip, end - at)
                 self._skip -= step
@@ -50,11 +59,39 @@ class Frames:
                 self._head.clear()
                 self._step(head)
 
+    def _after(self, data: memoryview, at: int) -> int:
+        """Where a frame of one block ends which begins here, if all of it is here; else 0.
+
+        There may be millions of those, and step by step each costs several times as much.
+        """
+        head = bytes(data[at : at + _HEAD])
+        if self._step != self._read_magic or len(head) < _HEAD:
+            return 0
+        magic = int.from_bytes(head[:4], "little")
+        if magic & ~0xF == SKIPPABLE_MAGIC:
+            end = at + 8 + int.from_bytes(head[4:8], "little")
+        elif magic == FRAME_MAGIC:
+            form = _Form.of(head[4])
+            after_sizes = 5 + form.size
+            header = int.from_bytes(head[after_sizes : after_sizes + 3], "little")
+            end = at + after_sizes + 3 + _length_of(header) + form.checksum
+            if not header & 1:
+                return 0
+        else:
+            return 0
+        if end > len(data):
+            return 0
+        self.count += 1
+        if magic == FRAME_MAGIC and self._on_window is not None:
+            self._on_window(form.window(head[5:after_sizes]))
+        return end
+
     def _expect(self, step: Callable[[bytes], None], wanted: int, skip: int = 0) -> None:
         self._step, self._wanted, self._skip = step, wanted, skip
 
     def _read_magic(self, head: bytes) -> None:
         magic = int.from_bytes(head, "little")
+        self.count += 1
         if magic == FRAME_MAGIC:
             self._expect(self._read_descriptor, 1)
         elif magic & ~0xF == SKIPPABLE_MAGIC:
@@ -66,32 +103,50 @@ class Frames:
         self._expect(self._read_magic, 4, skip=int.from_bytes(head, "little"))
 
     def _read_descriptor(self, head: bytes) -> None:
-        flags = head[0]
-        single_segment = bool(flags & 0x20)
-        self._has_checksum = bool(flags & 0x04)
-        window = 0 if single_segment else 1
-        dictionary = (0, 1, 2, 4)[flags & 3]
-        content_size = (1 if single_segment else 0, 2, 4, 8)[flags >> 6]
-        self._is_single_segment, self._before_size = single_segment, window + dictionary
-        self._expect(self._read_sizes, window + dictionary + content_size)
+        self._form = _Form.of(head[0])
+        self._expect(self._read_sizes, self._form.size)
 
     def _read_sizes(self, head: bytes) -> None:
-        """The window is what the descriptor says, or all of a single segment (RFC 8878, 3.1.1.1)."""
-        if self._is_single_segment:
-            size = int.from_bytes(head[self._before_size :], "little")
-            window = size + 256 if len(head) - self._before_size == 2 else size
-        else:
-            base = 1 << (10 + (head[0] >> 3))
-            window = base + base // 8 * (head[0] & 7)
         if self._on_window is not None:
-            self._on_window(window)
+            self._on_window(self._form.window(head))
         self._expect(self._read_block, 3)
 
     def _read_block(self, head: bytes) -> None:
         header = int.from_bytes(head, "little")
-        last, kind, size = header & 1, header >> 1 & 3, header >> 3
-        skip = 1 if kind == _RLE_BLOCK else size
-        if last:
-            self._expect(self._read_magic, 4, skip=skip + (4 if self._has_checksum else 0))
+        if header & 1:
+            self._expect(self._read_magic, 4, skip=_length_of(header) + self._form.checksum)
         else:
-            self._expect(self._read_block, 3, skip=skip)
+            self._expect(self._read_block, 3, skip=_length_of(header))
+
+
+class _Form(NamedTuple):
+    """What the descriptor of a frame says of what follows: the bytes of its sizes and of its checksum."""
+
+    is_single_segment: bool
+    before_size: int
+    size: int
+    checksum: int
+
+    @staticmethod
+    @cache
+    def of(flags: int) -> _Form:
+        """Of these flags, the descriptor's only byte."""
+        is_single_segment = bool(flags & 0x20)
+        window = 0 if is_single_segment else 1
+        dictionary = (0, 1, 2, 4)[flags & 3]
+        content_size = (1 if is_single_segment else 0, 2, 4, 8)[flags >> 6]
+        before_size = window + dictionary
+        return _Form(is_single_segment, before_size, before_size + content_size, 4 if flags & 0x04 else 0)
+
+    def window(self, sizes: bytes) -> int:
+        """The window is what the descriptor says, or all of a single segment (RFC 8878, 3.1.1.1)."""
+        if self.is_single_segment:
+            size = int.from_bytes(sizes[self.before_size :], "little")
+            return size + 256 if len(sizes) - self.before_size == 2 else size
+        base = 1 << (10 + (sizes[0] >> 3))
+        return base + base // 8 * (sizes[0] & 7)
+
+
+def _length_of(header: int) -> int:
+    """The bytes of a block that has this header."""
+    return 1 if header >> 1 & 3 == _RLE_BLOCK else header >> 3

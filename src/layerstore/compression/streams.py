@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, Self
 from layerstore.compression.frames import FRAME_MAGIC, SKIPPABLE_MAGIC, Frames
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidArchive, LimitExceeded
-from layerstore.limits import Limits
+from layerstore.limits import USUAL, Limits
 from layerstore.patience import GLANCE
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ _INPUT: Final = 128 << 10
 _PIECE: Final = 256 << 10
 _WAITING: Final = 8
 """Pieces between the thread and its reader."""
+_SMALL: Final = 16 << 10
+"""Pieces that are smaller are gathered, see `_inflate`."""
+_GLIMPSE: Final = 4 << 10
+_BLOCK: Final = 512
+"""Of a tar, in bytes: what a member or frame that is of use has at least."""
 
 _NARROWEST: Final = 1 << 10
 _WIDEST: Final = 1 << 31
@@ -59,7 +64,7 @@ def open_stream(
     *,
     expect: Digest | None = None,
     taster: Taster | None = None,
-    limits: Limits | None = None,
+    limits: Limits = USUAL,
 ) -> Stream:
     """What `raw` holds, inflated if it is compressed. `raw` is read to its end, and stays open.
 
@@ -68,7 +73,7 @@ def open_stream(
     in and, if it is compressed, what goes out. `limits` are the usual ones, if none are given: what inflates to more,
     or wants more memory, raises `LimitExceeded`.
     """
-    source = _Source(raw, expect, taster, Limits() if limits is None else limits)
+    source = _Source(raw, expect, taster, limits)
     head = bytearray(HEAD)
     filled = 0
     while filled < HEAD and (count := source.fetch(memoryview(head)[filled:])):
@@ -136,6 +141,17 @@ class _Source:
         buffer[:count] = self.begin[:count]
         self.begin = self.begin[count:]
         return count
+
+    def check_parts(self, what: str, count: int, made: int) -> None:
+        """Raise `LimitExceeded` if so many members or frames, which made so many bytes, can be of no layer's tar.
+
+        Each may be a file or a piece of one (eStargz, zstd:chunked, bgzip), so it has a block of the tar or more; those
+        that have less are taken for entries.
+        """
+        most = self.limits.layer_entries
+        if most and count > most + made // _BLOCK:
+            unit = f"parts of less than {_BLOCK} bytes"
+            raise LimitExceeded(what, setting="max-layer-entries", limit=most, met=None, unit=unit)
 
     def check(self) -> None:
         """After the end: raise `DigestMismatch` unless the digest is as expected."""
@@ -262,39 +278,91 @@ class _Decompressor(Protocol):
     def decompress(self, data: Any, max_length: int) -> bytes: ...
 
 
+class _Window:
+    """What came of a source and was not used yet. More is read only when there is nothing left."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._buffer = memoryview(bytearray(_INPUT))
+        self._at = self._end = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Is more to be read before there is something?"""
+        return self._at == self._end
+
+    def take(self, most: int) -> memoryview:
+        """The next bytes, at most so many; none at the end of the source."""
+        if self._at == self._end:
+            self._at, self._end = 0, self._source.readinto(self._buffer)
+        begin, self._at = self._at, min(self._at + most, self._end)
+        return self._buffer[begin : self._at]
+
+    def give_back(self, count: int) -> None:
+        """So many of the bytes that were taken last are still to come."""
+        self._at -= count
+
+    def begins(self, magic: bytes) -> bool | None:
+        """Do these bytes come next, after any zeros? None: nothing but zeros comes."""
+        while True:
+            while self._at < self._end and not self._buffer[self._at]:
+                some = bytes(self._buffer[self._at : min(self._at + _GLIMPSE, self._end)])
+                self._at += len(some) - len(some.lstrip(b"\0"))
+            found = bytes(self._buffer[self._at : min(self._at + len(magic), self._end)])
+            if len(found) == len(magic):
+                return found == magic
+            self._buffer[: len(found)] = found
+            count = self._source.readinto(self._buffer[len(found) :])
+            self._at, self._end = 0, len(found) + count
+            if not count:
+                return False if found else None
+
+
 def _inflate(
     source: _Source, make: Callable[[], _Decompressor], errors: Any, name: str, magic: bytes
 ) -> Iterator[bytes]:
-    """Members one after the other, as gzip, bzip2 and xz allow; zeros may follow, as on tapes."""
-    buffer = memoryview(bytearray(_INPUT))
-    decoder = make()
+    """Members one after the other, as gzip, bzip2 and xz allow; zeros may follow, as on tapes.
+
+    There may be millions of them, with hardly anything in each: what came of those is gathered for as long as nothing
+    has to be read, and a new one is shown little at first, for it copies what it does not need.
+    """
+    window, gathered, made, members = _Window(source), bytearray(), 0, 1
+    decoder, most = make(), _INPUT
     while True:
         data: bytes | memoryview = b""
         if decoder.eof:
-            data = _next_member(source, buffer, decoder.unused_data, magic)
-            if not data:
-                return
-            if data[: len(magic)] != magic:
+            window.give_back(len(decoder.unused_data))
+            if window.is_empty and gathered:
+                yield bytes(gathered)
+                gathered.clear()
+            if (is_next := window.begins(magic)) is None:
+                break
+            if not is_next:
                 raise InvalidArchive(f"after the end of the {name} data there is something else")
-            decoder = make()
-        elif decoder.needs_input:
-            data = buffer[: source.readinto(buffer)]
+            members += 1
+            source.check_parts(f"{name} data", members, made)
+            decoder, most = make(), _GLIMPSE
+        if decoder.needs_input:
+            if window.is_empty and gathered:
+                yield bytes(gathered)
+                gathered.clear()
+            data, most = window.take(most), _INPUT
             if not data:
                 raise _truncated(name)
         try:
             piece = decoder.decompress(data, _PIECE)
         except errors as error:
             raise _damaged(name, error) from error
-        if piece:
-            yield piece
-
-
-def _next_member(source: _Source, buffer: memoryview, data: bytes, magic: bytes) -> bytes:
-    """What follows a member, without the zeros between; empty at the end of the stream."""
-    data = data.lstrip(b"\0")
-    while len(data) < len(magic) and (count := source.readinto(buffer)):
-        data = (data + bytes(buffer[:count])).lstrip(b"\0")
-    return data
+        made += len(piece)
+        if gathered or len(piece) < _SMALL:
+            gathered += piece
+            if len(gathered) < _PIECE:
+                continue
+            piece = bytes(gathered)
+            gathered.clear()
+        yield piece
+    if gathered:
+        yield bytes(gathered)
 
 
 def _truncated(name: str) -> InvalidArchive:
@@ -352,6 +420,7 @@ def _zstd(source: _Source) -> Iterator[bytes]:
     )
     try:
         while piece := reader.read(_PIECE):
+            watched.made += len(piece)
             yield piece
     except zstandard.ZstdError as error:
         raise _damaged("zstd", error) from error
@@ -366,10 +435,13 @@ class _Watched:
         self.frames = Frames(
             lambda window: source.limits.check("max-zstd-window", window, "the window of a zstd frame")
         )
+        self.made = 0
         self._source = source
         self._buffer = memoryview(bytearray(_INPUT))
 
     def read(self, _size: int) -> memoryview:
+        # What has come is used, but what it made may not have been asked for yet, if it is less than a piece.
+        self._source.check_parts("zstd data", self.frames.count, self.made + _PIECE)
         data = self._buffer[: self._source.readinto(self._buffer)]
         self.frames.feed(data)
         return data

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from layerstore.errors import KernelError, NotFound
 from layerstore.kernel.processes.identity import Identity, identity_of
+from layerstore.patience import at_once
 
 if TYPE_CHECKING:
     from layerstore.containers.container import Container
@@ -212,8 +213,8 @@ def _wait(fd: int, timeout: float | None, pid: int) -> None:
     deadline = None if timeout is None else time.monotonic() + timeout
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    while not poll.poll(None if deadline is None else max(0, deadline - time.monotonic()) * 1000):
-        if deadline is not None and time.monotonic() >= deadline:
+    while not poll.poll(at_once(left := None if deadline is None else deadline - time.monotonic()) * 1000):
+        if left is not None and left <= 0:
             raise TimeoutError(f"process {pid} has not ended after {timeout} seconds")
 
 

@@ -82,6 +82,7 @@ class Starts:
         *,
         env: Mapping[str, str] | None = None,
         working_dir: str = "/",
+        make_working_dir: bool = False,
         uid: int = 0,
         gid: int = 0,
         groups: Iterable[int] = (),
@@ -105,9 +106,10 @@ class Starts:
         cgroup limits it: for programs that are trusted.
 
         `argv[0]` is looked for in the PATH of `env`, which is all that it has; None is docker's PATH. `mounts` are made
-        in the tree; a target that is not there is made, and stays. `limits` are by the numbers of `resource`, with -1
-        for none. `hostname`: None is the short ID. Streams and `fds` are as with `launch`; with `terminal`, they are a
-        terminal of the container, and `Process.terminal` is its other end.
+        in the tree; a target that is not there is made, and stays; `working_dir` likewise, with `make_working_dir`.
+        `limits` are by the numbers of `resource`, with -1 for none. `hostname`: None is the short ID. Streams and `fds`
+        are as with `launch`; with `terminal`, they are a terminal of the container, and `Process.terminal` is its other
+        end.
 
         With `init`, its parent is the first process of the pid namespace, which buries what it leaves behind, passes
         on signals, and ends as it does: 128 and the number of its signal. Without, it is the first process itself, and
@@ -131,6 +133,7 @@ class Starts:
             gid=gid,
             groups=tuple(groups),
             init=init and isolated,
+            makes_folder=make_working_dir,
         )
         streams = (stdin, stdout, stderr)
         made = launching.housed(argv, env=env, working_dir=working_dir, fds=fds, streams=streams, house=house)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.kernel.files import write_in_place
+from layerstore.kernel.files.descriptors import open_own, require_plain
 
 _FLOCK = struct.Struct("hhqqi4x")
 """`struct flock` with 64-bit offsets: type, whence, start, length, pid (0 for OFD locks)."""
@@ -55,9 +56,10 @@ class Kept:
     """From `hold` on until `release`, nobody removes `-wal` and `-shm` of one database. The file exists."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `OSError`."""
+        """Raises `OSError`, and `Damaged` if one of its files is no plain file, which SQLite would not ask."""
+        require_plain(f"{path}-wal")
         with _lock:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_own(path)
             found = os.fstat(fd)
             self._fd = fd
             self._file = found.st_dev, found.st_ino
@@ -74,7 +76,7 @@ class Kept:
         if not os.path.exists(index):
             for name in (f"{self._path}-wal", index):
                 self._make(name)
-        fd = os.open(index, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_own(index, os.O_RDWR)
         with _lock:
             _opened[self._file][1].append(fd)
         if _try(fd, fcntl.F_WRLCK, _DMS):
@@ -144,7 +146,7 @@ def provide(log: Path) -> None:
 
 @contextmanager
 def _descriptor(log: Path) -> Iterator[int]:
-    fd = os.open(log, os.O_RDWR | os.O_CLOEXEC)
+    fd = open_own(log, os.O_RDWR)
     try:
         yield fd
     finally:

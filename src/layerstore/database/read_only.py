@@ -12,6 +12,7 @@ from pathlib import Path
 
 from layerstore.database.database import Database, Transaction
 from layerstore.errors import ReadOnlyStore, named
+from layerstore.kernel.files.descriptors import private, require_plain
 
 _LOG_HEADER = 32
 
@@ -59,6 +60,7 @@ def _copied(path: Path, copy: Path) -> bool:
     copied = copy.with_name(f"{copy.name}-wal")
     copied.unlink(missing_ok=True)
     before = _header(log)
+    require_plain(path)
     copyfile(path, copy)
     if before:
         copyfile(log, copied)
@@ -68,7 +70,7 @@ def _copied(path: Path, copy: Path) -> bool:
 
 def _header(log: Path) -> bytes:
     try:
-        with open(log, "rb", buffering=0) as file:
+        with open(log, "rb", buffering=0, opener=private) as file:
             return file.read(_LOG_HEADER)
     except FileNotFoundError:
         return b""

@@ -215,13 +215,12 @@ class Images:
 
     def given(self, refs: Iterable[Image | str]) -> tuple[list[Image], list[list[str]]]:
         """Images as somebody names them, each once; and their full names: those it was named by, else all it has."""
-        names: dict[Image, list[str]] = {}
+        names: dict[Image, dict[str, None]] = {}
         for ref in refs:
             image, tag = self.find(ref if isinstance(ref, str) else ref.id)
-            own = names.setdefault(image, [])
             given = [tag] if tag is not None else [reference.normalise(name) for name in image.tags]
-            own.extend(name for name in given if name not in own)
-        return list(names), list(names.values())
+            names.setdefault(image, {}).update(dict.fromkeys(given))
+        return list(names), [list(own) for own in names.values()]
 
     def those(self, tx: Transaction, images: Collection[ImageID]) -> dict[ImageID, Image]:
         """The images with these IDs, all of which there are."""

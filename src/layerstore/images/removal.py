@@ -135,6 +135,9 @@ def _holders(tx: Transaction, image: ImageID) -> _Holders:
     names: list[str] = []
     commands: list[str] = []
     on_it = rows.containers_on(tx, image)
+    standing = {container.name for container in on_it}
+    containers, floors = rows.upper_floors_on(tx, image)
+    on_it += rows.containers_named(tx, [name for name in containers if name not in standing])
     for container in on_it:
         does = " (running)" if container.runs else " (mounted)" if container.is_mounted else ""
         names.append(f"container {container.name}{does}")
@@ -147,11 +150,6 @@ def _holders(tx: Transaction, image: ImageID) -> _Holders:
     for name, label in rows.checkpoints_on(tx, image):
         names.append(f"checkpoint {label} of container {name}")
         commands.append(f"layerstore checkpoints --rm {name} {label}")
-    standing = {container.name for container in on_it}
-    containers, floors = rows.upper_floors_on(tx, image)
-    if mounting := [name for name in containers if name not in standing]:
-        names += [f"container {name}" for name in mounting]
-        commands.append(f"layerstore rm --force {' '.join(mounting)}")
     names += floors
     for child in rows.built_on(tx, image):
         names.append(f"image {rows.shown(tx, child)}, which is built on it")

@@ -103,19 +103,28 @@ class Standing:
 
 def containers_on(tx: Transaction, image: ImageID) -> list[Standing]:
     """The containers on an image, by name."""
+    return _standing(tx, "c.image_id = ?", (image,))
+
+
+def containers_named(tx: Transaction, names: Sequence[str]) -> list[Standing]:
+    """The containers of these names, by name."""
+    return _standing(tx, f"c.name IN ({', '.join('?' * len(names))})", names)
+
+
+def _standing(tx: Transaction, which: str, values: Sequence[str]) -> list[Standing]:
     living: set[str] = set()
     processes = tx.execute(
         "SELECT c.name, p.pid, p.started, p.boot, p.pid_namespace, p.mount_namespace, p.namespace_id "
-        "FROM processes p JOIN containers c ON c.id = p.container WHERE c.image_id = ?",
-        (image,),
+        f"FROM processes p JOIN containers c ON c.id = p.container WHERE {which}",
+        values,
     )
     for name, *identity in processes:
         if name not in living and Identity(*identity).is_alive:
             living.add(name)
     found = tx.execute(
         "SELECT c.name, m.mountpoint FROM containers c LEFT JOIN mounts m ON m.container = c.id "
-        "WHERE c.image_id = ? ORDER BY c.name",
-        (image,),
+        f"WHERE {which} ORDER BY c.name",
+        values,
     )
     return [Standing(name, mountpoint is not None, name in living) for name, mountpoint in found]
 
@@ -195,6 +204,11 @@ def insert(tx: Transaction, config: bytes, top: ChainID | None, parent: ImageID 
     )
     set_tags(tx, image, tags)
     return image
+
+
+def set_config(tx: Transaction, image: ImageID, config: bytes) -> None:
+    """Let an image have the config that its ID says, where a byte of it has changed."""
+    tx.execute("UPDATE images SET config = ? WHERE id = ?", (config, image))
 
 
 def set_tags(tx: Transaction, image: ImageID, tags: Sequence[str]) -> None:

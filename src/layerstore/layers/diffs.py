@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import asdict
+
 from layerstore.driver import Layer, LayerKey, State
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.digest import ChainID, DiffID
 
-__all__ = ["Diff", "Place", "Since", "Staged", "committed"]
+__all__ = ["Diff", "Place", "Since", "Staged", "committed", "differences"]
 
 Since = tuple[Sequence[Layer], Sequence[Layer]]
 """A stack to compare with, further down than the parents: the segments above it, the nearest first, and itself."""
@@ -35,6 +37,16 @@ class Diff:
     implied_digest: str = ""
     dependent: bool = False
     damaged: bool = False
+
+
+def differences(row: Diff, record: Diff) -> list[str]:
+    """What a layer's record has otherwise than its row, a word for each."""
+    said, known = asdict(record), asdict(row)
+    return [
+        f"{name} is {said[name]} there and {known[name]} in the database"
+        for name in known
+        if name != "damaged" and said[name] != known[name]
+    ]
 
 
 @frozen

@@ -18,7 +18,7 @@ from layerstore.changes import Changes, clamp_times
 from layerstore.driver import Dialect, Layer, LayerKey, StorageDriver, Usage, look
 from layerstore.errors import Damaged, LayerstoreError, NotFound, named
 from layerstore.kernel.files import copy_root_attributes, syncfs
-from layerstore.kernel.files.descriptors import write_private
+from layerstore.kernel.files.descriptors import read_own, write_private
 from layerstore.kernel.mounts import detached
 from layerstore.layers.diffs import Diff, Place
 from layerstore.layers.relay import Write, relay
@@ -187,7 +187,7 @@ class LayerFiles(ABC):
         path = self.record_of(key)
         with named("read", path):
             try:
-                data = path.read_bytes()
+                data = read_own(path)
             except FileNotFoundError:
                 return None
         found: dict[str, Any] = unpacked(data, path)

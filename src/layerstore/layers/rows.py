@@ -224,6 +224,14 @@ def insert_diff(tx: Transaction, stored: Diff) -> None:
     )
 
 
+def correct(tx: Transaction, proved: Diff) -> None:
+    """Let the row of a diff say what its files prove."""
+    tx.execute(
+        "UPDATE diffs SET diff_id = ?, size = ?, damaged = ? WHERE key = ?",
+        (proved.diff_id, proved.size, proved.damaged, proved.key),
+    )
+
+
 def insert_layer(tx: Transaction, chain_id: ChainID, parent: ChainID | None, key: LayerKey) -> None:
     """Write the row of a layer whose diff and whose parent have one."""
     tx.execute("INSERT INTO layers (chain_id, parent, key) VALUES (?, ?, ?)", (chain_id, parent, key))

@@ -21,6 +21,7 @@ from layerstore.driver import Layer, LayerKey, State, look
 from layerstore.errors import Damaged, InvalidArchive, LayerstoreError, named
 from layerstore.indexes import LISTING, TAR, Part, Stack
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
+from layerstore.kernel.files.descriptors import private
 from layerstore.layers.diffs import Diff, Staged
 from layerstore.layers.files import LayerFiles, Told, counting, name_layer
 from layerstore.layers.folders import Folders
@@ -305,7 +306,7 @@ class Tars(LayerFiles):
         path = self._tar(layer)
         if not os.path.lexists(path):
             raise _damaged("its tar is missing", diff_id, path)
-        with named("read", path), open(path, "rb", buffering=0, opener=_no_link) as file:
+        with named("read", path), open(path, "rb", buffering=0, opener=private) as file:
             yield file
 
     def _read(self, layer: Layer, diff_id: DiffID | None, write: Write) -> DiffID:
@@ -316,10 +317,6 @@ class Tars(LayerFiles):
                 digest.update(buffer[:count])
                 write(buffer[:count])
         return DiffID(Digest(f"sha256:{digest.hexdigest()}"))
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _damaged(words: str, diff_id: DiffID | None, path: Path | None = None) -> Damaged:

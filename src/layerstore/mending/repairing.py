@@ -18,6 +18,7 @@ from layerstore.layers import garbage, rows
 from layerstore.layers.relay import relay
 from layerstore.mending.archives import Archives, archives
 from layerstore.mending.layers import mend
+from layerstore.mending.proving import prove_images, prove_layers
 from layerstore.registry.remotes.remote import Address
 from layerstore.registry.ways import Way, Ways, ways
 from layerstore.values import frozen
@@ -68,13 +69,38 @@ def repair(
     store.layers.database.require_writable()
     with ExitStack() as stack:
         asked, found = sources(store, given, stack)
+        kinds = {problem.kind for problem in problems}
+        proved, refused = _prove(kinds, store)
+        done = [problem for problem in problems if _is_among(problem, proved)]
+        yield from (Repair(problem, "the row is written anew of what is proved") for problem in done)
+        problems = [problem for problem in problems if problem not in done]
         yield from _layers([one for one in problems if one.layer], store, asked, found, progress)
-        failed = _done_at_once({problem.kind for problem in problems}, store)
+        failed = _done_at_once(kinds, store)
         for problem in problems:
-            if problem.kind in failed:
+            if problem.path in refused:
+                yield Repair(problem, error=refused[problem.path])
+            elif problem.kind in failed:
                 yield Repair(problem, error=failed[problem.kind])
             elif not problem.layer:
                 yield _one(problem, store, lambda digest: chain(found.raw(digest), asked.raw(digest)))
+
+
+def _prove(kinds: Iterable[str], store: Store) -> tuple[set[str], dict[str | None, LayerstoreError]]:
+    """Rows that were wrong, by DiffID or the image's ID, and why others stay, by the paths of their records."""
+    proved: set[str] = set()
+    refused: dict[str | None, LayerstoreError] = {}
+    if "record" in kinds:
+        wrong, refused = prove_layers(store.layers, store.layers.files)
+        proved |= wrong
+    if "damaged image" in kinds:
+        proved |= prove_images(store.layers.database, store.mirror)
+    return proved, refused
+
+
+def _is_among(problem: Problem, proved: set[str]) -> bool:
+    if problem.kind == "damaged image":
+        return any(image in problem.text for image in proved)
+    return problem.layer in proved
 
 
 def sources(store: Store, given: Sequence[str], stack: ExitStack) -> tuple[Ways, Archives]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from layerstore.errors import Damaged, named
-from layerstore.kernel.files.descriptors import private
+from layerstore.kernel.files.descriptors import private, read_own
 from layerstore.values import frozen
 
 __all__ = ["Records", "packed", "unpacked"]
@@ -99,7 +99,7 @@ class Records:
         path = self.path(kind, name)
         with named("read", path):
             try:
-                data = path.read_bytes()
+                data = read_own(path)
             except FileNotFoundError:
                 return None
         return unpacked(data, path) if data else None
@@ -109,7 +109,7 @@ class Records:
         path = self.path(kind, name)
         with named("read", path):
             try:
-                return text.encode() in path.read_bytes()
+                return text.encode() in read_own(path)
             except FileNotFoundError:
                 return False
 
@@ -129,9 +129,9 @@ class Records:
     def commits(self) -> int:
         """How many commits `note_commits` was last told of; 0 if nothing says so."""
         try:
-            first, second = (self.folder / _COMMITS).read_bytes().split()
+            first, second = read_own(self.folder / _COMMITS).split()
             return int(first) if first == second else 0
-        except (OSError, ValueError):
+        except (OSError, ValueError, Damaged):
             return 0
 
     def note_commits(self, count: int) -> None:

@@ -95,14 +95,14 @@ class Mirror:
 
         One that cannot be written keeps no other from it; then its error is raised.
         """
-        failures: list[KernelError] = []
+        failures: list[LayerstoreError] = []
         with self._locks.one(of_program("records")):
             for kind, name, what in list(self._differing()):
                 with self._database.read() as tx:
                     value = None if what.startswith("is about nothing") else rows.of(tx, kind, name)
                 try:
                     self.records.write(kind, name, value)
-                except KernelError as error:
+                except LayerstoreError as error:
                     failures.append(error)
         if failures:
             raise failures[0]

@@ -23,7 +23,7 @@ from layerstore.blobs import Place
 from layerstore.compression import HEAD, Stream, open_stream, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import Ambiguous, DigestMismatch, InvalidArchive, NotFound, named
-from layerstore.limits import Limits
+from layerstore.limits import USUAL, Limits
 from layerstore.manifests import Descriptor, Manifest, as_descriptor, as_list, parse_object, read
 from layerstore.manifests.media_types import MANIFESTS
 from layerstore.reference import Reference
@@ -66,7 +66,7 @@ class Origin(ABC):
     word: str | None = None
     """What index.json calls it, if that is no such name."""
 
-    limits = Limits()
+    limits = USUAL
 
     @abstractmethod
     def root(self) -> Manifest:

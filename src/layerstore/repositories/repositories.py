@@ -86,11 +86,10 @@ class Repositories:
         with self._database.read() as tx:
             return rows.is_there(tx, repository)
 
-    def tags(self, repository: str) -> list[str]:
-        """Its tags, in the order of their bytes."""
+    def tags(self, repository: str, *, after: str = "", count: int | None = None) -> list[str]:
+        """Its tags, in the order of their bytes: those behind `after`, at most so many."""
         with self._database.read() as tx:
-            images, pushed = rows.images_in(tx, repository), rows.tags(tx, repository)
-        return sorted({*images, *(tag for tag, meant in pushed.items() if meant.image is None)})
+            return rows.shown(tx, repository, after, -1 if count is None else count)
 
     def manifest(
         self,
@@ -108,7 +107,7 @@ class Repositories:
         if ":" in ref:
             return self._by_digest(repository, manifests.parse_digest(ref))
         with self._database.read() as tx:
-            image, pushed = rows.image_of(tx, repository, ref), rows.tags(tx, repository).get(ref)
+            image, pushed = rows.image_of(tx, repository, ref), rows.tag_of(tx, repository, ref)
         if pushed is not None and pushed.image == image and (kept := self._kept(repository, pushed.digest)):
             return self._accepted(repository, evolve(kept, digest=pushed.called), accepts)
         return None if image is None else self._of_image(image, accepts, compression)
@@ -121,7 +120,7 @@ class Repositories:
     def _by_digest(self, repository: str, digest: str) -> Served | None:
         with self._database.read() as tx:
             name = rows.known_as(tx, digest)
-            images = set(rows.images_in(tx, repository).values())
+            images = rows.image_ids_in(tx, repository)
         if name is None:
             return None
         if kept := self._kept(repository, name):
@@ -238,7 +237,7 @@ class Repositories:
                 return None
             if rows.is_linked(tx, repository, name):
                 return Digest(name)
-            images = set(rows.images_in(tx, repository).values())
+            images = rows.image_ids_in(tx, repository)
         return Digest(name) if self._offers.has_part(images, Digest(name)) else None
 
     # --- manifests in and out ---
@@ -362,7 +361,7 @@ class Repositories:
     def delete_tag(self, repository: str, tag: str) -> bool:
         """Take a tag away; False if there is none. What was pushed stays, by its digest; any other image goes."""
         with self._database.read() as tx:
-            image, pushed = rows.image_of(tx, repository, tag), rows.tags(tx, repository).get(tag)
+            image, pushed = rows.image_of(tx, repository, tag), rows.tag_of(tx, repository, tag)
         if image is None and (pushed is None or pushed.image is not None):
             return False
         if pushed is not None:
@@ -382,17 +381,36 @@ class Repositories:
             return False
         name = Digest(manifests.digest_of(found.data))
         with self._database.read() as tx:
-            known = {*rows.images_in(tx, repository), *rows.tags(tx, repository)}
             is_known = rows.known_by(tx, repository, name) is not None
-        for tag in known:
-            meant = self.manifest(repository, tag)
-            if meant is not None and manifests.digest_of(meant.data) == name:
-                self.delete_tag(repository, tag)
+        self._delete_tags_of(repository, name)
         if is_known:
             self._take_name(f"{repository}@{name}")
         with self._writing(None) as tx:
             self._forget(tx, repository, name)
         return True
+
+    def _delete_tags_of(self, repository: str, name: Digest) -> None:
+        """Take all tags away that mean a manifest: there may be very many, so each image is looked at once."""
+        with self._database.read() as tx:
+            images, pushed = rows.images_in(tx, repository), rows.tags(tx, repository)
+        means: dict[tuple[str | None, ImageID | None], bool] = {}
+        doomed: dict[ImageID | None, list[str]] = {}
+        for tag in {*images, *pushed}:
+            image, kept = images.get(tag), pushed.get(tag)
+            key = (None if kept is None or kept.image != image else kept.digest, image)
+            if key not in means:
+                meant = self.manifest(repository, tag)
+                means[key] = meant is not None and manifests.digest_of(meant.data) == name
+            if means[key]:
+                doomed.setdefault(image, []).append(tag)
+        for image, tags in doomed.items():
+            with self._writing(None) as tx:
+                # Those that something else has got by now stay; and with the last one the image may go.
+                own = [tag for tag in tags[1:] if rows.image_of(tx, repository, tag) == image]
+                rows.unset_tags(tx, repository, own)
+                for tag in own if image is not None else ():
+                    removal.untag(tx, f"{repository}:{tag}")
+            self.delete_tag(repository, tags[0])
 
     def prune(self, *, age: float = DAY) -> None:
         """Forget what was pushed, more than `age` seconds ago, and no tag means: nor is it a part of such, or about it.

@@ -109,6 +109,34 @@ def images_in(tx: Transaction, repository: str) -> dict[str, ImageID]:
     return {name[len(repository) + 1 :]: ImageID(image) for name, image in found}
 
 
+def image_ids_in(tx: Transaction, repository: str) -> set[ImageID]:
+    """The images that the store has in a repository."""
+    found = tx.execute(
+        "SELECT DISTINCT image_id FROM tags WHERE name >= ? AND name < ?", (f"{repository}:", f"{repository};")
+    )
+    return {ImageID(row[0]) for row in found}
+
+
+def shown(tx: Transaction, repository: str, after: str, count: int) -> list[str]:
+    """The tags of a repository behind `after`, at most so many, in the order of their bytes; -1 is all.
+
+    Those that were pushed and made an image count for as long as the store has that by this name.
+    """
+    begin = len(repository) + 2
+    listed = tx.execute(
+        f"SELECT substr(name, {begin}) FROM tags WHERE name > ? AND name < ? ORDER BY name LIMIT ?",
+        (f"{repository}:{after}", f"{repository};", count),
+    ).fetchall()
+    if are_there(tx):
+        listed += tx.execute(
+            "SELECT tag FROM repositories_tags WHERE repository = ? AND tag > ? AND image_id IS NULL"
+            " ORDER BY tag LIMIT ?",
+            (repository, after, count),
+        ).fetchall()
+    found = sorted({str(row[0]) for row in listed})
+    return found if count < 0 else found[:count]
+
+
 def image_of(tx: Transaction, repository: str, tag: str) -> ImageID | None:
     """The image that a tag of the store means."""
     row = tx.execute("SELECT image_id FROM tags WHERE name = ?", (f"{repository}:{tag}",)).fetchone()
@@ -147,6 +175,15 @@ def tags(tx: Transaction, repository: str) -> dict[str, Tag]:
         "SELECT tag, digest, called, image_id FROM repositories_tags WHERE repository = ?", (repository,)
     )
     return {tag: Tag(digest, called, None if image is None else ImageID(image)) for tag, digest, called, image in found}
+
+
+def tag_of(tx: Transaction, repository: str, tag: str) -> Tag | None:
+    """A tag that was pushed into a repository."""
+    if not are_there(tx):
+        return None
+    query = "SELECT digest, called, image_id FROM repositories_tags WHERE repository = ? AND tag = ?"
+    row = tx.execute(query, (repository, tag)).fetchone()
+    return None if row is None else Tag(row[0], row[1], None if row[2] is None else ImageID(row[2]))
 
 
 def set_tag(tx: Transaction, repository: str, tag: str, meant: Tag) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerstore import Container, LayerstoreError
+from layerstore.runtime.engine.parts import part_for
 from layerstore.runtime.engine.words import words_in
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.options import ExecOptions, HealthCheck, RunOptions
@@ -32,6 +34,8 @@ __all__ = ["Check", "Result", "after", "begin", "check_of", "pause", "probe", "r
 
 _LONGEST_OUTPUT = 4096
 _LOG = 5
+_PATIENCE = 5.0
+"""Seconds in which an engine begins a program, and ends after it."""
 _LONGEST_PAUSE = 2e6
 """Seconds: 23 days. poll(2) takes two more."""
 _STARTING, _HEALTHY, _UNHEALTHY = "starting", "healthy", "unhealthy"
@@ -142,15 +146,20 @@ def probe(runtime: Runtime, container: Container, check: Check) -> Result:
     config = json.loads(folder.config.read_text())
     process = bundle.for_exec(config, ExecOptions(check.args), bundle.read_host(), -1)
     process["terminal"] = False
-    with tempfile.TemporaryDirectory(prefix="health-", dir=folder.path) as place, tempfile.TemporaryFile() as written:
+    with (
+        tempfile.TemporaryDirectory(prefix="health-", dir=folder.path) as place,
+        tempfile.TemporaryFile() as written,
+        part_for(verbs, folder.cgroup(), os.path.basename(place), within=folder.name) as part,
+    ):
         told, pid, log = (Path(place, name) for name in ("process.json", "pid", "log"))
         told.write_text(json.dumps(process))
-        line = verbs.argv("exec", "--process", str(told), "--pid-file", str(pid), folder.name, log=log)
+        line = verbs.argv("exec", *part.words, "--process", str(told), "--pid-file", str(pid), folder.name, log=log)
         with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=written, stderr=written) as engine:
             try:
                 code = engine.wait(check.timeout)
             except subprocess.TimeoutExpired:
                 _end(pid, engine)
+                part.end()
                 output = f"Health check exceeded timeout ({_span(check.timeout)})"
                 return Result(begun, datetime.now(UTC), -1, output)
         if code and (words := words_in(log)):
@@ -161,13 +170,14 @@ def probe(runtime: Runtime, container: Container, check: Check) -> Result:
 
 
 def _end(pid_file: Path, engine: subprocess.Popen[bytes]) -> None:
-    """Kill the program of a check, and the engine that waits for it."""
-    with suppress(FileNotFoundError, ValueError, ProcessLookupError):
-        os.kill(int(pid_file.read_text()), signal.SIGKILL)
-    try:
-        engine.wait(1)
-    except subprocess.TimeoutExpired:
-        engine.kill()
+    """Kill the program of a check, which may be about to begin only, and the engine that waits for it."""
+    deadline = time.monotonic() + _PATIENCE
+    while engine.poll() is None and time.monotonic() < deadline:
+        with suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            engine.wait(0.01)
+    engine.kill()
 
 
 def run_once(runtime: Runtime, container: Container) -> Mapping[str, Any]:

@@ -92,7 +92,7 @@ static int open_payload(struct ls_export *export_, const char **call) {
     if (payload->shadowed) {
         char name[32];
         snprintf(name, sizeof name, "%llu", (unsigned long long)payload->shadow);
-        int fd = openat(export_->shadow, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        int fd = openat(export_->shadow, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         return fd < 0 ? -errno : fd;
     }
     if (ls_bytes_add(&path, payload->path, payload->path_length))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from typing import Any
 
 from attrs import field
@@ -106,13 +107,18 @@ def _listed(pieces: Sequence[Piece | Folder]) -> bytes:
     return b"".join(records[name] for name in sorted(records))
 
 
+@lru_cache(maxsize=4)
+def _table(modes: Callable[[int, bool], int]) -> list[int]:
+    """What becomes of each mode, of files and then of folders; many pieces of a layer have the same."""
+    return [modes(mode, folder) & 0o7777 for folder in (False, True) for mode in range(_PERMISSIONS)]
+
+
 def _piece(piece: Piece, kept: list[Any]) -> dict[str, Any]:
     uid, gid = piece.owner or (0, 0)
     seconds, ns = divmod(piece.latest or 0, _SECOND)
     modes = ffi.NULL
     if piece.modes is not None:
-        table = [piece.modes(mode, folder) & 0o7777 for folder in (False, True) for mode in range(_PERMISSIONS)]
-        modes = ffi.new("uint16_t[]", table)
+        modes = ffi.new("uint16_t[]", _table(piece.modes))
         kept.append(modes)
     return {
         "root": piece.root,

@@ -57,7 +57,7 @@ int ls_shadow_folder(struct ls_unpack *unpack) {
 }
 
 static int move_out(int from, int to, const char *name, struct ls_failure *failure) {
-    LS_CLOSED int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    LS_CLOSED int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (source < 0)
         return LS_FAIL(failure, "openat");
     LS_CLOSED int target = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);

@@ -89,7 +89,7 @@ class SkeletonReader:
         self._path = path
         try:
             with named("open", path):
-                self._file = path.open("rb", buffering=0)
+                self._file = FileIO(path, "rb", opener=private)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise

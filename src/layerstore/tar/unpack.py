@@ -21,7 +21,7 @@ from layerstore.driver import Dialect
 from layerstore.errors import DigestMismatch, KernelError, LayerstoreError, LimitExceeded, named
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.files.descriptors import private
-from layerstore.limits import UNLIMITED, Limits
+from layerstore.limits import UNLIMITED, USUAL, Limits
 from layerstore.tar.engine import failure_of, memory_told, no_memory, notices, opened_tree, strings, taken
 from layerstore.tar.skeleton import SkeletonWriter, shadow_of
 from layerstore.values import frozen
@@ -33,7 +33,6 @@ DIALECTS = {
 }
 """The numbers by which the C parts know the dialects."""
 
-_USUAL = Limits()
 _NO_LIMIT = (1 << 63) - 1
 _TAKE = 1 << 18
 _LIMITED = {
@@ -88,7 +87,7 @@ def unpack(
     bottom: bool = False,
     threads: int = 2,
     progress: Callable[[int], object] | None = None,
-    limits: Limits = _USUAL,
+    limits: Limits = USUAL,
 ) -> Unpacked:
     """Unpack the uncompressed tar that `stream` gives into `tree`, and write its skeleton to the new file `skeleton`.
 
@@ -122,7 +121,7 @@ def take_listing(
     below: int | None = None,
     bottom: bool = False,
     progress: Callable[[int], object] | None = None,
-    limits: Limits = _USUAL,
+    limits: Limits = USUAL,
 ) -> Unpacked:
     """Write the new file `listing`: what a tar that stays as it is says of each name, and where in it the data are.
 

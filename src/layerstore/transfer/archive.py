@@ -20,7 +20,7 @@ from layerstore.compression import HEAD, Stream, open_stream, sniff
 from layerstore.digest import Digest
 from layerstore.errors import InvalidArchive, KernelError, named
 from layerstore.kernel.files import open_beneath, open_tree_root
-from layerstore.limits import Limits
+from layerstore.limits import USUAL, Limits
 from layerstore.transfer.tarball import Member, members, normal
 
 _LINKS_LIMIT: Final = 40
@@ -30,8 +30,8 @@ _LINKS_LIMIT: Final = 40
 class Archive(ABC):
     """The members of an archive, by name. A context manager: closing it closes what it has open."""
 
-    def __init__(self, limits: Limits | None) -> None:
-        self.limits = Limits() if limits is None else limits
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
 
     @abstractmethod
     def region(self, name: str) -> Region | None:
@@ -132,7 +132,7 @@ class Region:
 class TarArchive(Archive):
     """A tar in a file that can be read anywhere. `fd` stays the caller's."""
 
-    def __init__(self, fd: int, origin: str, *, start: int = 0, limits: Limits | None = None) -> None:
+    def __init__(self, fd: int, origin: str, *, start: int = 0, limits: Limits = USUAL) -> None:
         super().__init__(limits)
         self._fd = fd
         self._origin = origin
@@ -155,7 +155,7 @@ class TarArchive(Archive):
 class FolderArchive(Archive):
     """A folder."""
 
-    def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
+    def __init__(self, path: Path, *, limits: Limits = USUAL) -> None:
         super().__init__(limits)
         self._path = path
         with named("open", path):

@@ -63,6 +63,16 @@ def test_a_result_that_is_damaged_is_none(store: Store, cache: Cache, done: Done
     assert cache.find(KEY) is None
 
 
+def test_a_step_that_came_to_the_same_once_more_has_one_lease(store: Store, cache: Cache, done: Done) -> None:
+    chain = done(KEY).chain_id
+    assert done(KEY).chain_id == chain
+    assert list(store.leases(OWNER).values()) == [chain]
+    found = cache.find(KEY)
+    assert found is not None
+    assert found.layer is not None
+    assert found.layer.chain_id == chain
+
+
 def test_a_step_that_is_done_anew_takes_the_place_of_the_former(store: Store, cache: Cache, done: Done) -> None:
     before = done(KEY, name="before")
     with cache.claim(KEY, anew=True) as entry:

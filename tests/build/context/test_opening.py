@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from layerstore import Store
+from layerstore import LimitExceeded, Limits, Store
 from layerstore.build import BuildError, build
 from layerstore.build.context import Context, Repository, Staging, checked_out, open_context
 
@@ -224,7 +225,7 @@ def test_an_interrupt_ends_git_and_all_that_it_has_started(tmp_path: Path, ssh: 
 
     (tmp_path / "folder").mkdir()
     with pytest.raises(KeyboardInterrupt):
-        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", check=interrupt)
+        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits(), check=interrupt)
     assert are_gone(pids)
 
 
@@ -232,5 +233,52 @@ def test_what_git_leaves_when_it_fails_is_ended(tmp_path: Path, ssh: Callable[[s
     pids = ssh("exit 1")
     (tmp_path / "folder").mkdir()
     with pytest.raises(BuildError, match="git fetch has failed"):
-        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder")
+        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits())
     assert are_gone(pids)
+
+
+@pytest.fixture
+def git_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`git_stub(script)`: what is called git does this."""
+
+    def stub(script: str) -> None:
+        program = tmp_path / "bin" / "git"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        (tmp_path / "folder").mkdir()
+
+    return stub
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "setting"),
+    [
+        ("while :; do head -c 1000000 /dev/zero >> big; done", Limits(layer_size=10_000_000), "max-layer-size"),
+        ("i=0; while :; do i=$((i + 1)); : > $i; done", Limits(layer_entries=100), "max-layer-entries"),
+    ],
+)
+def test_a_repository_that_has_no_end_is_ended(
+    tmp_path: Path, git_stub: Callable[[str], None], script: str, limits: Limits, setting: str
+) -> None:
+    git_stub(script)
+    with pytest.raises(LimitExceeded, match=setting):
+        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=limits)
+    before = list(tmp_path.rglob("*"))
+    time.sleep(0.05)
+    assert list(tmp_path.rglob("*")) == before
+
+
+def test_git_may_remember_as_much_as_is_remembered_of_a_layer(tmp_path: Path, git_stub: Callable[[str], None]) -> None:
+    git_stub(f"sleep 0.3; exec {sys.executable} -c 'bytearray(300 << 20)'")
+    with pytest.raises(BuildError, match=r"(?s)git init has failed: .*MemoryError"):
+        checked_out(
+            Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits(layer_memory=200 << 20)
+        )
+
+
+def test_a_repository_that_is_larger_than_a_layer_is_refused(tmp_path: Path, repository: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(LimitExceeded, match="max-layer-size is 100"):
+        checked_out(Repository(repository), tmp_path / "folder", limits=Limits(layer_size=100))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from layerstore.build.cache import Cache, prune, records
 from layerstore.build.cache.documents import FIELD
 from layerstore.build.cache.rows import TABLES
 from layerstore.build.events import Ended, Warned
+from layerstore.retention import CachePolicy
 from support.building import Builder
 
 TEXT = """\
@@ -112,6 +114,32 @@ def test_builds_keep_no_more_than_daemon_json_says(
         assert build.done == []
 
 
+def test_policies_of_daemon_json_are_carried_out_one_after_the_other(
+    own_filesystem: Callable[..., Path], base_archive: Path, tmp_path: Path
+) -> None:
+    policies = (
+        CachePolicy(texts={"type": ("exec.cachemount",), "description": ("cache gone", "cache none")}),
+        CachePolicy(texts={"description": ("/two",)}, switches={"shared": frozenset({False})}, unused_for=3600),
+        CachePolicy(texts={"description": ("/one",)}, all=True),
+    )
+    settings = layerstore.Config(
+        data_root=own_filesystem("ext4") / "limited",
+        exec_root=tmp_path / "exec",
+        storage_driver="overlay2",
+        build_cache=0,  # which policies take the place of
+        build_policies=policies,
+    )
+    mounts = "--mount=type=cache,id=gone,target=/g --mount=type=cache,id=kept,target=/k"
+    with layerstore.open(config=settings) as store:
+        store.load(base_archive)
+        build = Builder(store, tmp_path / "context")
+        build(f"FROM base\nRUN {mounts} echo 2 > /two\nRUN echo 1 > /one\n", {})
+        left = [record.description for record in records(Cache(store))]
+        assert [line for line in left if line.startswith("cache")] == ["cache kept"]
+        assert any("/two" in line for line in left)
+        assert not any("/one" in line for line in left)
+
+
 def test_a_cache_that_lies_about_what_a_step_stands_on_is_not_believed(make: Builder, based: Store) -> None:
     """Its layer, on nothing, would take the place of the whole base."""
     make("FROM base\nRUN echo good > /good\n", {})
@@ -127,7 +155,8 @@ def test_a_cache_that_lies_about_what_a_step_stands_on_is_not_believed(make: Bui
 def test_of_two_builds_that_need_a_step_one_does_it(make: Builder, based: Store, tmp_path: Path) -> None:
     """The other waits for it, and says so."""
     count = "--mount=type=cache,id=count,target=/count"
-    text = f"FROM base\nRUN {count} echo once >> /count/runs; sleep 1; date +%N > /when\nRUN {{}}\n"
+    line = "echo once >> /count/runs; until [ -e /count/go ]; do sleep 0.05; done; date +%N > /when"
+    text = f"FROM base\nRUN {count} {line}\nRUN {{}}\n"
     builders = [Builder(based, tmp_path / name) for name in ("one", "two")]
     images: list[str] = []
 
@@ -140,6 +169,13 @@ def test_of_two_builds_that_need_a_step_one_does_it(make: Builder, based: Store,
     ]
     for thread in threads:
         thread.start()
+    with Cache(based).mounts.mount("count") as folder:
+        deadline = time.monotonic() + 60
+        while not any("waiting for another build" in builder.output for builder in builders):
+            if time.monotonic() > deadline:
+                break  # which is told below
+            time.sleep(0.01)
+        (folder / "go").touch()
     for thread in threads:
         thread.join()
     assert len(set(images)) == 2

@@ -198,6 +198,24 @@ def test_a_source_that_is_a_link_is_followed_and_links_below_it_are_kept(make: B
         assert os.readlink(root / "d" / "inner") == "a.txt"
 
 
+def test_names_of_one_file_are_links_within_a_folder_and_files_of_their_own_else(make: Builder) -> None:
+    make.context(TREE)
+    os.link(make.folder / "one", make.folder / "other")
+    os.link(make.folder / "dir" / "a.txt", make.folder / "dir" / "sub" / "again.txt")
+    os.link(make.folder / "dir" / "a.txt", make.folder / "outside.txt")
+    copy = "COPY one other dir outside.txt /listed/\nCOPY o* /meant/\nCOPY --chmod=600 one other /moded/\n"
+    add = "ADD one other /added/\nCOPY --parents one other /kept/\nCOPY dir/a.txt /d/\nCOPY --link other one /linked/\n"
+    built = make(f"FROM base\n{copy}{add}")
+    with built.image.mount() as root:
+        for folder in ("listed", "meant", "moded", "added", "kept", "linked"):
+            found = [os.lstat(root / folder / name) for name in ("one", "other")]
+            assert [(one.st_nlink, one.st_size) for one in found] == [(1, 1), (1, 1)], folder
+        listed = root / "listed"
+        assert os.path.samefile(listed / "a.txt", listed / "sub" / "again.txt")
+        assert (listed / "a.txt").stat().st_nlink == 2
+        assert (listed / "outside.txt").stat().st_nlink == 1
+
+
 def test_what_is_ignored_is_not_there_and_exclude_leaves_out(make: Builder) -> None:
     files = {**TREE, ".dockerignore": "# no\n*.log\n**/sub\n!keep.log\nDockerfile\n", "x.log": "x", "keep.log": "k"}
     built = make("FROM base\nCOPY . /all\nCOPY --exclude=two --exclude=d* . /some\n", files)

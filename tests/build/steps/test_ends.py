@@ -43,6 +43,23 @@ def test_an_interrupt_leaves_nothing_and_keeps_what_is_finished(make: Builder) -
     assert make.done == ["RUN true"]
 
 
+def test_an_interrupt_that_was_only_noted_ends_a_program(make: Builder) -> None:
+    """As one that comes in the moment before the program is waited for."""
+    others: list[threading.Timer] = []
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Output) and b"begun" in event.data:
+            others.append(threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)))
+            others[0].start()
+
+    (make.context({}) / "Dockerfile").write_text("FROM base\nRUN echo begun; sleep 60\n")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        build(make.store, make.folder, progress=interrupt)
+    assert time.monotonic() - began < 50
+    others[0].join()
+
+
 def test_an_interrupt_ends_all_stages(make: Builder) -> None:
     text = (
         "FROM base AS a\nRUN echo begun; sleep 600\nFROM base AS b\nRUN sleep 600\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,27 @@ def test_the_first_failure_ends_the_others() -> None:
         together([fail, wait], stop, name="layerstore-test")
     with pytest.raises(Stopped):
         stop.check()
+    stop.close()
+
+
+def test_an_interrupt_that_was_only_noted_ends_them_all() -> None:
+    """As one that comes in the moment before the main thread waits for them."""
+    stop = Stop()
+    was_told: list[bool] = []
+
+    def wait() -> None:
+        deadline = time.monotonic() + 20
+        while not stop.is_set and time.monotonic() < deadline:
+            time.sleep(0.01)
+        was_told.append(stop.is_set)
+
+    def note() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        together([wait, note], stop, name="layerstore-test")
+    assert was_told == [True, True]
     stop.close()
 
 

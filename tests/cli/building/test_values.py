@@ -88,6 +88,7 @@ def test_ssh():
         ("type=image,name=a:1,push=true", Export("image", None, ("a:1",), push=True)),
         ('type=image,"name=a,b"', Export("image", None, ("a", "b"))),
         ("type=registry", Export("image", push=True)),
+        ("type=cacheonly", Export("cacheonly")),
         ("type=oci,dest=x,rewrite-timestamp=true", Export("oci", "x", rewrite_timestamp=True)),
     ],
 )
@@ -104,6 +105,7 @@ def test_outputs(text, export):
         "type=local",
         "type=local,dest=-",
         "type=image,dest=x",
+        "type=cacheonly,dest=x",
         "type=oci,push=perhaps",
         "type=oci,tar=false",
         "type=docker,dest=x,tar=false",
@@ -113,6 +115,22 @@ def test_outputs(text, export):
 def test_what_is_no_output_is_refused(text):
     with pytest.raises(ValueError, match=r"\w"):
         values.export(text)
+
+
+@pytest.mark.parametrize(
+    ("read", "taken", "refused"),
+    [
+        (values.call, ("build", "check", "lint"), ("outline", "targets", "check,format=json", "x", "")),
+        (values.without, ("false", "0", "F"), ("true", "mode=max", "", "1")),
+        (values.attestation, ("type=sbom,disabled=true",), ("type=sbom", "type=provenance,mode=max", "disabled=false")),
+    ],
+)
+def test_what_is_not_done_can_be_asked_not_to_be(read, taken, refused):
+    for text in taken:
+        read(text)
+    for text in refused:
+        with pytest.raises(ValueError, match=r"build or check|no attestations are made here"):
+            read(text)
 
 
 def options(*words):
@@ -126,6 +144,13 @@ def options(*words):
 
 def test_without_options_it_is_what_the_library_takes():
     assert options() == BuildOptions(cgroup_parent="")
+
+
+def test_what_the_classic_builder_had_is_taken_and_does_nothing():
+    classic = ["--rm", "--rm=false", "--force-rm", "--compress", "-m", "1g", "--memory=1g", "--memory-swap=-1"]
+    classic += ["-c", "5", "--cpu-period=1", "--cpu-quota", "2", "--cpuset-cpus=0", "--cpuset-mems=0"]
+    classic += ["--disable-content-trust=false", "--isolation=default", "--security-opt", "x", "--provenance=false"]
+    assert options(*classic, "--sbom=0", "--attest", "type=sbom,disabled=true", "--call=build") == options()
 
 
 def test_all_options_reach_the_build():

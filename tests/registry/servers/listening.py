@@ -99,7 +99,7 @@ class Server(ABC):
         self.latency = 0.0
         """Seconds that each request waits before it is answered."""
         self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, tuple[Any, int]] = {}
         self._ending = threading.Event()
         server = self
 
@@ -107,6 +107,7 @@ class Server(ABC):
             owner = server
 
         self._http = _Quiet(("127.0.0.1", 0), Handler)
+        self._http.owner = server
         self._tls = tls
         self.scheme = "http" if tls is None else "https"
         self.port: int = self._http.server_address[1]
@@ -159,22 +160,38 @@ class Server(ABC):
             self.requests.clear()
             self.connections = 0
 
+    def settle(self) -> None:
+        """Wait until all has been done that clients had asked for who are dead by now."""
+        with socket.create_connection(("127.0.0.1", self.port)) as last:  # those before it were taken when it is
+            while last.getsockname() not in self._peers() and not self._ending.wait(0.002):
+                pass
+        while self._open and not self._ending.wait(0.002):
+            pass
+
+    def _peers(self) -> list[Any]:
+        with self._lock:
+            return [peer for peer, _ in self._open.values()]
+
     # --- for the handlers ---
 
-    def _came(self, connection: socket.socket) -> int:
+    def _came(self, connection: socket.socket, peer: Any) -> None:
         with self._lock:
-            self._open.add(connection)
             self.connections += 1
-            return self.connections
+            self._open[connection] = peer, self.connections
 
     def _went(self, connection: socket.socket) -> None:
         with self._lock:
-            self._open.discard(connection)
+            self._open.pop(connection, None)
 
 
 class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    owner: Server
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.owner._came(request, client_address)
+        super().process_request(request, client_address)
 
     def handle_error(self, *_: object) -> None:
         """A client that went away in the middle is what the tests are about."""
@@ -186,14 +203,14 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
-        self.number = self.owner._came(self.request)
+        peer, self.number = self.owner._open[self.request]
         self.raw_socket = self.request
         if self.owner._tls is not None:
             self.request.settimeout(5)
             self.request = self.owner._tls.wrap_socket(self.request, server_side=True)
             self.request.settimeout(None)
             self.owner._went(self.raw_socket)
-            self.owner._open.add(self.request)
+            self.owner._open[self.request] = peer, self.number
         super().setup()
 
     def finish(self) -> None:

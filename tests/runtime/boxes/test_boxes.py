@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from layerstore import CannotRun, ConfigError, Container, NotFound, Running, Store, StoreClosed
 from layerstore.runtime import RunOptions
 from layerstore.runtime.options import MountOption
+from runtime.life.conftest import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("crun")]
 
@@ -81,6 +83,37 @@ def test_a_program_that_is_not_there_or_not_executable(box: Container, isolation
     assert (missing.value.code, refused.value.code) == (127, 126)
 
 
+def test_a_folder_to_begin_in_is_made_for_the_program(box: Container, tmp_path: Path, isolation: str) -> None:
+    line = ["sh", "-c", "pwd; ls -ld ."]
+    done = box.run(line, cwd="/deep/down", stdout=PIPE, text=True, isolation=isolation)
+    assert done.stdout.split()[:2] == ["/deep/down", "drwxr-xr-x"]
+    assert [str(change) for change in box.changes()] == []
+    # What it has there stays.
+    box.run(["touch", "kept"], cwd="/deep/down", check=True, isolation=isolation)
+    assert [str(change) for change in box.changes()] == ["A /deep", "A /deep/down", "A /deep/down/kept"]
+    # In what is mounted, it lies there.
+    options = RunOptions(mounts=(MountOption("bind", "/given", str(tmp_path)),))
+    box.run(["touch", "this"], cwd="/given/in", options=options, check=True, isolation=isolation)
+    assert (tmp_path / "in" / "this").exists()
+
+
+def test_a_file_is_no_folder_to_begin_in(box: Container, isolation: str) -> None:
+    for folder in ("/etc/passwd", "/etc/passwd/more"):
+        with pytest.raises(CannotRun, match="not a directory: /etc/passwd") as refused:
+            box.run("true", cwd=folder, isolation=isolation)
+        assert refused.value.code == 125
+    with pytest.raises(ConfigError, match="the working directory 'etc' is invalid"):
+        box.run("true", cwd="etc", isolation=isolation)
+    assert [str(change) for change in box.changes()] == []
+
+
+def test_what_is_too_long_for_a_program_is_refused_in_words(box: Container, isolation: str) -> None:
+    for args, env in ((["true", "x" * (1 << 17)], {}), (["true"], {"A": "x" * (1 << 17)}), (["true"] * 1_000_000, {})):
+        with pytest.raises(CannotRun, match="cannot execute true: argument list too long: ") as refused:
+            box.run(args, env=env, isolation=isolation)
+        assert refused.value.code == 126
+
+
 def test_what_no_program_can_be_given_is_refused_as_subprocess_does(box: Container, isolation: str) -> None:
     for args, env in ((["echo", "a\0b"], {}), (["true"], {"A": "b\0c"}), (["true"], {"A\0": "b"})):
         with pytest.raises(ValueError, match="embedded null byte"):
@@ -101,12 +134,16 @@ def test_a_signal_is_128_and_its_number(box: Container, isolation: str) -> None:
 
 
 def test_time_that_is_over_ends_all_of_it(box: Container, isolation: str) -> None:
-    line = ["sh", "-c", "echo begun; (sleep 61 & sleep 62) & exec sleep 60"]
+    line = ["sh", "-c", "echo begun; : >/tmp/begun; (sleep 61 & sleep 62) & exec sleep 60"]
+
+    def started(running: Running) -> None:  # its time begins afterwards: an engine takes some of its own
+        eventually(Path(f"/proc/{running.pid}/root/tmp/begun").exists, True)
+
     began = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired) as late:
-        box.run(line, stdout=PIPE, timeout=0.7, isolation=isolation)
+        box.run(line, stdout=PIPE, timeout=0.3, isolation=isolation, started=started)
     assert late.value.output == b"begun\n"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     assert box.processes() == []  # and the pipe is at its end, which the others had open, too
 
 
@@ -136,13 +173,13 @@ def test_several_at_once_see_one_tree(box: Container, isolation: str) -> None:
 
 def test_awaited_while_others_go_on(box: Container, isolation: str) -> None:
     async def many() -> list[bytes]:
-        line = ["sh", "-c", "sleep 1; echo $N"]
-        runs = (box.arun(line, env={"N": str(n)}, stdout=PIPE, isolation=isolation) for n in range(8))
+        script = "echo >/tmp/here-$N; until [ $(ls /tmp | grep -c here) = 8 ]; do sleep 0.05; done; echo $N"
+        runs = (box.arun(["sh", "-c", script], env={"N": str(n)}, **how) for n in range(8))
         return [done.stdout for done in await asyncio.gather(*runs)]
 
-    began = time.monotonic()
+    how: dict[str, Any] = {"stdout": PIPE, "timeout": 60, "isolation": isolation}
+    # One after another they would wait for ever.
     assert asyncio.run(many()) == [b"%d\n" % number for number in range(8)]
-    assert time.monotonic() - began < 7.9  # one after another is eight seconds and more
 
 
 def test_cancelled_it_ends_all_of_it(box: Container, isolation: str) -> None:
@@ -156,7 +193,7 @@ def test_cancelled_it_ends_all_of_it(box: Container, isolation: str) -> None:
     began = time.monotonic()
     asyncio.run(impatient())
     assert box.processes() == []
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 def test_more_options(box: Container, tmp_path: Path, isolation: str) -> None:

@@ -17,7 +17,7 @@ from layerstore.runtime import ExecOptions, Runtime
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.streams import Streams, terminal
 from runtime.life.conftest import Make, eventually
-from runtime.streams.conftest import Screen
+from runtime.streams.conftest import Screen, signal_ourselves
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("crun", "runc", "conmon")]
 
@@ -63,6 +63,23 @@ def test_exec_of_what_cannot_be_executed(runtime: Runtime, running: Container) -
         with pytest.raises(ConfigError, match="no exec command"):
             runtime.exec(running, ExecOptions(()), streams)
     assert (missing.value.code, refused.value.code) == (127, 126)
+
+
+@pytest.mark.parametrize("more", [{}, {"detach": True}, {"tty": True}], ids=["plain", "detached", "tty"])
+def test_exec_where_there_is_no_folder_has_docker_s_exit_code(
+    runtime: Runtime, running: Container, more: dict[str, bool]
+) -> None:
+    for folder in ("/nope", "/etc/passwd"):
+        with written() as (streams, _, _), pytest.raises(CannotRun, match=folder) as refused:
+            runtime.exec(running, ExecOptions(("true",), working_dir=folder, **more), streams)
+        assert refused.value.code == 126
+        assert refused.value.remedy == "Begin in a folder that the container has, and that its user may enter."
+
+
+def test_exec_of_too_long_a_list_is_refused(runtime: Runtime, running: Container) -> None:
+    with pytest.raises(CannotRun, match="cannot execute echo: argument list too long: the argument has") as refused:
+        runtime.exec(running, ExecOptions(("echo", "x" * (1 << 17))))
+    assert refused.value.code == 126
 
 
 def test_exec_reads_what_it_is_given(runtime: Runtime, running: Container) -> None:
@@ -132,7 +149,7 @@ def test_exec_has_the_size_of_our_terminal(runtime: Runtime, running: Container)
             screen.wait_for(b"ready")
             screen.type_until(b"\r", b"24 80")
             terminal.set_size(screen.fd, (50, 132))
-            os.kill(os.getpid(), signal.SIGWINCH)
+            signal_ourselves(signal.SIGWINCH)
             screen.type_until(b"\r", b"50 132")
         finally:
             screen.type(b"\x04")
@@ -147,14 +164,18 @@ def test_exec_has_the_size_of_our_terminal(runtime: Runtime, running: Container)
 
 def test_exec_goes_on_when_our_terminal_goes(runtime: Runtime, running: Container) -> None:
     screen = Screen()
-    line = "trap '' HUP; echo ready; sleep 0.5; for i in 1 2 3; do echo $i; sleep 0.05; done; touch /tmp/on"
+    line = (
+        "trap '' HUP; echo ready; until [ -e /tmp/gone ]; do sleep 0.05; done;"
+        "for i in 1 2 3; do echo $i; sleep 0.05; done; touch /tmp/on"
+    )
     options = ExecOptions(("sh", "-c", line), tty=True, interactive=True)
 
     def person() -> None:
         try:
             screen.wait_for(b"ready")
-        finally:  # in the kernel's order: who sees that the terminal has gone was told before
-            os.kill(os.getpid(), signal.SIGHUP)
+            # In the kernel's order: who sees that the terminal has gone was told before.
+            signal_ourselves(signal.SIGHUP)
+        finally:  # lest the other thread waits for ever
             os.close(screen.mine)
 
     thread = threading.Thread(target=person)
@@ -163,13 +184,16 @@ def test_exec_goes_on_when_our_terminal_goes(runtime: Runtime, running: Containe
     assert runtime.exec(running, options, streams) == 0
     thread.join()
     with running.mount() as root:
+        assert not (root / "tmp/on").exists()
+        (root / "tmp/gone").touch()
         eventually((root / "tmp/on").exists, True)
     os.close(screen.fd)
 
 
 def test_exec_is_let_go_of_by_the_keys(runtime: Runtime, running: Container) -> None:
     screen = Screen()
-    options = ExecOptions(("sh", "-c", "echo ready; sleep 0.3; echo on; touch /tmp/on"), tty=True, interactive=True)
+    line = "echo ready; until [ -e /tmp/gone ]; do sleep 0.05; done; echo on; touch /tmp/on"
+    options = ExecOptions(("sh", "-c", line), tty=True, interactive=True)
 
     def person() -> None:
         try:
@@ -182,22 +206,23 @@ def test_exec_is_let_go_of_by_the_keys(runtime: Runtime, running: Container) -> 
     assert runtime.exec(running, options, Streams(screen.fd, screen.fd, screen.fd)) == 0
     thread.join()
     with running.mount() as root:
+        (root / "tmp/gone").touch()
         eventually((root / "tmp/on").exists, True)
     screen.close()
 
 
-def test_exec_passes_signals_on(runtime: Runtime, running: Container) -> None:
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_exec_passes_signals_on(runtime: Runtime, running: Container, *, is_noted: bool) -> None:
     with written() as (streams, out, _):
 
         def person() -> None:
-            try:
-                eventually(out.read_text, "ready\n")
-            finally:  # lest the other thread waits for ever
-                os.kill(os.getpid(), signal.SIGUSR1)
+            eventually(out.read_text, "ready\n")
+            signal_ourselves(signal.SIGUSR1, is_noted=is_noted)
 
         thread = threading.Thread(target=person)
         thread.start()
-        line = ("sh", "-c", "trap 'exit 8' USR1; echo ready; while :; do sleep 0.05; done")
+        script = "trap 'exit 8' USR1; echo ready; while [ $((n = n + 1)) -le 600 ]; do sleep 0.05; done"
+        line = ("sh", "-c", script)
         assert runtime.exec(running, ExecOptions(line), streams) == 8
         thread.join()
 
@@ -257,7 +282,7 @@ def test_who_runs_and_what_it_takes(runtime: Runtime, make: Make) -> None:
     idle = make("sleep", "62")
     for container in (busy, idle):
         runtime.start(container)
-    eventually(lambda: len(runtime.top(busy).rows), 2)
+    eventually(lambda: [row[-1] for row in runtime.top(busy).rows][1:], ["sleep 61"])  # a fork has its parent's words
     table = runtime.top(busy)
     assert table.titles == ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
     first, second = sorted(table.rows, key=lambda row: int(row[1]))

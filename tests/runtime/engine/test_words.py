@@ -69,3 +69,18 @@ def test_no_words_are_an_error_too() -> None:
     error = failure("container web cannot be started", [])
     assert error.code == 125
     assert "does not say why" in error.message
+
+
+def test_a_folder_that_is_not_there_is_told_by_each_engine() -> None:
+    for words in (
+        "chdir `/nope`: No such file or directory",
+        'chdir to cwd ("/nope") set in config.json failed: no such file or directory',
+    ):
+        error = failure("exec in container web failed", [words], usual=126)
+        assert error.code == 126
+        assert error.remedy is not None
+        assert "Begin in a folder" in error.remedy
+    assert failure("container web cannot be started", ["no idea"]).code == 125
+    assert (
+        failure("exec in container web failed", ["no such: executable file not found in $PATH"], usual=126).code == 127
+    )

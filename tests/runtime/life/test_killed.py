@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from threading import Thread
 
@@ -171,9 +170,10 @@ def test_an_engine_in_the_foreground_is_killed_and_the_program_goes_on(loaded: S
     codes: list[int] = []
     thread = Thread(target=lambda: codes.append(runtime.run(box, Streams(None, None, None))))
     thread.start()
-    while (first := runtime.folder(box).init()) is None:
-        time.sleep(0.01)
-    time.sleep(0.1)  # until it is one of the container's
+    eventually(lambda: runtime.folder(box).init() is not None, True)
+    first = runtime.folder(box).init()
+    assert first is not None
+    eventually(lambda: first.pid in [process.pid for process in box.processes()], True)  # its engine may go now
     with runtime.database.read() as tx:
         row = rows.find(tx, box.id)
     assert row is not None

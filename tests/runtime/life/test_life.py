@@ -15,7 +15,7 @@ import pytest
 from attrs import evolve
 
 import layerstore
-from layerstore import CannotRun, ConfigError, Container, InUse, NotFound, Store
+from layerstore import CannotRun, ConfigError, InUse, NotFound, Store
 from layerstore.runtime import Runtime
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.life import rows
@@ -59,16 +59,16 @@ def test_a_program_runs_and_its_exit_code_comes_back(make: Make, runtime: Runtim
 
 @pytest.mark.parametrize("how", ["directly", "held"])
 def test_a_program_that_a_signal_ends_has_a_shell_s_exit_code(make: Make, runtime: Runtime, how: str) -> None:
-    box = make("sh", "-c", "kill -9 $$; sleep 9", remove=how == "directly", init=False)
-    threading.Timer(0.5, lambda: _kill(runtime, box)).start()
-    assert runtime.run(box, Streams(stdin=None)) == 137
+    box = make("sh", "-c", "kill -9 $$; sleep 60", remove=how == "directly", init=False)
 
-
-def _kill(runtime: Runtime, box: Container) -> None:
-    try:
+    def kill() -> None:
+        eventually(lambda: bool(runtime.folder(box).init()) and runtime.state(box).is_running, True)
         runtime.kill(box)
-    except (NotRunning, NotFound):
-        pass
+
+    other = threading.Thread(target=kill)
+    other.start()
+    assert runtime.run(box, Streams(stdin=None)) == 137
+    other.join()
 
 
 @pytest.mark.parametrize("engine", ["crun", "runc"])
@@ -165,9 +165,11 @@ def test_who_waits_is_told_the_exit_code_by_whoever_ran_it(make: Make, runtime: 
 
 
 def test_one_that_is_to_be_removed_at_its_end_goes_by_itself(make: Make, runtime: Runtime) -> None:
-    box = make("sleep", "0.2", remove=True)
+    box = make("sh", "-c", "until [ -e /tmp/go ]; do sleep 0.05; done", remove=True)
     runtime.start(box)
-    assert runtime.state(box).status == "running"
+    state = runtime.state(box)
+    assert state.status == "running"
+    Path(f"/proc/{state.pid}/root/tmp/go").touch()
     eventually(lambda: runtime.store.containers(), [])
     eventually(lambda: runtime.places.all(), [])
     eventually(lambda: runtime.places.all_kept(), [])
@@ -227,6 +229,7 @@ def test_two_containers_share_namespaces(make: Make, runtime: Runtime) -> None:
     with pytest.raises(NotRunning, match="not running"):
         runtime.start(second)
     runtime.start(first)
+    eventually(lambda: Path(os.readlink(f"/proc/{runtime.state(first).pid}/exe")).name, "sleep")
     third = make("sh", "-c", "ps -ef | grep -c 'sleep 6[0]'", pid="container:first", remove=True)
     with written() as (streams, file):
         assert runtime.run(third, streams) == 0

@@ -121,8 +121,9 @@ def test_an_image_is_mounted_and_stays_while_it_is(make: Make, runtime: Runtime,
         runtime.store.remove_image("tools")
         return
     assert list(box.changes()) == []
-    with pytest.raises(InUse, match="image tools:latest is in use by container box"):
+    with pytest.raises(InUse, match="image tools:latest is in use by container box") as held:
         runtime.store.remove_image("tools")
+    assert "layerstore rm box" in str(held.value.remedy)
     assert runtime.store.prune(all_images=True).images == ()
     other = make("cat", "/opt/tools/tool", volumes_from=("box",))
     runtime.remove(box)
@@ -133,8 +134,13 @@ def test_an_image_is_mounted_and_stays_while_it_is(make: Make, runtime: Runtime,
 
 def test_an_image_s_tree_goes_on_in_what_is_held(make: Make, runtime: Runtime) -> None:
     import_tools(runtime)
-    box = make("sh", "-c", "sleep 0.2; cat /opt/tools/tool", mounts=(MountOption("image", "/opt/tools", "tools"),))
+    line = "until test -e /tmp/seen; do sleep 0.02; done; cat /opt/tools/tool"
+    box = make("sh", "-c", line, mounts=(MountOption("image", "/opt/tools", "tools"),), name="box")
     runtime.start(box)
+    with pytest.raises(InUse, match=r"container box \(running\)") as held:
+        runtime.store.remove_image("tools")
+    assert "layerstore stop box; layerstore rm box" in str(held.value.remedy)
+    Path(f"/proc/{runtime.state(box).pid}/root/tmp/seen").touch()
     assert runtime.wait(box) == 0
     assert [entry.data for entry in runtime.logs(box)] == [b"a tool\n"]
 

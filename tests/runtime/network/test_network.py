@@ -23,6 +23,7 @@ from layerstore.runtime.network.ports import Published, notices, published
 from layerstore.runtime.options import Port, RunOptions
 from layerstore.runtime.streams import Streams
 from runtime.life.conftest import Make
+from runtime.network.test_killed_connecting import connectors
 
 # --- what is asked for
 
@@ -169,6 +170,7 @@ def test_a_published_port_reaches_the_container_and_ends_with_it(make: Make, run
     assert binding["HostIp"] == "127.0.0.1"
     assert os.readlink(f"/proc/{state.pid}/ns/net") != os.readlink("/proc/self/ns/net")
     helper = connector(runtime, box)
+    assert connectors(runtime.store.config) == [helper]
     with answering(state.pid, 8000):
         assert asked(int(binding["HostPort"])) == b"from within"
     runtime.stop(box, timeout=0)
@@ -240,7 +242,7 @@ def test_its_program_goes_when_all_else_was_killed(make: Make, runtime: Runtime,
     runtime.start(box)
     helper = connector(runtime, box)
     for process in box.processes():  # conmon first
-        os.kill(process.pid, 9)
+        process.kill()
     deadline = time.monotonic() + 5
     while Runtime(runtime.store).state(box).is_running:
         assert time.monotonic() < deadline

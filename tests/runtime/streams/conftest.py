@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -141,6 +142,19 @@ def wait_for(holds: Callable[[], object], seconds: float = 10) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it does not come"
         time.sleep(0.005)
+
+
+def signal_ourselves(number: int, *, is_noted: bool = False) -> None:
+    """Send this process a signal, when it is passed on: one that nobody listens to ends all tests.
+
+    A program's first words may be there before whoever started it listens. `is_noted`: the main thread is not woken,
+    as when it was about to wait.
+    """
+    wait_for(lambda: callable(signal.getsignal(number)))
+    if is_noted:
+        signal.pthread_kill(threading.get_ident(), number)
+    else:
+        os.kill(os.getpid(), number)
 
 
 class Screen:

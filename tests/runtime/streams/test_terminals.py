@@ -16,7 +16,7 @@ import pytest
 from layerstore import KernelError
 from layerstore.runtime.streams import Attachment, End, Foreground, Streams, resize, terminal
 
-from .conftest import Rig, Screen, wait_for
+from .conftest import Rig, Screen, signal_ourselves, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("runc", "conmon", "busybox")]
 
@@ -76,7 +76,7 @@ def test_a_program_has_a_terminal_of_the_size_of_ours(rig: Rig, screen: Screen) 
         screen.wait_for(b"/dev/pts/0")
         screen.type_until(b"hello\r", b"got hello\r\n24 80")
         terminal.set_size(screen.fd, (50, 132))
-        os.kill(os.getpid(), signal.SIGWINCH)
+        signal_ourselves(signal.SIGWINCH)
         screen.type_until(b"\r", b"50 132")
         screen.type(b"\x04")
 
@@ -127,9 +127,9 @@ def test_without_a_terminal_streams_are_ours_and_signals_passed_on(rig: Rig, tmp
 
         def person() -> None:
             wait_for(lambda: (tmp_path / "err").read_bytes() == b"ready\n")
-            os.kill(os.getpid(), signal.SIGUSR1)
+            signal_ourselves(signal.SIGUSR1)
             wait_for(lambda: (tmp_path / "out").read_bytes() == b"usr1\n")
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal_ourselves(signal.SIGTERM)
 
         before = signal.getsignal(signal.SIGTERM)
         streams = Streams(None, out.fileno(), err.fileno())
@@ -203,7 +203,8 @@ def test_let_go_of_and_attached_again(rig: Rig, screen: Screen) -> None:
         assert attached.relay(streams, tty=True, takes_input=True) is End.CLOSED
 
 
-def test_signals_go_to_what_conmon_holds(rig: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_signals_go_to_what_conmon_holds(rig: Rig, tmp_path: Path, *, is_noted: bool) -> None:
     rig.configure("sh", "-c", "trap 'echo caught; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
     rig.conmon()
     with (tmp_path / "out").open("w+b") as out, Attachment(rig.bundle) as attached:
@@ -211,7 +212,7 @@ def test_signals_go_to_what_conmon_holds(rig: Rig, tmp_path: Path) -> None:
 
         def person() -> None:
             wait_for(lambda: b"ready" in (tmp_path / "out").read_bytes())
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal_ourselves(signal.SIGTERM, is_noted=is_noted)
 
         with Script(rig, person):
             attached.relay(

@@ -173,7 +173,10 @@ class Cache:
         seconds: float,
     ) -> rows.Row:
         now = time.time_ns()
-        row = rows.Row(key, exact or key, layer, parent, description, tuple(inputs), seconds, now, now)
+        before = rows.find(tx, key)
+        # Where it came to the same once more, the lease goes on: the former one would have no row.
+        made = now if before is None or before.layer != layer else before.made
+        row = rows.Row(key, exact or key, layer, parent, description, tuple(inputs), seconds, made, now)
         rows.put(tx, row)
         self._known[row.exact] = Step(row.exact, layer, description, parent)
         return row

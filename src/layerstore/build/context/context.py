@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from layerstore.build.context.digests import Digests
@@ -54,12 +54,15 @@ class Context:
         """What the sources of COPY or ADD mean. Raises `BuildError`, with `place`."""
         return self.tree.choose(sources, parents=parents, exclude=exclude, place=place)
 
-    def digest_of(self, chosen: Sequence[Chosen], *, owners: bool = False) -> str:
+    def digest_of(
+        self, chosen: Sequence[Chosen], *, owners: bool = False, read: Callable[[int], object] = lambda size: None
+    ) -> str:
         """The digest of what was chosen, without times: the same for equal content, wherever it lies.
 
-        Raises `BuildError` when a file cannot be read.
+        `read` is told the bytes of each file that has to be read for that. Raises `BuildError` when a file cannot be
+        read.
         """
-        return self._digests.of(self.tree.root, chosen, owners=owners, identity=self._identity)
+        return self._digests.of(self.tree.root, chosen, owners=owners, identity=self._identity, read=read)
 
     def altered(self, chosen: Sequence[Chosen]) -> list[bytes]:
         """The paths of what was chosen that are not what they were then, or not there, or new."""

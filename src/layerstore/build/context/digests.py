@@ -47,11 +47,15 @@ _OWN = frozenset({"security.selinux", "system.nfs4_acl"})
 
 @define
 class _New:
-    """What was found out, and is to be remembered. `settled`: nothing of it may be another thing by now."""
+    """What was found out, and is to be remembered. `settled`: nothing of it may be another thing by now.
+
+    `read` is told the bytes of each file that was read for it.
+    """
 
     files: list[tuple[rows.Identity, bytes]] = field(factory=list)
     blocks: list[tuple[str, str]] = field(factory=list)
     settled: bool = True
+    read: Callable[[int], object] = lambda size: None
 
 
 class Digests:
@@ -60,17 +64,27 @@ class Digests:
     def __init__(self, store: Store | None = None) -> None:
         self._database = None if store is None else store.tables(rows.TABLES)
 
-    def of(self, root: int, chosen: Sequence[Chosen], *, owners: bool = False, identity: str | None = None) -> str:
+    def of(
+        self,
+        root: int,
+        chosen: Sequence[Chosen],
+        *,
+        owners: bool = False,
+        identity: str | None = None,
+        read: Callable[[int], object] = lambda size: None,
+    ) -> str:
         """The digest of what was chosen in the tree `root`. With `owners`, user and group count, too.
 
         `identity` is what the tree is known by if its files never alter (a ChainID): then nothing of them is looked up
-        but that and their paths. Raises `BuildError` when a file cannot be read.
+        but that and their paths. `read` is told the bytes of each file that has to be read. Raises `BuildError` when a
+        file cannot be read.
         """
         shortcut = self._shortcut(root, chosen, owners=owners, identity=identity)
         known = self._ask(lambda tx: rows.selection(tx, shortcut))
         if known is not None:
             return known
-        found, settled = self._worked_out(root, chosen, owners=owners, remembers=identity is None)
+        new = _New(read=read)
+        found, settled = self._worked_out(root, chosen, new, owners=owners, remembers=identity is None)
         if settled or identity is not None:
             self._tell(lambda tx: rows.add_selections(tx, [(shortcut, found)], _today()))
         return found
@@ -94,9 +108,10 @@ class Digests:
                 whole.update(_framed(one.listing.digest.encode(), _above(root, one, owners=owners)))
         return whole.hexdigest()
 
-    def _worked_out(self, root: int, chosen: Sequence[Chosen], *, owners: bool, remembers: bool) -> tuple[str, bool]:
+    def _worked_out(
+        self, root: int, chosen: Sequence[Chosen], new: _New, *, owners: bool, remembers: bool
+    ) -> tuple[str, bool]:
         whole = hashlib.sha256()
-        new = _New()
         for one in chosen:
             whole.update(_framed(*_kept(one), one.named if one.keeps is None and not one.is_folder else b""))
             whole.update(_above(root, one, owners=owners))
@@ -142,6 +157,7 @@ class Digests:
             content = known.get(identity)
             if content is None:
                 content, same = _content(root, found)
+                new.read(found.size if stat.S_ISREG(found.mode) else 0)
                 trusted = same and not _is_young(found, one.listing.began)
                 new.settled &= trusted
                 if trusted:

@@ -11,10 +11,12 @@ import re
 import select
 import signal
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from layerstore import Limits
 from layerstore.build.errors import BuildError, Place
 from layerstore.values import frozen
 
@@ -22,6 +24,8 @@ __all__ = ["Repository", "checked_out", "repository_of"]
 
 _GLANCE = 100
 """Milliseconds."""
+_SHARE = 20
+"""How many times as long as it took to measure what git has written it is not measured again."""
 _LINES = 5
 _SCP = re.compile(r"[\w.-]+@[\w.-]+:[^/].*|[\w.-]+@[\w.-]+:/.*")
 _SURROUNDINGS = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "git:http:https:ssh", "LC_ALL": "C"}
@@ -66,6 +70,7 @@ def checked_out(
     folder: Path,
     *,
     keep_git_dir: bool = False,
+    limits: Limits,
     check: Callable[[], object] = lambda: None,
     place: Place | None = None,
 ) -> tuple[Path, str]:
@@ -73,8 +78,10 @@ def checked_out(
 
     All files have the time of the commit, so that the same commit is the same layer. Submodules come along.
     `keep_git_dir` leaves `.git` there. `check` is called now and then, and ends it by an error. Raises `BuildError`.
+    It may have as many files as a layer, and, with git's own, as many bytes: what has more is ended (`LimitExceeded`).
+    Each process of git may remember as much as is remembered of a layer.
     """
-    git = _Git(wanted, folder, check, place)
+    git = _Git(wanted, folder, limits, check, place)
     git.run("init", "--template=", "--initial-branch=main", ".")
     ref = wanted.ref or "HEAD"
     if ref.startswith("-"):
@@ -119,6 +126,7 @@ def _no_such(wanted: Repository, place: Place | None) -> BuildError:
 class _Git:
     wanted: Repository
     folder: Path
+    limits: Limits
     check: Callable[[], object]
     place: Place | None
 
@@ -140,6 +148,7 @@ class _Git:
 
     def _called(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
         """Its exit code, and what it said on both streams. None of what it has started outlives it."""
+        import resource
         import subprocess
 
         command = ("git", *(word for setting in _SETTINGS for word in ("-c", setting)), *arguments)
@@ -160,6 +169,9 @@ class _Git:
                     f"{self.wanted}: there is no git here", place=self.place, remedy="Install git."
                 ) from None
             try:
+                if most := self.limits.layer_memory:
+                    with suppress(ProcessLookupError):  # it has ended already
+                        resource.prlimit(process.pid, resource.RLIMIT_DATA, (most, most))
                 self._await(process.pid)
             finally:
                 # Before anybody waits for it: until then the number of its group is nobody else's.
@@ -178,10 +190,26 @@ class _Git:
         handle = os.pidfd_open(pid)
         try:
             ended.register(handle, select.POLLIN)
+            due = 0.0
             while not ended.poll(_GLANCE):
                 self.check()
+                if (now := time.monotonic()) >= due:
+                    self._require_room()
+                    due = time.monotonic() + _SHARE * (time.monotonic() - now)
+            self._require_room()
         finally:
             os.close(handle)
+
+    def _require_room(self) -> None:
+        """Raise `LimitExceeded` if there is more by now than a layer may have: in bytes of files, or in names."""
+        size = count = 0
+        for above, folders, files in os.walk(self.folder):
+            count += len(folders) + len(files)
+            self.limits.check("max-layer-entries", count, f"what {self.wanted} gives", "entries")
+            for name in files:
+                with suppress(OSError):  # git has removed it this moment
+                    size += os.lstat(os.path.join(above, name)).st_size
+        self.limits.check("max-layer-size", size, f"what {self.wanted} gives")
 
 
 def _without_git() -> dict[str, str]:

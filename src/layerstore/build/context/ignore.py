@@ -17,10 +17,14 @@ __all__ = ["Ignore", "rule_of", "rules_of"]
 
 
 class Ignore:
-    """The patterns of one file, `name`, whose text is `text`. Raises `BuildError` for one that cannot be."""
+    """The patterns of one file, `name`, whose text is `text`. Raises `BuildError` for one that cannot be.
+
+    `size` are the bytes of the text.
+    """
 
     def __init__(self, text: str, name: str = ".dockerignore") -> None:
         self.name = name
+        self.size = len(text.encode(errors="surrogateescape"))
         self.patterns = patterns_of(text)
         try:
             self.rules = rules_of(self.patterns)

@@ -96,8 +96,9 @@ def _opened(source: str, wanted: _Wanted, stdin: BinaryIO | None, after: ExitSta
         return _stream(stdin or sys.stdin.buffer, "standard input", wanted, after)
     repository = repository_of(source)
     if repository is not None and not os.path.isdir(source):
-        _, staging = wanted.needs("a git repository")
-        place, _ = checked_out(repository, after.enter_context(staging.folder()), check=staging.check)
+        store, staging = wanted.needs("a git repository")
+        folder, limits = after.enter_context(staging.folder()), store.config.limits
+        place, _ = checked_out(repository, folder, limits=limits, check=staging.check)
         return _folder(str(place), wanted, after, shown=str(repository))
     if is_remote(source):
         store, staging = wanted.needs("a URL")

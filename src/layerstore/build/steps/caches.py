@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layerstore import ChainID, LayerstoreError, Store
-from layerstore.build.cache import Cache, folders, give, inline, parse_spec, prune
+from layerstore import CachePolicy, ChainID, LayerstoreError, Store
+from layerstore.build.cache import Cache, folders, give, inline, parse_spec
+from layerstore.build.cache.retaining import retain
 from layerstore.build.events import Teller, Warned
 from layerstore.build.options import BuildOptions
 from layerstore.build.steps.outputs import require_folder
@@ -17,14 +18,17 @@ _INLINE = "BUILDKIT_INLINE_CACHE"
 """The argument by which Dockerfiles' users asked for an inline cache before there was an option."""
 
 
-def keep_within(store: Store, limit: int | None, teller: Teller) -> None:
-    """Remove what was used longest ago, if builds of this store remember more than so many bytes.
+def keep_within(store: Store, teller: Teller) -> None:
+    """Remove what its settings say: by policies, or what was used longest ago, if builds remember too many bytes.
 
     What goes wrong is told, and fails no build.
     """
-    if limit is not None:
+    config = store.config
+    limits = () if config.build_cache is None else (CachePolicy(config.build_cache),)
+    policies = config.build_policies or limits
+    if policies:
         try:
-            prune(Cache(store), keep=limit)
+            retain(Cache(store), policies)
         except LayerstoreError as error:
             teller.tell(Warned(f"the cache of builds was not pruned: {error.message}"))
 

@@ -38,7 +38,7 @@ from layerstore.build.events import Doing, Warned
 from layerstore.build.graph import Base
 from layerstore.build.language import Add, Copy, Modes, modes_of, names_folder, one_place_for_several
 from layerstore.build.steps.adding import unpacked
-from layerstore.build.steps.laying import Entry, Target, lay, require_free
+from layerstore.build.steps.laying import Entry, Target, apart, lay, require_free
 from layerstore.build.steps.memory import written_in_memory
 from layerstore.build.steps.origins import Files, Origin
 from layerstore.build.steps.places import Spot, absolute, folders_above, names_in, new_folders, owner_of, spot
@@ -170,18 +170,19 @@ class Copying:
             if not step.heredocs and all(part.from_archive for part, _ in placed):
                 modes = None
             for part, target in placed:
-                laid = lay(part.chosen, target)
                 root = after.enter_context(part.origin.open_tree())
-                entries += laid
-                pieces.append(
-                    Piece(
-                        root,
-                        [(entry.path, entry.name) for entry in laid],
-                        None if part.keeps_owners and step.chown is None else owner,
-                        None if part.from_archive else modes,
-                        work.latest,
+                for chosen in apart(part.chosen):
+                    laid = lay(chosen, target)
+                    entries += laid
+                    pieces.append(
+                        Piece(
+                            root,
+                            [(entry.path, entry.name) for entry in laid],
+                            None if part.keeps_owners and step.chown is None else owner,
+                            None if part.from_archive else modes,
+                            work.latest,
+                        )
                     )
-                )
             if step.heredocs:
                 pieces.append(after.enter_context(self._written(found, owner, modes, entries)))
             if tree is not None and found.is_folder:  # else all that comes is new, or takes the place of one file
@@ -416,7 +417,14 @@ class _Remote:
 
 def _checked_out(work: Work, step: Add, repository: Repository, folder: Path) -> Path:
     keep = step.keep_git_dir is True
-    place, commit = checked_out(repository, folder, keep_git_dir=keep, check=work.stop.check, place=step.place)
+    place, commit = checked_out(
+        repository,
+        folder,
+        keep_git_dir=keep,
+        limits=work.store.config.limits,
+        check=work.stop.check,
+        place=step.place,
+    )
     wanted = (step.checksum or "").removeprefix("sha1:").removeprefix("sha256:")
     if not commit.startswith(wanted):
         raise BuildError(

@@ -14,7 +14,7 @@ from layerstore.build.context import Chosen
 from layerstore.build.errors import BuildError, Place
 from layerstore.values import frozen
 
-__all__ = ["Entry", "Target", "lay", "require_free"]
+__all__ = ["Entry", "Target", "apart", "lay", "require_free"]
 
 
 @frozen
@@ -46,6 +46,26 @@ def lay(chosen: Sequence[Chosen], target: Target) -> list[Entry]:
     found: list[Entry] = []
     for one in chosen:
         found += _laid(one, target)
+    return found
+
+
+def apart(chosen: Sequence[Chosen]) -> list[list[Chosen]]:
+    """What was chosen, in its order, in parts in each of which names of one file stay links of each other.
+
+    Each source is copied by itself, and so is each thing that a pattern means: a folder has its hard links still, and
+    two names of one file that were chosen become two files.
+    """
+    found: list[list[Chosen]] = []
+    seen: set[tuple[int, int]] = set()
+    for one in chosen:
+        top = None if one.is_folder else one.listing.top
+        file = None if top is None else (top.device, top.inode)
+        if file is None or file in seen or not seen:
+            found.append([])
+            seen = set()
+        if file is not None:
+            seen.add(file)
+        found[-1].append(one)
     return found
 
 

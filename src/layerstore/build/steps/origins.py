@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from attrs import field
@@ -113,6 +113,8 @@ class Files:
     """Keeps a layer until the end of the build."""
     looked: Callable[[Tree], object] = lambda tree: None
     """Told when something was looked at."""
+    reading: Callable[[], AbstractContextManager[Callable[[int], object]]] = lambda: nullcontext(lambda size: None)
+    """Around what reads it: what is given is told the bytes of each file that has to be read."""
     _layers: ChainID | None = field(default=None, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
@@ -153,7 +155,8 @@ class Files:
 
     def digest_of(self, chosen: Sequence[Chosen]) -> str:
         """See `Origin`."""
-        return self.context.digest_of(chosen)
+        with self.reading() as read:
+            return self.context.digest_of(chosen, read=read)
 
     def altered(self, chosen: Sequence[Chosen]) -> Sequence[bytes]:
         """See `Origin`."""

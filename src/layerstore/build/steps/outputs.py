@@ -38,6 +38,8 @@ def require(wanted: Export, tags: tuple[str, ...]) -> None:
         if wanted.push and not (wanted.names or tags):
             raise ConfigError("there is nothing to push: the image has no name", remedy="Give it one (-t NAME).")
         return
+    if wanted.kind == "cacheonly":
+        return
     if wanted.dest is None:
         raise ConfigError(
             f"output of type {wanted.kind} needs a place", remedy=f"Give type={wanted.kind},dest=PATH; - is stdout."
@@ -116,6 +118,8 @@ def export(
     elif wanted.kind in ("oci", "docker"):
         with _named(session.store, image, names) as chosen:
             return _archive(session.store, chosen, wanted, annotations)
+    elif wanted.kind == "cacheonly":
+        return None
     elif wanted.kind == "tar":
         with session.container(image.chain_id) as container, _file(dest) as write:
             container.export(write)

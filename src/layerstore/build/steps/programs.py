@@ -14,6 +14,7 @@ from contextlib import nullcontext, suppress
 from layerstore import Container, LayerstoreError, open_memory
 from layerstore.build.steps.lines import Lines, Stream
 from layerstore.build.steps.stopping import Stop, Stopped
+from layerstore.patience import GLANCE
 from layerstore.runtime import RunOptions, Runtime
 from layerstore.runtime.life.processes import here
 from layerstore.runtime.life.sources import Tree
@@ -97,7 +98,7 @@ def _listen(poll: select.poll, pipes: dict[int, Lines], stop: Stop) -> None:
     """Take what comes until all have let go of the pipes."""
     left = set(pipes)
     while left:
-        for fd, _ in poll.poll():
+        for fd, _ in poll.poll(GLANCE * 1000):
             if fd not in left:
                 raise Stopped
             data = os.read(fd, _PIECE)
@@ -114,10 +115,11 @@ def _await(process: int, stop: Stop) -> None:
     poll.register(process, select.POLLIN)
     poll.register(stop.fileno(), select.POLLIN)
     while True:
-        ready = {fd for fd, _ in poll.poll()}
+        ready = {fd for fd, _ in poll.poll(GLANCE * 1000)}
         if process in ready:
             return
-        raise Stopped
+        if ready:
+            raise Stopped
 
 
 def _kill(direct: Direct) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from layerstore import Ambiguous, Image, LayerstoreError, NotFound, Store
 from layerstore.build.context import Context, Staging, Text, Tree, open_context
 from layerstore.build.errors import BuildError, Place
-from layerstore.build.events import Teller, Warned
+from layerstore.build.events import Doing, Teller, Warned
 from layerstore.build.graph import Base, familiar
 from layerstore.build.language import nearest
 from layerstore.build.options import BuildOptions
@@ -21,7 +22,13 @@ from layerstore.build.steps.origins import Files, Layers, Origin
 from layerstore.build.steps.stages import Stages
 from layerstore.build.steps.together import Once
 
-__all__ = ["Sources"]
+__all__ = ["TRANSFER", "Sources"]
+
+TRANSFER = "transferring context:"
+"""BuildKit's words for what is read of a context. Here it is read where it lies."""
+
+_PIECE = 1 << 20
+"""Bytes that are read between two words about it."""
 
 _IMAGE = "docker-image://"
 _LAYOUT = "oci-layout://"
@@ -54,6 +61,7 @@ class Sources:
         """Those of the stages, for errors about names that mean nothing."""
         self._own: Context | None = None
         self._heavy: list[Tree] = []
+        self._was_read = False
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +99,7 @@ class Sources:
         own = self._own
         if own is None:
             raise BuildError("there is no build context", remedy="Name a folder: layerstore build PATH.")
-        return self._files.get(None, lambda: Files(self._store, own, self._staging.hold, self._weigh))
+        return self._files.get(None, lambda: Files(self._store, own, self._staging.hold, self._weigh, self._reading))
 
     def _named(self, name: str) -> Origin:
         """One of those that were given a name."""
@@ -107,6 +115,30 @@ class Sources:
             with self._lock:
                 self._after.push(after.pop_all())
             return files
+
+    @contextmanager
+    def _reading(self) -> Iterator[Callable[[int], object]]:
+        """Tell what of the build's context has to be read: the first time that it is asked for, and whenever any is."""
+        with self._lock:
+            is_first, self._was_read = not self._was_read, True
+        done = shown = 0
+        told: Doing | None = None
+        with ExitStack() as after:
+
+            def read(size: int) -> None:
+                nonlocal done, shown, told
+                if told is None:
+                    told = after.enter_context(self._teller.doing("[internal] load build context"))
+                done += size
+                if done - shown >= _PIECE:  # not of each of many small files
+                    shown = done
+                    told.progress(TRANSFER, done, None)
+
+            if is_first:
+                read(0)
+            yield read
+            if told is not None:
+                told.progress(TRANSFER, done, done)
 
     def _weigh(self, tree: Tree) -> None:
         """Tell once of a context of which more is looked at than people mean as a rule."""
@@ -140,6 +172,12 @@ class Sources:
         if self._own.folder is not None:
             return os.path.join(self._own.folder, name)
         return f"{os.fspath(self._given or '')}:{name}"
+
+    @property
+    def ignore_size(self) -> int:
+        """The bytes of what says what is no part of the build's context; 0 if nothing does."""
+        ignore = None if self._own is None else self._own.tree.ignore
+        return 0 if ignore is None else ignore.size
 
     @property
     def ignored(self) -> tuple[str, ...]:

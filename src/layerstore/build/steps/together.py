@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from layerstore.build.steps.stopping import Stop, Stopped
+from layerstore.patience import GLANCE
 
 __all__ = ["Once", "together"]
 
@@ -29,20 +31,22 @@ def together(deeds: Sequence[Callable[[], object]], stop: Stop, *, name: str) ->
     try:
         for number, deed in enumerate(deeds):
             thread = threading.Thread(target=doing.do, args=(deed,), name=f"{name}-{number}")
+            threads.append(thread)  # before an interrupt can come that finds it at work
             try:
                 thread.start()
             except RuntimeError:  # "can't start new thread": EAGAIN
+                threads.pop()
                 left.append(deed)
-            else:
-                threads.append(thread)
         for deed in left:
             doing.do(deed)
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(GLANCE)
     except BaseException:  # an interrupt
         stop.set()
         for thread in threads:
-            thread.join()
+            with suppress(RuntimeError):  # it has not begun, and will find that there is nothing to do any more
+                thread.join()
         raise
     if doing.first is not None:
         raise doing.first

@@ -8,7 +8,19 @@ from typing import Literal, cast
 
 from layerstore.build.options import EXPORTS, Export, Secret, Ssh
 
-__all__ = ["annotation", "arguments", "export", "fields", "label", "named", "secret", "ssh"]
+__all__ = [
+    "annotation",
+    "arguments",
+    "attestation",
+    "call",
+    "export",
+    "fields",
+    "label",
+    "named",
+    "secret",
+    "ssh",
+    "without",
+]
 
 _TRUTHS = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
@@ -129,7 +141,11 @@ def export(text: str) -> Export:
     place = found.get("dest")
     if given == "docker" and not place:
         given = "image"
-    kind = cast("Literal['image', 'oci', 'docker', 'tar', 'local']", given)
+    kind = cast("Literal['image', 'oci', 'docker', 'tar', 'local', 'cacheonly']", given)
+    if kind == "cacheonly":
+        if place is not None:
+            raise ValueError("type=cacheonly writes nothing, and has no dest")
+        return Export(kind)
     if kind == "local" and place == "-":
         raise ValueError("a folder is no standard output: type=tar,dest=- is a tar there")
     if not _truth(found, "tar", "true"):
@@ -150,6 +166,31 @@ def export(text: str) -> Export:
         push=_truth(found, "push"),
         rewrite_timestamp=_truth(found, "rewrite-timestamp"),
     )
+
+
+def call(text: str) -> str:
+    """`--call`: the names of what is done here. buildx has two more, and the form in which it is told."""
+    method, comma, _ = text.partition(",")
+    if method not in ("build", "check", "lint", "outline", "targets"):
+        raise ValueError(f"unsupported call '{method}': it is build or check")
+    if method in ("outline", "targets") or comma:
+        raise ValueError("is not done here: it is build or check, without a format (layerstore build --help)")
+    return method
+
+
+def without(text: str) -> bool:
+    """`--provenance` and `--sbom`: nothing is attested, so they can be turned off only."""
+    if _TRUTHS.get(text) is not False:
+        raise ValueError("no attestations are made here: it can be false")
+    return False
+
+
+def attestation(text: str) -> str:
+    """`--attest type=TYPE,disabled=true`."""
+    found = fields(text)
+    if _TRUTHS.get(found.get("disabled", "false")) is not True:
+        raise ValueError("no attestations are made here: type=TYPE,disabled=true is taken")
+    return found.get("type", "")
 
 
 def _truth(found: Mapping[str, str], key: str, default: str = "false") -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -22,17 +22,19 @@ _PAGE: Final = 2 << 20
 
 def tags(repositories: Repositories, name: Name, request: Request) -> Reply:
     """The tags of a repository."""
-    found = repositories.tags(name.full)
-    if not found and not repositories.is_there(name.full):
+    if not repositories.is_there(name.full):
         raise Refused(404, "NAME_UNKNOWN", "repository name not known to registry", detail={"name": name.text})
-    shown, link = _page(found, request, f"/v2/{name.text}/tags/list", None)
+    count, last = _wanted(request, None)
+    found = repositories.tags(name.full, after=last, count=None if count is None else count + 1)
+    shown, link = _page(found, count, request, f"/v2/{name.text}/tags/list")
     return of_json({"name": name.text, "tags": shown}).with_headers(*link)
 
 
 def catalog(repositories: Repositories, request: Request) -> Reply:
     """All repositories that can be named in a URL."""
     known = sorted(name for full in repositories.names() if (name := names.shown(full)) is not None)
-    shown, link = _page(known, request, "/v2/_catalog", _CATALOG)
+    count, last = _wanted(request, _CATALOG)
+    shown, link = _page([name for name in known if name > last], count, request, "/v2/_catalog")
     return of_json({"repositories": shown}).with_headers(*link)
 
 
@@ -69,15 +71,16 @@ def _descriptor(kept: Kept) -> Mapping[str, object]:
     return descriptor
 
 
-def _page(
-    found: Sequence[str], request: Request, path: str, usual: int | None
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """What is behind `last`, at most `n` of it, and the header that leads to the next page."""
-    text, last = request.parameter("n"), request.parameter("last")
+def _wanted(request: Request, usual: int | None) -> tuple[int | None, str]:
+    """How many entries are asked for, and the one behind which they begin."""
+    text = request.parameter("n")
     if text is not None and not (text.isascii() and text.isdigit() and len(text) < 10):
         raise Refused(400, "UNSUPPORTED", "n is a number of entries, from 0 on", detail={"n": text[:100]})
-    count = usual if text is None else int(text)
-    rest = [name for name in found if last is None or name > last]
+    return usual if text is None else int(text), request.parameter("last") or ""
+
+
+def _page(rest: list[str], count: int | None, request: Request, path: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """At most `count` of what there is, and the header that leads to the next page."""
     if count is None or len(rest) <= count:
         return rest, []
     shown = rest[:count]

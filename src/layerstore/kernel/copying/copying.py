@@ -16,10 +16,10 @@ from typing import Any
 
 from attrs import field
 
-from layerstore.errors import KernelError
+from layerstore.errors import Damaged, KernelError
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.copying.epoch import epoch_of
-from layerstore.kernel.files.descriptors import FOLDER, open_path, opened
+from layerstore.kernel.files.descriptors import FOLDER, open_path, opened, read_own
 from layerstore.kernel.files.failure import kernel_error, new_failure
 from layerstore.values import frozen
 
@@ -72,8 +72,8 @@ def listed(note: Path, copy: Path, source: str) -> bytes:
     if header is None:
         return b""
     try:
-        told = note.read_bytes()
-    except OSError:
+        told = read_own(note)
+    except (OSError, Damaged):
         return b""
     return told[len(header) :] if told.startswith(header) else b""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from layerstore.errors import KernelError
+from layerstore.errors import Damaged, KernelError
 from layerstore.kernel._shim import lib
 
 __all__ = [
@@ -16,10 +17,13 @@ __all__ = [
     "HANDLE",
     "NO_DESCRIPTORS",
     "open_beneath",
+    "open_own",
     "open_path",
     "open_tree_root",
     "opened",
     "private",
+    "read_own",
+    "require_plain",
     "write_private",
 ]
 
@@ -51,9 +55,53 @@ def opened(path: Path | str | bytes, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
+def open_own(path: Path | str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file that the store has made; what is made is for its owner alone, whatever the umask is.
+
+    Raises `OSError`, and `Damaged` for what is no plain file: a pipe that nobody writes would be waited for.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a pipe to write to
+            raise _no_plain(path) from None
+        raise
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise _no_plain(path)
+    return fd
+
+
 def private(path: str, flags: int) -> int:
-    """An `opener` for `open`: what it makes is for its owner alone, whatever the umask is."""
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    """The same as an `opener` for `open`."""
+    return open_own(path, flags)
+
+
+def read_own(path: Path | str) -> bytes:
+    """All of such a file. Raises the same."""
+    with open(path, "rb", buffering=0, opener=private) as file:
+        return file.read()
+
+
+def require_plain(path: Path | str) -> None:
+    """Raise `Damaged` if something lies there that is neither a plain file nor a folder. It is not opened."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return  # whoever opens it says why
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise _no_plain(path)
+
+
+def _no_plain(path: Path | str) -> Damaged:
+    return Damaged(
+        f"{os.fspath(path)} is no plain file, but a pipe, socket or device",
+        remedy="Nothing of layerstore makes such in a store: see who did, and move it away.",
+        path=path,
+    )
 
 
 def write_private(path: Path | str, data: bytes | str) -> None:

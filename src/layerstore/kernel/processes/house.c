@@ -116,6 +116,14 @@ int ls_move_in(const struct ls_house *house, int tree, struct ls_word *word) {
     return 0;
 }
 
+int ls_enter(const struct ls_house *house, char *folder) {
+    if (chdir(folder) == 0)
+        return 0;
+    if (errno != ENOENT || !house->makes_folder || *folder != '/' || make_target(folder, 0) < 0)
+        return -1;
+    return chdir(folder);
+}
+
 int ls_own_terminal(struct ls_word *word) {
     LS_CLOSED int master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
     int locked = 0, number = 0;

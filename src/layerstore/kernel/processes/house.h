@@ -36,6 +36,7 @@ struct ls_house {
     const struct ls_limit *limits;
     size_t limit_count;
     int umask;
+    int makes_folder; /* the folder that the program begins in is made if it is not there */
     int image; /* what is executed in it: a program that needs nothing of the tree (init.c) */
 };
 
@@ -73,6 +74,8 @@ int ls_has_init(void);
 /* For the child alone: makes `tree`, which is attached, the root of all that it sees, and furnishes it. Returns 0, or -1
    and what failed. */
 int ls_move_in(const struct ls_house *house, int tree, struct ls_word *word);
+/* Goes into a folder, which is made if the house says so. Returns 0 or -1. */
+int ls_enter(const struct ls_house *house, char *folder);
 /* The terminal's descriptor, with its other end as standard streams and controlling terminal; or -1. */
 int ls_own_terminal(struct ls_word *word);
 #endif

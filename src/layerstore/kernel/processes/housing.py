@@ -81,6 +81,8 @@ class House:
     gid: int = 0
     groups: tuple[int, ...] = field(default=())
     init: bool = True
+    makes_folder: bool = False
+    """The folder that the program begins in is made if it is not there."""
 
     def words(self, names: Sequence[bytes], argv: Sequence[bytes], status: int) -> list[bytes]:
         """The arguments of what is executed first: see init.c."""
@@ -117,6 +119,7 @@ class House:
         made.limits = _held(ffi.new("struct ls_limit[]", limits), keep)
         made.limit_count = len(limits)
         made.umask = self.umask
+        made.makes_folder = self.makes_folder
         made.image = _image(undo)
         return _held(made, keep)
 

@@ -164,7 +164,9 @@ _Noreturn static void execute_image(const struct ls_program *program) {
 static void enter(const struct ls_program *program) {
     if (program->new_session && setsid() < 0)
         give_up(program, LS_STEP_SESSION, errno, 0);
-    if (program->folder && chdir(program->folder) < 0)
+    if (!program->folder)
+        return;
+    if ((program->house ? ls_enter(program->house, program->folder) : chdir(program->folder)) < 0)
         give_up(program, LS_STEP_FOLDER, errno, 0);
 }
 

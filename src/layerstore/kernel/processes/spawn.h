@@ -16,7 +16,7 @@ struct ls_program {
     const char *const *names; /* the program's paths, of which the first that is there is taken, as execvp does */
     const char *const *argv;
     const char *const *env;
-    const char *folder;  /* the current directory; NULL: as the parent's */
+    char *folder;        /* the current directory; NULL: as the parent's */
     int streams[3];      /* standard input, output and error: descriptors, or one of LS_STREAM_* */
     const int *kept; /* descriptors, 3 and above, that the program has under the same numbers; all others it has not */
     size_t kept_count;

@@ -235,7 +235,7 @@ def _read(fd: int, size: int) -> bytes:
 
 def _failure(program: Program, root: str, step: int, number: int, position: int) -> LayerstoreError:
     """Why a child gave up."""
-    if step == lib.LS_STEP_PROGRAM:
+    if step == lib.LS_STEP_PROGRAM or (step == lib.LS_STEP_INIT and number == errno.E2BIG):
         return CannotStart(os.fsdecode(program.argv[0]), number)
     if step == lib.LS_STEP_FOLDER:
         return KernelError("chdir", number, path=program.folder)

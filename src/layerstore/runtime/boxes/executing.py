@@ -83,7 +83,7 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
         code = process.wait() or 0
         is_told = not options.detach and (verbs.tells_terminals if options.tty else streams.stderr is not None)
         if code and (said := words_in(log)):
-            raise failure(f"exec in container {container.name} failed", said, is_told=is_told)
+            raise failure(f"exec in container {container.name} failed", said, is_told=is_told, usual=126)
         return code if code >= 0 else 128 - code
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import IO, Any
 
 from layerstore import KernelError
+from layerstore.patience import at_once
 from layerstore.values import frozen
 
 __all__ = ["Pipes", "Text", "Traffic"]
@@ -123,7 +124,7 @@ class Traffic:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left < 0:
                     return False
-                for key, _ in selector.select(left):
+                for key, _ in selector.select(at_once(left)):
                     done = self._put(key.fd) if key.data == 0 else self._take(key.fd, key.data)
                     if done:
                         selector.unregister(key.fileobj)

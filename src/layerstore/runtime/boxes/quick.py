@@ -6,19 +6,23 @@ where it was not.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal as signals
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from attrs import fields
 
-from layerstore import Args, Bind, CannotRun, CannotStart, ConfigError, Container, Process, Store, Tmpfs
+from layerstore import Args, Bind, CannotRun, CannotStart, ConfigError, Container, KernelError, Process, Store, Tmpfs
 from layerstore.runtime import bundle
 from layerstore.runtime.boxes.box import Box, Program
 from layerstore.runtime.boxes.piping import Pipes, Text
 from layerstore.runtime.bundle.process import environment
+from layerstore.runtime.life import Runtime, traces
 from layerstore.runtime.options import Isolation, RunOptions
 from layerstore.runtime.said import section
 
@@ -34,15 +38,31 @@ _KNOWN = frozenset(
 """What is done here, or means nothing to a program that is waited for. The network is always the host's."""
 
 
-def start_quickly(store: Store, container: Container, args: Args, options: RunOptions, pipes: Pipes, form: Text) -> Box:
+def start_quickly(
+    runtime: Runtime, container: Container, args: Args, options: RunOptions, pipes: Pipes, form: Text
+) -> Box:
     """Start it by `Container.start`. Raises `ConfigError` for an option that takes a runtime, `CannotRun`."""
-    process = launch_quickly(store, container, options, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr)
+    process = launch_quickly(
+        runtime,
+        container,
+        options,
+        stdin=pipes.stdin,
+        stdout=pipes.stdout,
+        stderr=pipes.stderr,
+        locked=runtime.places.lock(container.id),
+    )
     program = _Quick(process, isolated=options.isolation is Isolation.PROCESS)
-    return Box(args, program, pipes, form, lambda: None)
+    return Box(args, program, pipes, form, partial(_settle, runtime, container))
+
+
+def _settle(runtime: Runtime, container: Container) -> None:
+    """Take away the folder in which a program began, if it was made for it."""
+    if traces.are_left(runtime.folder(container)):
+        runtime.settle(container)
 
 
 def launch_quickly(
-    store: Store,
+    runtime: Runtime,
     container: Container,
     options: RunOptions,
     *,
@@ -50,8 +70,12 @@ def launch_quickly(
     stdout: int | None,
     stderr: int | None,
     terminal: bool = False,
+    locked: AbstractContextManager[object],
 ) -> Process:
-    """The process of `options.args`, with these descriptors, or with a terminal of its own in their place."""
+    """The process of `options.args`, with these descriptors, or with a terminal of its own in their place.
+
+    While inside `locked`, the caller has the container's lock.
+    """
     _require_known(options)
     image = container.image
     said = section({} if image is None else image.config)
@@ -64,23 +88,40 @@ def launch_quickly(
         said.get("Env") or (),
         options.env,
     )
+    limits = {_limit(limit.name): (limit.soft, limit.hard) for limit in options.ulimits}
+    stack = limits.get(resource.RLIMIT_STACK)
+    bundle.require_short(options.args, variables, None if stack is None else stack[0])
+    folder = bundle.directory(options.working_dir or None, str(said.get("WorkingDir") or "/"))
+    mounts = tuple(_mounts(runtime.store, container, options))
+    start = partial(
+        container.start,
+        options.args,
+        env=dict(entry.split("=", 1) for entry in variables),
+        working_dir=folder,
+        uid=user.uid,
+        gid=user.gid,
+        groups=user.groups,
+        hostname=options.hostname,
+        mounts=mounts,
+        limits=limits,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        terminal=terminal,
+        isolated=isolated,
+    )
     try:
-        return container.start(
-            options.args,
-            env=dict(entry.split("=", 1) for entry in variables),
-            working_dir=options.working_dir or str(said.get("WorkingDir") or "/"),
-            uid=user.uid,
-            gid=user.gid,
-            groups=user.groups,
-            hostname=options.hostname,
-            mounts=tuple(_mounts(store, container, options)),
-            limits={_limit(limit.name): (limit.soft, limit.hard) for limit in options.ulimits},
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            terminal=terminal,
-            isolated=isolated,
-        )
+        try:
+            return start()
+        except KernelError as error:
+            if error.call != "chdir" or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+        # It is looked for when it is not found: whether each program has its folder is not asked beforehand.
+        with locked:
+            with container.open_tree() as tree:
+                lacks = bundle.plan_folder(tree, folder, [mount.target for mount in mounts])
+            with traces.made(container, runtime.folder(container), lacks):
+                return start(make_working_dir=True)
     except CannotStart as error:
         raise CannotRun(error.message, code=error.code, remedy=error.remedy) from error
 

@@ -75,7 +75,7 @@ def start(
         if wanted.isolation is Isolation.FULL:
             box = _by_engine(runtime, container, args, wanted, pipes, form)
         else:
-            box = start_quickly(store, container, args, wanted, pipes, form)
+            box = start_quickly(runtime, container, args, wanted, pipes, form)
     except BaseException:
         pipes.close()
         raise

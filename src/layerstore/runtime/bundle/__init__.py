@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from layerstore.runtime.bundle.etc import texts, write
     from layerstore.runtime.bundle.host import HostFacts, Node
     from layerstore.runtime.bundle.host import read as read_host
+    from layerstore.runtime.bundle.length import require as require_short
     from layerstore.runtime.bundle.making import make
-    from layerstore.runtime.bundle.process import command, for_exec
-    from layerstore.runtime.bundle.traces import Trace, resolve
+    from layerstore.runtime.bundle.process import command, directory, for_exec
+    from layerstore.runtime.bundle.traces import Trace, plan_folder, resolve
     from layerstore.runtime.bundle.traces import erase as erase_traces
     from layerstore.runtime.bundle.traces import make as make_traces
     from layerstore.runtime.bundle.traces import plan as plan_traces
@@ -37,13 +38,16 @@ __all__ = [
     "Trace",
     "User",
     "command",
+    "directory",
     "erase_traces",
     "find_user",
     "for_exec",
     "make",
     "make_traces",
+    "plan_folder",
     "plan_traces",
     "read_host",
+    "require_short",
     "resolve",
     "text_of",
     "texts",
@@ -57,8 +61,16 @@ __getattr__ = on_demand(
         "etc": ("NAMES as FILES", "texts", "write"),
         "host": ("HostFacts", "Node", "read as read_host"),
         "making": ("make",),
-        "process": ("command", "for_exec"),
-        "traces": ("Trace", "resolve", "erase as erase_traces", "make as make_traces", "plan as plan_traces"),
+        "length": ("require as require_short",),
+        "process": ("command", "directory", "for_exec"),
+        "traces": (
+            "Trace",
+            "resolve",
+            "erase as erase_traces",
+            "make as make_traces",
+            "plan as plan_traces",
+            "plan_folder",
+        ),
         "users": ("User", "find as find_user"),
         "values": ("Bind", "Network", "Place"),
     },

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from layerstore import ConfigError
-from layerstore.runtime.bundle import capabilities, mounting, resources, users
+from layerstore.runtime.bundle import capabilities, length, mounting, resources, users
 from layerstore.runtime.bundle.host import HostFacts
 from layerstore.runtime.bundle.security import Security
 from layerstore.runtime.options import ExecOptions, RunOptions
 from layerstore.runtime.said import section
 
-__all__ = ["command", "environment", "for_exec", "make"]
+__all__ = ["command", "directory", "environment", "for_exec", "make"]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """docker's, where an image says none."""
@@ -83,12 +83,14 @@ def make(
         "user": _user(user),
         "args": arguments,
         "env": variables,
-        "cwd": _directory(options.working_dir, said.get("WorkingDir") or "/"),
+        "cwd": directory(options.working_dir, said.get("WorkingDir") or "/"),
         "capabilities": capabilities.for_process(names, user.uid),
         "noNewPrivileges": security.no_new_privileges,
     }
     found |= _console(options)
-    if limits := resources.rlimits(options.ulimits):
+    limits = resources.rlimits(options.ulimits)
+    length.require(arguments, variables, _stack(limits))
+    if limits:
         found["rlimits"] = limits
     if security.apparmor and security.apparmor != "unconfined":
         if not host.apparmor:
@@ -121,15 +123,22 @@ def for_exec(config: Mapping[str, Any], options: ExecOptions, host: HostFacts, t
     if options.privileged:
         names = capabilities.of_host(host)
     made = {key: own[key] for key in ("noNewPrivileges", "rlimits", "apparmorProfile", "oomScoreAdj") if key in own}
+    variables = environment(own["env"], ("TERM=xterm",) if options.tty else (), home, options.env)
+    length.require(options.args, variables, _stack(own.get("rlimits") or ()))
     return made | {
         "terminal": options.tty,
         "user": user,
         "args": list(options.args),
-        "env": environment(own["env"], ("TERM=xterm",) if options.tty else (), home, options.env),
-        "cwd": _directory(options.working_dir, own["cwd"]),
+        "env": variables,
+        "cwd": directory(options.working_dir, own["cwd"]),
         "capabilities": capabilities.for_process(names, user["uid"]),
         **_console(options),
     }
+
+
+def _stack(limits: Sequence[Mapping[str, Any]]) -> int | None:
+    """The bytes that its stack may have, if its limits say so."""
+    return next((int(limit["soft"]) for limit in limits if limit["type"] == "RLIMIT_STACK"), None)
 
 
 def _console(options: RunOptions | ExecOptions) -> dict[str, Any]:
@@ -144,7 +153,7 @@ def _user(user: users.User) -> dict[str, Any]:
     return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups), "umask": _UMASK}
 
 
-def _directory(asked: str | None, usual: str) -> str:
+def directory(asked: str | None, usual: str) -> str:
     """Where the program begins. What an image says is meant from its root on."""
     if asked is None:
         return posixpath.normpath("/" + usual.lstrip("/"))

@@ -10,14 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from layerstore import CannotRun, KernelError, open_beneath
 from layerstore.values import frozen
 
-__all__ = ["Trace", "erase", "make", "plan", "resolve"]
+__all__ = ["Trace", "erase", "make", "plan", "plan_folder", "resolve"]
+
+_ELSEWHERE = "Mount, or begin, somewhere else."
 
 _LINKS = 40
 """As many as the kernel follows."""
@@ -37,10 +39,22 @@ def plan(tree: int, config: Mapping[str, Any]) -> tuple[Trace, ...]:
     Raises `CannotRun` if a file is in the way, or a symbolic link instead of /dev.
     """
     _require_no_link(tree, "dev")
+    wanted = [(mount["destination"], _is_folder(mount)) for mount in config.get("mounts", ())]
+    return _missing(tree, wanted, config["process"]["cwd"])
+
+
+def plan_folder(tree: int, path: str, targets: Iterable[str] = ()) -> tuple[Trace, ...]:
+    """What a tree lacks of the folder that a program begins in, where only `targets` are mounted, which are there.
+
+    Raises `CannotRun` if a file is in the way.
+    """
+    return _missing(tree, [(target, True) for target in targets], path)
+
+
+def _missing(tree: int, wanted: Sequence[tuple[str, bool]], cwd: str) -> tuple[Trace, ...]:
     found: dict[str, Trace] = {}
     covered: list[str] = []
-    wanted = [(mount["destination"], _is_folder(mount)) for mount in config.get("mounts", ())]
-    for path, folder in [*wanted, (config["process"]["cwd"], True)]:
+    for path, folder in [*wanted, (cwd, True)]:
         if ".." not in path and any(path.startswith(f"{above}/") for above in covered):
             continue  # no link of the tree leads out of what is mounted there: most are below /dev
         known, missing = resolve(tree, path)
@@ -50,6 +64,8 @@ def plan(tree: int, config: Mapping[str, Any]) -> tuple[Trace, ...]:
             for count in range(1, len(missing) + 1):
                 inner = "/" + "/".join((*known, *missing[:count]))
                 found.setdefault(inner, Trace(inner, folder or count < len(missing)))
+            if path == cwd and not missing and place not in covered:
+                _require_folder(tree, known, cwd)
         covered.append(place)
     return tuple(found.values())
 
@@ -65,6 +81,15 @@ def _require_no_link(tree: int, name: str) -> None:
             f"/{name} is a symbolic link in the container: what an engine puts there would come to lie on the host",
             remedy="Do not run this image; or with isolation 'process', which makes /dev without following a link.",
         )
+
+
+def _require_folder(tree: int, names: Sequence[str], path: str) -> None:
+    if not names:
+        return
+    with _folder(tree, names[:-1]) as above:
+        facts = os.stat(names[-1], dir_fd=above, follow_symlinks=False)
+    if not stat.S_ISDIR(facts.st_mode):
+        raise CannotRun(f"not a directory: {path} in the container, where the program is to begin", remedy=_ELSEWHERE)
 
 
 def _is_folder(mount: Mapping[str, Any]) -> bool:
@@ -97,7 +122,7 @@ def resolve(tree: int, path: str) -> tuple[list[str], list[str]]:
                 if pending and not stat.S_ISDIR(facts.st_mode):
                     raise CannotRun(
                         f"not a directory: /{'/'.join((*known, name))}, on the way to {path} in the container",
-                        remedy="Mount, or begin, somewhere else.",
+                        remedy=_ELSEWHERE,
                     )
                 known.append(name)
                 continue

@@ -19,9 +19,11 @@ from layerstore.values import frozen
 
 __all__ = [
     "Hierarchy",
+    "folders_of",
     "freeze",
     "frozen_while",
     "hierarchy",
+    "hierarchy_of",
     "is_frozen",
     "is_within",
     "of_process",
@@ -120,14 +122,7 @@ def remove(path: str, *, within: str) -> None:
 
     `within`: a part that the path must have. For what an engine left that was killed over its work.
     """
-    if within not in path or ":" in path or ".." in path.split("/"):
-        return  # systemd's, or not a container's own
-    version = hierarchy().version
-    for top in ("",) if version == 2 else os.listdir(_MOUNT) if version else ():
-        name = f"{_MOUNT}/{top}/{path.lstrip('/')}"
-        if not os.path.exists(name):
-            continue
-        cgroup = Path(name)
+    for cgroup in folders_of(path, within=within):
         thaw(cgroup)
         deadline = time.monotonic() + _PATIENCE
         while (left := processes_in(cgroup)) and time.monotonic() < deadline:
@@ -138,6 +133,21 @@ def remove(path: str, *, within: str) -> None:
         for folder, _, _ in os.walk(cgroup, topdown=False):
             with suppress(OSError):
                 os.rmdir(folder)
+
+
+def folders_of(path: str, *, within: str) -> list[Path]:
+    """The folders of the cgroups at `path`, one for each hierarchy; none if the path has not the part `within`."""
+    if within not in path or ":" in path or ".." in path.split("/"):
+        return []  # systemd's, or not a container's own
+    version = hierarchy().version
+    tops = ("",) if version == 2 else sorted(os.listdir(_MOUNT)) if version else ()
+    names = (f"{_MOUNT}/{top}/{path.lstrip('/')}" for top in tops)
+    return [Path(name) for name in names if os.path.exists(name)]
+
+
+def hierarchy_of(folder: Path) -> str:
+    """A controller of the hierarchy of version 1 that a cgroup is in: the first that its mount has the name of."""
+    return folder.relative_to(_MOUNT).parts[0].partition(",")[0]
 
 
 def is_frozen(cgroup: Path) -> bool:

@@ -26,6 +26,7 @@ _NOT_EXECUTABLE = re.compile(
     r"|exec format error|not executable|execve?\b.*permission denied",
     re.IGNORECASE,
 )
+_NO_FOLDER = re.compile(r"chdir", re.IGNORECASE)
 _COLOURED = re.compile(r"^\x1b\[[\d;]*m\S+Z: (.*)\x1b\[0m$")
 """As crun writes to a terminal, and to its log beside that: in red, behind the time."""
 
@@ -84,9 +85,16 @@ def code_of(words: Iterable[str]) -> int:
     return 126 if any(_NOT_EXECUTABLE.search(text) for text in texts) else 125
 
 
-def failure(what: str, words: Sequence[str], *, is_told: bool = False) -> CannotRun:
-    """The error for what could not be done (`container web cannot be started`), with the engine's words."""
+def failure(what: str, words: Sequence[str], *, is_told: bool = False, usual: int = 125) -> CannotRun:
+    """The error for what could not be done (`container web cannot be started`), with the engine's words.
+
+    `usual`: its code where docker has none for these words.
+    """
     if not words:
         return CannotRun(f"{what}: the engine does not say why", remedy="The kernel's log (dmesg) may say more.")
     code = code_of(words)
-    return CannotRun(f"{what}: {'; '.join(words)}", code=code, remedy=_REMEDIES.get(code), is_told=is_told)
+    remedy = _REMEDIES.get(code)
+    if any(_NO_FOLDER.search(text) for text in words):
+        remedy = "Begin in a folder that the container has, and that its user may enter."
+    code = usual if code == 125 else code
+    return CannotRun(f"{what}: {'; '.join(words)}", code=code, remedy=remedy, is_told=is_told)

@@ -7,7 +7,7 @@ latest when it is told to.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from signal import SIGKILL
 from typing import TYPE_CHECKING
 
@@ -41,13 +41,14 @@ def run_lean(
             try:
                 command = bundle.command(container.image_config, options)
                 process = launch_quickly(
-                    runtime.store,
+                    runtime,
                     container,
                     evolve(options, args=command, entrypoint=()),
                     stdin=front.stdin,
                     stdout=front.stdout,
                     stderr=front.stderr,
                     terminal=options.tty,
+                    locked=nullcontext(),
                 )
                 mine = process_of(process.pid)
                 row = evolve(row, status="running", held=False, keeper=mine, init=mine, started=time.time_ns())

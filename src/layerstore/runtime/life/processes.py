@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from functools import cache
 from pathlib import Path
 
+from layerstore.patience import at_once
 from layerstore.values import frozen
 
 __all__ = ["Process", "boot", "here", "process_of", "wait_for"]
@@ -69,7 +71,11 @@ def wait_for(process: Process, timeout: float | None = None) -> bool:
             return True
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        return bool(poll.poll(None if timeout is None else max(0.0, timeout * 1000)))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not poll.poll(at_once(left := None if deadline is None else deadline - time.monotonic()) * 1000):
+            if left is not None and left <= 0:
+                return False
+        return True
     finally:
         os.close(fd)
 

@@ -41,7 +41,16 @@ from layerstore.values import frozen
 if TYPE_CHECKING:
     from layerstore.runtime.network.link import Link
 
-__all__ = ["DEVNULL", "Direct", "Draft", "Prepared", "Starter"]
+__all__ = ["DEVNULL", "Direct", "Draft", "Prepared", "Starter", "require_kept"]
+
+
+def require_kept(options: RunOptions) -> None:
+    """Raise `ConfigError` for a container that cannot go on by itself."""
+    if options.isolation is not Isolation.FULL:
+        raise ConfigError(
+            f"isolation {options.isolation.value!r} is for programs that are waited for: nobody keeps this one",
+            remedy="Run it in the foreground, or take isolation 'full'.",
+        )
 
 
 class Starter:
@@ -152,11 +161,7 @@ class Starter:
         before: Callable[[Folder], object] | None = None,
     ) -> None:
         """`Runtime.start`."""
-        if options.isolation is not Isolation.FULL:
-            raise ConfigError(
-                f"isolation {options.isolation.value!r} is for programs that are waited for: nobody keeps this one",
-                remedy="Run it in the foreground, or take isolation 'full'.",
-            )
+        require_kept(options)
         folder = self._places.folder(container.id)
         with self._places.lock(container.id):
             row = self._ender.settle(container.id)

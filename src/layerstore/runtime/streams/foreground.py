@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
+from layerstore.patience import GLANCE
 from layerstore.runtime.streams import terminal
 from layerstore.runtime.streams.pump import End, TerminalPeer, relay
 from layerstore.runtime.streams.signals import passed_on
@@ -70,7 +71,8 @@ class Foreground:
             with passed_on(signals):
                 if not select.select([process], [], [], _MOMENT)[0]:
                     goes_on()
-                    select.select([process], [], [])
+                    while not select.select([process], [], [], GLANCE)[0]:
+                        pass
             return End.CLOSED
         pair.given()
         goes_on()

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -73,9 +73,13 @@ class State:
 
     @classmethod
     def of(cls, place: Place, settle: Act | None = None) -> State:
-        """As the next process finds it, which has `check` say that all of it is whole."""
+        """As the next process finds it, which has `check` say that all of it is whole.
+
+        It asks what works there, too: what a driver notes of that, for this boot, is noted then, if it was not before.
+        """
         if settle is not None:
             settle(place)
+        place.store.info()
         problems = [str(one) for one in place.store.check(content=True)]
         assert not problems, f"check: {problems}"
         shown = picture_of(place.store, place.out)
@@ -119,7 +123,8 @@ class Walk:
         self.operation = operation
         self.usual, modules = apart(lambda: (self._undisturbed(), [*sys.modules]))
         for name in modules:
-            import_module(name)  # once, and not in each point
+            with suppress(ModuleNotFoundError):  # a compiled module may have given itself another name
+                import_module(name)  # once, and not in each point
 
     # --- faults of calls, and deaths ---
 
