@@ -35,7 +35,9 @@ def probe(home: Path, options: Settings) -> Backing:
             shared = files.can_reflink(place)
     except OSError as error:
         raise DriverNotSupported(
-            f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}", errno=error.errno
+            f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}",
+            remedy="Put the data-root on ext4, xfs or btrfs, where root may write.",
+            errno=error.errno,
         ) from None
     return Backing(
         filesystem=files.filesystem_type(folder),

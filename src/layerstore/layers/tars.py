@@ -1,6 +1,6 @@
 """Layers kept as tars: each is its tar, as it came, and a listing of what that says and where its data lie.
 
-Both are in the folder that the driver has for a layer, beside the tree that it would have as a folder, which is empty.
+Both are in the folder that the driver has for a layer, beside the place of the tree that it would have as a folder.
 What a stack looks like is an index that the driver has the listings made into. A listing can always be made again.
 """
 
@@ -61,7 +61,7 @@ class Tars(LayerFiles):
     ) -> Staged:
         layer = Layer(self.session.new_key(), State.STAGED)
         try:
-            self.driver.create(layer, ())
+            self._create(layer)
             return self._listed(layer, stream, parents, expected, progress, limits, keep=self._tar(layer))
         except BaseException as error:
             self.drop([layer], quietly=True)
@@ -114,7 +114,7 @@ class Tars(LayerFiles):
         source = Layer(origin.key, State.STAGED if staged else State.COMMITTED)
         layer = Layer(self.session.new_key(), State.STAGED)
         try:
-            self.driver.create(layer, ())
+            self._create(layer)
             with named("link", self._tar(layer)):
                 os.link(self._tar(source), self._tar(layer))
             with self._opened(source, origin.diff_id) as stream:
@@ -237,7 +237,7 @@ class Tars(LayerFiles):
         return self._tar(layer) if self._is_tar(layer) else self.driver.tree(layer)
 
     def has(self, layer: Layer) -> bool:
-        return self._is_tar(layer) or (layer.state is State.WRITABLE and self.driver.tree(layer).is_dir())
+        return self._is_tar(layer) or self.driver.tree(layer).is_dir()
 
     # --- away ---
 
@@ -279,6 +279,12 @@ class Tars(LayerFiles):
         fsync_folder(beside)
 
     # --- inside ---
+
+    def _create(self, layer: Layer) -> None:
+        """The folder of a layer that is a tar: it has no tree."""
+        self.driver.create(layer, ())
+        with named("rmdir", self.driver.tree(layer)):
+            self.driver.tree(layer).rmdir()
 
     def _tar(self, layer: Layer) -> Path:
         return self.driver.tree(layer).with_name(TAR)
