@@ -144,7 +144,7 @@ class Erofs(StorageDriver):
     def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
         """The index is made where it is not there; scratch and mountpoint, which say nothing that lasts, too."""
         _, tars = self._parted((layer, *parents))
-        if tars and not os.path.exists(self._index(tars)):
+        if tars and not _is_there(self._index(tars)):
             self._write_index(tars)
         if not read_only:
             for name in ("work", "merged"):
@@ -214,7 +214,7 @@ class Erofs(StorageDriver):
     def _is_tar(self, layer: Layer) -> bool:
         if layer.state is State.WRITABLE:
             return False
-        if layer.key not in self._tars and os.path.lexists(f"{self._folder(layer)}/{TAR}"):
+        if layer.key not in self._tars and _is_there(f"{self._folder(layer)}/{TAR}"):
             self._tars.add(layer.key)
         return layer.key in self._tars
 
@@ -224,7 +224,7 @@ class Erofs(StorageDriver):
         nearest, *below = tars
         name = hashlib.sha256(" ".join(one.key for one in below).encode()).hexdigest()[:16]
         index = f"{self._folder(nearest)}/{_INDEX}{name}"
-        return f"{index}{_ESCAPED}" if os.path.exists(f"{index}{_ESCAPED}") else index
+        return f"{index}{_ESCAPED}" if _is_there(f"{index}{_ESCAPED}") else index
 
     def _write_index(self, tars: Sequence[Layer]) -> None:
         """Whole and on the disk before it has its name, or before its layer has: nobody looks at it again."""
@@ -278,5 +278,15 @@ class Erofs(StorageDriver):
         quota.limit_new(folder, size)
 
     def _unlimit(self, folder: Path) -> None:
-        if os.path.exists(folder / _LIMITED):
+        if _is_there(folder / _LIMITED):
             quota.lift(folder, self.home)
+
+
+def _is_there(path: str | Path) -> bool:
+    """Is there a file of this name? What cannot be found out is an error: it would be taken for another stack."""
+    with named("lstat", path):
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
