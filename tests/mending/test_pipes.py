@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from attrs import evolve
 
 import layerstore
 from layerstore.errors import LayerstoreError
+from layerstore.kernel.files.descriptors import open_own
 from mending.store import Everything
 from support.properties import NIGHTLY
 
@@ -137,3 +139,19 @@ def test_nobody_waits_for_what_is_no_file(
             silent.append((str(place), said))
         shutil.rmtree(there.root)
     assert silent == []
+
+
+def test_what_cannot_be_looked_at_is_not_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    opened: list[int] = []
+
+    def refuse(fd: int) -> os.stat_result:
+        opened.append(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(os, "fstat", refuse)
+        open_own(path)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened[0])

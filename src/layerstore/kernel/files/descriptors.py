@@ -66,12 +66,15 @@ def open_own(path: Path | str, flags: int = os.O_RDONLY) -> int:
         if error.errno == errno.ENXIO:  # a socket, or a pipe to write to
             raise _no_plain(path) from None
         raise
-    mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(fd)
+    try:
+        mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        raise _no_plain(path)
+        if not stat.S_ISREG(mode):
+            raise _no_plain(path)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 
