@@ -246,7 +246,7 @@ class Tars(LayerFiles):
         for layer in layers:
             deeds: list[Callable[[], object]] = [
                 partial(self.driver.remove, layer),
-                partial(self.drop_beside, layer.key),
+                partial(self.remove_beside, layer.key),
                 partial(self._discard, layer.key),
             ]
             for deed in deeds:
@@ -259,7 +259,7 @@ class Tars(LayerFiles):
             if not quietly:
                 raise failures[0]
 
-    def drop_beside(self, key: LayerKey) -> None:
+    def remove_beside(self, key: LayerKey) -> None:
         gone = self.session.folder / f"{key}.record.gone"
         with named("rename", self.record_of(key)):
             if move_away(self.record_of(key), gone):
