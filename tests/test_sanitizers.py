@@ -18,7 +18,7 @@ from support.shared import made_once
 PROJECT = Path(__file__).parent.parent
 INSTRUMENT = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
 TESTS = {
-    "tar": ("tests/tar",),
+    "tar": ("tests/tar", "tests/indexes"),
     "kernel": ("tests/kernel", "tests/gathering", "tests/compressing"),
     "drivers": (
         "tests/drivers/test_overlay2.py",

@@ -30,7 +30,7 @@ from transfer.archives import encoded, manifest, tar
 
 pytestmark = pytest.mark.root
 
-HOMES = {"overlay2": "ext4", "btrfs": "btrfs"} | ({"vfs": "ext4", "aufs": "ext4"} if NIGHTLY else {})
+HOMES = {"overlay2": "ext4", "btrfs": "btrfs", "erofs": "ext4"} | ({"vfs": "ext4", "aufs": "ext4"} if NIGHTLY else {})
 
 
 @pytest.fixture(params=HOMES)

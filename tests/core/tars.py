@@ -243,7 +243,7 @@ class TarFiles(LayerFiles):
             self.driver.remove(layer)
             self.session.discard_all(layer.key)
 
-    def drop_beside(self, key: LayerKey) -> None:
+    def remove_beside(self, key: LayerKey) -> None:
         pass
 
     def keys_beside(self) -> Iterable[str]:

@@ -29,6 +29,7 @@ FORMS = {
     "overlay2": (),
     "btrfs": (),
     "vfs": (),
+    "erofs": (),
     "aufs": ("aufs.mode=fuse",),
     "aufs, copied": ("aufs.mode=copy",),
 }

@@ -22,6 +22,7 @@ FORMS = {
     "overlay2, volatile": ("ext4", "overlay2.volatile=true"),
     "btrfs": ("btrfs",),
     "vfs": ("xfs",),
+    "erofs": ("ext4",),
     "aufs, copied": ("xfs", "aufs.mode=copy"),
     "aufs, by fuse": ("ext4", "aufs.mode=fuse"),
 }

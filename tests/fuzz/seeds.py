@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 from layerstore.driver import Dialect
 from layerstore.errors import LayerstoreError
-from layerstore.tar import unpack
+from layerstore.tar import take_listing, unpack
 from layerstore.tar.skeleton import SkeletonReader
 from layerstore.testing import tars
 from layerstore.testing.tars import Entry, Sparse, Style
@@ -61,6 +61,20 @@ def skeletons(place: Path) -> Iterator[bytes]:
         yield len(index).to_bytes(2, "little") + b"\x00" + index + stream
 
 
+def listings(place: Path) -> Iterator[bytes]:
+    """The listings of two of them, one upon the other, as the target `index` has them."""
+    found = []
+    for number, tar in enumerate(archives()):
+        try:
+            take_listing(io.BytesIO(tar), place / f"listing{number}", bottom=True)
+        except LayerstoreError:
+            continue
+        with SkeletonReader(place / f"listing{number}") as reader:
+            found.append(reader.index())
+    for lower, upper in pairwise([*found, found[0]]):
+        yield len(lower).to_bytes(2, "little") + lower + upper
+
+
 def edits() -> Iterator[bytes]:
     """One edit of each kind in each tree, and a few on each other, for the target `changes`."""
     for marks, what in product(range(3), range(30)):
@@ -83,4 +97,6 @@ def of(target: str, place: Path) -> list[bytes]:
         return [bytes([how]) + tar for tar, how in product(archives(), _HOW)]
     if target == "skeleton":
         return list(skeletons(place))
+    if target == "index":
+        return list(listings(place))
     return list(edits() if target == "changes" else texts())

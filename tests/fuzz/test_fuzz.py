@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.tools("clang")]
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 LONG = ("-runs=20000000",) if NIGHTLY else ("-max_total_time=6",)
-LEAST = {"headers": 20_000, "skeleton": 1_000, "unpack": 300, "changes": 100, "goflate": 300}
+LEAST = {"headers": 20_000, "skeleton": 1_000, "unpack": 300, "changes": 100, "goflate": 300, "index": 1_000}
 """Inputs that have to be tried at least, or nothing is tested: a hundredth of what an idle machine tries."""
 
 

@@ -30,7 +30,8 @@ CLEAN = make.layer(make.folder("data/"), make.opaque("data"), make.file("data/ne
 
 
 @pytest.mark.parametrize(
-    ("driver", "filesystem"), [("overlay2", "ext4"), ("vfs", "ext4"), ("aufs", "ext4"), ("btrfs", "btrfs")]
+    ("driver", "filesystem"),
+    [("overlay2", "ext4"), ("vfs", "ext4"), ("aufs", "ext4"), ("btrfs", "btrfs"), ("erofs", "ext4")],
 )
 def test_every_driver_tells_the_same(driver: str, filesystem: str, backing: Callable[[str], Path]) -> None:
     folder = backing(filesystem)

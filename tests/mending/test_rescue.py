@@ -29,7 +29,7 @@ from support.properties import NIGHTLY
 
 pytestmark = pytest.mark.root
 
-DRIVERS = ["overlay2", "btrfs"] + (["vfs", "aufs"] if NIGHTLY else [])
+DRIVERS = ["overlay2", "btrfs", "erofs"] + (["vfs", "aufs"] if NIGHTLY else [])
 
 
 def state(store: Store) -> dict[str, object]:

@@ -250,7 +250,7 @@ def with_remotes(backing: Callable[[str], Path]) -> Iterator[Callable[..., Store
         yield open_store
 
 
-@pytest.mark.parametrize("driver", ["overlay2", "vfs"])
+@pytest.mark.parametrize("driver", ["overlay2", "vfs", "erofs"])
 def test_a_layer_that_an_archive_lacks_comes_from_another_store(
     opened: Callable[..., Store], with_remotes: Callable[..., Store], tmp_path: Path, driver: str
 ) -> None:

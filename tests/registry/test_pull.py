@@ -214,7 +214,7 @@ def test_of_a_repository_all_tags(store: Store, quirks: Quirks, repository: str)
         next(store.pull_all(f"{name}/none"))
 
 
-@pytest.mark.parametrize("driver", ["overlay2", "vfs"])
+@pytest.mark.parametrize("driver", ["overlay2", "vfs", "erofs"])
 def test_image_of_many_layers_takes_few_connections(
     open_store: Callable[..., Store], quirks: Quirks, repository: str, driver: str
 ) -> None:

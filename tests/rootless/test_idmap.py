@@ -65,7 +65,9 @@ def edit(container: Container, ids: IdMap | None) -> Path:
     return tree
 
 
-@pytest.fixture(params=[("overlay2", "ext4"), ("btrfs", "btrfs"), ("vfs", "xfs")], ids=lambda case: case[0])
+@pytest.fixture(
+    params=[("overlay2", "ext4"), ("btrfs", "btrfs"), ("vfs", "xfs"), ("erofs", "ext4")], ids=lambda case: case[0]
+)
 def any_store(request: pytest.FixtureRequest, backing: Callable[[str], Path], tmp_path: Path) -> Iterator[Store]:
     driver, filesystem = request.param
     place = backing(filesystem)

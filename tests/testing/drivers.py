@@ -13,6 +13,7 @@ _ALL = {
     "overlay2": [((), ("ext4", "xfs", "btrfs"))],
     "vfs": [((), ("ext4", "xfs", "btrfs"))],
     "btrfs": [((), ("btrfs",))],
+    "erofs": [((), ("ext4", "xfs", "btrfs"))],
     "aufs": [(("aufs.mode=fuse",), ("ext4", "xfs")), (("aufs.mode=copy",), ("ext4", "btrfs"))],
 }
 

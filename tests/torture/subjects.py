@@ -21,6 +21,7 @@ SUBJECTS = (
     Subject("btrfs", "btrfs"),
     Subject("vfs", "ext4"),
     Subject("aufs", "ext4", ("aufs.mode=copy",)),
+    Subject("erofs", "ext4"),
     Subject(UNKNOWN, "ext4"),
 )
 """One of each driver: what a call of it leaves does not depend on the filesystem."""

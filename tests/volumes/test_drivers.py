@@ -37,7 +37,14 @@ UPPER = make.layer(
 
 @pytest.mark.parametrize(
     ("driver", "filesystem"),
-    [("overlay2", "ext4"), ("overlay2", "xfs"), ("vfs", "ext4"), ("btrfs", "btrfs"), ("overlay2", "btrfs")],
+    [
+        ("overlay2", "ext4"),
+        ("overlay2", "xfs"),
+        ("vfs", "ext4"),
+        ("erofs", "ext4"),
+        ("btrfs", "btrfs"),
+        ("overlay2", "btrfs"),
+    ],
 )
 def test_what_the_container_sees_is_what_the_volume_is_given(
     backing: Callable[[str], Path], tmp_path: Path, driver: str, filesystem: str

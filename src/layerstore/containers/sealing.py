@@ -1,9 +1,9 @@
 """What a container has written becomes a layer: how `commit` does it, and `seal`, which makes no image.
 
-Unmounted, the writable layer itself becomes the layer: it is read once, to hash it, and nothing is copied; the
-container goes on with a fresh one on top, and stands on the new one. Mounted or running, programs may write to it at
-any time, so its changes are copied, and what was hashed is what is kept; the container stays as it is. All rows are
-written in one transaction: before it nothing has changed, after it everything has.
+Unmounted, the writable layer itself becomes the layer, if layers are folders: it is read once, to hash it, and nothing
+is copied. The container goes on with a fresh one on top, and stands on the new one. Mounted or running, programs may
+write to it at any time, so its changes are copied, and what was hashed is what is kept; the container stays as it is.
+All rows are written in one transaction: before it nothing has changed, after it everything has.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Sealing:
     def keep(self, written: Written, purpose: str, conclude: Conclude) -> None:
         """Make a layer of what is staged, if anything is, and let the container go on on top of it."""
         row, staged = self.row, written.staged
-        goes_on = staged is not None and (staged.is_container or (row.segment is not None and not written.in_use))
+        goes_on = staged is not None and not written.in_use
         fresh = Layer(self._session.new_key(), State.WRITABLE) if goes_on else None
         unneeded: list[LayerKey] = []
         offered = {} if staged is None else {staged.diff_id: staged}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from layerstore.errors import DriverFailed, DriverNotSupported, KernelError
-from layerstore.kernel.mounts import attach, new_tree
+from layerstore.kernel.mounts import EROFS, attach, new_tree
 
 if TYPE_CHECKING:
     from layerstore.driver import Layer, Mount
@@ -38,12 +38,13 @@ def detached_tree(storage: Storage, layer: Layer, parents: Sequence[Layer], ids:
 def _with(mounts: Sequence[Mount], ids: IdMap | None) -> Sequence[Mount]:
     if ids is None:
         return mounts
-    if len(mounts) > 1 or mounts[0].type not in ("overlay", "bind"):
+    *below, top = mounts
+    if top.type not in ("overlay", "bind") or any(mount.type != EROFS for mount in below):
         raise DriverNotSupported(
-            f"a container for other IDs cannot be mounted as {mounts[-1].type}",
-            remedy="Use the driver overlay2, btrfs or vfs.",
+            f"a container for other IDs cannot be mounted as {top.type}",
+            remedy="Use the driver overlay2, btrfs, vfs or erofs.",
         )
-    return [evolve(mounts[0], ids=ids)]
+    return [*below, evolve(top, ids=ids)]
 
 
 def _made(

@@ -159,9 +159,21 @@ class LayerFiles(ABC):
         tell.
         """
 
+    def drop_beside(self, key: LayerKey, *, quietly: bool = False) -> None:
+        """Remove what is kept beside the home of a key that no diff has: of a commit that came to nothing.
+
+        `quietly` as for `drop`.
+        """
+        try:
+            self.remove_beside(key)
+        except LayerstoreError:
+            self._on_garbage()
+            if not quietly:
+                raise
+
     @abstractmethod
-    def drop_beside(self, key: LayerKey) -> None:
-        """Remove what is kept beside the home of a key that no diff has: of a commit that came to nothing."""
+    def remove_beside(self, key: LayerKey) -> None:
+        """Remove what is kept beside the home of a key. Raises what it fails with, with all else removed."""
 
     @abstractmethod
     def keys_beside(self) -> Iterable[str]:

@@ -281,7 +281,7 @@ class Folders(LayerFiles):
             if not quietly:
                 raise failures[0]
 
-    def drop_beside(self, key: LayerKey) -> None:
+    def remove_beside(self, key: LayerKey) -> None:
         for staged in (self._staged_skeleton(key), self._staged_record(key)):
             with named("unlink", staged):
                 staged.unlink(missing_ok=True)

@@ -272,12 +272,12 @@ class Layers:
         with self.database.read() as tx:
             rowless = [key for key in dict.fromkeys(keys) if not rows.has_diff(tx, key)]
             writable = {key for key in rowless if rows.has_row(tx, key)}
-        for key in writable:
-            self.files.drop_beside(key)  # a container's, whose commit came to nothing
         doomed = [key for key in rowless if key not in writable]
         if staged:
             self.files.drop([Layer(key, State.STAGED) for key in doomed], quietly=quietly)
         self.files.drop([Layer(key) for key in doomed], quietly=quietly)
+        for key in writable:  # a container's, whose commit came to nothing
+            self.files.drop_beside(key, quietly=quietly)
 
     def drop_beside(self, key: LayerKey) -> None:
         """Remove what is kept beside the home of a key that no diff has."""

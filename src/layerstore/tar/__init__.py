@@ -18,7 +18,7 @@ from layerstore.tar.payloads import (
 )
 from layerstore.tar.pieces import Folder, Piece, gathered
 from layerstore.tar.skeleton import shadow_of
-from layerstore.tar.unpack import Readable, Unpacked, unpack
+from layerstore.tar.unpack import Readable, Unpacked, take_listing, unpack
 
 __all__ = [
     "Damage",
@@ -46,6 +46,7 @@ __all__ = [
     "payload_beside",
     "payload_place",
     "shadow_of",
+    "take_listing",
     "unpack",
     "verify",
     "write_payload",

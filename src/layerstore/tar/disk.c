@@ -97,6 +97,14 @@ int ls_disk_write(int fd, const uint8_t *data, size_t length, int64_t position, 
     return 0;
 }
 
+void ls_write_back(int fd, int64_t position, int64_t *written_back) {
+    enum { ENOUGH = 8 << 20 };
+    if (position - *written_back < ENOUGH)
+        return;
+    sync_file_range(fd, *written_back, position - *written_back, SYNC_FILE_RANGE_WRITE);
+    *written_back = position;
+}
+
 int ls_disk_close(int *fd, struct ls_failure *failure) {
     return close(ls_take_fd(fd)) ? LS_FAIL(failure, "close") : 0;
 }

@@ -31,6 +31,10 @@ void ls_cursor_close(struct ls_cursor *cursor);
 ssize_t ls_disk_read(int fd, uint8_t *buffer, size_t length, int64_t position, struct ls_failure *failure);
 int ls_disk_write(int fd, const uint8_t *data, size_t length, int64_t position, struct ls_failure *failure);
 
+/* Large files: write-back is begun as they grow, or the final sync finds all of it to do (measured: a third less time).
+ * `written_back` is how far it has begun. */
+void ls_write_back(int fd, int64_t position, int64_t *written_back);
+
 /* Tells what writing left to be told. The descriptor is closed in any case. */
 int ls_disk_close(int *fd, struct ls_failure *failure);
 

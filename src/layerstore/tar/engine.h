@@ -9,6 +9,7 @@
 #include "index.h"
 #include "queue.h"
 #include "unpack.h"
+#include "xxh64.h"
 
 #include "../kernel/files/array.h"
 #include "../kernel/files/marks.h"
@@ -20,6 +21,7 @@ struct ls_payload {
     int64_t size;
     struct ls_node *node; /* where it lies in the tree; NULL when it lies in the shadow folder */
     int64_t shadow;
+    int64_t place; /* in the tar */
     uint64_t content;
     struct ls_extent *extents;
     size_t extents_count;
@@ -51,6 +53,14 @@ struct ls_unpack {
     bool zero_block, in_entry;
     struct ls_chunk *chunk;
     struct ls_job *job;
+    int64_t chunk_at, entry_end; /* in the tar: where the chunk begins, and where the entry's payload does */
+    struct ls_node *listed; /* without a tree: the file whose payload passes, and is hashed */
+    struct ls_node *padded; /* and whose payload has just passed */
+    struct ls_xxh64 hash;
+    struct ls_job *kept; /* and the tar itself, on its way to a file */
+    bool kept_given; /* to the queue, whose it is from then on */
+    int tar;
+    char *tar_path;
     struct ls_parts parts, link_parts;
     int symlinks; /* followed for the name in hand */
     struct ls_node *link_folder; /* where the last hard link's words lead, NULL: nowhere */
@@ -98,6 +108,10 @@ int ls_failed_outside(struct ls_unpack *unpack, const char *path);
 int ls_failed(struct ls_unpack *unpack);
 int ls_notice(struct ls_unpack *unpack, const char *kind, const struct ls_node *node);
 
+/* Is nothing made on a disk? */
+static inline bool ls_is_listed(const struct ls_unpack *unpack) {
+    return unpack->disk.tree == LS_NO_TREE;
+}
 /* Has this layer made something of the name? */
 static inline bool ls_is_own(const struct ls_node *node) {
     return node->type && node->flags & (LS_STATED | LS_IMPLIED | LS_OPAQUE | LS_FILLED);
@@ -108,6 +122,24 @@ void ls_mark_filled(struct ls_node *folder);
 int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct ls_node *folder);
 /* Makes the directory and those above it, where they are not on disk yet. */
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder);
+
+/* --- listing.c */
+
+/* The chunk in hand, all that was fed, is the next piece of the tar that is kept. */
+int ls_keep_chunk(struct ls_unpack *unpack, size_t length, bool last);
+/* A writer's part of that. */
+int ls_keep_tar(struct ls_unpack *unpack, struct ls_job *job, struct ls_failure *failure);
+
+/* Without a tree, a file of the entry in hand; then the data of its payload, as they pass. */
+void ls_list_file(struct ls_unpack *unpack, struct ls_node *node);
+void ls_list_data(struct ls_unpack *unpack, const uint8_t *data, size_t length);
+/* And what fills up its last block. */
+void ls_list_padding(struct ls_unpack *unpack, const uint8_t *data, size_t length);
+/* What the parents have at `fd`, a file, under this path: its data are these. */
+int ls_list_below(struct ls_unpack *unpack, struct ls_node *node, int fd, const struct ls_node *folder,
+                  struct ls_part name);
+/* Where in the tar everything lies: the end of the index. */
+int ls_list_places(const struct ls_unpack *unpack, struct ls_bytes *out);
 
 /* --- shadow.c */
 
@@ -149,6 +181,11 @@ int ls_finish_links(struct ls_unpack *unpack);
 int ls_make_way(struct ls_unpack *unpack, struct ls_node *top);
 int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name);
 int ls_place_opaque(struct ls_unpack *unpack, struct ls_node *folder);
+
+/* --- finish.c */
+
+/* Has the index a line of it? */
+bool ls_is_indexed(const struct ls_node *node);
 
 /* --- place.c */
 

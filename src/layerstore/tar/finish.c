@@ -76,7 +76,7 @@ static int settle_folder(struct ls_unpack *unpack, int fd, struct ls_node *node)
 
 static int finish_folder(struct ls_unpack *unpack, struct ls_node *node) {
     int rc = node->flags & (LS_MARKED | LS_OPAQUE) ? ls_make_folders(unpack, node) : 0;
-    if (rc || !(node->flags & LS_MADE))
+    if (rc || !(node->flags & LS_MADE) || ls_is_listed(unpack))
         return rc;
     int fd = ls_folder(unpack, &unpack->here, node);
     return fd < 0 || settle_folder(unpack, fd, node) ? ls_failed_at(unpack, node) : 0;
@@ -90,7 +90,7 @@ static int finish_node(struct ls_unpack *unpack, struct ls_node *node) {
     if (!(node->flags & LS_WHITEOUT) || node->type)
         return 0;
     int rc = ls_make_folders(unpack, node->parent);
-    if (rc)
+    if (rc || ls_is_listed(unpack))
         return rc;
     int fd = ls_folder(unpack, &unpack->here, node->parent);
     rc = fd < 0 ? fd : ls_disk_whiteout(&unpack->disk, fd, node->name, &unpack->said);
@@ -126,7 +126,7 @@ static int index_payloads(struct ls_unpack *unpack, struct ls_bytes *out) {
     return rc;
 }
 
-static bool is_indexed(const struct ls_node *node) {
+bool ls_is_indexed(const struct ls_node *node) {
     if (node->flags & LS_WHITEOUT)
         return true;
     if (node->type == LS_DIRECTORY)
@@ -156,7 +156,7 @@ static int index_node(const struct ls_unpack *unpack, const struct ls_node *node
         .path = path.data,
         .path_length = path.length,
         .type = stored_apart ? node->target->type : node->type,
-        .flags = node->flags,
+        .flags = node->flags | (facts->flags & LS_TAILED),
         .target = target.data,
         .target_length = target.length,
         .mode = facts->mode,
@@ -177,10 +177,10 @@ static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
     struct ls_node *root = unpack->model.root;
     uint64_t count = 0;
     for (struct ls_node *node = root; node; node = ls_node_preorder(node, root))
-        count += is_indexed(node);
+        count += ls_is_indexed(node);
     int rc = ls_bytes_number(out, count);
     for (struct ls_node *node = root; !rc && node; node = ls_node_preorder(node, root)) {
-        bool indexed = is_indexed(node), implied = indexed && node->flags & LS_IMPLIED;
+        bool indexed = ls_is_indexed(node), implied = indexed && node->flags & LS_IMPLIED;
         if (indexed)
             rc = index_node(unpack, node, out);
         if (implied)
@@ -197,6 +197,10 @@ static int index_nodes(struct ls_unpack *unpack, struct ls_bytes *out) {
 int ls_unpack_finish(struct ls_unpack *unpack) {
     struct ls_node *root = unpack->model.root;
     int rc = ls_keep_limits(unpack, 0) ?: ls_finish_links(unpack);
+    if (!rc && ls_is_listed(unpack)) {
+        ls_queue_drain(&unpack->queue);
+        rc = ls_failed(unpack);
+    }
     ls_queue_close(&unpack->queue);
     if (rc || (rc = ls_shadow_settle(unpack)))
         return rc;
@@ -205,7 +209,8 @@ int ls_unpack_finish(struct ls_unpack *unpack) {
         if ((rc = finish_node(unpack, node)))
             return rc;
     if (ls_skeleton_raw(&unpack->stream, unpack->raw.data, unpack->raw.length) ||
-        index_payloads(unpack, &unpack->index) || index_nodes(unpack, &unpack->index))
+        index_payloads(unpack, &unpack->index) || index_nodes(unpack, &unpack->index) ||
+        (ls_is_listed(unpack) && ls_list_places(unpack, &unpack->index)))
         return ls_fail_memory(unpack);
     unpack->raw.length = 0;
     return 0;

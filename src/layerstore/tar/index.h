@@ -6,12 +6,18 @@
  * shadow folder, the number of extents and each extent's offset and length (none: the whole file from its start); then
  * the number of nodes and for each: path, type, flags, mode, uid, gid, mtime seconds and nanoseconds, size (of a
  * device: major and minor), XXH64 of content, XXH64 of xattrs, and of a hard link the path of its target. Hashes are 8
- * bytes, little endian; strings are a length and bytes; mtime seconds are zigzag. */
+ * bytes, little endian; strings are a length and bytes; mtime seconds are zigzag.
+ *
+ * A listing is the skeleton of a layer whose tar is kept as it came. It has no stream, and its index ends with places:
+ * PLACES; for each payload where it begins in the tar; and for each node: the number of its payload and 1, or 0; a number
+ * that all names of one file of the link store have, or 0; its xattrs (xattrs.h) as a string; and a string of words: of a
+ * symlink its target, of a file whose data are those of one below the path of that. */
 #ifndef LS_INDEX_H
 #define LS_INDEX_H
 #include "model.h"
 
 #define LS_INDEX_MAGIC "LSINDEX1"
+#define LS_PLACES_MAGIC "LSPLACE1"
 
 struct ls_index_payload {
     int64_t size;

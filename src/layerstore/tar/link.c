@@ -16,6 +16,10 @@
 static int make_link(struct ls_unpack *unpack, struct ls_link *link) {
     char name[32];
     struct ls_node *node = link->node, *target = link->target;
+    if (ls_is_listed(unpack)) {
+        link->made = true;
+        return 0;
+    }
     int into = ls_folder(unpack, &unpack->here, node->parent);
     if (into < 0)
         return ls_failed_at(unpack, node);
@@ -44,7 +48,8 @@ static bool is_current(const struct ls_link *link, size_t number) {
 }
 
 int ls_settle_jobs(struct ls_unpack *unpack) {
-    ls_queue_drain(&unpack->queue);
+    if (!ls_is_listed(unpack)) /* else the only one is that of the tar, of which more comes */
+        ls_queue_drain(&unpack->queue);
     int rc = ls_failed(unpack);
     for (; !rc && unpack->links_made < unpack->links.count; unpack->links_made++) {
         struct ls_link *link = &unpack->links.list[unpack->links_made];
@@ -92,19 +97,21 @@ static int copy_regular(struct ls_unpack *unpack, struct ls_node *node, int fold
 /* A hard link to a file of the parents: it cannot be linked across layers, so the layer gets a copy of its own. Made at
  * once, since a later entry may replace the file. */
 static int copy_from_below(struct ls_unpack *unpack, struct ls_node *node, int fd, const struct stat *facts) {
+    bool listed = ls_is_listed(unpack);
     int rc = ls_disk_learn(fd, node, &unpack->said);
-    int folder = rc ? rc : ls_folder(unpack, &unpack->here, node->parent);
+    int folder = rc || listed ? rc : ls_folder(unpack, &unpack->here, node->parent);
     if (folder < 0)
         return ls_failed_at(unpack, node);
     node->target = NULL;
     node->size = facts->st_size;
     node->type = ls_type_of(facts->st_mode) ?: LS_FIFO;
     if (node->type == LS_REGULAR)
-        rc = copy_regular(unpack, node, folder, fd);
+        rc = listed ? ls_list_below(unpack, node, fd, unpack->link_folder, unpack->link_name)
+                    : copy_regular(unpack, node, folder, fd);
     else {
         if (node->type == LS_SYMLINK && !(rc = ls_disk_read_link(fd, facts->st_size, node, &unpack->said)))
             node->content = ls_xxh64_of(node->link, node->link_length, 0);
-        rc = rc ?: ls_disk_special(&unpack->disk, folder, node, &unpack->said);
+        rc = rc || listed ? rc : ls_disk_special(&unpack->disk, folder, node, &unpack->said);
     }
     return rc ? ls_failed_at(unpack, node) : 0;
 }

@@ -29,6 +29,8 @@ enum {
     LS_SPARSE = 512,
     /* A directory that is there for whiteouts alone, or one of these: it is not there where the parents have none. */
     LS_HOLLOW = 1024,
+    /* In a listing: what fills up the last block of a file's payload in the tar is not zeros. */
+    LS_TAILED = 2048,
 };
 
 struct ls_node {

@@ -18,7 +18,7 @@ static int copy_extents(const struct ls_entry *entry, struct ls_extent **extents
 /* The entry's payload, as the next of the layer's. */
 static int add_payload(struct ls_unpack *unpack, struct ls_node *node, int64_t shadow) {
     const struct ls_entry *entry = &unpack->entry;
-    struct ls_payload payload = {.size = entry->payload, .node = node, .shadow = shadow};
+    struct ls_payload payload = {.size = entry->payload, .node = node, .shadow = shadow, .place = unpack->entry_end};
     LS_FREED struct ls_extent *extents = NULL;
     if (entry->sparse && copy_extents(entry, &extents))
         return -ENOMEM;
@@ -101,6 +101,11 @@ static int place_folder(struct ls_unpack *unpack, struct ls_node *node) {
 
 static int begin_job(struct ls_unpack *unpack, struct ls_node *node, int64_t shadow) {
     const struct ls_entry *entry = &unpack->entry;
+    if (ls_is_listed(unpack)) {
+        ls_list_file(unpack, node);
+        return entry->type == LS_REGULAR && entry->payload && add_payload(unpack, node, shadow) ? ls_fail_memory(unpack)
+                                                                                                : 0;
+    }
     struct ls_job *job = ls_job_new(node);
     if (!job)
         return ls_fail_memory(unpack);

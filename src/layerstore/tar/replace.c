@@ -43,15 +43,17 @@ static struct ls_node *heir_of(struct ls_unpack *unpack, struct ls_node *node, c
 static int keep_payload(struct ls_unpack *unpack, struct ls_node *node) {
     char name[32];
     struct ls_payload *payload = &unpack->payloads.list[node->payload];
-    int rc = ls_shadow_folder(unpack);
-    if (rc)
-        return rc;
-    int folder = ls_folder(unpack, &unpack->here, node->parent);
-    if (folder < 0)
-        return ls_failed_at(unpack, node);
-    snprintf(name, sizeof name, "%lld", (long long)unpack->shadow_count);
-    if (renameat(folder, node->name, unpack->shadow, name))
-        return ls_fail_system(unpack, -errno, "renameat", node);
+    if (!ls_is_listed(unpack)) {
+        int rc = ls_shadow_folder(unpack);
+        if (rc)
+            return rc;
+        int folder = ls_folder(unpack, &unpack->here, node->parent);
+        if (folder < 0)
+            return ls_failed_at(unpack, node);
+        snprintf(name, sizeof name, "%lld", (long long)unpack->shadow_count);
+        if (renameat(folder, node->name, unpack->shadow, name))
+            return ls_fail_system(unpack, -errno, "renameat", node);
+    }
     payload->node = NULL;
     payload->shadow = unpack->shadow_count++;
     payload->content = node->content;
@@ -75,7 +77,7 @@ static int clear(struct ls_unpack *unpack, struct ls_node *top) {
             node->target->links--;
         ls_node_forget(node);
     }
-    if (!(top->parent->flags & LS_MADE))
+    if (!(top->parent->flags & LS_MADE) || ls_is_listed(unpack))
         return 0; /* it was named, and never made */
     int folder = ls_folder(unpack, &unpack->here, top->parent);
     if (folder < 0 || ls_disk_remove(folder, top->name, &unpack->said))

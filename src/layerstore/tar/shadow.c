@@ -49,7 +49,7 @@ static int open_inside(struct ls_unpack *unpack) {
 
 int ls_shadow_folder(struct ls_unpack *unpack) {
     bool apart;
-    if (unpack->shadow >= 0)
+    if (unpack->shadow >= 0 || ls_is_listed(unpack)) /* then the tar itself has the bytes */
         return 0;
     if (open_shadow(unpack, &apart))
         return ls_failed_outside(unpack, unpack->shadow_path);

@@ -15,6 +15,8 @@ static int flush_raw(struct ls_unpack *unpack) {
 }
 
 static int keep_raw(struct ls_unpack *unpack, const void *data, size_t length) {
+    if (ls_is_listed(unpack)) /* the tar stays */
+        return 0;
     int rc = ls_bytes_add(&unpack->raw, data, length);
     return rc ?: unpack->raw.length >= RAW_MAX ? flush_raw(unpack) : 0;
 }
@@ -25,9 +27,14 @@ static int entry_complete(struct ls_unpack *unpack) {
     unpack->remaining = unpack->entry.payload;
     unpack->padding = ls_padding_of(unpack->entry.payload);
     unpack->in_entry = false;
+    unpack->padded = NULL;
     int rc = ls_place(unpack);
     if (rc)
         return rc;
+    if (unpack->listed) {
+        unpack->state = LS_IN_PAYLOAD;
+        return 0;
+    }
     if (unpack->job) {
         if (flush_raw(unpack) || ls_skeleton_payload(&unpack->stream, unpack->entry.payload))
             return ls_fail_memory(unpack);
@@ -111,14 +118,15 @@ static int sparse_map(struct ls_unpack *unpack) {
 }
 
 static int payload(struct ls_unpack *unpack, const uint8_t *data, size_t length) {
-    if (ls_job_extend(&unpack->queue, unpack->job, unpack->chunk, data, length))
-        return ls_fail_memory(unpack);
     unpack->remaining -= (int64_t)length;
-    if (unpack->remaining) {
-        ls_queue_put(&unpack->queue, unpack->job, false);
+    if (unpack->listed)
+        ls_list_data(unpack, data, length);
+    else if (ls_job_extend(&unpack->queue, unpack->job, unpack->chunk, data, length))
+        return ls_fail_memory(unpack);
+    else
+        ls_queue_put(&unpack->queue, unpack->job, !unpack->remaining);
+    if (unpack->remaining)
         return 0;
-    }
-    ls_queue_put(&unpack->queue, unpack->job, true);
     unpack->job = NULL;
     unpack->remaining = unpack->padding;
     unpack->state = unpack->remaining ? LS_IN_RAW : LS_AT_HEADER;
@@ -135,6 +143,7 @@ static int consume(struct ls_unpack *unpack, const uint8_t *at, const uint8_t *e
         case LS_IN_MAP:
             if (have < LS_BLOCK)
                 return ls_fail_entry(unpack, "the tar is cut short");
+            unpack->entry_end = unpack->chunk_at + (at - unpack->chunk->data) + LS_BLOCK;
             if (unpack->state == LS_AT_HEADER)
                 rc = header(unpack, at);
             else if (keep_raw(unpack, at, LS_BLOCK))
@@ -168,6 +177,7 @@ static int consume(struct ls_unpack *unpack, const uint8_t *at, const uint8_t *e
             part = (int64_t)have < unpack->remaining ? have : (size_t)unpack->remaining;
             if (keep_raw(unpack, at, part))
                 return ls_fail_memory(unpack);
+            ls_list_padding(unpack, at, part);
             at += part;
             if (!(unpack->remaining -= (int64_t)part))
                 unpack->state = LS_AT_HEADER;
@@ -193,9 +203,10 @@ uint8_t *ls_unpack_chunk(struct ls_unpack *unpack) {
 int ls_unpack_feed(struct ls_unpack *unpack, size_t length, int last) {
     if (!unpack->chunk || length > LS_CHUNK || (length < LS_CHUNK && !last))
         return ls_fail_system(unpack, -EINVAL, "ls_unpack_feed", unpack->model.root);
-    int rc = consume(unpack, unpack->chunk->data, unpack->chunk->data + length);
+    int rc = ls_keep_chunk(unpack, length, last) ?: consume(unpack, unpack->chunk->data, unpack->chunk->data + length);
     ls_queue_release(&unpack->queue, unpack->chunk);
     unpack->chunk = NULL;
+    unpack->chunk_at += (int64_t)length;
     if (!rc && last && (unpack->state != LS_AT_HEADER || unpack->in_entry) && unpack->state != LS_AT_END)
         rc = ls_fail_entry(unpack, "the tar is cut short");
     return rc ? rc : ls_failed(unpack);

@@ -58,6 +58,8 @@ int ls_unpack_begin(struct ls_unpack *unpack) {
         if (merged)
             return 0;
     }
+    if (ls_is_listed(unpack))
+        return 0;
     /* what the folder inherited from its parent is not the layer's */
     if (ls_acls_drop(unpack->disk.tree, &unpack->said))
         return ls_failed_at(unpack, root);
@@ -69,6 +71,8 @@ void ls_unpack_free(struct ls_unpack *unpack) {
         return;
     if (unpack->job && !unpack->job->queued)
         ls_job_drop(&unpack->queue, unpack->job);
+    if (unpack->kept && !unpack->kept_given)
+        ls_job_drop(&unpack->queue, unpack->kept);
     if (unpack->chunk)
         ls_queue_release(&unpack->queue, unpack->chunk);
     ls_queue_end(&unpack->queue);
@@ -89,6 +93,7 @@ void ls_unpack_free(struct ls_unpack *unpack) {
     ls_array_free(&unpack->parts);
     ls_array_free(&unpack->link_parts);
     free(unpack->shadow_path);
+    free(unpack->tar_path);
     struct ls_bytes *owned[] = {&unpack->body,  &unpack->raw,     &unpack->stream,
                                 &unpack->index, &unpack->implied, &unpack->notices};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
@@ -192,6 +197,8 @@ int ls_folder(struct ls_unpack *unpack, struct ls_cursor *cursor, const struct l
 }
 
 int ls_make_folders(struct ls_unpack *unpack, struct ls_node *folder) {
+    for (struct ls_node *at = folder; ls_is_listed(unpack) && !(at->flags & LS_MADE); at = at->parent)
+        at->flags |= LS_MADE;
     while (!(folder->flags & LS_MADE)) {
         struct ls_node *top = folder; /* the highest one missing; its parent is there */
         while (!(top->parent->flags & LS_MADE))

@@ -16,6 +16,10 @@
 #define LS_DIALECT_AUFS 2
 #define LS_DIALECT_MERGED 3
 
+/* As the tree: nothing is made on a disk. What the files would be is told by the index, which then ends with their places
+ * in the tar: see index.h. The skeleton has no stream then. */
+#define LS_NO_TREE -1
+
 #define LS_BELOW_UNKNOWN -1
 #define LS_BELOW_NOTHING -2
 
@@ -39,11 +43,14 @@ struct ls_unpack_limits {
     int64_t entries, header, memory;
 };
 
-/* `tree`: directory to fill. `below`: root of the parents' merged tree, or one of the above. `shadow`: path of a folder
+/* `tree`: directory to fill, or LS_NO_TREE. `below`: root of the parents' merged tree, or one of the above. `shadow`: path of a folder
  * that is made only when the tar overwrites its own entries. */
 struct ls_unpack *ls_unpack_new(int tree, int below, int dialect, const char *shadow);
 /* Before anything is fed; without it there are no limits. */
 void ls_unpack_limit(struct ls_unpack *unpack, const struct ls_unpack_limits *limits);
+/* Without a tree: what is fed is written to `tar` too, by a writer, which there has to be then. `path` is where it lies, for a
+ * failure. -ENOMEM. */
+int ls_unpack_keep(struct ls_unpack *unpack, int tar, const char *path);
 /* Looks at the parents' root and makes the directory ready; comes before all else. */
 int ls_unpack_begin(struct ls_unpack *unpack);
 void ls_unpack_free(struct ls_unpack *unpack);

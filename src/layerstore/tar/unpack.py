@@ -12,13 +12,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from layerstore.digest import DiffID
 from layerstore.driver import Dialect
-from layerstore.errors import DigestMismatch, KernelError, LayerstoreError, LimitExceeded
+from layerstore.errors import DigestMismatch, KernelError, LayerstoreError, LimitExceeded, named
 from layerstore.kernel._shim import ffi, lib
+from layerstore.kernel.files.descriptors import private
 from layerstore.limits import UNLIMITED, USUAL, Limits
 from layerstore.tar.engine import failure_of, memory_told, no_memory, notices, opened_tree, strings, taken
 from layerstore.tar.skeleton import SkeletonWriter, shadow_of
@@ -105,15 +107,67 @@ def unpack(
     """
     with memory_told(), ExitStack() as undo:
         tree_fd = undo.enter_context(opened_tree(tree))
+        return _taken_in(
+            stream, tree_fd, dialect, skeleton, expected, below, max(threads, 1), progress, limits, bottom=bottom
+        )
+
+
+def take_listing(
+    stream: Readable,
+    listing: Path,
+    *,
+    keep: Path | None = None,
+    expected: DiffID | None = None,
+    below: int | None = None,
+    bottom: bool = False,
+    progress: Callable[[int], object] | None = None,
+    limits: Limits = USUAL,
+) -> Unpacked:
+    """Write the new file `listing`: what a tar that stays as it is says of each name, and where in it the data are.
+
+    `keep` is a new file that gets the tar, by a thread of its own; on an error it is the caller's to discard. All else
+    is as with `unpack` into a folder in overlay's dialect, and so are the errors. A listing is read by `entries`, and
+    makes an index that the kernel can mount.
+    """
+    with memory_told():
+        place = (lib.LS_NO_TREE, Dialect.OVERLAY, listing)
+        if keep is None:
+            return _taken_in(stream, *place, expected, below, 0, progress, limits, bottom=bottom)
+        with named("open", keep):
+            kept = FileIO(keep, "xb", opener=private)
+        with kept:
+            done = _taken_in(stream, *place, expected, below, 1, progress, limits, bottom=bottom, keep=kept)
+            with named("close", keep):
+                kept.close()
+        return done
+
+
+def _taken_in(
+    stream: Readable,
+    tree: int,
+    dialect: Dialect,
+    skeleton: Path,
+    expected: DiffID | None,
+    below: int | None,
+    threads: int,
+    progress: Callable[[int], object] | None,
+    limits: Limits,
+    *,
+    bottom: bool,
+    keep: FileIO | None = None,
+) -> Unpacked:
+    with ExitStack() as undo:
         nothing = lib.LS_BELOW_NOTHING if bottom else lib.LS_BELOW_UNKNOWN
         unpacker = lib.ls_unpack_new(
-            tree_fd, nothing if below is None else below, DIALECTS[dialect], os.fsencode(shadow_of(skeleton))
+            tree, nothing if below is None else below, DIALECTS[dialect], os.fsencode(shadow_of(skeleton))
         )
         if unpacker == ffi.NULL:
             raise no_memory()
         undo.callback(lib.ls_unpack_free, unpacker)
         most = (limits.layer_entries, limits.pax_header, limits.layer_memory)
         lib.ls_unpack_limit(unpacker, ffi.new("struct ls_unpack_limits *", [limit or _NO_LIMIT for limit in most]))
+        if keep is not None and lib.ls_unpack_keep(unpacker, keep.fileno(), os.path.abspath(os.fsencode(keep.name))):
+            raise no_memory()
         if lib.ls_unpack_begin(unpacker):
             raise _failure(unpacker)
         undo.enter_context(_writers(unpacker, threads))
@@ -144,7 +198,7 @@ def _writers(unpacker: Any, count: int) -> Iterator[None]:
     """Threads that write files; they have ended when this returns."""
     running: list[threading.Thread] = []
     try:
-        for _ in range(max(count, 1)):
+        for _ in range(count):
             writer = threading.Thread(target=lib.ls_unpack_write_files, args=(unpacker,))
             try:
                 writer.start()

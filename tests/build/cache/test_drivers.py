@@ -16,7 +16,7 @@ from .conftest import layer_with
 pytestmark = pytest.mark.root
 
 KEY = "a" * 64
-HOMES = {"overlay2": "ext4", "vfs": "xfs", "aufs": "ext4", "btrfs": "btrfs"}
+HOMES = {"overlay2": "ext4", "vfs": "xfs", "aufs": "ext4", "btrfs": "btrfs", "erofs": "ext4"}
 
 
 @pytest.mark.parametrize("driver", HOMES)

@@ -35,6 +35,7 @@ FORMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "overlay2 on xfs": ("xfs", "overlay2", ()),
     "btrfs": ("btrfs", "btrfs", ()),
     "vfs": ("ext4", "vfs", ()),
+    "erofs": ("ext4", "erofs", ()),
     "aufs, copied": ("ext4", "aufs", ("aufs.mode=copy",)),
 }
 

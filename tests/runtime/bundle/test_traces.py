@@ -29,7 +29,7 @@ IMAGE = make.layer(
     make.symlink("var/run", "/run"),
     make.folder("data/"),
 )
-DRIVERS = {"overlay2": "ext4", "btrfs": "btrfs", "vfs": "xfs", "aufs": "ext4"}
+DRIVERS = {"overlay2": "ext4", "btrfs": "btrfs", "vfs": "xfs", "aufs": "ext4", "erofs": "ext4"}
 
 
 @pytest.fixture(params=DRIVERS)

@@ -8,7 +8,7 @@ try things out in.
 
 from layerstore.kernel.mounts.loose import open_bind, open_memory, open_mount
 from layerstore.kernel.mounts.mounting import attach, attach_clone, clone_of, detached, new_tree, unmount
-from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, Mount
+from layerstore.kernel.mounts.recipe import AUFS, EROFS, FUSE_OVERLAYFS, Mount
 from layerstore.kernel.mounts.table import (
     boot_id,
     mount_id,
@@ -20,6 +20,7 @@ from layerstore.kernel.mounts.table import (
 
 __all__ = [
     "AUFS",
+    "EROFS",
     "FUSE_OVERLAYFS",
     "Mount",
     "attach",

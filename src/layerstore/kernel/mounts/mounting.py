@@ -19,7 +19,7 @@ from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import FOLDER, HANDLE, NO_DESCRIPTORS, open_path, opened
 from layerstore.kernel.mounts.apart import apart
-from layerstore.kernel.mounts.recipe import AUFS, FUSE_OVERLAYFS, PAGE, Mount, OldKernel, words_of
+from layerstore.kernel.mounts.recipe import AUFS, EROFS, FUSE_OVERLAYFS, PAGE, Mount, OldKernel, words_of
 from layerstore.kernel.mounts.table import id_of
 
 __all__ = ["attach", "attach_clone", "clone_of", "detached", "new_tree", "unmount"]
@@ -27,6 +27,7 @@ __all__ = ["attach", "attach_clone", "clone_of", "detached", "new_tree", "unmoun
 _STRING_LIMIT = 255  # of fsconfig(2)
 
 _FOLDERS = frozenset({"lowerdir+", "datadir+", "upperdir", "workdir"})
+_FILES = frozenset({"device"})
 _ATTRIBUTES = {
     "nosuid": lib.LS_MOUNT_NOSUID,
     "nodev": lib.LS_MOUNT_NODEV,
@@ -35,7 +36,8 @@ _ATTRIBUTES = {
     "nodiratime": lib.LS_MOUNT_NODIRATIME,
 }
 
-# Overlay takes directories by descriptor since Linux 6.13; the first refusal turns this off for the process.
+# Overlay takes directories by descriptor since Linux 6.13; the first refusal turns this off for the process. Erofs,
+# which mounts files since 6.12, has none to take.
 _by_descriptor = True
 
 
@@ -104,7 +106,7 @@ def unmount(target: Path, *, lazy: bool = False) -> None:
 
 
 def _attach_one(mount: Mount, target: Path) -> int:
-    if _by_descriptor:
+    if _by_descriptor or mount.type == EROFS:
         try:
             tree = _new_tree(mount)
         except OldKernel:
@@ -161,7 +163,7 @@ def _tree_on(below: Sequence[Mount], top: Mount) -> int:
 
 
 def _detached_one(mount: Mount) -> int:
-    if _by_descriptor:
+    if _by_descriptor or mount.type == EROFS:
         with suppress(OldKernel):
             return _new_tree(mount)
     import tempfile
@@ -246,7 +248,8 @@ def _configure(mount: Mount, context: int, maps: ExitStack) -> None:
             elif key in _FOLDERS:
                 answer = (mapped or lib).ls_fsconfig_folder(context, key.encode(), os.fsencode(value))
             else:
-                answer = lib.ls_fsconfig_string(context, key.encode(), os.fsencode(value))
+                short = maps.enter_context(_short_name(value)) if key in _FILES else os.fsencode(value)
+                answer = lib.ls_fsconfig_string(context, key.encode(), short)
             if answer < 0:
                 words = words_of(context)
                 if key in _FOLDERS and answer == -errno.EINVAL and _unable(words):

@@ -8,10 +8,11 @@ from contextlib import suppress
 from layerstore.kernel.namespaces import IdMap
 from layerstore.values import frozen
 
-__all__ = ["AUFS", "FUSE_OVERLAYFS", "PAGE", "Mount", "OldKernel", "words_of"]
+__all__ = ["AUFS", "EROFS", "FUSE_OVERLAYFS", "PAGE", "Mount", "OldKernel", "words_of"]
 
 FUSE_OVERLAYFS = "fuse.fuse-overlayfs"
 AUFS = "aufs"
+EROFS = "erofs"
 
 PAGE = 4096
 """Of options, for mount(2), its last byte a NUL; and of the kernel's words."""
@@ -23,10 +24,11 @@ class Mount:
 
     `lowerdir+` is given once a layer, topmost first, as in the kernel's new mount interface. The type `bind` shows the
     directory `source` a second time; `fuse.fuse-overlayfs` and `aufs` take their layers as overlay does (`upperdir`
-    being aufs' writable branch). The options `noatime`, `nodev`, `nosuid`, `noexec` and `nodiratime` are those of
-    the mount, for every type. `target` is None for the mount that becomes the tree itself, the last of its recipe; the
-    absolute path of a folder for one that a later mount of the same recipe stands on. That one is seen there while the
-    recipe is mounted and at no other time, and where the kernel allows it (by mount(2) it does not), by nobody else.
+    being aufs' writable branch); `erofs` takes a file as its source, and as each `device`. The options `noatime`,
+    `nodev`, `nosuid`, `noexec` and `nodiratime` are those of the mount, for every type. `target` is None for the mount
+    that becomes the tree itself, the last of its recipe; the absolute path of a folder for one that a later mount of
+    the same recipe stands on. That one is seen there while the recipe is mounted and at no other time, and where the
+    kernel allows it (by mount(2) it does not), by nobody else.
     `ids`: owners are shown as a user namespace with this map has them outside, and kept as within; of `overlay` and
     `bind` alone (`mapped`).
     """

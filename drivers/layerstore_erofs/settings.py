@@ -1,0 +1,17 @@
+"""The storage-opts of `erofs`, and its limit."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from layerstore import options
+
+MAX_DEPTH = 498
+"""Lower directories of one overlay mount (OVL_MAX_STACK of the kernel), but for the index and a container's own."""
+
+
+@frozen
+class Settings:
+    """`erofs.size=10G`: the most that a container may write (needs project quotas)."""
+
+    size: int | None = field(default=None, converter=options.size)

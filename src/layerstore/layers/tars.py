@@ -1,0 +1,329 @@
+"""Layers kept as tars: each is its tar, as it came, and a listing of what that says and where its data lie.
+
+Both are in the folder that the driver has for a layer, beside the place of the tree that it would have as a folder.
+What a stack looks like is an index that the driver has the listings made into. A listing can always be made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerstore import tar
+from layerstore.digest import DiffID, Digest
+from layerstore.driver import Layer, LayerKey, State, look
+from layerstore.errors import Damaged, InvalidArchive, LayerstoreError, named
+from layerstore.indexes import LISTING, TAR, Part, Stack
+from layerstore.kernel.files import fsync_folder, move_away, syncfs
+from layerstore.kernel.files.descriptors import private
+from layerstore.layers.diffs import Diff, Staged
+from layerstore.layers.files import LayerFiles, Told, counting, name_layer
+from layerstore.layers.folders import Folders
+from layerstore.layers.relay import Write
+from layerstore.limits import UNLIMITED, Limits
+from layerstore.tar import Damage
+
+if TYPE_CHECKING:
+    from layerstore.driver import StorageDriver
+    from layerstore.session import Session
+    from layerstore.tar import LayerEntry, Level, Readable
+
+__all__ = ["Tars"]
+
+_PIECE = 1 << 20
+_MEND = "Load an image that has this layer again: it is kept anew."
+
+
+class Tars(LayerFiles):
+    """The way of a driver that mounts tars."""
+
+    def __init__(self, driver: StorageDriver, session: Session, beside: Path, on_garbage: Callable[[], None]) -> None:
+        super().__init__(driver, session, beside, on_garbage)
+        self._looking = threading.Lock()
+        self._last: tuple[list[LayerKey], Stack] | None = None
+
+    # --- in ---
+
+    def take_in(
+        self,
+        stream: Readable,
+        *,
+        parents: Sequence[Layer] | None = None,
+        expected: DiffID | None = None,
+        progress: Told | None = None,
+        limits: Limits = UNLIMITED,
+    ) -> Staged:
+        layer = Layer(self.session.new_key(), State.STAGED)
+        try:
+            self._create(layer)
+            return self._listed(layer, stream, parents, expected, progress, limits, keep=self._tar(layer))
+        except BaseException as error:
+            self.drop([layer], quietly=True)
+            name_layer(error, expected)
+            raise
+
+    def _listed(
+        self,
+        layer: Layer,
+        stream: Readable,
+        parents: Sequence[Layer] | None,
+        expected: DiffID | None,
+        progress: Told | None = None,
+        limits: Limits = UNLIMITED,
+        keep: Path | None = None,
+    ) -> Staged:
+        with self._merged(parents) as below:
+            found = tar.take_listing(
+                stream,
+                self._listing(layer),
+                keep=keep,
+                expected=expected,
+                below=below,
+                bottom=parents is not None and not parents,
+                progress=counting(progress),
+                limits=limits,
+            )
+        if found.needs_parents and parents is not None:
+            raise InvalidArchive("it links to a file that no layer below has", layer=found.diff_id)
+        taken = Diff(
+            key=layer.key,
+            diff_id=found.diff_id,
+            size=found.size,
+            entries=found.entries,
+            root_opaque=found.root_opaque,
+            implied=found.implied,
+            dependent=parents is not None,
+        )
+        return Staged(taken, layer, needs_parents=found.needs_parents and parents is None, notices=found.notices)
+
+    def take_changes(
+        self, container: Layer, parents: Sequence[Layer], *, in_use: bool, latest: int | None = None
+    ) -> Staged | None:
+        """Packed once: what is hashed on the way is the layer."""
+        changes = self.driver.changes(container, parents)
+        return self._copy(container, parents, changes, None, latest) if len(changes) else None
+
+    def rebuild(self, origin: Diff, parents: Sequence[Layer], *, staged: bool) -> Staged:
+        """Only the listing is another; the tar gets a second name."""
+        source = Layer(origin.key, State.STAGED if staged else State.COMMITTED)
+        layer = Layer(self.session.new_key(), State.STAGED)
+        try:
+            self._create(layer)
+            with named("link", self._tar(layer)):
+                os.link(self._tar(source), self._tar(layer))
+            with self._opened(source, origin.diff_id) as stream:
+                return self._listed(layer, stream, parents, origin.diff_id)
+        except BaseException as error:
+            self.drop([layer], quietly=True)
+            name_layer(error, origin.diff_id)
+            raise
+
+    def settle(self, staged: Staged, parents: Sequence[Layer]) -> Staged:
+        """A listing is made for these parents where names or links of it lead through what they have."""
+        if staged.diff.dependent or not (staged.needs_parents or self._leads_away(staged.diff, parents)):
+            return staged
+        again = self.rebuild(staged.diff, parents, staged=True)
+        self.drop([staged.layer])
+        return again
+
+    def fits(self, stored: Diff, parents: Sequence[Layer]) -> bool:
+        return not stored.dependent and not self._leads_away(stored, parents)
+
+    def _leads_away(self, diff: Diff, parents: Sequence[Layer]) -> bool:
+        """Is a symbolic link, in these parents, what the tar takes for a folder?"""
+        paths = [name for path in diff.implied if (name := path.rstrip("/"))]  # the root directory is always one
+        if not paths or not parents:
+            return False
+        with self._looking, self._stacked(parents) as stack:
+            return any(map(stack.is_symlink, paths))
+
+    @contextmanager
+    def _stacked(self, parents: Sequence[Layer]) -> Iterator[Stack]:
+        """What the parents are as one tree. It is kept until somebody asks for another that does not begin with it."""
+        wanted = [parent.key for parent in reversed(parents)]
+        keys, stack = self._last or ([], None)
+        if stack is None or keys != wanted[: len(keys)]:
+            self._forget()
+            keys, stack = [], Stack()
+        self._last = keys, stack
+        try:
+            for parent in [*reversed(parents)][len(keys) :]:
+                stack.add(Part(self._listing(parent), self._tar(parent)))
+                keys.append(parent.key)
+        except BaseException:
+            self._forget()
+            raise
+        yield stack
+
+    def _forget(self) -> None:
+        if self._last is not None:
+            self._last[1].close()
+        self._last = None
+
+    def keep(self, placed: Sequence[tuple[Staged, Sequence[Layer]]]) -> list[Diff]:
+        """In the order that a power cut asks for on every filesystem: sync, rename, fsync of the folder.
+
+        Indexes of the stacks are made before: what cannot be mounted is refused, and a first mount is quick.
+        """
+        if not placed:
+            return []
+        below = {parent.key for _, parents in placed for parent in parents}
+        for staged, parents in placed:
+            if staged.layer.key not in below:
+                self.driver.prepare(staged.layer, parents, read_only=True)
+        recorded = []
+        for staged, _ in placed:
+            if staged.place is not None:
+                self.write_record(self._staged_record(staged.layer.key), staged.diff, staged.place)
+                recorded.append(staged.layer.key)
+        syncfs(self.driver.home)
+        for staged, parents in placed:
+            self.driver.seal(staged.layer, parents)
+        for key in recorded:
+            with named("rename", self.record_of(key)):
+                os.rename(self._staged_record(key), self.record_of(key))
+        with named("fsync", self.beside):
+            fsync_folder(self.beside)
+        with self._looking:
+            self._forget()
+        return [staged.diff for staged, _ in placed]
+
+    def segment(self, container: Layer, parents: Sequence[Layer], *, in_use: bool) -> LayerKey | None:
+        """A folder in any case: nobody asks a segment for its tar, and an index is of tars alone."""
+        return Folders(self.driver, self.session, self.beside, self._on_garbage).segment(
+            container, parents, in_use=in_use
+        )
+
+    # --- out ---
+
+    def give_out(self, stored: Diff, write: Write) -> None:
+        digest = self._read(Layer(stored.key), stored.diff_id, write)
+        if digest != stored.diff_id:
+            raise _damaged("its tar is not what it was", stored.diff_id)
+
+    def identify(self, key: LayerKey) -> DiffID:
+        return self._read(Layer(key), None, lambda _: None)
+
+    def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
+        layer = Layer(stored.key)
+        try:
+            size = os.lstat(self._tar(layer)).st_size
+        except OSError as error:
+            yield Damage("/", f"the tar cannot be found: {os.strerror(error.errno or 0)}")
+            return
+        if size != stored.size:
+            yield Damage("/", f"the tar has {size} bytes, not {stored.size}")
+        try:
+            for _ in tar.entries(self._listing(layer)):
+                pass
+        except Damaged as error:
+            yield Damage("/", error.message)
+        if size == stored.size and level is tar.Level.CONTENT:
+            try:
+                self.give_out(stored, lambda _: None)
+            except Damaged as error:
+                yield Damage("/", error.message)
+
+    def entries(self, stored: Diff) -> Iterator[LayerEntry]:
+        return tar.entries(self._listing(Layer(stored.key)))
+
+    def place_of(self, layer: Layer) -> Path:
+        return self._tar(layer) if self._is_tar(layer) else self.driver.tree(layer)
+
+    def has(self, layer: Layer) -> bool:
+        return self._is_tar(layer) or self.driver.tree(layer).is_dir()
+
+    # --- away ---
+
+    def drop(self, layers: Iterable[Layer], *, quietly: bool = False) -> None:
+        failures: list[LayerstoreError] = []
+        for layer in layers:
+            deeds: list[Callable[[], object]] = [
+                partial(self.driver.remove, layer),
+                partial(self.remove_beside, layer.key),
+                partial(self._discard, layer.key),
+            ]
+            for deed in deeds:
+                try:
+                    deed()
+                except LayerstoreError as error:
+                    failures.append(error)
+        if failures:
+            self._on_garbage()
+            if not quietly:
+                raise failures[0]
+
+    def remove_beside(self, key: LayerKey) -> None:
+        gone = self.session.folder / f"{key}.record.gone"
+        with named("rename", self.record_of(key)):
+            if move_away(self.record_of(key), gone):
+                self.session.discard(gone)
+            self._staged_record(key).unlink(missing_ok=True)
+
+    def keys_beside(self) -> Iterable[str]:
+        with named("open", self.beside):
+            return [name.partition(".")[0] for name in os.listdir(self.beside)]
+
+    def hand_over(self, keys: Iterable[LayerKey], beside: Path) -> None:
+        for key in keys:
+            target = beside / self.record_of(key).name
+            with named("link", target):
+                if self.record_of(key).exists() and not target.exists():
+                    os.link(self.record_of(key), target)
+        fsync_folder(beside)
+
+    # --- inside ---
+
+    def _create(self, layer: Layer) -> None:
+        """The folder of a layer that is a tar: it has no tree."""
+        self.driver.create(layer, ())
+        with named("rmdir", self.driver.tree(layer)):
+            self.driver.tree(layer).rmdir()
+
+    def _tar(self, layer: Layer) -> Path:
+        return self.driver.tree(layer).with_name(TAR)
+
+    def _listing(self, layer: Layer) -> Path:
+        return self.driver.tree(layer).with_name(LISTING)
+
+    def _is_tar(self, layer: Layer) -> bool:
+        return os.path.lexists(self._tar(layer))
+
+    def _staged_record(self, key: LayerKey) -> Path:
+        return self.session.folder / f"{key}.record"
+
+    @contextmanager
+    def _merged(self, parents: Sequence[Layer] | None) -> Iterator[int | None]:
+        """A directory descriptor of the tree that `parents` make; None if there are none."""
+        if not parents:
+            yield None
+            return
+        with look(self.driver, parents[0], parents[1:]) as root:
+            yield root
+
+    @contextmanager
+    def _opened(self, layer: Layer, diff_id: DiffID | None) -> Iterator[Readable]:
+        path = self._tar(layer)
+        if not os.path.lexists(path):
+            raise _damaged("its tar is missing", diff_id, path)
+        with named("read", path), open(path, "rb", buffering=0, opener=private) as file:
+            yield file
+
+    def _read(self, layer: Layer, diff_id: DiffID | None, write: Write) -> DiffID:
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_PIECE))
+        with self._opened(layer, diff_id) as stream:
+            while count := stream.readinto(buffer):
+                digest.update(buffer[:count])
+                write(buffer[:count])
+        return DiffID(Digest(f"sha256:{digest.hexdigest()}"))
+
+
+def _damaged(words: str, diff_id: DiffID | None, path: Path | None = None) -> Damaged:
+    return Damaged(f"layer {diff_id}: {words}", remedy=_MEND, layer=diff_id, path=path)
