@@ -263,3 +263,12 @@ def test_other_options_than_it_has_are_an_error(store: Store) -> None:
     store.volumes.create("pg")
     with pytest.raises(ConfigError, match="with other options"):
         store.volumes.create("pg", options={"type": "ext4", "device": "/dev/sdb"})
+
+
+def test_a_copy_whose_note_a_power_cut_has_taken_goes(store: Store) -> None:
+    """The note is written without a sync."""
+    folder = store.volumes.create("pg").mountpoint.parent
+    (folder / "_data.new" / "deep").mkdir(parents=True)
+    (folder / "_data" / "kept").write_text("k")
+    store._parts.containers.volumes.recover()
+    assert [sorted(os.listdir(folder)), os.listdir(folder / "_data")] == [["_data"], ["kept"]]

@@ -243,13 +243,16 @@ class Volumes:
     def recover(self) -> None:
         """Put in order what the dead left. One that cannot be keeps no other from it; then its error is raised."""
         with self._database.read() as tx:
-            names = list(rows.unsettled(tx))
+            names, made = list(rows.unsettled(tx)), [one.name for one in rows.every(tx)]
+        # A power cut may take the note and leave the copy.
+        names += [name for name in made if name not in names and (self.folder / name / filling.FRESH).exists()]
         failures = []
         for name in names:
             with self._locks.at_once(of_volume(name)) as free:
                 if free:
                     try:
                         self._settled([name])
+                        remove_tree(self.folder / name / filling.FRESH)
                     except LayerstoreError as problem:
                         failures.append(problem)
         if failures:
