@@ -259,7 +259,8 @@ class Folders(LayerFiles):
         return self.driver.tree(layer)
 
     def has(self, layer: Layer) -> bool:
-        return self.driver.tree(layer).is_dir()
+        with named("stat", self.driver.tree(layer)):
+            return self.driver.tree(layer).is_dir()
 
     # --- away ---
 

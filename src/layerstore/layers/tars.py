@@ -237,7 +237,8 @@ class Tars(LayerFiles):
         return self._tar(layer) if self._is_tar(layer) else self.driver.tree(layer)
 
     def has(self, layer: Layer) -> bool:
-        return self._is_tar(layer) or self.driver.tree(layer).is_dir()
+        with named("stat", self.driver.tree(layer)):
+            return self._is_tar(layer) or self.driver.tree(layer).is_dir()
 
     # --- away ---
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from layerstore.errors import KernelError
+from layerstore.errors import KernelError, named
 from layerstore.kernel._shim import ffi, lib
 
 __all__ = [
@@ -67,8 +67,9 @@ def boot_id() -> str:
 
 
 def mount_namespace() -> int:
-    """The number of this process's mount namespace."""
-    return os.stat("/proc/self/ns/mnt").st_ino
+    """The number of this process's mount namespace. Raises `KernelError`."""
+    with named("stat", "/proc/self/ns/mnt"):
+        return os.stat("/proc/self/ns/mnt").st_ino
 
 
 def namespace_holds(namespace: int, mountpoint: Path) -> int | None:
