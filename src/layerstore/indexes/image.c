@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SUPER = 1024, SUPER_SIZE = 128, SLOT_SIZE = 128, FLUSH = 1 << 20, PAGE = 4096 };
+enum { SUPER = 1024, SUPER_SIZE = 128, SLOT_SIZE = 128, PAGE = 4096 };
 enum { FLAT_PLAIN = 0, FLAT_INLINE = 2, CHUNK_BASED = 4 };
 enum { CHUNKED_FILE = 4, DEVICE_TABLE = 8 };
 static const uint32_t MAGIC = 0xE0F5E1E2;
@@ -16,30 +16,6 @@ static const uint32_t MAGIC = 0xE0F5E1E2;
 struct places {
     LS_ARRAY(struct ls_inode *);
 };
-
-/* --- bytes on their way ------------------------------------------------------------------------------------------- */
-
-static int flush(struct ls_image *image) {
-    int rc = ls_disk_write(image->fd, image->text.data, image->text.length, image->at, &image->stack->failure);
-    image->at += (int64_t)image->text.length;
-    image->text.length = 0;
-    return rc;
-}
-
-int ls_image_put(struct ls_image *image, const void *data, size_t length) {
-    if (ls_bytes_add(&image->text, data, length))
-        return ls_fail(&image->stack->failure, "malloc", -ENOMEM);
-    return image->text.length >= FLUSH ? flush(image) : 0;
-}
-
-int ls_image_fill(struct ls_image *image, int64_t until) {
-    static const uint8_t ZEROS[512];
-    int64_t left = until - image->at - (int64_t)image->text.length;
-    int rc = 0;
-    for (; !rc && left > 0; left -= (int64_t)sizeof ZEROS)
-        rc = ls_image_put(image, ZEROS, left < (int64_t)sizeof ZEROS ? (size_t)left : sizeof ZEROS);
-    return rc;
-}
 
 /* --- places ------------------------------------------------------------------------------------------------------- */
 
@@ -175,7 +151,7 @@ static int write_all(struct ls_image *image, const struct places *all) {
         rc = write_inode(image, all->list[i]);
     for (size_t i = 0; !rc && i < all->count; i++)
         rc = write_data(image, all->list[i]);
-    return rc ?: flush(image);
+    return rc ?: ls_image_flush(image);
 }
 
 /* What is known only now: how many blocks there are, with the chunks that have been copied. */

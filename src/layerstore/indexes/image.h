@@ -48,9 +48,13 @@ static inline int64_t ls_round_up(int64_t value, int64_t to) {
 
 /* Each tells its failure in the stack. */
 
+/* --- image_bytes.c */
+
 int ls_image_put(struct ls_image *image, const void *data, size_t length);
 /* Zeros until that place of the file. */
 int ls_image_fill(struct ls_image *image, int64_t until);
+/* What was put, to the file. */
+int ls_image_flush(struct ls_image *image);
 
 /* --- image_folder.c: directories */
 

@@ -71,6 +71,7 @@ SHARED = (
     "tar/header",
     "indexes/tree",
     "indexes/image",
+    "indexes/image_bytes",
     "indexes/image_folder",
     "indexes/image_xattr",
     "indexes/image_acl",

@@ -182,11 +182,6 @@ int ls_make_way(struct ls_unpack *unpack, struct ls_node *top);
 int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name);
 int ls_place_opaque(struct ls_unpack *unpack, struct ls_node *folder);
 
-/* --- finish.c */
-
-/* Has the index a line of it? */
-bool ls_is_indexed(const struct ls_node *node);
-
 /* --- place.c */
 
 /* One entry whose headers are complete. Leaves a job for its payload, or none: then the payload is kept in the

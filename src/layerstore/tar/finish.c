@@ -126,15 +126,6 @@ static int index_payloads(struct ls_unpack *unpack, struct ls_bytes *out) {
     return rc;
 }
 
-bool ls_is_indexed(const struct ls_node *node) {
-    if (node->flags & LS_WHITEOUT)
-        return true;
-    if (node->type == LS_DIRECTORY)
-        return node->flags & LS_MADE &&
-               (node->flags & (LS_STATED | LS_IMPLIED | LS_OPAQUE | LS_HIDDEN) || !(node->flags & LS_BELOW));
-    return node->type && node->flags & LS_STATED;
-}
-
 /* One path of `implied`, and after it the slashes that say of what kind it is: see unpack.h. */
 static int put_implied(struct ls_unpack *unpack, const struct ls_node *node, const char *kind) {
     LS_BYTES_FREED struct ls_bytes path = {0};

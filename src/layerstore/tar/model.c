@@ -142,6 +142,15 @@ bool ls_node_is_within(const struct ls_node *node, const struct ls_node *top) {
     return false;
 }
 
+bool ls_is_indexed(const struct ls_node *node) {
+    if (node->flags & LS_WHITEOUT)
+        return true;
+    if (node->type == LS_DIRECTORY)
+        return node->flags & LS_MADE &&
+               (node->flags & (LS_STATED | LS_IMPLIED | LS_OPAQUE | LS_HIDDEN) || !(node->flags & LS_BELOW));
+    return node->type && node->flags & LS_STATED;
+}
+
 int ls_node_path(const struct ls_node *node, struct ls_bytes *path) {
     path->length = 0;
     int rc = ls_bytes_reserve(path, node->path_length + 1u);

@@ -79,6 +79,8 @@ struct ls_node *ls_node_deepest(struct ls_node *node);
 struct ls_node *ls_node_postorder(const struct ls_node *node, const struct ls_node *top);
 /* Is it `top`, or anything below that? */
 bool ls_node_is_within(const struct ls_node *node, const struct ls_node *top);
+/* Has the index of a skeleton a line of it? */
+bool ls_is_indexed(const struct ls_node *node);
 /* The path within the layer, "" for the root. */
 int ls_node_path(const struct ls_node *node, struct ls_bytes *path);
 
