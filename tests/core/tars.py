@@ -238,11 +238,6 @@ class TarFiles(LayerFiles):
             return super().usage(layer, parents)
         return Usage(self._tar(layer).stat().st_blocks * 512, 1)
 
-    def drop(self, layers: Iterable[Layer], *, quietly: bool = False) -> None:
-        for layer in layers:
-            self.driver.remove(layer)
-            self.session.discard_all(layer.key)
-
     def remove_beside(self, key: LayerKey) -> None:
         pass
 

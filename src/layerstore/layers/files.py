@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,13 +153,28 @@ class LayerFiles(ABC):
 
     # --- away ---
 
-    @abstractmethod
     def drop(self, layers: Iterable[Layer], *, quietly: bool = False) -> None:
         """Remove layers with all that is kept of them. That no row names them is the caller's business.
 
         What cannot be moved away stays, and is found by the next `open`; `quietly`: and there is something worse to
         tell.
         """
+        failures: list[LayerstoreError] = []
+        for layer in layers:
+            deeds: list[Callable[[], object]] = [
+                partial(self.driver.remove, layer),
+                partial(self.remove_beside, layer.key),
+                partial(self._discard, layer.key),
+            ]
+            for deed in deeds:
+                try:
+                    deed()
+                except LayerstoreError as error:
+                    failures.append(error)
+        if failures:
+            self._on_garbage()
+            if not quietly:
+                raise failures[0]
 
     def drop_beside(self, key: LayerKey, *, quietly: bool = False) -> None:
         """Remove what is kept beside the home of a key that no diff has: of a commit that came to nothing.
@@ -173,7 +190,7 @@ class LayerFiles(ABC):
 
     @abstractmethod
     def remove_beside(self, key: LayerKey) -> None:
-        """Remove what is kept beside the home of a key. Raises what it fails with, with all else removed."""
+        """Remove what is kept beside the home of a key, staged or not. Raises what it fails with."""
 
     @abstractmethod
     def keys_beside(self) -> Iterable[str]:
@@ -357,6 +374,15 @@ class LayerFiles(ABC):
         except LayerstoreError:
             self._on_garbage()
             raise
+
+    @contextmanager
+    def _merged(self, parents: Sequence[Layer] | None) -> Iterator[int | None]:
+        """A directory descriptor of the tree that `parents` make; None if there are none."""
+        if not parents:
+            yield None
+            return
+        with look(self.driver, parents[0], parents[1:]) as root:
+            yield root
 
     def _discard(self, key: LayerKey) -> None:
         """Delete what staging has of a key: the beginning of a name there is the key, whatever a driver adds to it."""

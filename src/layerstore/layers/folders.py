@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -264,30 +263,12 @@ class Folders(LayerFiles):
 
     # --- away ---
 
-    def drop(self, layers: Iterable[Layer], *, quietly: bool = False) -> None:
-        failures: list[LayerstoreError] = []
-        for layer in layers:
-            deeds: list[Callable[[], object]] = [
-                partial(self.driver.remove, layer),
-                partial(self._move_skeleton, layer.key),
-                partial(self._discard, layer.key),
-            ]
-            for deed in deeds:
-                try:
-                    deed()
-                except LayerstoreError as error:
-                    failures.append(error)
-        if failures:
-            self._on_garbage()
-            if not quietly:
-                raise failures[0]
-
     def remove_beside(self, key: LayerKey) -> None:
+        for path in self._move_skeleton(key):
+            self.session.discard(path)
         for staged in (self._staged_skeleton(key), self._staged_record(key)):
             with named("unlink", staged):
                 staged.unlink(missing_ok=True)
-        for path in self._move_skeleton(key):
-            self.session.discard(path)
 
     def keys_beside(self) -> Iterable[str]:
         with named("open", self.beside):
@@ -343,15 +324,6 @@ class Folders(LayerFiles):
                 except FileNotFoundError:
                     pass
             os.rename(source, target)
-
-    @contextmanager
-    def _merged(self, parents: Sequence[Layer] | None) -> Iterator[int | None]:
-        """A directory descriptor of the tree that `parents` make; None if there are none."""
-        if not parents:
-            yield None
-            return
-        with look(self.driver, parents[0], parents[1:]) as root:
-            yield root
 
     @contextmanager
     def _below(self, layer: Layer, parents: Sequence[Layer] | None) -> Iterator[int | None]:

@@ -11,14 +11,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerstore import tar
 from layerstore.digest import DiffID, Digest
-from layerstore.driver import Layer, LayerKey, State, look
-from layerstore.errors import Damaged, InvalidArchive, LayerstoreError, named
+from layerstore.driver import Layer, LayerKey, State
+from layerstore.errors import Damaged, InvalidArchive, named
 from layerstore.indexes import LISTING, TAR, Part, Stack
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import private
@@ -242,24 +241,6 @@ class Tars(LayerFiles):
 
     # --- away ---
 
-    def drop(self, layers: Iterable[Layer], *, quietly: bool = False) -> None:
-        failures: list[LayerstoreError] = []
-        for layer in layers:
-            deeds: list[Callable[[], object]] = [
-                partial(self.driver.remove, layer),
-                partial(self.remove_beside, layer.key),
-                partial(self._discard, layer.key),
-            ]
-            for deed in deeds:
-                try:
-                    deed()
-                except LayerstoreError as error:
-                    failures.append(error)
-        if failures:
-            self._on_garbage()
-            if not quietly:
-                raise failures[0]
-
     def remove_beside(self, key: LayerKey) -> None:
         gone = self.session.folder / f"{key}.record.gone"
         with named("rename", self.record_of(key)):
@@ -298,15 +279,6 @@ class Tars(LayerFiles):
 
     def _staged_record(self, key: LayerKey) -> Path:
         return self.session.folder / f"{key}.record"
-
-    @contextmanager
-    def _merged(self, parents: Sequence[Layer] | None) -> Iterator[int | None]:
-        """A directory descriptor of the tree that `parents` make; None if there are none."""
-        if not parents:
-            yield None
-            return
-        with look(self.driver, parents[0], parents[1:]) as root:
-            yield root
 
     @contextmanager
     def _opened(self, layer: Layer, diff_id: DiffID | None) -> Iterator[Readable]:
