@@ -200,15 +200,17 @@ def write_results(
     measured: Sequence[Measured],
     tables: str,
     remarks: Sequence[str],
+    top: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """`stem`.json with every single figure, `more` among them, and `stem`.md to read."""
+    """`stem`.json with every single figure, `more` among them, and `stem`.md to read. `top` stands before the facts."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     raw: dict[str, Any] = {"title": title, "machine": dict(facts), "measured": [asdict(one) for one in measured]}
     raw |= more or {}
     stem.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
     machine_lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    text = f"# {title}\n\n{machine_lines}\n\n{tables}\n\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n"
+    remark_lines = "\n".join(f"- {remark}" for remark in remarks)
+    text = "\n\n".join(filter(None, [f"# {title}", top, machine_lines, tables, remark_lines])) + "\n"
     stem.with_suffix(".md").write_text(text)
     print(f"written: {stem.with_suffix('.md')}", file=sys.stderr)
 

@@ -142,13 +142,20 @@ class ZstdTar(InflatedTar):
 class Layerstore(Subject):
     title = "layerstore, docker-archive"
     syncs_itself = True
+    options: ClassVar[tuple[str, ...]] = ()
 
     def inputs(self, image: Image) -> list[Path]:
         return [image.archive]
 
     def load(self, image: Image) -> None:
         [source] = self.inputs(image)
-        run(Path(sys.executable).with_name("layerstore"), "--root", self.home / "store", "load", "-q", "-i", source)
+        layerstore = Path(sys.executable).with_name("layerstore")
+        run(layerstore, "--root", self.home / "store", *self.options, "load", "-q", "-i", source)
+
+
+class LayerstoreErofs(Layerstore):
+    title = "layerstore, docker-archive, erofs"
+    options = ("--storage-driver", "erofs")
 
 
 class LayerstoreGzip(Layerstore):
@@ -238,6 +245,7 @@ class Umoci(Subject):
 SUBJECTS: tuple[type[Subject], ...] = (
     Tar,
     Layerstore,
+    LayerstoreErofs,
     Docker,
     Podman,
     GzipTar,
@@ -323,6 +331,7 @@ def main() -> None:
     parser = usual_options("benchmarks.load", __doc__)
     parser.add_argument("--names", default=",".join(NAMES), help="which of them (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--filesystem", choices=["ext4", "xfs"], default="ext4")
     parser.add_argument("--size", type=int, default=16, help="of the loop image, GiB")
     options = parser.parse_args()
 
@@ -333,7 +342,10 @@ def main() -> None:
     kinds = chosen(SUBJECTS, options.only)
 
     facts = machine() | {"peers": ", ".join(f"{tool} {version}" for tool, version in versions().items())}
-    with filesystem(options.work, size=options.size << 30) as place, ExitStack() as daemons:
+    suffix = "" if options.filesystem == "ext4" else f"-{options.filesystem}"
+    facts["filesystem"] = facts["filesystem"].replace("ext4", options.filesystem)
+    made = filesystem(options.work, size=options.size << 30, kind=options.filesystem)
+    with made as place, ExitStack() as daemons:
         subjects = []
         for number, kind in enumerate(kinds):
             home = place / str(number)
@@ -348,7 +360,7 @@ def main() -> None:
     names = [image.name for image in images]
     left = max((one.median for one in rest), default=0.0)
     write_results(
-        options.results / f"{facts['date']}-load",
+        options.results / f"{facts['date']}-load{suffix}",
         title="Loading an image, durably",
         facts=facts,
         measured=measured + rest,

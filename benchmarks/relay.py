@@ -49,6 +49,9 @@ class Relay:
         self.carried = 0
         """Bytes of the server's that clients were sent."""
         self.connections = 0
+        self.requests = self.turns = 0
+        """What was asked for by GET and HEAD; and how often that was a round trip or more after what was before."""
+        self._turned_at = 0.0
         self.broken = 0
         """Connections that were reset."""
 
@@ -65,6 +68,20 @@ class Relay:
         self._accepting.join()
         self.go_on()
         self.drop()
+
+    def count_anew(self) -> None:
+        """From here on."""
+        with self._changed:
+            self.requests = self.turns = 0
+
+    def heard(self, data: bytes) -> None:
+        """A piece of a client's came."""
+        if data.startswith((b"GET ", b"HEAD ")):
+            with self._changed:
+                self.requests += 1
+                if time.monotonic() - self._turned_at >= self._delay:
+                    self.turns += 1
+                    self._turned_at = time.monotonic()
 
     def stop_at(self, count: int) -> None:
         """Carry nothing of the server's any more from the moment when `carried` has reached this."""
@@ -182,6 +199,8 @@ class _Link:
                 data = source.recv(PIECE)
             except OSError:
                 data = b""
+            if not is_down:
+                relay.heard(data)
             if is_down and data:
                 relay.pace(len(data))
                 if relay.is_reset(len(data)):

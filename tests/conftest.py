@@ -5,10 +5,12 @@ And the guard: a test that leaves something mounted fails, and so does a run tha
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -26,6 +28,7 @@ from layerstore.testing.filesystems import (
     refusal,
     unmount,
 )
+from support.rewriting import rewrite_our_share
 
 if TYPE_CHECKING:
     from layerstore import Store
@@ -50,9 +53,14 @@ LONG = (
 """Modules of which a single test takes ten seconds and more."""
 
 
+OWN_STORE = Path("/var/lib/layerstore")
+"""What is opened where nobody says which store: no test may."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: mounts or makes devices, and is skipped for an ordinary user")
     config.addinivalue_line("markers", "tools(*commands): needs these programs; skipped without, in CI an error")
+    config.addinivalue_line("markers", "hasty: its registry falls silent, and the client does not wait for long")
     os.environ["PATH"] = SEARCH
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: programs would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -64,12 +72,30 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"`tools/prepare test` should have seen to this: {'; '.join(missing)}")
     if IS_ROOT:
         enter_private_namespace()
+    _remember_drivers()
+    rewrite_our_share(config)
+
+
+def _remember_drivers() -> None:
+    """Read what is installed once, and not with each new store: that took a twentieth of all the time."""
+    from layerstore import plugins
+
+    read = plugins._entries
+    known: dict[object, dict[str, str]] = {}
+
+    def entries() -> dict[str, str]:
+        where = (importlib.metadata.entry_points, *sys.path)
+        if where not in known:
+            known[where] = read()
+        return dict(known[where])
+
+    plugins._entries = entries
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are cores: tests wait a good part of their time, for disks and for other processes."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Twice as many workers as cores: tests wait a good part of their time, for disks and for other processes."""
+    return 2 * len(os.sched_getaffinity(0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -104,8 +130,10 @@ def _printable(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail the test that leaves a mount, another umask or another root directory behind; mend it for the next."""
+    """Fail the test that leaves a mount, another umask or another root directory behind, or opens this machine's own
+    store; mend it for the next."""
     before, root, mask = set(mountpoints()), os.stat("/"), os.umask(0o022)
+    had_a_store = OWN_STORE.exists()
     os.umask(mask)
     yield
     _await_monitors()
@@ -119,6 +147,7 @@ def host_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
         os.chmod("/", root.st_mode & 0o7777)
         pytest.fail(f"the root directory of this machine was changed: mode {after.st_mode & 0o7777:o}")
     assert left == mask, f"the umask of the tests is {left:03o} now"
+    assert had_a_store or not OWN_STORE.exists(), f"{OWN_STORE} has been made"
 
 
 def _await_monitors() -> None:

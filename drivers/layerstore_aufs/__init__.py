@@ -28,6 +28,7 @@ from layerstore.driver import (
     Layer,
     LayerKey,
     Mount,
+    Slice,
     State,
     StorageDriver,
     Usage,
@@ -79,6 +80,7 @@ class Aufs(StorageDriver):
         with named("mkdir", home):
             for folder in (_DIFF, *_BESIDE, _EMPTY):
                 (home / folder).mkdir(mode=0o755 if folder == _EMPTY else 0o700, parents=True, exist_ok=True)
+        self._copies.sweep()
 
     @classmethod
     def probe(cls, home: Path, options: Settings) -> Backing:
@@ -190,6 +192,15 @@ class Aufs(StorageDriver):
                 return self._copies.changes(layer, parents)
             with self._views(layer, parents) as (upper, merged, lower, marks):
                 return overlay_changes(upper, merged, lower, marks=marks)
+
+    def slices(self, layer: Layer, parents: Sequence[Layer]) -> Sequence[Slice]:
+        """A copy is a whole tree, and what fuse-overlayfs writes has marks of both kinds."""
+        if self._copies.has(layer):
+            return [Slice(self._copies.tree(layer))]
+        found = [Slice(self.tree(one), (Dialect.AUFS,)) for one in (layer, *parents)]
+        if layer.state is State.WRITABLE and self._work(layer, Mode.FUSE).is_dir():
+            found[0] = Slice(self.tree(layer), (Dialect.AUFS, Dialect.OVERLAY))
+        return found
 
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         with named("open", self.tree(layer)):

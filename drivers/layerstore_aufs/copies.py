@@ -11,13 +11,13 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layerstore.changes import Changes, compare_copied, compare_trees
 from layerstore.changes.linked import link_stack
 from layerstore.driver import Layer, State, Usage, usage_of, usage_of_changes
-from layerstore.errors import CannotRepresent
+from layerstore.errors import CannotRepresent, KernelError
 from layerstore.kernel import files
 from layerstore.kernel.copying import copy_tree, listed
 from layerstore.kernel.files.descriptors import FOLDER, opened, read_own, write_private
@@ -36,7 +36,6 @@ class Copies:
         self._home = home
         self._staging = staging
         self._own = own
-        self._swept = False
 
     def tree(self, layer: Layer) -> Path:
         """Where the tree of a container lies, if it was made by copying."""
@@ -55,7 +54,6 @@ class Copies:
         tree = self.shown(stack)
         folder = tree.parent
         if not folder.is_dir():
-            self._sweep()
             fresh = self._staging / f"{folder.name}-{os.urandom(4).hex()}"
             fresh.mkdir(mode=0o700)
             try:
@@ -135,7 +133,7 @@ class Copies:
         for name in names:
             try:
                 shown = read_own(cache / name / _STACK).decode().split()
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue  # somebody else does
             if layer.key in shown:
                 moved += self.move(cache / name, f"{layer.key}.{name}")
@@ -146,18 +144,12 @@ class Copies:
         target = self._staging / f"{name}-{os.urandom(4).hex()}"
         return [target] if files.move_away(path, target) else []
 
-    def _sweep(self) -> None:
-        """Throw away what other boots left."""
-        if self._swept:
-            return
-        self._swept = True
-        try:
-            boots = os.listdir(self._home / _CACHE)
-        except FileNotFoundError:
-            return
-        for boot in boots:
-            if boot != boot_id():
-                remove_all(self.move(self._home / _CACHE / boot, f"boot-{boot}"))
+    def sweep(self) -> None:
+        """Throw away what other boots left. What cannot be, in a store that can only be read, is for the next to do."""
+        with suppress(OSError, KernelError):
+            for boot in os.listdir(self._home / _CACHE):
+                if boot != boot_id():
+                    remove_all(self.move(self._home / _CACHE / boot, f"boot-{boot}"))
 
 
 def _name_of(stack: Sequence[Layer]) -> str:

@@ -262,6 +262,11 @@ def _remember(home: Path, question: str, found: Found) -> None:
         "notes": backing.notes,
         "refusals": [(mode.value, reason, remedy) for mode, reason, remedy in found.refusals],
     }
-    with suppress(OSError, KernelError), trial_folder(home) as fresh:  # or else it is only asked again
-        write_private(fresh / ANSWER, json.dumps([question, answer]))
-        (fresh / ANSWER).replace(home / ANSWER)
+    try:
+        with trial_folder(home) as fresh:
+            write_private(fresh / ANSWER, json.dumps([question, answer]))
+            (fresh / ANSWER).replace(home / ANSWER)
+    except (OSError, KernelError):
+        # Then it is asked again, and the next trial removes what is left of this one.
+        with suppress(OSError):
+            (home / ANSWER).unlink(missing_ok=True)

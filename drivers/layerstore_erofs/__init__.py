@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from layerstore.changes import Changes, make_exact, overlay_changes, stacked_changes
-from layerstore.driver import Backing, Capabilities, Dialect, Layer, LayerKey, Mount, State, StorageDriver, Usage, look
-from layerstore.errors import DepthExceeded, DriverNotSupported, named
-from layerstore.indexes import LISTING, TAR, Part, write_index
+from layerstore.driver import (
+    Backing,
+    Capabilities,
+    Dialect,
+    Layer,
+    LayerKey,
+    Mount,
+    Slice,
+    State,
+    StorageDriver,
+    Usage,
+    look,
+)
+from layerstore.errors import DepthExceeded, DriverFailed, DriverNotSupported, named
+from layerstore.indexes import LAZY, LISTING, TAR, LaidTree, Part, write_index
 from layerstore.kernel import files
 from layerstore.kernel.files import quota
 from layerstore.kernel.files.descriptors import FOLDER, opened
@@ -29,6 +41,9 @@ __all__ = ["Erofs", "Settings"]
 _EMPTY, _LOW = ".empty", ".low"
 """In the home: the lower directory of a stack that has no other; and where an index is mounted for overlay to stand on,
 which nobody sees."""
+
+_KNOWN = ".known"
+"""In the home, with `erofs.dedup`: where content lies that another layer may have, too."""
 
 _INDEX, _ESCAPED = "index-", ".escaped"
 """In the folder of the nearest of the tars: their index, by the layers below; and the end of its name where it has
@@ -50,6 +65,8 @@ class Erofs(StorageDriver):
     def __init__(self, home: Path, staging: Path, options: Settings) -> None:
         super().__init__(home, staging, options)
         self._tars: set[LayerKey] = set()
+        self._whole: set[LayerKey] = set()
+        self._watch: Callable[[Sequence[Path]], None] | None = None
         for name in (_EMPTY, _LOW):
             with named("mkdir", home / name):
                 (home / name).mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -89,8 +106,12 @@ class Erofs(StorageDriver):
             files.make_plain_folder(f"{folder}/diff")
             return
         os.mkdir(f"{folder}/diff")
-        with look(self, parents[0], parents[1:]) as root:
-            files.copy_root_attributes(f"/proc/self/fd/{root}", f"{folder}/diff")
+        # What stands on others looks as the nearest does: nothing has to be mounted to know that.
+        folders, tars = self._parted(parents)
+        if folders:
+            files.copy_root_attributes(f"{self._folder(folders[0])}/diff", f"{folder}/diff")
+        else:
+            files.give_root_attributes(self._root_of(tars), f"{folder}/diff")
 
     def tree(self, layer: Layer) -> Path:
         return Path(self._folder(layer)) / "diff"
@@ -112,6 +133,7 @@ class Erofs(StorageDriver):
                 self._unlimit(self.home / layer.key)
                 files.move_away(self.home / layer.key, self.staging / layer.key)
         self._tars.discard(layer.key)
+        self._whole.discard(layer.key)
 
     def keys(self) -> Iterable[LayerKey]:
         with named("open", self.home):
@@ -144,6 +166,7 @@ class Erofs(StorageDriver):
     def prepare(self, layer: Layer, parents: Sequence[Layer], *, read_only: bool) -> None:
         """The index is made where it is not there; scratch and mountpoint, which say nothing that lasts, too."""
         _, tars = self._parted((layer, *parents))
+        self._have_watched(tars)
         if tars and not _is_there(self._index(tars)):
             self._write_index(tars)
         if not read_only:
@@ -188,6 +211,14 @@ class Erofs(StorageDriver):
             raise
         return True
 
+    def slices(self, layer: Layer, parents: Sequence[Layer]) -> Sequence[Slice]:
+        folders, tars = self._parted((layer, *parents))
+        found = [Slice(self.tree(one), (Dialect.OVERLAY,)) for one in folders]
+        if tars:
+            self.prepare(tars[0], tars[1:], read_only=True)
+            found.append(Slice(Path(self._index(tars)), tars=tuple(Path(self._folder(one)) / TAR for one in tars)))
+        return found
+
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         if not self._is_tar(layer):
             return super().usage(layer, parents)
@@ -203,6 +234,27 @@ class Erofs(StorageDriver):
                 f"{self._folder(one)}/{TAR if self._is_tar(one) else 'diff'}" for one in parents
             )
         return dict(sorted(data.items()))
+
+    # ---- tars that are not all there
+
+    def watch_by(self, watch: Callable[[Sequence[Path]], None]) -> None:
+        """Have `watch` see to it, before they are read, that folders of layers are watched whose tars have holes."""
+        self._watch = watch
+
+    def _have_watched(self, tars: Sequence[Layer]) -> None:
+        lazy = []
+        for one in tars:
+            if one.key in self._whole:
+                continue
+            if _is_there(f"{self._folder(one)}/{LAZY}"):
+                lazy.append(Path(self._folder(one)))
+            elif not one.is_staged:
+                self._whole.add(one.key)
+        if not lazy:
+            return
+        if self._watch is None:
+            raise DriverFailed(f"not all of layer {lazy[0].name} is there, and nobody fetches it", layer=lazy[0].name)
+        self._watch(lazy)
 
     # ---- the index of tars
 
@@ -226,12 +278,22 @@ class Erofs(StorageDriver):
         index = f"{self._folder(nearest)}/{_INDEX}{name}"
         return f"{index}{_ESCAPED}" if _is_there(f"{index}{_ESCAPED}") else index
 
-    def _write_index(self, tars: Sequence[Layer]) -> None:
+    def take_stack(self, tars: Sequence[Layer], stack: LaidTree) -> None:
+        """See `layerstore.layers.tars`: what the core has laid on each other is not read once more."""
+        if not _is_there(self._index(tars)):
+            self._write_index(tars, stack)
+
+    def notes_content(self) -> Path | None:
+        """See `layerstore.layers.tars`: with `erofs.dedup`, content that two tars have is kept once."""
+        return self.home / _KNOWN if self.settings.dedup else None
+
+    def _write_index(self, tars: Sequence[Layer], stack: LaidTree | None = None) -> None:
         """Whole and on the disk before it has its name, or before its layer has: nobody looks at it again."""
+        self._have_watched(tars)  # chunks of sparse files are copied out of them
         index, made = self._index(tars), self.staging / f"{tars[0].key}.{os.urandom(8).hex()}"
         parts = [Part(Path(self._folder(one)) / LISTING, Path(self._folder(one)) / TAR) for one in tars]
         try:
-            written = write_index(parts, made)
+            written = write_index(parts, made) if stack is None else stack.write(made)
             if not tars[0].is_staged:
                 with named("fsync", made), opened(made, os.O_RDONLY) as file:
                     os.fsync(file)
@@ -243,6 +305,19 @@ class Erofs(StorageDriver):
             with suppress(OSError):
                 made.unlink(missing_ok=True)
             raise
+
+    def _root_of(self, tars: Sequence[Layer]) -> files.Attributes:
+        """How the root of tars looks, by their index."""
+        from layerstore.indexes.reading import Index
+
+        self.prepare(tars[0], tars[1:], read_only=True)
+        index = Index(Path(self._index(tars)), [Path(self._folder(one)) / TAR for one in tars])
+        try:
+            root = index.inode(index.root)
+            xattrs = index.stored_xattrs(root)
+        finally:
+            index.close()
+        return files.Attributes(root.mode, root.uid, root.gid, (root.mtime_ns, root.mtime_ns), xattrs)
 
     def _mount(self, index: str, tars: Sequence[Layer], target: str | None) -> Mount:
         devices = tuple(("device", f"{self._folder(one)}/{TAR}") for one in reversed(tars))

@@ -39,17 +39,32 @@ def probe(home: Path, options: Settings) -> Backing:
             remedy="Put the data-root on ext4, xfs or btrfs, where root may write.",
             errno=error.errno,
         ) from None
+    kind = files.filesystem_type(folder)
+    if options.dedup and (why := _no_sharing(kind, shared=shared)) is not None:
+        raise DriverNotSupported(
+            f"erofs.dedup: {why} ({folder})", remedy="Put the data-root on xfs, or leave the option out."
+        )
     return Backing(
-        filesystem=files.filesystem_type(folder),
+        filesystem=kind,
         copy_on_write=CopyOnWrite.FILE,
         quota=refusal is None,
         notes=(
-            ("Backing Filesystem", files.filesystem_type(folder)),
+            ("Backing Filesystem", kind),
             ("Layers", "tars, mounted by an index"),
             ("Reflinks", str(shared).lower()),
+            ("Dedup", str(options.dedup).lower()),
             ("Max depth", str(MAX_DEPTH)),
         ),
     )
+
+
+def _no_sharing(kind: str, *, shared: bool) -> str | None:
+    """Why nothing is gained by content that is kept once; None if something is."""
+    if not shared:
+        return f"{kind} shares no blocks between files"
+    if kind == "btrfs":
+        return "btrfs keeps an extent whole while any block of it is used, so hardly anything is given back"
+    return None
 
 
 def _try(place: Path) -> None:

@@ -12,6 +12,13 @@ MAX_DEPTH = 498
 
 @frozen
 class Settings:
-    """`erofs.size=10G`: the most that a container may write (needs project quotas)."""
+    """`erofs.size=10G`: the most that a container may write (needs project quotas).
+
+    `erofs.patience=60`: the seconds for which who reads a lazy layer waits, before that is an I/O error.
+
+    `erofs.dedup=true`: files that two layers have are kept once; needs a filesystem that shares blocks (xfs).
+    """
 
     size: int | None = field(default=None, converter=options.size)
+    patience: float = field(default=60.0, converter=options.seconds)
+    dedup: bool = field(default=False, converter=options.switch)

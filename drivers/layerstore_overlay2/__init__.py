@@ -51,8 +51,9 @@ class Overlay2(StorageDriver):
     """Layers as directories, stacks as overlay mounts."""
 
     name: ClassVar[str] = "overlay2"
-    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.OVERLAY, MAX_DEPTH)
+    capabilities: ClassVar[Capabilities] = Capabilities(Dialect.OVERLAY, MAX_DEPTH, borrows=True)
     options: ClassVar[type] = Settings
+    layer_files: ClassVar[str] = "layerstore.layers.borrowing:Borrowing"
     settings: Settings
 
     def __init__(self, home: Path, staging: Path, options: Settings) -> None:
@@ -142,10 +143,11 @@ class Overlay2(StorageDriver):
             if not read_only and self._is_volatile(layer):
                 above.append(("volatile", None))
         marks = self._marks_of_all((layer, *parents))
+        borrowed = any(one.is_borrowed for one in (layer, *parents))
         options = (
             *(("lowerdir+", lower) for lower in lowers),
             *above,
-            *probing.features(metacopy=_METACOPY in marks, redirect=_REDIRECT in marks),
+            *probing.features(metacopy=_METACOPY in marks, redirect=_REDIRECT in marks, borrowed=borrowed),
             *self.settings.mountopt,
         )
         return (Mount("overlay", "overlay", options, read_only=read_only),)
@@ -229,10 +231,11 @@ class Overlay2(StorageDriver):
             yield upper, merged, lower
 
     def graph_data(self, layer: Layer, parents: Sequence[Layer]) -> Mapping[str, str]:
-        folder = self.home / layer.key
+        tree = self.tree(layer)
+        folder = tree.parent
         data = {
             "MergedDir": str(folder / "merged"),
-            "UpperDir": str(folder / "diff"),
+            "UpperDir": str(tree),
             "WorkDir": str(folder / "work"),
         }
         if parents:
@@ -254,6 +257,8 @@ class Overlay2(StorageDriver):
             files.make_plain_folder(f"{folder}/diff")
 
     def _tree(self, layer: Layer) -> str:
+        if layer.is_borrowed:
+            return os.fspath(self.elsewhere(layer.key))
         return f"{self.staging if layer.is_staged else self.home}/{layer.key}/diff"
 
     def _clear(self, layer: Layer, work: str) -> None:

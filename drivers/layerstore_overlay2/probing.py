@@ -160,13 +160,18 @@ def _own(options: Settings) -> tuple[tuple[str, str | None], ...]:
     return (*features(metacopy=metacopy, redirect=redirect), *options.mountopt)
 
 
-def features(*, metacopy: bool, redirect: bool) -> tuple[tuple[str, str | None], ...]:
-    """What is always said, so that the defaults of the host's overlay module never matter."""
+def features(*, metacopy: bool, redirect: bool, borrowed: bool = False) -> tuple[tuple[str, str | None], ...]:
+    """What is always said, so that the defaults of the host's overlay module never matter.
+
+    `borrowed`: of layers that another program wrote, whose mounts may have renamed folders by directions; these are
+    followed, and none are made. In a user namespace the kernel follows none.
+    """
+    followed = "follow" if borrowed and not is_within() else "nofollow"
     return (
         *((("userxattr", None),) if is_within() else ()),
         ("index", "off"),
         ("metacopy", "on" if metacopy else "off"),
-        ("redirect_dir", "on" if redirect else "nofollow"),
+        ("redirect_dir", "on" if redirect else followed),
     )
 
 
@@ -198,6 +203,11 @@ def _known(home: Path, question: str) -> Backing | None:
 
 def _remember(home: Path, question: str, backing: Backing) -> None:
     answer: dict[str, Any] = {**asdict(backing), "copy_on_write": backing.copy_on_write.value}
-    with suppress(OSError, KernelError), trial_folder(home) as fresh:  # or else it is only asked again
-        write_private(fresh / ANSWER, json.dumps([question, answer]))
-        (fresh / ANSWER).replace(home / ANSWER)
+    try:
+        with trial_folder(home) as fresh:
+            write_private(fresh / ANSWER, json.dumps([question, answer]))
+            (fresh / ANSWER).replace(home / ANSWER)
+    except (OSError, KernelError):
+        # Then it is asked again, and the next trial removes what is left of this one.
+        with suppress(OSError):
+            (home / ANSWER).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Is everything there, whole, and nothing else? What is not is told, a problem each, and noted in the rows.
 
 Nothing is repaired here, but for records that are missing; `mending` does that. Others may use the store meanwhile;
-what they remove while it is looked at is no problem.
+what they remove while it is looked at is no problem, wherever they are with it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from layerstore.containers import rows as container_rows
 from layerstore.database import Database
 from layerstore.digest import ChainID, ImageID, of_bytes, short
 from layerstore.driver import Layer, LayerKey
-from layerstore.errors import Damaged, DriverFailed, KernelError, LayerstoreError, NotFound, named
+from layerstore.errors import Damaged, DriverFailed, KernelError, LayerstoreError, NotFound
 from layerstore.images import rows as image_rows
+from layerstore.kernel.files import names_in
+from layerstore.kernel.files.descriptors import is_no_file
 from layerstore.layers import Diff, Layers, garbage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.diffs import differences
@@ -37,6 +39,9 @@ from layerstore.volumes import Volumes
 __all__ = ["Problem", "Rate", "Subject", "problems"]
 
 _SHOWN = 10
+
+PATIENCE = 1.0
+"""Seconds that somebody has between the rows of what he removes and the first of its files, and from file to file."""
 
 _CONTAINER: Final = re.compile(r"[0-9a-f]{64}")
 _BLOB: Final = _CONTAINER
@@ -195,8 +200,11 @@ def _images(database: Database) -> Iterator[Problem]:
 def _segments(database: Database, files: LayerFiles) -> Iterator[Problem]:
     """Segments without files, and what stands on them. Nobody has hashed what is in them, so more is not known."""
     with database.read() as tx:
-        gone = [key for key in sorted(segment_rows.keys(tx)) if not files.has(Layer(key))]
-        gone = [key for key in gone if key in segment_rows.keys(tx)]
+        keys = sorted(segment_rows.keys(tx))
+    gone = [key for key in keys if not files.has(Layer(key))]
+    with database.read() as tx:  # what somebody removed meanwhile has no row any more
+        there = segment_rows.keys(tx)
+        gone = [key for key in gone if key in there]
         users = {key: segment_rows.standing_on(tx, key) for key in gone}
     for key in gone:
         path = str(files.place_of(Layer(key)))
@@ -209,6 +217,7 @@ def _segments(database: Database, files: LayerFiles) -> Iterator[Problem]:
             for container, label in users[key]
         )
         subject = takes[0] if takes else Subject("file", path)
+        words = words or "a snapshot that another program keeps here"
         yield Problem(
             "missing checkpoint", f"the files of {words} are gone: {path}", path=path, subject=subject, affects=takes
         )
@@ -257,21 +266,39 @@ def _leftovers(data_root: Path, database: Database, staging: Path, files: LayerF
     What somebody was at who has died since the store was opened is no problem: the next `open` removes it.
     """
     strange = list(_strange(files, data_root))
-    left = garbage.find(database, staging, files)
-    for key in left.home:
-        yield _garbage(_place_of(files, key))
-    for key in left.beside:
-        yield _garbage(files.beside / key)
-    boxes = data_root / "containers"
-    there = [name for name in _listed(boxes) if _CONTAINER.fullmatch(name)]
-    with database.read() as tx:
-        known = {row.id for row in container_rows.every(tx)}
-    for name in there:
-        if name not in known and (boxes / name).exists():
-            yield _garbage(boxes / name)
+    for path in _forsaken(lambda: _without_row(data_root, database, staging, files)):
+        yield _garbage(path)
     for path in strange:
         if os.path.lexists(path):
             yield _foreign(path)
+
+
+def _forsaken(find: Callable[[], list[Path]]) -> list[Path]:
+    """What `find` finds, and nobody is removing.
+
+    Rows go first and files after, and who removes something need not have made it: no name says whether he is alive. So
+    what is found is looked at again, for as long as some of it goes.
+    """
+    found = find()
+    deadline = time.monotonic() + PATIENCE
+    while found and time.monotonic() < deadline:
+        time.sleep(0.05)
+        again = set(find())
+        left = [path for path in found if path in again]
+        if len(left) < len(found):
+            found, deadline = left, time.monotonic() + PATIENCE
+    return found
+
+
+def _without_row(data_root: Path, database: Database, staging: Path, files: LayerFiles) -> list[Path]:
+    """What this store has made, and nothing refers to, though nobody alive has made it."""
+    left = garbage.find(database, staging, files)
+    found = [_place_of(files, key) for key in left.home] + [files.beside / key for key in left.beside]
+    boxes = data_root / "containers"
+    there = [name for name in names_in(boxes) if _CONTAINER.fullmatch(name)]
+    with database.read() as tx:
+        known = {row.id for row in container_rows.every(tx)}
+    return found + [boxes / name for name in there if name not in known and (boxes / name).exists()]
 
 
 def _foreign(path: Path) -> Problem:
@@ -293,25 +320,17 @@ def _strange(files: LayerFiles, data_root: Path) -> Iterator[Path]:
     keys = list(files.driver.keys())
     for key in set(keys) - set(garbage.own_keys(keys)):
         yield _place_of(files, key)
-    for name in _listed(files.beside):
+    for name in names_in(files.beside):
         if not garbage.own_keys([name.partition(".")[0]]):
             yield files.beside / name
     kept = data_root / "blobs" / "sha256"
-    for name in _listed(kept):
-        if not _BLOB.fullmatch(name) or not (kept / name).is_file():
+    for name in names_in(kept):
+        if not _BLOB.fullmatch(name) or is_no_file(kept / name):
             yield kept / name
     boxes = data_root / "containers"
-    for name in _listed(boxes):
+    for name in names_in(boxes):
         if not _CONTAINER.fullmatch(name):
             yield boxes / name
-
-
-def _listed(folder: Path) -> list[str]:
-    with named("open", folder):
-        try:
-            return sorted(os.listdir(folder))
-        except FileNotFoundError:
-            return []
 
 
 # --- one diff
@@ -365,6 +384,8 @@ class _Look:
         damages = list(self.files.damages(stored, Level.ATTRIBUTES))
         if damages:
             return damages
+        if content and self.files.lacks(stored):  # what is there of it; nobody waits for the rest
+            return list(self.files.damages(stored, Level.CONTENT))
         if content:
             try:
                 self.files.give_out(stored, self._reader(stored))

@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import evolve, field, fields_dict
 
+from layerstore import storage_conf
+from layerstore.access import Access
+from layerstore.daemon_keys import DOCKERS
 from layerstore.errors import ConfigError, remedy_for
 from layerstore.limits import SETTINGS, SIZES, Limits
+from layerstore.storage_conf import Advice
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ __all__ = [
     "Proxies",
     "driver_options",
     "given",
+    "is_store",
     "load",
     "owner_of",
     "root_of",
@@ -124,8 +129,12 @@ class Config:
     """Keep the compressed layers that registries sent, so that they can be sent on as they were."""
     remotes: tuple[str, ...] = ()
     """Where layers are looked for before the registry of their image is asked, in this order."""
+    attach: tuple[str, ...] = ()
+    """Stores of others whose images are there to be used, where they lie: `docker:/var/lib/docker`."""
     push_through: bool = False
     """Give the first of the remotes what a registry had to be asked for."""
+    ignore_policy: bool = False
+    """Pull whatever registries.conf and policy.json of containers/image say, and from where the name says."""
     engines: tuple[Engine, ...] = ()
     """`runtimes`: programs that run containers, beside those of PATH."""
     default_engine: str | None = None
@@ -138,36 +147,22 @@ class Config:
     """`builder`, `gc`, `policy`: what goes after each build, instead of that limit."""
     large_context: int = 500 << 20
     """`builder`, `largeContext`: bytes of a context that a build may look at without a warning; 0: it never warns."""
+    advice: Advice = field(factory=Advice)
+    """podman's storage.conf, where there is no daemon.json."""
+    access: Access = field(factory=Access)
+    """What one call says of registries, beside the file."""
 
 
 _STORE = ("data-root", "exec-root", "storage-driver", "storage-opts")
-_SWITCHES = ("keep-blobs", "push-through")
+_SWITCHES = ("keep-blobs", "push-through", "ignore-policy")
 _LEAST = {"max-concurrent-downloads": 0, "max-concurrent-uploads": 0, "max-download-attempts": 1}
 """Keys that are numbers, with the least that docker allows."""
 _OURS = (
     *_STORE,
-    *("insecure-registries", "registry-mirrors", *_LEAST, "proxies", "remotes", *_SWITCHES),
+    *("insecure-registries", "registry-mirrors", *_LEAST, "proxies", "remotes", "attach", *_SWITCHES),
     *("runtimes", "default-runtime", "builder"),
     *SETTINGS,
 )
-
-# What dockerd reads or has read from its daemon.json, and what is none of our business.
-_DOCKERS_WORDS = """
-allow-direct-routing allow-nondistributable-artifacts api-cors-header authorization-plugins bip bip6 bridge
-bridge-accept-fwmark cdi-spec-dirs cgroup-parent cluster-advertise cluster-store cluster-store-opts containerd
-containerd-namespace containerd-plugin-namespace cpu-rt-period cpu-rt-runtime cri-containerd debug
-default-address-pools default-cgroupns-mode default-gateway default-gateway-v6 default-init default-ipc-mode
-default-network-opts default-shm-size default-ulimits deprecated-key-path disable-legacy-registry dns
-dns-opts dns-search exec-opts experimental features firewall-backend fixed-cidr fixed-cidr-v6 group host-gateway-ip
-host-gateway-ips hosts http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop
-ip-masq ip6tables iptables ipv6 labels live-restore log-driver log-format log-level log-opts
-metrics-addr mtu network-control-plane-mtu network-diagnostic-port
-no-new-privileges no-proxy node-generic-resources oom-score-adjust pidfile raw-logs
-resolv-conf rootless seccomp-profile selinux-enabled shutdown-timeout swarm-default-advertise-addr
-swarm-raft-election-tick swarm-raft-heartbeat-tick tls tlscacert tlscert tlskey tlsverify userland-proxy
-userland-proxy-path userns-remap
-"""
-_DOCKERS = frozenset(_DOCKERS_WORDS.split())
 
 _MEND = "Mend the file: it is one JSON object, as docker's daemon.json is."
 _FORMER = {"graph": "data-root"}
@@ -184,7 +179,7 @@ def load(path: Path | None = None) -> Config:
         text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         if path is None:
-            return Config()
+            return Config(advice=storage_conf.read(rootless=_folder_of("XDG_CONFIG_HOME", ".config") is not None))
         raise ConfigError(f"{file}: no such file", remedy="Name a daemon.json that exists.", path=file) from None
     except OSError as error:
         raise ConfigError(
@@ -204,6 +199,7 @@ def with_overrides(
     data_root: Path | None = None,
     storage_driver: str | None = None,
     storage_opts: Sequence[str] = (),
+    attach: Sequence[str] = (),
 ) -> Config:
     """`config` with what the caller or the command line says instead. Options are added, and the later one counts.
 
@@ -217,6 +213,7 @@ def with_overrides(
         data_root=config.data_root if data_root is None else data_root,
         storage_driver=storage_driver or config.storage_driver,
         storage_opts=(*opts, *storage_opts),
+        attach=tuple(dict.fromkeys((*config.attach, *attach))),
     )
 
 
@@ -238,7 +235,7 @@ def driver_options(config: Config, driver: str, options: type[Options]) -> Optio
     """The options of `driver`, as an instance of its own class: `overlay2.size=10G` is `options(size="10G")`."""
     fields = fields_dict(cast(Any, options))
     values: dict[str, Any] = {}
-    for opt in config.storage_opts:
+    for opt in (*config.advice.of(driver), *config.storage_opts):
         key, has_value, text = opt.partition("=")
         owner, has_name, name = key.strip().lower().partition(".")
         if not has_value or not has_name:
@@ -283,10 +280,10 @@ def _parsed(text: bytes, file: Path) -> Config:
     for key in content:
         if key in _FORMER:
             raise ConfigError(f"{file}: {key!r} is called {_FORMER[key]!r} now", path=file)
-        if key not in _OURS and key not in _DOCKERS:
+        if key not in _OURS and key not in DOCKERS:
             raise ConfigError(
                 f"{file}: unknown key {key!r}",
-                remedy=_nearest(key, [*_OURS, *sorted(_DOCKERS)], "key", few=_OURS),
+                remedy=_nearest(key, [*_OURS, *sorted(DOCKERS)], "key", few=_OURS),
                 path=file,
             )
     values: dict[str, Any] = {}
@@ -412,6 +409,12 @@ def _is_word(text: str) -> bool:
     return bool(text) and _is_plain(text) and not any(char.isspace() for char in text)
 
 
+def is_store(text: str) -> bool:
+    """`KIND:/path` of a store of others. Which kinds there are, `attached` knows."""
+    kind, colon, path = text.partition(":")
+    return _is_plain(text) and kind.isalpha() and bool(colon) and os.path.isabs(path)
+
+
 def _is_registry(text: str) -> bool:
     """`host`, `host:port` or `10.0.0.0/8`; docker takes a scheme before it, too, and so do we."""
     host = text.removeprefix("http://").removeprefix("https://")
@@ -428,6 +431,7 @@ def _is_mirror(text: str) -> bool:
 _LISTS: dict[str, tuple[Callable[[str], bool], str]] = {
     "insecure-registries": (_is_registry, 'a list such as ["registry.example:5000", "10.0.0.0/8"]'),
     "registry-mirrors": (_is_mirror, 'a list of URLs such as ["https://mirror.example"], without a password'),
+    "attach": (is_store, 'a list such as ["docker:/var/lib/docker"], each with an absolute path'),
     "remotes": (_is_word, 'a list of strings such as ["https://peer.example:5000"]'),
 }
 

@@ -57,20 +57,21 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, NewType
+from typing import Any, ClassVar, Final, NewType
 
 from layerstore.changes import Changes, Kind, compare_trees
-from layerstore.errors import FULL, DriverFailed, KernelError, LayerstoreError, file_of, remedy_for
+from layerstore.errors import FULL, Damaged, DriverFailed, KernelError, LayerstoreError, file_of, remedy_for
 from layerstore.kernel import files
 from layerstore.kernel.mounts import Mount, detached
 from layerstore.values import frozen
 
 __all__ = [
+    "BORROWED",
     "Backing",
     "Capabilities",
     "CopyOnWrite",
@@ -78,6 +79,7 @@ __all__ = [
     "Layer",
     "LayerKey",
     "Mount",
+    "Slice",
     "State",
     "StorageDriver",
     "Usage",
@@ -89,6 +91,9 @@ __all__ = [
 
 LayerKey = NewType("LayerKey", str)
 """The name of one stored layer within a home: 32 hex digits, random, given by the core. Never a digest."""
+
+BORROWED: Final = "borrowed"
+"""How the key of a layer ends whose files are in an attached store."""
 
 
 class State(Enum):
@@ -113,6 +118,11 @@ class Layer:
     def is_staged(self) -> bool:
         """Does it lie in the staging folder?"""
         return self.state is State.STAGED
+
+    @property
+    def is_borrowed(self) -> bool:
+        """Does it lie in an attached store, as a folder with overlay's marks? See `StorageDriver.elsewhere`."""
+        return self.key.endswith(BORROWED)
 
 
 class Dialect(Enum):
@@ -142,12 +152,14 @@ class Capabilities:
     another, each on its parents. In each other dialect it unpacks several at once, and keeps equal diffs once, whatever
     is below them. Of a driver whose layers are no folders (`StorageDriver.layer_files`) it is the dialect of what
     containers write. `max_depth`: how many layers one stack may have, the writable one not counted; None when there is
-    no limit. `snapshots`: `segment` shows one moment, whoever writes meanwhile.
+    no limit. `snapshots`: `segment` shows one moment, whoever writes meanwhile. `borrows`: `tree` of
+    a layer that lies in an attached store is `elsewhere` of its key, and it is stacked as its own are.
     """
 
     dialect: Dialect
     max_depth: int | None = None
     snapshots: bool = False
+    borrows: bool = False
 
 
 @frozen
@@ -172,6 +184,23 @@ class Usage:
     inodes: int
 
 
+@frozen
+class Slice:
+    """A part of a stack that can be read without a mount: see `StorageDriver.slices`.
+
+    `path` is a folder, and `marks` are the dialects in which it says what it removes from the slices below: none for a
+    whole tree. Or it is an index of `tars`, the nearest first (`layerstore.indexes`).
+    """
+
+    path: Path
+    marks: tuple[Dialect, ...] = ()
+    tars: tuple[Path, ...] = ()
+
+
+def _nowhere(key: LayerKey) -> Path:
+    raise Damaged(f"nothing says in which attached store layer {key} lies")
+
+
 class StorageDriver(ABC):
     """What every driver implements. See the module's text for the order of calls.
 
@@ -192,6 +221,8 @@ class StorageDriver(ABC):
         self.home = home
         self.staging = staging
         self.settings = options
+        self.elsewhere: Callable[[LayerKey], Path] = _nowhere
+        """Where the folder of a borrowed layer lies; the core says it. Raises `Damaged` if it is gone."""
 
     @classmethod
     @abstractmethod
@@ -301,6 +332,17 @@ class StorageDriver(ABC):
         be, or nothing is gained by it.
         """
         return False
+
+    def slices(self, layer: Layer, parents: Sequence[Layer]) -> Sequence[Slice]:
+        """What the tree of `layer` on `parents` is read from where nothing is mounted, the nearest first.
+
+        The layer may be mounted, and programs may write to it. The default knows the dialects: a driver that keeps
+        layers or containers in another way says so here.
+        """
+        dialect = self.capabilities.dialect
+        if dialect is Dialect.MERGED:
+            return [Slice(self.tree(layer))]
+        return [Slice(self.tree(one), (dialect,)) for one in (layer, *parents)]
 
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         """What the layer occupies by itself: blocks on disk, each file once, its directories too.

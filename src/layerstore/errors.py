@@ -71,7 +71,7 @@ _REMEDIES = {
     numbers.EMFILE: "Too many files are open in this process: raise the limit (ulimit -n).",
     numbers.ENFILE: "Too many files are open on this machine: raise the sysctl fs.file-max.",
     numbers.ENAMETOOLONG: "A name may have 255 bytes, and a path 4095: take a shorter one.",
-    numbers.ENOENT: "Look whether the path is right. In a data-root, `layerstore check` finds what is missing.",
+    numbers.ENOENT: "Look whether the path is right.",
     numbers.ENOTDIR: "Look whether the path is right: what is before its last / has to be a folder.",
     numbers.EISDIR: "It is a folder: name a file.",
     numbers.EEXIST: "Something else has that name: move it away, or take another name.",
@@ -90,21 +90,40 @@ _REMEDIES = {
     numbers.ENOSYS: "The kernel cannot do that: use Linux 5.6 or later.",
     numbers.EOPNOTSUPP: "The filesystem there cannot do that: use ext4, xfs or btrfs.",
 }
+_STORE = "layerstore.db"
+_MISSING = "It belongs to a store, and is gone: `layerstore check` finds what else is missing, and what can be done."
 _UNKNOWN = "The kernel's log (dmesg) may say more."
 _REFUSED = "Run as the user to whom it belongs, usually root."
 _ROOT_REFUSED = "root is refused, too: look for a flag (lsattr), a security module (dmesg), or a lack of capabilities."
 
 
-def remedy_for(errno: int | None, *, elsewhere: bool = False) -> str:
+def remedy_for(
+    errno: int | None, *, elsewhere: bool = False, path: str | bytes | os.PathLike[str] | None = None
+) -> str:
     """What can be done about an error of the kernel where whoever meets it knows nothing better.
 
-    `elsewhere`: it came from what is written for the user, which has nothing to do with a data-root.
+    `path`: what it tells of. `elsewhere`: it came from what is written for the user, which has nothing to do with a
+    data-root.
     """
+    if errno == numbers.ENOENT and path is not None and not elsewhere and _is_in_store(os.fsdecode(path)):
+        return _MISSING
     if elsewhere and errno in FULL:
         return "Free some space there, or write elsewhere."
     if errno in (numbers.EACCES, numbers.EPERM):
         return _ROOT_REFUSED if os.geteuid() == 0 else _REFUSED
     return _UNKNOWN if errno is None else _REMEDIES.get(errno, _UNKNOWN)
+
+
+def _is_in_store(path: str) -> bool:
+    """Does it lie in a data-root? Those are known by their database."""
+    folder = os.path.dirname(path)
+    while os.path.isabs(folder) and "\0" not in folder:
+        if os.path.lexists(os.path.join(folder, _STORE)):
+            return True
+        if (above := os.path.dirname(folder)) == folder:
+            break
+        folder = above
+    return False
 
 
 class KernelError(LayerstoreError):
@@ -122,7 +141,7 @@ class KernelError(LayerstoreError):
     ) -> None:
         where = "" if path is None else f" {os.fsdecode(path)}"
         words = os.strerror(errno) if detail is None else f"{os.strerror(errno)} ({detail})"
-        remedy = remedy_for(errno) if remedy is None else remedy
+        remedy = remedy_for(errno, path=path) if remedy is None else remedy
         super().__init__(f"{call}{where}: {words}", remedy=remedy, layer=layer, path=path, errno=errno)
         self.call = call
 

@@ -6,10 +6,11 @@ A name and a text each. What a conversion to another driver has to remember is h
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 
 from layerstore.database import Database, Transaction
-from layerstore.errors import KernelError
+from layerstore.errors import LayerstoreError
 
 __all__ = [
     "COMMITS",
@@ -26,7 +27,10 @@ __all__ = [
     "owners",
     "process_of",
     "put",
+    "put_in_order",
     "read",
+    "request_of",
+    "sessions",
     "target_of",
 ]
 
@@ -39,6 +43,9 @@ FORMER = "former"
 
 COMMITS = "commits"
 """The fact that counts them."""
+
+_REQUEST = "request"
+"""The fact, while somebody wants the store put in order: another text each time."""
 
 
 def read(database: Database) -> dict[str, str]:
@@ -60,7 +67,16 @@ def counts(tx: Transaction) -> dict[str, int]:
 
 def owners(tx: Transaction) -> list[str]:
     """The sessions, alive or dead, that have leases of layers, or hold containers."""
-    query = "SELECT session FROM leases WHERE session NOT NULL UNION SELECT session FROM holds WHERE session NOT NULL"
+    return sorted({*sessions(tx, "leases"), *sessions(tx, "holds")})
+
+
+def sessions(tx: Transaction, table: str) -> list[str]:
+    """The sessions in `leases` or `holds`, each found by one step in the index, however many rows it has."""
+    query = (
+        f"WITH RECURSIVE owner (name) AS (SELECT min(session) FROM {table} WHERE session NOT NULL"
+        f" UNION ALL SELECT (SELECT min(session) FROM {table} WHERE session > name) FROM owner WHERE name NOT NULL)"
+        " SELECT name FROM owner WHERE name NOT NULL"
+    )
     return [row[0] for row in tx.execute(query)]
 
 
@@ -96,13 +112,30 @@ def commits_of(known: Mapping[str, str]) -> int:
     return int(known.get(COMMITS, 0))
 
 
-def ask_for_recovery(database: Database) -> None:
-    """Let the next `open` put the store in order, as it does after a boot: something could not be removed."""
+def ask_for_recovery(database: Database, otherwise: Callable[[], object]) -> None:
+    """Let the next `open` put the store in order, as it does after a boot: something could not be removed.
+
+    `otherwise` is done where even that cannot be written down: a session then stays, as that of a dead process
+    (`Session.stay`), which is as good, once this process has closed the store. Raises nothing of this library's.
+    """
     try:
         with database.write(durable=False) as tx:
             clear(tx, ["boot"])
-    except KernelError:
-        pass  # no space even for this: there is another error on its way, and `check` finds the garbage
+            put(tx, {_REQUEST: os.urandom(8).hex()})
+    except LayerstoreError:
+        otherwise()
+
+
+def request_of(known: Mapping[str, str]) -> str | None:
+    """Who asked last that the store is put in order; None if nobody did since it was."""
+    return known.get(_REQUEST)
+
+
+def put_in_order(tx: Transaction, boot: str, request: str | None) -> None:
+    """Write down that the store is in order in this boot, unless somebody asked for it after `request`."""
+    if request_of(all_of(tx)) == request:
+        put(tx, {"boot": boot})
+        clear(tx, [_REQUEST])
 
 
 def target_of(known: Mapping[str, str]) -> str | None:

@@ -58,7 +58,7 @@ class Away:
             lambda: kind(home, self.session.folder, kind.options()),
             self.session,
             beside,
-            lambda: facts.ask_for_recovery(self.database),
+            lambda: facts.ask_for_recovery(self.database, self.session.stay),
         )
         try:
             storage.files.drop(committed(garbage.own_keys(storage.driver.keys())))

@@ -10,6 +10,7 @@ from layerstore import facts, plugins
 from layerstore.blobs import Remains
 from layerstore.errors import LayerstoreError
 from layerstore.parts import Parts
+from layerstore.storage_conf import Advice
 from layerstore.values import frozen
 
 __all__ = ["Info", "gather"]
@@ -37,6 +38,8 @@ class Info:
     broken: tuple[tuple[str, str], ...]
     migration: str | None
     former: str | None
+    attached: tuple[str, ...]
+    """Stores of other programs whose images are used where they lie."""
     data_root: Path
     exec_root: Path
     kernel: str
@@ -46,6 +49,8 @@ class Info:
     cpus: int
     memory: int
     name: str
+    advice: Advice
+    """What podman's storage.conf says, where there is no daemon.json."""
 
 
 def gather(parts: Parts) -> Info:
@@ -70,6 +75,7 @@ def gather(parts: Parts) -> Info:
         broken=tuple((refusal.name, refusal.reason) for refusal in plugins.broken()),
         migration=facts.target_of(known),
         former=facts.former_of(known),
+        attached=parts.config.attach,
         data_root=parts.config.data_root,
         exec_root=parts.config.exec_root,
         kernel=host.release,
@@ -79,13 +85,16 @@ def gather(parts: Parts) -> Info:
         cpus=os.cpu_count() or 1,
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         name=host.nodename,
+        advice=parts.config.advice,
     )
 
 
 def _driver_status(parts: Parts) -> tuple[tuple[str, str], ...]:
     try:
         driver = parts.storage.driver
-        return tuple(driver.probe(driver.home, driver.settings).notes)
+        lazy = len(parts.layers.lazy())
+        notes = (("Lazy Layers", f"{lazy}, of which not all is there yet"),) if lazy else ()
+        return (*driver.probe(driver.home, driver.settings).notes, *notes)
     except LayerstoreError as error:
         return (("Problem", error.message),)  # on a full disk, say: the rest can be told
 

@@ -75,9 +75,13 @@ def _noted(tx: Transaction) -> dict[str, _Note]:
 def migrate(parts: Parts, config: Config, to: str, progress: Progress | None) -> Migrated:
     """Convert a store to the driver `to`, whose configuration is `config`. Nobody else may have it open: `InUse`.
 
-    To the driver that it has: give up a migration that was not finished.
+    To the driver that it has: give up a migration that was not finished. Waits for lazy layers, or raises why they do
+    not come.
     """
     parts.database.require_writable()
+    if to != parts.known["driver"]:
+        for stored in parts.layers.lazy():  # before nobody else can open the store: who fetches layers has to
+            parts.layers.files.make_whole(stored)
     parts.use.require_alone()
     sweep_trials(parts)
     if to == parts.known["driver"]:
@@ -215,7 +219,7 @@ class Migration:
                 lambda: self._choice.driver(self._home, parts.session.folder, self._choice.options),
                 parts.session,
                 self._beside / "skeletons",
-                lambda: facts.ask_for_recovery(self._database),
+                lambda: facts.ask_for_recovery(self._database, parts.session.stay),
             )
             try:
                 layers = Layers(database, parts.locks, parts.session, storage, UNLIMITED)
@@ -242,7 +246,7 @@ class Migration:
                 chain for chain, key in layer_rows.keys_by_chain(tx).items() if chain not in chains or key in damaged
             ]
             layer_rows.delete_up(tx, gone)
-            layer_rows.forget_orphans(tx)
+            layer_rows.forget_all_orphans(tx)
         garbage.sweep(new.layers, new.session.staging)
 
     def _convert_layer(self, new: Side, chain: ChainID, names: Sequence[DiffID]) -> None:
@@ -345,7 +349,7 @@ class Migration:
             self._hand_over(new)
             self._switch(new, segments)
         except BaseException:
-            facts.ask_for_recovery(self._database)
+            facts.ask_for_recovery(self._database, self._parts.session.stay)
             raise
 
     def _hand_over(self, new: Side) -> None:

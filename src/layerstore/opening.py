@@ -23,8 +23,9 @@ from layerstore.errors import ConfigError, Damaged, KernelError, named
 from layerstore.kernel.files import first_in
 from layerstore.kernel.files.reserve import Reserve
 from layerstore.kernel.mounts import boot_id
+from layerstore.layers.orphans import is_orphaned
 from layerstore.locks import Locks
-from layerstore.parts import Ground, Parts, Use
+from layerstore.parts import Ground, Parts, StoreUse
 from layerstore.records import STORE, Records
 from layerstore.session import Session
 
@@ -69,7 +70,12 @@ def open_parts(config: Config, store: object) -> Parts:
         if ground.reserve is not None:
             database.mirror = parts.mirror
         if parts.reserve is not None:
-            if known.get("boot") != boot_id() or facts.former_of(known) is not None or _has_dead(parts):
+            if (
+                known.get("boot") != boot_id()
+                or facts.former_of(known) is not None
+                or _has_dead(parts)
+                or is_orphaned(parts.home)
+            ):
                 from layerstore.recovery import recover
 
                 recover(parts)
@@ -87,7 +93,7 @@ def _close_driver(parts: Parts) -> None:
 
 def _ground(data_root: Path, undo: ExitStack) -> Ground:
     locks = Locks(data_root / "locks")
-    use = Use(data_root, locks)
+    use = StoreUse(data_root, locks)
     undo.callback(use.release)
     reserve = Reserve(data_root / "reserve", before=partial(_make_room, data_root / "partial"))
     database = Database(data_root / "layerstore.db", reserve=reserve, alone=use.alone)
@@ -109,7 +115,7 @@ def _ground_to_read(config: Config, undo: ExitStack) -> Ground:
     What others have mounted or left behind is their business: nothing is recovered.
     """
     data_root, staging = config.data_root, config.exec_root / "read-only"
-    use = Use(data_root, Locks(data_root / "locks"), reads=True)
+    use = StoreUse(data_root, Locks(data_root / "locks"), reads=True)
     undo.callback(use.release)
     with named("mkdir", staging):
         staging.mkdir(mode=0o700, parents=True, exist_ok=True)

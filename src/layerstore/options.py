@@ -23,6 +23,17 @@ def size(value: str | int | None) -> int | None:
     return int(number * 1024 ** (_POWERS[match[2].lower()] if match[2] else 0))
 
 
+def seconds(value: str | float) -> float:
+    """A time in seconds, more than none: `60`, `0.5`."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1 << 31:
+        raise ValueError("a number of seconds, such as 60")
+    return number
+
+
 def switch(value: object) -> bool:
     """On or off, as docker reads it: true, 1, on; false, 0, off."""
     if isinstance(value, bool):

@@ -27,13 +27,16 @@ from layerstore.session import Session
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
+    from layerstore.attached import Attached
+    from layerstore.attached.elsewhere import Elsewhere
     from layerstore.blobs import Blobs
     from layerstore.containers import Containers
     from layerstore.driver import StorageDriver
     from layerstore.images import Images
     from layerstore.layers import Layers, Storage
+    from layerstore.layers.holder import Holder
 
-__all__ = ["PATIENCE", "Ground", "Parts", "Use"]
+__all__ = ["PATIENCE", "Ground", "Parts", "StoreUse"]
 
 PATIENCE = 2.0
 """Seconds for which an open waits for a migration to end."""
@@ -67,7 +70,7 @@ class Ground:
     `undo` of whoever makes it gives all of it back.
     """
 
-    use: Use
+    use: StoreUse
     locks: Locks
     reserve: Reserve | None
     database: Database
@@ -111,8 +114,34 @@ class Parts:
             _Opener(self.config, self.session, self.known["entry"]),
             self.session,
             self.config.data_root / "skeletons",
-            lambda: facts.ask_for_recovery(self.database),
+            lambda: facts.ask_for_recovery(self.database, self.session.stay),
+            self._holder,
+            lambda: self.elsewhere,
         )
+
+    @_Part
+    def elsewhere(self) -> Elsewhere:
+        """Where borrowed layers lie."""
+        from layerstore.attached.elsewhere import Elsewhere
+
+        return Elsewhere(self.database)
+
+    @_Part
+    def attached(self) -> Attached:
+        """The stores of others that are attached."""
+        from layerstore.attached import Attached
+
+        return Attached(self.config.attach, self.database, self.session, self.storage, self.layers, self.images)
+
+    def _holder(self, driver: StorageDriver) -> Holder:
+        from layerstore.layers.holder import Holder
+
+        def end_poisoned() -> None:
+            from layerstore.containers.poisoned import end_poisoned
+
+            end_poisoned(self.database)
+
+        return Holder(self.home, self.config, getattr(driver.settings, "patience", 60.0), end_poisoned)
 
     @_Part
     def layers(self) -> Layers:
@@ -137,6 +166,8 @@ class Parts:
 
         images = Images(self.database, self.session, self.storage, self.layers, self.config.exec_root)
         images.after_removal = lambda: self.blobs.collect()
+        if self.config.attach:
+            images.lent = lambda ref: self.attached.lent(ref)
         return images
 
     @_Part
@@ -151,7 +182,7 @@ class Parts:
         return made
 
 
-class Use:
+class StoreUse:
     """The lock of all who have a store open, shared; held alone for as long as that is needed.
 
     Raises `InUse` while the store is being converted. `reads`: by one who can open the file of locks to read only.

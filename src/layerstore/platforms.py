@@ -18,6 +18,8 @@ from layerstore.architectures import in_go
 from layerstore.errors import ConfigError
 from layerstore.values import frozen
 
+__all__ = ["Platform", "host", "make", "of", "parse", "rank"]
+
 _SYSTEM: Final = re.compile(
     "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|solaris|wasip1|windows|zos"
 )

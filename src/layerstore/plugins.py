@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,9 +52,10 @@ def names() -> list[str]:
 def broken() -> list[Refusal]:
     """The drivers that are installed and can never work: they cannot be imported, or are none. Imports all of them."""
     found = []
-    for name in names():
+    entries = _entries()
+    for name in sorted(entries):
         try:
-            find(name)
+            _named(name, entries)
         except DriverNotFound as error:
             found.append(Refusal(name, error.message))
     return found
@@ -62,7 +63,10 @@ def broken() -> list[Refusal]:
 
 def find(name: str) -> type[StorageDriver]:
     """The driver that is installed as `name`."""
-    entries = _entries()
+    return _named(name, _entries())
+
+
+def _named(name: str, entries: Mapping[str, str]) -> type[StorageDriver]:
     if name not in entries:
         from difflib import get_close_matches
 
@@ -104,7 +108,7 @@ def choose(config: Config, home_of: Callable[[str], Path], remembered: str | Non
     """The driver for a store.
 
     `remembered` is what the store was made with: `entry_of` the driver, or its name. No other one can read the store. A
-    new store gets the one that the configuration names, else the first of `PREFERRED` that works.
+    new store gets the one that the configuration names, else the first that works of a storage.conf's and `PREFERRED`.
     """
     if remembered is not None:
         driver = load(remembered) if ":" in remembered else find(remembered)
@@ -118,7 +122,8 @@ def choose(config: Config, home_of: Callable[[str], Path], remembered: str | Non
         return _choice(find(config.storage_driver), config, home_of, [])
     refusals: list[Refusal] = []
     installed = names()
-    for name in PREFERRED:
+    advised = config.advice.driver
+    for name in dict.fromkeys((*([advised] if advised is not None else ()), *PREFERRED)):
         if name not in installed:
             refusals.append(Refusal(name, "not installed"))
             continue

@@ -9,7 +9,7 @@ from layerstore.containers import Container, Containers
 from layerstore.digest import ChainID
 from layerstore.images import Image, Images, Removal
 from layerstore.layers import Layers, garbage
-from layerstore.layers.rows import RESCUED
+from layerstore.layers.lasting.rows import RESCUED
 from layerstore.repositories import Repositories
 from layerstore.session import Session
 from layerstore.values import frozen

@@ -13,6 +13,7 @@ from layerstore import facts, homes, session
 from layerstore.errors import LayerstoreError
 from layerstore.kernel.mounts import boot_id, trial
 from layerstore.layers import garbage
+from layerstore.layers.orphans import is_orphaned
 
 if TYPE_CHECKING:
     from layerstore.parts import Parts
@@ -27,6 +28,11 @@ def recover(parts: Parts) -> None:
     `check` tells of it.
     """
     staging = parts.session.staging
+    request = facts.request_of(facts.read(parts.database))  # before all: what is asked meanwhile is not done with it
+    if is_orphaned(parts.home):
+        holder = parts.storage.files.holder
+        if holder is not None:
+            holder.recover()
     with session.dead(staging) as dead:
         parts.containers.recover()
         parts.images.recover()
@@ -38,9 +44,9 @@ def recover(parts: Parts) -> None:
         homes.remove_former(parts.config.data_root, parts.database, parts.locks, parts.session, parts.layers)
     if not left:
         with parts.database.write(durable=False) as tx:
-            facts.put(tx, {"boot": boot_id()})
+            facts.put_in_order(tx, boot_id(), request)
     else:
-        facts.ask_for_recovery(parts.database)
+        facts.ask_for_recovery(parts.database, parts.session.stay)
 
 
 def _deeds(parts: Parts) -> Iterator[Callable[[], bool | None]]:
@@ -56,7 +62,7 @@ def _deeds(parts: Parts) -> Iterator[Callable[[], bool | None]]:
 def _is_done(deed: Callable[[], bool | None]) -> bool:
     try:
         return deed() is not False
-    except LayerstoreError:
+    except (LayerstoreError, OSError):
         return False
 
 

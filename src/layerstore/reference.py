@@ -15,6 +15,8 @@ from layerstore.digest import parse as parse_digest
 from layerstore.errors import InvalidDigest, InvalidReference
 from layerstore.values import frozen
 
+__all__ = ["DEFAULT_TAG", "Reference", "familiar", "normalise", "parse", "split"]
+
 _PATH = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")

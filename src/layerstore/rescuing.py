@@ -32,6 +32,7 @@ from layerstore.layers import rows as layer_rows
 from layerstore.layers.assembly import assembling
 from layerstore.layers.diffs import Diff, Place
 from layerstore.layers.files import LayerFiles
+from layerstore.layers.lasting.rows import RESCUED
 from layerstore.layers.relay import relay
 from layerstore.locks import USE, Locks
 from layerstore.records import STORE, Records
@@ -297,7 +298,7 @@ class _Rescue:
                     assembly.place()
                     with self._database.write() as tx:
                         assembly.record(tx)
-                        self._layers.lease_lastingly(tx, ChainID(diff_id), owner=layer_rows.RESCUED, name=str(key))
+                        self._layers.lease_lastingly(tx, ChainID(diff_id), owner=RESCUED, name=str(key))
                 self._identified.add(key)
                 self._found.lost.append(
                     f"layer {diff_id} has no record: it is kept until its image comes again, or `layerstore prune`"
@@ -310,7 +311,7 @@ class _Rescue:
         with self._database.write() as tx:
             kept = layer_rows.unreachable(tx)
             for chain in kept:
-                self._layers.lease_lastingly(tx, chain, owner=layer_rows.RESCUED, name=chain)
+                self._layers.lease_lastingly(tx, chain, owner=RESCUED, name=chain)
         if kept:
             number = "1 layer is" if len(kept) == 1 else f"{len(kept)} layers are"
             self._found.lost.append(

@@ -14,12 +14,12 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
 from layerstore.driver import LayerKey
-from layerstore.errors import FULL, KernelError, StoreClosed, named
+from layerstore.errors import FULL, KernelError, LayerstoreError, StoreClosed, named
 from layerstore.kernel.files import remove_tree
 from layerstore.kernel.files.reserve import Reserve
 
@@ -46,6 +46,7 @@ class Session:
         self._name: str | None = None
         self._fd = -1
         self._closed = False
+        self._stays = False
         self._doomed: SimpleQueue[Path | None] = SimpleQueue()
         self._idle = threading.Condition()
         self._waiting = 0
@@ -86,6 +87,12 @@ class Session:
     def begin(self) -> None:
         """Have the folder: if this process dies, the next `open` puts the store in order."""
         _ = self.name
+
+    def stay(self) -> None:
+        """Leave the folder behind when the store is closed, as a dead process does: for the next `open` to find."""
+        self._stays = True
+        with suppress(LayerstoreError):
+            self.begin()
 
     def new_key(self) -> LayerKey:
         """A fresh name for a layer."""
@@ -140,7 +147,8 @@ class Session:
             self._remover.join()
         if self._name is not None:
             try:
-                _leave_spare(self.staging, self._name)
+                if not self._stays:
+                    _leave_spare(self.staging, self._name)
             finally:
                 self._let_go()
 

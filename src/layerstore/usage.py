@@ -15,6 +15,8 @@ from layerstore.images import Image, Images
 from layerstore.layers import Layers
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.diffs import committed
+from layerstore.layers.lacking import lacking
+from layerstore.layers.lasting import rows as lasting
 from layerstore.layers.rows import Kept
 from layerstore.values import frozen
 from layerstore.volumes import Volume, Volumes
@@ -68,6 +70,8 @@ class LayerUsage:
     images: int
     containers: int
     leases: int
+    lacking: int = 0
+    """Bytes of its tar that have not come yet: it is lazy."""
 
 
 @frozen
@@ -138,7 +142,8 @@ def disk_usage(
 ) -> DiskUsage:
     """See `Store.disk_usage`."""
     with database.read() as tx:
-        levels, leased = layer_rows.all_kept(tx), layer_rows.all_leased(tx)
+        levels, leased = layer_rows.all_kept(tx), lasting.all_leased(tx)
+    lacks = lacking(database, layers)
     found = [image for image in images.all() if all(chain in levels for chain in image.chain_ids)]
     boxes = _containers(containers)
     standing = Counter(box.container.image_id for box in boxes)
@@ -168,6 +173,7 @@ def disk_usage(
                 images=users[kept.key],
                 containers=holders[kept.key],
                 leases=leases[kept.key],
+                lacking=lacks.get(kept.diff_id, 0),
             )
             for chain, kept in sorted(once.values(), key=lambda pair: (-pair[1].size, pair[1].diff_id))
         ),

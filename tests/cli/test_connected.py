@@ -36,7 +36,7 @@ def test_a_port_is_published_by_a_network_of_its_own(boxes: Run) -> None:
     assert boxes("port", "web", "80").stdout.strip() == told[1].rpartition(" ")[2]
     port = int(told[1].rpartition(":")[2])
     assert f"127.0.0.1:{port}->80/tcp" in boxes("ps", "--format", "{{.Ports}}").stdout
-    with socket.create_connection(("127.0.0.1", port), timeout=5):
+    with socket.create_connection(("127.0.0.1", port), timeout=30):
         pass  # it is taken by who connects the container
     boxes("stop", "-t", "0", "web")
     assert boxes("port", "web").stdout == ""

@@ -58,6 +58,49 @@ def test_the_main_job(boxes: Run) -> None:
     assert lines(boxes("check")) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["base:1", "apt-get", "install", "it"], "apt-get install it"),
+        (["--entrypoint", "/run", "base:1"], "/run"),
+        (["base:1"], '-c echo "hi" to everybody'),
+    ],
+)
+def test_a_commit_says_in_the_history_which_command_made_it(boxes: Run, given: list[str], expected: str) -> None:
+    boxes("create", "--name", "made", *given)
+    boxes("commit", "-c", "ENV X=1", "made", "made:1")
+    shown = lines(boxes("history", "--format", "{{.CreatedBy}}", "made:1"))
+    assert shown[0] == expected
+
+
+def test_what_a_container_was_made_with_is_said_by_its_image(boxes: Run) -> None:
+    given = ("-e", "A=1", "--label", "team=red", "-p", "8080:80", "-u", "ada", "-w", "/srv", "--stop-signal", "INT")
+    health = ("--health-cmd", "true", "--health-interval", "3s")
+    boxes("create", "--name", "web", *given, *health, "--net", "none", "base:1", "serve", "it")
+    boxes("commit", "-c", "ENV B=2", "web", "web:1")
+    image, base = (json.loads(boxes("inspect", name).stdout)[0]["Config"] for name in ("web:1", "base:1"))
+    env = [entry for entry in image.pop("Env") if entry not in (base.pop("Env", None) or ())]
+    assert env == ["A=1", "B=2"]
+    made = {
+        "Cmd": ["serve", "it"],
+        "Labels": {**(base.get("Labels") or {}), "team": "red"},
+        "ExposedPorts": {**(base.get("ExposedPorts") or {}), "80/tcp": {}},
+        "User": "ada",
+        "WorkingDir": "/srv",
+        "StopSignal": "INT",
+        "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 3_000_000_000},
+    }
+    assert image == {**base, **made}
+    boxes("create", "--name", "plain", "web:1")
+    boxes("commit", "plain", "again:1")
+    assert json.loads(boxes("inspect", "again:1").stdout)[0]["Config"] == {**image, "Env": [*_env(boxes, "web:1")]}
+
+
+def _env(boxes: Run, image: str) -> list[str]:
+    found: list[str] = json.loads(boxes("inspect", image).stdout)[0]["Config"]["Env"]
+    return found
+
+
 def test_a_commit_empties_what_is_given_as_empty(boxes: Run, tmp_path: Path) -> None:
     boxes("create", "--name", "web", "base:1")
     boxes("commit", "-c", "ENTRYPOINT []", "-c", "CMD []", "web", "empty:1")

@@ -64,6 +64,18 @@ def test_a_folder_comes_whole_or_its_contents(boxes: Run) -> None:
     assert sorted(os.listdir("other")) == ["hostname", "passwd"]
 
 
+def test_from_one_container_into_another(boxes: Run) -> None:
+    boxes("create", "--name", "other", "base:1")
+    boxes("cp", "-a", "web:/etc/hostname", "other:/etc/named")
+    boxes("cp", "base:1:/etc", "other:/copied")
+    boxes("cp", "web:/etc/.", "other:/copied")
+    assert boxes("cp", "--no-quiet", "web:/etc/hostname", "other:/x").stderr == "Successfully copied 5B to other:/x\n"
+    with tarfile.open(fileobj=io.BytesIO(boxes("cp", "other:/etc/named", "-").stdout_bytes)) as tar:
+        assert [(member.name, member.uid, member.gid) for member in tar] == [("named", 5, 6)]
+    assert boxes("ls", "other:/copied").stdout.split() == ["hostname", "passwd"]
+    assert os.listdir() == []
+
+
 def test_links_lead_to_what_the_container_has(boxes: Run) -> None:
     boxes("cp", "web:/etc/passwd", "link")
     assert os.readlink("link") == "/etc/hostname"
@@ -101,7 +113,8 @@ def test_a_tar_goes_in(boxes: Run) -> None:
     ("source", "target", "words"),
     [
         ("a", "b", "must specify at least one container source"),
-        ("web:/a", "web:/b", "copying between containers is not supported"),
+        ("web:/none", "web:/b", "could not find the file /none in container web"),
+        ("web:/etc", "base:1:/b", "base:1:/b is in an image, which is never written to"),
         ("web:/none", ".", "could not find the file /none in container web"),
         ("base:1:/none", ".", "could not find the file /none in image base:1"),
         ("none", "web:/", "could not find the file "),

@@ -283,8 +283,8 @@ def test_completion_offers_commands_options_and_choices(bare_shell: Shell) -> No
 
     assert offered("layerstore im", 1) == {"image", "images", "import"}
     assert offered("layerstore system d", 2) == {"df"}
-    assert offered("layerstore ps --no", 2) == {"--no-trunc"}
-    assert offered("layerstore save --format ", 3) == {"docker-archive", "oci"}
+    assert offered("layerstore ps --no", 2) == {"--no-trunc", "--noheading"}
+    assert offered("layerstore save --format ", 3) == {"docker-archive", "oci", "oci-archive", "oci-dir"}
     # No store there: nothing to offer, and nothing to say.
     assert offered("layerstore --root /proc/nowhere rmi ", 4) == set()
 

@@ -240,6 +240,12 @@ def test_rmi_goes_on_after_what_it_cannot_remove(two: Run) -> None:
     assert sum(line.startswith("layerstore: ") for line in result.stderr.splitlines()) == 2
 
 
+def test_rmi_by_force_says_what_is_not_there_and_is_no_failure(two: Run) -> None:
+    result = two("rmi", "-f", "nope", "base:1")
+    assert result.stdout.startswith("Untagged: base:1\n")
+    assert "no such image: nope" in result.stderr
+
+
 def test_rmi_by_id_of_an_image_with_several_names_wants_force(two: Run) -> None:
     [tool] = set(ids(two, "-q", "tool"))
     refused = two("rmi", tool, code=1)

@@ -105,6 +105,14 @@ def test_filters_are_told_before_the_question(filled: Run) -> None:
 # --- docker's groups
 
 
+def test_nothing_is_said_of_what_is_left_where_nothing_is(filled: Run) -> None:
+    assert filled("container", "prune", "-f").stderr == ""
+    filled("prune", "-af")
+    for words in (["container", "prune"], ["image", "prune"], ["image", "prune", "-a"], ["prune", "-a", "--volumes"]):
+        done = filled(*words, "-f")
+        assert (done.exit_code, done.stdout, done.stderr) == (0, "Total reclaimed space: 0B\n", "")
+
+
 def test_groups_have_the_same_commands(filled: Run) -> None:
     filled("container", "create", "--name", "new", "old:1")
     assert filled("image", "ls").stdout == filled("images").stdout

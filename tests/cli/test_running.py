@@ -79,8 +79,14 @@ def test_a_folder_to_work_in_is_made_and_too_much_is_told(
 
 def test_what_cannot_be_run_has_docker_s_exit_codes(boxes: Run, shell: Shell) -> None:
     for args, code, words in [
-        (("debian", "nope"), 127, "nope"),
-        (("debian", "/etc"), 126, "layerstore: It has to be an executable file"),
+        (
+            ("debian", "nope"),
+            127,
+            'cannot be started: exec: "nope": executable file not found in $PATH\nLook which programs',
+        ),
+        (("debian", "/nope"), 127, 'exec: "/nope": stat /nope: no such file or directory\nLook which programs'),
+        (("debian", "/etc"), 126, 'exec: "/etc": is a directory\nIt has to be an executable file'),
+        (("debian", "/etc/passwd"), 126, 'exec: "/etc/passwd": permission denied\nIt has to be an executable file'),
         (("-u", "nobodyx", "debian", "true"), 125, "unable to find user nobodyx: no matching entries in passwd file"),
         (("--mount", "type=bind,src=/nope,dst=/x", "debian", "true"), 125, "bind source path does not exist: /nope"),
         (("--runtime", "nope", "debian", "true"), 125, "nope"),
@@ -88,6 +94,7 @@ def test_what_cannot_be_run_has_docker_s_exit_codes(boxes: Run, shell: Shell) ->
         done = shell("run", "--rm", *args)
         assert done.returncode == code, done.stderr
         assert words.encode() in done.stderr
+        assert done.stderr.startswith(b"layerstore: "), "our sentence is the first"
         assert done.stdout == b""
         assert b"level" not in done.stderr
     silent = shell("run", "--rm", "--runtime", shutil.which("false"), "debian", "true")
@@ -130,6 +137,8 @@ def test_a_container_lives_on_and_is_stopped(boxes: Run, shell: Shell) -> None:
     assert status(boxes, "web").startswith("Up ")
     facts = json.loads(boxes("ps", "--format", "json").stdout)
     assert (facts["State"], facts["Labels"], facts["Networks"]) == ("running", "a=b,x=y", "host")
+    form = "{{range $name, $net := .NetworkSettings.Networks}}{{$name}}={{.IPAddress}}{{.Gateway}};{{end}}"
+    assert boxes("inspect", "-f", form, "web").stdout == "host=;\n"
     assert shell("exec", "web", "sh", "-c", "exit 5").returncode == 5
     assert shell("logs", "web").stdout == b"hi\n"
     assert boxes("start", "web").stdout == "web\n"
@@ -208,7 +217,9 @@ def test_signals_are_passed_on(boxes: Run, settings: Path) -> None:
 
 def test_exec_has_exit_codes_of_its_own(boxes: Run, shell: Shell) -> None:
     boxes("run", "-d", "--name", "web", "-e", "A=1", "-w", "/tmp", "debian", "sleep", "100")
-    assert shell("exec", "web", "nope").returncode == 127
+    missing = shell("exec", "web", "nope")
+    words = 'layerstore: exec in container web failed: exec: "nope": executable file not found in $PATH\n'
+    assert (missing.returncode, missing.stderr.decode().startswith(words)) == (127, True)
     assert shell("exec", "web", "/etc").returncode == 126
     done = shell("exec", "-e", "B=2", "-i", "web", "sh", "-c", "echo $A$B $(cat) $PWD", stdin=b"in")
     assert (done.returncode, done.stdout) == (0, b"12 in /tmp\n")

@@ -11,7 +11,7 @@ def words(seed: int, size: int, *, kinds: int = 3000) -> bytes:
     known = [dice.randbytes(dice.randrange(2, 12)) for _ in range(kinds)]
     found = bytearray()
     while len(found) < size:
-        found += known[int(dice.random() * len(known))]
+        found += b"".join(dice.choices(known, k=1 + (size - len(found)) // 12))
     return bytes(found[:size])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,16 @@ def test_an_error_of_the_kernel_says_what_to_do(number: int, words: str) -> None
     error = KernelError("open", number, path="/x")
     assert error.message == f"open /x: {os.strerror(number)}"
     assert words in str(error.remedy)
+
+
+def test_only_what_a_store_lacks_is_looked_for_in_it(tmp_path: Path) -> None:
+    (tmp_path / "layerstore.db").touch()
+    for path in (tmp_path / "overlay2/x/diff", os.fsencode(tmp_path / "skeletons/x")):
+        remedy = str(KernelError("open", errno.ENOENT, path=path).remedy)
+        assert "`layerstore check`" in remedy
+        assert "path is right" not in remedy
+    for path in (tmp_path.parent / "in.tar", "in.tar", "", "/", "/a\0b/c"):
+        assert KernelError("open", errno.ENOENT, path=path).remedy == "Look whether the path is right."
 
 
 @pytest.mark.parametrize("number", sorted(errno.errorcode))

@@ -17,7 +17,9 @@ from attrs import evolve
 import layerstore
 from core.adding import Adder
 from layerstore import Container, InUse, NameInUse, NotFound, Store
+from layerstore.driver import Layer
 from layerstore.images.trees import changes_between
+from layerstore.layers.files import LayerFiles
 from layerstore.segments.rows import STEP
 
 pytestmark = pytest.mark.root
@@ -315,6 +317,30 @@ def test_what_is_missing_is_told(box: Container, any_store: Store) -> None:
         shutil.rmtree(tree)
     [problem] = [problem for problem in any_store.check() if problem.kind == "missing checkpoint"]
     assert "of container box" in problem.text
+
+
+def test_a_checkpoint_that_goes_while_it_is_looked_at_is_no_problem(
+    box: Container, any_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(box, one="1")
+    box.checkpoint("a")
+    write(box, one="2")
+    any_store.wait()
+    with any_store._parts.database.read() as tx:
+        [segment] = [str(row[0]) for row in tx.execute("SELECT key FROM segments")]
+    kind = type(any_store._parts.storage.files)
+    has = kind.has
+
+    def removed_first(files: LayerFiles, layer: Layer) -> bool:
+        if layer.key == segment and any_store.containers():
+            with layerstore.open(config=any_store.config) as other:
+                other.container("box").remove()
+                other.wait()
+        return has(files, layer)
+
+    monkeypatch.setattr(kind, "has", removed_first)
+    assert [problem for problem in any_store.check() if problem.kind == "missing checkpoint"] == []
+    assert any_store.containers() == []
 
 
 def test_what_it_occupies(box: Container) -> None:

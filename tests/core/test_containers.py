@@ -378,6 +378,7 @@ def test_commit_seals_the_layer_without_a_copy(store: Store, image: Image, data_
     assert os.stat(own / "big").st_ino == before
     assert (made.parent, made.layers[:1], made.tags) == (image.id, image.layers, ("made:latest",))
     assert (made.comment, made.author) == ("why", "me")
+    assert made.history[-1].created_by == "/bin/sh", "as docker: the container's command"
     assert (box.image_id, box.image_name, list(box.changes())) == (made.id, "made:latest", [])
     write(box, "more", "m")
     again = box.commit("made")
@@ -436,6 +437,15 @@ def test_commit_without_descriptors_says_so(store: Store, image: Image, monkeypa
         monkeypatch.setattr(os, "pipe2", refused)
         with pytest.raises(KernelError, match="pipe2: Too many open files"):
             box.commit()
+
+
+def test_commit_says_in_the_history_what_made_the_layer(store: Store, image: Image) -> None:
+    bare = store.create_container()
+    for given, expected in (({"created_by": "by hand"}, "by hand"), ({"created_by": ""}, ""), ({}, "/bin/sh")):
+        box = store.create_container(image)
+        assert box.commit(**given).history[-1].created_by == expected
+    assert bare.commit().history[-1].created_by == ""
+    assert bare.commit(instructions=["ENV A=b", "USER ada"]).history[-1].created_by == "ENV A=b; USER ada"
 
 
 def test_commit_of_no_changes_has_the_same_layers(store: Store, image: Image) -> None:

@@ -14,12 +14,15 @@ import pytest
 
 import layerstore
 from core import worker
+from layerstore.build.cache import Cache
+from layerstore.build.cache.pruning import prune
+from layerstore.build.steps.session import sweep
 from layerstore.store import Store
 
 pytestmark = pytest.mark.root
 
 TESTS = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *os.environ.get("PYTHONPATH", "").split()])}
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 DEATHS = 200 if NIGHTLY else 12
 
@@ -129,6 +132,8 @@ def assert_in_order(data_root: Path, driver: str = "overlay2") -> None:
         store.end_leases("worker", store.leases("worker"))
         for volume in store.volumes.all():
             assert len(os.listdir(volume.mountpoint)) % 40 <= 1, f"{volume} has not all that an image has in /etc"
+        sweep(store)  # builds that died
+        prune(Cache(store), all=True)
         store.prune(all_images=True, containers=True)
         store.volumes.prune(all=True)
         assert (store.images(), store.containers(), store.check()) == ([], [], [])

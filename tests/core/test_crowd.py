@@ -1,6 +1,7 @@
 """A crowd on one store, of processes or of threads, some of which are killed: no error but those that are documented.
 
-By day for seconds; by night sixteen of each for ten minutes. How long anything was locked is printed (`pytest -rP`).
+By day for seconds; by night sixteen of each for ten minutes. How long the database was locked, and for what, is printed
+(`pytest -rP`).
 """
 
 from __future__ import annotations
@@ -66,5 +67,6 @@ def test_many_at_once(backing: Callable[[str], Path], driver: str, filesystem: s
         _, failure = process.communicate()
         assert process.returncode == -signal.SIGKILL, failure
     assert steps >= EACH
-    print(f"{steps} steps, longest locks in ms: {longest.most_common(5)}")
+    parts = {what: longest[what] for what in (crowd.COMMIT, crowd.BEFORE, crowd.RECORDS)}
+    print(f"{steps} steps, longest in ms: {parts}; by who held it: {longest.most_common(5)}")
     assert_in_order(data_root, driver)

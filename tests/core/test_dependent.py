@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import pytest
 
 import layerstore
 from core.adding import Adder
-from layerstore import Container, facts
+from layerstore import Container, LayerstoreError, facts
 from layerstore.driver import Layer, LayerKey, State, StorageDriver
 from layerstore.images import Image
-from layerstore.layers import garbage
+from layerstore.layers import Layers, garbage
 from layerstore.layers.folders import Folders
+from layerstore.records import Mirror
 from layerstore.store import Store
 from layerstore.testing.trees import listing
 from support import images as make
@@ -85,7 +87,7 @@ def test_what_a_dead_commit_sealed_goes_though_the_containers_maker_lives(store:
     with store._layers.lease([("diff", key)], "it is being committed"):
         parts = store._parts
         assert garbage.find(parts.database, parts.session.staging, parts.storage.files).home == ()
-    facts.ask_for_recovery(store._parts.database)
+    facts.ask_for_recovery(store._parts.database, store._parts.session.stay)
     with layerstore.open(config=store.config):
         assert list(driver.keys()) == [key]
     assert sealed != key
@@ -99,13 +101,52 @@ def test_what_was_spared_for_somebody_alive_goes_with_a_later_open(store: Store)
     _, driver, key = written(store)
     driver.seal(Layer(key, State.WRITABLE), [])  # by another process, which died before it wrote the row
 
-    facts.ask_for_recovery(store._parts.database)  # which is when somebody notes its death
+    facts.ask_for_recovery(store._parts.database, store._parts.session.stay)  # which is when somebody notes its death
     with store._layers.lease([("diff", key)], "it is being committed by somebody else"):
         layerstore.open(config=store.config).close()
         assert len(list(driver.keys())) == 2
     layerstore.open(config=store.config).close()
     assert list(driver.keys()) == [key]
     assert "boot" in facts.read(store._parts.database)
+
+
+def a_removal_fails(store: Store) -> None:
+    """As `Layers.drop` says it."""
+    facts.ask_for_recovery(store._parts.database, store._parts.session.stay)
+
+
+def a_commit_fails(store: Store) -> None:
+    """For want of room, which the disk says when it is synced."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Mirror, "take", fails)
+        with pytest.raises(LayerstoreError), store._parts.database.write() as tx:
+            facts.count_commit(tx)
+
+
+@pytest.mark.parametrize("ask", [a_removal_fails, a_commit_fails])
+def test_what_is_asked_for_while_a_store_is_put_in_order_is_done_by_the_next_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Store], None]
+) -> None:
+    _, driver, key = written(store)
+    sweep = garbage.sweep
+
+    def and_then_another_fails(layers: Layers, staging: Path) -> bool:
+        is_all = sweep(layers, staging)
+        driver.seal(Layer(key, State.WRITABLE), [])  # lies there without a row, and whoever made it is no more
+        ask(store)
+        return is_all
+
+    facts.ask_for_recovery(store._parts.database, store._parts.session.stay)
+    with monkeypatch.context() as patched:
+        patched.setattr(garbage, "sweep", and_then_another_fails)
+        layerstore.open(config=store.config).close()
+    assert len(list(driver.keys())) == 2
+    layerstore.open(config=store.config).close()
+    assert list(driver.keys()) == [key]
 
 
 def test_commit_that_fails_after_the_seal_leaves_nothing_sealed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +156,7 @@ def test_commit_that_fails_after_the_seal_leaves_nothing_sealed(store: Store, mo
     before = list(store._parts.storage.driver.keys())
     with monkeypatch.context() as patched:
         patched.setattr(Folders, "_keep_skeleton", lambda *_: os.rename("/nowhere/a", "/nowhere/b"))
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(layerstore.KernelError):
             box.commit()
     assert list(store._parts.storage.driver.keys()) == before
     assert store.check() == []

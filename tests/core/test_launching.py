@@ -25,6 +25,7 @@ from layerstore import CannotStart, Container, InUse, KernelError, Process
 from layerstore.containers import launching
 from layerstore.kernel.processes import identity
 from layerstore.store import Store
+from layerstore.testing.torture import rows
 
 pytestmark = pytest.mark.root
 
@@ -429,20 +430,26 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_it_outlives_who_launched_it(box: Container, store: Store, data_root: Path, place: Path) -> None:
+def launched_by_one_who_dies(data_root: Path, place: Path) -> str:
+    """What he said: the number of his program."""
     tests = str(Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-c", DIES, data_root, place],
-        env={**os.environ, "PYTHONPATH": tests},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == -9, done.stderr
+    return done.stdout
+
+
+def test_it_outlives_who_launched_it(box: Container, store: Store, data_root: Path, place: Path) -> None:
+    number = launched_by_one_who_dies(data_root, place)
     with layerstore.open(config=store.config) as again:
         found = again.container("box")
         [process] = found.processes()
-        assert process.pid == int(done.stdout)
+        assert process.pid == int(number)
         with pytest.raises(InUse):
             found.remove()
         with found.mount() as root:
@@ -454,6 +461,20 @@ def test_it_outlives_who_launched_it(box: Container, store: Store, data_root: Pa
     with layerstore.open(config=store.config) as again:
         assert again.container("box").status == "unmounted"
         again.container("box").remove()
+
+
+def test_who_looks_for_programs_that_have_ended_writes_that_down(
+    box: Container, store: Store, data_root: Path, place: Path
+) -> None:
+    launched_by_one_who_dies(data_root, place)
+    with layerstore.open(config=store.config) as again:
+        [process] = again.container("box").processes()
+        ended = process.pidfd  # opened while it lives
+        os.kill(process.pid, signal.SIGKILL)
+        select.select([ended], [], [])
+    with layerstore.open(config=store.config) as again:
+        assert again.container("box").processes() == []
+    assert rows.counts(data_root / "layerstore.db")["processes"] == 0
 
 
 def test_rows_of_another_boot_mean_nothing(

@@ -20,10 +20,12 @@ from layerstore.driver import Layer
 from layerstore.errors import Damaged, DepthExceeded, DigestMismatch, InUse, InvalidArchive, LayerstoreError
 from layerstore.images import Image
 from layerstore.layers import rows
+from layerstore.layers.relay import relay
 from layerstore.store import Store
 from layerstore.testing import trees
 from layerstore_overlay2 import Overlay2
 from support import images as make
+from support.faults import descriptors
 
 pytestmark = pytest.mark.root
 
@@ -532,3 +534,31 @@ def test_progress_tells_each_layer_to_its_end(store: Store, add: Adder, base: by
         make.config([base, upper]), sources, progress=lambda label, done, total: told.update({label: (done, total)})
     )
     assert told == {"base": (len(base), len(base)), "upper": (len(upper), len(upper))}
+
+
+def test_what_was_read_when_its_image_went_goes_with_the_next_that_does(
+    store: Store, add: Adder, base: bytes, upper: bytes, data_root: Path
+) -> None:
+    first, second = add(base, name="first"), add(upper, name="second")
+    assert first.chain_id is not None
+    key = store._layers.stack(first.chain_id).diffs[0].key
+    with store._layers.lease([("diff", key)], "being read"):
+        first.remove()
+        store.wait()
+        assert diffs(store, data_root) == 2
+    second.remove()
+    store.wait()
+    assert diffs(store, data_root) == 0
+    assert store.check() == []
+
+
+def test_a_relay_for_which_there_is_no_thread_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = descriptors()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError), relay(lambda write: write(memoryview(b"x"))):
+            pass
+    assert descriptors() == before

@@ -472,7 +472,7 @@ def test_former_home_waits_for_its_driver(filled: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("call", "step"),
     [
-        *[("rename", 90), ("fdatasync", 51), ("unlink", 4)],
+        *[("rename", 90), ("fdatasync", 51), ("unlink", 21)],
         *([("mkdir", 64), ("fsync", 31), ("syncfs", 31), ("linkat", 29)] if NIGHTLY else []),
     ],
 )

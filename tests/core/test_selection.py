@@ -108,7 +108,7 @@ def test_files_of_others_in_a_home_are_never_garbage(
     foreign = {problem.path for problem in found if problem.kind == "foreign"}
     assert foreign == {str(data_root / folder / name) for folder in ("overlay2", "skeletons") for name in theirs}
     store.prune()
-    facts.ask_for_recovery(store._parts.database)
+    facts.ask_for_recovery(store._parts.database, store._parts.session.stay)
     store.close()
     layerstore.open(config=settings).close()
     for folder in ("overlay2", "skeletons"):

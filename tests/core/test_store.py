@@ -218,7 +218,7 @@ def test_open_that_fails_gives_back_what_the_driver_holds(
     store: Store, settings: layerstore.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
-    facts.ask_for_recovery(store._parts.database)
+    facts.ask_for_recovery(store._parts.database, store._parts.session.stay)
     monkeypatch.setattr("layerstore_overlay2.Overlay2.close", lambda driver: closed.append(driver.name))
     monkeypatch.setattr("layerstore.layers.garbage.sweep", lambda layers, _: (layers.files.driver.keys(), 1 / 0))
     with pytest.raises(ZeroDivisionError):

@@ -12,11 +12,13 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
 import layerstore
 from layerstore import Attachment
+from layerstore.build import building as dockerfile
 from support import images as make
 
 KINDS = (
@@ -25,7 +27,20 @@ KINDS = (
     *("remove", "rmi", "look", "prune", "save", "tag", "attach", "unused"),
     *("checkpoint", "checkpoint", "rollback", "fork"),
     *("build", "build", "forget", "grow"),
+    *("dockerfile", "check"),
 )
+
+LEFT_BY_THE_DEAD = ("garbage", "record")
+"""What `check` may tell of while others are killed: the next open puts it in order."""
+
+DOCKERFILE = """\
+FROM scratch AS one
+COPY folder /one/
+FROM scratch
+COPY folder /built/
+COPY --from=one /one /built/{number}/
+LABEL n={number}
+"""
 
 
 def stacks() -> list[list[bytes]]:
@@ -93,6 +108,14 @@ def step(store: layerstore.Store, dice: random.Random, sources: list[Path]) -> N
             (root / "mine").write_text(box.id)
     elif kind == "build":
         build(store, dice.choice(stacks()), f"built{dice.randrange(2)}")
+    elif kind == "dockerfile":
+        file = sources[0].with_name(f"Dockerfile-{os.getpid()}-{threading.get_ident()}")
+        file.write_text(DOCKERFILE.format(number=dice.randrange(3)))
+        dockerfile.build(store, file.parent, file=str(file), tags=[f"steps{dice.randrange(2)}"])
+    elif kind == "check":
+        found = store.check(content=dice.random() < 0.2)
+        wrong = [f"{problem.kind}: {problem}" for problem in found if problem.kind not in LEFT_BY_THE_DEAD]
+        assert wrong == [], wrong
     elif kind == "grow":
         for image in store.images()[:1]:
             made = image.append(sources[0].parent / "folder", tags=[f"grown{dice.randrange(2)}"])

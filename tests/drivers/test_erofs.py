@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,13 @@ import pytest
 import layerstore
 from core.adding import Adder
 from layerstore import DriverNotSupported, Problem, Store
+from layerstore.indexes import LaidTree
+from layerstore.kernel import files
+from layerstore.tar import laid_in, lying_in
 from layerstore.testing import trees
+from layerstore.testing.calls import run_watched
+from layerstore.testing.strategies import posix_acl
+from layerstore_erofs import Erofs, Settings
 from support import images as make
 
 pytestmark = pytest.mark.root
@@ -25,6 +32,8 @@ LOWER = make.layer(
     make.symlink("link", "etc"),
 )
 UPPER = make.layer(make.whiteout("etc/a"), make.file("link/through", "t"), make.hard_link("also", "etc/big"))
+
+MOUNTING = ("mount", "fsopen", "fsmount", "open_tree", "move_mount")
 
 
 @pytest.fixture
@@ -86,6 +95,56 @@ def test_an_image_that_is_loaded_has_its_index(store: Store) -> None:
     with store.image("image").mount(), store.create_container("image") as box, box.mount():
         pass
     assert [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in indexes(store)] == before
+
+
+ROOTED = make.layer(
+    make.folder(
+        "./",
+        mode=0o2751,
+        uid=7,
+        gid=8,
+        mtime=1_600_000_000.25,
+        xattrs={"user.a": b"1", "trusted.overlay.own": b"2", "system.posix_acl_default": posix_acl()},
+    ),
+    make.file("a", "a"),
+)
+
+
+@pytest.mark.parametrize("layers", [(ROOTED,), (LOWER, ROOTED), (ROOTED, LOWER), (LOWER,)])
+def test_a_new_container_looks_as_its_image_and_nothing_is_mounted_for_that(
+    store: Store, config: layerstore.Config, layers: tuple[bytes, ...]
+) -> None:
+    def create() -> None:
+        with layerstore.open(config=config) as own:
+            own.create_container("image", name="box")
+
+    image = Adder(store)(*layers, name="image")
+    with image.mount() as root:
+        seen = trees.listing(root)
+    done = run_watched(create, lambda *_: None, names=MOUNTING)
+    assert done.failure is None
+    assert done.calls == []
+    box = store.container("box")
+    assert not box.changes()
+    with box.mount() as root:
+        assert trees.listing(root) == seen
+    box.checkpoint("one")
+    [fork] = box.fork()
+    with fork.mount() as root:
+        assert trees.listing(root) == seen
+
+
+def test_listings_that_were_looked_at_are_not_read_again_for_the_index(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    add = LaidTree.add
+    monkeypatch.setattr(LaidTree, "add", lambda stack, part: (read.append(part.tar.parent.name), add(stack, part))[1])
+    Adder(store)(LOWER, make.layer(make.file("etc/more", "m")), make.layer(make.file("usr/new", "n")), name="image")
+    assert len(read) == len(set(read)) == 3
+    with store.image("image").mount() as root:
+        assert (root / "etc/more").read_text() == "m"
+        assert (root / "etc/big").read_bytes() == b"b" * 70_000
 
 
 def test_an_index_is_made_again_where_it_is_not_there(store: Store) -> None:
@@ -151,6 +210,39 @@ def test_a_byte_of_a_tar_is_found_and_mended(store: Store, tmp_path: Path) -> No
     assert store.check(content=True) == []
     with store.image("image").mount() as root:
         assert (root / "etc/big").read_bytes() == b"b" * 70_000
+
+
+def alter(path: Path, what: bytes) -> None:
+    """Alter a byte in the middle of this content of a tar."""
+    data = bytearray(path.read_bytes())
+    data[data.index(what) + len(what) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_wrong_range_of_a_tar_is_mended_by_another_layer(store: Store) -> None:
+    """The same file lies in another tar, elsewhere and under another name; the rest is right where it is."""
+    kept, twice = bytes(range(256)) * 100, b"once and again" * 3000
+    lower = make.layer(make.device("null", 1, 3), make.file("kept", kept), make.file("twice", twice), make.file("end"))
+    other = make.layer(make.file("before", b"1" * 777), make.hard_link("also", "before"), make.file("it", twice))
+    image = Adder(store)(lower, name="image")
+    Adder(store)(other, name="other")
+    alter(tars(store)[image.layers[0]], twice)
+    problems = store.check(content=True)
+    assert kinds(problems) == ["damaged layer"]
+    [repair] = store.repair(problems)
+    assert repair.error is None
+    assert store.check(content=True) == []
+    with store.image("image").mount() as root:
+        assert (root / "twice").read_bytes() == twice
+        assert (root / "kept").read_bytes() == kept
+
+
+def test_what_no_layer_has_is_not_mended(store: Store) -> None:
+    image = Adder(store)(LOWER, name="image")
+    alter(tars(store)[image.layers[0]], b"b" * 70_000)
+    [repair] = store.repair(store.check(content=True))
+    assert isinstance(repair.error, layerstore.NotFound)
+    assert kinds(store.check(content=True)) == ["damaged layer"]
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "no listing"])
@@ -231,3 +323,66 @@ def test_it_is_refused_without_root(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(DriverNotSupported, match="cannot be mounted without root") as refused:
         layerstore.open(tmp_path / "store", storage_driver="erofs")
     assert "overlay2" in str(refused.value.remedy)
+
+
+def series(number: int) -> bytes:
+    """Layers that have four large files in common, and other times."""
+    dice = random.Random(1)
+    same = [dice.randbytes(1 << 20) for _ in range(4)]
+    own = make.file("own", f"{number}" * 10_000, mtime=number)
+    return make.layer(own, *(make.file(f"{at}", data, mtime=number) for at, data in enumerate(same)))
+
+
+def used(folder: Path) -> int:
+    """Bytes of a filesystem, once all that was deleted is away."""
+    files.syncfs(folder)
+    facts = os.statvfs(folder)
+    return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+
+
+def test_content_that_two_layers_have_is_kept_once(backing: Callable[[str], Path]) -> None:
+    folder = backing("xfs")
+    config = layerstore.Config(
+        data_root=folder / "store",
+        exec_root=folder / "exec",
+        storage_driver="erofs",
+        storage_opts=("erofs.dedup=true",),
+    )
+    with layerstore.open(config=config) as store:
+        assert ("Dedup", "true") in store.info().driver_status
+        add = Adder(store)
+        first = add(series(1), name="first")
+        before = used(folder)
+        add(series(2), name="second")
+        add(series(3), series(4), name="third")
+        assert used(folder) - before < 3 << 20  # and not 12 MiB
+        [listing] = (store.data_root / "erofs").glob(f"{tars(store)[first.layers[0]].parent.name}/listing")
+        lying = [(one.payload.content, one.payload.size, one.place) for one in lying_in(listing)]
+        told = [(int.from_bytes(content, "little"), size, place) for content, size, place in lying]
+        assert laid_in(listing, 0) == told
+        assert laid_in(listing, 1 << 20) == told[1:]
+        first.remove(force=True)
+        store.wait()
+        # Notes that are not true do no harm: the kernel compares.
+        notes = store.data_root / "erofs" / ".known"
+        with notes.open("r+b") as file:
+            data = bytearray(file.read())
+            for at in range(0, len(data), 40):
+                if any(data[at : at + 40]):
+                    data[at + 17] ^= 0x10  # a place, by a block
+            file.seek(0)
+            file.write(data)
+        add(series(5), name="fourth")
+        assert store.check() == []
+        assert {path.read_bytes() for path in tars(store).values()} == {series(number) for number in (2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "why"), [("ext4", "ext4 shares no blocks between files"), ("btrfs", "btrfs keeps an extent whole")]
+)
+def test_content_is_kept_once_only_where_that_gives_room_back(
+    backing: Callable[[str], Path], filesystem: str, why: str
+) -> None:
+    with pytest.raises(DriverNotSupported, match=rf"erofs\.dedup: {why}") as refused:
+        Erofs.probe(backing(filesystem), Settings(dedup=True))
+    assert refused.value.remedy == "Put the data-root on xfs, or leave the option out."

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 TARGETS = tuple(sorted(path.stem for path in HERE.glob("*.c")))
 
 _FLAGS = (
-    *("-std=gnu11", "-O1", "-g", "-pthread", "-fno-omit-frame-pointer", f"-I{_build.PACKAGE}"),
+    *("-std=gnu11", "-O1", "-g1", "-pthread", "-fno-omit-frame-pointer", f"-I{_build.PACKAGE}"),
     # NULL + 0 is what it says in C2y and with every compiler there is.
     *("-fsanitize=fuzzer-no-link,address,undefined", "-fno-sanitize=pointer-overflow"),
     "-fno-sanitize-recover=undefined",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
@@ -89,6 +90,15 @@ def texts() -> Iterator[bytes]:
         yield bytes([level, 0, 63]) + b"\0" * 300
 
 
+def deflated() -> Iterator[bytes]:
+    """These as deflate, of each kind of block and of several, behind a span."""
+    kinds = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED, zlib.Z_HUFFMAN_ONLY)
+    for text, kind, level in product(list(texts())[:3], kinds, (0, 1, 9)):
+        stream = zlib.compressobj(level, zlib.DEFLATED, -15, 9, kind)
+        parts = [stream.compress(text * 3), stream.flush(zlib.Z_BLOCK), stream.compress(text), stream.flush()]
+        yield b"\x01" + b"".join(parts)
+
+
 def of(target: str, place: Path) -> list[bytes]:
     """Those of a target. `place` is an empty folder for what it takes to make them."""
     if target == "headers":
@@ -99,4 +109,6 @@ def of(target: str, place: Path) -> list[bytes]:
         return list(skeletons(place))
     if target == "index":
         return list(listings(place))
+    if target == "blocks":
+        return list(deflated())
     return list(edits() if target == "changes" else texts())

@@ -148,3 +148,4 @@ def test_an_empty_capability_is_refused(stack: Stack) -> None:
     with pytest.raises(KernelError) as caught:
         stack.write()
     assert (caught.value.call, caught.value.path) == ("setxattr", "/d/f")
+    assert "no storage driver" in (caught.value.remedy or "")

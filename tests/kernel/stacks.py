@@ -67,7 +67,7 @@ def servers() -> set[int]:
     namespace = os.readlink("/proc/self/ns/mnt")
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            status = Path(f"/proc/{name}/stat").read_text()
+            status = os.fsdecode(Path(f"/proc/{name}/stat").read_bytes())
             running = status.rpartition(")")[2].split()[0] != "Z"
             if "(fuse-overlayfs)" in status and running and os.readlink(f"/proc/{name}/ns/mnt") == namespace:
                 found.add(int(name))

@@ -29,9 +29,11 @@ from layerstore.kernel.files import (
     lists_types,
     open_beneath,
     open_tree_root,
+    share_data,
     syncfs,
     syncing,
 )
+from layerstore.kernel.files.descriptors import file_of, plain_file_of
 from support.properties import by_day
 
 Backing = Callable[[str], Path]
@@ -155,12 +157,16 @@ def test_writeback_syncs_while_it_is_entered(
     monkeypatch.setattr(syncing, "lib", Counting())
     before = os.listdir("/proc/self/fd")
 
+    begun = filesystem in ("ext4", "xfs")
+    deadline = time.monotonic() + 30
     with Writeback(backing(filesystem)):
         time.sleep(0.1)
+        while begun and not synced and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     count = len(synced)
     time.sleep(0.05)
-    assert (count > 0) == (filesystem in ("ext4", "xfs"))
+    assert (count > 0) == begun
     assert len(synced) == count, "it goes on after its end"
     assert os.listdir("/proc/self/fd") == before
 
@@ -281,6 +287,36 @@ def test_where_nothing_can_be_cloned_the_answer_is_no(backing: Backing) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_equal_files_share_their_blocks_and_others_do_not(backing: Backing, kind: str) -> None:
+    folder = backing(kind)
+    data = os.urandom((17 << 20) + 5000)
+    for name, content in (("one", data), ("two", data), ("other", b"x" + data[1:])):
+        (folder / name).write_bytes(content)
+    syncfs(folder)
+
+    with open_fd(folder / "one") as one, open_fd(folder / "two") as two, open_fd(folder / "other") as other:
+        assert share_data(one, two) == len(data)
+        assert share_data(one, other) == 0
+        with pytest.raises(KernelError, match="FIDEDUPERANGE"):
+            share_data(one, -1)
+    extents = subprocess.run(["filefrag", "-v", folder / "two"], capture_output=True, text=True, check=False).stdout
+    assert not extents or "shared" in extents
+    assert (folder / "two").read_bytes() == data
+    assert (folder / "other").read_bytes() == b"x" + data[1:]
+
+
+@pytest.mark.root
+def test_where_nothing_can_be_shared_there_is_no_number(backing: Backing) -> None:
+    folder = backing("ext4")
+    for name in ("one", "two"):
+        (folder / name).write_bytes(bytes(4096))
+
+    with open_fd(folder / "one") as one, open_fd(folder / "two") as two:
+        assert share_data(one, two) is None
+
+
+@pytest.mark.root
 def test_no_space_for_a_copy_is_an_error(own_filesystem: Callable[..., Path], backing: Backing) -> None:
     source = backing("tmpfs") / "source"
     source.write_bytes(os.urandom(20 << 20))
@@ -379,3 +415,14 @@ def test_an_attribute_that_cannot_be_kept_is_an_error_with_the_path(backing: Bac
         copy_root_attributes(source, target)
 
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_descriptor_that_makes_no_file_is_closed() -> None:
+    folder, (reading, writing) = os.open("/", os.O_RDONLY), os.pipe()
+    with pytest.raises(IsADirectoryError):
+        file_of(folder)
+    assert plain_file_of(reading) is None
+    for fd in (folder, reading):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    os.close(writing)

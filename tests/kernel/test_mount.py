@@ -176,7 +176,7 @@ def test_a_recipe_of_several_mounts_stands_on_the_first_ones(stack: Stack, inter
 
 def is_free(device: str) -> bool:
     """Is it mounted nowhere? The kernel lets go of a mount a moment after its last descriptor is closed."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while True:
         try:
             os.close(os.open(device, os.O_RDWR | os.O_EXCL))

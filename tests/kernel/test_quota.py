@@ -12,7 +12,7 @@ import pytest
 
 from layerstore.errors import KernelError
 from layerstore.kernel.files import quota
-from layerstore.kernel.files.quota import QuotaState
+from layerstore.kernel.files.quota import ProjectQuota
 
 pytestmark = pytest.mark.root
 
@@ -29,7 +29,7 @@ def limited(request: pytest.FixtureRequest, own_filesystem: Callable[..., Path])
     except subprocess.CalledProcessError:
         pytest.skip(f"this kernel has no project quotas for {request.param}")
     try:
-        if quota.state(folder) is not QuotaState.ENFORCED:
+        if quota.state(folder) is not ProjectQuota.ENFORCED:
             pytest.skip(f"this kernel has no project quotas for {request.param}")
     except KernelError:
         pytest.skip(f"this kernel has no project quotas for {request.param}")

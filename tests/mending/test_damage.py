@@ -17,9 +17,10 @@ import pytest
 
 import layerstore
 from core.adding import Adder
-from layerstore import LayerstoreError, Problem, Store, facts, tar
+from layerstore import LayerstoreError, Problem, Store, check, facts, tar
 from layerstore.digest import ChainID
 from layerstore.kernel.btrfs import set_read_only, subvolumes
+from layerstore.layers import Layers, garbage
 from layerstore.records import Records
 from layerstore.values import frozen
 from layerstore.volumes import Attachment
@@ -250,16 +251,30 @@ def test_what_is_being_written_down_is_no_problem(
         other.join()
 
 
-def test_no_commit_fails_for_its_record(
+def test_a_record_that_goes_while_it_is_looked_at_is_nothing_strange(
     everything: Callable[[str], Everything], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store = everything("overlay2").open()
+    monkeypatch.setattr(Records, "_there", lambda records: iter([records.folder / "images" / ("0" * 64)]))
+    assert found(store, content=False) == []
+
+
+@pytest.mark.parametrize(
+    "failure", [LayerstoreError("the database is busy"), OSError(errno.ENOLCK, "No locks available"), MemoryError()]
+)
+def test_no_commit_fails_for_its_record(
+    everything: Callable[[str], Everything], failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise failure
+
     def refuse(*_: object) -> None:
         raise LayerstoreError("the database is busy")
 
     store = everything("overlay2").open()
     with monkeypatch.context() as patch:
-        patch.setattr(Records, "write", refuse)
-        patch.setattr(facts, "ask_for_recovery", refuse)
+        patch.setattr(Records, "write", fails)
+        patch.setattr(facts, "clear", refuse)
         store.tag("lone:1", "more:1")
     assert store.image("more:1").tags == ("lone:1", "more:1")
     assert [problem.kind for problem in found(store, content=False)] == ["record"]
@@ -268,7 +283,7 @@ def test_no_commit_fails_for_its_record(
 def test_a_record_that_cannot_be_read_is_told_and_stops_nothing(everything: Callable[[str], Everything]) -> None:
     there = everything("overlay2")
     with layerstore.open(config=there.config) as store:
-        facts.ask_for_recovery(store._parts.database)
+        facts.ask_for_recovery(store._parts.database, store._parts.session.stay)
     records = there.root / "records"
     broken = [records / "store/store", next((records / "images").iterdir())]
     for path in broken:
@@ -330,6 +345,30 @@ def test_garbage_goes_and_what_is_foreign_stays(everything: Callable[[str], Ever
     store.wait()
     assert [path.exists() for path in (*garbage, *foreign)] == [False] * 4 + [True] * 4
     assert {problem.path for problem in found(store, content=False)} == {str(path) for path in foreign}
+
+
+def test_what_somebody_is_removing_is_no_garbage(
+    everything: Callable[[str], Everything], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = everything("overlay2").open()  # another session than that which made it
+    looks: list[garbage.Garbage] = []
+    looked, drop, find = threading.Event(), Layers.drop, garbage.find
+
+    def drop_when_it_was_looked_at(*arguments: Any, **options: Any) -> None:
+        assert looked.wait(60)
+        drop(*arguments, **options)
+
+    def look(*arguments: Any) -> garbage.Garbage:
+        looks.append(find(*arguments))
+        looked.set()
+        return looks[-1]
+
+    monkeypatch.setattr(Layers, "drop", drop_when_it_was_looked_at)
+    monkeypatch.setattr(garbage, "find", look)
+    monkeypatch.setattr(check, "PATIENCE", 60.0)
+    store.container("box").remove()  # its checkpoints' files go in the background
+    assert found(store, content=False) == []
+    assert looks[0].home, "its rows were gone, and its files were there"
 
 
 @pytest.mark.parametrize("driver", DRIVERS[:1] if not NIGHTLY else DRIVERS)

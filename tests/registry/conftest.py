@@ -76,12 +76,21 @@ def credential_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Credent
 
 
 @pytest.fixture
-def settings() -> Settings:
-    """How the tests reach their servers: with little patience."""
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """How the tests reach their servers: with patience, for a machine may be busy.
+
+    A test that is marked `hasty` has a server that falls silent.
+    """
     from layerstore.registry.transport.settings import Settings
 
+    patience = 2.0 if request.node.get_closest_marker("hasty") else 20.0
     return Settings(
-        connect_timeout=1.0, read_timeout=0.5, pause=0.002, longest_pause=1.5, unrelated_timeout=0.2, slowest=64
+        connect_timeout=20.0,
+        read_timeout=patience,
+        pause=0.002,
+        longest_pause=1.5,
+        unrelated_timeout=patience,
+        slowest=64,
     )
 
 
@@ -104,6 +113,20 @@ def opened(http: Http, settings: Settings) -> Callable[..., Repository]:
         return Repository(http, settings, reference.parse(f"{server.host}/{path}"), **options)
 
     return open_repository
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """`conf("...")`: the registries.conf."""
+    file = tmp_path / "registries.conf"
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(file))
+
+    def write(text: str) -> Path:
+        file.write_text(text)
+        return file
+
+    write("")
+    return write
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from layerstore.errors import Denied, RegistryError, Unauthorized
-from layerstore.registry.transport.http import Access, Body
+from layerstore.registry.transport.http import Body, Rights
 
 from .asking import MANIFEST, PUSH, Asking, asking
 from .conftest import CredentialFiles
@@ -126,7 +126,7 @@ def test_a_mount_asks_for_both_repositories(
     guarded: Quirks, tokens: TokenService, client: Asking, credential_files: CredentialFiles
 ) -> None:
     credential_files.know(guarded.host, USER, PASSWORD)
-    access = (*PUSH, Access("base/os", ("pull",)))
+    access = (*PUSH, Rights("base/os", ("pull",)))
 
     endpoint = client.endpoint(guarded.host)
     target = "/v2/team/app/blobs/uploads/?mount=sha256:0&from=base/os"

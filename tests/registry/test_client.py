@@ -412,7 +412,16 @@ def test_a_mirror_is_asked_first_and_is_never_needed(
 
 @pytest.mark.parametrize(
     "spoilt",
-    [status(500), status(401), moved("ftp://example.com/"), reset(), silence(), cut(99), cut(0), cut(0, reset=True)],
+    [
+        status(500),
+        status(401),
+        moved("ftp://example.com/"),
+        reset(),
+        pytest.param(silence(), marks=pytest.mark.hasty),
+        cut(99),
+        cut(0),
+        cut(0, reset=True),
+    ],
 )
 def test_a_mirror_that_fails_is_asked_no_more(
     quirks: Quirks, elsewhere: Quirks, mirrored: Callable[[], Repository], spoilt: Quirk

@@ -173,6 +173,16 @@ def test_tags_are_listed(bare: Run, quirks: Quirks) -> None:
     quirks.page = 2
     assert bare("tags", f"{quirks.host}/app").output == "1\n2\nlatest\n"
     assert "404" in bare("tags", f"{quirks.host}/none", code=1).output
+    name = f"{quirks.host}/app"
+    for words in (["tags"], ["search", "--list-tags"]):
+        assert bare(*words, name).output == "1\n2\nlatest\n"
+        rows = [json.loads(line) for line in bare(*words, "--format", "json", f"{name}:1").output.splitlines()]
+        assert rows == [{"Name": name, "Tag": tag} for tag in ("1", "2", "latest")]
+        assert bare(*words, "--format", "{{.Name}}:{{.Tag}}", name).output.splitlines()[0] == f"{name}:1"
+        table = bare(*words, "--format", "table", name).output.splitlines()
+        assert [line.split() for line in table[:2]] == [["NAME", "TAG"], [name, "1"]]
+    assert bare("search", "--list-tags", "--limit", "2", name).output == "1\n2\n"
+    assert "--filter is of what is found" in bare("search", "--list-tags", "-f", "stars=1", name, code=2).output
 
 
 def test_manifests_are_shown(bare: Run, quirks: Quirks) -> None:

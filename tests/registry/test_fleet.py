@@ -330,7 +330,7 @@ def test_a_blob_that_another_store_is_receiving_is_had_from_there(stores: Callab
         def readinto(self, buffer: memoryview, /) -> int:
             if len(self._rest) <= 100_000 and not come.is_set():
                 come.set()
-                deadline = time.monotonic() + 4
+                deadline = time.monotonic() + 30
                 while not two.data and time.monotonic() < deadline:
                     time.sleep(0.005)
                 came.append(bool(two.data))

@@ -72,7 +72,7 @@ def settled() -> None:
     """Wait until no connection reads ahead any more."""
     for thread in threading.enumerate():
         if thread.name == "layerstore-lane":
-            thread.join(5)
+            thread.join(30)
             assert not thread.is_alive()
 
 
@@ -86,12 +86,12 @@ def is_far_enough(reader: WideReader) -> bool:
 def test_several_connections_read_a_slow_blob(
     quirks: Quirks, there: Repository, http: Http, settings: Settings, spare: lanes.Spare, tmp_path: Path
 ) -> None:
-    quirks.spoil("GET", BLOBS, slow(500_000))
+    quirks.spoil("GET", BLOBS, slow(100_000))
     began = time.monotonic()
     reader = there.blob(NAME, SIZE, spare=spare)
     assert isinstance(reader, WideReader)
     assert all_of(reader) == DATA
-    assert time.monotonic() - began < 0.9 * SIZE / 500_000
+    assert time.monotonic() - began < 0.9 * SIZE / 100_000
     assert 1 < quirks.connections <= settings.downloads + 1  # the first is closed when the others have begun
     assert left(tmp_path) == []
     settled()
@@ -302,7 +302,7 @@ def _dies_after(count: int) -> Callable[..., int]:
 def test_whatever_breaks_the_bytes_are_right(
     cuts: list[int], stops: list[int], silent: set[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    settings = Settings(attempts=100, pause=0.0001, read_timeout=2.0)
+    settings = Settings(attempts=100, pause=0.0001, read_timeout=20.0)
     folder = Partials(tmp_path_factory.mktemp("pieces"))
     with Quirks() as server, Http(settings) as http:
         server.put_blob("a/b", DATA)

@@ -23,6 +23,7 @@ import layerstore
 from layerstore import registry
 from layerstore.cli.front import front
 from layerstore.errors import ConfigError, KernelError, RegistryError, Unauthorized, Unreachable
+from support import images
 
 from .conftest import CredentialFiles
 from .servers import quirks as act
@@ -484,3 +485,82 @@ def test_importing_registries_imports_no_http() -> None:
 def test_a_name_that_is_not_known_is_unauthorized(private: Quirks) -> None:
     with pytest.raises(Unauthorized):
         layerstore.registry.login(private.host, username="bert", password=PASSWORD)
+
+
+# ---- podman's words
+
+
+def test_a_file_of_one_s_own_is_kept_to(
+    private: Quirks, run: Callable[..., Result], credential_files: CredentialFiles, tmp_path: Path
+) -> None:
+    own = str(tmp_path / "auth.json")
+    told = run("login", "--authfile", own, "-v", "-u", USER, "--password-stdin", private.host, stdin=PASSWORD).stdout
+    assert told == f"Used: {own}\nLogin Succeeded\n"
+    assert json.loads(Path(own).read_text()) == {"auths": {private.host: {"auth": packed()}}}
+    assert not credential_files.docker.exists()
+    assert run("login", "--get-login", "--authfile", own, private.host).stdout == f"{USER}\n"
+    assert f"not logged in to {private.host}" in run("login", "--get-login", private.host, code=1).stderr
+
+    digest = private.put_image("app", "1", [b""])
+    assert "401" in run("manifest", "inspect", f"{private.host}/app:1", code=1).output
+    account = ("--creds", f"{USER}:{PASSWORD.strip()}")
+    assert json.loads(run("manifest", "inspect", *account, f"{private.host}/app:1").stdout)["schemaVersion"] == 2
+    run("manifest", "exists", *account, f"{private.host}/app@{digest}")
+    assert run("tags", *account, f"{private.host}/app").stdout == "1\n"
+    shown = run("manifest", "inspect", "--authfile", own, f"{private.host}/app:1").stdout
+    assert json.loads(shown)["schemaVersion"] == 2
+    run("manifest", "exists", "--authfile", own, f"{private.host}/app:1")
+    assert run("manifest", "exists", "--authfile", own, f"{private.host}/app:none", code=1).output == ""
+    assert run("search", "--list-tags", "--authfile", own, f"{private.host}/app").stdout == "1\n"
+
+    assert run("logout", "-a", "--authfile", own).stdout == f"Removing login credentials for {private.host}\n"
+    assert json.loads(Path(own).read_text()) == {"auths": {}}
+
+
+def test_certificates_are_checked_as_one_call_says(
+    secure_quirks: Quirks, authority: Authority, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    secure_quirks.put_image("app", "1", [b""])
+    name = f"{secure_quirks.host}/app:1"
+    assert "certificate" in run("manifest", "inspect", "--tls-verify", name, code=1).stderr
+    run("manifest", "inspect", "--tls-verify=false", name)
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "ca.crt").write_bytes(authority.certificate.read_bytes())
+    words = ("login", "--tls-verify", "-u", USER, "--password-stdin", secure_quirks.host)
+    assert "certificate" in run(*words, stdin=PASSWORD, code=1).stderr
+    run(words[0], "--cert-dir", str(tmp_path / "certs"), *words[1:], stdin=PASSWORD)
+
+
+def test_credentials_that_are_given_are_for_the_registry_that_is_named(
+    private: Quirks, elsewhere: Quirks, run: Callable[..., Result], data_root: Path, tmp_path: Path
+) -> None:
+    elsewhere.users = {USER: PASSWORD}
+    elsewhere.put_image("app", "1", [b""])
+    settings = tmp_path / "daemon.json"
+    remotes = [f"http://{elsewhere.host}"]
+    settings.write_text(json.dumps({"data-root": str(data_root), "exec-root": str(tmp_path / "e"), "remotes": remotes}))
+    layers = [images.layer(images.file("hosts", "localhost\n"))]
+    digest = private.put_image("app", "1", layers)
+    words = ("--config", str(settings), "pull", "-q")
+    assert run(*words, f"{private.host}/app:1", code=1).stdout == ""
+    refused = run(*words, "--creds", "secret-word", f"{private.host}/app:1", code=2)
+    assert "secret-word" not in refused.output
+    run(*words, "--creds", f"{USER}:{PASSWORD}", "--lazy", f"{private.host}/app:1", code=2)
+    run(*words, "--creds", f"{USER}:{PASSWORD}", f"{private.host}/app:1")
+    sent = [request.headers.get("Authorization") for request in elsewhere.requests]
+    assert not any(sent)
+    file = tmp_path / "digest"
+    run(
+        words[0],
+        words[1],
+        "push",
+        "-q",
+        "--creds",
+        f"{USER}:{PASSWORD}",
+        "--digestfile",
+        str(file),
+        f"{private.host}/app:1",
+    )
+    assert file.read_text() == digest
+    wrong = run(words[0], words[1], "pull", "--disable-content-trust=false", f"{private.host}/app:1", code=2)
+    assert "signatures of images are not verified here" in wrong.stderr

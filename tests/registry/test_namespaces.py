@@ -144,7 +144,7 @@ def test_a_cable_is_cut_and_the_other_store_goes_on(
     mine = opened(*(one.url for one in stores))
     cut = cut_when_a_quarter_is_there(mine, stores[0])
     mine.pull(name)
-    cut.join(5)
+    cut.join(60)
     assert mine.check(content=True) == []
     assert asked(quirks) < 2 << 20
 
@@ -181,4 +181,4 @@ def test_a_machine_that_is_off_costs_a_second_once(
     for _ in range(2):
         opened(one.url).pull(name)
     [took] = waited
-    assert 0.9 < took < 5
+    assert 0.9 < took < 30

@@ -51,7 +51,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     of = Settings.of.__func__  # type: ignore[attr-defined]
 
     def fast(cls: type[Settings], *args: Any, **named: Any) -> Settings:
-        return evolve(of(cls, *args, **named), connect_timeout=1.0, read_timeout=2.0, pause=0.01)
+        return evolve(of(cls, *args, **named), connect_timeout=20.0, read_timeout=20.0, pause=0.01)
 
     monkeypatch.setattr(Settings, "of", classmethod(fast))
 

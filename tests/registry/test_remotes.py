@@ -41,7 +41,7 @@ def keeper(request: pytest.FixtureRequest, tmp_path: Path, repository: str) -> I
         text = request.getfixturevalue("seaweed").remote(tmp_path.name)
     else:
         server = request.getfixturevalue("docker_registry" if kind == "registry" else "object_registry")
-        text = f"registry://{server.host}/{repository}/{tmp_path.name.lower()}"
+        text = f"registry://{server.host}/{repository}/bucket"
     with Remotes([text], settings=Settings(pause=0.01), store_id="0" * 32) as remotes:
         assert remotes.keeper is not None
         yield remotes.keeper

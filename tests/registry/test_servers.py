@@ -106,7 +106,7 @@ def test_what_is_spoilt_is_spoilt_as_often_as_was_said(quirks: Quirks, elsewhere
         _length(quirks, path, timeout=0.1)
 
 
-def _length(server: Quirks, path: str, timeout: float = 5) -> int:
+def _length(server: Quirks, path: str, timeout: float = 30) -> int:
     client = http.client.HTTPConnection(server.host, timeout=timeout)
     try:
         client.request("GET", path)
@@ -118,7 +118,7 @@ def _length(server: Quirks, path: str, timeout: float = 5) -> int:
 
 
 def _status(server: Quirks, method: str, path: str) -> str:
-    client = http.client.HTTPConnection(server.host, timeout=5)
+    client = http.client.HTTPConnection(server.host, timeout=30)
     try:
         client.request(method, path)
         reply = client.getresponse()

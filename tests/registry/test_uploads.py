@@ -303,6 +303,7 @@ def test_an_upload_that_is_dropped_with_its_broken_chunk_is_begun_again(
     assert methods(quirks) == ["POST", "PATCH", "GET"] * settings.attempts
 
 
+@pytest.mark.hasty
 def test_a_blob_may_have_arrived_although_nobody_said_so(quirks: Quirks, there: Repository) -> None:
     for lost in (reset(), silence()):
         quirks.blobs.clear()
@@ -312,6 +313,7 @@ def test_a_blob_may_have_arrived_although_nobody_said_so(quirks: Quirks, there: 
         assert methods(quirks) == ["POST", "PUT"]
 
 
+@pytest.mark.hasty
 def test_a_registry_that_needs_long_for_a_large_blob_is_waited_for(
     quirks: Quirks, there: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,7 +321,7 @@ def test_a_registry_that_needs_long_for_a_large_blob_is_waited_for(
 
     def copy(seen: Seen, answer: Answer) -> Answer:
         del quirks.blobs["a/b", NAME]
-        threading.Timer(0.7, quirks.put_blob, ("a/b", DATA)).start()
+        threading.Timer(2.5, quirks.put_blob, ("a/b", DATA)).start()
         return evolve(answer, stall=-1)
 
     quirks.spoil("PUT", UPLOADS, copy, times=1)

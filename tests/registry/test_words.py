@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from layerstore.registry.transport import retries
 from layerstore.registry.transport.challenges import Challenge, parse
 from layerstore.registry.transport.retries import Limit, limit_of, retry_after, warnings
-from layerstore.registry.transport.tokens import Access, merged
+from layerstore.registry.transport.tokens import Rights, merged
 from layerstore.registry.transport.words import Complaint, complaints, listed, printable
 
 # ---- challenges
@@ -88,7 +88,7 @@ def test_no_header_is_too_strange(text: str) -> None:
 
 
 def test_scopes_of_one_repository_become_one() -> None:
-    assert Access("team/app", ("pull", "push")).scope == "repository:team/app:pull,push"
+    assert Rights("team/app", ("pull", "push")).scope == "repository:team/app:pull,push"
     assert merged(["repository:a:pull", "repository:b:pull", "repository:a:pull,push"]) == (
         "repository:a:pull,push",
         "repository:b:pull",

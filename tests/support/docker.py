@@ -53,7 +53,7 @@ class Docker:
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator[Docker]:
+def daemon(folder: Path, *options: str) -> Iterator[Docker]:
     """Whose storage is in `folder`; it ends with the block, and so do the folders that it made for control groups.
 
     What it mounts, it mounts in a mount namespace of its own.
@@ -62,7 +62,7 @@ def daemon(folder: Path) -> Iterator[Docker]:
     socket = folder / "socket"
     places = [f"--host=unix://{socket}", *(f"--{name}={folder}/{name}" for name in ("data-root", "exec-root"))]
     network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    command = ["unshare", "--mount", "dockerd", f"--pidfile={folder}/pid", *places, *network]
+    command = ["unshare", "--mount", "dockerd", f"--pidfile={folder}/pid", *places, *network, *options]
     with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             end = time.monotonic() + PATIENCE_S

@@ -51,10 +51,6 @@ def members(tar: bytes) -> dict[str, tarfile.TarInfo]:
         return {member.name: member for member in archive}
 
 
-def every_path(tree: Path) -> list[bytes]:
-    return [os.fsencode(path) for path in trees.listing(tree, content=False)]
-
-
 @given(layers=strategies.stacks(max_layers=1), step=st.sampled_from([1, 511, 512, 513, 1 << 16]))
 def test_a_tree_gathered_whole_is_the_tar_of_that_tree(
     layers: list[strategies.Layer], step: int, scratch: Scratch

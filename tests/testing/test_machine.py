@@ -15,7 +15,7 @@ from testing.drivers import CASES, Case
 
 pytestmark = pytest.mark.root
 
-EXAMPLES = 15 if os.environ.get("HYPOTHESIS_PROFILE", "steady") == "steady" else settings().max_examples
+EXAMPLES = 10 if os.environ.get("HYPOTHESIS_PROFILE", "steady") == "steady" else settings().max_examples
 """Of each driver, in all its modes and on all its filesystems together."""
 
 

@@ -21,7 +21,6 @@ NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 BY_DAY = (
     "overlay2-ext4: seal forgets the fsync of the home",
     "overlay2-ext4: removed in place",
-    "overlay2-ext4: opaque marks are not passed on",
     "vfs-ext4: a create that failed leaves its copy",
 )
 CHOSEN = [mutant for mutant in MUTANTS if NIGHTLY or str(mutant) in BY_DAY]

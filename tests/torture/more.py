@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import layerstore
+from attached import record
 from layerstore.build import build
 from layerstore.errors import LayerstoreError
+from layerstore.faces.containerd.snapshotter import Snapshotter
 from layerstore.faces.serve import Registry as Served
 from layerstore.testing import tars
 from layerstore.testing.torture import Operation, Place
@@ -128,6 +131,32 @@ def _push_manifest(at: Place) -> None:
         asked("PUT", "/v2/app/manifests/1", json.dumps(document).encode(), MANIFEST)
 
 
+# --- a store of docker's, attached ---
+
+
+@contextmanager
+def _attached(at: Place) -> Iterator[None]:
+    record.unpacked("docker", at.exec_root / "docker")
+    yield
+
+
+def _adopt(at: Place) -> None:
+    config = layerstore.Config(data_root=at.data_root, exec_root=at.exec_root)
+    with layerstore.open(config=config, attach=[f"docker:{at.exec_root / 'docker'}"]) as store:
+        store.adopt(record.NAME)
+
+
+# --- the store as a snapshotter of containerd ---
+
+
+def _prepare(at: Place) -> None:
+    snapshotter = Snapshotter(at.store, "layerstore")
+    if not list(snapshotter.walk(())):
+        snapshotter.prepare("first", "", {})
+        snapshotter.commit("base", "first", {})
+        snapshotter.prepare("active", "base", {})
+
+
 _BUILDS = ("row of build_cache_builds", "row of building_sessions")
 
 MORE: Sequence[Operation] = (
@@ -135,8 +164,24 @@ MORE: Sequence[Operation] = (
     Operation("build", _build, beside=_context, has_steps=True, void=_BUILDS),
     Operation("pull", _pull, beside=_registry),
     Operation("push", _push, beside=_registry),
+    Operation("adopt", _adopt, beside=_attached, opens=True),
     Operation("take a blob at once", _upload_at_once, has_steps=True),
     Operation("take a blob in pieces", _upload_in_pieces, has_steps=True),
     Operation("take a blob of another name", _mount_blob, ready=_upload_at_once),
     Operation("take a manifest", _push_manifest, ready=_upload_at_once),
+    Operation(
+        "prepare for containerd",
+        lambda at: Snapshotter(at.store, "layerstore").prepare("new", "base", {}),
+        ready=_prepare,
+    ),
+    Operation(
+        "commit for containerd",
+        lambda at: Snapshotter(at.store, "layerstore").commit("new", "active", {}),
+        ready=_prepare,
+    ),
+    Operation(
+        "remove for containerd",
+        lambda at: Snapshotter(at.store, "layerstore").remove("active"),
+        ready=_prepare,
+    ),
 )

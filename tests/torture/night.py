@@ -3,13 +3,18 @@
 What has been walked is noted in a file, a line for each (subject, operation, kind), under the revision of the sources
 and the share of the points that was asked for; a line that is there is not walked again. Whoever asks for each tenth
 point only (`--every 10`), or takes over what was walked of other revisions (`--any`), gets a table that says so.
+
+A call can fail with three to five errors, and most of what follows is the same: each call fails in each night, with
+another error in the next (`--turn 1`, and so on), and with all of them if one asks for it (`--turn all`).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +27,7 @@ from tempfile import TemporaryDirectory
 from attrs import define, frozen
 
 from layerstore.testing.filesystems import enter_private_namespace, unmount
-from layerstore.testing.torture import Ground, Operation, Subject, Walk, Walked
+from layerstore.testing.torture import Ground, Operation, Point, Subject, Walk, Walked
 from torture.subjects import POWER, ROOT, SUBJECTS, operations, unknown_installed
 from torture.table import Row, write_table
 
@@ -66,22 +71,39 @@ def kinds_of(subject: Subject, operation: Operation) -> tuple[str, ...]:
     return tuple(kind for kind in operation.kinds if kind == "power" or subject in SUBJECTS)
 
 
-def jobs(walks: Sequence[Row]) -> Iterator[Job]:
-    """What is still to be done: the most important operation first, with each subject."""
+def jobs(walks: Sequence[Row], only: str = "") -> Iterator[Job]:
+    """What is still to be done: the most important operation first, with each subject.
+
+    `only`: what has this in the name of subject or operation.
+    """
     walked = {(row["subject"], row["operation"], row["kind"]) for row in walks}
     everything = {subject: operations(subject) for subject in (*SUBJECTS, *POWER)}
-    for at_once in zip(*everything.values(), strict=True):
+    for at_once in itertools.zip_longest(*everything.values()):
         for subject, operation in zip(everything, at_once, strict=True):
+            if operation is None or only not in f"{subject}: {operation}":
+                continue
             left = [kind for kind in kinds_of(subject, operation) if (str(subject), str(operation), kind) not in walked]
             if left:
                 yield Job(subject, operation, tuple(left))
 
 
-def rows(state: Path, every: int, revision: str | None) -> list[Row]:
+def one_each(points: Sequence[Point], turn: int | None) -> list[Point]:
+    """Of the points of one call, which differ by what becomes of it, the one whose turn it is; None: all of them."""
+    if turn is None:
+        return [*points]
+    found = []
+    for (_, number), faults in itertools.groupby(points, lambda point: (point.name, point.number)):
+        choice = [*faults]
+        found.append(choice[(turn + number) % len(choice)])
+    return found
+
+
+def rows(state: Path, every: int, turn: int | None, revision: str | None) -> list[Row]:
     """What has been walked of these sources, or of any, with that share of the points; the latest of each."""
     lines = state.read_text().splitlines() if state.exists() else []
     found: list[Row] = [json.loads(line) for line in lines]
-    fits = [row for row in found if row["every"] == every and revision in (None, row["revision"])]
+    share = (every, turn)
+    fits = [row for row in found if (row["every"], row["turn"]) == share and revision in (None, row["revision"])]
     return list({(row["subject"], row["operation"], row["kind"]): row for row in fits}.values())
 
 
@@ -93,8 +115,8 @@ def revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def walked(walk: Walk, kind: str, every: int, label: str) -> Walked:
-    """All points of a kind, or each of so many."""
+def walked(walk: Walk, kind: str, every: int, turn: int | None, label: str) -> Walked:
+    """All points of a kind, or each of so many; of a call's errors the one whose turn it is."""
 
     def all_of(found: Sequence[object], go: Callable[..., Walked]) -> Walked:
         chosen = found[::every]
@@ -112,15 +134,15 @@ def walked(walk: Walk, kind: str, every: int, label: str) -> Walked:
         return all_of(
             [*end, *(cut for cut in cuts if cut not in end)], lambda some, tell: walk.cut(recording, some, tell)
         )
-    return all_of(walk.points(kind), walk.fail)
+    return all_of(one_each(walk.points(kind), turn), walk.fail)
 
 
-def work(todo: Sequence[Job], turn: Synchronized[int], state: Path, every: int) -> None:
+def work(todo: Sequence[Job], next_job: Synchronized[int], state: Path, every: int, turn: int | None) -> None:
     """Walk what nobody else has taken, until all is."""
     enter_private_namespace()
     grounds: dict[Subject, Ground] = {}
     with TemporaryDirectory(prefix="layerstore-torture-") as folder, unknown_installed():
-        while (number := taken(turn)) < len(todo):
+        while (number := taken(next_job)) < len(todo):
             job = todo[number]
             label = f"{job.subject}: {job.operation}"
             try:
@@ -132,8 +154,8 @@ def work(todo: Sequence[Job], turn: Synchronized[int], state: Path, every: int) 
                 continue
             for kind in job.kinds:
                 began = time.monotonic()
-                done = walked(walk, kind, every, label)
-                note(state, job, kind, done, every, time.monotonic() - began)
+                done = walked(walk, kind, every, turn, label)
+                note(state, job, kind, done, {"every": every, "turn": turn}, time.monotonic() - began)
         for ground in grounds.values():
             unmount(ground.scratch)
 
@@ -146,18 +168,18 @@ def in_memory(folder: Path) -> Path:
     return folder
 
 
-def taken(turn: Synchronized[int]) -> int:
+def taken(next_job: Synchronized[int]) -> int:
     """The number of the next job."""
-    with turn.get_lock():
-        turn.value += 1
-        return turn.value - 1
+    with next_job.get_lock():
+        next_job.value += 1
+        return next_job.value - 1
 
 
-def note(state: Path, job: Job, kind: str, done: Walked, every: int, seconds: float) -> None:
+def note(state: Path, job: Job, kind: str, done: Walked, share: dict[str, int | None], seconds: float) -> None:
     """Write down what came of a walk, and say it."""
     row = {
         "revision": revision(),
-        "every": every,
+        **share,
         "subject": str(job.subject),
         "operation": str(job.operation),
         "kind": kind,
@@ -177,15 +199,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, default=ROOT / ".torture.jsonl", help="what has been walked")
     parser.add_argument("--every", type=int, default=1, help="walk only each of so many points")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--turn",
+        type=lambda word: None if word == "all" else int(word),
+        default=0,
+        help="which of its errors a call fails with: another for each number, all for `all`",
+    )
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) + 1)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results", help="where the table goes")
     parser.add_argument("--table", action="store_true", help="only write the table of what has been walked")
     parser.add_argument("--any", action="store_true", help="take over what was walked of other revisions")
+    parser.add_argument(
+        "--only", metavar="WORD", default="", help='walk only what has this in its name: "erofs on ext4: pull lazily"'
+    )
     options = parser.parse_args()
     wanted = None if options.any else revision()
     with unknown_installed():
-        known = rows(options.state, options.every, wanted)
-        todo = [] if options.table else list(jobs(known))
+        known = rows(options.state, options.every, options.turn, wanted)
+        todo = [] if options.table else list(jobs(known, options.only))
         expected = [
             (str(subject), str(operation), kind)
             for subject in dict.fromkeys((*SUBJECTS, *POWER))
@@ -194,17 +225,17 @@ def main() -> int:
         ]
     print(f"{len(todo)} operations are to be tried", flush=True)
     fork = multiprocessing.get_context("fork")
-    turn = fork.Value("i", 0)
+    next_job = fork.Value("i", 0)
     workers = [
-        fork.Process(target=work, args=(todo, turn, options.state, options.every))
+        fork.Process(target=work, args=(todo, next_job, options.state, options.every, options.turn))
         for _ in range(min(options.workers, len(todo)))
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    found = rows(options.state, options.every, wanted)
-    table = write_table(options.results, found, expected, options.every)
+    found = rows(options.state, options.every, options.turn, wanted)
+    table = write_table(options.results, found, expected, options.every, options.turn)
     print(f"the table is in {table}")
     lost = sum(len(row["losses"]) for row in found)
     return 1 if lost or any(worker.exitcode for worker in workers) else 0

@@ -31,7 +31,7 @@ _TOUCH, _SLEEP = ("touch", "/made"), ("sleep", "1000")
 
 _NONE = Streams(None, None, None)
 
-_VOID = ("path store/containers", "path store/overlay2/*/diff/etc")
+_VOID = ("path store/containers", "path store/overlay2/*/diff/etc", "path store/erofs/*/diff/etc")
 """The folder of a container's log; and a folder that was copied up, in which something was mounted."""
 
 Act = Callable[[Place], object]

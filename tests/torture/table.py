@@ -14,7 +14,9 @@ from layerstore.testing.torture import KINDS
 Row = dict[str, Any]
 
 
-def write_table(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[str, str, str]], every: int) -> Path:
+def write_table(
+    folder: Path, rows: Sequence[Row], expected: Sequence[tuple[str, str, str]], every: int, turn: int | None
+) -> Path:
     """Write both, named by the day; the path of the markdown. `expected` is all that a whole walk has."""
     facts = machine.facts()
     revisions = sorted({row["revision"] for row in rows})
@@ -26,6 +28,7 @@ def write_table(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[str,
         "date": day,
         "revisions": revisions,
         "every": every,
+        "turn": turn,
         "machine": facts,
         "walks": rows,
         "missing": missing,
@@ -39,6 +42,7 @@ def write_table(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[str,
         *(f"- {fact}: {value}" for fact, value in facts.items() if fact not in ("tar", "cp", "layerstore")),
         "",
         _extent(len(expected) - len(missing), len(expected), every),
+        *([] if turn is None else [f"Each call failed with one of its errors (`--turn {turn}`)."]),
         "",
         *_table(rows, expected),
         "",

@@ -13,6 +13,7 @@ import pytest
 import layerstore
 from layerstore.copying import Tree, copy, entries
 from layerstore.testing.calls import Call, Death, Failure, Verdict, run_watched
+from layerstore.testing.remains import descriptors
 
 pytestmark = pytest.mark.root
 
@@ -157,3 +158,83 @@ def test_who_dies_while_a_record_is_written_leaves_it_to_the_next_open(deed: str
     with layerstore.open(config=config) as store:
         assert [image.tags for image in store.images()] == ([("new:1", "old:1")] if deed == "tag" else [])
         assert store.check() == []
+
+
+def test_what_stays_because_the_database_fails_after_a_commit_goes_with_the_next_open(data_root: Path) -> None:
+    config = layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver="overlay2")
+    with layerstore.open(config=config) as store:
+        box = store.create_container()
+        with box.mount() as root:
+            (root / "new").touch()
+        box.commit("gone:1")
+        box.remove()
+    synced = 0
+
+    def answer(_: int, call: Call) -> Verdict:
+        nonlocal synced
+        synced += call.name == "fdatasync" and call.path.endswith("-wal")
+        # The log has a new beginning, which is synced first.
+        return errno.EIO if synced == 2 and call.name != "fdatasync" else None
+
+    def remove() -> None:
+        with layerstore.open(config=config) as store:
+            store.remove_image("gone:1")
+
+    run = run_watched(remove, answer, names=["pread64", "pwrite64", "fdatasync"])
+    assert run.failure is not None
+    assert "LayerstoreError" in run.failure.kinds, run.failure.trace
+    assert len(os.listdir(data_root / "skeletons")) == 2  # with its record
+    with layerstore.open(config=config) as store:
+        assert (store.images(), store.check()) == ([], [])
+    assert os.listdir(data_root / "skeletons") == []
+
+
+def test_an_open_that_cannot_look_at_its_database_leaves_it_closed(data_root: Path) -> None:
+    config = layerstore.Config(data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver="overlay2")
+
+    def opened() -> None:
+        layerstore.open(config=config).close()
+
+    def left(_: Failure | None) -> list[str]:
+        return [name for name in descriptors() if name.startswith(str(data_root))]
+
+    opened()
+    is_met = True
+    number = 0
+    while is_met:
+        number += 1
+        seen = 0
+
+        def answer(_: int, call: Call, last: int = number) -> Verdict:
+            nonlocal seen
+            seen += call.path == str(data_root / "layerstore.db")
+            return errno.ENOMEM if seen == last else None
+
+        run = run_watched(opened, answer, left, names=["newfstatat"])
+        assert run.result == [], number
+        is_met = seen >= number
+    assert number > 3
+
+
+@pytest.mark.parametrize("driver", ["overlay2", "aufs"])
+def test_what_is_left_of_a_trial_that_cannot_be_removed_goes_with_the_next(driver: str, data_root: Path) -> None:
+    options = ("aufs.mode=copy",) if driver == "aufs" else ()
+    config = layerstore.Config(
+        data_root=data_root, exec_root=data_root.with_name("exec"), storage_driver=driver, storage_opts=options
+    )
+    home = data_root / driver
+
+    def create() -> None:
+        with layerstore.open(config=config) as store:
+            store.create_container().mount().unmount()
+            assert store.info().driver == driver
+
+    def answer(_: int, call: Call) -> int | None:
+        return errno.EIO if ".layerstore-probe-" in call.path and (home / ".backing").exists() else None
+
+    create()
+    (home / ".backing").unlink()
+    assert run_watched(create, answer, names=["rmdir", "unlinkat"]).failure is None
+    assert any(name.startswith(".layerstore-probe-") for name in os.listdir(home))
+    create()
+    assert {name for name in os.listdir(home) if name.startswith(".")} <= {".backing", ".empty"}

@@ -15,7 +15,7 @@ from layerstore.bench.figures import Summary, rank_test
 from layerstore.bench.results import BARE, Figure, Key, Results
 from layerstore.values import frozen
 
-__all__ = ["CHANCE", "LEAST_SHIFT", "Change", "Comparison", "Verdict", "compare", "verdict_of"]
+__all__ = ["CHANCE", "LEAST_SHIFT", "Comparison", "Difference", "Verdict", "compare", "verdict_of"]
 
 CHANCE: Final = 0.01
 LEAST_SHIFT: Final = 0.03
@@ -31,7 +31,7 @@ class Verdict(Enum):
 
 
 @frozen
-class Change:
+class Difference:
     """One figure then and now. `factor`: the new median as a multiple of the old; `chance`: the test's answer."""
 
     key: Key
@@ -48,13 +48,13 @@ class Comparison:
     """All changes; what only one side has; and why the two may not be alike."""
 
     old_started: str
-    changes: tuple[Change, ...]
+    changes: tuple[Difference, ...]
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
-    def real(self) -> tuple[Change, ...]:
+    def real(self) -> tuple[Difference, ...]:
         """Those that are more than noise, the greatest first."""
         found = [change for change in self.changes if change.verdict in (Verdict.FASTER, Verdict.SLOWER)]
         return tuple(sorted(found, key=lambda change: max(change.factor, 1 / change.factor), reverse=True))
@@ -86,10 +86,10 @@ def compare(old: Results, new: Results) -> Comparison:
     )
 
 
-def _change(old: Figure, new: Figure) -> Change:
+def _change(old: Figure, new: Figure) -> Difference:
     factor = _factor(old.summary.median, new.summary.median)
     chance, verdict = verdict_of(old.seconds, new.seconds, factor)
-    return Change(new.key, new.subject, old.summary, new.summary, factor, chance, verdict)
+    return Difference(new.key, new.subject, old.summary, new.summary, factor, chance, verdict)
 
 
 def _factor(old: float, new: float) -> float:
@@ -102,7 +102,7 @@ def _named(figure: Figure) -> str:
     return " ".join(part for part in (figure.workload, figure.variant, figure.cache, figure.subject) if part)
 
 
-def _warnings(old: Results, new: Results, changes: Sequence[Change]) -> list[str]:
+def _warnings(old: Results, new: Results, changes: Sequence[Difference]) -> list[str]:
     warnings = []
     for what in ("image", "scale"):
         if old.settings.get(what) != new.settings.get(what):

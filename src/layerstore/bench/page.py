@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from layerstore.bench import plots
 from layerstore.bench.advice import Verdict, verdicts
-from layerstore.bench.comparison import CHANCE, LEAST_SHIFT, Change, Comparison
+from layerstore.bench.comparison import CHANCE, LEAST_SHIFT, Comparison, Difference
 from layerstore.bench.comparison import Verdict as Outcome
 from layerstore.bench.results import BARE, Key, Results
 from layerstore.bench.units import ratio_in_words, seconds_in_words, size_in_words
@@ -243,7 +243,7 @@ def _advised(verdict: Verdict) -> dict[str, object]:
             "counted": verdict.counted}  # fmt: skip
 
 
-def _change(one: Change) -> _Change:
+def _change(one: Difference) -> _Change:
     cache = f" ({_CACHES.get(one.key[2], one.key[2])})"
     faster = one.verdict is Outcome.FASTER
     factor = 1 / one.factor if faster else one.factor

@@ -491,9 +491,3 @@ def clean_stores(work: Path) -> None:
                     problem = error
     if problem is not None:
         raise problem
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    with suppress(FileNotFoundError):
-        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
-    return []

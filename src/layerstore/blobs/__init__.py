@@ -12,15 +12,17 @@ from layerstore.imports import on_demand
 
 if TYPE_CHECKING:
     from layerstore.blobs.blobs import Blobs, Remains
+    from layerstore.blobs.kept import Readable
     from layerstore.blobs.partials import Growing, Partial
     from layerstore.blobs.values import KnownBlob, Place
 
-__all__ = ["Blobs", "Growing", "KnownBlob", "Partial", "Place", "Remains"]
+__all__ = ["Blobs", "Growing", "KnownBlob", "Partial", "Place", "Readable", "Remains"]
 
 __getattr__ = on_demand(
     __name__,
     {
         "blobs": ("Blobs", "Remains"),
+        "kept": ("Readable",),
         "partials": ("Growing", "Partial"),
         "values": ("KnownBlob", "Place"),
     },

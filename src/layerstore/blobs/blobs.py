@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +23,13 @@ from layerstore.blobs.values import KnownBlob, Place
 from layerstore.database import Database, Transaction, schema
 from layerstore.digest import DiffID, Digest, ImageID, hex_of
 from layerstore.errors import Damaged, DigestMismatch, KernelError, NotFound, named
+from layerstore.kernel.files.descriptors import file_of
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
 from layerstore.limits import Limits
 from layerstore.locks import Locks
 from layerstore.values import frozen
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.compression import Stream
@@ -53,6 +54,7 @@ class Remains:
     partial_size: int = 0
 
 
+@in_words("blobs")
 class Blobs:
     """The blobs of a store. Thread-safe."""
 
@@ -86,6 +88,8 @@ class Blobs:
 
         `tx`: in this transaction, in which the image is written; None: in one of its own. `places`: registry and
         repository. What is known of a layer goes when the layer does.
+
+        @private
         """
         with self._writing(tx) as mine:
             rows.insert_known(mine, blob)
@@ -205,6 +209,8 @@ class Blobs:
         """Make what was downloaded or uploaded a kept blob, without a copy; its size. See `put`.
 
         `is_verified`: whoever wrote it has hashed all that is in it. Raises `DigestMismatch`: then it is as it was.
+
+        @private
         """
         self._database.require_writable()
         if not is_verified and (actual := kept.digest_of(partial.pieces())) != expected:
@@ -220,11 +226,16 @@ class Blobs:
         """What there is of a broken download, or of an upload, to go on with: see `Partials.open`.
 
         `name`: the digest of the blob, or hex digits. None if somebody else is at it, or nothing can be written.
+
+        @private
         """
         return self._partials.open(name.removeprefix("sha256:"), bounded=bounded) if self._is_writable else None
 
     def growing(self, digest: Digest) -> Growing | None:
-        """A blob that somebody is downloading into this store, to be read along; None if nobody is, or has begun."""
+        """A blob that somebody is downloading into this store, to be read along; None if nobody is, or has begun.
+
+        @private
+        """
         return self._partials.watch(hex_of(digest))
 
     # --- bytes out ---
@@ -238,7 +249,7 @@ class Blobs:
         return self._outgoing.size(digest, prove=prove)
 
     def size_of_kept(self, digest: Digest) -> int | None:
-        """The bytes that a kept file of a blob has, or had before it was damaged; None if none is kept."""
+        """The bytes that a kept file of a blob has, or had before it was damaged; None if none is kept. @private"""
         with self._database.read() as tx:
             return rows.files(tx).get(digest) if rows.are_there(tx) else None
 
@@ -247,7 +258,10 @@ class Blobs:
         return self._outgoing.prove(digest)
 
     def guesses(self) -> list[Digest]:
-        """The blobs of which there is only a guess how they are made again, the smallest first: `prove` finds out."""
+        """The blobs of which there is only a guess how they are made again, the smallest first: `prove` finds out.
+
+        @private
+        """
         with self._database.read() as tx:
             return rows.guesses(tx) if rows.are_there(tx) else []
 
@@ -274,7 +288,7 @@ class Blobs:
         fd = self._files.open(digest)
         if fd is None:
             raise NotFound(f"no kept blob {digest}", remedy="It may be in the registry that it came from.")
-        with FileIO(fd) as raw, open_stream(raw, expect=digest, limits=self.limits) as stream:
+        with file_of(fd) as raw, open_stream(raw, expect=digest, limits=self.limits) as stream:
             yield stream
 
     # --- away, and what there is ---
@@ -300,7 +314,10 @@ class Blobs:
         return freed + self._partials.sweep(everything=everything)
 
     def collect(self) -> int:
-        """Remove the kept blobs and manifests that nothing needs, if a blob is kept at all. Returns the bytes."""
+        """Remove the kept blobs and manifests that nothing needs, if a blob is kept at all. Returns the bytes.
+
+        @private
+        """
         return self._collect(even_knowledge=False)
 
     def _collect(self, *, even_knowledge: bool) -> int:
@@ -322,12 +339,12 @@ class Blobs:
         return sum(sizes[digest] for digest in gone)
 
     def recover(self) -> None:
-        """Remove what dead processes left. What cannot be removed is found by the next one."""
+        """Remove what dead processes left. What cannot be removed is found by the next one. @private"""
         self.collect()
         self._files.sweep()
 
     def sweep_partials(self) -> None:
-        """Remove partials that are too old or too many. Costs the look into one small folder."""
+        """Remove partials that are too old or too many. Costs the look into one small folder. @private"""
         if self._is_writable:
             self._partials.sweep()
 
@@ -349,7 +366,10 @@ class Blobs:
     def problems(
         self, *, content: bool = False, read: Callable[[int], object] = lambda _: None
     ) -> Iterator[tuple[str, str, Path]]:
-        """What is wrong with kept blobs: its kind, a line, and where. `content`: every byte is read; `read` is told."""
+        """What is wrong with kept blobs: its kind, a line, and where. `content`: every byte is read; `read` is told.
+
+        @private
+        """
         with self._database.read() as tx:
             sizes = rows.files(tx) if rows.are_there(tx) else {}
         for digest, size in sizes.items():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from io import FileIO
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -18,6 +17,7 @@ from layerstore.blobs.window import Window
 from layerstore.database import Database, Transaction
 from layerstore.digest import DiffID, Digest, hex_of
 from layerstore.errors import Damaged, NotFound
+from layerstore.kernel.files.descriptors import file_of
 from layerstore.layers import Layers
 from layerstore.layers.relay import Write
 from layerstore.values import frozen
@@ -125,7 +125,7 @@ class Outgoing:
         if fd is None:
             self.mark_damaged(digest)
             return False
-        with FileIO(fd):
+        with file_of(fd):
             try:
                 self._files.write(fd, digest, write, start, stop)
             except Damaged:

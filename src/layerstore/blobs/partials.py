@@ -20,6 +20,7 @@ from typing import Final, Self
 
 from layerstore.blobs import flushing
 from layerstore.errors import FULL, KernelError, named
+from layerstore.kernel.files import names_in
 from layerstore.kernel.files.descriptors import open_own
 from layerstore.values import frozen
 
@@ -306,11 +307,7 @@ class Partials:
 
     def names(self) -> list[str]:
         """What lies there. What has another name than we give is none of ours."""
-        with named("open", self.folder):
-            try:
-                return sorted(name for name in os.listdir(self.folder) if _NAME.fullmatch(name))
-            except FileNotFoundError:
-                return []
+        return [name for name in names_in(self.folder) if _NAME.fullmatch(name)]
 
     def total(self, *, without: str = "") -> int:
         """The bytes that they occupy together."""

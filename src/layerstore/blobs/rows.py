@@ -280,8 +280,8 @@ def hold(tx: Transaction, holder: str, digest: Digest) -> None:
 
 def holds(tx: Transaction, beginning: str) -> dict[str, Digest]:
     """The holders whose names begin so, and what each needs; in order."""
-    query = "SELECT holder, digest FROM blobs_holds WHERE substr(holder, 1, ?1) = ?2 ORDER BY holder"
-    return {row[0]: Digest(row[1]) for row in tx.execute(query, (len(beginning), beginning))}
+    query = "SELECT holder, digest FROM blobs_holds WHERE holder >= ?1 AND holder < ?2 ORDER BY holder"
+    return {row[0]: Digest(row[1]) for row in tx.execute(query, (beginning, f"{beginning}\U0010ffff"))}
 
 
 def let_go(tx: Transaction, holder: str) -> bool:

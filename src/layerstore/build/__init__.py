@@ -10,14 +10,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from layerstore.build.building import Built, build
     from layerstore.build.errors import BuildError, Place
+    from layerstore.build.events import Begun, Ended, Event, Output, Progress, Told, Vertex, Warned
     from layerstore.build.options import BuildOptions, Export, Secret, Ssh
     from layerstore.build.warnings import check
 
-__all__ = ["BuildError", "BuildOptions", "Built", "Export", "Place", "Secret", "Ssh", "build", "check"]
+__all__ = [
+    "Begun",
+    "BuildError",
+    "BuildOptions",
+    "Built",
+    "Ended",
+    "Event",
+    "Export",
+    "Output",
+    "Place",
+    "Progress",
+    "Secret",
+    "Ssh",
+    "Told",
+    "Vertex",
+    "Warned",
+    "build",
+    "check",
+]
 
 _HOMES = {
     "building": ("Built", "build"),
     "errors": ("BuildError", "Place"),
+    "events": ("Begun", "Ended", "Event", "Output", "Progress", "Told", "Vertex", "Warned"),
     "options": ("BuildOptions", "Export", "Secret", "Ssh"),
     "warnings": ("check",),
 }

@@ -24,17 +24,18 @@ from layerstore.build.steps.caches import Caches, keep_within
 from layerstore.build.steps.epoch import epoch_of
 from layerstore.build.steps.outputs import export
 from layerstore.build.steps.requirements import require, require_allowed
-from layerstore.build.steps.session import Session, sweep
+from layerstore.build.steps.session import BuildSession, sweep
 from layerstore.build.steps.sources import TRANSFER, Sources
 from layerstore.build.steps.stage import build_stage, counted
 from layerstore.build.steps.stages import Stages
-from layerstore.build.steps.state import State, config_of, on_image, on_layers, on_nothing
+from layerstore.build.steps.state import StageState, config_of, on_image, on_layers, on_nothing
 from layerstore.build.steps.stopping import Stop
 from layerstore.build.steps.together import together
 from layerstore.build.steps.verifying import refusal
 from layerstore.build.steps.work import Work
 from layerstore.build.warnings import warnings_of
 from layerstore.values import frozen
+from layerstore.wording import in_words
 
 __all__ = ["Built", "build"]
 
@@ -58,6 +59,7 @@ class Built:
         return found
 
 
+@in_words("build")
 def build(
     store: Store,
     context: str | os.PathLike[str] | None,
@@ -114,7 +116,7 @@ class _Build:
         self._cache = after.enter_context(Cache(store))
         self._caches = Caches(self._cache, options, teller)
         require(options)
-        self._session = after.enter_context(Session(store, lambda text: teller.tell(Warned(text))))
+        self._session = after.enter_context(BuildSession(store, lambda text: teller.tell(Warned(text))))
         staging = Staging(self._session.folder, self._session.hold, stop.check)
         self._sources = after.enter_context(Sources(store, context, options, str(self._platform), teller, staging))
 
@@ -204,7 +206,7 @@ class _Build:
 
     # --- stages
 
-    def _stage(self, work: Work, found: Plan, planned: PlannedStage) -> State:
+    def _stage(self, work: Work, found: Plan, planned: PlannedStage) -> StageState:
         stage = planned.stage
         prefix = "" if len(found.stages) == 1 else f"{stage.shown} "
         base = planned.base
@@ -221,7 +223,7 @@ class _Build:
                     doing.cached = True
         return build_stage(work, planned, state, prefix)
 
-    def _begin(self, found: Plan, planned: PlannedStage) -> State:
+    def _begin(self, found: Plan, planned: PlannedStage) -> StageState:
         """What a stage on an image or on nothing begins as."""
         base, place = planned.base, planned.stage.base.place
 
@@ -245,7 +247,7 @@ class _Build:
 
     # --- the image
 
-    def _finish(self, work: Work, state: State) -> Built:
+    def _finish(self, work: Work, state: StageState) -> Built:
         image = self._add(work, state)
         digests: list[str] = []
         asked_for = bool(image.tags) or any(wanted.kind == "image" for wanted in self._options.outputs)
@@ -267,7 +269,7 @@ class _Build:
                     image.remove()
         return Built(image, digests[0] if digests else None)
 
-    def _add(self, work: Work, state: State) -> Image:
+    def _add(self, work: Work, state: StageState) -> Image:
         options = self._options
         with self._teller.doing("exporting to image") as doing:
             more = self._caches.inline(state.top)
@@ -289,7 +291,7 @@ class _Build:
         named = (name for wanted in self._options.outputs if wanted.kind == "image" for name in wanted.names)
         return tuple(dict.fromkeys((*self._options.tags, *named)))
 
-    def _squashed(self, image: Image, state: State) -> Image:
+    def _squashed(self, image: Image, state: StageState) -> Image:
         """The image with the layers of this build as one, in place of itself."""
         found = self._store.squash(image, since=self._parent(state), tags=self._names)
         if found.id != image.id:
@@ -297,7 +299,7 @@ class _Build:
                 image.remove()
         return self._store.image(found.id)
 
-    def _parent(self, state: State) -> Any:
+    def _parent(self, state: StageState) -> Any:
         """The base image, if it is in the store still."""
         try:
             return None if state.base is None else self._store.image(state.base).id

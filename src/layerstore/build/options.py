@@ -127,7 +127,8 @@ class BuildOptions:
     """All that `build` can be told beside the store, the context and who listens."""
 
     file: str | None = field(default=None, converter=_text_of)
-    """The Dockerfile, relative to the context if it is a remote one; `-` is standard input; None: `Dockerfile`."""
+    """The Dockerfile, relative to the context if it is a remote one; `-` is standard input; None: `Containerfile`, else
+    `Dockerfile`."""
     tags: tuple[str, ...] = ()
     target: str | None = None
     """The stage to be built, by its name or number; None is the last one."""

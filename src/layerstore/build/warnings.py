@@ -19,7 +19,7 @@ from layerstore.build.events import Warned
 from layerstore.build.graph import Base, Plan, plan
 from layerstore.build.language import parse, platform_args
 from layerstore.build.options import BuildOptions
-from layerstore.build.steps.session import Session
+from layerstore.build.steps.session import BuildSession
 
 __all__ = ["check", "warnings_of"]
 
@@ -79,7 +79,7 @@ def check(
     with ExitStack() as after:
         staging = None
         if not os.path.isdir(context):  # which is read in place; all else has to be put somewhere
-            session = after.enter_context(Session(store))
+            session = after.enter_context(BuildSession(store))
             staging = Staging(session.folder, session.hold)
         opened = after.enter_context(
             open_context(context, store=store, file=wanted.file, reads_dockerfile=True, staging=staging)

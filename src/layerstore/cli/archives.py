@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerstore.cli import completion, output
+from layerstore.cli.access import platform_taken
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.progress import bars
 from layerstore.errors import KernelError, LayerstoreError, remedy_for
@@ -86,12 +87,13 @@ def load_command(
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["docker-archive", "oci"]),
+    type=click.Choice(["docker-archive", "oci", "oci-archive", "oci-dir"]),
     default="docker-archive",
     show_default=True,
-    help="Kind of archive",
+    help="Kind of archive; oci-archive is a file, and oci-dir a folder, whatever the name",
 )
 @click.option("--compression", type=click.Choice(["none", "gzip", "zstd"]), help="Compression of the layers")
+@click.option("-m", "--multi-image-archive", "several", is_flag=True, hidden=True, help="As it is anyway")
 @click.option("--platform", hidden=True, help="docker's: an image of layerstore is of one platform")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress")
 @click.pass_obj
@@ -102,12 +104,17 @@ def save_command(
     target: str | None,
     form: str,
     compression: str | None,
+    several: bool,
     platform: str | None,
     quiet: bool,
 ) -> None:
     """Save one or more images to an archive, a folder, or standard output."""
+    if form == "oci-dir" and target in (None, "", _STANDARD):
+        raise click.UsageError("--format oci-dir writes a folder: name it with -o")
     written = _target(target)
     folder = written.endswith("/") or os.path.isdir(written)
+    if form.startswith("oci-"):
+        form, folder = "oci", form == "oci-dir"
     with arguments.open() as store, bars("Saving", quiet=quiet) as report:
         store.save(images, written, format=form, folder=folder, compression=compression, progress=report)
 
@@ -115,11 +122,19 @@ def save_command(
 @click.command(cls=Command)
 @click.argument("file", metavar="FILE|-")
 @click.argument("reference", metavar="[REPOSITORY[:TAG]]", required=False)
-@click.option("-c", "--change", "changes", multiple=True, help="A Dockerfile instruction for the image's config")
-@click.option("-m", "--message", default="", help="What this image is")
+@click.option(
+    "-c",
+    "--change",
+    "changes",
+    metavar="INSTRUCTION",
+    multiple=True,
+    help="A Dockerfile instruction for the image's config",
+)
+@click.option("-m", "--message", metavar="TEXT", default="", help="What this image is")
 @click.option("--platform", metavar="OS[/ARCH[/VARIANT]]", help="Platform of the image (default: the host's)")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress")
 @click.pass_obj
+@platform_taken
 def import_command(
     arguments: Arguments,
     *,

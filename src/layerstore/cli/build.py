@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerstore.cli import output
+from layerstore.cli.access import access_taken, platform_taken
 from layerstore.cli.building import (
     CHECKS,
     VIEWS,
@@ -23,9 +24,10 @@ from layerstore.cli.building import (
     report_warnings,
     view,
 )
+from layerstore.cli.files import require_file, write_file
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.running import streams
-from layerstore.errors import LayerstoreError, remedy_for
+from layerstore.errors import LayerstoreError
 
 if TYPE_CHECKING:
     from layerstore.build import BuildOptions
@@ -44,6 +46,8 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--progress", type=click.Choice(VIEWS), help="How it is shown (default: BUILDKIT_PROGRESS, or auto)")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing of the build, and print the image's ID")
 @click.pass_obj
+@access_taken()
+@platform_taken
 def build_command(
     arguments: Arguments,
     /,
@@ -67,7 +71,7 @@ def build_command(
     options = build_options_of({**given, "file": _file(given["file"], context)})
     for path in (iidfile, metadata_file):
         if path is not None:
-            _require_file(path)
+            require_file(path)
     try:
         if check or given["call"] in CHECKS:
             return _check(arguments, context, options)
@@ -104,9 +108,9 @@ def _build(
         with view(progress) as told:
             built = build(store, context, options, progress=told)
         if iidfile is not None:
-            _write(iidfile, built.image.id)
+            write_file(iidfile, built.image.id)
         if metadata_file is not None:
-            _write(metadata_file, json.dumps(built.metadata, indent=2) + "\n")
+            write_file(metadata_file, json.dumps(built.metadata, indent=2) + "\n")
     if quiet:
         output.lines([built.image.id])
 
@@ -149,26 +153,3 @@ def _file(file: str | None, context: str) -> str | None:
         return file
     within = os.path.relpath(file, context)
     return os.path.abspath(file) if within.startswith("../") else within
-
-
-def _require_file(path: str) -> None:
-    """A long build should not fail at its end for a file that cannot be written."""
-    from layerstore.build.steps.outputs import require_file
-
-    require_file(path)
-
-
-def _write(path: str, text: str) -> None:
-    """The whole file, or none: it is renamed into its place."""
-    partial = f"{path}.{os.getpid()}"
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(partial, path)
-    except OSError as problem:
-        raise LayerstoreError(
-            f"{path} cannot be written: {problem.strerror}",
-            remedy=remedy_for(problem.errno, elsewhere=True),
-            path=path,
-            errno=problem.errno,
-        ) from None

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 builder_command = Group(
     (
         ("build", "build:build_command", "Build an image from a Dockerfile"),
-        ("build", "build:build_command", "Build an image from a Dockerfile"),
         ("cache", "builder:cache_command", "Commands on the folders that steps share: ls, export, import, rm"),
         ("df", "builder:df_command", "Show what the cache of builds takes of the room"),
         ("ls", "builder:ls_command", "List what the cache of builds has"),
@@ -248,11 +247,11 @@ def _predicate(given: tuple[tuple[str, str], ...]) -> Callable[[Record], bool]:
 @click.pass_obj
 def cache_ls_command(arguments: Arguments, *, form: Form, quiet: bool) -> None:
     """List the folders that steps share, by their IDs."""
-    from layerstore.build.cache import Mounts
+    from layerstore.build.cache import CacheMounts
 
     usual = "{{.ID}}\t{{.Container}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.InUse}}"
     with arguments.open() as store:
-        show_rows(Mounts(store).all(), _MOUNTS, form, usual, "{{.ID}}" if quiet else None)
+        show_rows(CacheMounts(store).all(), _MOUNTS, form, usual, "{{.ID}}" if quiet else None)
 
 
 @click.command("export", cls=Command)
@@ -264,16 +263,16 @@ def export_command(arguments: Arguments, *, cache: str, file: str) -> None:
 
     CACHE is the ID that its mount has (its target, where the Dockerfile gives none), or the name of its container.
     """
-    from layerstore.build.cache import Mounts
+    from layerstore.build.cache import CacheMounts
 
     with arguments.open() as store:
         if file == "-":
             output.binary_output()
-            Mounts(store).export(cache, output.write_bytes, waits=_wait)
+            CacheMounts(store).export(cache, output.write_bytes, waits=_wait)
             return
         try:
             with _replacing(file) as target:
-                Mounts(store).export(cache, partial(_write, target), waits=_wait)
+                CacheMounts(store).export(cache, partial(_write, target), waits=_wait)
         except OSError as error:
             raise KernelError("write", error.errno or 0, path=file) from error
 
@@ -312,15 +311,15 @@ def import_command(arguments: Arguments, *, cache: str, file: str) -> None:
 
     One that is not there is made, empty and root's. FILE is the tar, or "-": standard input.
     """
-    from layerstore.build.cache import Mounts
+    from layerstore.build.cache import CacheMounts
 
     with arguments.open() as store:
         if file == "-":
-            name = Mounts(store).take_in(cache, output.binary_input(), waits=_wait)
+            name = CacheMounts(store).take_in(cache, output.binary_input(), waits=_wait)
         else:
             try:
                 with open(file, "rb") as source:
-                    name = Mounts(store).take_in(cache, source, waits=_wait)
+                    name = CacheMounts(store).take_in(cache, source, waits=_wait)
             except OSError as error:
                 raise KernelError("open", error.errno or 0, path=file) from error
     output.lines([name])
@@ -331,13 +330,13 @@ def import_command(arguments: Arguments, *, cache: str, file: str) -> None:
 @click.pass_obj
 def cache_rm_command(arguments: Arguments, *, caches: tuple[str, ...]) -> int:
     """Remove folders that steps share, with all that is in them. One that a step has stays."""
-    from layerstore.build.cache import Mounts
+    from layerstore.build.cache import CacheMounts
 
     failed = 0
     with arguments.open() as store:
         for cache in caches:
             try:
-                output.lines([Mounts(store).remove(cache).name])
+                output.lines([CacheMounts(store).remove(cache).name])
             except LayerstoreError as problem:
                 output.error(problem)
                 failed = 1

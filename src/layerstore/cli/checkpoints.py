@@ -70,8 +70,10 @@ def rollback_command(arguments: Arguments, *, container: str, label: str) -> Non
 
 @click.command(cls=Command)
 @click.argument("container", shell_complete=completion.containers)
-@click.option("-n", "--number", type=click.IntRange(min=1), help="How many containers to make (default: 1)")
-@click.option("--name", "names", multiple=True, help="Name of a container; may be given for each")
+@click.option(
+    "-n", "--number", metavar="N", type=click.IntRange(min=1), help="How many containers to make (default: 1)"
+)
+@click.option("--name", "names", metavar="NAME", multiple=True, help="Name of a container; may be given for each")
 @click.option("--checkpoint", "label", metavar="LABEL", help="Begin at this checkpoint, not where the container is now")
 @click.pass_obj
 def fork_command(
@@ -116,7 +118,7 @@ _COLUMNS: Final[Mapping[str, Column[Checkpoint]]] = {
 @click.argument("labels", metavar="[LABEL...]", nargs=-1)
 @format_option(rows=True)
 @click.option("-q", "--quiet", is_flag=True, help="Show only labels")
-@click.option("--rm", "remove", is_flag=True, help="Remove the checkpoints LABEL...")
+@click.option("--rm", "remove", is_flag=True, help="Remove the checkpoints with these labels")
 @click.pass_obj
 def checkpoints_command(
     arguments: Arguments, *, container: str, labels: tuple[str, ...], form: Form, quiet: bool, remove: bool

@@ -93,9 +93,9 @@ def places(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Comp
 
 
 def _cache_names(store: Store) -> Iterable[str]:
-    from layerstore.build.cache import Mounts
+    from layerstore.build.cache import CacheMounts
 
-    return (mount.id for mount in Mounts(store).all())
+    return (mount.id for mount in CacheMounts(store).all())
 
 
 def _image_names(store: Store) -> Iterable[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from attrs import evolve
 
 from layerstore.cli import completion, output, units
 from layerstore.cli.front import Arguments, Command
@@ -36,20 +38,20 @@ _STANDARD: Final = "-"
 def cp_command(
     arguments: Arguments, *, source: str, target: str, archive: bool, follow: bool, quiet: bool | None
 ) -> None:
-    """Copy files and folders between a container and this machine, or out of an image.
+    """Copy files and folders between a container and this machine, between containers, or out of an image.
 
     `-` as the source is a tar on standard input, to be unpacked in a folder of the container; `-` as the destination
     writes a tar to standard output. A path of this machine with a colon in it has to begin with `/` or `.`.
     """
     is_out, is_in = _is_remote(source), _is_remote(target)
-    if is_out and is_in:
-        raise LayerstoreError("copying between containers is not supported", remedy="Copy by way of this machine.")
     if not is_out and not is_in:
         raise LayerstoreError(
             "must specify at least one container source", remedy="Write CONTAINER:PATH for a path in a container."
         )
     with arguments.open() as store:
-        if is_out:
+        if is_out and is_in:
+            copied = _between(store, source, target, archive=archive, follow=follow)
+        elif is_out:
             subject, path = _subject(store, source)
             written = output.binary_output() if target == _STANDARD else target
             copied = subject.copy_out(path, written, archive=archive, follow=follow)
@@ -63,7 +65,21 @@ def cp_command(
     if quiet is None:
         quiet = sys.stdout is None or not sys.stdout.isatty()
     if target != _STANDARD and not quiet:
-        output.warn(_summary(copied, str(Path(target).absolute()) if is_out else target))
+        output.warn(_summary(copied, target if is_in else str(Path(target).absolute())))
+
+
+def _between(store: Store, source: str, target: str, *, archive: bool, follow: bool) -> Copied:
+    """From one container or image into a container, by way of a folder that nobody else can look into."""
+    import tempfile
+
+    subject, path = _subject(store, source)
+    container, place = _container(store, target)
+    with tempfile.TemporaryDirectory(prefix="layerstore-cp-") as folder:
+        taken = subject.copy_out(path, folder, archive=archive, follow=follow)
+        is_content = path.endswith("/.") or not path.strip("/.")
+        what = f"{folder}/." if is_content else os.path.join(folder, os.listdir(folder)[0])
+        put = container.copy_in(what, place, archive=archive)
+    return evolve(put, notices=(*taken.notices, *put.notices))
 
 
 def _summary(copied: Copied, target: str) -> str:

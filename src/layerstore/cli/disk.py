@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
-from attrs import evolve
 
 from layerstore import reference
 from layerstore.cli import output, statuses, units
@@ -17,30 +15,12 @@ from layerstore.cli.record import Row
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
-    from layerstore import ChainID, DiffID, StoredLayer
-    from layerstore.build.cache import Record
+    from layerstore.build.cache.summary import Cached, Kind
     from layerstore.cli.ps import Listed
     from layerstore.store import Store
     from layerstore.usage import ContainerUsage, DiskUsage, ImageUsage, LayerUsage, VolumeUsage
 
 _NONE: Final = "<none>"
-
-
-@frozen
-class Kind:
-    """One line of the summary."""
-
-    name: str
-    total: int
-    active: int
-    size: int
-    reclaimable: int
-
-    @property
-    def share(self) -> str:
-        """The reclaimable bytes, and which part of all they are."""
-        part = f" ({self.reclaimable * 100 // self.size}%)" if self.size > 0 else ""
-        return f"{units.size(self.reclaimable, digits=4)}{part}"
 
 
 @frozen
@@ -56,7 +36,7 @@ _KIND_COLUMNS: Final[Mapping[str, Column[Kind]]] = {
     "TotalCount": Column("TOTAL", lambda kind: str(kind.total)),
     "Active": Column("ACTIVE", lambda kind: str(kind.active)),
     "Size": Column("SIZE", lambda kind: units.size(kind.size, digits=4)),
-    "Reclaimable": Column("RECLAIMABLE", lambda kind: kind.share),
+    "Reclaimable": Column("RECLAIMABLE", lambda kind: _share(kind)),
 }
 _IMAGE_COLUMNS: Final[Mapping[str, Column[ImageUsage]]] = {
     "Repository": Column("REPOSITORY", lambda line: _name(line)[0]),
@@ -94,7 +74,14 @@ _LAYER_COLUMNS: Final[Mapping[str, Column[LayerUsage]]] = {
     "Images": Column("IMAGES", lambda line: str(line.images)),
     "Containers": Column("CONTAINERS", lambda line: str(line.containers)),
     "Leases": Column("LEASES", lambda line: str(line.leases)),
+    "Fetched": Column("FETCHED", lambda line: units.fetched(line.size, line.lacking) if line.lacking else "all"),
 }
+
+
+def _share(kind: Kind) -> str:
+    """The reclaimable bytes, and which part of all they are."""
+    part = f" ({kind.reclaimable * 100 // kind.size}%)" if kind.size > 0 else ""
+    return f"{units.size(kind.reclaimable, digits=4)}{part}"
 
 
 def _name(line: ImageUsage) -> tuple[str, str]:
@@ -117,63 +104,17 @@ def df_command(arguments: Arguments, *, form: Form, verbose: bool) -> None:
     Sizes of images and layers are those of their tars, each layer counted once; of containers and volumes, and ON DISK,
     what the files occupy.
     """
+    from layerstore.build.cache.summary import apart, kinds
+
     with arguments.open() as store:
         whole = store.disk_usage(on_disk=verbose)
-        cached, usage = _apart(store, whole)
+        cached, usage = apart(store, whole)
         if not verbose:
-            show_rows(_kinds(usage, cached), _KIND_COLUMNS, form, _usual(_KIND_COLUMNS))
+            show_rows(kinds(usage, cached), _KIND_COLUMNS, form, _usual(_KIND_COLUMNS))
         elif form.template is None or form.is_table:
             output.lines(_verbose(store, usage, cached, whole.layers))
         else:
             output.lines([form.template.render(_object(store, usage, cached, whole.layers))])
-
-
-@frozen
-class Cached:
-    """What builds remember. `size` is what it takes of the room alone: layers that nothing else has, and folders."""
-
-    records: list[Record]
-    size: int
-    reclaimable: int
-
-
-def _apart(store: Store, usage: DiskUsage) -> tuple[Cached, DiskUsage]:
-    """What the cache of builds has alone, and all else that there is."""
-    from layerstore.build.cache import OWNER, Cache, records, stacks
-
-    found = records(Cache(store))
-    layers = [record.layer for record in found if record.layer is not None]
-    used = [record.layer for record in found if record.layer is not None and record.in_use]
-    known = stacks(store, layers)
-    kept, busy = ({one.diff_id for one in some.values()} for some in (known, stacks(store, used)))
-    alone = [one for one in usage.layers if one.diff_id in kept and not one.images and not one.containers]
-    folders = {record.id: record for record in found if record.layer is None and record.kind == "exec.cachemount"}
-    cached = Cached(
-        found,
-        size=sum(one.size for one in alone) + sum(one.size for one in folders.values()),
-        reclaimable=sum(one.size for one in alone if one.diff_id not in busy)
-        + sum(one.size for one in folders.values() if not one.in_use),
-    )
-    # `system prune` ends what the cache leases.
-    leased = Counter(diff for chain in store.leases(OWNER).values() for diff in _diffs(known, chain))
-    rest = evolve(
-        usage,
-        layers=tuple(
-            evolve(one, leases=max(one.leases - leased[one.diff_id], 0)) for one in usage.layers if one not in alone
-        ),
-        containers=tuple(one for one in usage.containers if one.container.name not in folders),
-    )
-    return cached, rest
-
-
-def _diffs(known: Mapping[ChainID, StoredLayer], top: ChainID) -> set[DiffID]:
-    """The diffs of a layer and all below it, as far as they are known."""
-    found: set[DiffID] = set()
-    at: ChainID | None = top
-    while at is not None and (layer := known.get(at)) is not None:
-        found.add(layer.diff_id)
-        at = layer.parent
-    return found
 
 
 def _held(store: Store, usage: DiskUsage) -> list[Held]:
@@ -188,31 +129,8 @@ def _held(store: Store, usage: DiskUsage) -> list[Held]:
     ]
 
 
-def _kinds(usage: DiskUsage, cached: Cached) -> Iterator[Kind]:
-    yield Kind("Images", len(usage.images), usage.images_active, usage.images_size, usage.images_reclaimable)
-    yield Kind(
-        "Containers",
-        len(usage.containers),
-        usage.containers_active,
-        usage.containers_size,
-        usage.containers_reclaimable,
-    )
-    yield Kind("Local Volumes", len(usage.volumes), usage.volumes_active, usage.volumes_size, usage.volumes_reclaimable)
-    active = sum(record.in_use for record in cached.records)
-    yield Kind("Build Cache", len(cached.records), active, cached.size, cached.reclaimable)
-    yield from _blobs(usage)
-
-
-def _blobs(usage: DiskUsage) -> Iterator[Kind]:
-    """Nothing of a store that has none: docker's table knows no such kind."""
-    found = usage.blobs
-    if found.kept:
-        yield Kind("Kept blobs", found.kept, found.kept - found.unneeded, found.kept_size, found.unneeded_size)
-    if found.partial:
-        yield Kind("Partial blobs", found.partial, 0, found.partial_size, found.partial_size)
-
-
 def _verbose(store: Store, usage: DiskUsage, cached: Cached, layers: Sequence[LayerUsage]) -> Iterator[str]:
+    from layerstore.build.cache.summary import blob_kinds
     from layerstore.cli import builder
 
     table = Form(is_table=True)
@@ -225,14 +143,16 @@ def _verbose(store: Store, usage: DiskUsage, cached: Cached, layers: Sequence[La
     yield from ("", f"Build cache usage: {units.size(cached.size, digits=4)}", "")
     yield from rows(cached.records, builder.COLUMNS, table, builder.SUMMARY)
     yield from ("", "Layers space usage:", "")
-    yield from rows(layers, _LAYER_COLUMNS, table, _usual(_LAYER_COLUMNS))
-    if blobs := list(_blobs(usage)):
+    left_out = () if any(one.lacking for one in layers) else ("Fetched",)
+    yield from rows(layers, _LAYER_COLUMNS, table, _usual(_LAYER_COLUMNS, *left_out))
+    if blobs := list(blob_kinds(usage)):
         yield from ("", "Blobs space usage:", "")
         yield from rows(blobs, _KIND_COLUMNS, table, _usual(_KIND_COLUMNS))
 
 
 def _object(store: Store, usage: DiskUsage, cached: Cached, layers: Sequence[LayerUsage]) -> dict[str, object]:
     """What a template of `-v` sees."""
+    from layerstore.build.cache.summary import blob_kinds
     from layerstore.cli import builder
 
     return {
@@ -241,5 +161,5 @@ def _object(store: Store, usage: DiskUsage, cached: Cached, layers: Sequence[Lay
         "Volumes": [Row(_VOLUME_COLUMNS, line) for line in usage.volumes],
         "BuildCache": [Row(builder.COLUMNS, line) for line in cached.records],
         "Layers": [Row(_LAYER_COLUMNS, line) for line in layers],
-        "Blobs": [Row(_KIND_COLUMNS, line) for line in _blobs(usage)],
+        "Blobs": [Row(_KIND_COLUMNS, line) for line in blob_kinds(usage)],
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerstore.cli import completion
+from layerstore.cli.choosing import Chosen, container_chosen
 from layerstore.cli.run_options import many, one, pairs, values
 from layerstore.cli.running import OneStepCommand, detach_keys_option, failed, require_terminal, streams
 from layerstore.errors import ConfigError, NotFound
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=OneStepCommand, context_settings={"allow_interspersed_args": False})
-@click.argument("container", shell_complete=completion.containers)
-@click.argument("args", metavar="COMMAND [ARG...]", nargs=-1, required=True, type=click.UNPROCESSED)
+@container_chosen("args")
+@click.argument("args", metavar="COMMAND [ARG...]", nargs=-1, type=click.UNPROCESSED)
 @click.option("-d", "--detach", is_flag=True, help="Let it run in the background")
 @detach_keys_option
 @many("-e", "--env", read=values.variable, metavar="NAME[=VALUE]", text="Set a variable of the environment")
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def exec_command(
     arguments: Arguments,
     *,
-    container: str,
+    container: Chosen,
     args: tuple[str, ...],
     detach: bool,
     detach_keys: str | None,
@@ -50,6 +50,8 @@ def exec_command(
     """
     from layerstore.runtime import ExecOptions, Runtime
 
+    if not args:
+        raise click.UsageError("missing argument 'COMMAND [ARG...]'")
     require_terminal(tty=tty, stdin=interactive and not detach)
     options = ExecOptions(
         args=args,
@@ -63,7 +65,7 @@ def exec_command(
     )
     ours = streams(stdin=interactive and not detach, detach_keys=detach_keys, signals=False)
     with arguments.open() as store:
-        found = store.container(container)
+        found = container.of(store)
         try:
             return Runtime(store).exec(found, options, ours)
         except (ConfigError, NotFound) as problem:  # of what it is to be run with: no such user

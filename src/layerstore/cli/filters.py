@@ -17,6 +17,12 @@ from layerstore.cli import units
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+OF_CONTAINERS = (
+    "ancestor", "before", "exited", "health", "id", "label", "name", "network", "owner", "publish", "since", "status",
+    "until", "volume",
+)  # fmt: skip
+"""The filters that lists of containers know."""
+
 
 def filter_option(*names: str, known: Sequence[str], verb: str) -> Callable[[F], F]:
     """The option `--filter` of a command that knows these filters. Its value is a name and a value."""

@@ -37,7 +37,11 @@ class Given(NamedTuple):
 
 
 class FlagError(ValueError):
-    """A command line that pflag refuses, in its words."""
+    """A command line that pflag refuses, in its words. `unknown`: the option that there is not, if it is that."""
+
+    def __init__(self, words: str, unknown: str | None = None) -> None:
+        super().__init__(words)
+        self.unknown = unknown
 
 
 def parse(args: Sequence[str], flags: Sequence[Flag], *, interspersed: bool = True) -> Given:
@@ -76,7 +80,7 @@ class _Parser:
             raise FlagError(f"bad flag syntax: {word}")
         flag = self.known.get(name)
         if flag is None:
-            raise FlagError(f"unknown flag: {name}{_hint(name, self.known)}")
+            raise FlagError(f"unknown flag: {name}{_hint(name, self.known)}", name)
         if equals:
             self.add(flag, name, value)
         elif flag.is_switch:
@@ -93,7 +97,7 @@ class _Parser:
             name = f"-{letter}"
             flag = self.known.get(name)
             if flag is None:
-                raise FlagError(f"unknown shorthand flag: '{letter}' in -{letters}")
+                raise FlagError(f"unknown shorthand flag: '{letter}' in -{letters}", name)
             if len(left) > 1 and left[0] == "=":
                 return self.add(flag, name, left[1:])
             if flag.is_switch:

@@ -21,6 +21,7 @@ from layerstore.cli.flags import Flag, FlagError
 from layerstore.errors import LayerstoreError
 
 if TYPE_CHECKING:
+    from layerstore.access import Access
     from layerstore.config import Config
     from layerstore.store import Store
 
@@ -41,15 +42,19 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("push", "push", "Give an image to a registry"),
     ("copy", "push", "Copy an image from a registry or archive to another"),
     ("images", "images", "List images"),
+    ("adopt", "adopting", "Make images of attached stores this store's own"),
     ("history", "images", "Show the history of an image"),
     ("why", "looking", "Show which layer and line a path of an image or container is from"),
+    ("explore", "explore", "Look into an image or container, in the terminal"),
     ("squash", "looking", "Make an image whose layers are one"),
     ("advise", "looking", "Show what each line of an image costs, and what could be saved"),
     ("tag", "images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    ("untag", "images", "Take names from an image"),
     ("rmi", "images", "Remove one or more images"),
     ("inspect", "objects", "Show all that is known of images and containers"),
     ("create", "run", "Create a container"),
     ("start", "lives", "Start one or more containers"),
+    ("restart", "lives", "Stop containers, and start them again"),
     ("stop", "lives", "Ask containers to stop, and kill those that do not"),
     ("kill", "lives", "Send containers a signal"),
     ("wait", "lives", "Wait until containers have ended, and print their exit codes"),
@@ -63,7 +68,12 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("port", "watching", "Show where the ports of a container are published"),
     ("mount", "containers", "Mount containers, or list what is mounted"),
     ("umount", "containers", "Unmount containers"),
+    ("unmount", "containers:umount_command", "Unmount containers, as umount does"),
     ("cp", "copying", "Copy files and folders between a container and this machine"),
+    ("ls", "browsing", "List what is in a folder of an image or container"),
+    ("cat", "browsing", "Write files of images and containers to standard output"),
+    ("find", "browsing", "Find files in an image or container"),
+    ("du", "browsing", "Show what is in the files of an image or container, by folder"),
     ("diff", "containers", "Show what a container or image changed in its filesystem"),
     ("commit", "containers", "Create an image from a container's changes"),
     ("checkpoint", "checkpoints", "Keep what a container's filesystem is now, under a label"),
@@ -81,6 +91,9 @@ _COMMANDS: Final[tuple[Entry, ...]] = (
     ("rescue", "rescue", "Make the database of a store anew that is gone or damaged"),
     ("migrate", "migrate", "Convert the store to another storage driver"),
     ("serve", "serve", "Serve the store's images as a registry"),
+    ("ui", "ui", "Show the store in a browser"),
+    ("expose", "exposing", "Let podman run images of the store where they lie"),
+    ("snapshotter", "snapshotter", "Be a snapshotter of containerd, on a socket"),
     ("prune", "pruning", "Remove unmounted containers and unused images"),
     ("healthcheck", "health", "Check the health of a container (run)"),
     ("volume", "volumes", "Commands on volumes: create, inspect, ls, prune, rm"),
@@ -102,12 +115,20 @@ class Arguments:
     """The global options, and the store that they lead to."""
 
     def __init__(
-        self, root: str | None = None, config: str | None = None, driver: str | None = None, options: Sequence[str] = ()
+        self,
+        root: str | None = None,
+        config: str | None = None,
+        driver: str | None = None,
+        options: Sequence[str] = (),
+        attach: Sequence[str] = (),
     ) -> None:
+        self.attach = attach
         self.root = root
         self.config = config
         self.driver = driver
         self.options = options
+        self.access: Access | None = None
+        """What the command itself says of registries."""
 
     def read_config(self) -> Config:
         """What daemon.json says, or the file in its place; without what the command line says instead."""
@@ -115,7 +136,12 @@ class Arguments:
 
         from layerstore import config
 
-        return config.load(None if self.config is None else Path(self.config))
+        found = config.load(None if self.config is None else Path(self.config))
+        if self.access is None:
+            return found
+        from attrs import evolve
+
+        return evolve(found, access=self.access)
 
     def enter(self) -> None:
         """Go where the store can be opened: ordinary users have theirs in a user namespace."""
@@ -128,7 +154,14 @@ class Arguments:
         import layerstore
 
         self.enter()
-        return layerstore.open(self.root, config=self.config, storage_driver=self.driver, storage_opts=self.options)
+        config = self.config if self.access is None else self.read_config()
+        return layerstore.open(
+            self.root,
+            config=config,
+            storage_driver=self.driver,
+            storage_opts=self.options,
+            attach=self.attach,
+        )
 
 
 def _parsed(command: click.Command, ctx: click.Context, args: list[str]) -> list[str]:
@@ -143,7 +176,7 @@ def _parsed(command: click.Command, ctx: click.Context, args: list[str]) -> list
     except FlagError as wrong:
         if ctx.resilient_parsing:
             return args
-        raise click.UsageError(str(wrong), ctx) from None
+        raise click.UsageError(_refusal(ctx, wrong) or str(wrong), ctx) from None
     words: list[str] = []
     switches: dict[Flag, bool] = {}
     for flag, value in given.values:
@@ -154,6 +187,16 @@ def _parsed(command: click.Command, ctx: click.Context, args: list[str]) -> list
     for flag, value in switches.items():
         words += [flag.names[-1]] if value else flag.off[:1]
     return [*words, *(("--", *given.words) if given.words else ())]
+
+
+def _refusal(ctx: click.Context, wrong: FlagError) -> str | None:
+    """Why an option of docker's or podman's is not taken, if it is one."""
+    if wrong.unknown is None:
+        return None
+    from layerstore.cli import words
+
+    why = words.of_option(ctx.command_path.split()[1:] or ["."], wrong.unknown)
+    return None if why is None else f"{wrong.unknown} is not taken here: {why}"
 
 
 class Command(click.Command):
@@ -192,6 +235,12 @@ class Group(click.Group):
         if args and args[0] not in known and not ctx.resilient_parsing and not args[0].startswith("-"):
             import difflib
 
+            from layerstore.cli import words
+
+            path = [*ctx.command_path.split()[1:], args[0]]
+            why = words.of_command([*path, *args[1:2]])
+            if why is not None:
+                raise click.UsageError(f"{' '.join(path)} is not done here: {why}", ctx)
             near = difflib.get_close_matches(args[0], known, 1)
             hint = f", did you mean {near[0]}?" if near else ""
             raise click.UsageError(f"there is no command {args[0]}{hint}", ctx)
@@ -301,14 +350,31 @@ def _version(ctx: click.Context, _: click.Parameter, asked: object) -> None:
     "--storage-opt", "storage_opts", metavar="KEY=VALUE", multiple=True, help="An option of the storage driver"
 )
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit"
+    "--attach",
+    metavar="KIND:DIR",
+    multiple=True,
+    help="Use the images of another program's store where they lie (docker:/var/lib/docker)",
+)
+@click.option(
+    "-v",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit",
 )
 @click.pass_context
 def front(
-    ctx: click.Context, root: str | None, config: str | None, storage_driver: str | None, storage_opts: tuple[str, ...]
+    ctx: click.Context,
+    root: str | None,
+    config: str | None,
+    storage_driver: str | None,
+    storage_opts: tuple[str, ...],
+    attach: tuple[str, ...],
 ) -> None:
     """Keep container images in layers; mount, change and commit them."""
-    ctx.obj = Arguments(root, config, storage_driver, storage_opts)
+    ctx.obj = Arguments(root, config, storage_driver, storage_opts, attach)
 
 
 def _leave(number: int, _: object) -> NoReturn:

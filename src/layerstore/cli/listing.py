@@ -5,9 +5,10 @@ A command says once which columns there are and which of them its table has; val
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import click
@@ -49,7 +50,7 @@ class Form:
         if isinstance(text, str) and text.split(None, 1)[:1] == [_TABLE]:
             rest = text.strip()[len(_TABLE) :].strip()
             return cls(_template(rest, escapes=True) if rest else None, is_table=True)
-        return cls.of_object(text, escapes=True)
+        return cls.of_object(_each(text) if isinstance(text, str) else text, escapes=True)
 
     @classmethod
     def of_object(cls, text: str | Form, *, escapes: bool = False) -> Form:
@@ -57,6 +58,14 @@ class Form:
         if isinstance(text, Form):
             return text
         return cls(_template("{{json .}}" if text == "json" else text, escapes=escapes), is_json=text == "json")
+
+
+def _each(text: str) -> str:
+    """What podman lets a template of a list say, `{{range .}}ROW{{end}}`, as the ROW: each is rendered alone here."""
+    found = re.fullmatch(r"\{\{-?\s*range\s+\.\s*-?\}\}(.*)\{\{-?\s*end\s*-?\}\}", text.strip(), re.DOTALL)
+    if found is None or re.search(r"\{\{-?\s*end\s*-?\}\}.*\{\{-?\s*range\s+\.\s*-?\}\}", found[1], re.DOTALL):
+        return text
+    return found[1].removesuffix("\n").removesuffix("\\n")
 
 
 def _template(text: str, *, escapes: bool) -> Template:
@@ -81,11 +90,27 @@ def format_option(*names: str, rows: bool) -> Callable[[F], F]:
     )
 
 
+def heading_option(*names: str) -> Callable[[F], F]:
+    """podman's option of a list to leave the headings of its table out."""
+    return click.option(*names, "--noheading", "bare", is_flag=True, help="Leave the headings out")
+
+
 def show_rows(
-    subjects: Iterable[T], columns: Mapping[str, Column[T]], form: Form, usual: str, quiet: str | None = None
+    subjects: Iterable[T],
+    columns: Mapping[str, Column[T]],
+    form: Form,
+    usual: str,
+    quiet: str | None = None,
+    *,
+    bare: bool = False,
 ) -> None:
-    """Print one row a subject. `usual` is the template of the command's own table, `quiet` that of `-q` if it is on."""
-    output.lines(rows(subjects, columns, form, usual, quiet))
+    """Print one row a subject. `usual` is the template of the command's own table, `quiet` that of `-q` if it is on.
+
+    `bare`: a table has no headings.
+    """
+    lines = rows(subjects, columns, form, usual, quiet)
+    is_table = form.is_table or (form.template is None and quiet is None)
+    output.lines(islice(lines, 1, None) if bare and is_table else lines)
 
 
 def rows(

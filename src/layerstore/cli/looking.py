@@ -14,6 +14,7 @@ from layerstore.cli import completion, output, units
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Form, format_option, show_object
 from layerstore.cli.table import aligned
+from layerstore.digest import short
 from layerstore.errors import LayerstoreError, NotFound, named
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, for
     from layerstore.looking import why
 
     with arguments.open() as store:
+        _tell_waits(store, of)
         found = why(store, of, path)
         if not found.exists and not found.steps and found.written is None:
             raise NotFound(
@@ -62,11 +64,25 @@ def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, for
             output.lines(_sentences(found, trunc=not no_trunc))
 
 
+def _tell_waits(store: Store, of: str) -> None:
+    """Say which layers are waited for: what a lazy one has is not known before all of it is there."""
+    lacking = store.lacking()
+    if lacking:
+        from layerstore import Container
+        from layerstore.looking.origins import named as held_by
+
+        held = held_by(store, of)
+        image = held.image if isinstance(held, Container) else held
+        layers = () if image is None else dict.fromkeys(image.layers)
+        lazy = [layer for layer in layers if layer in lacking]
+        output.warn(*(f"{short(layer)}: is lazy, and is waited for until all of it is there" for layer in lazy))
+
+
 @click.command(cls=Command)
 @click.argument("of", metavar="IMAGE|PATH", shell_complete=completion.images)
 @click.option("-f", "--file", metavar="FILE", help="The Dockerfile in PATH  [default: Dockerfile]")
 @click.option("--target", metavar="STAGE", help="The stage to be built")
-@click.option("--build-arg", "build_args", metavar="NAME=VALUE", multiple=True, help="A variable of the build")
+@click.option("--build-arg", "build_args", metavar="NAME[=VALUE]", multiple=True, help="Set an ARG")
 @click.option("--least", metavar="BYTES", default="4k", show_default=True, help="Leave out what saves less than this")
 @click.option("--no-trunc", is_flag=True, help="Show whole lines")
 @click.option(
@@ -134,6 +150,7 @@ def _advice(
 
     if file is None and target is None and not build_args and not of.startswith((".", "/")):
         try:
+            _tell_waits(store, of)
             return advise(store, of, least=least)
         except NotFound:
             if not os.path.exists(of):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerstore.cli import completion, output
+from layerstore.cli import choosing, completion, output
+from layerstore.cli.choosing import latest_option
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Form, format_option
 from layerstore.cli.template import as_json
@@ -20,17 +21,27 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("names", metavar="NAME|ID...", nargs=-1, required=True, shell_complete=completion.anything)
+@click.argument("names", metavar="NAME|ID...", nargs=-1, shell_complete=completion.anything)
 @format_option("-f", "--format", rows=False)
+@latest_option
 @click.option("-s", "--size", is_flag=True, help="Show the sizes of containers")
-@click.option("--type", "kind", type=click.Choice(["container", "image", "volume"]), help="Look among these only")
+@click.option(
+    "-t", "--type", "kind", type=click.Choice(["all", "container", "image", "volume"]), help="Look among these only"
+)
 @click.pass_obj
-def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form, size: bool, kind: str | None) -> int:
+def inspect_command(
+    arguments: Arguments, *, names: tuple[str, ...], form: Form, latest: bool, size: bool, kind: str | None
+) -> int:
     """Show all that is known of containers, images and volumes, with the directories of their layers."""
     group = click.get_current_context().parent
     if kind is None and group is not None and group.info_name in ("container", "image"):
         kind = group.info_name  # `image inspect` finds images only
+    if not names and not latest:
+        raise click.UsageError("missing argument 'NAME|ID...'")
+    kind = None if kind == "all" else kind
     with arguments.open() as store:
+        if latest:
+            names = (*names, choosing.latest(store).id)
         return show_each(names, lambda name: _inspected(store, name, kind, size=size), form)
 
 

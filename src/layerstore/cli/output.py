@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import BinaryIO, Final, TextIO
 
 from layerstore.cli.units import one_line
-from layerstore.errors import LayerstoreError, remedy_for
+from layerstore.errors import LayerstoreError, file_of, remedy_for
 
 _SOURCE: Final = "Name a file, or redirect standard input."
 _TARGET: Final = "Name a file with -o, or redirect standard output."
@@ -67,7 +67,7 @@ def error(problem: BaseException | str) -> None:
     texts = [f"layerstore: {one_line(described(problem))}"]
     remedy = problem.remedy if isinstance(problem, LayerstoreError) else None
     if isinstance(problem, OSError):
-        remedy = remedy_for(problem.errno)
+        remedy = remedy_for(problem.errno, path=file_of(problem))
     if remedy is not None:
         texts.append(one_line(remedy))
     warn(*texts)

@@ -130,10 +130,15 @@ def _prune(
             fits=(lambda subject: fits(subject, own)) if given else None,
         )
         cached = _prune_cache(store, wanted, all_images=all_images) if cache else None
+        is_cached = cached is not None and bool(cached.records)
+        advice = ""
+        if not (pruned.containers or pruned.volumes or pruned.images or pruned.layers or is_cached):
+            left = store.images() if images else []
+            if left or (containers and store.containers()) or (volumes and store.volumes.all()):
+                advice = _advice(filtered=bool(given), named_stay=not all_images and any(one.tags for one in left))
     output.lines(_pruned_lines(pruned, cached))
-    is_cached = cached is not None and cached.records
-    if not (pruned.containers or pruned.volumes or pruned.images or pruned.layers or is_cached):
-        output.warn(_advice(filtered=bool(given), named_stay=images and not all_images))
+    if advice:
+        output.warn(advice)
     return 0
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -12,17 +12,13 @@ from layerstore.cli import filters, statuses, units
 from layerstore.cli.filters import filter_option
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.images import labels_of
-from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
+from layerstore.cli.listing import Column, Form, format_option, heading_option, label_heading, show_rows
 
 if TYPE_CHECKING:
     from layerstore.containers import Container
     from layerstore.runtime import RunOptions, RunState, Runtime
     from layerstore.store import Store
 
-_FILTERS: Final = (
-    "ancestor", "before", "exited", "health", "id", "label", "name", "network", "publish", "since", "status", "until",
-    "volume",
-)  # fmt: skip
 _LONGEST_MOUNT: Final = 15
 
 
@@ -68,6 +64,11 @@ class Listed:
         return name.partition("@")[0] if self.trunc else name
 
     @property
+    def image_id(self) -> str:
+        image = self.container.state.image
+        return "" if image is None else image.id.removeprefix("sha256:")
+
+    @property
     def size(self) -> str:
         image = self.container.state.image
         own = self.container.usage().size
@@ -103,6 +104,12 @@ class Listed:
         return ",".join(units.ellipsis(name, _LONGEST_MOUNT) if self.trunc else name for name in names)
 
 
+def _second(run: RunState | None, name: Literal["started", "finished"]) -> int:
+    """A moment in seconds since the epoch, as podman tells it; 0 for none."""
+    moment = None if run is None else run.started if name == "started" else run.finished
+    return 0 if moment is None else int(moment.timestamp())
+
+
 def _nothing() -> object:
     """What templates see of a pointer to nothing."""
     from layerstore.cli.template import NIL
@@ -129,20 +136,51 @@ _COLUMNS: Final[Mapping[str, Column[Listed]]] = {
     "HealthStatus": Column("HEALTH STATUS", lambda line: line.health),
     "Platform": Column("PLATFORM", lambda _: _nothing(), listed=False),
     "Size": Column("SIZE", lambda line: line.size, listed=False),
+    # podman's names; docker has none of them
+    "Id": Column("ID", lambda line: line.container.id, listed=False),
+    "ImageID": Column("IMAGE ID", lambda line: line.image_id, listed=False),
+    "Created": Column("CREATED", lambda line: units.ago(line.container.created_at), listed=False),
+    "CreatedHuman": Column("CREATED", lambda line: units.ago(line.container.created_at), listed=False),
+    "Pid": Column("PID", lambda line: line.run.pid if line.run is not None else 0, listed=False),
+    "ExitCode": Column("EXIT CODE", lambda line: line.run.exit_code if line.run is not None else 0, listed=False),
+    "Exited": Column("EXITED", lambda line: line.run is not None and line.run.status == "exited", listed=False),
+    "StartedAt": Column("STARTED", lambda line: _second(line.run, "started"), listed=False),
+    "ExitedAt": Column("EXITED", lambda line: _second(line.run, "finished"), listed=False),
+    "Pod": Column("POD ID", lambda _: "", listed=False),
+    "PodName": Column("PODNAME", lambda _: "", listed=False),
+    "Restarts": Column("RESTARTS", lambda _: 0, listed=False),
 }
 _SIZED_COLUMNS: Final = {**_COLUMNS, "Size": Column("SIZE", _COLUMNS["Size"].value)}
 _USUAL: Final = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 
 
+# podman's words, as those of images.
+_ORDERS: Final[Mapping[str, Callable[[Listed], Any] | None]] = {
+    "created": None,
+    "runningfor": None,
+    "command": lambda line: line.command,
+    "id": lambda line: line.container.id,
+    "image": lambda line: line.image,
+    "names": lambda line: line.container.name,
+    "size": lambda line: line.container.usage().size,
+    "status": lambda line: statuses.words(line.run, line.container.state),
+}
+
+
 @click.command(cls=Command)
 @click.option("-a", "--all", "all_containers", is_flag=True, help="Show all, not only those that run or are mounted")
-@filter_option("-f", "--filter", known=_FILTERS, verb="Show")
+@filter_option("-f", "--filter", known=filters.OF_CONTAINERS, verb="Show")
 @format_option(rows=True)
-@click.option("-n", "--last", type=int, default=-1, help="Show the N that were created last, whatever they do")
+@click.option(
+    "-n", "--last", metavar="N", type=int, default=-1, help="Show the N that were created last, whatever they do"
+)
 @click.option("-l", "--latest", is_flag=True, help="Show the one that was created last, whatever it does")
 @click.option("--no-trunc", is_flag=True, help="Show whole texts and IDs")
+@heading_option()
 @click.option("-q", "--quiet", is_flag=True, help="Show only IDs")
 @click.option("-s", "--size", is_flag=True, help="Show sizes")
+@click.option("--sort", type=click.Choice([*_ORDERS]), default="created", help="Order of the list (created)")
+@click.option("--sync", is_flag=True, hidden=True, help="As it is anyway: what runs is asked each time")
 @click.pass_obj
 def ps_command(
     arguments: Arguments,
@@ -153,45 +191,56 @@ def ps_command(
     last: int,
     latest: bool,
     no_trunc: bool,
+    bare: bool,
     quiet: bool,
     size: bool,
+    sort: str,
+    sync: bool,
 ) -> None:
     """List containers that run or are mounted, or all of them, newest first."""
-    from layerstore.runtime import Runtime
-
     wanted = filters.grouped(given)
-    for value in wanted.get("status", ()):
-        if value not in statuses.STATES:
-            raise click.UsageError(f"filter status is one of {', '.join(statuses.STATES)}, not {value!r}")
+    _check(wanted)
     last = 1 if latest else last
     with arguments.open() as store:
-        runtime = Runtime(store)
-        fits = _predicate(store, wanted)
-        runs = runtime.states()
-        chosen = [
-            line
-            for container in _shown(store)
-            if fits(line := Listed(runtime, container, runs.get(container.id), trunc=not no_trunc))
-        ]
+        chosen = listed(store, wanted, trunc=not no_trunc)
         if last >= 0:
             chosen = chosen[:last]
         elif not all_containers and not {"status", "exited"} & wanted.keys():
             chosen = [line for line in chosen if statuses.is_shown(line.run, line.container.state)]
         usual = f"{_USUAL}\t{{{{.Size}}}}" if size else _USUAL
-        show_rows(chosen, _SIZED_COLUMNS if size else _COLUMNS, form, usual, "{{.ID}}" if quiet else None)
+        order = _ORDERS[sort]
+        ordered = chosen if order is None else sorted(chosen, key=order)
+        columns = _SIZED_COLUMNS if size else _COLUMNS
+        show_rows(ordered, columns, form, usual, "{{.ID}}" if quiet else None, bare=bare)
 
 
-def _shown(store: Store) -> list[Container]:
-    """The containers but those that are folders of builds (`builder cache ls` lists them)."""
-    from layerstore.build.cache import PREFIX
+def _check(wanted: Mapping[str, list[str]]) -> None:
+    for value in wanted.get("status", ()):
+        if value not in statuses.STATES:
+            raise click.UsageError(f"filter status is one of {', '.join(statuses.STATES)}, not {value!r}")
 
+
+def listed(store: Store, wanted: Mapping[str, list[str]], *, trunc: bool = False) -> list[Listed]:
+    """The containers that pass these filters, newest first, whatever they do."""
+    from layerstore.runtime import Runtime
+
+    _check(wanted)
+    runtime = Runtime(store)
+    fits, runs = _predicate(store, wanted), runtime.states()
+    return [
+        line
+        for container in _shown(store, wanted.get("owner", ()))
+        if fits(line := Listed(runtime, container, runs.get(container.id), trunc=trunc))
+    ]
+
+
+def _shown(store: Store, owners: Sequence[str]) -> list[Container]:
+    """People's containers; or those that other programs keep here: `build` its caches, `containerd` its snapshots."""
     found = store.containers()
-    if not any(container.name.startswith(PREFIX) for container in found):
-        return found
-    from layerstore.build.cache import Mounts
-
-    hidden = Mounts(store).containers()
-    return [container for container in found if container.id not in hidden]
+    claims = store.claims() if found else {}
+    if owners:
+        return [container for container in found if claims.get(container.id) in owners]
+    return [container for container in found if container.id not in claims]
 
 
 def _predicate(store: Store, wanted: Mapping[str, list[str]]) -> Callable[[Listed], bool]:

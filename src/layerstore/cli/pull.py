@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from layerstore.cli import output
+from layerstore.cli.access import access_taken, platform_taken
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.progress import bars
 
 if TYPE_CHECKING:
     from layerstore.reference import Reference
-    from layerstore.registry.pull import Pulled
+    from layerstore.registry.pull import Pulled, PullWishes
 
 
 @click.command(cls=Command)
@@ -21,14 +22,34 @@ if TYPE_CHECKING:
 @click.option("-a", "--all-tags", is_flag=True, help="Get all tags of the repository")
 @click.option("--platform", metavar="OS[/ARCH[/VARIANT]]", help="Platform to take from an index (default: the host's)")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the name")
+@click.option("--lazy", is_flag=True, help="Be ready at once: layers with an index come when they are read (erofs)")
+@click.option(
+    "--prefetch-from",
+    metavar="FILE|recorded|nothing",
+    default="recorded",
+    help="Have first what a first run read, as FILE or who pushed recorded it",
+)
 @click.pass_obj
-def pull_command(arguments: Arguments, *, name: str, all_tags: bool, platform: str | None, quiet: bool) -> None:
+@access_taken(of="name")
+@platform_taken
+def pull_command(
+    arguments: Arguments,
+    *,
+    name: str,
+    all_tags: bool,
+    platform: str | None,
+    quiet: bool,
+    lazy: bool,
+    prefetch_from: str,
+) -> None:
     """Get an image from a registry.
 
     What has come of a pull that broke off is not fetched again, and neither are layers that the store has.
     """
     from layerstore import reference
 
+    if prefetch_from != "recorded" and not lazy:
+        raise click.UsageError("--prefetch-from is about layers that come when they are read: give --lazy, too")
     wanted = reference.parse(name)
     has_version = wanted.tag is not None or wanted.digest is not None
     if all_tags and has_version:
@@ -44,11 +65,15 @@ def pull_command(arguments: Arguments, *, name: str, all_tags: bool, platform: s
 
     is_newer = False
     with arguments.open() as store, bars("Pulling", quiet=quiet) as report:
-        pulled: Iterable[Pulled]
-        if all_tags:
-            pulled = store.pull_all(name, platform=platform or None, progress=report, begun=begun, told=output.warn)
-        else:
-            pulled = [store.pull(name, platform=platform or None, progress=report, begun=begun, told=output.warn)]
+        options: PullWishes = {
+            "platform": platform or None,
+            "progress": report,
+            "begun": begun,
+            "told": output.warn,
+            "lazy": lazy,
+            "prefetch_from": prefetch_from,
+        }
+        pulled: Iterable[Pulled] = store.pull_all(name, **options) if all_tags else [store.pull(name, **options)]
         for image in pulled:
             is_newer = is_newer or image.is_newer
             if not quiet:

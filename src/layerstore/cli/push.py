@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from layerstore.cli import completion, output
+from layerstore.cli.access import access_taken
+from layerstore.cli.files import require_file, write_file
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.progress import bars
 
 if TYPE_CHECKING:
-    from layerstore.registry.push import Pushed
+    from layerstore.registry.pushed import Pushed, PushOptions
 
 
 def _line(label: str, words: str) -> None:
@@ -24,11 +26,28 @@ def _line(label: str, words: str) -> None:
 @click.argument("name", metavar="NAME[:TAG]", shell_complete=completion.images)
 @click.option("-a", "--all-tags", is_flag=True, help="Push all tags of the repository")
 @click.option(
-    "--compression", type=click.Choice(["gzip", "zstd"]), help="Compress all layers so (default: as they came, or gzip)"
+    "--compression",
+    "--compression-format",
+    type=click.Choice(["gzip", "zstd"]),
+    help="Compress all layers so (default: as they came, or gzip)",
 )
+@click.option("--digestfile", metavar="FILE", type=click.Path(dir_okay=False), help="Write the digest to a file")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the name")
+@click.option("--with-index", is_flag=True, help="Attach what `pull --lazy` needs to be ready before the layers are")
+@click.option("--order", metavar="FILE", help="Attach the order of a first run, too (`run --lazy --record-order`)")
 @click.pass_obj
-def push_command(arguments: Arguments, *, name: str, all_tags: bool, compression: str | None, quiet: bool) -> None:
+@access_taken(of="name")
+def push_command(
+    arguments: Arguments,
+    *,
+    name: str,
+    all_tags: bool,
+    compression: str | None,
+    digestfile: str | None,
+    quiet: bool,
+    with_index: bool,
+    order: str | None,
+) -> None:
     """Give an image to the registry that its name says.
 
     What the registry has is not sent. What was pulled goes back as it came, as far as its blobs can be had.
@@ -36,8 +55,14 @@ def push_command(arguments: Arguments, *, name: str, all_tags: bool, compression
     from layerstore import reference
 
     wanted = reference.parse(name)
+    if all_tags and order is not None:
+        raise click.UsageError("--order is that of one image, and cannot be given with --all-tags/-a")
     if all_tags and wanted.tag is not None:
         raise click.UsageError("tag can't be used with --all-tags/-a")
+    if digestfile is not None:
+        if all_tags:
+            raise click.UsageError("--digestfile is for one digest, and --all-tags pushes several")
+        require_file(digestfile)
     if not (wanted.tag or wanted.digest or all_tags or quiet):
         output.lines([f"Using default tag: {reference.DEFAULT_TAG}"])
     with arguments.open() as store, bars("Pushing", quiet=quiet) as report:
@@ -47,10 +72,28 @@ def push_command(arguments: Arguments, *, name: str, all_tags: bool, compression
         done = None if quiet else _line
         made: Iterable[Pushed]
         if all_tags:
-            made = store.push_all(name, compression=compression, progress=report, done=done, told=output.warn)
+            options: PushOptions = {
+                "compression": compression,
+                "progress": report,
+                "done": done,
+                "told": output.warn,
+                "with_index": with_index,
+            }
+            made = store.push_all(name, **options)
         else:
-            made = [store.push(name, compression=compression, progress=report, done=done, told=output.warn)]
+            pushed = store.push(
+                name,
+                compression=compression,
+                progress=report,
+                done=done,
+                told=output.warn,
+                with_index=with_index,
+                order=order,
+            )
+            made = [pushed]
         for pushed in made:
+            if digestfile is not None:
+                write_file(digestfile, str(pushed.digest))
             if not quiet:
                 output.lines([f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"])
                 output.flush()

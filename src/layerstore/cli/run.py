@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from attrs import evolve
 
 from layerstore import reference
 from layerstore.cli import completion, output
+from layerstore.cli.access import access_taken, platform_taken
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.run_options import run_options, run_options_of
 from layerstore.cli.running import ProgramCommand, failed, require_terminal, streams
-from layerstore.errors import ConfigError, LayerstoreError, NotFound
+from layerstore.errors import ConfigError, InUse, LayerstoreError, NotFound, RegistryError
 
 if TYPE_CHECKING:
     from layerstore import IdMap
@@ -34,6 +36,8 @@ _SETTINGS = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
 @click.argument("args", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
 @run_options
 @click.pass_obj
+@access_taken()
+@platform_taken
 def create_command(arguments: Arguments, /, *, image: str | None, args: tuple[str, ...], **given: Any) -> None:
     """Create a container on IMAGE, or an empty one to build an image from nothing, and print its ID."""
     options = _options(given, args)
@@ -47,11 +51,24 @@ def create_command(arguments: Arguments, /, *, image: str | None, args: tuple[st
 @click.argument("image", shell_complete=completion.images)
 @click.argument("args", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
 @click.option("-d", "--detach", is_flag=True, help="Let it run in the background, and print the container's ID")
+@click.option("--rmi", is_flag=True, help="Remove the image, too, when the container has gone, unless others need it")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to the program (the default)")
+@click.option("--record-order", metavar="FILE", help="Write down in which order the run reads lazy layers")
 @run_options
 @click.pass_obj
+@access_taken()
+@platform_taken
 def run_command(
-    arguments: Arguments, /, *, image: str, args: tuple[str, ...], detach: bool, sig_proxy: bool, **given: Any
+    arguments: Arguments,
+    /,
+    *,
+    image: str,
+    args: tuple[str, ...],
+    detach: bool,
+    rmi: bool,
+    sig_proxy: bool,
+    record_order: str | None,
+    **given: Any,
 ) -> int:
     """Create a container on IMAGE and run a program in it: COMMAND, or what the image says.
 
@@ -63,6 +80,11 @@ def run_command(
 
     if ":" in given["userns"]:
         raise click.UsageError("no program is run in a container for other IDs; --userns with a range is for create")
+    if detach and record_order is not None:
+        raise click.UsageError("--record-order waits for the end of the run, and cannot be given with --detach/-d")
+    if rmi and detach:
+        raise click.UsageError("conflicting options: --rmi and --detach: who waits for the container removes its image")
+    given["remove"] = given["remove"] or rmi
     options = _options({**given, "detach": detach}, args)
     attached = given["attach"] or ("stdout", "stderr", *(("stdin",) if options.interactive else ()))
     takes_input = "stdin" in attached and not detach
@@ -89,9 +111,18 @@ def run_command(
         runtime = Runtime(store)
         if options.isolation is Isolation.FULL:
             find(store.config, options.runtime)  # before anything is pulled or made
-        container = _created(store, image, options, given, runtime)
+        if record_order is not None:
+            _require_lazy(store, image, given)
+            _ensure(store, image, given)
+        with nullcontext() if record_order is None else store.record_order(image, record_order):
+            container = _created(store, image, options, given, runtime)
+            if ours is not None:
+                code = runtime.run(container, ours)
         if ours is not None:
-            return runtime.run(container, ours)
+            if rmi:
+                with suppress(InUse, NotFound):
+                    store.remove_image(image)
+            return code
         try:
             runtime.start(container)
         except LayerstoreError:
@@ -103,6 +134,8 @@ def run_command(
 
 
 def _options(given: dict[str, Any], args: Sequence[str]) -> RunOptions:
+    """What is asked for, checked before any store is opened."""
+    _size(given["storage_opts"])
     try:
         options = run_options_of(given, args)
     except ValueError as wrong:
@@ -122,6 +155,7 @@ def _created(
 
     size, ids = _size(given["storage_opts"]), _ids(given["userns"])
     if name is None:  # there is no program to be run in it
+        _replace(store, given)
         return store.create_container(name=given["name"], size=size, idmap=ids)
     _warn(options)
     _ensure(store, name, given)
@@ -129,6 +163,7 @@ def _created(
         runtime = Runtime(store)
     else:
         bundle.command(store.image(name).config, options)  # there has to be something to run
+    _replace(store, given)
     container = runtime.create(name, options, name=given["name"], size=size, idmap=ids)
     if given["cidfile"]:
         try:
@@ -138,6 +173,15 @@ def _created(
             runtime.remove(container, force=False, volumes=True)
             raise _no_file(given["cidfile"], problem) from None
     return container
+
+
+def _replace(store: Store, given: dict[str, Any]) -> None:
+    """With --replace, let the name be free."""
+    if given["replace"]:
+        from layerstore.runtime import Runtime
+
+        with suppress(NotFound):
+            Runtime(store).remove(store.container(given["name"]), force=True, volumes=True)
 
 
 def _warn(options: RunOptions) -> None:
@@ -192,6 +236,7 @@ def _no_file(path: str, problem: OSError) -> ConfigError:
 def _ensure(store: Store, name: str, given: dict[str, Any]) -> None:
     """See that the image is there, pulled as `--pull` and `--platform` say. Raises `NotFound`, `RegistryError`."""
     when, platform, quiet = given["pull"], given["platform"] or None, given["quiet"]
+    image = None
     if when != "always":
         try:
             image = store.image(name)
@@ -201,7 +246,9 @@ def _ensure(store: Store, name: str, given: dict[str, Any]) -> None:
             if not quiet:
                 output.warn(f"Unable to find image '{reference.parse(name).familiar}' locally")
         else:
-            if platform is None or when == "never" or _is_for(image, platform):
+            if platform is not None and when != "never" and not _is_for(image, platform):
+                image = None
+            elif when != "newer":
                 return
     from layerstore.cli.progress import bars
 
@@ -209,11 +256,38 @@ def _ensure(store: Store, name: str, given: dict[str, Any]) -> None:
         if not quiet:
             output.warn(f"{image.tag or image.digest or reference.DEFAULT_TAG}: Pulling from {image.path}")
 
-    with bars("Pulling", quiet=quiet) as report:
-        pulled = store.pull(name, platform=platform, progress=report, begun=begun, told=output.warn)
+    try:
+        with bars("Pulling", quiet=quiet) as report:
+            pulled = store.pull(
+                name,
+                platform=platform,
+                progress=report,
+                begun=begun,
+                told=output.warn,
+                lazy=given["lazy"],
+                prefetch_from=given["prefetch_from"],
+            )
+    except (RegistryError, NotFound) as problem:
+        if image is None:
+            raise
+        # As podman: what cannot be asked whether it has a newer one is no reason not to run what is there.
+        output.warn(f"WARNING: {output.described(problem)}; the image that is here is taken")
+        return
     if not quiet:
         is_newer = "Downloaded newer image" if pulled.is_newer else "Image is up to date"
         output.warn(f"Digest: {pulled.digest}", f"Status: {is_newer} for {reference.parse(name).familiar}")
+
+
+def _require_lazy(store: Store, name: str, given: dict[str, Any]) -> None:
+    """Refuse what would be pulled whole: nobody could see then what is read of it."""
+    if given["lazy"] or given["pull"] == "never":
+        return
+    with suppress(NotFound):
+        image = store.image(name)
+        if given["pull"] == "missing" and (not given["platform"] or _is_for(image, given["platform"])):
+            return
+    words = f"--record-order is about layers that come when they are read, and {name} would be pulled whole"
+    raise click.UsageError(f"{words}: give --lazy, too")
 
 
 def _is_for(image: Image, platform: str) -> bool:

@@ -74,7 +74,7 @@ def together(names: Collection[str], work: Callable[[str], object]) -> int:
     """As `each`, but for all at once: what takes long is waiting. Names are printed in their order."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(min(len(names), 50)) as pool:
+    with ThreadPoolExecutor(min(len(names), 50) or 1) as pool:
         running = {name: pool.submit(work, name) for name in dict.fromkeys(names)}
         return output.each(running, lambda name: running[name].result())
 

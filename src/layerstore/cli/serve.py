@@ -8,12 +8,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from layerstore.cli import output
 from layerstore.cli.front import Arguments, Command
 from layerstore.errors import ConfigError, LayerstoreError
+
+if TYPE_CHECKING:
+    from layerstore.faces.serve.server import Server
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -54,10 +58,33 @@ def serve_command(
     from layerstore.faces.serve import listening
 
     host, port = listening.parse(address)
-    if (tls_cert is None) != (tls_key is None):
-        raise ConfigError("a certificate needs its key, and a key its certificate", remedy="Give both, or neither.")
-    tls = None if tls_cert is None or tls_key is None else (tls_cert, tls_key)
+    tls = with_key(tls_cert, tls_key)
     listening.require_safe(host, tls=tls is not None, passwords=htpasswd is not None, insecure=insecure_listen)
+    server_of = server_class()
+    from layerstore.faces.serve import Passwords, Registry
+
+    passwords = None if htpasswd is None else Passwords(htpasswd)
+    if passwords is not None and tls is None and not listening.is_loopback(host):
+        output.warn("Passwords cross the network as they are: give a certificate (--tls-cert, --tls-key), too.")
+    with told_to_end() as came, arguments.open() as store:
+        registry = Registry(store, read_only=read_only, compression=compression, passwords=passwords)
+        with server_of(host, port, registry, tls=tls) as server:
+            output.lines([f"Listening on {server.url}"])
+            select.select([came], [], [])
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)  # the second ends it at once
+        registry.close()
+
+
+def with_key(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """The files of a certificate and its key. Raises `ConfigError` if one of them is missing."""
+    if (certificate is None) != (key is None):
+        raise ConfigError("a certificate needs its key, and a key its certificate", remedy="Give both, or neither.")
+    return None if certificate is None or key is None else (certificate, key)
+
+
+def server_class() -> type[Server]:
+    """The HTTP server. Raises `LayerstoreError` where the package for it is missing."""
     try:
         from layerstore.faces.serve.server import Server
     except ModuleNotFoundError as missing:
@@ -67,23 +94,11 @@ def serve_command(
             "the server needs the package cheroot, which is not installed",
             remedy="Install it with: pip install 'layerstore[serve]'",
         ) from None
-    from layerstore.faces.serve import Passwords, Registry
-
-    passwords = None if htpasswd is None else Passwords(htpasswd)
-    if passwords is not None and tls is None and not listening.is_loopback(host):
-        output.warn("Passwords cross the network as they are: give a certificate (--tls-cert, --tls-key), too.")
-    with _signals() as came, arguments.open() as store:
-        registry = Registry(store, read_only=read_only, compression=compression, passwords=passwords)
-        with Server(host, port, registry, tls=tls) as server:
-            output.lines([f"Listening on {server.url}"])
-            select.select([came], [], [])
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)  # the second ends it at once
-        registry.close()
+    return Server
 
 
 @contextmanager
-def _signals() -> Iterator[int]:
+def told_to_end() -> Iterator[int]:
     """While inside: a descriptor that has something to read when this process was told to end.
 
     Python's handlers wait for the main thread: one that was about to wait would never see to them.

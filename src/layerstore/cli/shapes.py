@@ -47,7 +47,7 @@ IMAGE: Final = Shape(
         "GraphDriver": _GRAPH_DRIVER,
         "RootFS": _ROOT_FS,
         "Metadata": Shape("image.Metadata", {"LastTagTime": _NEVER}),
-        **_all(NIL, "ContainerConfig Descriptor Identity"),
+        **_all(NIL, "ContainerConfig Descriptor Identity Lazy"),
     },
 )
 
@@ -216,12 +216,52 @@ def inspected(value: Mapping[str, object]) -> Struct:
     """What `inspect` shows of an image, container or volume, as templates see it."""
     if "Scope" in value:
         return Struct(VOLUME, value)
-    return Struct(CONTAINER if "State" in value else IMAGE, value, also={"ID": value.get("Id")})
+    if "State" in value:
+        return Struct(CONTAINER, value, also={"ID": value.get("Id"), "ImageID": value.get("Image")})
+    return Struct(IMAGE, value, also={"ID": value.get("Id"), **_podmans(value)})
+
+
+def _podmans(value: Mapping[str, object]) -> dict[str, object]:
+    """What podman tells of an image beside its config, of which it is a part to docker."""
+    config = value.get("Config")
+    said: Mapping[str, object] = config if isinstance(config, Mapping) else {}
+    digests = value.get("RepoDigests")
+    first = str(digests[0]).partition("@")[2] if isinstance(digests, list | tuple) and digests else ""
+    return {"Labels": said.get("Labels") or {}, "User": said.get("User") or "", "Digest": first}
 
 
 def information(value: Mapping[str, object]) -> Struct:
-    """What `info` shows."""
-    return Struct(INFO, value)
+    """What `info` shows; podman's groups of facts, too, whose names are not docker's."""
+    host = {
+        "Arch": value.get("Architecture"),
+        "CPUs": value.get("NCPU"),
+        "CgroupManager": value.get("CgroupDriver"),
+        "CgroupVersion": value.get("CgroupVersion"),
+        "Hostname": value.get("Name"),
+        "Kernel": value.get("KernelVersion"),
+        "LogDriver": value.get("LoggingDriver"),
+        "MemTotal": value.get("MemTotal"),
+        "OS": value.get("OSType"),
+        "OCIRuntime": {"Name": value.get("DefaultRuntime")},
+    }
+    names = {"Number": "Containers", "Running": "ContainersRunning", "Paused": "ContainersPaused"}
+    names["Stopped"] = "ContainersStopped"
+    kept = {
+        "GraphDriverName": value.get("Driver"),
+        "GraphRoot": value.get("DockerRootDir"),
+        "RunRoot": value.get("ExecRoot"),
+        "VolumePath": f"{value.get('DockerRootDir')}/volumes",
+        "GraphStatus": dict(_pairs(value.get("DriverStatus"))),
+        "ConfigFile": value.get("ConfigFile"),
+        "ContainerStore": {name: value.get(ours) for name, ours in names.items()},
+        "ImageStore": {"Number": value.get("Images")},
+    }
+    version = {"Version": value.get("ServerVersion"), "OsArch": f"{value.get('OSType')}/{value.get('Architecture')}"}
+    return Struct(INFO, value, also={"Host": host, "Store": kept, "Version": version})
+
+
+def _pairs(value: object) -> list[tuple[str, object]]:
+    return [(str(pair[0]), pair[1]) for pair in value if len(pair) == 2] if isinstance(value, list) else []
 
 
 def versions(value: Mapping[str, object]) -> Struct:

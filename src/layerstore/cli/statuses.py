@@ -1,47 +1,19 @@
-"""What a container does, as `ps` says it: one word, and docker's STATUS. Pure.
-
-What runs is the runtime's to say, what is mounted the core's. A container that has ended and is mounted is both.
-"""
+"""What a container does, as `ps` says it: docker's STATUS, and PORTS; the words are the runtime's. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from layerstore.cli import units
+from layerstore.runtime.statuses import STATES, health_of, is_shown, state, states
 
 if TYPE_CHECKING:
     from layerstore.containers import ContainerState
     from layerstore.runtime import RunState
 
-STATES: Final = (
-    "created", "running", "paused", "restarting", "removing", "exited", "dead", "mounted", "unmounted",
-)  # fmt: skip
-"""What the filter `status` knows: docker's, and those of a container that is only mounted."""
-
-
-def state(run: RunState | None, core: ContainerState) -> str:
-    """The word for it: the runtime's for one that it has started, else the core's."""
-    if run is None or run.status == "created":
-        # One that could not be started was touched by nobody else.
-        return "created" if core.status == "unmounted" and run is not None and run.error else core.status
-    return run.status
-
-
-def states(run: RunState | None, core: ContainerState) -> set[str]:
-    """All the words that are true of it, for the filter: one that has ended may be mounted, too."""
-    found = {state(run, core)}
-    if core.mountpoint is not None:
-        found.add("mounted")
-    if found == {"unmounted"}:
-        found.add("exited")  # as docker would call what was used and is not any more
-    return found
-
-
-def is_shown(run: RunState | None, core: ContainerState) -> bool:
-    """Does `ps` without `-a` show it: does it run, or is it mounted?"""
-    return core.mountpoint is not None or bool({"running", "paused"} & states(run, core))
+__all__ = ["STATES", "address", "health_of", "is_shown", "published", "state", "states", "words"]
 
 
 def words(run: RunState | None, core: ContainerState, *, now: datetime | None = None) -> str:
@@ -66,12 +38,6 @@ def _ran(run: RunState, now: datetime) -> str | None:
             return f"Exited ({run.exit_code})"
         return f"Exited ({run.exit_code}) {units.ago(run.finished, now=now)}"
     return None
-
-
-def health_of(health: Mapping[str, Any] | None) -> str:
-    """`starting`, `healthy` or `unhealthy`; "" where nobody checks."""
-    status = (health or {}).get("Status")
-    return status if isinstance(status, str) and status != "none" else ""
 
 
 def published(bindings: Mapping[str, Any] | None) -> str:

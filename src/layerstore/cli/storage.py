@@ -45,11 +45,8 @@ def info_command(arguments: Arguments, *, form: Form) -> None:
     with arguments.open() as store:
         info, means = store.info(), probe(store.config)
         does = Counter(state.status for state in Runtime(store).states().values())
-        if info.containers:
-            from layerstore.build.cache import Mounts
-
-            # Folders of builds are no containers to people.
-            info = evolve(info, containers=info.containers - len(Mounts(store).containers()))
+        if info.containers:  # what other programs keep here is no container to people
+            info = evolve(info, containers=info.containers - len(store.claims()))
     if form.template is None:
         output.lines([*_info_lines(info, does), *_means_lines(means)])
     else:
@@ -144,9 +141,37 @@ def _info_facts(info: Info, does: Mapping[str, int]) -> dict[str, object]:
         "MemTotal": info.memory,
         "DockerRootDir": str(info.data_root),
         "ExecRoot": str(info.exec_root),
+        "StorageConf": _advice_facts(info),
         "Name": info.name,
         "ServerVersion": info.version,
     }
+
+
+def _advice_facts(info: Info) -> dict[str, object] | None:
+    """What podman's storage.conf says; None where there is none, or daemon.json stands before it."""
+    advice = info.advice
+    if advice.source is None:
+        return None
+    return {
+        "File": str(advice.source),
+        "Driver": advice.driver,
+        "Options": list(advice.of(info.driver)),
+        "NotTaken": [list(pair) for pair in advice.left_by(info.driver)],
+    }
+
+
+def _advice_lines(info: Info) -> Iterator[str]:
+    advice = info.advice
+    if advice.source is None:
+        return
+    yield f"Storage.conf: {advice.source}"
+    if advice.driver is not None:
+        kept = "" if advice.driver == info.driver else f" (this store was made with {info.driver})"
+        yield f" Driver of a new store: {advice.driver}{kept}"
+    for option in advice.of(info.driver):
+        yield f" Taken: {option}"
+    for key, reason in advice.left_by(info.driver):
+        yield f" Not taken: {f'{key}: ' if key else ''}{units.one_line(reason)}"
 
 
 def _info_lines(info: Info, does: Mapping[str, int]) -> Iterator[str]:
@@ -168,6 +193,7 @@ def _info_lines(info: Info, does: Mapping[str, int]) -> Iterator[str]:
         yield f"Not chosen: {name}: {units.one_line(reason)}"
     for name, reason in info.broken:
         yield f"Broken driver: {name}: {units.one_line(reason)}"
+    yield from _advice_lines(info)
     if info.migration is not None:
         goes_on = f"layerstore migrate {info.migration} goes on, layerstore migrate {info.driver} gives it up"
         yield f"Unfinished Migration: to {info.migration} ({goes_on})"
@@ -181,5 +207,7 @@ def _info_lines(info: Info, does: Mapping[str, int]) -> Iterator[str]:
     yield f"Total Memory: {units.memory(info.memory)}"
     yield f"Name: {info.name}"
     yield f"ID: {info.id}"
+    if info.attached:
+        yield f"Attached Stores: {' '.join(info.attached)}"
     yield f"Data Root: {info.data_root}"
     yield f"Exec Root: {info.exec_root}"

@@ -159,3 +159,8 @@ def ellipsis(text: str, length: int) -> str:
 def one_line(text: str) -> str:
     """`text` without the line breaks and tabs that would break a table."""
     return re.sub(r"[\t\n\v\f\r]+", " ", text)
+
+
+def fetched(size: int, lacking: int) -> str:
+    """How much of so many bytes is there, when so many lack: 34%; never 100%."""
+    return f"{max(size - lacking, 0) * 100 // max(size, 1)}%"

@@ -10,7 +10,7 @@ import click
 from layerstore.cli import completion, filters, output, units
 from layerstore.cli.filters import filter_option
 from layerstore.cli.front import Arguments, Command, Group
-from layerstore.cli.listing import Column, Form, format_option, label_heading, show_rows
+from layerstore.cli.listing import Column, Form, format_option, heading_option, label_heading, show_rows
 from layerstore.cli.objects import show_each
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.values import frozen
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 volume_command = Group(
     (
         ("create", "volumes:create_command", "Create a volume"),
+        ("exists", "volumes:exists_command", "Whether there is such a volume: the exit code says it"),
         ("inspect", "volumes:inspect_command", "Show all that is known of volumes"),
         ("ls", "volumes:ls_command", "List volumes"),
+        ("mount", "volumes:mount_command", "Print the folders of volumes"),
         ("prune", "volumes:prune_command", "Remove volumes that no container uses"),
         ("rm", "volumes:rm_command", "Remove one or more volumes"),
     ),
@@ -44,8 +46,8 @@ def _pairs(values: tuple[str, ...], what: str) -> dict[str, str]:
 
 @click.command(cls=Command)
 @click.argument("name", metavar="[VOLUME]", required=False)
-@click.option("-d", "--driver", default="local", help="Driver of the volume: local")
-@click.option("--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label of the volume")
+@click.option("-d", "--driver", metavar="NAME", default="local", help="Driver of the volume: local")
+@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="A label of the volume")
 @click.option("--name", "named", hidden=True, help="The same as VOLUME")
 @click.option(
     "-o", "--opt", "options", metavar="KEY=VALUE", multiple=True, help="An option: type, device, o, as of mount; size"
@@ -99,9 +101,12 @@ _COLUMNS: Final[Mapping[str, Column[Listed]]] = {
 @click.command(cls=Command)
 @filter_option("-f", "--filter", known=("dangling", "driver", "label", "name"), verb="Show")
 @format_option(rows=True)
+@heading_option()
 @click.option("-q", "--quiet", is_flag=True, help="Show only names")
 @click.pass_obj
-def ls_command(arguments: Arguments, *, given: tuple[tuple[str, str], ...], form: Form, quiet: bool) -> None:
+def ls_command(
+    arguments: Arguments, *, given: tuple[tuple[str, str], ...], form: Form, bare: bool, quiet: bool
+) -> None:
     """List volumes, by name."""
     wanted = filters.grouped(given)
     dangling = {filters.truth("dangling", value) for value in wanted.get("dangling", ())}
@@ -110,7 +115,7 @@ def ls_command(arguments: Arguments, *, given: tuple[tuple[str, str], ...], form
         links = store.volumes.counts()
         found = (Listed(volume, links.get(volume.name, 0)) for volume in store.volumes.all() if fits(volume))
         chosen = [line for line in found if not dangling or (line.links == 0) in dangling]
-        show_rows(chosen, _COLUMNS, form, "{{.Driver}}\t{{.Name}}", "{{.Name}}" if quiet else None)
+        show_rows(chosen, _COLUMNS, form, "{{.Driver}}\t{{.Name}}", "{{.Name}}" if quiet else None, bare=bare)
 
 
 def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Volume], bool]:
@@ -127,25 +132,73 @@ def _predicate(wanted: Mapping[str, list[str]]) -> Callable[[Volume], bool]:
     return fits
 
 
+_volumes: Final = click.argument("names", metavar="VOLUME...", nargs=-1, shell_complete=completion.volumes)
+_all_volumes: Final = click.option("-a", "--all", "each", is_flag=True, help="All volumes")
+
+
+def _check(names: tuple[str, ...], *, each: bool) -> None:
+    if not names and not each:
+        raise click.UsageError("missing argument 'VOLUME...'", click.get_current_context())
+    if names and each:
+        raise click.UsageError("--all needs no volume beside it", click.get_current_context())
+
+
 @click.command(cls=Command)
-@click.argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=completion.volumes)
+@click.argument("name", metavar="VOLUME", shell_complete=completion.volumes)
+@click.pass_obj
+def exists_command(arguments: Arguments, *, name: str) -> int:
+    """Whether there is such a volume: the exit code is 0, or 1."""
+    with arguments.open() as store:
+        return 0 if any(volume.name == name for volume in store.volumes.all()) else 1
+
+
+@click.command(cls=Command)
+@_volumes
+@click.pass_obj
+def mount_command(arguments: Arguments, *, names: tuple[str, ...]) -> int:
+    """Print the folders of volumes: they can be written to at any time."""
+    _check(names, each=False)
+    failed = 0
+    with arguments.open() as store:
+        for name in names:
+            try:
+                volume = store.volumes.get(name)
+                if volume.options.get("device"):
+                    raise LayerstoreError(
+                        f"volume {name} is {volume.options['device']}, which is mounted where a container uses it",
+                        remedy=f"Mount that yourself, or look at it by `layerstore run -v {name}:/mnt`.",
+                    )
+                output.lines([str(volume.mountpoint)])
+            except LayerstoreError as problem:
+                output.error(problem)
+                failed = 1
+    return failed
+
+
+@click.command(cls=Command)
+@_volumes
+@_all_volumes
 @format_option("-f", "--format", rows=False)
 @click.pass_obj
-def inspect_command(arguments: Arguments, *, names: tuple[str, ...], form: Form) -> int:
+def inspect_command(arguments: Arguments, *, names: tuple[str, ...], each: bool, form: Form) -> int:
     """Show all that is known of volumes."""
+    _check(names, each=each)
     with arguments.open() as store:
+        names = tuple(volume.name for volume in store.volumes.all()) if each else names
         return show_each(names, lambda name: store.volumes.get(name).inspect(), form)
 
 
 @click.command(cls=Command)
-@click.argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=completion.volumes)
+@_volumes
+@_all_volumes
 @click.option("-f", "--force", is_flag=True, help="A volume that is not there is no error")
 @click.pass_obj
-def rm_command(arguments: Arguments, *, names: tuple[str, ...], force: bool) -> int:
+def rm_command(arguments: Arguments, *, names: tuple[str, ...], each: bool, force: bool) -> int:
     """Remove one or more volumes, with all that is in them. One that a container uses stays."""
+    _check(names, each=each)
     failed = 0
     with arguments.open() as store:
-        for name in names:
+        for name in [volume.name for volume in store.volumes.all()] if each else names:
             try:
                 store.volumes.remove(name)
             except NotFound as problem:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from layerstore.cli import completion, output, statuses, units
+from layerstore.cli import output, statuses, units
+from layerstore.cli.choosing import Choice, Chosen, container_chosen, containers_chosen
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, format_option, rows
 from layerstore.cli.run_options import one
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from layerstore.runtime import Runtime
     from layerstore.runtime.streams.stats import Stats
     from layerstore.store import Store
-
-_container = click.argument("container", shell_complete=completion.containers)
 
 
 def _moment(text: str) -> int:
@@ -40,7 +39,7 @@ def _tail(text: str) -> int | None:
 
 
 @click.command(cls=Command)
-@_container
+@container_chosen()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what it writes, until it ends")
 @one("--since", read=_moment, metavar="TIME", text="Only what was written since: a time, or a span before now (42m)")
 @one("-n", "--tail", read=_tail, metavar="N", default="all", text="Only the last N lines")
@@ -50,7 +49,7 @@ def _tail(text: str) -> int | None:
 def logs_command(
     arguments: Arguments,
     *,
-    container: str,
+    container: Chosen,
     follow: bool,
     since: int | None,
     tail: int | None,
@@ -62,25 +61,25 @@ def logs_command(
     from layerstore.runtime.streams import logs
 
     with arguments.open() as store:
-        written = Runtime(store).logs(store.container(container), since=since, until=until, tail=tail, follow=follow)
+        written = Runtime(store).logs(container.of(store), since=since, until=until, tail=tail, follow=follow)
         logs.write(written, streams(stdin=False, detach_keys=None, signals=False), timestamps=timestamps)
 
 
 @click.command(cls=OneStepCommand)
-@_container
+@container_chosen()
 @detach_keys_option
 @click.option("--no-stdin", is_flag=True, help="Do not give it standard input")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to the program (the default)")
 @click.pass_obj
 def attach_command(
-    arguments: Arguments, *, container: str, detach_keys: str | None, no_stdin: bool, sig_proxy: bool
+    arguments: Arguments, *, container: Chosen, detach_keys: str | None, no_stdin: bool, sig_proxy: bool
 ) -> int:
     """Be the terminal, or the standard streams, of a container that runs; the exit code is its program's."""
     from layerstore.runtime import Runtime
 
     with arguments.open() as store:
         runtime = Runtime(store)
-        found = store.container(container)
+        found = container.of(store)
         options = runtime.options(found)
         takes_input = options.interactive and not no_stdin
         if runtime.state(found).is_running:  # else that is what is to be told
@@ -89,15 +88,15 @@ def attach_command(
 
 
 @click.command(cls=Command, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
-@_container
+@container_chosen("ps_options")
 @click.argument("ps_options", metavar="[ps OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def top_command(arguments: Arguments, *, container: str, ps_options: tuple[str, ...]) -> None:
+def top_command(arguments: Arguments, *, container: Chosen, ps_options: tuple[str, ...]) -> None:
     """Show the processes of a container."""
     from layerstore.runtime import Runtime
 
     with arguments.open() as store:
-        table = Runtime(store).top(store.container(container), ps_options)
+        table = Runtime(store).top(container.of(store), ps_options)
     # docker's columns of `top` are 20 wide, whatever is in them.
     lines = ["\t".join(row) for row in (table.titles, *table.rows)]
     output.lines(aligned(lines, narrowest=20))
@@ -137,23 +136,28 @@ _STATS_COLUMNS: Final[Mapping[str, Column[Taken]]] = {
         lambda line: line.show(lambda stats: f"{units.size(stats.read)} / {units.size(stats.written)}", "0B / 0B"),
     ),
     "PIDs": Column("PIDS", lambda line: line.show(lambda stats: str(stats.pids), "0")),
+    "PIDS": Column("PIDS", lambda line: line.show(lambda stats: str(stats.pids), "0"), listed=False),  # podman's
 }
 _STATS: Final = "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}"
 
 
 @click.command(cls=Command)
-@click.argument("containers", metavar="[CONTAINER...]", nargs=-1, shell_complete=completion.containers)
-@click.option("-a", "--all", "all_containers", is_flag=True, help="Show all containers, not only those that run")
+@containers_chosen(needed=False)
+@click.option("-a", "--all", "each", is_flag=True, help="Show all containers, not only those that run")
 @format_option(rows=True)
+@click.option("-i", "--interval", type=click.IntRange(1), default=1, metavar="SECONDS", help="Time between figures (1)")
+@click.option("--no-reset", is_flag=True, help="Do not clear the terminal between figures")
 @click.option("--no-stream", is_flag=True, help="Show the figures once, and end")
 @click.option("--no-trunc", is_flag=True, help="Show whole IDs")
 @click.pass_obj
 def stats_command(
     arguments: Arguments,
     *,
-    containers: tuple[str, ...],
-    all_containers: bool,
+    containers: Choice,
+    each: bool,
     form: Form,
+    interval: int,
+    no_reset: bool,
     no_stream: bool,
     no_trunc: bool,
 ) -> None:
@@ -163,9 +167,10 @@ def stats_command(
     with arguments.open() as store:
         runtime = Runtime(store)
         while True:
-            taken = _taken(store, runtime, containers, all_containers=all_containers, trunc=not no_trunc)
+            names = containers.of(store)
+            taken = _taken(store, runtime, names, all_containers=each, trunc=not no_trunc, interval=interval)
             lines = list(rows(taken, _STATS_COLUMNS, form, _STATS))
-            if not no_stream and output.is_terminal():
+            if not (no_stream or no_reset) and output.is_terminal():
                 output.clear()
             output.lines(lines)
             output.flush()
@@ -174,7 +179,7 @@ def stats_command(
 
 
 def _taken(
-    store: Store, runtime: Runtime, names: tuple[str, ...], *, all_containers: bool, trunc: bool
+    store: Store, runtime: Runtime, names: tuple[str, ...], *, all_containers: bool, trunc: bool, interval: int
 ) -> Iterator[Taken]:
     asked = [(name, store.container(name)) for name in names]
     states = runtime.states()
@@ -184,21 +189,21 @@ def _taken(
             for container in store.containers()
             if all_containers or ((run := states.get(container.id)) is not None and run.is_running)
         ]
-    found = runtime.stats(container for _, container in asked)
+    found = runtime.stats((container for _, container in asked), interval=interval)
     for name, container in asked:
         yield Taken(container, found.get(container.id), name, trunc)
 
 
 @click.command(cls=Command)
-@_container
+@container_chosen("private_port")
 @click.argument("private_port", metavar="[PRIVATE_PORT[/PROTO]]", required=False)
 @click.pass_obj
-def port_command(arguments: Arguments, *, container: str, private_port: str | None) -> None:
+def port_command(arguments: Arguments, *, container: Chosen, private_port: str | None) -> None:
     """Show where the ports of a container are published: all of them, or one."""
     from layerstore.runtime import Runtime
 
     with arguments.open() as store:
-        found = store.container(container)
+        found = container.of(store)
         settings = Runtime(store).inspect(found).get("NetworkSettings") or {}
         bindings: Mapping[str, list[Mapping[str, str]] | None] = settings.get("Ports") or {}
     if private_port is None:

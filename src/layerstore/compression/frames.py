@@ -29,7 +29,6 @@ class Frames:
         self._head = bytearray()
         self._wanted = 4
         self._skip = 0
-        self._has_checksum = False
         self._lost = False
         self.count = 0
         """How many frames have begun."""

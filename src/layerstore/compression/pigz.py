@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
@@ -20,8 +19,6 @@ _DICTIONARY: Final = 32 << 10
 _EMPTY: Final = 0b010
 _EMPTY_BITS: Final = 10
 """An empty block with fixed codes."""
-
-_Make = Callable[[], bytes]
 
 
 class Deflate:

@@ -19,7 +19,7 @@ from layerstore.compression.frames import FRAME_MAGIC, SKIPPABLE_MAGIC, Frames
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidArchive, LimitExceeded
 from layerstore.limits import USUAL, Limits
-from layerstore.patience import GLANCE
+from layerstore.patience import look_up
 
 if TYPE_CHECKING:
     from layerstore.compression.recipes import Taster
@@ -63,16 +63,19 @@ def open_stream(
     raw: Readable | BinaryIO,
     *,
     expect: Digest | None = None,
-    taster: Taster | None = None,
     limits: Limits = USUAL,
 ) -> Stream:
     """What `raw` holds, inflated if it is compressed. `raw` is read to its end, and stays open.
 
     `expect` is the digest of the bytes of `raw`. Whoever reads to the end knows that it was right; else the last
-    `readinto` raises `DigestMismatch`. Damaged and truncated data raise `InvalidArchive`. `taster` is given what comes
-    in and, if it is compressed, what goes out. `limits` are the usual ones, if none are given: what inflates to more,
-    or wants more memory, raises `LimitExceeded`.
+    `readinto` raises `DigestMismatch`. Damaged and truncated data raise `InvalidArchive`. `limits` are the usual ones,
+    if none are given: what inflates to more, or wants more memory, raises `LimitExceeded`.
     """
+    return open_tasted(raw, expect, None, limits)
+
+
+def open_tasted(raw: Readable | BinaryIO, expect: Digest | None, taster: Taster | None, limits: Limits) -> Stream:
+    """The same; `taster` is given what comes in and, if it is compressed, what goes out."""
     source = _Source(raw, expect, taster, limits)
     head = bytearray(HEAD)
     filled = 0
@@ -226,7 +229,7 @@ class _Inflated(Stream):
     def _arrived(self) -> bytes | BaseException | None:
         while True:
             try:
-                return self._full.get(timeout=GLANCE)
+                return self._full.get(timeout=look_up())
             except Empty:
                 pass
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from layerstore.images import config as config_of
 from layerstore.images.trees import HasTree, changes_between
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.changes import Changes
@@ -16,19 +17,16 @@ if TYPE_CHECKING:
     from layerstore.containers.containers import Containers
     from layerstore.digest import ImageID
     from layerstore.segments import CheckpointRow
+    from layerstore.trees import Tree
 
 
+@in_words("checkpoint {0.label}")
 class Checkpoint:
     """What a container was at one moment. It stays until it is removed, or its container is."""
 
     def __init__(self, containers: Containers, row: CheckpointRow) -> None:
         self._containers = containers
         self._row = row
-
-    @property
-    def row(self) -> CheckpointRow:
-        """As the database had it."""
-        return self._row
 
     @property
     def label(self) -> str:
@@ -63,6 +61,10 @@ class Checkpoint:
     def open_tree(self) -> AbstractContextManager[int]:
         """While inside: a directory descriptor of its tree, to be read."""
         return self._containers.comparing.tree_of(self._row)
+
+    def browse(self) -> AbstractContextManager[Tree]:
+        """While inside: its tree, read without a mount. See `Store.browse`."""
+        return self._containers.comparing.browsed(self._row)
 
     def changes(self, since: HasTree | None = None) -> Changes:
         """What differs from its image; or from `since`, another checkpoint, a container or an image."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -16,6 +16,7 @@ from layerstore.images import rows as image_rows
 if TYPE_CHECKING:
     from layerstore.containers.rows import Row
     from layerstore.containers.sealing import Sealing, Written
+    from layerstore.containers.wishes import CommitWish
     from layerstore.database import Transaction
     from layerstore.digest import ChainID, ImageID
 
@@ -23,26 +24,20 @@ if TYPE_CHECKING:
 class Commit:
     """One commit of one container, whose lock the caller holds."""
 
-    def __init__(
-        self,
-        sealing: Sealing,
-        images: Images,
-        *,
-        tag: str | None,
-        message: str,
-        author: str | None,
-        instructions: Sequence[str],
-    ) -> None:
+    def __init__(self, sealing: Sealing, images: Images, wish: CommitWish) -> None:
         self._sealing = sealing
         self._row = sealing.row
         self._images = images
-        self._tags = [] if tag is None else [reference.normalise(tag)]
-        self._message = message
-        self._author = author
+        self._wish = wish
+        self._tags = [] if wish.tag is None else [reference.normalise(wish.tag)]
         base = None if self._row.image_id is None else images.get(self._row.image_id)
         self._base = None if base is None else base.config
         run_config = None if base is None else base.config.get("config")
-        self._run_config = instructions_of.apply(run_config, instructions)
+        if wish.run_config is not None:
+            run_config = wish.run_config(run_config or {})
+        self._run_config = instructions_of.apply(run_config, wish.instructions)
+        created_by = _command(run_config) or "; ".join(wish.instructions)
+        self._created_by = created_by if wish.created_by is None else wish.created_by
 
     def run(self) -> Image:
         """Do it."""
@@ -66,6 +61,14 @@ class Commit:
             new_layer=None if written.staged is None else written.staged.diff_id,
             run_config=self._run_config,
             created=config_of.now(),
-            author=self._author,
-            comment=self._message,
+            author=self._wish.author,
+            comment=self._wish.message,
+            created_by=self._created_by,
         )
+
+
+def _command(run_config: object) -> str:
+    """That of the image, as docker's history has it, or else its entrypoint; nothing if it says neither."""
+    said = run_config if isinstance(run_config, Mapping) else {}
+    words = said.get("Cmd") or said.get("Entrypoint")
+    return " ".join(map(str, words)) if isinstance(words, list) else ""

@@ -10,22 +10,25 @@ from layerstore.changes import Changes
 from layerstore.containers import rows
 from layerstore.containers.rows import Row
 from layerstore.driver import Layer, LayerKey, Usage, look
-from layerstore.images.trees import EMPTY, settled
+from layerstore.errors import NotFound
+from layerstore.images.trees import EMPTY, browsed, settled
 from layerstore.kernel.mounts import detached
 from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.segments import CheckpointRow
 from layerstore.segments import rows as segment_rows
+from layerstore.segments.rows import SnapshotRow
 
 if TYPE_CHECKING:
     from layerstore.database import Database, Transaction
     from layerstore.session import Session
+    from layerstore.trees import Tree
 
 Between = tuple[tuple[Layer, ...], tuple[Layer, ...]]
 """The segments that one stack has above another, the nearest first; and that other."""
 
 
-def between(tx: Transaction, row: Row, since: CheckpointRow | None) -> Between | None:
+def between(tx: Transaction, row: Row | SnapshotRow, since: CheckpointRow | SnapshotRow | None) -> Between | None:
     """What a container's own layer lies on, down to a checkpoint or (None) its image; None if it stands on no such."""
     if since is not None and since.segment is not None:
         if not segment_rows.is_on(tx, row.segment, since.segment):
@@ -39,10 +42,11 @@ def between(tx: Transaction, row: Row, since: CheckpointRow | None) -> Between |
     return segment_rows.between(tx, row.segment, number), base
 
 
-def standing(tx: Transaction, row: Row) -> Between:
-    """`between`, against the image."""
-    found = between(tx, row, None)
-    assert found is not None
+def standing(tx: Transaction, row: Row | SnapshotRow, since: SnapshotRow | None = None) -> Between:
+    """`between`, against the image, or a snapshot. Raises `NotFound` if it does not stand on that."""
+    found = between(tx, row, since)
+    if found is None:
+        raise NotFound(f"{row.id[:12]} does not stand on snapshot {'' if since is None else since.id[:12]}")
     return found
 
 
@@ -61,6 +65,12 @@ class Comparing:
         with self._leased(row) as stack, ExitStack() as after:
             tree = look(self._storage.driver, stack[0], stack[1:]) if stack else detached([EMPTY])
             yield settled(after.enter_context(tree))
+
+    @contextmanager
+    def browsed(self, row: CheckpointRow) -> Iterator[Tree]:
+        """See `Checkpoint.browse`."""
+        with self._leased(row) as stack, browsed(self._storage, stack) as tree:
+            yield tree
 
     def of_container(self, row: Row, since: CheckpointRow | None) -> Changes | None:
         """What a container changes, whose lock the caller has; None if it does not stand on that checkpoint."""

@@ -1,4 +1,4 @@
-"""One container, and one mount of it, as their users hold them: what they can be asked, and what can be done to them.
+"""One container, as its users hold it: what it can be asked, and what can be done to it.
 
 A handle knows the row as it was and the store it belongs to; whatever it does, it does under the container's lock, and
 to the row as it is by then.
@@ -7,7 +7,7 @@ to the row as it is by then.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,52 +16,32 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from layerstore import reference
 from layerstore.containers.checkpoint import Checkpoint
+from layerstore.containers.mounted import Mounted
 from layerstore.containers.running import Runs
 from layerstore.containers.starting import Starts
+from layerstore.containers.wishes import CommitWish
 from layerstore.digest import ChainID, ImageID, short
 from layerstore.driver import Usage, look
 from layerstore.errors import NotFound
 from layerstore.images import Image, copies
 from layerstore.images import config as config_of
-from layerstore.images.trees import HasTree, changes_between, settled
+from layerstore.images.trees import HasTree, browsed, changes_between, settled
 from layerstore.kernel.files.descriptors import HANDLE, opened
 from layerstore.values import frozen
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.changes import Changes
     from layerstore.containers.branching import Quiet
     from layerstore.containers.containers import Containers
     from layerstore.containers.rows import Row
+    from layerstore.containers.snapshots import Record as SnapshotRecord
+    from layerstore.containers.snapshots import Snapshot
     from layerstore.copying import Copied
+    from layerstore.driver import Mount
     from layerstore.layers import Record, StoredLayer
     from layerstore.layers.relay import Write
-
-
-class Mounted:
-    """A container's mount, as one user of it holds it. The last to let go unmounts."""
-
-    def __init__(self, container: Container, path: Path, hold: int, *, persistent: bool) -> None:
-        self.path = path
-        self.persistent = persistent
-        self._container = container
-        self._hold: int | None = hold
-
-    def unmount(self) -> None:
-        """Let go. A second time is no error. Busy: `KernelError`, and the hold is kept."""
-        if self._hold is not None:
-            self._container._release(self, self._hold)
-            self._hold = None
-
-    def __enter__(self) -> Path:
-        return self.path
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.unmount()
-
-    def __fspath__(self) -> str:
-        return os.fspath(self.path)
+    from layerstore.trees import Tree
 
 
 @frozen
@@ -78,6 +58,7 @@ class ContainerState:
     """The image that it stands on."""
 
 
+@in_words("container {0.name}")
 class Container(Runs, Starts):
     """One container. Its facts are those of when it was looked up; what it does, it does to the store as it is now."""
 
@@ -229,6 +210,20 @@ class Container(Runs, Starts):
             with look(self._containers.storage.driver, row.layer, below.layers) as root:
                 yield settled(root)
 
+    def browse(self) -> AbstractContextManager[Tree]:
+        """While inside: its tree, read without a mount, whether it is mounted or not. See `Store.browse`.
+
+        Of one that is mounted by fuse-overlayfs (`aufs.mode=fuse`), what that has not written out yet is not seen.
+        """
+        return self._browse()
+
+    @contextmanager
+    def _browse(self) -> Iterator[Tree]:
+        with self._containers.lock(self.id, shared=True):
+            row, below = self._containers.seen(self.id)
+            with browsed(self._containers.storage, (row.layer, *below.layers)) as tree:
+                yield tree
+
     def changes(self, since: HasTree | str | None = None) -> Changes:
         """What differs from its image; or from `since`: the label of a checkpoint, a checkpoint, a container, an image.
 
@@ -239,19 +234,19 @@ class Container(Runs, Starts):
         if since is None or isinstance(since, Checkpoint):
             with self._containers.lock(self.id, shared=True):
                 row, _ = self._containers.seen(self.id)
-                found = self._containers.comparing.of_container(row, None if since is None else since.row)
+                found = self._containers.comparing.of_container(row, None if since is None else since._row)
             if found is not None:
                 return found
         assert since is not None  # against its image there is always a way
         return changes_between(self, since)
 
-    def write_changes(self, write: Write) -> None:
-        """Write its changes as a layer's tar, as a commit would keep them.
+    def write_changes(self, write: Write, *, since: Snapshot | None = None) -> None:
+        """Write its changes as a layer's tar, as a commit would keep them; or those since a snapshot that it stands on.
 
-        What `write` is given is valid until it returns. Raises `CannotRepresent`.
+        What `write` is given is valid until it returns. Raises `CannotRepresent`, `NotFound`.
         """
         with self._containers.lock(self.id, shared=True):
-            self._containers.write_changes(self.id, write)
+            self._containers.write_changes(self.id, write, since)
 
     def export(self, write: Write) -> None:
         """The whole tree as one tar."""
@@ -287,11 +282,15 @@ class Container(Runs, Starts):
         *,
         message: str = "",
         author: str | None = None,
+        created_by: str | None = None,
+        run_config: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
         instructions: Sequence[str] = (),
     ) -> Image:
         """Make an image of it. `instructions` are those of a Dockerfile (`CMD`, `ENV`, ...), for its configuration.
 
-        `author`: None is the one of the image that it stands on.
+        `author`: None is the one of the image that it stands on. `run_config` makes of what that one says of how it is
+        run (its `config`) what this one says, beneath the instructions; None: the same. `created_by` is for the
+        history; None is the command there, or the instructions if there is none.
 
         If it is not mounted, its layer becomes the image's without a copy, and it goes on with a new one on top: it
         then stands on the new image. All that was written since the one before is one layer, whatever checkpoints there
@@ -299,9 +298,8 @@ class Container(Runs, Starts):
         """
         self._state = None
         with self._containers.lock(self.id):
-            image = self._containers.commit(
-                self._refreshed(), tag=reference, message=message, author=author, instructions=instructions
-            )
+            wish = CommitWish(reference, message, author, created_by, run_config, instructions)
+            image = self._containers.commit(self._refreshed(), wish)
             self._refreshed()
         return image
 
@@ -339,6 +337,12 @@ class Container(Runs, Starts):
     def rollback(self, to: str | Checkpoint) -> None:
         """Be again what it was at a checkpoint of it: what was written since, and is in no other checkpoint, is gone.
 
+            box.checkpoint("clean")
+            with box.mount() as root:
+                (root / "etc/passwd").unlink()
+            box.rollback("clean")
+            assert len(box.changes(since="clean")) == 0
+
         Later checkpoints stay. If it is mounted it stays so, at the same place. Raises `NotFound`; `InUse` if somebody
         is at work in it.
         """
@@ -357,6 +361,11 @@ class Container(Runs, Starts):
         self, n: int | None = None, *, names: Sequence[str | None] | None = None, quiet: Quiet | None = None
     ) -> list[Container]:
         """Make `n` containers, or one, that begin where it is now, each with its own writes.
+
+            left, right = box.fork(2)
+            with left.mount() as root:
+                (root / "etc/motd").write_text("left\\n")
+            assert len(right.changes(since=box)) == 0
 
         They share what it has written so far, as containers share an image, and have no checkpoints of their own yet.
         `quiet` is as for `checkpoint`. Raises `NameInUse`.
@@ -378,6 +387,37 @@ class Container(Runs, Starts):
         """One of them. Raises `NotFound`."""
         return Checkpoint(self._containers, self._containers.checkpoint_of(self.id, label))
 
+    # --- for programs above ---
+
+    def recipe(self) -> Sequence[Mount]:
+        """What would have to be mounted, in this order, to have its tree: as data. Nothing is made, or mounted."""
+        with self._containers.lock(self.id, shared=True):
+            row, below = self._containers.seen(self.id)
+            return self._containers.mounts.recipe(row, below.layers)
+
+    def lend(self) -> Sequence[Mount]:
+        """The same, for somebody else to mount: it is made ready for that.
+
+        From here on it is lent: nobody here mounts it or starts programs in it, for two mounts of one writable layer
+        are undefined; and whatever reads it takes it for being written to. It is had back by `remove` and `end`. Raises
+        `InUse` if it is mounted here or runs, `DriverNotSupported`, `KernelError`.
+        """
+        with self._containers.lock(self.id):
+            row, below = self._containers.seen(self.id)
+            found = self._containers.mounts.lend(row, below.layers)
+            self._refreshed()
+        return found
+
+    def end(self, record: SnapshotRecord) -> Snapshot:
+        """Make a snapshot of it, which it becomes: nothing is copied or hashed, and there is no container afterwards.
+
+        Its checkpoints go with it. Nobody may have it mounted, also of those whom it was lent. `record` is given the
+        transaction in which it becomes one, and the snapshot's ID: see `Store.snapshots`. Raises `InUse`,
+        `CannotRepresent`.
+        """
+        with self._containers.lock(self.id):
+            return self._containers.snapshots._end(self._refreshed(), record)
+
     # --- the whole ---
 
     def rename(self, name: str) -> None:
@@ -385,14 +425,22 @@ class Container(Runs, Starts):
         self._containers.rename(self.id, name)
         self._refreshed()
 
-    def remove(self, *, force: bool = False, volumes: bool = False, lasts: bool = True) -> None:
+    def remove(
+        self,
+        *,
+        force: bool = False,
+        volumes: bool = False,
+        lasts: bool = True,
+        record: SnapshotRecord | None = None,
+    ) -> None:
         """Remove it with all that was written in it. `force`: even if it is mounted; processes in it are killed.
 
         `volumes`: with its anonymous volumes, too, which no other container uses. Those with a name stay. `lasts`:
         False, for one that was made so, needs no sync: should the machine go down in the next seconds, it may be there
-        again, without its files, to be removed once more. Raises `InUse` if it is mounted or running.
+        again, without its files, to be removed once more. `record`: by which its owner forgets it, in the transaction
+        in which it goes. Raises `InUse` if it is mounted or running.
         """
-        self._containers.remove(self.id, force=force, volumes=volumes, lasts=lasts)
+        self._containers.remove(self.id, force=force, volumes=volumes, lasts=lasts, record=record)
 
     def usage(self) -> Usage:
         """What it occupies by itself: what is written in it, and what checkpoints keep for it alone."""

@@ -8,29 +8,32 @@ mounts are in `mounting`, how it becomes an image in `commit`.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerstore import reference
-from layerstore.containers import names, rows, wishes
+from layerstore.containers import rows, wishes
 from layerstore.containers.checkpoint import Checkpoint
 from layerstore.containers.comparing import Comparing, between, standing
-from layerstore.containers.container import Container, ContainerState, Mounted
+from layerstore.containers.container import Container, ContainerState
+from layerstore.containers.mounted import Mounted
 from layerstore.containers.mounting import Mounts
+from layerstore.containers.names import require_label, valid
 from layerstore.containers.rows import Resident, Row
 from layerstore.containers.running import Runner, runner_of
+from layerstore.containers.snapshots import Record, Snapshot, Snapshots, require, standing_of
 from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import ConfigError, DriverFailed, InUse, KernelError, LayerstoreError, NotFound, StoreClosed
 from layerstore.images import Image, Images
 from layerstore.images import rows as image_rows
 from layerstore.kernel.mounts import boot_id, mounts_below
 from layerstore.kernel.namespaces import IdMap
-from layerstore.layers import Layers, Record, Storage, StoredLayer
+from layerstore.layers import Layers, Storage, StoredLayer
+from layerstore.layers import Record as LayerRecord
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.diffs import committed
 from layerstore.locks import Locks, of_container
@@ -104,26 +107,24 @@ class Containers:
         name: str | None = None,
         size: int | str | None = None,
         lasts: bool = True,
-        on: ChainID | None = None,
+        on: ChainID | Snapshot | None = None,
         idmap: IdMap | None = None,
+        record: Record | None = None,
     ) -> Container:
-        """Make a container on an image, or on nothing. `size` limits what can be written in it (10 GiB: "10G").
-
-        `lasts`: it survives a power cut. `on`: the layer that it stands on, instead of an image. `idmap`: the IDs that
-        it is mounted for.
-        """
+        """See `Store.create_container`."""
         if image is not None and on is not None:
-            raise ConfigError("a container stands on an image or on a layer, not on both", remedy="Give one of them.")
+            raise ConfigError("a container stands on an image or on something else", remedy="Give one of them.")
         if name is not None:
-            name = _valid(name)
+            name = valid(name)
         limit, ids = wishes.limit_of(size), wishes.ids_of(idmap)
         self._database.require_writable()
         wanted = image.id if isinstance(image, Image) else image
+        lent = self.images.lent(wanted)
         with self._database.read() as tx:
             rows.require_new(tx, name)
-            found, tag = (None, None) if wanted is None else image_rows.resolve(tx, wanted)
-            top = on if found is None else image_rows.top_of(tx, found)
-            below = layer_rows.parents_on(tx, top)
+            found, tag = lent or ((None, None) if wanted is None else image_rows.resolve(tx, wanted))
+            segment, top = (None, image_rows.top_of(tx, found)) if found is not None else standing_of(tx, on)
+            below = segment_rows.below(tx, segment, top).layers
         if isinstance(image, Image) and image.tags:
             tag = reference.normalise(image.tags[0])
         key = self.session.new_key()
@@ -134,8 +135,8 @@ class Containers:
                 with self._database.read() as tx:
                     if found is not None:
                         image_rows.resolve(tx, found)  # removed meanwhile?
-                    elif on is not None:
-                        layer_rows.stored(tx, on)
+                    else:
+                        require(tx, on)
                 self.storage.files.require(below)
                 raise
             row = Row(
@@ -149,10 +150,14 @@ class Containers:
                 created=time.time_ns(),
                 boot=boot_id(),
                 touched=False,
+                segment=segment,
                 ids=ids,
             )
             with self._database.write(durable=lasts) as tx:
+                require(tx, on)
                 row = rows.insert(tx, row)
+                if record is not None:
+                    record(tx, row.id)
         except BaseException:
             self._layers.drop([key], quietly=True)
             raise
@@ -219,40 +224,39 @@ class Containers:
 
     def rename(self, container: str, name: str) -> None:
         """`Container.rename`."""
-        name = _valid(name)
+        name = valid(name)
         with self._database.write() as tx:
             rows.rename(tx, container, name)
 
-    def commit(
-        self, row: Row, *, tag: str | None, message: str, author: str | None, instructions: Sequence[str]
-    ) -> Image:
+    def commit(self, row: Row, wish: wishes.CommitWish) -> Image:
         """`Container.commit`, for a caller that has the container's lock."""
         from layerstore.containers.commit import Commit
         from layerstore.containers.sealing import Sealing
 
         parts = (self._database, self.session, self.storage, self._layers, self.mounts)
-        return Commit(
-            Sealing(*parts, row),
-            self.images,
-            tag=tag,
-            message=message,
-            author=author,
-            instructions=instructions,
-        ).run()
+        return Commit(Sealing(*parts, row), self.images, wish).run()
 
-    def seal(self, row: Row, *, latest: int | None, record: Record | None) -> StoredLayer | None:
+    def seal(self, row: Row, *, latest: int | None, record: LayerRecord | None) -> StoredLayer | None:
         """`Container.seal`, for a caller that has the container's lock."""
         from layerstore.containers.sealing import Sealing, seal
 
         parts = (self._database, self.session, self.storage, self._layers, self.mounts)
         return seal(Sealing(*parts, row), latest=latest, record=record)
 
-    def remove(self, container: str, *, force: bool = False, volumes: bool = False, lasts: bool = True) -> None:
+    def remove(
+        self,
+        container: str,
+        *,
+        force: bool = False,
+        volumes: bool = False,
+        lasts: bool = True,
+        record: Record | None = None,
+    ) -> None:
         """`Container.remove`."""
         with self.lock(container):
             with self._database.read() as tx:
                 row = rows.find(tx, container)
-                if force:
+                if force and record is None:
                     rows.require_unclaimed(tx, container)  # before anything is killed
             if force:
                 from layerstore.containers.launching import kill_all
@@ -262,9 +266,9 @@ class Containers:
                     self.mounts.end(row)
             self.mounts.require_unmounted(row, goes=True)
             try:
-                gone = self._delete(row, volumes=volumes, durable=lasts)
+                gone = self._delete(row, record, volumes=volumes, durable=lasts)
             except _MoreGoes:
-                gone = self._delete(row, volumes=volumes, durable=True)
+                gone = self._delete(row, record, volumes=volumes, durable=True)
             self.storage.files.drop_container(row.layer)
             self.storage.files.drop(committed(gone.layers))
             if gone.segments:  # there may be thousands
@@ -272,7 +276,7 @@ class Containers:
             if volumes:
                 self.volumes.clear(gone.volumes)
 
-    def _delete(self, row: Row, *, volumes: bool, durable: bool) -> _Gone:
+    def _delete(self, row: Row, record: Record | None, *, volumes: bool, durable: bool) -> _Gone:
         """Delete the rows of a container, and what goes with it; not durably if nothing does, else `_MoreGoes`.
 
         Its own files may be gone while its row is back: it was to be removed, and is once more. Those of others must
@@ -280,6 +284,8 @@ class Containers:
         """
         shared = self.volumes if volumes else None
         with self._database.write(durable=durable) as tx:
+            if record is not None:
+                record(tx, row.id)
             left = [] if shared is None else shared.leave(tx, row.id)
             segments = segment_rows.delete_checkpoints(tx, segment_rows.checkpoints(tx, row.id))
             rows.delete(tx, row.id)
@@ -331,11 +337,9 @@ class Containers:
         """Do something to a container, unless somebody else is at it."""
         with self._locks.at_once(of_container(container)) as free:
             if free:
-                try:
+                with suppress(LayerstoreError):  # it says so to whoever wants to use it
                     row, below = self.seen(container)
                     deed(row, below.layers)
-                except LayerstoreError:
-                    pass  # it says so to whoever wants to use it
 
     def settle(self, container: str) -> None:
         """Write down that no process has its tree any more, if none has, unless somebody else is at it."""
@@ -365,9 +369,11 @@ class Containers:
             rows.put_resident(tx, container, resident)
 
     def residents(self, container: str) -> list[Resident]:
-        """The processes of a container that live, the first first."""
-        with self._database.read() as tx:
-            return [found for found in rows.residents(tx, container) if found.identity.is_alive]
+        """The processes of a container that live, the first first. If none does any more, that is written down."""
+        found, alive = self.mounts.residents.told(container)
+        if found and not alive:
+            self.settle(container)
+        return alive
 
     def every(self) -> list[Row]:
         """The row of each container, the oldest first."""
@@ -386,12 +392,19 @@ class Containers:
             row = rows.find(tx, container)
             return row, rows.below(tx, row)
 
-    def write_changes(self, container: str, write: Write) -> None:
+    def write_changes(self, container: str, write: Write, on: Snapshot | None = None) -> None:
         """`Container.write_changes`, for a caller that has the container's lock."""
         with self._database.read() as tx:
             row = rows.find(tx, container)
-            below, since = rows.below(tx, row), standing(tx, row)
+            below, since = rows.below(tx, row), standing(tx, row, None if on is None else on._row)
         self.storage.files.write_changes(row.layer, below.layers, write, since=since)
+
+    # --- for programs above ---
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """What containers were when they ended."""
+        return Snapshots(self._database, self.session, self.storage, self._layers, self.mounts, self.merging)
 
     # --- branching ---
 
@@ -404,7 +417,7 @@ class Containers:
     def checkpoint(self, row: Row, label: str | None, quiet: Quiet | None) -> Checkpoint:
         """`Container.checkpoint`, for a caller that has the container's lock."""
         if label is not None:
-            _require_label(label)
+            require_label(label)
         return Checkpoint(self, self._branching.checkpoint(row, label, quiet))
 
     def rollback(self, row: Row, checkpoint: CheckpointRow) -> None:
@@ -421,7 +434,7 @@ class Containers:
         checkpoint: CheckpointRow | None = None,
     ) -> list[Container]:
         """`Container.fork` and `Checkpoint.fork`."""
-        wanted = [None] * (1 if n is None else n) if names is None else [name and _valid(name) for name in names]
+        wanted = [None] * (1 if n is None else n) if names is None else [name and valid(name) for name in names]
         if not wanted or (n is not None and len(wanted) != n):
             raise ConfigError(f"{len(wanted)} names for {n} containers", remedy="Give a name for each, or none.")
         with self.lock(container):
@@ -434,11 +447,11 @@ class Containers:
                 made = self._branching.fork_checkpoint(row, checkpoint, wanted)
         return [Container(self, one, tag if one.image_id == row.image_id else None) for one in made]
 
-    def checkpoints(self, container: str, *, below: bool = False) -> list[Checkpoint]:
-        """`Container.checkpoints`."""
+    def checkpoints(self, container: str | None = None, *, below: bool = False) -> list[Checkpoint]:
+        """`Container.checkpoints`; without a container, `Store.checkpoints`."""
         with self._database.read() as tx:
-            found = segment_rows.checkpoints(tx, container)
-            if below:
+            found = segment_rows.every_checkpoint(tx) if container is None else segment_rows.checkpoints(tx, container)
+            if below and container is not None:
                 own = rows.find(tx, container)
                 found = [row for row in found if between(tx, own, row) is not None]
         return [Checkpoint(self, row) for row in found]
@@ -475,26 +488,3 @@ class _Gone(NamedTuple):
     volumes: Sequence[str]
     segments: Sequence[LayerKey]
     layers: Sequence[LayerKey]
-
-
-def _valid(name: str) -> str:
-    """The name of a container, with docker's slash before it or without. Raises `ConfigError`."""
-    bare = name.removeprefix("/")
-    if not names.is_valid(bare):
-        raise ConfigError(
-            f"{name!r} cannot be the name of a container",
-            remedy="Use letters, digits, '_', '.' and '-', two or more, and begin with a letter or digit.",
-        )
-    return bare
-
-
-def _require_label(label: str) -> None:
-    """Raise `ConfigError` if a checkpoint cannot be called so."""
-    if not _LABEL.fullmatch(label):
-        raise ConfigError(
-            f"{label!r} cannot be the label of a checkpoint",
-            remedy="Use letters, digits, '_', '.' and '-', 128 at most, and begin with a letter or digit.",
-        )
-
-
-_LABEL = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")

@@ -9,8 +9,6 @@ process means nothing.
 from __future__ import annotations
 
 import os
-import select
-import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +21,7 @@ from layerstore.containers.rows import Resident, Row
 from layerstore.errors import CannotRun, ConfigError, LayerstoreError
 from layerstore.kernel.mounts import mounts_below
 from layerstore.kernel.mounts.table import facts_of
+from layerstore.kernel.processes.killing import kill
 from layerstore.kernel.processes.spawning import DEVNULL, Child, Program, launch
 from layerstore.layers.attaching import detached_tree
 
@@ -122,6 +121,7 @@ class Launch:
             if tree is not None:
                 return tree
             mounts.require_unmounted(row)
+        mounts.require_not_lent(row)
         mounts.require_files(row, self._parents)
         if not self._lasts:
             self._storage.driver.leave_unsynced(row.layer)
@@ -203,19 +203,7 @@ def kill_all(residents: Residents, row: Row) -> None:
         for identity in left:
             if not identity.is_seen or time.monotonic() > deadline:
                 raise running(row, left)
-            try:
-                fd = os.pidfd_open(identity.pid)
-            except ProcessLookupError:
-                continue
-            try:
-                if identity.is_alive:
-                    with suppress(ProcessLookupError):
-                        signal.pidfd_send_signal(fd, signal.SIGKILL)
-                    poll = select.poll()
-                    poll.register(fd, select.POLLIN)
-                    poll.poll(max(0, deadline - time.monotonic()) * 1000)
-            finally:
-                os.close(fd)
+            kill(identity, deadline - time.monotonic())
 
 
 def _kept(fds: Iterable[int]) -> tuple[int, ...]:

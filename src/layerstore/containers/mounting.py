@@ -38,6 +38,7 @@ from layerstore.values import frozen
 if TYPE_CHECKING:
     from layerstore.containers.rows import Row
     from layerstore.database import Database
+    from layerstore.driver import Mount
     from layerstore.layers import Storage
     from layerstore.session import Session
 
@@ -78,6 +79,7 @@ class Mounts:
         identity = mount_id(mountpoint)
         made = identity is None
         if identity is None:
+            self.require_not_lent(row)
             self._require_free(row, place)
             self.require_files(row, parents)
             identity = self._attach(row, parents, mountpoint)
@@ -238,7 +240,7 @@ class Mounts:
 
     def is_idle(self, row: Row) -> bool:
         """Was nothing written in it since its layer was made: did nobody ever have its tree, as far as is known?"""
-        return not row.touched and row.boot == boot_id() and self.is_unused(row)
+        return not row.touched and not row.lent and row.boot == boot_id() and self.is_unused(row)
 
     def is_unused(self, row: Row) -> bool:
         """Has nobody its tree, here or elsewhere: is there no mount, and no row of one or of a process?
@@ -258,15 +260,19 @@ class Mounts:
         return place.mountpoint
 
     def is_used(self, row: Row) -> bool:
-        """May somebody write in it now, in this mount namespace or as a program that runs in it?"""
+        """May somebody write in it now: where it is mounted, as a program that runs in it, or as whom it is lent?"""
+        if row.lent:
+            return True
         is_mounted = self.is_mounted(row)
         return bool(self.residents.settled(row, is_mounted=is_mounted)) or is_mounted
 
     def require_unmounted(self, row: Row, *, goes: bool = False) -> None:
         """Raise `InUse` if programs run in it, or it is mounted here or in another mount namespace.
 
-        `goes`: it is asked for whoever removes it.
+        `goes`: it is asked for whoever removes it, who has it back if it was lent.
         """
+        if not goes:
+            self.require_not_lent(row)
         if self.is_unused(row):
             return
         self.residents.require_none(row, is_mounted=self.is_mounted(row), goes=goes)
@@ -280,6 +286,33 @@ class Mounts:
                 remedy=f"Unmount it first: layerstore umount {row.name} (or remove it with --force)",
             )
         self._require_free(row, place)
+
+    def require_not_lent(self, row: Row) -> None:
+        """Raise `InUse` if others mount it: a second mount of the same layer would be undefined."""
+        if row.lent:
+            raise InUse(
+                f"container {row.name} is lent: others mount it, and may write in it",
+                holders=[row.name],
+                remedy="Use it by what made it; or remove it there.",
+            )
+
+    def recipe(self, row: Row, parents: Sequence[Layer]) -> Sequence[Mount]:
+        """What would have to be mounted to have its tree. Nothing is made."""
+        return self._storage.driver.mounts(row.layer, parents, read_only=False)
+
+    def lend(self, row: Row, parents: Sequence[Layer]) -> Sequence[Mount]:
+        """The same, made ready for others to mount. See `Container.lend`.
+
+        The note of it need not survive a power cut, after which nobody has it mounted.
+        """
+        if not row.lent:
+            self.require_unmounted(row)
+        self.require_files(row, parents)
+        if not row.lent:
+            with self._database.write(durable=False) as tx:
+                rows.lend(tx, row.id)
+        self._storage.driver.prepare(row.layer, parents, read_only=False)
+        return self.recipe(row, parents)
 
     def require_files(self, row: Row, parents: Sequence[Layer]) -> None:
         """See that the container's own files are there.

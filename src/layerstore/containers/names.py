@@ -1,4 +1,5 @@
-"""Names for containers whose maker gave none: an adjective and somebody to whom storage owes something."""
+"""Names of containers and labels of checkpoints: which are valid; and those of containers whose maker gave none, an
+adjective and somebody to whom storage owes something."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ import os
 import re
 from collections.abc import Sequence
 
+from layerstore.errors import ConfigError
+
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_LABEL = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
 
 def _words(text: str) -> Sequence[str]:
@@ -41,6 +45,21 @@ def _one_of(words: Sequence[str]) -> str:
     return words[int.from_bytes(os.urandom(4)) % len(words)]
 
 
-def is_valid(name: str) -> bool:
-    """May a container be called so?"""
-    return _NAME.fullmatch(name) is not None
+def valid(name: str) -> str:
+    """The name of a container, with docker's slash before it or without. Raises `ConfigError`."""
+    bare = name.removeprefix("/")
+    if _NAME.fullmatch(bare) is None:
+        raise ConfigError(
+            f"{name!r} cannot be the name of a container",
+            remedy="Use letters, digits, '_', '.' and '-', two or more, and begin with a letter or digit.",
+        )
+    return bare
+
+
+def require_label(label: str) -> None:
+    """Raise `ConfigError` if a checkpoint cannot be called so."""
+    if not _LABEL.fullmatch(label):
+        raise ConfigError(
+            f"{label!r} cannot be the label of a checkpoint",
+            remedy="Use letters, digits, '_', '.' and '-', 128 at most, and begin with a letter or digit.",
+        )

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from layerstore.errors import KernelError, NotFound
 from layerstore.kernel.processes.identity import Identity, identity_of
 from layerstore.patience import at_once
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.containers.container import Container
 
 
+@in_words("process {0.pid}")
 class Process:
     """A process that has a container's tree in a mount namespace of its own. While it lives, the container is running.
 

@@ -33,11 +33,11 @@ class Residents:
         self._database = database
         self._storage = storage
 
-    def alive(self, container: str) -> list[Identity]:
-        """Those of a container that live, the first first."""
+    def told(self, container: str) -> tuple[list[Resident], list[Resident]]:
+        """Those of a container that are written down, and those of them that live, the first first."""
         with self._database.read() as tx:
             found = rows.residents(tx, container)
-        return living(found)
+        return found, [resident for resident in found if resident.identity.is_alive]
 
     def settled(self, row: Row, *, is_mounted: bool, goes: bool = False) -> list[Identity]:
         """Those that live. If none does any more, that is written down, for a caller that has the container's lock.

@@ -48,6 +48,8 @@ class Row:
     segment: LayerKey | None = None
     ids: IdMap | None = None
     """For whom it is mounted: in this map's namespace, owners are what they are in its layers."""
+    lent: bool = False
+    """Others mount it, where nobody here sees it, and may write in it at any time."""
 
     @property
     def layer(self) -> Layer:
@@ -56,7 +58,8 @@ class Row:
 
 
 _COLUMNS = (
-    "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched, c.segment, c.ids"
+    "c.id, c.name, c.image_id, c.image_name, c.chain_id, c.key, c.size, c.created, c.boot, c.touched, c.segment, c.ids,"
+    " c.lent"
 )
 
 
@@ -144,7 +147,7 @@ def find(tx: Transaction, container: str) -> Row:
 
 def _row(columns: Sequence[object]) -> Row:
     """A row from its columns."""
-    number, name, image, image_name, chain, key, size, created, boot, touched, segment, ids = columns
+    number, name, image, image_name, chain, key, size, created, boot, touched, segment, ids, lent = columns
     return Row(
         id=str(number),
         name=str(name),
@@ -158,6 +161,7 @@ def _row(columns: Sequence[object]) -> Row:
         touched=bool(touched),
         segment=None if segment is None else LayerKey(str(segment)),
         ids=None if ids is None else IdMap.parsed(str(ids)),
+        lent=bool(lent),
     )
 
 
@@ -191,6 +195,21 @@ def require_unclaimed(tx: Transaction, container: str) -> None:
                 holders=[floor],
                 remedy="Remove it by what made it.",
             )
+
+
+def claims(tx: Transaction) -> dict[str, str]:
+    """The containers that upper floors keep (`require_unclaimed`), and the floor of each."""
+    found: dict[str, str] = {}
+    for floor, table, column in image_rows.references(tx, "containers"):
+        query = f"SELECT {column} FROM {table} WHERE {column} NOT NULL"
+        found |= dict.fromkeys((str(row[0]) for row in tx.execute(query)), floor)
+    return found
+
+
+def lend(tx: Transaction, container: str) -> None:
+    """Note that others mount it. Raises `NotFound`."""
+    find(tx, container)
+    tx.execute("UPDATE containers SET lent = 1 WHERE id = ?", (container,))
 
 
 def exchange(tx: Transaction, keys: Mapping[str, LayerKey]) -> None:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from layerstore import facts
 from layerstore.errors import CannotRun, LayerstoreError, StoreClosed
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -46,13 +47,37 @@ class Running(Protocol):
     returncode: int | None
 
     @property
-    def pid(self) -> int: ...
-    def poll(self) -> int | None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
-    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]: ...
-    def send_signal(self, signal: int) -> None: ...
-    def terminate(self) -> None: ...
-    def kill(self) -> None: ...
+    def pid(self) -> int:
+        """Of the program, as the host sees it."""
+        ...
+
+    def poll(self) -> int | None:
+        """The return code, if it has ended; None else. Raises `CannotRun` if it could not be started."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, at most `timeout` seconds; the return code.
+
+        Raises `subprocess.TimeoutExpired`, and `CannotRun` if it could not be started.
+        """
+        ...
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
+        """Send it `input`, and gather what it writes, until it has ended, at most `timeout` seconds: output and errors.
+
+        Of what is no pipe, None comes back. Raises `subprocess.TimeoutExpired`; then it may be called again, without
+        `input`, and nothing is lost.
+        """
+        ...
+
+    def send_signal(self, signal: int) -> None:
+        """Send the program a signal. It is the first of its pid namespace: what it does not catch, it does not get."""
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+    def kill(self) -> None:
+        """Kill it, and all processes that it has started."""
+
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
 
@@ -80,6 +105,7 @@ class Runner(Protocol):
     ) -> Running: ...
 
 
+@in_words("container {0.name}")
 class Runs:
     """What a container can do besides being mounted: run programs."""
 
@@ -145,6 +171,9 @@ class Runs:
         **how: Any,
     ) -> CompletedProcess[Any]:
         """Run a program in it and wait for its end, as `subprocess.run` does on the host. `how`: as `popen` has it.
+
+            done = box.run(["cat", "/etc/passwd"], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0 and "root" in done.stdout
 
         `started` is told of the program as soon as it runs.
 

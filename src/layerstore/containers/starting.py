@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from layerstore.containers.process import Process
 from layerstore.containers.rows import Resident
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.containers.container import Container
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from layerstore.kernel.processes.identity import Identity
 
 
+@in_words("container {0.name}")
 class Starts:
     """What a container can do with programs by itself, without what runs containers."""
 

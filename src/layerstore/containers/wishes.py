@@ -1,12 +1,31 @@
-"""What is wanted of a new container, checked before anything is made for it. Each raises `ConfigError`."""
+"""What is wanted of a new container or a commit; that of a container is checked before anything is made.
+
+Each check raises `ConfigError`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from layerstore import options
 from layerstore.errors import ConfigError
 from layerstore.kernel.namespaces import IdMap, is_within
+from layerstore.values import frozen
 
-__all__ = ["ids_of", "limit_of"]
+__all__ = ["CommitWish", "ids_of", "limit_of"]
+
+
+@frozen
+class CommitWish:
+    """What is wanted of the image that a container becomes: see `Container.commit`."""
+
+    tag: str | None
+    message: str
+    author: str | None
+    created_by: str | None
+    run_config: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None
+    instructions: Sequence[str]
 
 
 def limit_of(size: int | str | None) -> int | None:

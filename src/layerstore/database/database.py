@@ -215,6 +215,7 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 connection.execute("DELETE FROM meta WHERE key = 'boot'")
+                connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('request', hex(randomblob(8)))")
                 connection.execute(f"PRAGMA user_version={_version(connection)}")  # which is always written
                 connection.execute("COMMIT")
             finally:
@@ -276,8 +277,14 @@ class Database:
     def _translated(self, error: sqlite3.Error) -> LayerstoreError:
         return failures.explained(error, self.path, patience=PATIENCE)
 
+    def version(self) -> str:
+        """Another text after each commit that altered a row, of this process or any other."""
+        with self.read() as tx:
+            # SQLite counts in the first what other connections commit, in the second what this one alters.
+            return f"{tx.execute('PRAGMA data_version').fetchone()[0]}.{tx.total_changes}"
+
     def problems(self) -> list[str]:
-        """What SQLite finds wrong with its own file."""
+        """What SQLite finds wrong with its own file. @private"""
         rows: list[str] = []
         try:
             with self.read() as tx:
@@ -291,7 +298,7 @@ class Database:
         return rows
 
     def close(self) -> None:
-        """Give the connection back. The files beside the database stay, for the next to open it."""
+        """Give the connection back. The files beside the database stay, for the next to open it. @private"""
         with self._lock:
             if self._connection is not None and self._pid == os.getpid():
                 try:

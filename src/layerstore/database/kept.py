@@ -60,7 +60,12 @@ class Kept:
         require_plain(f"{path}-wal")
         with _lock:
             fd = open_own(path)
-            found = os.fstat(fd)
+            try:
+                found = os.fstat(fd)
+            except BaseException:
+                if not _opened:  # else it may be one that is open: better a descriptor too many than a lock too few
+                    os.close(fd)
+                raise
             self._fd = fd
             self._file = found.st_dev, found.st_ino
             count, fds = _opened.get(self._file, (0, []))

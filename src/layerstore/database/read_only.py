@@ -7,6 +7,7 @@ would alter the store is refused. The copy is taken while others may write, if t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,9 +25,7 @@ class ReadOnlyDatabase(Database):
         """Of the database `path`; the copy lies in `folder`. Raises `KernelError`, if it cannot be read."""
         self._origin = path
         copy = folder / path.name
-        with named("open", path):
-            while not _copied(path, copy):
-                pass
+        copy_to(path, copy)
         super().__init__(copy)
 
     def write(self, *, durable: bool = True) -> AbstractContextManager[Transaction]:
@@ -40,6 +39,16 @@ class ReadOnlyDatabase(Database):
         raise refused(self._origin.parent)
 
 
+def copy_to(path: Path, copy: Path, *, by: Callable[[Path, Path], object] | None = None) -> None:
+    """Copy a database with its log, whoever writes to it meanwhile. Raises `KernelError`.
+
+    `by` copies the database itself, where this process may have it open: to close it would drop the locks of that.
+    """
+    with named("open", path):
+        while not _copied(path, copy, by):
+            pass
+
+
 def refused(data_root: Path) -> ReadOnlyStore:
     """The error for whatever would alter a store that cannot be written to."""
     return ReadOnlyStore(
@@ -49,7 +58,7 @@ def refused(data_root: Path) -> ReadOnlyStore:
     )
 
 
-def _copied(path: Path, copy: Path) -> bool:
+def _copied(path: Path, copy: Path, by: Callable[[Path, Path], object] | None) -> bool:
     """Copy the database and its log. False if somebody began the log anew meanwhile.
 
     An old log must not be taken with a newer database: what it has would replace what came later.
@@ -61,7 +70,7 @@ def _copied(path: Path, copy: Path) -> bool:
     copied.unlink(missing_ok=True)
     before = _header(log)
     require_plain(path)
-    copyfile(path, copy)
+    (by or copyfile)(path, copy)
     if before:
         copyfile(log, copied)
     os.chmod(copy, 0o600)

@@ -206,6 +206,41 @@ DELETE FROM meta WHERE key = 'boot';
     """
 ALTER TABLE containers ADD COLUMN ids TEXT;  -- the IDs that it is mounted for, a line for each range
 """,
+    """
+-- What is asked of one thing looks at no others, however many there are.
+CREATE INDEX containers_by_key ON containers (key);
+CREATE INDEX segments_by_span ON segments (span) WHERE span NOT NULL;
+CREATE INDEX leases_by_session ON leases (session);
+CREATE INDEX holds_by_session ON holds (session) WHERE session NOT NULL;
+
+-- No layer has this diff any more, but somebody read it still: to be looked at again.
+ALTER TABLE diffs ADD COLUMN forsaken INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX diffs_forsaken ON diffs (key) WHERE forsaken;
+UPDATE diffs SET forsaken = 1 WHERE NOT EXISTS (SELECT 1 FROM layers l WHERE l.key = diffs.key);
+""",
+    """
+ALTER TABLE containers ADD COLUMN lent INTEGER NOT NULL DEFAULT 0;  -- others mount it, and may write at any time
+
+-- What a container was when it ended, kept for an owner whom the core does not know.
+CREATE TABLE snapshots (
+    id TEXT PRIMARY KEY,
+    segment TEXT REFERENCES segments,       -- on top of that chain of layers, if there is one
+    chain_id TEXT REFERENCES layers,
+    holds TEXT NOT NULL,                    -- what is its own: segment, layer (the topmost), nothing
+    created INTEGER NOT NULL,               -- ns since the epoch
+    size INTEGER,                           -- what it occupies by itself; null: nobody has asked yet
+    inodes INTEGER,
+    diff_id TEXT                            -- of its diff; null: nobody has asked yet
+) WITHOUT ROWID;
+CREATE INDEX snapshots_by_segment ON snapshots (segment);
+CREATE INDEX snapshots_by_chain ON snapshots (chain_id);
+""",
+    """
+ALTER TABLE diffs ADD COLUMN lazy INTEGER NOT NULL DEFAULT 0;  -- not all of the tar is there yet
+""",
+    """
+CREATE INDEX diffs_lazy ON diffs (key) WHERE lazy;
+""",
 )
 
 VERSION = len(_STEPS)
@@ -240,6 +275,8 @@ def raise_to(connection: sqlite3.Connection, version: int) -> None:
     for step in _STEPS[version:]:
         for statement in statements(step):
             connection.execute(statement)
+    # The records beside the rows say what these were before: whoever opens the store now writes them anew.
+    connection.execute("DELETE FROM meta WHERE key = 'boot'")
     connection.execute(f"PRAGMA application_id={APPLICATION}")
     connection.execute(f"PRAGMA user_version={VERSION}")
 

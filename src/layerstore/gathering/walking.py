@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 from layerstore.gathering.listing import Listing
 from layerstore.gathering.rules import Rules
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.files.failure import kernel_error, new_failure
+from layerstore.tar.engine import taken
 
 _MOST_THREADS = 4
 
@@ -34,17 +34,11 @@ def walk(root: int, top: bytes = b"", *, rules: Rules | None = None) -> Listing:
         size, files = ffi.new("uint64_t *"), ffi.new("uint64_t *")
         lib.ls_walk_sums(job, size, files)
         return Listing(
-            _bytes_of(lib.ls_walk_records, job),
-            _bytes_of(lib.ls_walk_strings, job),
+            taken(lib.ls_walk_records, job),
+            taken(lib.ls_walk_strings, job),
             began=began,
             size=size[0],
             files=files[0],
         )
     finally:
         lib.ls_walk_free(job)
-
-
-def _bytes_of(take: Any, job: Any) -> bytes:
-    data = ffi.new("uint8_t **")
-    length = take(job, data)
-    return bytes(ffi.buffer(data[0], length)) if length else b""

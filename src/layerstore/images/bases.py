@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from attrs import field
 
 from layerstore.values import frozen
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.images.growing import Ground
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Base", "Scratch"]
 
 
+@in_words("an image")
 class Base(ABC):
     """An image, or nothing. Nothing is run in it, and no container is made."""
 

@@ -1,4 +1,4 @@
-"""What an image's configuration says, and how one is made: pure functions over its JSON.
+"""What an image's configuration says, and how one is made: pure functions over its JSON, and what images have of it.
 
 The bytes are the image's identity, so they are kept as they came and never written again; what is made here has one
 form (sorted keys, no spaces). Format: OCI image spec, config.md, which docker's is a superset of.
@@ -12,12 +12,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from layerstore.digest import ChainID, DiffID, ImageID, chain_ids
+from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, short
 from layerstore.digest import parse as parse_digest
 from layerstore.errors import ConfigError, InvalidArchive, InvalidDigest
 from layerstore.values import frozen
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.platforms import Platform
@@ -49,6 +51,45 @@ class History:
     @property
     def created_at(self) -> datetime | None:
         """`created`, to the microsecond; None if it is no time."""
+        return moment(self.created)
+
+
+@in_words("image {0.short_id}")
+class Configured:
+    """What has a config, be it an image of the store or of an attached one. It is read when it is asked for."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def id(self) -> ImageID: ...
+        @property
+        def config_bytes(self) -> bytes: ...
+        @property
+        def created(self) -> str: ...
+
+    @property
+    def short_id(self) -> str:
+        """12 digits of the ID."""
+        return short(self.id)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The config, read."""
+        return read(self.config_bytes)
+
+    @cached_property
+    def layers(self) -> tuple[DiffID, ...]:
+        """The DiffIDs, bottom to top."""
+        return layers(self.config)
+
+    @cached_property
+    def chain_ids(self) -> tuple[ChainID, ...]:
+        """The layers, bottom to top."""
+        return tuple(chain_ids(self.layers))
+
+    @property
+    def created_at(self) -> datetime | None:
+        """`created`, to the microsecond."""
         return moment(self.created)
 
 
@@ -201,6 +242,11 @@ def squashed(config: Mapping[str, Any], kept: int, new: DiffID | None, comment: 
         "history": [*steps, step if new else step | {"empty_layer": True}],
     }
     return _written(made)
+
+
+def renamed(config: Mapping[str, Any], diff_ids: Sequence[str]) -> bytes:
+    """The same config with other layers in the places of its own: they say the same by other tars."""
+    return _written({**config, "rootfs": {"type": "layers", "diff_ids": list(diff_ids)}})
 
 
 def timestamp(ns: int) -> str:

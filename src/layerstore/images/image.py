@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import field
 
-from layerstore.digest import ChainID, DiffID, ImageID, chain_ids, short
-from layerstore.images import config as config_of
+from layerstore.digest import ChainID, ImageID
 from layerstore.images import copies, trees
 from layerstore.images.bases import Base
+from layerstore.images.config import Configured
 from layerstore.values import frozen
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.changes import Changes
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from layerstore.images.images import Images
     from layerstore.images.removal import Removal
     from layerstore.images.trees import HasTree
+    from layerstore.trees import Tree
 
 
+@in_words("image {0.short_id}")
 @frozen(slots=False)
-class Image(Base):
+class Image(Base, Configured):
     """An image as it was when it was looked up. The methods act on the store as it is now."""
 
     id: ImageID
@@ -52,34 +54,9 @@ class Image(Base):
         return self._images.ground(self)
 
     @property
-    def short_id(self) -> str:
-        """12 digits of the ID."""
-        return short(self.id)
-
-    @cached_property
-    def config(self) -> Mapping[str, Any]:
-        """The config, read."""
-        return config_of.read(self.config_bytes)
-
-    @cached_property
-    def layers(self) -> tuple[DiffID, ...]:
-        """The DiffIDs, bottom to top."""
-        return config_of.layers(self.config)
-
-    @cached_property
-    def chain_ids(self) -> tuple[ChainID, ...]:
-        """The layers, bottom to top."""
-        return tuple(chain_ids(self.layers))
-
-    @property
     def chain_id(self) -> ChainID | None:
         """The layer on top; None if there is none."""
         return self.chain_ids[-1] if self.chain_ids else None
-
-    @property
-    def created_at(self) -> datetime | None:
-        """`created`, to the microsecond."""
-        return config_of.moment(self.created)
 
     @property
     def architecture(self) -> str:
@@ -118,6 +95,11 @@ class Image(Base):
         return self._images.folders_of(self)
 
     @property
+    def beneath(self) -> list[Image]:
+        """The other images of the store whose layers are the lowest of its own, or all: it may be built on them."""
+        return self._images.beneath(self)
+
+    @property
     def containers(self) -> tuple[str, ...]:
         """The names of the containers on it."""
         return self._images.containers_of(self.id)
@@ -129,6 +111,10 @@ class Image(Base):
     def open_tree(self) -> AbstractContextManager[int]:
         """While inside: a directory descriptor of its tree, to be read; mounted where nobody else sees it."""
         return self._images.trees.opened(self, self.chain_id)
+
+    def browse(self) -> AbstractContextManager[Tree]:
+        """While inside: its tree, read without a mount. See `Store.browse`."""
+        return self._images.trees.browsed(self)
 
     def changes(self, since: HasTree | None = None) -> Changes:
         """What differs from `since`, an image or a container, to the last attribute and byte.

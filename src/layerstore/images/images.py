@@ -30,6 +30,7 @@ from layerstore.kernel.mounts import attach, mount_id, unmount
 from layerstore.layers import Layers, LayerSource, Progress, Staged, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.attaching import attach_tree
+from layerstore.layers.lacking import lacking
 from layerstore.layers.sources import label_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 Record = Callable[[Transaction, ImageID], object]
 """Writes what a caller has to remember of an image, in the transaction in which that appears, or gets its names."""
+
+Meant = tuple[ImageID, str | None]
+"""An image, and the full name by which it was meant, if it was by one."""
 
 
 class Images:
@@ -55,6 +59,8 @@ class Images:
         self.trees = Trees(database, session, storage, layers)
         self.after_removal: Callable[[], object] = lambda: None
         """Called when an image is gone: something of an upper floor may have gone with its row."""
+        self.lent: Callable[[str | None], Meant | None] = lambda ref: None
+        """Asked what a name means that may be that of an image in an attached store: it is there when this returns."""
 
     # --- in ---
 
@@ -71,6 +77,8 @@ class Images:
 
         There is one source for each of the config's DiffIDs, in order; those of layers that are there are not opened.
         `record` writes what else has to be remembered of the image, in the transaction in which it appears.
+        What is borrowed of an attached store is the store's own afterwards.
+
         Raises `InvalidArchive`, `DigestMismatch`, `DepthExceeded`.
         """
         from layerstore.layers.assembly import assembling
@@ -82,7 +90,7 @@ class Images:
         for diff_id, source in zip(diff_ids, sources, strict=True):
             named.setdefault(diff_id, evolve(source, diff_id=diff_id))
         tags = [reference.normalise(name) for name in names]
-        with assembling(self._layers, diff_ids, "being loaded") as assembly:
+        with assembling(self._layers, diff_ids, "being loaded", own=diff_ids) as assembly:
             assembly.unpack(named, progress)
             if progress is not None:
                 self._tell_known(assembly, named, progress)
@@ -104,7 +112,7 @@ class Images:
 
         diff_ids = self._diff_ids(config)
         tags = [reference.normalise(name) for name in names]
-        with assembling(self._layers, diff_ids, "being loaded", offered=staged, trust=trust) as assembly:
+        with assembling(self._layers, diff_ids, "being loaded", offered=staged, trust=trust, own=staged) as assembly:
             return self._store(config, assembly, tags)
 
     def _diff_ids(self, config: bytes) -> tuple[DiffID, ...]:
@@ -197,21 +205,26 @@ class Images:
         return None if row is None else row.config
 
     def is_sound(self, image: ImageID) -> bool:
-        """Is there the image, and none of its layers found damaged?"""
+        """Is there the image, and none of its layers found damaged, or borrowed of an attached store?"""
         with self._database.read() as tx:
             row = rows.find(tx, image)
-            return row is not None and not any(diff.damaged for diff in layer_rows.stack(tx, row.chain_id).diffs)
+            return row is not None and not any(
+                diff.damaged or Layer(diff.key).is_borrowed for diff in layer_rows.stack(tx, row.chain_id).diffs
+            )
 
     def get(self, ref: str) -> Image:
         """The image of this name, ID, or beginning of an ID. Raises `NotFound`, `Ambiguous`."""
-        with self._database.read() as tx:
-            return self._get(tx, rows.resolve(tx, ref)[0])
+        return self.find(ref)[0]
 
     def find(self, ref: str) -> tuple[Image, str | None]:
         """The same, and the tag in full if it was meant by one."""
+        lent = self.lent(ref)
         with self._database.read() as tx:
-            image, name = rows.resolve(tx, ref)
-            return self._get(tx, image), None if name is None or "@" in name else name
+            image, name = rows.resolve(tx, ref if lent is None else lent[0])
+            tag = name if lent is None else lent[1]
+            tag = None if tag is None or "@" in tag else tag
+            found = self._get(tx, image)
+            return found if lent is None or tag is None else evolve(found, tags=(reference.familiar(tag),)), tag
 
     def given(self, refs: Iterable[Image | str]) -> tuple[list[Image], list[list[str]]]:
         """Images as somebody names them, each once; and their full names: those it was named by, else all it has."""
@@ -224,27 +237,27 @@ class Images:
 
     def those(self, tx: Transaction, images: Collection[ImageID]) -> dict[ImageID, Image]:
         """The images with these IDs, all of which there are."""
+        if len(images) > 8 and 2 * len(images) > rows.count(tx):  # then the rows of all cost less than those of each
+            return {image.id: image for image in self._every(tx) if image.id in images}
         return {image: self._get(tx, image) for image in images}
 
     def _get(self, tx: Transaction, image: ImageID) -> Image:
         row = rows.find(tx, image)
         assert row is not None  # it was resolved in this transaction
-        size = sum(diff.size for diff in layer_rows.stack(tx, row.chain_id).diffs)
+        size = 0 if row.chain_id is None else layer_rows.size_of_stack(tx, row.chain_id)
         return self._image(row, rows.tags_of(tx, image), rows.digests_of(tx, image), size)
 
     def all(self) -> list[Image]:
         """All images, the newest first."""
         with self._database.read() as tx:
-            found, layers = rows.every(tx), layer_rows.all_kept(tx)
-            tags, digests = rows.all_tags(tx), rows.all_digests(tx)
-        images = []
-        for row in sorted(found, key=_age, reverse=True):
-            size, chain = 0, row.chain_id
-            while chain is not None:
-                size += layers[chain].size
-                chain = layers[chain].parent
-            images.append(self._image(row, tags.get(row.id, []), digests.get(row.id, []), size))
-        return images
+            return self._every(tx)
+
+    def _every(self, tx: Transaction) -> list[Image]:
+        sizes, tags, digests = layer_rows.sizes_of_stacks(tx), rows.all_tags(tx), rows.all_digests(tx)
+        return [
+            self._image(row, tags.get(row.id, []), digests.get(row.id, []), sizes[row.chain_id])
+            for row in sorted(rows.every(tx), key=_age, reverse=True)
+        ]
 
     def history(self, image: Image) -> tuple[History, ...]:
         """The steps of an image, with sizes, and with the images of this store that end where a step does."""
@@ -272,6 +285,12 @@ class Images:
             stack = layer_rows.stack(tx, image.chain_id)
         files = self._storage.files
         return {chain: files.place_of(Layer(diff.key)) for chain, diff in zip(stack.chain, stack.diffs, strict=True)}
+
+    def beneath(self, image: Image) -> list[Image]:
+        """`Image.beneath`."""
+        with self._database.read() as tx:
+            found = [name for chain in image.chain_ids for name in rows.ending_with(tx, chain) if name != image.id]
+            return [self._get(tx, name) for name in found]
 
     def containers_of(self, image: ImageID) -> tuple[str, ...]:
         """The names of the containers on an image."""
@@ -306,6 +325,9 @@ class Images:
         }
         if image.variant:
             object["Variant"] = image.variant
+        lacks = lacking(self._database, self._storage)
+        if lazy := [layer for layer in dict.fromkeys(image.layers) if layer in lacks]:
+            object["Lazy"] = {"Layers": lazy, "Lacking": sum(lacks[layer] for layer in lazy)}
         return object
 
     # --- use ---
@@ -345,7 +367,7 @@ class Images:
             with named("rmdir", place):
                 place.rmdir()
         except KernelError:
-            facts.ask_for_recovery(self._database)
+            facts.ask_for_recovery(self._database, self._session.stay)
             raise
 
     @contextmanager
@@ -386,8 +408,9 @@ class Images:
     def tag(self, ref: str, name: str) -> None:
         """Give an image one more name. If another image has it, that one loses it."""
         full = reference.normalise(name)
+        lent = self.lent(ref)
         with self._database.write() as tx:
-            image, _ = rows.resolve(tx, ref)
+            image, _ = lent or rows.resolve(tx, ref)
             rows.set_tags(tx, image, [full])
 
     # --- away ---

@@ -80,10 +80,23 @@ def every(tx: Transaction) -> list[Row]:
     return [Row(*row) for row in tx.execute(f"SELECT {_COLUMNS} FROM images i")]
 
 
+def count(tx: Transaction) -> int:
+    """How many images there are."""
+    return int(tx.execute("SELECT count(*) FROM images").fetchone()[0])
+
+
 def top_of(tx: Transaction, image: ImageID) -> ChainID | None:
-    """The topmost layer of an image that is there; None if it has none."""
-    found = tx.execute("SELECT chain_id FROM images WHERE id = ?", (image,)).fetchone()[0]
-    return None if found is None else ChainID(found)
+    """The topmost layer of an image; None if it has none. Raises `NotFound`."""
+    found = tx.execute("SELECT chain_id FROM images WHERE id = ?", (image,)).fetchone()
+    if found is None:
+        raise NotFound(f"no such image: {short(image)}")
+    return None if found[0] is None else ChainID(found[0])
+
+
+def ending_with(tx: Transaction, chain: ChainID) -> list[ImageID]:
+    """The images whose topmost layer this is."""
+    found = tx.execute("SELECT id FROM images WHERE chain_id = ? ORDER BY id", (chain,)).fetchall()
+    return [ImageID(row[0]) for row in found]
 
 
 def built_on(tx: Transaction, image: ImageID) -> list[ImageID]:
@@ -108,7 +121,7 @@ def containers_on(tx: Transaction, image: ImageID) -> list[Standing]:
 
 def containers_named(tx: Transaction, names: Sequence[str]) -> list[Standing]:
     """The containers of these names, by name."""
-    return _standing(tx, f"c.name IN ({', '.join('?' * len(names))})", names)
+    return _standing(tx, f"c.name IN ({', '.join('?' * len(names))})", names) if names else []
 
 
 def _standing(tx: Transaction, which: str, values: Sequence[str]) -> list[Standing]:

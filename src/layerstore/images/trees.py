@@ -1,6 +1,7 @@
 """The tree of an image, or of its lower layers, as a directory descriptor: to be compared, and to be copied from.
 
-It is mounted read-only and attached nowhere, so nobody else sees it; while it is open, nothing of it is removed.
+It is mounted read-only and attached nowhere, so nobody else sees it; while it is open, nothing of it is removed. Where
+no descriptor is needed, it is read without a mount (`layerstore.trees`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from layerstore.digest import ChainID
     from layerstore.images.image import Image
     from layerstore.session import Session
+    from layerstore.trees import Tree
 
 EMPTY = Mount("tmpfs", "layerstore", (("mode", "0755"), ("nr_inodes", "16")), read_only=True)
 """What an image without layers is."""
@@ -51,14 +53,30 @@ class Trees:
     @contextmanager
     def opened(self, image: Image, top: ChainID | None) -> Iterator[int]:
         """While inside: the tree of an image's layers up to `top`, and the image cannot be removed."""
+        with self._leased(image, top) as stack, self._read(stack) as root:
+            yield root
+
+    @contextmanager
+    def browsed(self, image: Image) -> Iterator[Tree]:
+        """While inside: the same of all its layers, without a mount."""
+        with self._leased(image, image.chain_id) as stack, browsed(self._storage, stack) as tree:
+            yield tree
+
+    @contextmanager
+    def browsed_layers(self, top: ChainID | None) -> Iterator[Tree]:
+        """While inside: the tree of a layer on those below it, without a mount."""
+        with self._layers.held(top, _PURPOSE) as stack, browsed(self._storage, stack.layers) as tree:
+            yield tree
+
+    @contextmanager
+    def _leased(self, image: Image, top: ChainID | None) -> Iterator[Sequence[Layer]]:
         with self._database.write(durable=False) as tx:
             rows.resolve(tx, image.id)
             stack = layer_rows.parents_on(tx, top)
             wanted = [("image", str(image.id)), *(("diff", str(layer.key)) for layer in stack)]
             leases = layer_rows.add_leases(tx, self._session.name, wanted, _PURPOSE)
         try:
-            with self._read(stack) as root:
-                yield root
+            yield stack
         finally:
             self._layers.end_leases(leases)
 
@@ -88,6 +106,20 @@ class Trees:
             new = trees.enter_context(self.opened(image, image.chain_id))
             old = None if below is None else trees.enter_context(self.opened(base or image, below))
             return compare_trees(new, old, content=True)
+
+
+@contextmanager
+def browsed(storage: Storage, stack: Sequence[Layer]) -> Iterator[Tree]:
+    """While inside: what a stack shows, the nearest layer first, read without a mount. Its layers have to be kept."""
+    from layerstore.trees import open_slices
+
+    try:
+        tree = open_slices(storage.driver.slices(stack[0], stack[1:]) if stack else ())
+    except (KernelError, DriverFailed):
+        storage.files.require(stack)
+        raise
+    with tree:
+        yield tree
 
 
 def settled(root: int) -> int:

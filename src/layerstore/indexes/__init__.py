@@ -13,17 +13,24 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
-from layerstore.errors import CannotRepresent, Damaged, LayerstoreError, named
+from layerstore.errors import CannotRepresent, Damaged, KernelError, LayerstoreError, named
 from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.files.descriptors import private
 from layerstore.tar.engine import MEND, call_failed, memory_told, no_memory
 from layerstore.tar.skeleton import SkeletonReader
 from layerstore.values import frozen
 
-__all__ = ["LISTING", "TAR", "Part", "Stack", "Written", "write_index"]
+__all__ = ["LAZY", "LISTING", "TAR", "LaidTree", "Part", "Written", "write_index"]
 
 TAR, LISTING = "layer.tar", "listing"
 """The names of a layer's two files in its folder."""
+
+LAZY = "lazy"
+"""And of a folder that is there for as long as not all of the tar is: it may be read only while it is watched."""
+
+
+_OTHERS = "Files keep it with another storage driver: use a store with overlay2, btrfs or vfs, on xfs or btrfs."
+_REFUSED = "Linux takes this extended attribute on no filesystem, so no storage driver does: make the image without it."
 
 
 @frozen
@@ -46,7 +53,7 @@ class Written:
     escaped: bool
 
 
-class Stack:
+class LaidTree:
     """Layers as one tree, in memory: laid on each other from bottom to top, asked, and written as an index.
 
     A context manager. What is wrong with a listing, or with what erofs can have, is raised where it is met:
@@ -122,14 +129,16 @@ class Stack:
             return Damaged(f"{where}: {words}{within}", remedy=MEND, path=where)
         if noted.kind == lib.LS_FAIL_DIALECT:
             shown = f"/{path}"
-            return CannotRepresent(f"{shown}: {words}", remedy="Use a store with another storage driver.", path=shown)
+            return CannotRepresent(f"{shown}: {words}", remedy=_OTHERS, path=shown)
         place = path if path.startswith("/") else f"/{path}" if path else about  # a tar, within the tree, or the index
+        if words == "setxattr":  # which nobody calls: it is what the kernel would say to it
+            return KernelError(words, noted.code, remedy=_REFUSED, path=place)
         return call_failed(words, noted.code, None if words == "malloc" else place)
 
 
 def write_index(stack: Sequence[Part], target: Path) -> Written:
-    """Write the index of a stack, the nearest layer first, to a new file. See `Stack`, which raises what this does."""
-    with Stack() as whole:
+    """Write the index of a stack, the nearest layer first, to a new file. See `LaidTree`, which raises the same."""
+    with LaidTree() as whole:
         for part in reversed(stack):
             whole.add(part)
         return whole.write(target)

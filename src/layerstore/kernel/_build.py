@@ -21,9 +21,11 @@ PARTS = (
     "kernel/processes/spawn",
     "kernel/files/files",
     "kernel/files/remove",
+    "kernel/files/shown",
     "kernel/copying/copy",
     "kernel/files/quota",
     "kernel/btrfs/btrfs",
+    "kernel/watching/watching",
     "changes/linked",
     "changes/changes",
     "tar/unpack",
@@ -34,8 +36,10 @@ PARTS = (
     "tar/implied",
     "indexes/stack",
     "compression/goflate",
+    "seekable/blocks",
     "gathering/rules",
     "gathering/walk",
+    "faces/podman/crc64",
 )
 SHARED = (
     "kernel/files/listing",

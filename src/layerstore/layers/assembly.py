@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from layerstore.digest import ChainID, DiffID, chain_ids
+from layerstore.driver import Layer
 from layerstore.errors import InvalidArchive
 from layerstore.layers import rows
 from layerstore.layers.diffs import Diff, Staged, committed
@@ -24,7 +25,7 @@ from layerstore.tar import Level
 
 if TYPE_CHECKING:
     from layerstore.database import Transaction
-    from layerstore.driver import Layer, LayerKey
+    from layerstore.driver import LayerKey
     from layerstore.layers.layers import Layers
     from layerstore.layers.sources import LayerSource, Progress
 
@@ -38,19 +39,21 @@ def assembling(
     offered: Mapping[DiffID, Staged] | None = None,
     trust: bool = False,
     new: Collection[DiffID] = (),
+    own: Collection[DiffID] = (),
 ) -> Iterator[Assembly]:
     """Begin to put a stack together, bottom to top: then `unpack`, `place`, and `record` in a transaction.
 
     `offered` are layers that were staged before; those that are needed are used, the others stay staged. `trust`: of
     what is there, look only whether that is whole for which an offered layer would be given up, or one of `new`, for
-    which there is a source; nothing else is made.
+    which there is a source; nothing else is made. `own`: content that is made anew where it is
+    borrowed of an attached store.
     """
     layers.database.require_writable()
     layers.check_depth(len(diff_ids))
     offered = offered or {}
     made = [diff_id for diff_id in diff_ids if diff_id in offered or diff_id in new] if trust else diff_ids
     with layers.locks.several(of_diff(diff_id) for diff_id in made):
-        assembly = Assembly(layers, diff_ids, offered)
+        assembly = Assembly(layers, diff_ids, offered, own)
         try:
             assembly.look(purpose, made)
             yield assembly
@@ -61,8 +64,11 @@ def assembling(
 class Assembly:
     """See `assembling`."""
 
-    def __init__(self, layers: Layers, diff_ids: Sequence[DiffID], offered: Mapping[DiffID, Staged]) -> None:
+    def __init__(
+        self, layers: Layers, diff_ids: Sequence[DiffID], offered: Mapping[DiffID, Staged], own: Collection[DiffID]
+    ) -> None:
         self._layers = layers
+        self._own = own
         self._files = layers.files
         self._offered = offered
         self._plan = Plan(
@@ -97,7 +103,7 @@ class Assembly:
         with layers.database.write(durable=False) as tx:
             found = rows.find(tx, [level.chain for level in levels])
             for level in levels:
-                if level.chain not in found or found[level.chain].damaged:
+                if level.chain not in found or found[level.chain].damaged or self._is_foreign(found[level.chain]):
                     stored[level.diff_id] = rows.find_diffs(tx, level.diff_id)
             wanted = [("layer", str(chain)) for chain in found]
             wanted += [("diff", str(diff.key)) for diffs in stored.values() for diff in diffs]
@@ -136,7 +142,7 @@ class Assembly:
     def record(self, tx: Transaction) -> None:
         """Write the rows of what is new. Part of the caller's transaction."""
         fresh = {diff.key: diff for diff in self._at_work().fresh}
-        replaced = False
+        replaced: list[LayerKey] = []
         parent: ChainID | None = None
         for level, diff in zip(self._plan.levels, self._stack, strict=True):
             there = rows.find(tx, [level.chain]).get(level.chain)
@@ -148,11 +154,11 @@ class Assembly:
                     rows.insert_layer(tx, level.chain, parent, diff.key)
                 else:
                     rows.replace_diff(tx, level.chain, there, diff)
-                    replaced = True
+                    replaced.append(there.key)
             parent = level.chain
         rows.end_leases(tx, self._leases)
         if replaced:
-            self._orphans = rows.forget_orphans(tx)
+            self._orphans = rows.forget_orphans(tx, replaced)
 
     def finish(self) -> None:
         """Give back the leases, and remove what has no row."""
@@ -176,11 +182,15 @@ class Assembly:
             if diff_id in wanted and self._layers.consume(staged)
         }
 
+    def _is_foreign(self, diff: Diff) -> bool:
+        """Is it borrowed, where the store is to have its own?"""
+        return Layer(diff.key).is_borrowed and diff.diff_id in self._own
+
     def _whole(self, candidates: Sequence[Diff]) -> set[LayerKey]:
         """Those that have all their files, as far as sizes and attributes tell."""
         whole = set()
         for diff in {diff.key: diff for diff in candidates}.values():
-            if diff.damaged:
+            if diff.damaged or self._is_foreign(diff):
                 continue
             if next(iter(self._files.damages(diff, Level.SIZES)), None) is None:
                 whole.add(diff.key)

@@ -25,7 +25,8 @@ class Diff:
     """A diff as it is kept: what its row says.
 
     `implied` are the directories that the tar implies without listing them; they look as in the parents, and
-    `implied_digest` says how. `dependent`: unpacked for one stack of parents, of no use on another.
+    `implied_digest` says how. `dependent`: unpacked for one stack of parents, of no use on another. `lazy`: not all of
+    its tar is there yet.
     """
 
     key: LayerKey
@@ -37,6 +38,7 @@ class Diff:
     implied_digest: str = ""
     dependent: bool = False
     damaged: bool = False
+    lazy: bool = False
 
 
 def differences(row: Diff, record: Diff) -> list[str]:
@@ -45,7 +47,7 @@ def differences(row: Diff, record: Diff) -> list[str]:
     return [
         f"{name} is {said[name]} there and {known[name]} in the database"
         for name in known
-        if name != "damaged" and said[name] != known[name]
+        if name not in ("damaged", "lazy") and said[name] != known[name]
     ]
 
 

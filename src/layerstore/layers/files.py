@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from attrs import asdict
 
 from layerstore.changes import Changes, clamp_times
 from layerstore.driver import Dialect, Layer, LayerKey, StorageDriver, Usage, look
-from layerstore.errors import Damaged, LayerstoreError, NotFound, named
+from layerstore.errors import Damaged, DriverNotSupported, LayerstoreError, NotFound, named
 from layerstore.kernel.files import copy_root_attributes, syncfs
 from layerstore.kernel.files.descriptors import read_own, write_private
 from layerstore.kernel.mounts import detached
@@ -30,6 +30,9 @@ from layerstore.records.files import packed, unpacked
 if TYPE_CHECKING:
     from layerstore.digest import DiffID
     from layerstore.layers.diffs import Since, Staged
+    from layerstore.layers.elsewhere import Elsewhere
+    from layerstore.layers.holder import Holder
+    from layerstore.layers.lazy import Lazy
     from layerstore.session import Session
     from layerstore.tar import Damage, LayerEntry, Level, Packed, Readable
 
@@ -53,6 +56,10 @@ class LayerFiles(ABC):
         self.session = session
         self.beside = beside
         self._on_garbage = on_garbage
+        self.holder: Holder | None = None
+        """Who watches lazy layers, where there may be some."""
+        self.elsewhere: Callable[[], Elsewhere] | None = None
+        """Makes who knows where borrowed layers lie, where there may be some."""
 
     @property
     def independent(self) -> bool:
@@ -77,6 +84,58 @@ class LayerFiles(ABC):
         that is not `independent` may spool a tar whose parents are None. `limits` are given for what comes from
         elsewhere. Raises `DigestMismatch`, `InvalidArchive`, `LimitExceeded`.
         """
+
+    def take_lazily(
+        self, lazy: Lazy, *, expected: DiffID, progress: Told | None = None, limits: Limits = UNLIMITED
+    ) -> Staged:
+        """Take in a layer whose tar is not there: what of it is no file data is enough. Later the rest comes.
+
+        As `take_in` else. Raises `DriverNotSupported` where layers are not kept so that they could be lazy.
+        """
+        raise self.not_lazy()
+
+    def not_lazy(self) -> DriverNotSupported:
+        """The error for who wants a lazy layer where there can be none."""
+        return DriverNotSupported(
+            f"a store by {self.driver.name} has no lazy layers",
+            remedy="Pull without --lazy, or into a store by erofs: there a layer is its tar, which may have holes.",
+        )
+
+    def require_lazy(self) -> None:
+        """Raise `DriverNotSupported` where there are no lazy layers, with the reason."""
+        raise self.not_lazy()
+
+    def fetched(self, stored: Diff) -> int:
+        """How many bytes of a lazy layer's tar are there."""
+        return stored.size
+
+    def lacks(self, stored: Diff) -> bool:
+        """Is a layer lazy still? Then not all of it can be read at once."""
+        return False
+
+    def begin_lazy(self) -> None:
+        """Have what watches lazy layers ready, for some that are about to come. Raises `LayerstoreError`."""
+        if self.holder is not None:
+            self.holder.begin()
+
+    def recorded(
+        self, stored: Sequence[Diff], file: int
+    ) -> AbstractContextManager[tuple[list[DiffID], Callable[[], bool]]]:
+        """While inside, what is read of the lazy ones of these layers is written into a file: `layers.holder`.
+
+        Yields the layers that the numbers in it mean, and what tells whether all was written. Raises `NotFound` if none
+        of them is lazy.
+        """
+        raise self.not_lazy()
+
+    def complete(self, stored: Diff, parents: Sequence[Layer]) -> None:
+        """All of a lazy layer's tar is there: prove it, and let the layer be one like any other. Raises `Damaged`."""
+
+    def forget_lazy(self, key: LayerKey) -> None:
+        """Remove what says that a layer is lazy, whose row says that it is not."""
+
+    def make_whole(self, stored: Diff) -> None:
+        """Wait until all of a lazy layer is there. Raises `LayerstoreError`, which says why it does not come."""
 
     @abstractmethod
     def take_changes(
@@ -159,7 +218,7 @@ class LayerFiles(ABC):
         What cannot be moved away stays, and is found by the next `open`; `quietly`: and there is something worse to
         tell.
         """
-        failures: list[LayerstoreError] = []
+        failures: list[Exception] = []
         for layer in layers:
             deeds: list[Callable[[], object]] = [
                 partial(self.driver.remove, layer),
@@ -169,7 +228,7 @@ class LayerFiles(ABC):
             for deed in deeds:
                 try:
                     deed()
-                except LayerstoreError as error:
+                except Exception as error:
                     failures.append(error)
         if failures:
             self._on_garbage()
@@ -183,7 +242,7 @@ class LayerFiles(ABC):
         """
         try:
             self.remove_beside(key)
-        except LayerstoreError:
+        except Exception:
             self._on_garbage()
             if not quietly:
                 raise
@@ -294,13 +353,14 @@ class LayerFiles(ABC):
         if not len(changes):
             return None
         staged = self._copy(container, parents, changes, parents)
+        kept = None
         try:
             staged = self.settle(staged, parents)
             [kept] = self.keep([(staged, parents)])
+            self.drop_beside(kept.key)  # the skeleton: nobody asks a segment for its tar
         except BaseException:
-            self.drop([staged.layer], quietly=True)
+            self.drop([staged.layer, *([] if kept is None else [Layer(kept.key)])], quietly=True)
             raise
-        self.drop_beside(kept.key)  # the skeleton: nobody asks a segment for its tar
         if kept.key != staged.diff.key:
             self.drop([staged.layer], quietly=True)
         return kept.key
@@ -371,7 +431,7 @@ class LayerFiles(ABC):
         try:
             self.driver.remove(container)
             self._discard(container.key)
-        except LayerstoreError:
+        except BaseException:
             self._on_garbage()
             raise
 

@@ -207,7 +207,8 @@ class Folders(LayerFiles):
             with named("fsync", self.beside):
                 fsync_folder(self.beside)
         except BaseException:
-            self.drop([layer for key, layer in sealed.items() if layer.key != key], quietly=True)
+            own = {staged.layer.key for staged, _ in placed if staged.is_container}  # which goes on being a container's
+            self.drop([layer for layer in sealed.values() if layer.key not in own], quietly=True)
             raise
         return kept
 

@@ -7,15 +7,19 @@ container or a lease reaches is ever removed. How layers come in is in `assembly
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerstore.digest import short
 from layerstore.driver import Layer, LayerKey, State
-from layerstore.errors import Damaged, DepthExceeded, NotFound, ReadOnlyStore, named
+from layerstore.errors import Damaged, DepthExceeded, LayerstoreError, NotFound, ReadOnlyStore, named
 from layerstore.kernel.files import Writeback, syncfs
 from layerstore.layers import rows
+from layerstore.layers.diffs import committed
+from layerstore.layers.lasting import rows as lasting
+from layerstore.layers.stored import StoredLayer
 
 if TYPE_CHECKING:
     from layerstore.database import Database, Transaction
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
     from layerstore.layers.relay import Write
     from layerstore.layers.sources import Progress
     from layerstore.layers.storage import Storage
-    from layerstore.layers.stored import StoredLayer
     from layerstore.limits import Limits
     from layerstore.locks import Locks
     from layerstore.session import Session
@@ -120,12 +123,12 @@ class Layers:
         return self._unused.pop(staged.diff.key, None) is not None
 
     def hold(self, diff_id: DiffID, purpose: str) -> list[int] | None:
-        """See whether this content is in the store, whole, so that it need not be taken in once more.
+        """See whether this content is the store's own, and whole, so that it need not be taken in once more.
 
         None if it is not; else the numbers of leases, which keep it until `end_leases`.
         """
         with self.database.write(durable=False) as tx:
-            found = rows.find_diffs(tx, diff_id)
+            found = [diff for diff in rows.find_diffs(tx, diff_id) if not Layer(diff.key).is_borrowed]
             leases = rows.add_leases(tx, self.session.name, [("diff", diff.key) for diff in found], purpose)
         from layerstore.tar import Level
 
@@ -157,6 +160,12 @@ class Layers:
         """A layer. Raises `NotFound`."""
         with self.database.read() as tx:
             return rows.stored(tx, chain_id)
+
+    def all(self) -> list[StoredLayer]:
+        """All of them, in the order of their ChainIDs."""
+        with self.database.read() as tx:
+            found = rows.all_kept(tx)
+        return [StoredLayer(chain, one.parent, one.diff_id, one.size, one.damaged) for chain, one in found.items()]
 
     def stack(self, chain_id: ChainID | None) -> rows.Stack:
         """A layer and everything below it."""
@@ -239,10 +248,10 @@ class Layers:
     def lease_lastingly(self, tx: Transaction | None, chain_id: ChainID, *, owner: str, name: str) -> None:
         """`Store.lease`."""
         if tx is not None:
-            rows.put_lasting_lease(tx, owner, name, chain_id)
+            lasting.put_lasting_lease(tx, owner, name, chain_id)
             return
         with self.database.write() as own:
-            before = rows.put_lasting_lease(own, owner, name, chain_id)
+            before = lasting.put_lasting_lease(own, owner, name, chain_id)
             keys = rows.release(own, before)[1]
         self.drop(keys)
 
@@ -250,25 +259,33 @@ class Layers:
         """`Store.end_leases`."""
         self.session.begin()  # so that whoever finds it dead looks for what it left
         with self.database.write() as tx:
-            gone, keys = rows.end_lasting_leases(tx, owner, names)
+            gone, keys = lasting.end_lasting_leases(tx, owner, names)
         self.drop(keys)
         return gone
 
     def lasting_leases(self, owner: str) -> dict[str, ChainID]:
         """`Store.leases`."""
         with self.database.read() as tx:
-            return rows.lasting_leases(tx, owner)
+            return lasting.lasting_leases(tx, owner)
 
     # --- away ---
 
     def drop(self, keys: Sequence[LayerKey], *, staged: bool = False, quietly: bool = False) -> None:
-        """Remove the files of those of `keys` that have no row; `quietly`: while another error is on its way.
+        """Remove the files of those of `keys` that have no row; `quietly`: or leave it to the next `open`.
 
         `staged`: they may still lie in the staging folder. The database is asked each time, for an interrupt may come
         between a commit and the line after it.
         """
         if not keys:
             return
+        try:
+            self._drop(keys, staged=staged, quietly=quietly)
+        except BaseException as error:
+            self._storage.on_garbage()
+            if not (quietly and isinstance(error, LayerstoreError)):
+                raise
+
+    def _drop(self, keys: Sequence[LayerKey], *, staged: bool, quietly: bool) -> None:
         with self.database.read() as tx:
             rowless = [key for key in dict.fromkeys(keys) if not rows.has_diff(tx, key)]
             writable = {key for key in rowless if rows.has_row(tx, key)}
@@ -295,7 +312,11 @@ class Layers:
     def complete_records(self) -> None:
         """Write down each diff that has no record: those that an earlier version took in. Raises `KernelError`."""
         with self.database.read() as tx:
-            lacking = [diff for diff in rows.all_diffs(tx) if not self.files.record_of(diff.key).exists()]
+            lacking = [
+                diff
+                for diff in rows.all_diffs(tx)
+                if not Layer(diff.key).is_borrowed and not self.files.record_of(diff.key).exists()
+            ]
             places = rows.places(tx) if lacking else {}
         drafts = {diff.key: self.session.folder / f"{diff.key}.record" for diff in lacking if diff.key in places}
         for diff in lacking:
@@ -306,6 +327,51 @@ class Layers:
         for key, draft in drafts.items():
             with named("rename", draft):
                 draft.rename(self.files.record_of(key))
+
+    def complete(self, key: LayerKey) -> None:
+        """All of a lazy layer has come: prove it, and note that it is one like any other.
+
+        Raises `NotFound` if no layer has this key, or none yet; `Damaged`, which is remembered.
+        """
+        with self.database.read() as tx:
+            stored = rows.find_diff(tx, key)
+            parents = committed(rows.visible(rows.parents_of_diff(tx, key))) if stored.dependent else ()
+        if stored.lazy:
+            try:
+                self.files.complete(stored, parents)
+            except Damaged:
+                self.mark_damaged(key)
+                raise
+            with self.database.write() as tx:
+                rows.set_whole(tx, key)
+        self.files.forget_lazy(key)
+
+    @contextmanager
+    def recording_order(self, chain_ids: Sequence[ChainID], path: Path) -> Iterator[None]:
+        """See `Store.record_order`, for the layers of these chains."""
+        from layerstore.layers.recording import recording
+
+        with self.database.read() as tx:
+            stored = list(rows.find(tx, chain_ids).values())
+        with recording(self.files, stored, path):
+            yield
+
+    def make_whole(self, chain_ids: Iterable[ChainID], told: Callable[[str], None] | None = None) -> None:
+        """Wait until all of these layers is there. `told` is given a line for each that is lazy.
+
+        Raises `LayerstoreError`, which says why one does not come.
+        """
+        with self.database.read() as tx:
+            lazy = [one for one in rows.find(tx, chain_ids).values() if one.lazy]
+        for stored in lazy:
+            if told is not None:
+                told(f"{short(stored.diff_id)}: was lazy, and is waited for until all of it is there")
+            self.files.make_whole(stored)
+
+    def lazy(self) -> list[Diff]:
+        """The layers of which not all is there."""
+        with self.database.read() as tx:
+            return rows.lazy(tx)
 
     def total_size(self) -> int:
         """The bytes of the tars of all diffs that are kept."""

@@ -141,11 +141,15 @@ class Apart(Placing):
 
     def _take_in(self, source: LayerSource) -> None:
         told = self._teller(source)
-        staged = source.read_by(
-            lambda stream: self._files.take_in(
-                _Stoppable(stream, self._stop), expected=source.diff_id, progress=told, limits=self._limits
+        lazy = None if source._lazily is None else source._lazily()
+        if lazy is not None and source.diff_id is not None:
+            staged = self._files.take_lazily(lazy, expected=source.diff_id, limits=self._limits)
+        else:
+            staged = source.read_by(
+                lambda stream: self._files.take_in(
+                    _Stoppable(stream, self._stop), expected=source.diff_id, progress=told, limits=self._limits
+                )
             )
-        )
         self._note(staged)
         self.staged[staged.diff_id] = staged
         self._tell_done(source, staged.size)

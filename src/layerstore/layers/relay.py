@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from io import FileIO
 
 from layerstore.errors import named
+from layerstore.kernel.files.descriptors import file_of
 
 _CAPACITY = 1 << 20
 
@@ -31,8 +32,8 @@ def relay(produce: Callable[[Write], object]) -> Iterator[FileIO]:
         reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _CAPACITY)
-    except PermissionError:
-        pass  # over the user's limit of pipe pages: slower, no less right
+    except OSError:
+        pass  # over the user's limit of pipe pages, or no memory for them: slower, no less right
     failure: list[BaseException] = []
 
     def write(data: memoryview) -> None:
@@ -51,9 +52,14 @@ def relay(produce: Callable[[Write], object]) -> Iterator[FileIO]:
             os.close(writing)
 
     thread = threading.Thread(target=run, name="layerstore-relay", daemon=True)
-    thread.start()
     try:
-        with FileIO(reading) as stream:
+        thread.start()
+    except Exception:  # there are too many, or there is no memory for one
+        os.close(reading)
+        os.close(writing)
+        raise
+    try:
+        with file_of(reading) as stream:
             yield stream
     except BaseException as error:
         thread.join()

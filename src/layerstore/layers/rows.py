@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from layerstore import session
+from layerstore import facts, session
 from layerstore.digest import ChainID, DiffID
-from layerstore.driver import Layer, LayerKey
+from layerstore.driver import BORROWED, Layer, LayerKey
 from layerstore.errors import NotFound
 from layerstore.layers.diffs import Diff, Place, committed
 from layerstore.layers.stored import StoredLayer
@@ -24,7 +23,9 @@ from layerstore.values import frozen
 if TYPE_CHECKING:
     from layerstore.database import Transaction
 
-_DIFF = "d.key, d.diff_id, d.size, d.entries, d.root_opaque, d.implied, d.implied_digest, d.dependent, d.damaged"
+_DIFF = (
+    "d.key, d.diff_id, d.size, d.entries, d.root_opaque, d.implied, d.implied_digest, d.dependent, d.damaged, d.lazy"
+)
 
 
 @frozen
@@ -46,6 +47,7 @@ WITH RECURSIVE needed (chain_id) AS (
     UNION SELECT chain_id FROM containers WHERE chain_id IS NOT NULL
     UNION SELECT chain_id FROM segments WHERE chain_id IS NOT NULL
     UNION SELECT chain_id FROM checkpoints WHERE chain_id IS NOT NULL
+    UNION SELECT chain_id FROM snapshots WHERE chain_id IS NOT NULL
     UNION SELECT chain_id FROM lasting_leases
     UNION SELECT value FROM leases WHERE kind = 'layer'
     UNION SELECT l.parent FROM needed n JOIN layers l ON l.chain_id = n.chain_id WHERE l.parent IS NOT NULL
@@ -95,7 +97,7 @@ def stack(tx: Transaction, chain_id: ChainID | None) -> Stack:
     rows = tx.execute(_UP, (chain_id,)).fetchall()
     if not rows:
         raise NotFound(f"no layer {chain_id}")
-    return Stack(tuple(ChainID(row[9]) for row in rows), tuple(_diff(row) for row in rows))
+    return Stack(tuple(ChainID(row[10]) for row in rows), tuple(_diff(row) for row in rows))
 
 
 def parents_on(tx: Transaction, chain_id: ChainID | None) -> tuple[Layer, ...]:
@@ -150,8 +152,9 @@ def stored(tx: Transaction, chain_id: ChainID) -> StoredLayer:
 def named(tx: Transaction, name: str) -> ChainID:
     """A layer with this ChainID, or this DiffID, undamaged before damaged. Raises `NotFound`."""
     query = (
-        "SELECT l.chain_id FROM layers l JOIN diffs d ON d.key = l.key WHERE l.chain_id = ?1 OR d.diff_id = ?1"
-        " ORDER BY l.chain_id != ?1, d.damaged LIMIT 1"
+        "SELECT chain_id, 0 AS rank FROM layers WHERE chain_id = ?1 UNION ALL"
+        " SELECT l.chain_id, 1 + d.damaged FROM diffs d JOIN layers l ON l.key = d.key WHERE d.diff_id = ?1"
+        " ORDER BY rank LIMIT 1"
     )
     found = tx.execute(query, (name,)).fetchone()
     if found is None:
@@ -192,25 +195,28 @@ class Kept:
     key: LayerKey
     diff_id: DiffID
     size: int
+    damaged: bool
 
 
 def all_kept(tx: Transaction) -> dict[ChainID, Kept]:
     """Every layer, in the order of the ChainIDs."""
     query = (
-        "SELECT l.chain_id, l.parent, l.key, d.diff_id, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+        "SELECT l.chain_id, l.parent, l.key, d.diff_id, d.size, d.damaged FROM layers l JOIN diffs d ON d.key = l.key"
         " ORDER BY l.chain_id"
     )
     return {
-        ChainID(chain): Kept(None if parent is None else ChainID(parent), LayerKey(key), DiffID(diff_id), size)
-        for chain, parent, key, diff_id, size in tx.execute(query)
+        ChainID(chain): Kept(
+            None if parent is None else ChainID(parent), LayerKey(key), DiffID(diff_id), size, bool(bad)
+        )
+        for chain, parent, key, diff_id, size, bad in tx.execute(query)
     }
 
 
 def insert_diff(tx: Transaction, stored: Diff) -> None:
     """Write the row of a diff whose files are in place."""
     tx.execute(
-        "INSERT INTO diffs (key, diff_id, size, entries, root_opaque, implied, implied_digest, dependent) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO diffs (key, diff_id, size, entries, root_opaque, implied, implied_digest, dependent, lazy) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             stored.key,
             stored.diff_id,
@@ -220,6 +226,7 @@ def insert_diff(tx: Transaction, stored: Diff) -> None:
             json.dumps(stored.implied),
             stored.implied_digest,
             stored.dependent,
+            stored.lazy,
         ),
     )
 
@@ -238,7 +245,10 @@ def insert_layer(tx: Transaction, chain_id: ChainID, parent: ChainID | None, key
 
 
 def replace_diff(tx: Transaction, chain_id: ChainID, old: Diff, new: Diff) -> None:
-    """Let a layer have another diff than its damaged one, and every other layer that shares that, if it can."""
+    """Let a layer have another diff than its damaged one, and every other layer that shares that, if it can.
+
+    The old one may be an orphan then (`forget_orphans`).
+    """
     tx.execute("UPDATE layers SET key = ? WHERE chain_id = ?", (new.key, chain_id))
     if new.implied_digest == old.implied_digest and not new.dependent and not old.dependent:
         tx.execute("UPDATE layers SET key = ? WHERE key = ?", (new.key, old.key))
@@ -249,9 +259,41 @@ def set_damaged(tx: Transaction, key: LayerKey, *, damaged: bool) -> None:
     tx.execute("UPDATE diffs SET damaged = ? WHERE key = ?", (damaged, key))
 
 
+def set_whole(tx: Transaction, key: LayerKey) -> None:
+    """Note that all of a diff's tar is there."""
+    tx.execute("UPDATE diffs SET lazy = 0 WHERE key = ?", (key,))
+
+
+def lazy(tx: Transaction) -> list[Diff]:
+    """The diffs of which not all of the tar is there."""
+    return [_diff(row) for row in tx.execute(f"SELECT {_DIFF} FROM diffs d WHERE d.lazy ORDER BY d.key")]
+
+
 def total_size(tx: Transaction) -> int:
-    """The bytes of the tars of all diffs."""
-    return int(tx.execute("SELECT coalesce(sum(size), 0) FROM diffs").fetchone()[0])
+    """The bytes of the tars of all diffs that are this store's own."""
+    query = f"SELECT coalesce(sum(size), 0) FROM diffs WHERE key NOT LIKE '%{BORROWED}'"
+    return int(tx.execute(query).fetchone()[0])
+
+
+def size_of_stack(tx: Transaction, chain_id: ChainID) -> int:
+    """The bytes of the tars of a layer and of those below it."""
+    query = f"{_ABOVE} SELECT coalesce(sum(d.size), 0) FROM up JOIN diffs d ON d.key = up.key"
+    return int(tx.execute(query, (chain_id,)).fetchone()[0])
+
+
+def sizes_of_stacks(tx: Transaction) -> dict[ChainID | None, int]:
+    """The same of every layer; of none: 0."""
+    query = "SELECT l.chain_id, l.parent, d.size FROM layers l JOIN diffs d ON d.key = l.key"
+    own = {chain: (parent, size) for chain, parent, size in tx.execute(query)}
+    found: dict[ChainID | None, int] = {None: 0}
+    for chain in own:
+        path = []
+        while chain not in found:
+            path.append(chain)
+            chain = own[chain][0]
+        for above in reversed(path):
+            found[above] = found[own[above][0]] + own[above][1]
+    return found
 
 
 def release(tx: Transaction, chain_id: ChainID | None) -> tuple[list[ChainID], list[LayerKey]]:
@@ -260,14 +302,16 @@ def release(tx: Transaction, chain_id: ChainID | None) -> tuple[list[ChainID], l
     Called in the transaction that deletes what needed it; the files go after the commit (`Layers.drop`).
     """
     gone: list[ChainID] = []
+    keys: list[LayerKey] = []
     while chain_id is not None and not _is_needed(tx, chain_id):
-        row = tx.execute("SELECT parent FROM layers WHERE chain_id = ?", (chain_id,)).fetchone()
+        row = tx.execute("SELECT parent, key FROM layers WHERE chain_id = ?", (chain_id,)).fetchone()
         if row is None:
             break
         tx.execute("DELETE FROM layers WHERE chain_id = ?", (chain_id,))
         gone.append(chain_id)
+        keys.append(LayerKey(row[1]))
         chain_id = row[0]
-    return gone, forget_orphans(tx) if gone else []
+    return gone, forget_orphans(tx, keys) if gone else []
 
 
 def unreachable(tx: Transaction) -> list[ChainID]:
@@ -280,7 +324,7 @@ def release_unreachable(tx: Transaction) -> tuple[list[ChainID], list[LayerKey]]
     gone = unreachable(tx)
     tx.executemany("UPDATE layers SET parent = NULL WHERE chain_id = ?", [(chain,) for chain in gone])
     tx.executemany("DELETE FROM layers WHERE chain_id = ?", [(chain,) for chain in gone])
-    return gone, forget_orphans(tx)
+    return gone, forget_all_orphans(tx)
 
 
 def delete_up(tx: Transaction, chain_ids: Iterable[ChainID]) -> None:
@@ -301,24 +345,44 @@ def exchange(tx: Transaction, diffs: Iterable[Diff], keys: Mapping[ChainID, Laye
     for stored in diffs:
         insert_diff(tx, stored)
     tx.executemany("UPDATE layers SET key = ? WHERE chain_id = ?", [(key, chain) for chain, key in keys.items()])
-    forget_orphans(tx)
+    forget_all_orphans(tx)
 
 
-def forget_orphans(tx: Transaction) -> list[LayerKey]:
-    """Delete the rows of diffs that belong to no layer and that nobody is reading."""
+def forget_orphans(tx: Transaction, released: Iterable[LayerKey]) -> list[LayerKey]:
+    """Delete the rows of those of these diffs, whose layers went, that belong to no layer and that nobody is reading.
+
+    One that is read is looked at again whenever this is called, until it can go.
+    """
+    forsaken = (row[0] for row in tx.execute("SELECT key FROM diffs WHERE forsaken").fetchall())
+    query = "SELECT 1 FROM layers WHERE key = ?"
+    keys = dict.fromkeys((*released, *map(LayerKey, forsaken)))
+    return _forget(tx, [key for key in keys if tx.execute(query, (key,)).fetchone() is None])
+
+
+def forget_all_orphans(tx: Transaction) -> list[LayerKey]:
+    """The same of all diffs: each of them is looked at."""
     rows = tx.execute("SELECT key FROM diffs d WHERE NOT EXISTS (SELECT 1 FROM layers l WHERE l.key = d.key)")
-    orphans = [LayerKey(row[0]) for row in rows if not is_read(tx, LayerKey(row[0]))]
-    tx.executemany("DELETE FROM diffs WHERE key = ?", [(key,) for key in orphans])
-    return orphans
+    return _forget(tx, [LayerKey(row[0]) for row in rows.fetchall()])
 
 
-def is_read(tx: Transaction, key: LayerKey) -> bool:
-    """Is the diff part of a mount, or leased?"""
-    query = (
-        "SELECT EXISTS (SELECT 1 FROM leases WHERE kind = 'diff' AND value = ?1)"
-        " OR EXISTS (SELECT 1 FROM mounts WHERE instr(keys, ?1))"
-    )
-    return bool(tx.execute(query, (key,)).fetchone()[0])
+def _forget(tx: Transaction, orphans: Sequence[LayerKey]) -> list[LayerKey]:
+    mounted = mounted_keys(tx) if orphans else set()
+    read = {key for key in orphans if key in mounted or is_leased(tx, key)}
+    tx.executemany("UPDATE diffs SET forsaken = 1 WHERE key = ? AND NOT forsaken", [(key,) for key in read])
+    gone = [key for key in orphans if key not in read]
+    tx.executemany("DELETE FROM diffs WHERE key = ?", [(key,) for key in gone])
+    return gone
+
+
+def mounted_keys(tx: Transaction) -> set[LayerKey]:
+    """What mounts of containers read, or are in: asked once for all that goes, since each of them is looked at."""
+    return {LayerKey(key) for (keys,) in tx.execute("SELECT keys FROM mounts") for key in keys.split()}
+
+
+def is_leased(tx: Transaction, key: LayerKey) -> bool:
+    """Is somebody reading the diff, or segment, without a mount?"""
+    query = "SELECT 1 FROM leases WHERE kind = 'diff' AND value = ? LIMIT 1"
+    return tx.execute(query, (key,)).fetchone() is not None
 
 
 def has_diff(tx: Transaction, key: LayerKey) -> bool:
@@ -337,7 +401,7 @@ def owned(tx: Transaction) -> tuple[set[str], set[str], set[str], tuple[str, ...
         "SELECT key FROM containers UNION SELECT key FROM segments UNION SELECT span FROM segments WHERE span NOT NULL"
     )
     containers = {row[0] for row in tx.execute(query)}
-    mounted = {key for (keys,) in tx.execute("SELECT keys FROM mounts") for key in keys.split()}
+    mounted: set[str] = {*mounted_keys(tx)}
     leased = tuple(row[0] for row in tx.execute("SELECT value FROM leases WHERE kind = 'diff'"))
     return diffs, containers, mounted, leased
 
@@ -382,6 +446,11 @@ def leases_of(tx: Transaction, kind: str, value: str) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in tx.execute(query, (kind, value))]
 
 
+def leased(tx: Transaction, kind: str) -> list[str | bytes]:
+    """All that is leased of a kind, by whomever."""
+    return [row[0] for row in tx.execute("SELECT value FROM leases WHERE kind = ?", (kind,))]
+
+
 def dead_leases(tx: Transaction, staging: Path, kind: str | None = None) -> list[str | bytes]:
     """What dead sessions leased; all kinds, or one."""
     owners = dead_owners(tx, staging, "leases")
@@ -394,58 +463,9 @@ def end_all_leases(tx: Transaction) -> None:
     tx.execute("DELETE FROM leases")
 
 
-# --- lasting leases
-
-RESCUED: Final = "rescue"
-"""Who keeps layers that a rescue found, and that nothing is known to need, until they are pruned."""
-
-
-def put_lasting_lease(tx: Transaction, owner: str, name: str, chain_id: ChainID) -> ChainID | None:
-    """Let an owner's lease be of a layer; of which it was before. Raises `NotFound`."""
-    stored(tx, chain_id)
-    before = tx.execute("SELECT chain_id FROM lasting_leases WHERE owner = ? AND name = ?", (owner, name)).fetchone()
-    tx.execute(
-        "INSERT INTO lasting_leases (owner, name, chain_id, made) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (owner, name) DO UPDATE SET chain_id = excluded.chain_id, made = excluded.made",
-        (owner, name, chain_id, time.time_ns()),
-    )
-    return None if before is None else ChainID(before[0])
-
-
-def end_lasting_leases(tx: Transaction, owner: str, names: Iterable[str]) -> tuple[list[ChainID], list[LayerKey]]:
-    """End leases, those that there are; the layers that nothing needs any more, and the keys whose files may go."""
-    gone: list[ChainID] = []
-    keys: list[LayerKey] = []
-    for name in names:
-        query = "DELETE FROM lasting_leases WHERE owner = ? AND name = ? RETURNING chain_id"
-        for (chain_id,) in tx.execute(query, (owner, name)).fetchall():
-            chains, freed = release(tx, ChainID(chain_id))
-            gone += chains
-            keys += freed
-    return gone, keys
-
-
-def lasting_leases(tx: Transaction, owner: str) -> dict[str, ChainID]:
-    """What an owner's leases are of, by their names, the oldest first."""
-    query = "SELECT name, chain_id FROM lasting_leases WHERE owner = ? ORDER BY made, name"
-    return {name: ChainID(chain_id) for name, chain_id in tx.execute(query, (owner,))}
-
-
-def all_lasting(tx: Transaction) -> list[tuple[str, str, ChainID]]:
-    """All lasting leases: owner, name, and the layer."""
-    found = tx.execute("SELECT owner, name, chain_id FROM lasting_leases ORDER BY owner, name")
-    return [(owner, name, ChainID(chain_id)) for owner, name, chain_id in found]
-
-
-def all_leased(tx: Transaction) -> list[ChainID]:
-    """What all lasting leases are of, once for each."""
-    return [ChainID(row[0]) for row in tx.execute("SELECT chain_id FROM lasting_leases")]
-
-
 def dead_owners(tx: Transaction, staging: Path, table: str) -> list[str]:
     """The sessions in `leases` or `holds` whose process is gone."""
-    owners = [row[0] for row in tx.execute(f"SELECT DISTINCT session FROM {table} WHERE session NOT NULL")]
-    return [owner for owner in owners if not session.is_alive(staging, owner)]
+    return [owner for owner in facts.sessions(tx, table) if not session.is_alive(staging, owner)]
 
 
 def _is_needed(tx: Transaction, chain_id: ChainID) -> bool:
@@ -455,6 +475,7 @@ def _is_needed(tx: Transaction, chain_id: ChainID) -> bool:
         " OR EXISTS (SELECT 1 FROM containers WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM segments WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM checkpoints WHERE chain_id = ?1)"
+        " OR EXISTS (SELECT 1 FROM snapshots WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM lasting_leases WHERE chain_id = ?1)"
         " OR EXISTS (SELECT 1 FROM leases WHERE kind = 'layer' AND value = ?1)"
     )
@@ -462,7 +483,7 @@ def _is_needed(tx: Transaction, chain_id: ChainID) -> bool:
 
 
 def _diff(row: Sequence[object]) -> Diff:
-    key, diff_id, size, entries, root_opaque, implied, implied_digest, dependent, damaged = row[:9]
+    key, diff_id, size, entries, root_opaque, implied, implied_digest, dependent, damaged, lazy = row[:10]
     return Diff(
         key=LayerKey(str(key)),
         diff_id=DiffID(str(diff_id)),
@@ -473,4 +494,5 @@ def _diff(row: Sequence[object]) -> Diff:
         implied_digest=str(implied_digest),
         dependent=bool(dependent),
         damaged=bool(damaged),
+        lazy=bool(lazy),
     )

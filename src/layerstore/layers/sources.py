@@ -11,6 +11,7 @@ from layerstore.errors import InvalidArchive
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
+    from layerstore.layers.lazy import Lazy
     from layerstore.tar import Readable
 
 Taken = TypeVar("Taken")
@@ -40,6 +41,8 @@ class LayerSource:
     instead: Callable[[], AbstractContextManager[Readable]] | None = None
     expect: Callable[[], object] | None = None
     abandon: Callable[[], object] | None = None
+    _lazily: Callable[[], Lazy | None] | None = None
+    """Asked first, if it is given: what is enough for a layer whose data come later; or None, and then `open` is."""
 
     def read_by(self, take: Callable[[Readable], Taken]) -> Taken:
         """What `take` makes of the layer; it is given the one that is read instead, should the first be wrong."""

@@ -9,17 +9,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from layerstore.driver import Backing, Layer, LayerKey, Mount, StorageDriver, Usage, blamed
+from layerstore.driver import Backing, Layer, LayerKey, Mount, Slice, StorageDriver, Usage, blamed
 from layerstore.errors import DriverNotFound
 
 if TYPE_CHECKING:
     from layerstore.changes import Changes
+    from layerstore.layers.elsewhere import Elsewhere
     from layerstore.layers.files import LayerFiles
+    from layerstore.layers.holder import Holder
     from layerstore.session import Session
 
 __all__ = ["Storage"]
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A driver whose layers may be lazy."""
+
+    def watch_by(self, watch: Callable[[Sequence[Path]], None]) -> None:
+        """Have `watch` see to it, before they are read, that folders of layers are watched whose tars have holes."""
 
 
 class Storage:
@@ -31,30 +41,48 @@ class Storage:
         session: Session,
         beside: Path,
         on_garbage: Callable[[], None],
+        holder: Callable[[StorageDriver], Holder] | None = None,
+        elsewhere: Callable[[], Elsewhere] | None = None,
     ) -> None:
+        """`holder` makes what watches lazy layers, for a driver that has some; `elsewhere` what knows borrowed ones."""
+        self._holder = holder
+        self._elsewhere = elsewhere
         self._open_driver = open_driver
         self._session = session
         self._beside = beside
-        self._on_garbage = on_garbage
+        self.on_garbage = on_garbage
+        """Called when something could not be removed."""
 
     @cached_property
     def _own(self) -> StorageDriver:
         try:
             return self._open_driver()
         except BaseException:
-            self._on_garbage()  # it may have been needed to remove what has no row any more
+            self.on_garbage()  # it may have been needed to remove what has no row any more
             raise
 
     @cached_property
     def driver(self) -> StorageDriver:
         """The store's driver; it needs this process's staging folder."""
+        if (elsewhere := self._elsewhere) is not None and self._own.capabilities.borrows:
+            self._own.elsewhere = lambda key: elsewhere().folder(key)
+        if isinstance(self._own, Watched) and (holder := self._watching) is not None:
+            self._own.watch_by(holder.watch)
         return answering(self._own)
+
+    @cached_property
+    def _watching(self) -> Holder | None:
+        """What watches lazy layers, if the driver may have some."""
+        return self._holder(self._own) if self._holder is not None and isinstance(self._own, Watched) else None
 
     @cached_property
     def files(self) -> LayerFiles:
         """The files of the layers."""
         kind = _way_of(self._own)
-        return kind(self.driver, self._session, self._beside, self._on_garbage)
+        files = kind(self.driver, self._session, self._beside, self.on_garbage)
+        files.holder = self._watching
+        files.elsewhere = self._elsewhere
+        return files
 
     def close(self) -> None:
         """Give back what the driver holds, if there is one."""
@@ -153,6 +181,10 @@ class Answering(StorageDriver):
     def merge(self, layers: Sequence[Layer], key: LayerKey) -> bool:
         with blamed(self._name, "merge segments into", Layer(key)):
             return self._driver.merge(layers, key)
+
+    def slices(self, layer: Layer, parents: Sequence[Layer]) -> Sequence[Slice]:
+        with blamed(self._name, "say where to read", layer):
+            return self._driver.slices(layer, parents)
 
     def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
         with blamed(self._name, "measure", layer):

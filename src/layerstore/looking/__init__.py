@@ -11,14 +11,21 @@ if TYPE_CHECKING:
     from layerstore.looking.advice import Advice, Cost, Finding, Subject, advise
     from layerstore.looking.builds import advise_build, unused
     from layerstore.looking.costs import Fate, Payload
+    from layerstore.looking.lines import Line
     from layerstore.looking.origins import Deed, Step, Why, Written, why
+    from layerstore.looking.owners import Answer, Owner
+    from layerstore.looking.places import Found
 
 __all__ = [
     "Advice",
+    "Answer",
     "Cost",
     "Deed",
     "Fate",
     "Finding",
+    "Found",
+    "Line",
+    "Owner",
     "Payload",
     "Step",
     "Subject",
@@ -34,7 +41,10 @@ _HOMES = {
     "advice": ("Advice", "Cost", "Finding", "Subject", "advise"),
     "builds": ("advise_build", "unused"),
     "costs": ("Fate", "Payload"),
+    "lines": ("Line",),
     "origins": ("Deed", "Step", "Why", "Written", "why"),
+    "owners": ("Answer", "Owner"),
+    "places": ("Found",),
 }
 
 

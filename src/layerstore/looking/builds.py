@@ -13,7 +13,7 @@ from attrs import evolve
 
 from layerstore import ImageID, InUse, NotFound, Store, platforms
 from layerstore.build import BuildError, BuildOptions, build
-from layerstore.build.context import Chosen, Context, open_context
+from layerstore.build.context import Chosen, Context, ignore_names, open_context
 from layerstore.build.events import Told
 from layerstore.build.graph import Plan, PlannedStage, plan
 from layerstore.build.language import Add, Copy, Instruction, Run, Scope, parse, platform_args
@@ -78,7 +78,7 @@ def unused(store: Store, context: str | os.PathLike[str], options: BuildOptions)
             contexts=options.contexts,
         )
         used = set(_used(store, opened, found, options, known))
-        own = {os.fsencode(name) for name in (text.name, f"{text.name}.dockerignore", ".dockerignore")}
+        own = {os.fsencode(name) for name in (text.name, *ignore_names(text.name))}
         left = [
             Payload(one.path, 0, one.size)
             for one in opened.tree.listing(b"")

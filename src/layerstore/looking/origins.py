@@ -17,7 +17,7 @@ from layerstore.looking.lines import Line
 from layerstore.looking.merging import Hidden, Merged
 from layerstore.looking.owners import Answer, owners_of
 from layerstore.looking.places import Found, find, same_bytes
-from layerstore.looking.stacks import Stack, stack_of
+from layerstore.looking.stacks import StackLines, stack_of
 from layerstore.values import frozen
 
 __all__ = ["Deed", "Step", "Why", "Written", "why"]
@@ -144,7 +144,7 @@ def _title(held: Image | Container) -> str:
 # --- the layers ---
 
 
-def _steps(stack: Stack, path: bytes) -> Iterator[Step]:
+def _steps(stack: StackLines, path: bytes) -> Iterator[Step]:
     """What each layer that speaks of the path says, the lowest first."""
     merged = Merged()
     for level, line in enumerate(stack.layers):

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from layerstore.looking.advice import Advice, Cost, Finding
 from layerstore.looking.caches import leftover_of
 from layerstore.looking.costs import Fate, Payload
+from layerstore.looking.sizes import size_in_words
 from layerstore.looking.treemap import Box, boxes, tree_of
 from layerstore.values import frozen
 
@@ -59,14 +60,6 @@ def page(advice: Advice) -> str:
         saved_share=advice.saved / advice.bytes if advice.bytes else 0,
         timed=any(cost.seconds is not None for cost in advice.costs),
     )
-
-
-def size_in_words(number: int) -> str:
-    """Bytes in decimal units, with three digits."""
-    value, unit = float(number), 0
-    while value >= 999.5 and unit < 4:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"
 
 
 def _plain(text: str) -> str:

@@ -8,11 +8,11 @@ from layerstore import ChainID, Image, LayerEntry, ReadOnlyStore, Store, StoredL
 from layerstore.looking.lines import Line, bases, lines_of
 from layerstore.values import frozen
 
-__all__ = ["Stack", "stack_of", "times_of"]
+__all__ = ["StackLines", "stack_of", "times_of"]
 
 
 @frozen
-class Stack:
+class StackLines:
     """The lines of an image, and its layers by their place in the stack, the lowest first."""
 
     lines: tuple[Line, ...]
@@ -27,17 +27,17 @@ class Stack:
         return self._store.layer_entries(chain)
 
 
-def stack_of(store: Store, image: Image | None, top: ChainID | None = None) -> Stack:
+def stack_of(store: Store, image: Image | None, top: ChainID | None = None) -> StackLines:
     """The layers of an image, and what its history says of them. Without one: the layers down from `top`, if any."""
     if image is None:
         lines = tuple(_bare(store, top))
     else:
         from layerstore.build.lines import recall
 
-        below = bases(image, [one for one in store.images() if one.id != image.id])
+        below = bases(image, image.beneath)
         written = {one.id: found for one in (*below, image) if (found := recall(store, one.id)) is not None}
         lines = lines_of(image, below, written)
-    return Stack(lines, tuple(line for line in lines if line.level is not None), store)
+    return StackLines(lines, tuple(line for line in lines if line.level is not None), store)
 
 
 def _bare(store: Store, top: ChainID | None) -> Iterator[Line]:

@@ -1,6 +1,7 @@
 """What manifests and indexes of images say, checked, wherever they come from. Pure.
 
-`fields` reads JSON that others wrote, `media_types` names what there is, `reading` knows what the fields mean.
+`fields` reads JSON that others wrote, `media_types` names what there is, `reading` knows what the fields mean. `tables`
+reads what a layer says of itself (eStargz, zstd:chunked).
 """
 
 from layerstore.manifests.fields import (

@@ -16,6 +16,7 @@ from layerstore.digest import ChainID, Digest, parse
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.images import rows as image_rows
 from layerstore.layers import rows as layer_rows
+from layerstore.layers.lasting import rows as lasting
 from layerstore.segments import rows as segment_rows
 from layerstore.values import frozen
 
@@ -58,7 +59,7 @@ def doomed(problems: Iterable[Problem], held: Holdings) -> list[Doomed]:
         shown = image_rows.all_shown(tx)
         images, boxes = image_rows.every(tx), container_rows.every(tx)
         points = segment_rows.every_checkpoint(tx)
-        leases = layer_rows.all_lasting(tx)
+        leases = lasting.all_lasting(tx)
     names = {row.id: row.name for row in boxes}
 
     going = {row.id for row in images if row.chain_id in bad or Subject("image", shown[row.id]) in named}

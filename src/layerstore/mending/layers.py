@@ -10,12 +10,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from layerstore.blobs import KnownBlob
 from layerstore.digest import ChainID, DiffID, parse
 from layerstore.driver import Layer, LayerKey
 from layerstore.errors import LayerstoreError, NotFound
+from layerstore.images import rows as image_rows
 from layerstore.layers import rows
 from layerstore.layers.assembly import assembling
 from layerstore.layers.relay import relay
+from layerstore.manifests import read
 from layerstore.registry.ways import Way, Ways
 from layerstore.values import frozen
 
@@ -159,6 +162,22 @@ class _Mending:
             if other.diff_id == diff.diff_id and not other.damaged:
                 yield Way(HERE, partial(relay, partial(files.give_out, other)))
         trees += [Layer(one.key) for one in others]
-        yield Way(HERE, partial(relay, partial(files.salvage, diff, others, trees)))
+        if not files.lacks(diff):  # who reads its holes waits for the registry, which is asked below
+            yield Way(HERE, partial(relay, partial(files.salvage, diff, others, trees)))
         yield from self.archives.of(diff.diff_id)
-        yield from self.ways.of(diff.diff_id)
+        yield from self.ways.of(diff.diff_id, list(self._said(diff.diff_id)))
+
+    def _said(self, diff_id: DiffID) -> Iterator[KnownBlob]:
+        """The blobs that hold a layer, as manifests of its images say: of one that came lazily no more is known."""
+        blobs = self.ways.blobs
+        with self.layers.database.read() as tx:
+            stacks = {row.id: rows.stack(tx, row.chain_id) for row in image_rows.every(tx) if row.chain_id is not None}
+        for image, stack in stacks.items():
+            layers = [diff.diff_id for diff in reversed(stack.diffs)]
+            if diff_id not in layers:
+                continue
+            for manifest in blobs.manifests_of(image):
+                found = () if manifest.is_index else read(manifest).layers
+                if len(found) == len(layers):
+                    blob = found[layers.index(diff_id)]
+                    yield KnownBlob(blob.digest, diff_id, blob.size, blob.media_type)

@@ -52,7 +52,7 @@ class Repair:
 
 
 @frozen
-class Store:
+class RepairedStore:
     """What is repaired: the parts of a store."""
 
     config: Config
@@ -63,7 +63,7 @@ class Store:
 
 
 def repair(
-    problems: Sequence[Problem], store: Store, given: Sequence[str], *, progress: Progress | None = None
+    problems: Sequence[Problem], store: RepairedStore, given: Sequence[str], *, progress: Progress | None = None
 ) -> Iterator[Repair]:
     """Do what can be done, problem by problem. `given` are archives and remotes to ask first, in their order."""
     store.layers.database.require_writable()
@@ -85,7 +85,7 @@ def repair(
                 yield _one(problem, store, lambda digest: chain(found.raw(digest), asked.raw(digest)))
 
 
-def _prove(kinds: Iterable[str], store: Store) -> tuple[set[str], dict[str | None, LayerstoreError]]:
+def _prove(kinds: Iterable[str], store: RepairedStore) -> tuple[set[str], dict[str | None, LayerstoreError]]:
     """Rows that were wrong, by DiffID or the image's ID, and why others stay, by the paths of their records."""
     proved: set[str] = set()
     refused: dict[str | None, LayerstoreError] = {}
@@ -103,7 +103,7 @@ def _is_among(problem: Problem, proved: set[str]) -> bool:
     return problem.layer in proved
 
 
-def sources(store: Store, given: Sequence[str], stack: ExitStack) -> tuple[Ways, Archives]:
+def sources(store: RepairedStore, given: Sequence[str], stack: ExitStack) -> tuple[Ways, Archives]:
     """Where layers can be had from; both are open until `stack` ends. Raises `ConfigError` for what is no place."""
     paths = [Path(text) for text in given if is_archive(text)]
     remotes = [text for text in given if not is_archive(text)]
@@ -120,7 +120,7 @@ def is_archive(text: str) -> bool:
 
 
 def _layers(
-    problems: Sequence[Problem], store: Store, asked: Ways, found: Archives, progress: Progress | None
+    problems: Sequence[Problem], store: RepairedStore, asked: Ways, found: Archives, progress: Progress | None
 ) -> Iterator[Repair]:
     """Layers with damage; one that could not even be read is noted as such first."""
     names = list(dict.fromkeys(problem.layer for problem in problems if problem.layer))
@@ -135,7 +135,7 @@ def _layers(
                 yield Repair(problem, f"repaired from {done.source}" if done.source else "", done.error)
 
 
-def _done_at_once(kinds: Iterable[str], store: Store) -> dict[str, LayerstoreError]:
+def _done_at_once(kinds: Iterable[str], store: RepairedStore) -> dict[str, LayerstoreError]:
     """What is done once for all problems of a kind, which look at the whole store; the errors, by kind."""
     failed: dict[str, LayerstoreError] = {}
     for kind, act in {"garbage": _sweep, "record": _put_in_step}.items():
@@ -147,7 +147,7 @@ def _done_at_once(kinds: Iterable[str], store: Store) -> dict[str, LayerstoreErr
     return failed
 
 
-def _sweep(store: Store) -> None:
+def _sweep(store: RepairedStore) -> None:
     """As the next `open` would; what belongs to somebody by now stays."""
     garbage.sweep(store.layers, store.layers.session.staging)
     store.blobs.recover()
@@ -155,13 +155,13 @@ def _sweep(store: Store) -> None:
         store.volumes.recover()
 
 
-def _put_in_step(store: Store) -> None:
+def _put_in_step(store: RepairedStore) -> None:
     """Records are written anew, of the rows."""
     store.mirror.put_in_step()
 
 
-def _one(problem: Problem, store: Store, raw: Raw) -> Repair:
-    ways_of: dict[str, Callable[[Problem, Store, Raw], str]] = {
+def _one(problem: Problem, store: RepairedStore, raw: Raw) -> Repair:
+    ways_of: dict[str, Callable[[Problem, RepairedStore, Raw], str]] = {
         "garbage": _garbage,
         "record": lambda *_: "written anew",
         "missing blob": _blob,
@@ -187,7 +187,7 @@ def _no_way(problem: Problem) -> LayerstoreError:
     return LayerstoreError(f"{problem} cannot be repaired", remedy=remedy, path=problem.path)
 
 
-def _garbage(problem: Problem, store: Store, raw: Raw) -> str:
+def _garbage(problem: Problem, store: RepairedStore, raw: Raw) -> str:
     """What is left when all was swept: the folder of a container that has no row."""
     path, own = Path(problem.path or ""), store.layers.session
     if path.parent == store.config.data_root / "containers" and path.is_dir():
@@ -200,7 +200,7 @@ def _garbage(problem: Problem, store: Store, raw: Raw) -> str:
     return "removed"
 
 
-def _blob(problem: Problem, store: Store, raw: Raw) -> str:
+def _blob(problem: Problem, store: RepairedStore, raw: Raw) -> str:
     """Made again of its layer, or fetched from where it was seen; else forgotten if nothing would miss its bytes."""
     assert problem.subject is not None
     digest = Digest(parse(problem.subject.name))

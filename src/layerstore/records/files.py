@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import binascii
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from layerstore.errors import Damaged, named
-from layerstore.kernel.files.descriptors import private, read_own
+from layerstore.kernel.files import names_in
+from layerstore.kernel.files.descriptors import is_no_file, private, read_own
 from layerstore.values import frozen
 
 __all__ = ["Records", "packed", "unpacked"]
@@ -141,22 +141,23 @@ class Records:
     def every(self) -> Iterator[tuple[str, str]]:
         """The kind and the name of each record that there is, and of other files that lie there."""
         for path in self._there():
-            if path.is_file():
+            with named("stat", path):
+                is_file = path.is_file()
+            if is_file:
                 yield path.parent.name, path.name
 
     def strange(self) -> Iterator[Path]:
         """What lies there and is no file: no record can be that."""
-        return (path for path in self._there() if path.is_symlink() or not path.is_file())
+        for path in self._there():
+            with named("stat", path):
+                is_strange = is_no_file(path)
+            if is_strange:
+                yield path
 
     def _there(self) -> Iterator[Path]:
-        for kind in self._listed(self.folder):
-            if (self.folder / kind).is_dir():
-                for name in self._listed(self.folder / kind):
+        for kind in names_in(self.folder):
+            with named("stat", self.folder / kind):
+                is_folder = (self.folder / kind).is_dir()
+            if is_folder:
+                for name in names_in(self.folder / kind):
                     yield self.folder / kind / name
-
-    def _listed(self, folder: Path) -> list[str]:
-        with named("open", folder):
-            try:
-                return sorted(os.listdir(folder))
-            except FileNotFoundError:
-                return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,14 +54,14 @@ class Mirror:
         try:
             with self._locks.one(of_program("records")):
                 with self._database.read() as tx:
-                    found = [(kind, name, rows.of(tx, kind, name)) for kind, name in touched]
+                    there = rows.tables_of(tx)
+                    found = [(kind, name, rows.of(tx, kind, name, there)) for kind, name in touched]
                     commits = facts.commits_of(facts.all_of(tx))
                 for kind, name, value in found:
                     self.records.write(kind, name, value)
                 self.records.note_commits(commits)
-        except LayerstoreError:
-            with suppress(LayerstoreError):  # then somebody finds our session, or `check` the record
-                facts.ask_for_recovery(self._database)
+        except (LayerstoreError, OSError, MemoryError):  # the rows are committed: whoever wrote them has more to do
+            facts.ask_for_recovery(self._database, self._session.stay)
 
     # --- the whole ---
 
@@ -81,9 +81,9 @@ class Mirror:
     def _differing(self) -> Iterator[tuple[str, str, str]]:
         files = list(self.records.every())  # before the rows, so that each of them had its row
         with self._database.read() as tx:
-            wanted = list(rows.every(tx))
+            wanted, tables = list(rows.every(tx)), rows.tables_of(tx)
         for kind, name in wanted:
-            if (what := self._difference(kind, name)) is not None:
+            if (what := self._difference(kind, name, tables)) is not None:
                 yield kind, name, what
         there = {self.records.path(kind, name) for kind, name in wanted}
         for kind, name in files:
@@ -99,7 +99,8 @@ class Mirror:
         with self._locks.one(of_program("records")):
             for kind, name, what in list(self._differing()):
                 with self._database.read() as tx:
-                    value = None if what.startswith("is about nothing") else rows.of(tx, kind, name)
+                    gone = what.startswith("is about nothing")
+                    value = None if gone else rows.of(tx, kind, name, rows.tables_of(tx))
                 try:
                     self.records.write(kind, name, value)
                 except LayerstoreError as error:
@@ -107,9 +108,9 @@ class Mirror:
         if failures:
             raise failures[0]
 
-    def _difference(self, kind: str, name: str) -> str | None:
+    def _difference(self, kind: str, name: str, tables: Collection[str]) -> str | None:
         with self._database.read() as tx:
-            value = rows.of(tx, kind, name)
+            value = rows.of(tx, kind, name, tables)
         if value is None:
             return None
         try:

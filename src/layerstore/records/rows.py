@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ STORE: Final[Touched] = ("store", "store")
 """The record of the store itself: its ID, its driver, and the tables of upper floors that records have rows of."""
 
 _FACTS: Final = ("id", "driver", "entry")
-_FLOORS: Final = ("volumes", "runtime")
+_FLOORS: Final = ("volumes", "runtime", "containerd")
 _PASSING: Final = frozenset({"meta", "schemas", "mounts", "holds", "leases", "processes"})
 """Tables whose rows mean nothing in another database."""
 
@@ -48,12 +48,16 @@ KINDS: Final[Mapping[str, Sequence[_Table]]] = {
     "images": (_Table("images", ("id",)), _Table("tags", ("image_id",)), _Table("repo_digests", ("image_id",))),
     "segments": (_Table("segments", ("key",)),),
     "checkpoints": (_Table("checkpoints", ("container", "label")),),
+    "snapshots": (
+        _Table("snapshots", ("id",), ("segment", "chain_id"), {"size": None, "inodes": None, "diff_id": None}),
+    ),
+    "containerd": (_Table("containerd_snapshots", ("id",)), _Table("containerd_unpacked", ("id",))),
     "volumes": (_Table("volumes_made", ("name",)),),
     "containers": (
         _Table(
             "containers",
             ("id",),
-            ("name", "image_id", "image_name", "chain_id", "key", "size", "segment", "ids"),
+            ("name", "image_id", "image_name", "chain_id", "key", "size", "segment", "ids", "lent"),
             {"boot": "", "touched": 1},
         ),
         _Table("volumes_uses", ("container",)),
@@ -75,7 +79,7 @@ KINDS: Final[Mapping[str, Sequence[_Table]]] = {
 
 def watch(connection: Transaction, watched: set[str]) -> None:
     """Note from here on what this connection touches. Called again, it goes on with tables that are new by then."""
-    there = _tables(connection)
+    there = tables_of(connection)
     if not watched:
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("CREATE TEMP TABLE IF NOT EXISTS touched (kind TEXT, name TEXT)")
@@ -128,11 +132,10 @@ def take_touched(connection: Transaction) -> list[Touched]:
 # --- what a record has
 
 
-def of(tx: Transaction, kind: str, name: str) -> dict[str, object] | None:
-    """What the record of something is to say; None if it is not there any more."""
+def of(tx: Transaction, kind: str, name: str, there: Collection[str]) -> dict[str, object] | None:
+    """What the record of something is to say; None if it is not there any more. `there`: what `tables_of` says."""
     if (kind, name) == STORE:
         return _of_store(tx)
-    there = _tables(tx)
     first, *others = KINDS[kind]
     rows = {table.name: _rows(tx, table, name) for table in (first, *others) if table.name in there}
     return {table: found for table, found in rows.items() if found} if rows.get(first.name) else None
@@ -140,7 +143,7 @@ def of(tx: Transaction, kind: str, name: str) -> dict[str, object] | None:
 
 def every(tx: Transaction) -> Iterator[Touched]:
     """All that has a record."""
-    there = _tables(tx)
+    there = tables_of(tx)
     yield STORE
     for kind, (first, *_) in KINDS.items():
         if first.name in there:
@@ -166,7 +169,8 @@ def _rows(tx: Transaction, table: _Table, name: str) -> list[dict[str, object]]:
     return [dict(zip(columns, row, strict=True)) | dict(table.passing) for row in found]
 
 
-def _tables(tx: Transaction) -> set[str]:
+def tables_of(tx: Transaction) -> set[str]:
+    """The tables of the database, by name: to be asked for once, where many records are looked at."""
     return {str(row[0]) for row in tx.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")}
 
 
@@ -175,7 +179,7 @@ def _tables(tx: Transaction) -> set[str]:
 
 def provide_floors(tx: Transaction, floors: Mapping[str, object]) -> None:
     """Make the tables of upper floors as a record of the store describes them, where there are none."""
-    there = _tables(tx)
+    there = tables_of(tx)
     for name, floor in floors.items():
         if isinstance(floor, dict) and not any(table.startswith(f"{name}_") for table in there):
             for statement in floor["statements"]:
@@ -250,10 +254,10 @@ def _salvaged(tx: Transaction) -> Salvaged:
     for _, row in _readable(tx, ("schemas",)):
         with suppress(sqlite3.Error):
             floors[str(row["name"])] = {"version": row["version"], "statements": _statements(tx, str(row["name"]))}
-    tables: set[str] = set()
+    there: set[str] = set()
     with suppress(sqlite3.Error):
-        tables = _tables(tx)
-    rows = [found for found in _readable(tx, sorted(tables - _PASSING)) if not found[0].startswith("sqlite_")]
+        there = tables_of(tx)
+    rows = [found for found in _readable(tx, sorted(there - _PASSING)) if not found[0].startswith("sqlite_")]
     return Salvaged(is_whole, facts, floors, rows)
 
 

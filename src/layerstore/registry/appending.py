@@ -66,7 +66,8 @@ def append(
 
     `image` and `target` are places as for `copy`; without an image: on nothing. `source` is a folder of the host, which
     comes to lie at the path `at` of the image and belongs to `owner`, or a tar, which is the layer as it is and is not
-    looked into. `compression` (gzip, zstd or none) is that of the new layer. The rest is as for `Image.append`, with
+    looked into. `compression` (gzip, zstd or none) is that of the new layer; no time in it is later than `latest`, in
+    ns since the epoch. The rest is as for `Image.append`, with
     one difference: the image's tree is not at hand, so a folder of `source` that the image has, too, gets the looks
     that it has in `source`, and folders above `at` are not listed in the layer.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from layerstore.digest import DiffID, Digest, short
-from layerstore.patience import GLANCE
+from layerstore.patience import look_up
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Following:
                     return 0
                 if fetch.rest is not None:
                     return self._go_on(buffer)
-                fetch.changed.wait(GLANCE)
+                fetch.changed.wait(look_up())
         # One thread appends meanwhile: what it has written before is not touched again.
         count = partial.readinto(buffer, self._at)
         self._at += count

@@ -97,7 +97,7 @@ def copy(
 
     What is there is not sent, and is mounted where both places are in one registry. `config` is a daemon.json. `done`
     is told what became of each blob, `told` is given lines for a person. Raises `RegistryError`, `NotFound`,
-    `Ambiguous`, `InvalidArchive`.
+    `Ambiguous`, `InvalidArchive`, `ConfigError`.
     """
     if all_platforms and platform is not None:
         raise ConfigError("all platforms are wanted, and one of them", remedy="Leave one of the two away.")
@@ -203,7 +203,7 @@ class _Copying:
     def origin(self, place: Place) -> Iterator[Origin | PlainImage]:
         """What is copied."""
         if isinstance(place, InRegistry):
-            yield RegistryOrigin(Repository(self._http, self._settings, place.reference), place.reference)
+            yield RegistryOrigin(Repository.of_images(self._http, self._settings, place.reference), place.reference)
             return
         path = "/dev/stdin" if place.path == STANDARD else place.path
         form = place.form if isinstance(place, InArchive) else None

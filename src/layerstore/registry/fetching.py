@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 from layerstore.blobs import KnownBlob
-from layerstore.compression import open_stream
+from layerstore.compression import open_stream, open_tasted
 from layerstore.compression.recipes import Taster
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidArchive, LayerstoreError, NotFound
@@ -244,7 +244,7 @@ class Fetching:
         if blob.is_plain:
             return opened.enter_context(open_stream(raw, limits=limits))
         taster = self._tasters[blob.digest] = Taster()
-        return opened.enter_context(open_stream(raw, expect=blob.digest, taster=taster, limits=limits))
+        return opened.enter_context(open_tasted(raw, blob.digest, taster, limits))
 
     def _explained(self, blob: Blob, error: InvalidArchive) -> InvalidArchive:
         title = f"blob {blob.digest} of {self._title}"

@@ -35,7 +35,7 @@ from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.words import printable
 from layerstore.values import frozen
 
-__all__ = ["LoggedIn", "check", "known", "login", "logout", "registry_of", "still_known"]
+__all__ = ["LoggedIn", "check", "known", "logged_in", "login", "logout", "registry_of", "still_known"]
 
 
 @frozen
@@ -61,52 +61,66 @@ def login(
     password: str,
     config: Config | str | Path | None = None,
     verify: bool | None = None,
+    file: Path | None = None,
     told: Callable[[str], None] | None = None,
 ) -> LoggedIn:
     """Have `server` (`registry.example:5000`, by default Docker Hub) check the credentials, and keep them.
 
-    `config` is a daemon.json, or one that was read: it says which registries are insecure. Raises `Unauthorized` for a
-    wrong name or password, `Unreachable`, and `ConfigError` for a config.json that cannot be read.
+    `config` is a daemon.json, or one that was read: it says which registries are insecure. `file`: keep them there, and
+    not in docker's config.json. Raises `Unauthorized` for a wrong name or password, `Unreachable`, and `ConfigError`
+    for a config.json that cannot be read.
     """
     registry = registry_of(server)
     if not username or not password or ":" in username or not (username + password).isprintable():
         what = "user name" if not username or ":" in username or not username.isprintable() else "password"
         raise Unauthorized(f"that is no {what}", remedy="Neither may be empty, nor the name have a colon in it.")
     given = Credentials(username, password, source="the name and password that were given", wants_identity=True)
+    kept = docker_file() if file is None else file
     # Before the registry is asked: what cannot be kept need not be checked.
-    content = read_file(docker_file()) or {}
+    content = read_file(kept) or {}
     identity, is_open = _checked(_settings(config, verify=verify), registry, given, told)
     if identity:
         given = Credentials(username, identity_token=identity)
     helper = _helper_of(content, registry)
     if helper is not None:
-        _give(helper, registry, given)
-    _keep(registry, {} if helper is not None else _entry(given))
-    return LoggedIn(registry, username, docker_file(), helper, is_open, bool(identity))
+        _give(helper, registry, given, kept)
+    _keep(registry, {} if helper is not None else _entry(given), kept)
+    return LoggedIn(registry, username, kept, helper, is_open, bool(identity))
 
 
-def logout(server: str = HUB) -> bool:
+def logged_in(file: Path | None = None) -> list[str]:
+    """The registries for which `login` has kept credentials, there or in docker's config.json."""
+    kept = docker_file() if file is None else file
+    content = read_file(kept) or {}
+    helpers = content.get("credHelpers")
+    keys = [*_auths(content), *(helpers if isinstance(helpers, dict) else ())]
+    return sorted({host_of_key(key) for key in keys if is_whole(key)})
+
+
+def logout(server: str = HUB, *, file: Path | None = None) -> bool:
     """Forget the credentials for `server`, as `login` keeps them. False: there were none."""
     registry = registry_of(server)
-    content = read_file(docker_file())
+    kept = docker_file() if file is None else file
+    content = read_file(kept)
     if content is None:
         return False
     helper = _helper_of(content, registry)
     had_any = False
     if helper is not None:
-        had_any = ask_helper(helper, "get", key_of(registry), why=f"{docker_file()}") is not None
+        had_any = ask_helper(helper, "get", key_of(registry), why=f"{kept}") is not None
         if had_any:
-            ask_helper(helper, "erase", key_of(registry), why=f"{docker_file()}")
+            ask_helper(helper, "erase", key_of(registry), why=f"{kept}")
     if any(_is_of(key, registry) for key in _auths(content)):
-        _keep(registry, None)
+        _keep(registry, None, kept)
         had_any = True
     return had_any
 
 
-def known(server: str = HUB) -> Credentials | None:
-    """What docker's file, and the helpers that it names, have for `server`."""
-    content = read_file(docker_file())
-    return None if content is None else find_in(content, docker_file(), registry_of(server), "")
+def known(server: str = HUB, *, file: Path | None = None) -> Credentials | None:
+    """What docker's file, or `file`, and the helpers that it names have for `server`."""
+    kept = docker_file() if file is None else file
+    content = read_file(kept)
+    return None if content is None else find_in(content, kept, registry_of(server), "")
 
 
 def check(server: str, given: Credentials, *, config: Config | str | Path | None = None) -> None:
@@ -175,12 +189,12 @@ def _entry(given: Credentials) -> dict[str, str]:
     return {"auth": packed, "identitytoken": given.identity_token} if given.identity_token else {"auth": packed}
 
 
-def _give(helper: str, registry: str, given: Credentials) -> None:
+def _give(helper: str, registry: str, given: Credentials, kept: Path) -> None:
     username, secret = given.username, given.password
     if given.identity_token:
         username, secret = "<token>", given.identity_token
     text = json.dumps({"ServerURL": key_of(registry), "Username": username, "Secret": secret})
-    ask_helper(helper, "store", text, why=f"{docker_file()}")
+    ask_helper(helper, "store", text, why=f"{kept}")
 
 
 def _helper_of(content: dict[str, Any], registry: str) -> str | None:
@@ -201,9 +215,9 @@ def _is_of(key: str, registry: str) -> bool:
     return host_of_key(key) == registry and is_whole(key)
 
 
-def _keep(registry: str, entry: dict[str, str] | None) -> None:
-    """Alter the entry of one registry in docker's file; None takes it out."""
-    file = Path(os.path.realpath(docker_file()))  # it may be a link to where somebody keeps such files
+def _keep(registry: str, entry: dict[str, str] | None, kept: Path) -> None:
+    """Alter the entry of one registry in a file as docker's; None takes it out."""
+    file = Path(os.path.realpath(kept))  # it may be a link to where somebody keeps such files
     with _writing(file):
         content = read_file(file) or {}
         auths = {key: value for key, value in _auths(content).items() if not _is_of(key, registry)}

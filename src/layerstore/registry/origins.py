@@ -23,6 +23,7 @@ from layerstore.blobs import Place
 from layerstore.compression import HEAD, Stream, open_stream, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import Ambiguous, DigestMismatch, InvalidArchive, NotFound, named
+from layerstore.kernel.files.descriptors import file_of
 from layerstore.limits import USUAL, Limits
 from layerstore.manifests import Descriptor, Manifest, as_descriptor, as_list, parse_object, read
 from layerstore.manifests.media_types import MANIFESTS
@@ -274,7 +275,7 @@ def opened(path: str, limits: Limits) -> Iterator[Archive]:
             if Path(path).is_dir():
                 yield undo.enter_context(FolderArchive(Path(path), limits=limits))
                 return
-            file = undo.enter_context(FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)))
+            file = undo.enter_context(file_of(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)))
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or sniff(os.pread(file.fileno(), HEAD, 0)) is not None:
             file = undo.enter_context(_inflated(file, path, limits))
         yield undo.enter_context(TarArchive(file.fileno(), path, limits=limits))

@@ -28,14 +28,18 @@ from layerstore.images import Images, Loaded
 from layerstore.images import config as config_of
 from layerstore.layers import LayerSource, Progress
 from layerstore.manifests import Descriptor, Manifest
+from layerstore.manifests.tables import place_of
 from layerstore.platforms import Platform
 from layerstore.reference import DEFAULT_TAG, Reference
 from layerstore.registry.client.manifests import image_in
 from layerstore.registry.fetching import Blob, Fetching
+from layerstore.registry.lazily import Ahead, Lazily
 from layerstore.registry.transport.words import printable
 from layerstore.values import frozen
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from layerstore.blobs import Partial
     from layerstore.config import Config
     from layerstore.database import Transaction
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
     from layerstore.registry.remotes import Remotes
     from layerstore.registry.through import Through
 
-__all__ = ["Pulled", "Puller", "load", "pull", "pull_all", "pulling"]
+__all__ = ["PullWishes", "Pulled", "Puller", "load", "pull", "pull_all", "pulling"]
 
 
 @frozen(slots=False, eq=False)
@@ -62,13 +66,24 @@ class Pulled(Loaded):
         return cls(**facts, digest=digest, is_newer=is_newer)
 
 
-class PullOptions(TypedDict, total=False):
-    """What `Store.pull` can be told; see there."""
-
+class _Told(TypedDict, total=False):
     platform: str | None
     progress: Progress | None
     begun: Callable[[Reference], object] | None
     told: Callable[[str], None] | None
+
+
+class PullWishes(_Told, total=False):
+    """What `Store.pull` can be told; see there."""
+
+    lazy: bool
+    prefetch_from: str | Path
+
+
+class PullOptions(_Told, total=False):
+    """The same, as a pull is told. `lazy`: how lazy layers are to come."""
+
+    lazy: Ahead | None
 
 
 @frozen
@@ -107,7 +122,9 @@ class Puller:
         told: Callable[[str], None] | None = None,
         remotes: Remotes | None = None,
         through: Through | None = None,
+        lazy: Ahead | None = None,
     ) -> None:
+        self._lazy = lazy
         self._open_repository = open_repository
         self._told = told
         self._remotes = remotes
@@ -260,13 +277,22 @@ class Puller:
 
     def _fetch(self, name: Reference, repository: Repository, chosen: _Chosen, names: Sequence[str]) -> Loaded:
         title = name.familiar_name
-        config = self._config(chosen.config, repository)
-        self._check_platform(config_of.read(config), name)
-        blobs = _blobs(config, chosen, title)
-        with self._fetching(repository, blobs, title) as fetching:
+        with ExitStack() as at_work:
+            lazily = None
+            if self._lazy is not None:
+                image = chosen.documents[-1].digest
+                tabled = {layer.digest for layer in chosen.layers if place_of(layer) is not None}
+                lazily = at_work.enter_context(Lazily(repository, image, self._told, self._lazy, tabled))
+            config = self._config(chosen.config, repository)
+            self._check_platform(config_of.read(config), name)
+            blobs = _blobs(config, chosen, title)
+            fetching = at_work.enter_context(self._fetching(repository, blobs, title))
+            sources = [_source(fetching, blob) for blob in blobs]
+            if lazily is not None:
+                sources = lazily.sources(blobs, sources)
             loaded = self._images.add(
                 config,
-                [_source(fetching, blob) for blob in blobs],
+                sources,
                 names,
                 record=partial(self._remember, name, chosen, fetching.verified),
             )
@@ -379,6 +405,7 @@ def pulling(
     progress: Progress | None = None,
     begun: Callable[[Reference], object] | None = None,
     told: Callable[[str], None] | None = None,
+    lazy: Ahead | None = None,
 ) -> Iterator[Puller]:
     """Pulls by what a daemon.json says. `told` is given lines for a person: waits, and warnings of registries."""
     from layerstore.registry.client.repository import Repository
@@ -399,7 +426,7 @@ def pulling(
 
                 through = opened.enter_context(Through(remotes.keeper, blobs, told))
         yield Puller(
-            partial(Repository, http, settings),
+            partial(Repository.of_images, http, settings),
             images,
             blobs,
             at_once=settings.downloads,
@@ -410,6 +437,7 @@ def pulling(
             told=told,
             remotes=remotes,
             through=through,
+            lazy=lazy,
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from layerstore import digest, reference
 from layerstore.blobs import KnownBlob, Place
@@ -37,11 +37,14 @@ from layerstore.registry.client.bodies import Counted, Lost, Source, Verified, W
 from layerstore.registry.client.repository import Repository
 from layerstore.registry.client.uploads import Sent
 from layerstore.registry.forms import Form, Forms, Way, compression_of
+from layerstore.registry.indexing import Indexing
+from layerstore.registry.pushed import Done, Pushed, PushOptions
 from layerstore.registry.spool import Spool
 from layerstore.registry.tasks import Tasks
 from layerstore.registry.through import Through, giving
 from layerstore.registry.transport.http import Http
 from layerstore.registry.transport.settings import Settings
+from layerstore.seekable.zstd import framing
 from layerstore.transfer import outgoing
 from layerstore.values import frozen
 
@@ -52,39 +55,13 @@ if TYPE_CHECKING:
     from layerstore.digest import ImageID
     from layerstore.images import Images
     from layerstore.layers import Layers, Progress
-
-Done: TypeAlias = Callable[[str, str], object]
-"""Is told what became of a layer: its short DiffID, and docker's words. From any thread."""
+    from layerstore.seekable import Order
 
 _RECIPES: Final = 4
 """How often it is tried to make a blob again whose recipe is a guess."""
 
 _AT_ONCE: Final = 2
 """How many layers are compressed at once: each has threads of its own."""
-
-
-@frozen
-class Pushed:
-    """An image as it is in a registry now. `name` has its tag, in the short form; `size` is the manifest's."""
-
-    name: str
-    digest: Digest
-    size: int
-
-    @property
-    def tag(self) -> str:
-        """The tag alone."""
-        return reference.split(self.name)[1]
-
-
-class PushOptions(TypedDict, total=False):
-    """What `Store.push` can be told; see there."""
-
-    compression: str | None
-    progress: Progress | None
-    done: Done | None
-    told: Callable[[str], None] | None
-    annotations: Mapping[str, str] | None
 
 
 def push(
@@ -179,6 +156,8 @@ def _push(
     done: Done | None = None,
     told: Callable[[str], None] | None = None,
     annotations: Mapping[str, str] | None = None,
+    with_index: bool = False,
+    order: Order | None = None,
 ) -> Iterator[Pushed]:
     """Images, each with the tag that it is to have. `named`: it is known here by the digest that it has there."""
     if compression is not None and compression not in COMPRESSIONS:
@@ -205,6 +184,7 @@ def _push(
             done=done,
             through=through,
             annotations=annotations,
+            indexing=partial(Indexing, order=order) if with_index else None,
         )
         for image, tag in wanted:
             yield pushing.image(image, tag)
@@ -251,6 +231,7 @@ class _Push:
         done: Done | None,
         through: Through | None,
         annotations: Mapping[str, str] | None,
+        indexing: Callable[[Repository, Layers, Blobs, Done | None], Indexing] | None,
     ) -> None:
         self._annotations = annotations
         self._through = through
@@ -266,6 +247,7 @@ class _Push:
         self._progress = progress
         self._done = done
         self._repository = Repository(http, settings, target, actions=("pull", "push"))
+        self._indexing = None if indexing is None else indexing(self._repository, layers, blobs, done)
         self._forms = Forms(http, settings, self._repository, self._place, blobs)
         self._compressing = threading.BoundedSemaphore(_AT_ONCE)
         self._named: set[str] = set()
@@ -283,6 +265,8 @@ class _Push:
                 if not self._forms.lost(lost.descriptor):
                     raise lost.reason from lost
         self._repository.put_manifest(tag, manifest)
+        if self._indexing is not None:
+            self._tasks.run([partial(self._indexing.image, image, manifest)])
         if isinstance(image, Loose):
             return Pushed(reference.familiar(f"{self._target.name}:{tag}"), manifest.digest, manifest.size)
         with suppress(ReadOnlyStore):  # a store that can only be read can give, and remembers nothing
@@ -434,7 +418,8 @@ class _Push:
                     done += len(data)
                     self._report(layer.label, size, done // 2)
 
-                with compressing(spool.write, compression) as compress:
+                is_framed = self._indexing is not None and compression == "zstd"
+                with framing(spool.write) if is_framed else compressing(spool.write, compression) as compress:
                     self._layers.give_out(layer.chain_id, take)
             made = outgoing.layer(compression, spool.digest, spool.size)
             blob = as_descriptor(made, "layer")
@@ -452,7 +437,7 @@ class _Push:
             if self._keep:
                 with suppress(ReadOnlyStore):
                     self._blobs.put(spool.open(), expected=blob.digest)
-        recipe = own(compression)
+        recipe = None if is_framed else own(compression)
         text = None if recipe is None else str(recipe)
         known = KnownBlob(blob.digest, layer.diff_id, blob.size, blob.media_type, text, is_proved=text is not None)
         with suppress(ReadOnlyStore):

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -67,6 +69,17 @@ class Spool:
         piece = memoryview(self._memory)[offset : offset + len(buffer)]
         buffer[: len(piece)] = piece
         return len(piece)
+
+    @contextmanager
+    def buffer(self) -> Iterator[bytes | bytearray | mmap.mmap]:
+        """All of its bytes at once, while inside."""
+        if self._fd < 0:
+            yield self._memory
+            return
+        with named("mmap", self._folder):
+            mapped = mmap.mmap(self._fd, self.size, prot=mmap.PROT_READ)
+        with mapped:
+            yield mapped
 
     def close(self) -> None:
         """Give the bytes up."""

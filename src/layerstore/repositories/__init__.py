@@ -5,8 +5,8 @@ into it: manifests and indexes, whatever they describe, and blobs. `repositories
 manifest says, `intake` makes an image of one, `served` a manifest of an image.
 """
 
-from layerstore.repositories.manifests import Document, parse_digest
+from layerstore.repositories.manifests import Document, Part, parse_digest
 from layerstore.repositories.repositories import MissingParts, Pushed, Repositories, Served
 from layerstore.repositories.rows import Kept
 
-__all__ = ["Document", "Kept", "MissingParts", "Pushed", "Repositories", "Served", "parse_digest"]
+__all__ = ["Document", "Kept", "MissingParts", "Part", "Pushed", "Repositories", "Served", "parse_digest"]

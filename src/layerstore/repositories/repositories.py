@@ -26,6 +26,7 @@ from layerstore.repositories.manifests import Document
 from layerstore.repositories.rows import Kept, Tag
 from layerstore.repositories.served import Offers
 from layerstore.values import frozen
+from layerstore.wording import in_words
 
 DAY = 24 * 60 * 60.0
 """Seconds for which what nothing refers to stays all the same: somebody may be pushing."""
@@ -65,6 +66,7 @@ class Pushed:
     note: str | None = None
 
 
+@in_words("repositories")
 class Repositories:
     """The repositories of a store, each by its full name: `docker.io/library/debian`."""
 

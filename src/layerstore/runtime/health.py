@@ -28,7 +28,7 @@ from layerstore.values import frozen
 
 if TYPE_CHECKING:
     from layerstore.runtime.life import Runtime
-    from layerstore.runtime.life.processes import Process
+    from layerstore.runtime.life.processes import ProcessId
 
 __all__ = ["Check", "Result", "after", "begin", "check_of", "pause", "probe", "run_once", "watch"]
 
@@ -207,7 +207,7 @@ def watch(runtime: Runtime, container: Container) -> None:
     from layerstore.runtime.life.processes import process_of, wait_for
 
     check, state = _check(runtime, container), runtime.state(container)
-    first: Process | None = process_of(state.pid) if state.pid else None
+    first: ProcessId | None = process_of(state.pid) if state.pid else None
     if check is None or first is None:
         return
     began = state.started or datetime.now(UTC)

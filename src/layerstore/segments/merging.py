@@ -15,7 +15,6 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from layerstore.errors import LayerstoreError
 from layerstore.layers import Layers, Storage
 from layerstore.layers import rows as layer_rows
 from layerstore.segments import rows
@@ -111,7 +110,7 @@ class Merging:
     def _work(self) -> None:
         while (deed := self._queue.get()) is not None:
             # Without a span all is right, only deeper: whoever makes the next one tries again.
-            with suppress(LayerstoreError):
+            with suppress(Exception):
                 deed()
             with self._idle:
                 self._waiting -= 1

@@ -1,4 +1,4 @@
-"""The rows of segments and checkpoints: all SQL about them, as functions of a transaction.
+"""The rows of segments, checkpoints and snapshots: all SQL about them, as functions of a transaction.
 
 Segments make trees: each stands on another, or on a chain of layers. How deep one lies is its number, counted from 1.
 A segment whose number is a multiple of four may have a span: one layer that says what it and those below it say, as
@@ -9,10 +9,10 @@ more parts than n has bits (Fenwick, "A new data structure for cumulative freque
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from layerstore.digest import ChainID, ImageID
-from layerstore.driver import Layer, LayerKey
+from layerstore.digest import ChainID, DiffID, ImageID
+from layerstore.driver import Layer, LayerKey, Usage
 from layerstore.errors import NameInUse, NotFound
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.diffs import committed
@@ -71,6 +71,23 @@ class CheckpointRow:
     chain_id: ChainID | None
     created: int
     consistent: bool
+
+
+@frozen
+class SnapshotRow:
+    """A snapshot as the database has it: a segment, if there is one, on the layers of `chain_id`.
+
+    `holds`: what of that is its own, and not of what its container began on. `usage` and `diff_id` are None until
+    somebody has asked for them.
+    """
+
+    id: str
+    segment: LayerKey | None
+    chain_id: ChainID | None
+    holds: Literal["segment", "layer", "nothing"]
+    created: int
+    usage: Usage | None = None
+    diff_id: DiffID | None = None
 
 
 # --- segments
@@ -167,14 +184,14 @@ def exchange(tx: Transaction, new: Sequence[tuple[object, ...]], keys: Mapping[L
     """Let a store have other segments: `new` are their rows, `keys` those in the places of the old ones."""
     tx.executemany(f"INSERT INTO segments ({_WHOLE}) VALUES (?, ?, ?, ?, ?, ?, ?)", new)
     pairs = [(key, old) for old, key in keys.items()]
-    for table in ("containers", "checkpoints"):
+    for table in ("containers", "checkpoints", "snapshots"):
         tx.executemany(f"UPDATE {table} SET segment = ? WHERE segment = ?", pairs)
     tx.executemany("UPDATE segments SET parent = NULL, below = NULL WHERE key = ?", [(old,) for old in keys])
     tx.executemany("DELETE FROM segments WHERE key = ?", [(old,) for old in keys])
 
 
 def delete_all(tx: Transaction) -> None:
-    """Delete all segments, and the containers that stand on one. No checkpoint may."""
+    """Delete all segments, and the containers that stand on one. No checkpoint and no snapshot may."""
     tx.execute("DELETE FROM containers WHERE segment NOT NULL")
     tx.execute("UPDATE segments SET parent = NULL, below = NULL")
     tx.execute("DELETE FROM segments")
@@ -222,12 +239,14 @@ def release(tx: Transaction, key: LayerKey | None) -> list[LayerKey]:
     Called in the transaction that deletes what needed it. What is being read stays, for `sweep`.
     """
     gone: list[LayerKey] = []
+    mounted = None
     while key is not None and not _is_needed(tx, key):
         row = tx.execute("SELECT parent, span FROM segments WHERE key = ?", (key,)).fetchone()
         if row is None:
             break
         parts = [LayerKey(part) for part in (key, row[1]) if part is not None]
-        if any(layer_rows.is_read(tx, part) for part in parts):
+        mounted = layer_rows.mounted_keys(tx) if mounted is None else mounted
+        if any(part in mounted or layer_rows.is_leased(tx, part) for part in parts):
             break
         tx.execute("DELETE FROM segments WHERE key = ?", (key,))
         gone += parts
@@ -252,7 +271,7 @@ def keys(tx: Transaction) -> set[LayerKey]:
 
 def standing_on(tx: Transaction, key: LayerKey) -> list[tuple[str, str | None]]:
     """What stands on a segment, or on the one whose span it is: checkpoints, as names of containers and labels; and
-    containers, with no label."""
+    containers, with no label. Snapshots are not told: what they are to people, their owner knows."""
     query = """
     WITH RECURSIVE up (key) AS (
         SELECT key FROM segments WHERE key = ?1 OR span = ?1
@@ -268,19 +287,20 @@ def standing_on(tx: Transaction, key: LayerKey) -> list[tuple[str, str | None]]:
 def owned_by(tx: Transaction, container: str) -> list[Segment]:
     """The segments that only this container and its checkpoints need: those that go with it."""
     query = """
-    WITH RECURSIVE theirs (key) AS (
-        SELECT segment FROM containers WHERE segment NOT NULL AND id != ?1
-        UNION SELECT segment FROM checkpoints WHERE segment NOT NULL AND container != ?1
-        UNION SELECT s.parent FROM theirs JOIN segments s ON s.key = theirs.key WHERE s.parent NOT NULL
-    ), own (key) AS (
+    WITH RECURSIVE own (key) AS (
         SELECT segment FROM containers WHERE segment NOT NULL AND id = ?1
         UNION SELECT segment FROM checkpoints WHERE segment NOT NULL AND container = ?1
         UNION SELECT s.parent FROM own JOIN segments s ON s.key = own.key WHERE s.parent NOT NULL
+    ), theirs (key) AS (
+        SELECT key FROM own WHERE EXISTS (SELECT 1 FROM containers WHERE segment = own.key AND id != ?1)
+            OR EXISTS (SELECT 1 FROM checkpoints WHERE segment = own.key AND container != ?1)
+            OR EXISTS (SELECT 1 FROM snapshots WHERE segment = own.key)
+            OR EXISTS (SELECT 1 FROM segments WHERE parent = own.key AND key NOT IN (SELECT key FROM own))
+        UNION SELECT s.parent FROM theirs JOIN segments s ON s.key = theirs.key WHERE s.parent NOT NULL
     )
     """
-    return [
-        _segment(row) for row in tx.execute(f"{query}{_SEGMENT} WHERE key IN own AND key NOT IN theirs", (container,))
-    ]
+    own = f"{query}{_SEGMENT} WHERE key IN (SELECT key FROM own) AND key NOT IN (SELECT key FROM theirs)"
+    return [_segment(row) for row in tx.execute(own, (container,))]
 
 
 def _is_needed(tx: Transaction, key: LayerKey) -> bool:
@@ -288,6 +308,7 @@ def _is_needed(tx: Transaction, key: LayerKey) -> bool:
         "SELECT EXISTS (SELECT 1 FROM segments WHERE parent = ?1)"
         " OR EXISTS (SELECT 1 FROM containers WHERE segment = ?1)"
         " OR EXISTS (SELECT 1 FROM checkpoints WHERE segment = ?1)"
+        " OR EXISTS (SELECT 1 FROM snapshots WHERE segment = ?1)"
     )
     return bool(tx.execute(query, (key,)).fetchone()[0])
 
@@ -397,3 +418,54 @@ def _checkpoint(row: Sequence[object]) -> CheckpointRow:
         int(str(created)),
         bool(consistent),
     )
+
+
+# --- snapshots
+
+_SNAPSHOT = "SELECT id, segment, chain_id, holds, created, size, inodes, diff_id FROM snapshots"
+
+
+def snapshot(tx: Transaction, name: str) -> SnapshotRow:
+    """The snapshot with this ID. Raises `NotFound`."""
+    row = tx.execute(f"{_SNAPSHOT} WHERE id = ?", (name,)).fetchone()
+    if row is None:
+        raise NotFound(f"no such snapshot: {name[:12]}")
+    return _snapshot(row)
+
+
+def every_snapshot(tx: Transaction) -> list[SnapshotRow]:
+    """All snapshots, the oldest first."""
+    return [_snapshot(row) for row in tx.execute(f"{_SNAPSHOT} ORDER BY created, id")]
+
+
+def insert_snapshot(tx: Transaction, row: SnapshotRow) -> None:
+    """Write a snapshot's row. What it stands on has one."""
+    size, inodes = (None, None) if row.usage is None else (row.usage.size, row.usage.inodes)
+    tx.execute(
+        "INSERT INTO snapshots (id, segment, chain_id, holds, created, size, inodes, diff_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (row.id, row.segment, row.chain_id, row.holds, row.created, size, inodes, row.diff_id),
+    )
+
+
+def set_usage(tx: Transaction, name: str, usage: Usage) -> None:
+    """Remember what a snapshot occupies."""
+    tx.execute("UPDATE snapshots SET size = ?, inodes = ? WHERE id = ?", (usage.size, usage.inodes, name))
+
+
+def set_diff_id(tx: Transaction, name: str, diff_id: DiffID) -> None:
+    """Remember the DiffID of a snapshot's diff."""
+    tx.execute("UPDATE snapshots SET diff_id = ? WHERE id = ?", (diff_id, name))
+
+
+def delete_snapshot(tx: Transaction, name: str) -> list[LayerKey]:
+    """Delete a snapshot, and what only it needed; keys whose files may go. Raises `NotFound`."""
+    row = snapshot(tx, name)
+    tx.execute("DELETE FROM snapshots WHERE id = ?", (name,))
+    return [*release(tx, row.segment), *layer_rows.release(tx, row.chain_id)[1]]
+
+
+def _snapshot(row: Sequence[Any]) -> SnapshotRow:
+    name, segment, chain, holds, created, size, inodes, diff_id = row
+    usage = None if size is None else Usage(size, inodes)
+    return SnapshotRow(name, segment, chain, holds, created, usage, diff_id)

@@ -11,8 +11,9 @@ from attrs import evolve
 from layerstore import config as configuration
 from layerstore import facts
 from layerstore.config import Config
-from layerstore.errors import NotFound
+from layerstore.errors import ConfigError, NotFound
 from layerstore.store.store import Store
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.layers import Progress
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
     from layerstore.rescuing import Rescued
 
 
+@in_words("open the store")
 def open_store(
     data_root: str | Path | None = None,
     *,
     config: Config | str | Path | None = None,
     storage_driver: str | None = None,
     storage_opts: Sequence[str] = (),
+    attach: Sequence[str] = (),
 ) -> Store:
     """Open the store in `data_root`, and make it if there is none.
+
+    `attach` are stores of others whose images are there to be used, where they lie: `docker:/var/lib/docker`,
+    `podman:/var/lib/containers/storage`. Nothing is written there. See `Store.attached_images`.
 
     What is not given comes from `config`, a daemon.json or one that was read already; by default
     /etc/layerstore/daemon.json, where there is one. Raises `ConfigError`, `DriverMismatch`, `DriverNotSupported`.
@@ -39,10 +45,24 @@ def open_store(
             data_root=configuration.root_of(data_root),
             storage_driver=storage_driver,
             storage_opts=storage_opts,
+            attach=_stores(attach),
         )
     )
 
 
+def _stores(attach: Sequence[str]) -> tuple[str, ...]:
+    """Stores that a caller wants attached, with absolute paths. Raises `ConfigError` for what names none."""
+    found = []
+    for text in attach:
+        kind, _, path = text.partition(":")
+        if not path or not configuration.is_store(spec := f"{kind}:{Path(path).absolute()}"):
+            remedy = "A store is named like docker:/var/lib/docker."
+            raise ConfigError(f"attach: {text!r} names no store", remedy=remedy)
+        found.append(spec)
+    return tuple(found)
+
+
+@in_words("rescue the store")
 def rescue_store(
     data_root: str | Path | None = None, *, config: Config | str | Path | None = None, storage_driver: str | None = None
 ) -> Rescued:
@@ -66,6 +86,7 @@ def rescue_store(
         return done
 
 
+@in_words("convert the store")
 def migrate_store(
     to: str,
     data_root: str | Path | None = None,
@@ -81,7 +102,7 @@ def migrate_store(
 
     It can be killed, and goes on when it is called again; until its end the store is the old one, whole. Called with
     the driver that the store has, it gives up a migration that was not finished. Raises `DriverNotFound`,
-    `DriverNotSupported`, `Damaged` (a layer that is not what it was), `DepthExceeded`, `ConfigError`.
+    `DriverNotSupported`, `Damaged` (a layer that is not what it was), `DepthExceeded`, `ConfigError`, `NotFound`.
     """
     from layerstore.migration import migrate
 

@@ -9,16 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from layerstore.wording import in_words
+
 if TYPE_CHECKING:
     from layerstore.database import Transaction
     from layerstore.digest import ChainID, ImageID
     from layerstore.images import Image
     from layerstore.images.images import Record as ImageRecord
     from layerstore.layers import LayerSource, Progress, Record, StoredLayer
-    from layerstore.layers.relay import Write
     from layerstore.parts import Parts
+    from layerstore.trees import Tree
 
 
+@in_words("the store in {0.data_root}")
 class Stacks:
     """What a `Store` does with layers by themselves."""
 
@@ -27,6 +30,10 @@ class Stacks:
     def layer(self, chain_id: ChainID) -> StoredLayer:
         """A layer, whether an image has it or not. Raises `NotFound`."""
         return self._parts.layers.get(chain_id)
+
+    def layers(self) -> list[StoredLayer]:
+        """All layers, in the order of their ChainIDs, whether images have them or not."""
+        return self._parts.layers.all()
 
     def add_layer(
         self,
@@ -47,16 +54,16 @@ class Stacks:
 
         return add(self._parts.layers, source, parent, record=record, progress=progress)
 
-    def write_layer(self, chain_id: ChainID, write: Write) -> None:
-        """Give out the tar of a layer, bit for bit; its DiffID is verified. Raises `NotFound`, `Damaged`."""
-        self._parts.layers.give_out(chain_id, write)
-
     def open_layers(self, chain_id: ChainID | None) -> AbstractContextManager[int]:
         """While inside: a directory descriptor of the tree that a layer and all below it make; empty for None.
 
         To be read, and mounted where nobody else sees it. Meanwhile the layers stay. Raises `NotFound`.
         """
         return self._parts.images.trees.of_layers(chain_id)
+
+    def browse_layers(self, chain_id: ChainID | None) -> AbstractContextManager[Tree]:
+        """While inside: the same, read without a mount. See `Store.browse`. Raises `NotFound`, `Damaged`."""
+        return self._parts.images.trees.browsed_layers(chain_id)
 
     def add_image(
         self,

@@ -5,7 +5,7 @@ How a store is opened, founded and put in order is in `opening`. What few comman
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Self
 
 from layerstore import facts, opening
 from layerstore.config import Config
-from layerstore.errors import FULL, KernelError
+from layerstore.errors import FULL, KernelError, NotFound
 from layerstore.locks import of_program
 from layerstore.store.stacks import Stacks
 from layerstore.store.traffic import Traffic
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.blobs import Blobs
     from layerstore.check import Problem
-    from layerstore.containers import Container, Containers, Mounted
+    from layerstore.containers import Checkpoint, Container, Containers, Mounted, Snapshot, Snapshots
+    from layerstore.containers.snapshots import Record
     from layerstore.database import Database
     from layerstore.database.schema import Tables
-    from layerstore.digest import ChainID
+    from layerstore.digest import ChainID, DiffID
     from layerstore.errors import LayerstoreError
     from layerstore.images import Image, Removal, Scratch
     from layerstore.info import Info
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
     from layerstore.mending import Doomed, Mended, Repair, dropping, repairing
     from layerstore.pruning import Pruned
     from layerstore.repositories import Repositories
+    from layerstore.trees import Tree
     from layerstore.usage import DiskUsage
     from layerstore.volumes import Volume, Volumes
 
 
+@in_words("the store in {0.data_root}")
 class Store(Traffic, Stacks):
     """An open store. A context manager; any number of threads may use it, and any number of processes open it."""
 
@@ -66,6 +70,14 @@ class Store(Traffic, Stacks):
     def driver_name(self) -> str:
         """The driver that keeps its layers."""
         return self._parts.known["driver"]
+
+    @property
+    def version(self) -> str:
+        """Another text after anything was written to the database, by whomever: what was read before may be old then.
+
+        It means something to this open store alone, and says nothing of processes that end, nor of files.
+        """
+        return self._parts.database.version()
 
     @property
     def blobs(self) -> Blobs:
@@ -131,9 +143,26 @@ class Store(Traffic, Stacks):
         """Give an image one more name; an image that has it loses it."""
         self._images.tag(ref, name)
 
+    def untag(self, name: str) -> Removal:
+        """Take a name away. The image stays, even if it was its last one, until it is removed or pruned.
+
+        Raises `NotFound`.
+        """
+        return self._images.untag(name)
+
+    def lacking(self) -> Mapping[DiffID, int]:
+        """The layers that are lazy (`pull`), and how many bytes of their tars have not come yet."""
+        from layerstore.layers.lacking import lacking
+
+        return lacking(self._parts.database, self._parts.storage)
+
     def remove_image(self, ref: str, *, force: bool = False) -> list[Removal]:
         """Remove an image, or one of its several names. Raises `InUse`, which says by whom and how to free it."""
-        return self._images.remove(ref, force=force)
+        try:
+            return self._images.remove(ref, force=force)
+        except NotFound:
+            self._parts.attached.refuse_removal(ref)
+            raise
 
     def container(self, ref: str) -> Container:
         """The container of a name, an ID or the beginning of one. Raises `NotFound`, `Ambiguous`."""
@@ -150,20 +179,67 @@ class Store(Traffic, Stacks):
         name: str | None = None,
         size: int | str | None = None,
         lasts: bool = True,
-        on: ChainID | None = None,
+        on: ChainID | Snapshot | None = None,
         idmap: IdMap | None = None,
+        record: Record | None = None,
     ) -> Container:
         """Make a container on an image, or on nothing. `size` limits what can be written in it.
 
         `lasts`: False for one that is removed soon, and that a power cut may take: nothing is synced for it. `on`: a
-        layer that it stands on, with all below that, instead of an image.
+        layer that it stands on, with all below that, or a snapshot, instead of an image. `record` is given the
+        transaction in which it appears, and its ID: see `snapshots`.
 
         `idmap`: it is mounted for a user namespace with these IDs: an owner of its layers, and what is written by that
         owner, is seen as the ID outside, and nothing is copied for it. What is committed has the IDs within. Raises
         `ConfigError` for a map without root, and where this process is itself in a user namespace; a mount raises
         `DriverNotSupported` where the driver or its filesystem cannot (mount_setattr(2)).
         """
-        return self._containers.create(image, name=name, size=size, lasts=lasts, on=on, idmap=idmap)
+        return self._containers.create(image, name=name, size=size, lasts=lasts, on=on, idmap=idmap, record=record)
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """What containers were when they ended (`Container.end`), for programs that stand on this library.
+
+        Who makes one remembers what it is for in tables of its own (`tables`), in the transaction in which it comes: so
+        does who makes a container for somebody else. A row that refers to a container keeps it from all but its owner.
+        """
+        return self._containers.snapshots
+
+    def claims(self) -> Mapping[str, str]:
+        """The containers that tables of upper floors refer to, by their IDs, and whose each is: `build`, `containerd`.
+
+        To people they are no containers of theirs: `ps` shows them when it is asked to.
+        """
+        from layerstore.containers import rows
+
+        with self._parts.database.read() as tx:
+            return rows.claims(tx)
+
+    def browse(self, of: Image | Container | Checkpoint | str) -> AbstractContextManager[Tree]:
+        """While inside: the tree of an image, container or checkpoint, read without a mount, and so without root.
+
+            with store.browse("debian:12") as tree:
+                print(tree.read("/etc/os-release").decode())
+
+        A name is as for `subject`. Meanwhile nothing of it is removed. Of a container it shows what there is at each
+        moment. Raises `NotFound`, `Ambiguous`, `Damaged`.
+        """
+        return (self.subject(of) if isinstance(of, str) else of).browse()
+
+    def subject(self, name: str) -> Image | Container | Checkpoint:
+        """The container of a name, its checkpoint `CONTAINER@LABEL`, or else the image. Raises `NotFound`, `Ambiguous`,
+        `InvalidReference`."""
+        container, at, label = name.rpartition("@")
+        try:
+            if at and ":" not in label:
+                return self.container(container).checkpoint_named(label)
+            return self.container(name)
+        except NotFound:
+            return self.image(name)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints of all containers, each container's together, the oldest of them first."""
+        return self._containers.checkpoints()
 
     def mounted(self) -> list[tuple[Container, Path]]:
         """The containers that are mounted, and where."""
@@ -192,7 +268,7 @@ class Store(Traffic, Stacks):
         progress: Progress | None = None,
         rate: int | None = None,
     ) -> Iterator[Problem]:
-        """`check`, one by one as they are found."""
+        """`check`, one by one as they are found. `rate`: at most so many bytes a second are read for `content`."""
         from layerstore.check import Rate, problems
 
         parts = self._parts
@@ -235,10 +311,12 @@ class Store(Traffic, Stacks):
         return repairing.repair(list(problems), self._mended, sources, progress=progress)
 
     @property
-    def _mended(self) -> repairing.Store:
+    def _mended(self) -> repairing.RepairedStore:
         from layerstore.mending import repairing
 
-        return repairing.Store(self.config, self._layers, self.blobs, self._volumes_if_room(), self._parts.mirror)
+        return repairing.RepairedStore(
+            self.config, self._layers, self.blobs, self._volumes_if_room(), self._parts.mirror
+        )
 
     def doomed(self, problems: Iterable[Problem]) -> list[Doomed]:
         """What stands on that which problems are about, and goes with it (`drop`). Nothing is done."""
@@ -356,7 +434,8 @@ class Store(Traffic, Stacks):
         try:
             mounted.unmount()
         except KernelError:
-            facts.ask_for_recovery(self._parts.database)  # somebody is in it: the next `open` looks again
+            # Somebody is in it: the next `open` looks again.
+            facts.ask_for_recovery(self._parts.database, self._parts.session.stay)
             raise
 
     def __enter__(self) -> Self:
@@ -368,5 +447,5 @@ class Store(Traffic, Stacks):
         session = self._parts.session
         if kind is not None and not issubclass(kind, Exception) and session.begun and not session.closed:
             # An interrupt may have come between a row that went and its files, whose session ends in order.
-            facts.ask_for_recovery(self._parts.database)
+            facts.ask_for_recovery(self._parts.database, session.stay)
         self.close()

@@ -7,19 +7,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
+from layerstore.wording import in_words
+
 if TYPE_CHECKING:
+    from layerstore.attached import AttachedImage
+    from layerstore.attached.adopting import Adopted
     from layerstore.blobs import Blobs
     from layerstore.digest import ChainID, DiffID, Digest
     from layerstore.images import Image, Images, Loaded
     from layerstore.layers import Layers, LayerSource, Progress
     from layerstore.parts import Parts
     from layerstore.reference import Reference
-    from layerstore.registry.pull import Pulled, PullOptions
-    from layerstore.registry.push import Pushed, PushOptions
+    from layerstore.registry.lazily import Ahead
+    from layerstore.registry.pull import Pulled, PullOptions, PullWishes
+    from layerstore.registry.pushed import Pushed, PushOptions
     from layerstore.tar import LayerEntry
     from layerstore.transfer.incoming import Blob
 
 
+@in_words("the store in {0.data_root}")
 class Traffic:
     """What a `Store` does with images that come and go."""
 
@@ -79,6 +85,27 @@ class Traffic:
             progress=progress,
             elsewhere=self._elsewhere if self._parts.config.remotes else None,
         )
+
+    def attached_images(self) -> list[AttachedImage]:
+        """The images of attached stores (`attach`), as those have them, one store after the other.
+
+        Each is there to be used by its name or ID (`image`, `create_container`, `save`, `FROM` in a Dockerfile), where
+        no image of this store has that: it is borrowed then, and its files stay where they are. What is written there
+        by its owner goes on meanwhile; what that removes is gone here, too. Raises `ConfigError`, `Damaged`.
+        """
+        return list(self._parts.attached.images()) if self._parts.config.attach else []
+
+    def adopt(self, ref: str, *, progress: Progress | None = None) -> Adopted:
+        """Make an image of an attached store this store's own; or one that stands on borrowed layers.
+
+        Each layer is taken in and proved by its DiffID. Where the other store keeps nothing that says what the tar was,
+        that is made anew, so the image has another ID, and `notices` tell it. Where both lie on one filesystem that can
+        share blocks (btrfs, xfs), they do. Raises `NotFound`, `Damaged`.
+        """
+        from layerstore.attached.adopting import adopt
+
+        parts = self._parts
+        return adopt(parts.attached, parts.database, parts.session, parts.storage, ref, progress=progress)
 
     @contextmanager
     def look_into(
@@ -202,6 +229,8 @@ class Traffic:
         done: Callable[[str, str], object] | None = None,
         told: Callable[[str], None] | None = None,
         annotations: Mapping[str, str] | None = None,
+        with_index: bool = False,
+        order: str | Path | None = None,
     ) -> Pushed:
         """Give an image to the registry that its name says, under that tag (`latest` where it says none).
 
@@ -210,15 +239,23 @@ class Traffic:
         one, layers are compressed anew, the same each time. Broken off at any moment, the next push sends what is left.
         With `annotations` the manifest has these and no others.
 
+        `with_index`: what others need to pull it lazily (`pull`) is attached to it, as a referrer of its manifest. A
+        layer that is one frame of zstd has no index; with `compression="zstd"` what is compressed here is many.
+        `order`, a file of `record_order`, is attached, too: what it names comes first to who pulls lazily.
+
         `done` is told what became of each layer, in docker's words; `told` is given lines for a person: waits, and
         warnings of the registry. Both come from any thread. Raises `NotFound`, `RegistryError`.
         """
+        from layerstore.seekable import Order
+
         options: PushOptions = {
             "compression": compression,
             "progress": progress,
             "done": done,
             "told": told,
             "annotations": annotations,
+            "with_index": with_index or order is not None,
+            "order": None if order is None else Order.of_file(Path(order)),
         }
         [pushed] = self.push_all(name, only_one=True, **options)
         return pushed
@@ -238,6 +275,8 @@ class Traffic:
         progress: Progress | None = None,
         begun: Callable[[Reference], object] | None = None,
         told: Callable[[str], None] | None = None,
+        lazy: bool = False,
+        prefetch_from: str | Path = "recorded",
     ) -> Pulled:
         """Get an image from a registry: `debian:12`, `host:5000/team/app`, `debian@sha256:…`.
 
@@ -249,19 +288,66 @@ class Traffic:
         `progress` is told the bytes of blobs, `told` lines for a person: waits, and warnings of the registry. `begun`
         is called when the registry has said that there is such an image.
 
+        `lazy`: layers that have an index (`push`) come when they are read, and the rest in the background. In a store
+        by erofs alone, else `DriverNotSupported` says why not. What a first run read comes first, in its order, as
+        `prefetch_from` knows it: a file of `record_order`, "recorded", which is what `push` has attached to the image,
+        or "nothing". What was pulled so once is waited for, where it is pulled again and not lazily.
+
         Raises `NotFound`, `RegistryError` with all that derive from it, `InvalidArchive`, `DigestMismatch`, and leaves
         the store as it was.
         """
         from layerstore.registry.pull import pull
 
-        options: PullOptions = {"platform": platform, "progress": progress, "begun": begun, "told": told}
-        return pull(name, self._parts.config, self._images, self._blobs, **options)
+        options: PullOptions = {
+            "platform": platform,
+            "progress": progress,
+            "begun": begun,
+            "told": told,
+            "lazy": self._ahead(prefetch_from) if lazy else None,
+        }
+        pulled = pull(name, self._parts.config, self._images, self._blobs, **options)
+        if not lazy:
+            self._layers.make_whole(pulled.chain_ids, told)
+        return pulled
 
-    def pull_all(self, name: str, **options: Unpack[PullOptions]) -> Iterator[Pulled]:
+    def pull_all(self, name: str, **wishes: Unpack[PullWishes]) -> Iterator[Pulled]:
         """Pull all tags of a repository, one after the other: see `pull`."""
         from layerstore.registry.pull import pull_all
 
-        return pull_all(name, self._parts.config, self._images, self._blobs, **options)
+        ahead = self._ahead(wishes.get("prefetch_from", "recorded")) if wishes.get("lazy") else None
+        options: PullOptions = {
+            "platform": wishes.get("platform"),
+            "progress": wishes.get("progress"),
+            "begun": wishes.get("begun"),
+            "told": wishes.get("told"),
+            "lazy": ahead,
+        }
+        for pulled in pull_all(name, self._parts.config, self._images, self._blobs, **options):
+            if ahead is None:
+                self._layers.make_whole(pulled.chain_ids, wishes.get("told"))
+            yield pulled
+
+    def _ahead(self, prefetch_from: str | Path) -> Ahead:
+        """How lazy layers are to come. Raises `DriverNotSupported` where there can be none."""
+        from layerstore.registry.lazily import Ahead
+        from layerstore.seekable import Order
+
+        self._layers.files.require_lazy()
+        begin = self._layers.files.begin_lazy
+        if prefetch_from in ("recorded", "nothing"):
+            return Ahead(begin, recorded=prefetch_from == "recorded")
+        return Ahead(begin, Order.of_file(Path(prefetch_from)))
+
+    @contextmanager
+    def record_order(self, image: Image | str, path: str | Path) -> Iterator[None]:
+        """While inside, record in which order the lazy layers of an image are read; then that is the file `path`.
+
+        Nothing of them comes meanwhile but what is read, so that all that is can be seen: do this with the first run of
+        an image that was pulled lazily a moment ago. Raises `NotFound` if none of its layers is lazy.
+        """
+        found = self._images.find(image)[0] if isinstance(image, str) else image
+        with self._layers.recording_order(found.chain_ids, Path(path)):
+            yield
 
     def import_tar(
         self,

@@ -3,7 +3,7 @@
 Nothing else in layerstore knows what a tar is.
 """
 
-from layerstore.tar.entries import EntryKind, LayerEntry, entries
+from layerstore.tar.entries import EntryKind, LayerEntry, entries, laid_in
 from layerstore.tar.implied import ImpliedFacts, adopt_implied, implied_digest
 from layerstore.tar.pack import Damage, Level, Packed, export, pack, pack_tree, verify
 from layerstore.tar.payloads import (
@@ -17,6 +17,7 @@ from layerstore.tar.payloads import (
     write_payload,
 )
 from layerstore.tar.pieces import Folder, Piece, gathered
+from layerstore.tar.places import ListedEntry, Lying, listed_in, lying_in
 from layerstore.tar.skeleton import shadow_of
 from layerstore.tar.unpack import Readable, Unpacked, take_listing, unpack
 
@@ -28,6 +29,8 @@ __all__ = [
     "Index",
     "LayerEntry",
     "Level",
+    "ListedEntry",
+    "Lying",
     "Packed",
     "Payload",
     "Piece",
@@ -40,7 +43,10 @@ __all__ = [
     "gathered",
     "implied_digest",
     "index_of",
+    "laid_in",
     "link_shadowed",
+    "listed_in",
+    "lying_in",
     "pack",
     "pack_tree",
     "payload_beside",

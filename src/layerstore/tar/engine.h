@@ -57,6 +57,7 @@ struct ls_unpack {
     struct ls_node *listed; /* without a tree: the file whose payload passes, and is hashed */
     struct ls_node *padded; /* and whose payload has just passed */
     struct ls_xxh64 hash;
+    bool streamed; /* and the skeleton has a stream all the same */
     struct ls_job *kept; /* and the tar itself, on its way to a file */
     bool kept_given; /* to the queue, whose it is from then on */
     int tar;

@@ -26,4 +26,14 @@ int ls_entries_begin(struct ls_entries *entries, const uint8_t *index, size_t le
 int ls_entries_sparse(struct ls_entries *entries, struct ls_record *records, int room);
 /* Fills up to `room` records: how many, 0 at the end, or -EBADMSG where the index is damaged. */
 int ls_entries_next(struct ls_entries *entries, struct ls_record *records, int room);
+
+/* A payload of a listing (index.h): where in the tar it begins. */
+struct ls_laid {
+    uint64_t content;
+    int64_t size, place;
+};
+
+/* Those with at least so many bytes, in the order of the tar: how many there are, of which `room` are filled in; -EBADMSG
+ * where the listing is none. */
+int64_t ls_laid_in(const uint8_t *index, size_t length, int64_t least, struct ls_laid *laid, int64_t room);
 #endif

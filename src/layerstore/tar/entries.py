@@ -15,8 +15,9 @@ from layerstore.tar.skeleton import SkeletonReader
 from layerstore.values import frozen
 
 _RECORD = struct.Struct("=4Q2q10I")  # struct ls_record
+_LAID = struct.Struct("=Q2q")  # struct ls_laid
 _ROOM = 1024
-_STATED, _OPAQUE, _WHITEOUT = 1, 8, 16  # of model.h
+_STATED, _IMPLIED, _OPAQUE, _WHITEOUT, _HOLLOW = 1, 2, 8, 16, 1024  # of model.h
 
 
 class EntryKind(Enum):
@@ -69,6 +70,10 @@ class LayerEntry:
 
     Where layers are kept as whole trees, one that is below is not told.
     """
+    inherits: bool
+    """One of these that may have them from below: what the layer itself has removed there is gone with its looks."""
+    hollow: bool
+    """One of these that is there for removals alone: it is no folder where the layers below have none."""
 
 
 def entries(skeleton: Path) -> Iterator[LayerEntry]:
@@ -81,8 +86,33 @@ def entries(skeleton: Path) -> Iterator[LayerEntry]:
     return _entries(skeleton, index)
 
 
-def _entries(skeleton: Path, index: bytes) -> Iterator[LayerEntry]:
+def entries_and_rest(skeleton: Path) -> tuple[list[LayerEntry], bytes]:
+    """The same, and what follows them in the index: of a listing, the places."""
+    with memory_told(), SkeletonReader(skeleton) as reader:
+        index = reader.index()
     state = ffi.new("struct ls_entries *")
+    found = list(_entries(skeleton, index, state))
+    return found, index[state.at :]
+
+
+def laid_in(listing: Path, least: int) -> list[tuple[int, int, int]]:
+    """Of each payload with so many bytes, in the order of the tar: its XXH64, its size, and where in the tar it begins.
+
+    All of it is only told: nothing is proved. Raises `Damaged`, `KernelError`.
+    """
+    with memory_told(), SkeletonReader(listing) as reader:
+        index = reader.index()
+        data = ffi.from_buffer(index)
+        count = lib.ls_laid_in(data, len(index), least, ffi.NULL, 0)
+        if count < 0:
+            raise _damaged(listing)
+        laid = ffi.new("struct ls_laid[]", count)
+        lib.ls_laid_in(data, len(index), least, laid, count)
+        return list(_LAID.iter_unpack(ffi.buffer(laid)))
+
+
+def _entries(skeleton: Path, index: bytes, state: Any = None) -> Iterator[LayerEntry]:
+    state = state or ffi.new("struct ls_entries *")
     source = ffi.from_buffer(index)  # keeps the index
     if lib.ls_entries_begin(state, source, len(index)):
         raise _damaged(skeleton)
@@ -113,6 +143,8 @@ def _entries(skeleton: Path, index: bytes) -> Iterator[LayerEntry]:
             bool(flags & _OPAQUE),
             bool(flags & _WHITEOUT),
             kind is EntryKind.FOLDER and not flags & _STATED,
+            bool(flags & _IMPLIED) and not flags & _STATED,
+            bool(flags & _HOLLOW),
         )
 
 

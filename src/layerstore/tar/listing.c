@@ -12,6 +12,10 @@ int ls_unpack_keep(struct ls_unpack *unpack, int tar, const char *path) {
     return unpack->tar_path && unpack->kept ? 0 : -ENOMEM;
 }
 
+void ls_unpack_stream(struct ls_unpack *unpack) {
+    unpack->streamed = true;
+}
+
 int ls_keep_chunk(struct ls_unpack *unpack, size_t length, bool last) {
     if (!unpack->kept)
         return 0;

@@ -15,6 +15,7 @@ from attrs import evolve
 
 from layerstore.errors import Damaged
 from layerstore.kernel._shim import ffi, lib
+from layerstore.kernel.files.numbers import number_in, written
 from layerstore.tar.engine import failure_of, memory_told, no_memory, opened_if_there
 from layerstore.tar.skeleton import SkeletonReader, shadow_of
 from layerstore.values import frozen
@@ -41,9 +42,9 @@ class Payload:
 
     def encoded(self) -> bytes:
         """As it stands in an index."""
-        where = b"\1" + _number(self.shadow) if self.path is None else b"\0" + _number(len(self.path)) + self.path
-        extents = b"".join(_number(offset) + _number(length) for offset, length in self.extents)
-        return _number(self.size) + self.content + where + _number(len(self.extents)) + extents
+        where = b"\1" + written(self.shadow) if self.path is None else b"\0" + written(len(self.path)) + self.path
+        extents = b"".join(written(offset) + written(length) for offset, length in self.extents)
+        return written(self.size) + self.content + where + written(len(self.extents)) + extents
 
 
 @frozen
@@ -56,7 +57,7 @@ class Index:
     def with_others(self, others: Mapping[int, Payload]) -> bytes:
         """The index, with other payloads in the places with these numbers."""
         payloads = [others.get(number, payload) for number, payload in enumerate(self.payloads)]
-        return b"".join((_MAGIC, _number(len(payloads)), *(payload.encoded() for payload in payloads), self.rest))
+        return b"".join((_MAGIC, written(len(payloads)), *(payload.encoded() for payload in payloads), self.rest))
 
 
 def index_of(skeleton: Path) -> Index:
@@ -67,7 +68,7 @@ def index_of(skeleton: Path) -> Index:
         if not data.startswith(_MAGIC):
             raise IndexError
         at, payloads = len(_MAGIC), []
-        count, at = _read(data, at)
+        count, at = number_in(data, at)
         for _ in range(count):
             payload, at = _payload(data, at)
             payloads.append(payload)
@@ -78,8 +79,8 @@ def index_of(skeleton: Path) -> Index:
 
 def write_payload(payload: Payload, place: Place, write: Callable[[memoryview], object]) -> None:
     """Write the bytes of a payload. Raises `Damaged` if they are not there, or not those that it had."""
-    index = Index((payload,), _number(0)).with_others({})
-    token = _number(payload.size << 1 | 1)
+    index = Index((payload,), written(0)).with_others({})
+    token = written(payload.size << 1 | 1)
     with memory_told(), ExitStack() as undo:
         tree, shadow = (undo.enter_context(opened_if_there(folder)) for folder in place)
         exporter = lib.ls_export_new(tree, shadow, ffi.from_buffer(index), len(index))
@@ -109,47 +110,24 @@ def payload_beside(payload: Payload, number: int) -> Payload:
 
 
 def _payload(data: bytes, at: int) -> tuple[Payload, int]:
-    size, at = _read(data, at)
+    size, at = number_in(data, at)
     content, at = data[at : at + 8], at + 8
-    is_shadowed, at = _read(data, at)
+    is_shadowed, at = number_in(data, at)
     path, shadow = None, 0
     if is_shadowed:
-        shadow, at = _read(data, at)
+        shadow, at = number_in(data, at)
     else:
-        length, at = _read(data, at)
+        length, at = number_in(data, at)
         path, at = data[at : at + length], at + length
-    count, at = _read(data, at)
+    count, at = number_in(data, at)
     extents = []
     for _ in range(count):
-        offset, at = _read(data, at)
-        length, at = _read(data, at)
+        offset, at = number_in(data, at)
+        length, at = number_in(data, at)
         extents.append((offset, length))
     if at > len(data):
         raise IndexError
     return Payload(size, content, path, shadow, tuple(extents)), at
-
-
-def _read(data: bytes, at: int) -> tuple[int, int]:
-    """A number (LEB128), and where it ends."""
-    found = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        found |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return found, at
-        shift += 7
-        if shift > 63:
-            raise IndexError
-
-
-def _number(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
 
 
 def link_shadowed(source: Path, target: Path) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from attrs import field
 
 from layerstore.kernel._shim import ffi, lib
+from layerstore.kernel.files.numbers import written
 from layerstore.tar.engine import failure_of, memory_told, no_memory
 from layerstore.tar.unpack import Readable
 from layerstore.values import frozen
@@ -135,7 +136,7 @@ def _piece(piece: Piece, kept: list[Any]) -> dict[str, Any]:
 def _made(folder: Folder, kept: list[Any]) -> dict[str, Any]:
     seconds, ns = divmod(folder.mtime_ns, _SECOND)
     xattrs = b"".join(
-        _number(len(name)) + _number(len(value)) + name + value for name, value in sorted(folder.xattrs.items())
+        written(len(name)) + written(len(value)) + name + value for name, value in sorted(folder.xattrs.items())
     )
     data = ffi.new("uint8_t[]", xattrs)
     kept.append(data)
@@ -148,13 +149,3 @@ def _made(folder: Folder, kept: list[Any]) -> dict[str, Any]:
         "xattrs": data,
         "xattrs_length": len(xattrs),
     }
-
-
-def _number(value: int) -> bytes:
-    """LEB128, as bytes.h reads it."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -15,7 +15,7 @@ static int flush_raw(struct ls_unpack *unpack) {
 }
 
 static int keep_raw(struct ls_unpack *unpack, const void *data, size_t length) {
-    if (ls_is_listed(unpack)) /* the tar stays */
+    if (ls_is_listed(unpack) && !unpack->streamed) /* the tar stays */
         return 0;
     int rc = ls_bytes_add(&unpack->raw, data, length);
     return rc ?: unpack->raw.length >= RAW_MAX ? flush_raw(unpack) : 0;
@@ -31,16 +31,13 @@ static int entry_complete(struct ls_unpack *unpack) {
     int rc = ls_place(unpack);
     if (rc)
         return rc;
-    if (unpack->listed) {
-        unpack->state = LS_IN_PAYLOAD;
-        return 0;
-    }
-    if (unpack->job) {
+    bool is_data = unpack->listed || unpack->job;
+    if (is_data && (unpack->job || unpack->streamed)) {
         if (flush_raw(unpack) || ls_skeleton_payload(&unpack->stream, unpack->entry.payload))
             return ls_fail_memory(unpack);
-    } else
+    } else if (!is_data)
         unpack->remaining += unpack->padding;
-    unpack->state = unpack->job ? LS_IN_PAYLOAD : unpack->remaining ? LS_IN_RAW : LS_AT_HEADER;
+    unpack->state = is_data ? LS_IN_PAYLOAD : unpack->remaining ? LS_IN_RAW : LS_AT_HEADER;
     return 0;
 }
 
@@ -210,4 +207,8 @@ int ls_unpack_feed(struct ls_unpack *unpack, size_t length, int last) {
     if (!rc && last && (unpack->state != LS_AT_HEADER || unpack->in_entry) && unpack->state != LS_AT_END)
         rc = ls_fail_entry(unpack, "the tar is cut short");
     return rc ? rc : ls_failed(unpack);
+}
+
+int64_t ls_unpack_awaited(const struct ls_unpack *unpack) {
+    return unpack->state == LS_IN_PAYLOAD ? unpack->remaining : 0;
 }

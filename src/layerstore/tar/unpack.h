@@ -51,6 +51,8 @@ void ls_unpack_limit(struct ls_unpack *unpack, const struct ls_unpack_limits *li
 /* Without a tree: what is fed is written to `tar` too, by a writer, which there has to be then. `path` is where it lies, for a
  * failure. -ENOMEM. */
 int ls_unpack_keep(struct ls_unpack *unpack, int tar, const char *path);
+/* Without a tree: the skeleton has a stream, though the tar stays. */
+void ls_unpack_stream(struct ls_unpack *unpack);
 /* Looks at the parents' root and makes the directory ready; comes before all else. */
 int ls_unpack_begin(struct ls_unpack *unpack);
 void ls_unpack_free(struct ls_unpack *unpack);
@@ -62,6 +64,8 @@ int ls_unpack_write_files(struct ls_unpack *unpack);
  * it. */
 uint8_t *ls_unpack_chunk(struct ls_unpack *unpack);
 int ls_unpack_feed(struct ls_unpack *unpack, size_t length, int last);
+/* How many of the bytes that come next are a file's: in a listing nothing but its hash depends on them. */
+int64_t ls_unpack_awaited(const struct ls_unpack *unpack);
 /* After the last chunk: waits for the writers, then links, whiteouts and directories. */
 int ls_unpack_finish(struct ls_unpack *unpack);
 /* Ends the writers without finishing, from any thread. */

@@ -51,7 +51,8 @@ class Readable(Protocol):
     the end. The buffer is valid until it returns. What it raises goes through to the caller of `unpack`.
     """
 
-    def readinto(self, buffer: memoryview, /) -> int | None: ...
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the beginning of `buffer`; 0 at the end."""
 
 
 @frozen
@@ -122,17 +123,36 @@ def take_listing(
     bottom: bool = False,
     progress: Callable[[int], object] | None = None,
     limits: Limits = USUAL,
+    streamed: bool = False,
+    claimed: DiffID | None = None,
+    skip: Callable[[int], object] | None = None,
 ) -> Unpacked:
     """Write the new file `listing`: what a tar that stays as it is says of each name, and where in it the data are.
 
     `keep` is a new file that gets the tar, by a thread of its own; on an error it is the caller's to discard. All else
     is as with `unpack` into a folder in overlay's dialect, and so are the errors. A listing is read by `entries`, and
     makes an index that the kernel can mount.
+
+    `streamed`: it has a stream, too, as a skeleton has. `claimed`: `stream` has anything in the place of file data, for
+    which nobody has the bytes yet; that this is the digest of the tar is believed, and `content` of files is wrong.
+    `skip`: it is told how many bytes of file data come next, which `stream` then does not have to give: with `claimed`.
     """
     with memory_told():
         place = (lib.LS_NO_TREE, Dialect.OVERLAY, listing)
         if keep is None:
-            return _taken_in(stream, *place, expected, below, 0, progress, limits, bottom=bottom)
+            return _taken_in(
+                stream,
+                *place,
+                expected,
+                below,
+                0,
+                progress,
+                limits,
+                bottom=bottom,
+                streamed=streamed,
+                claimed=claimed,
+                skip=skip,
+            )
         with named("open", keep):
             kept = FileIO(keep, "xb", opener=private)
         with kept:
@@ -155,6 +175,9 @@ def _taken_in(
     *,
     bottom: bool,
     keep: FileIO | None = None,
+    streamed: bool = False,
+    claimed: DiffID | None = None,
+    skip: Callable[[int], object] | None = None,
 ) -> Unpacked:
     with ExitStack() as undo:
         nothing = lib.LS_BELOW_NOTHING if bottom else lib.LS_BELOW_UNKNOWN
@@ -168,11 +191,13 @@ def _taken_in(
         lib.ls_unpack_limit(unpacker, ffi.new("struct ls_unpack_limits *", [limit or _NO_LIMIT for limit in most]))
         if keep is not None and lib.ls_unpack_keep(unpacker, keep.fileno(), os.path.abspath(os.fsencode(keep.name))):
             raise no_memory()
+        if streamed:
+            lib.ls_unpack_stream(unpacker)
         if lib.ls_unpack_begin(unpacker):
             raise _failure(unpacker)
         undo.enter_context(_writers(unpacker, threads))
         out = undo.enter_context(SkeletonWriter(skeleton))
-        diff_id, size = _feed(stream, unpacker, out, progress, limits)
+        diff_id, size = _feed(stream, unpacker, out, progress, limits, claimed, skip)
         if expected is not None and diff_id != expected:
             raise DigestMismatch("the layer", expected=expected, actual=diff_id, layer=expected)
         if lib.ls_unpack_finish(unpacker):
@@ -218,8 +243,10 @@ def _feed(
     out: SkeletonWriter,
     progress: Callable[[int], object] | None,
     limits: Limits,
+    claimed: DiffID | None,
+    skip: Callable[[int], object] | None,
 ) -> tuple[DiffID, int]:
-    """Read, hash and parse to the end of the stream."""
+    """Read, hash and parse to the end of the stream. What is `claimed` is not hashed."""
     digest = hashlib.sha256()
     size = 0
     last = False
@@ -228,9 +255,14 @@ def _feed(
         if chunk == ffi.NULL:
             raise _failure(unpacker)
         view = memoryview(ffi.buffer(chunk, lib.LS_CHUNK))
-        filled = _fill(stream, view)
+        spared = min(lib.ls_unpack_awaited(unpacker), len(view)) if skip is not None else 0
+        if skip is not None and spared:
+            skip(spared)
+            view[:spared] = bytes(spared)
+        filled = spared + _fill(stream, view[spared:])
         last = filled < lib.LS_CHUNK
-        digest.update(view[:filled])
+        if claimed is None:
+            digest.update(view[:filled])
         size += filled
         limits.check("max-layer-size", size, "the layer's tar")
         if lib.ls_unpack_feed(unpacker, filled, last):
@@ -240,7 +272,7 @@ def _feed(
             lib.ls_unpack_taken(unpacker)
         if progress is not None:
             progress(filled)
-    return DiffID("sha256:" + digest.hexdigest()), size
+    return claimed or DiffID("sha256:" + digest.hexdigest()), size
 
 
 def _fill(stream: Readable, view: memoryview) -> int:

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,9 @@ _MKFS = {
 }
 # The least that each mkfs accepts without asking for another layout.
 _LEAST = {"ext4": 8 << 20, "xfs": 300 << 20, "btrfs": 128 << 20, "tmpfs": 1 << 20}
+
+_PATIENCE = 5.0
+"""Seconds in which whoever still holds a filesystem at the end may let go of it."""
 
 _SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """mkfs is where only root's PATH leads."""
@@ -142,11 +146,18 @@ class Filesystems:
         return frozenset(map(str, self._mounted))
 
     def close(self) -> list[str]:
-        """Unmount all, and return what could not be taken away: mountpoints, and loop devices."""
+        """Unmount all, and return what could not be taken away: mountpoints, and loop devices.
+
+        A process that ends this moment may have had a mount in its own namespace: the device goes with it.
+        """
         for mountpoint in reversed(self._mounted.copy()):
             self.drop(mountpoint)
-        left = [name for name in mountpoints() if Path(name).is_relative_to(self.folder)]
-        left += loop_devices(self.folder)
+        deadline = time.monotonic() + _PATIENCE
+        while (left := self._left()) and time.monotonic() < deadline:
+            time.sleep(0.05)
         if not left:
             shutil.rmtree(self.folder)
         return left
+
+    def _left(self) -> list[str]:
+        return [*(name for name in mountpoints() if Path(name).is_relative_to(self.folder)), *loop_devices(self.folder)]

@@ -80,7 +80,9 @@ def filesystems(request: pytest.FixtureRequest) -> Filesystems:
         pytest.skip("mounting a disk needs the machine's root")
     from layerstore.testing.filesystems import Filesystems
 
-    return request.config.stash.setdefault(_filesystems, Filesystems())
+    if _filesystems not in request.config.stash:
+        request.config.stash[_filesystems] = Filesystems()
+    return request.config.stash[_filesystems]
 
 
 @pytest.fixture

@@ -10,13 +10,17 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import evolve, fields_dict
 
 from layerstore.testing.without_root import shown
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore import Tree as Browsed
 
 Tree = Mapping[str, "Entry"]
 """By path, relative to the root and without a leading slash; the root itself is ``""``. Bytes that are no UTF-8 are
@@ -97,6 +101,36 @@ def listing(root: str | os.PathLike[str], *, content: bool = True) -> dict[str, 
     for path, inode in inodes.items():
         if len(names[inode]) > 1:
             entries[path] = evolve(entries[path], names=tuple(sorted(names[inode])))
+    return dict(sorted(entries.items()))
+
+
+def browsed(tree: Browsed) -> dict[str, Entry]:
+    """Everything in a tree that is read without a mount (`Store.browse`), as `listing` has what is mounted."""
+    entries: dict[str, Entry] = {}
+    names: defaultdict[Hashable, list[str]] = defaultdict(list)
+    for one in tree.walk():
+        digest = ""
+        if one.is_file:
+            with one.open() as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not one.is_folder:
+            names[one.identity].append(one.path)
+        entries[one.path] = Entry(
+            type=_TYPES[stat.S_IFMT(one.mode)],
+            mode=stat.S_IMODE(one.mode),
+            uid=one.uid,
+            gid=one.gid,
+            size=one.size,
+            sha256=digest,
+            target=one.target(),
+            xattrs=tuple(sorted(one.xattrs().items())),
+            mtime_ns=one.mtime_ns,
+            rdev=one.device,
+            names=(one.path,),
+        )
+    for same in names.values():
+        for path in same if len(same) > 1 else ():
+            entries[path] = evolve(entries[path], names=tuple(sorted(same)))
     return dict(sorted(entries.items()))
 
 

@@ -13,6 +13,7 @@ from layerstore.compression import open_stream
 from layerstore.errors import named
 from layerstore.images import config as config_of
 from layerstore.images import instructions as instructions_of
+from layerstore.transfer.loading import FileObject
 from layerstore.transfer.standard import STANDARD, standard_input
 
 if TYPE_CHECKING:
@@ -53,14 +54,13 @@ def import_tar(
 
 
 @contextmanager
-def _opened(source: str | Path | BinaryIO) -> Iterator[FileIO | BinaryIO]:
+def _opened(source: str | Path | BinaryIO) -> Iterator[FileObject]:
     if isinstance(source, str | Path) and str(source) == STANDARD:
-        with named("read", "standard input"):
-            yield standard_input()
+        yield FileObject(standard_input(), "standard input")
     elif isinstance(source, str | Path):
         with named("open", source):
             file = FileIO(source)
         with file:
-            yield file
+            yield FileObject(file, str(source))
     else:
-        yield source
+        yield FileObject(source, str(getattr(source, "name", "the stream")))

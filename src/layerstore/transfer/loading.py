@@ -22,6 +22,7 @@ from layerstore import platforms, reference
 from layerstore.compression import HEAD, sniff
 from layerstore.digest import DiffID, Digest
 from layerstore.errors import Ambiguous, ConfigError, InvalidArchive, KernelError, LayerstoreError, NotFound, named
+from layerstore.kernel.files.descriptors import file_of
 from layerstore.layers import LayerSource
 from layerstore.limits import Limits
 from layerstore.platforms import Platform
@@ -263,7 +264,7 @@ def _is_known(images: Images, name: str) -> bool:
 
 
 @contextmanager
-def _opened(source: str | Path | BinaryIO, limits: Limits) -> Iterator[tuple[Archive | _FileObject, str]]:
+def _opened(source: str | Path | BinaryIO, limits: Limits) -> Iterator[tuple[Archive | FileObject, str]]:
     """An archive that can be read in any order, or else a stream; and what to call it."""
     if isinstance(source, str | Path) and str(source) != STANDARD:
         with _opened_path(Path(source), limits) as archive:
@@ -280,11 +281,11 @@ def _opened(source: str | Path | BinaryIO, limits: Limits) -> Iterator[tuple[Arc
         with _opened_descriptor(raw.fileno(), file, origin, limits) as archive:
             yield archive, origin
     else:
-        yield _FileObject(file, origin), origin
+        yield FileObject(file, origin), origin
 
 
 @contextmanager
-def _opened_path(path: Path, limits: Limits) -> Iterator[Archive | _FileObject]:
+def _opened_path(path: Path, limits: Limits) -> Iterator[Archive | FileObject]:
     with named("open", path):
         is_folder = path.is_dir()
     if is_folder:
@@ -292,26 +293,26 @@ def _opened_path(path: Path, limits: Limits) -> Iterator[Archive | _FileObject]:
             yield folder
         return
     with named("open", path):
-        file = FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
+        file = file_of(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
     with file, _opened_descriptor(file.fileno(), file, str(path), limits) as archive:
         yield archive
 
 
 @contextmanager
-def _opened_descriptor(fd: int, file: Any, origin: str, limits: Limits) -> Iterator[Archive | _FileObject]:
+def _opened_descriptor(fd: int, file: Any, origin: str, limits: Limits) -> Iterator[Archive | FileObject]:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         except OSError:
             pass  # no pipe, or too many pages in pipes already: it works as it is
-        yield _FileObject(file, origin)
+        yield FileObject(file, origin)
         return
     with named("read", origin):
         start = file.tell()
         head = os.pread(fd, HEAD, start)
     if sniff(head) is not None:
         os.posix_fadvise(fd, start, 0, os.POSIX_FADV_SEQUENTIAL)
-        yield _FileObject(file, origin)
+        yield FileObject(file, origin)
         return
     try:
         archive = TarArchive(fd, origin, start=start, limits=limits)
@@ -322,7 +323,7 @@ def _opened_descriptor(fd: int, file: Any, origin: str, limits: Limits) -> Itera
         yield archive
 
 
-class _FileObject:
+class FileObject:
     """A file object that can be read once. What it raises becomes an error of this library."""
 
     def __init__(self, file: Any, origin: str) -> None:

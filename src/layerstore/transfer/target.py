@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Final
 from layerstore.digest import Digest, hex_of
 from layerstore.errors import ConfigError, InvalidArchive, KernelError, named, remedy_for
 from layerstore.kernel.files import remove_tree
+from layerstore.kernel.files.descriptors import file_of
 from layerstore.transfer.documents import BLOBS
 from layerstore.transfer.standard import STANDARD, standard_output
 from layerstore.transfer.tarball import BLOCK
@@ -303,7 +304,7 @@ def _open(path: Path, flags: int, *, shown: Path | None = None) -> Iterator[_Wri
     """A file without a buffer: what comes is large. `shown`: what errors call it, if that is not its name yet."""
     title = path if shown is None else shown
     try:
-        file = FileIO(os.open(path, flags | os.O_CLOEXEC, 0o666), "w")
+        file = file_of(os.open(path, flags | os.O_CLOEXEC, 0o666), "wb")
     except OSError as error:
         raise KernelError("open", error.errno or errno.EIO, path=title) from error
     with file:

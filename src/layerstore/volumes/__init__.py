@@ -14,15 +14,15 @@ from layerstore.imports import on_demand
 if TYPE_CHECKING:
     from layerstore.volumes.backing import VolumeMount
     from layerstore.volumes.volume import Attachment, Use, Volume
-    from layerstore.volumes.volumes import PrunedVolumes, Volumes
+    from layerstore.volumes.volumes import PrunedVolumes, VolumeOwner, Volumes
 
-__all__ = ["Attachment", "PrunedVolumes", "Use", "Volume", "VolumeMount", "Volumes"]
+__all__ = ["Attachment", "PrunedVolumes", "Use", "Volume", "VolumeMount", "VolumeOwner", "Volumes"]
 
 __getattr__ = on_demand(
     __name__,
     {
         "backing": ("VolumeMount",),
         "volume": ("Attachment", "Use", "Volume"),
-        "volumes": ("PrunedVolumes", "Volumes"),
+        "volumes": ("PrunedVolumes", "VolumeOwner", "Volumes"),
     },
 )

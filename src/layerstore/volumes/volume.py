@@ -12,6 +12,7 @@ from layerstore.values import frozen
 from layerstore.volumes import backing
 from layerstore.volumes.backing import VolumeMount
 from layerstore.volumes.rows import Made
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.volumes.volumes import Volumes
@@ -37,6 +38,7 @@ class Attachment:
     no_copy: bool = False
 
 
+@in_words("volume {0.name}")
 class Volume:
     """A volume. Its facts are those of when it was looked up, and never change."""
 

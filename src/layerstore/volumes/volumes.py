@@ -29,22 +29,23 @@ from layerstore.errors import (
     named,
 )
 from layerstore.images.trees import HasTree
-from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, quota, remove_tree, syncfs
+from layerstore.kernel.files import fsync_folder, make_plain_folder, move_away, names_in, quota, remove_tree, syncfs
 from layerstore.locks import Locks, of_volume
 from layerstore.session import Session
 from layerstore.values import frozen
 from layerstore.volumes import backing, filling, rows
 from layerstore.volumes.rows import Made, Unsettled, UseRow
 from layerstore.volumes.volume import DATA, Attachment, Use, Volume
+from layerstore.wording import in_words
 
-__all__ = ["PrunedVolumes", "Volumes"]
+__all__ = ["PrunedVolumes", "VolumeOwner", "Volumes"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LONGEST = 255
 """Bytes of a file's name."""
 
 
-class Owner(HasTree, Protocol):
+class VolumeOwner(HasTree, Protocol):
     """A container, as volumes know it."""
 
     @property
@@ -61,8 +62,11 @@ class PrunedVolumes:
     reclaimed: int
 
 
+@in_words("volumes")
 class Volumes:
     """The volumes of a store. Thread-safe."""
+
+    folder: Path
 
     def __init__(self, folder: Path, database: Database, locks: Locks, session: Session) -> None:
         """`folder` is `<data-root>/volumes`; it is made with the first volume."""
@@ -96,7 +100,7 @@ class Volumes:
             return rows.users(tx, name)
 
     def counts(self) -> dict[str, int]:
-        """How many containers use each of the volumes that are used."""
+        """How many containers use each of the volumes that are used. @private"""
         with self._database.read() as tx:
             return rows.counts(tx)
 
@@ -139,7 +143,7 @@ class Volumes:
         return Volume(self, wanted)
 
     def attach(
-        self, container: Owner, wanted: Sequence[Attachment], *, also: Callable[[Transaction], None] | None = None
+        self, container: VolumeOwner, wanted: Sequence[Attachment], *, also: Callable[[Transaction], None] | None = None
     ) -> list[Use]:
         """Let a container have volumes, from here on until it is removed. All of it happens, or nothing.
 
@@ -208,14 +212,10 @@ class Volumes:
         """What is missing, and what is there and no volume: a kind of problem, its text, and where it is.
 
         Folders are listed first and rows read last, and what a live process is at is no problem.
+
+        @private
         """
-        try:
-            with named("open", self.folder):
-                there = sorted(os.listdir(self.folder))
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            there = []
+        there = names_in(self.folder)
         with self._database.read() as tx:
             made, unsettled = {one.name: one for one in rows.every(tx)}, rows.unsettled(tx)
         for name in there:
@@ -231,17 +231,23 @@ class Volumes:
                 yield "missing volume", f"the folder of volume {name} is gone: {data}", data
 
     def leave(self, tx: Transaction, container: str) -> list[str]:
-        """In the transaction in which a container is removed: its anonymous volumes go with it; for `clear`."""
+        """In the transaction in which a container is removed: its anonymous volumes go with it; for `clear`.
+
+        @private
+        """
         return rows.leave(tx, container)
 
     def clear(self, names: Iterable[str]) -> None:
-        """Remove the folders of volumes that have no row any more."""
+        """Remove the folders of volumes that have no row any more. @private"""
         for name in names:
             with self._locks.one(of_volume(name)):
                 self._settled([name])
 
     def recover(self) -> None:
-        """Put in order what the dead left. One that cannot be keeps no other from it; then its error is raised."""
+        """Put in order what the dead left. One that cannot be keeps no other from it; then its error is raised.
+
+        @private
+        """
         with self._database.read() as tx:
             names, made = list(rows.unsettled(tx)), [one.name for one in rows.every(tx)]
         # A power cut may take the note and leave the copy.
@@ -294,13 +300,14 @@ class Volumes:
                 case Unsettled.COPIED:
                     filling.move_in(folder)
         except LayerstoreError:
-            facts.ask_for_recovery(self._database)
+            facts.ask_for_recovery(self._database, self._session.stay)
             raise
         try:
             with self._database.write(durable=False) as tx:
                 rows.settle(tx, [name])
         except KernelError:
-            facts.ask_for_recovery(self._database)  # it is done; what says that it is not can be struck out later
+            # It is done; what says that it is not can be struck out later.
+            facts.ask_for_recovery(self._database, self._session.stay)
 
     def _remove_folder(self, folder: Path) -> None:
         target = self._session.folder / f"{self._session.new_key()}.{DATA}"
@@ -413,7 +420,7 @@ class Volumes:
         return _nothing() if root is None or place is None else filling.source(root, place)
 
     @contextmanager
-    def _tree(self, container: Owner, chosen: Sequence[tuple[Attachment, str, str]]) -> Iterator[int | None]:
+    def _tree(self, container: VolumeOwner, chosen: Sequence[tuple[Attachment, str, str]]) -> Iterator[int | None]:
         """While inside: the container's tree, if something of it may be copied.
 
         Before the locks of volumes: this takes the container's.

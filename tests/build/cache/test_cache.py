@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import layerstore
-from layerstore import ReadOnlyStore, Store, StoredLayer
-from layerstore.build.cache import OWNER, Cache, prune, records
+from layerstore import KernelError, ReadOnlyStore, Store, StoredLayer, Transaction
+from layerstore.build.cache import OWNER, Cache, prune, records, rows
 
 from .conftest import Done, layer_with
 
@@ -209,3 +210,22 @@ def test_what_cannot_be_written_to_is_told_of(
                 prune(Cache(frozen))
     finally:
         subprocess.run(["umount", root], check=True)
+
+
+def test_a_build_that_is_over_is_written_down_though_the_disk_is_full_at_first(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, refused = rows.end, []
+
+    def once(tx: Transaction, names: list[str]) -> None:
+        if not refused:
+            refused.extend(names)
+            raise KernelError("sqlite", errno.ENOSPC)
+        end(tx, names)
+
+    monkeypatch.setattr(rows, "end", once)
+    with Cache(store) as cache:
+        pass
+    assert refused
+    with cache.database.read() as tx:
+        assert rows.builds(tx) == {}

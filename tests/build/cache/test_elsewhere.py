@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,9 @@ from attrs import evolve
 
 import layerstore
 from layerstore import ChainID, Store
-from layerstore.build.cache import Cache, Spec, give, inline, parse_spec, prune
+from layerstore.build.cache import Cache, Spec, give, inline, offers, parse_spec, prune
 from registry.servers.debian import DockerRegistry
+from support.faults import descriptors
 
 from .conftest import layer_with
 
@@ -259,3 +261,24 @@ def test_what_was_taken_in_is_pruned_as_what_was_done(store: Store, other: Store
     other.wait()
     assert other.disk_usage().layers == ()
     assert other.leases("build") == {}
+
+
+@pytest.mark.parametrize(("owner", "name"), [(offers, "FileIO"), (threading.Thread, "start")])
+def test_a_pipe_between_two_stores_is_closed_where_nothing_can_be_made_of_it(
+    store: Store, owner: object, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, cache = build(store)
+    [source, *_] = offers.sources(store, store.layer(top_of(cache)))
+
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    before = descriptors()
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, fails)
+        with pytest.raises(MemoryError), source.open():
+            pass
+    assert descriptors() == before
+    with source.open() as stream:
+        assert stream.readinto(memoryview(bytearray(512)))
+    assert descriptors() == before

@@ -20,7 +20,7 @@ import pytest
 
 from layerstore import LimitExceeded, Limits, Store
 from layerstore.build import BuildError, build
-from layerstore.build.context import Context, Repository, Staging, checked_out, open_context
+from layerstore.build.context import Context, GitRepository, Staging, checked_out, open_context
 
 pytestmark = pytest.mark.root
 
@@ -209,7 +209,7 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
 
 def are_gone(pids: Path) -> bool:
     """Have these processes ended, within a moment?"""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     rest = [Path("/proc", pid) for pid in pids.read_text().split()]
     while any((place / "exe").exists() for place in rest) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -225,7 +225,7 @@ def test_an_interrupt_ends_git_and_all_that_it_has_started(tmp_path: Path, ssh: 
 
     (tmp_path / "folder").mkdir()
     with pytest.raises(KeyboardInterrupt):
-        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits(), check=interrupt)
+        checked_out(GitRepository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits(), check=interrupt)
     assert are_gone(pids)
 
 
@@ -233,7 +233,7 @@ def test_what_git_leaves_when_it_fails_is_ended(tmp_path: Path, ssh: Callable[[s
     pids = ssh("exit 1")
     (tmp_path / "folder").mkdir()
     with pytest.raises(BuildError, match="git fetch has failed"):
-        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits())
+        checked_out(GitRepository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits())
     assert are_gone(pids)
 
 
@@ -264,7 +264,7 @@ def test_a_repository_that_has_no_end_is_ended(
 ) -> None:
     git_stub(script)
     with pytest.raises(LimitExceeded, match=setting):
-        checked_out(Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=limits)
+        checked_out(GitRepository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=limits)
     before = list(tmp_path.rglob("*"))
     time.sleep(0.05)
     assert list(tmp_path.rglob("*")) == before
@@ -274,11 +274,11 @@ def test_git_may_remember_as_much_as_is_remembered_of_a_layer(tmp_path: Path, gi
     git_stub(f"sleep 0.3; exec {sys.executable} -c 'bytearray(300 << 20)'")
     with pytest.raises(BuildError, match=r"(?s)git init has failed: .*MemoryError"):
         checked_out(
-            Repository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits(layer_memory=200 << 20)
+            GitRepository("ssh://nowhere.invalid/x.git"), tmp_path / "folder", limits=Limits(layer_memory=200 << 20)
         )
 
 
 def test_a_repository_that_is_larger_than_a_layer_is_refused(tmp_path: Path, repository: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(LimitExceeded, match="max-layer-size is 100"):
-        checked_out(Repository(repository), tmp_path / "folder", limits=Limits(layer_size=100))
+        checked_out(GitRepository(repository), tmp_path / "folder", limits=Limits(layer_size=100))

@@ -178,6 +178,39 @@ def test_the_dockerfile_and_its_own_ignore_file_come_first(folder: Path) -> None
     assert (other.tree.ignore.name, other.tree.ignore.patterns) == ("other.Dockerfile.dockerignore", ["*", "!c.md"])
 
 
+def test_podman_s_names_come_before_docker_s(folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM docker\n")
+    (folder / "Containerfile").write_text("FROM podman\n")
+    for name in (".dockerignore", ".containerignore", "Containerfile.dockerignore", "Containerfile.containerignore"):
+        (folder / name).write_text(f"{name}\n")
+        (folder / f"Dockerfile{name.removeprefix('Containerfile')}").write_text("not this\n")
+    found = []
+    for name in ("Containerfile.containerignore", "Containerfile.dockerignore", ".containerignore", ".dockerignore"):
+        context = read(folder)
+        assert context.dockerfile is not None
+        assert context.dockerfile.text == "FROM podman\n"
+        assert context.tree.ignore is not None
+        found.append(context.tree.ignore.patterns == [context.tree.ignore.name] == [name])
+        (folder / name).unlink()
+    assert found == [True] * 4
+    named = read(folder, file=str(folder / "Dockerfile"))
+    assert named.dockerfile is not None
+    assert named.dockerfile.text == "FROM docker\n"
+
+
+def test_what_podman_preprocesses_is_refused_and_not_read_as_comments(folder: Path) -> None:
+    (folder / "Containerfile.in").write_text('#include "base.in"\nFROM scratch\n')
+    (folder / "plain.in").write_text("# included\nFROM scratch\n")
+    with pytest.raises(BuildError, match=r"Containerfile\.in is a text for cpp \(#include\)") as caught:
+        read(folder, file="Containerfile.in")
+    assert "cpp -E -P Containerfile.in >Containerfile" in str(caught.value.remedy)
+    with pytest.raises(BuildError, match="no such file") as missing:
+        read(folder)
+    assert "Containerfile.in" in str(missing.value.remedy)
+    plain = read(folder, file=str(folder / "plain.in"))
+    assert plain.dockerfile is not None
+
+
 def test_a_dockerfile_that_is_not_there_is_an_error_with_those_that_are(folder: Path) -> None:
     (folder / "build.Dockerfile").touch()
     with pytest.raises(BuildError, match="failed to read dockerfile") as caught:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from layerstore.build.language.flags import FlagError
-from layerstore.build.language.instructions import Mount
+from layerstore.build.language.instructions import RunMount
 from layerstore.build.language.mounts import mount_of
 
 
@@ -14,7 +14,7 @@ def read(text):
 
 
 def test_what_is_taken_where_nothing_is_said():
-    assert read("target=/t") == Mount("bind", "/t", text="target=/t")
+    assert read("target=/t") == RunMount("bind", "/t", text="target=/t")
     cache = read("type=cache,target=/root/.cache/")
     assert (cache.id, cache.readonly, cache.sharing) == ("/root/.cache", False, "shared")
     assert (read("type=tmpfs,dst=/t").readonly, read("type=tmpfs,dst=/t,size=64m").size) == (False, 64 << 20)

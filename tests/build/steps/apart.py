@@ -48,6 +48,11 @@ def awaited(found: Callable[[], Any], process: subprocess.Popen[str] | None = No
     return answer
 
 
+def long_and_ours() -> str:
+    """A number of seconds that is long, and that no other process of the machine sleeps."""
+    return f"4321.{os.getpid()}{time.monotonic_ns()}"
+
+
 def running(*words: str) -> list[int]:
     """The processes whose command lines have all of these words."""
     found = []

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,9 +24,12 @@ import zstandard
 from layerstore import LimitExceeded, Limits
 from layerstore.build import BuildError
 from layerstore.build.context.fetching import fetched
+from layerstore.build.steps.adding import unpacked
 from layerstore.build.steps.copy import Copying
+from layerstore.kernel.files.descriptors import HANDLE, opened
 from layerstore.values import frozen
 from support.building import Builder, Look, names_in
+from support.faults import descriptors
 
 
 def tar_of(**files: str) -> bytes:
@@ -329,3 +333,20 @@ def test_an_address_that_nobody_answers_at_is_told_in_words(make: Builder) -> No
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/f"
     with pytest.raises(BuildError, match=f"failed to load {url}: Connection refused\n"):
         make(f"FROM scratch\nADD {url} /\n")
+
+
+def test_what_has_become_a_folder_meanwhile_leaves_no_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+
+    @contextmanager
+    def open_tree() -> Iterator[int]:
+        with opened(tmp_path, HANDLE) as root:
+            yield root
+
+    origin: Any = SimpleNamespace(open_tree=open_tree)
+    was_a_file: Any = SimpleNamespace(path=b"folder", is_folder=False)
+    nobody: Any = None
+    before = descriptors()
+    with pytest.raises(IsADirectoryError):
+        unpacked(nobody, origin, was_a_file)
+    assert descriptors() == before

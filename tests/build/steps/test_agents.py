@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from build.steps.apart import awaited, building, running
+from build.steps.apart import awaited, building, long_and_ours, running
 from layerstore import ConfigError, Store
 from layerstore.build import BuildError, Ssh
 from layerstore.build.steps.agents import agent_of, passing_on
@@ -60,7 +60,8 @@ def test_an_agent_is_lent_and_its_keys_are_not(make: Builder, tmp_path: Path, lo
 def test_an_agent_of_ours_dies_with_a_build_that_is_killed(based: Store, tmp_path: Path, key: str) -> None:
     (tmp_path / "tmp").mkdir()
     (tmp_path / "context").mkdir()
-    (tmp_path / "context" / "Dockerfile").write_text("FROM base\nRUN --mount=type=ssh sleep 4322\n")
+    seconds = long_and_ours()
+    (tmp_path / "context" / "Dockerfile").write_text(f"FROM base\nRUN --mount=type=ssh sleep {seconds}\n")
 
     def agents() -> list[Path]:
         return [path for path in (tmp_path / "tmp").glob("*/agent") if running("ssh-agent", str(path))]
@@ -68,13 +69,13 @@ def test_an_agent_of_ours_dies_with_a_build_that_is_killed(based: Store, tmp_pat
     with building(
         based.config, tmp_path / "context", environment={"TMPDIR": str(tmp_path / "tmp")}, ssh=[key]
     ) as process:
-        [agent] = awaited(lambda: running("sleep", "4322") and agents(), process)
+        [agent] = awaited(lambda: running("sleep", seconds) and agents(), process)
         process.kill()
         process.wait()
         awaited(lambda: not running("ssh-agent", str(agent)), seconds=30)
         awaited(lambda: not os.path.exists(agent.parent), seconds=30)
     assert sweep(based) == 1
-    assert running("sleep", "4322") == []
+    assert running("sleep", seconds) == []
 
 
 @AGENTS

@@ -15,7 +15,7 @@ import pytest
 
 import layerstore
 from build.steps import life
-from build.steps.apart import awaited, building, running
+from build.steps.apart import awaited, building, long_and_ours, running
 from layerstore import Store
 from layerstore.build.cache import Cache, prune, records
 from layerstore.build.events import Ended
@@ -86,10 +86,11 @@ def test_a_program_that_goes_on_when_its_build_is_killed_ends_with_the_next(base
     based.close()
     context = tmp_path / "context"
     context.mkdir()
-    (context / "Dockerfile").write_text("FROM base\nRUN echo > /done\nRUN echo begun > /begun; exec sleep 4321\n")
+    seconds = long_and_ours()
+    (context / "Dockerfile").write_text(f"FROM base\nRUN echo > /done\nRUN echo begun > /begun; exec sleep {seconds}\n")
     command = [sys.executable, life.__file__, str(config.data_root), str(config.exec_root), str(context), "0"]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(TESTS)}, stdout=subprocess.PIPE) as process:
-        while not (sleeping := [pid for pid in os.listdir("/proc") if is_sleeping(pid)]):
+        while not running("sleep", seconds):
             assert process.poll() is None
             time.sleep(0.05)
         process.kill()
@@ -99,17 +100,18 @@ def test_a_program_that_goes_on_when_its_build_is_killed_ends_with_the_next(base
         assert Runtime(store).places.all() == []
         assert store.check() == []
         assert sweep(store) == 0
-    assert not any(is_sleeping(pid) for pid in sleeping)
+    assert running("sleep", seconds) == []
 
 
 def test_a_program_that_ran_for_long_ends_with_a_build_that_is_killed(based: Store, tmp_path: Path) -> None:
     (tmp_path / "context").mkdir()
-    (tmp_path / "context" / "Dockerfile").write_text("FROM base\nRUN sleep 4325\n")
+    seconds = long_and_ours()
+    (tmp_path / "context" / "Dockerfile").write_text(f"FROM base\nRUN sleep {seconds}\n")
     with building(based.config, tmp_path / "context", guarded=True) as process:
-        awaited(lambda: running("sleep", "4325") and running(based.config.data_root.as_posix(), "sh"), process)
+        awaited(lambda: running("sleep", seconds) and running(based.config.data_root.as_posix(), "sh"), process)
         process.kill()
         process.wait()
-    awaited(lambda: not running("sleep", "4325"), seconds=30)
+    awaited(lambda: not running("sleep", seconds), seconds=30)
     awaited(lambda: not running(based.config.data_root.as_posix()), seconds=30)
     assert sweep(based) == 0
     assert based.containers() == []
@@ -120,13 +122,6 @@ def test_nobody_looks_after_a_build_that_has_ended(make: Builder, monkeypatch: p
     monkeypatch.setattr(guarding, "LATER", 0.0)
     make("FROM base\nRUN sleep 0.3\n")
     assert running(make.store.data_root.as_posix()) == []
-
-
-def is_sleeping(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"sleep\x004321\x00")
-    except OSError:
-        return False
 
 
 def test_a_build_goes_on_without_a_guard_where_there_is_no_room_for_one(

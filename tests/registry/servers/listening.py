@@ -93,7 +93,8 @@ class Server(ABC):
 
     scheme = "http"
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        """`port` 0: any that is free."""
         self.requests: list[Seen] = []
         self.connections = 0
         self.latency = 0.0
@@ -106,7 +107,7 @@ class Server(ABC):
         class Handler(_Handler):
             owner = server
 
-        self._http = _Quiet(("127.0.0.1", 0), Handler)
+        self._http = _Quiet(("127.0.0.1", port), Handler)
         self._http.owner = server
         self._tls = tls
         self.scheme = "http" if tls is None else "https"
@@ -206,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         peer, self.number = self.owner._open[self.request]
         self.raw_socket = self.request
         if self.owner._tls is not None:
-            self.request.settimeout(5)
+            self.request.settimeout(30)
             self.request = self.owner._tls.wrap_socket(self.request, server_side=True)
             self.request.settimeout(None)
             self.owner._went(self.raw_socket)

@@ -35,8 +35,8 @@ def digest(data: bytes) -> str:
 class Registry(Server):
     """Manifests and blobs in dictionaries, by repository. Change the switches before or between requests."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(tls=tls)
+    def __init__(self, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        super().__init__(tls=tls, port=port)
         self.blobs: dict[tuple[str, str], bytes] = {}
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         """(repository, digest) → media type and bytes."""
@@ -84,10 +84,11 @@ class Registry(Server):
         *,
         config: bytes | None = None,
         compress: bool = True,
+        blobs: Sequence[bytes] | None = None,
     ) -> str:
-        """Have an image of these layers' tars, gzipped; gives the manifest's digest."""
+        """Have an image of these layers' tars, gzipped, or as `blobs`; gives the manifest's digest."""
         settings = images.config(layers) if config is None else config
-        forms = [gzip.compress(tar, 1, mtime=0) if compress else tar for tar in layers]
+        forms = blobs or [gzip.compress(tar, 1, mtime=0) if compress else tar for tar in layers]
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,

@@ -86,7 +86,7 @@ class Seaweed:
         raise AssertionError(f"weed does not start:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def _put(self, place: str) -> int:
-        connection = http.client.HTTPConnection(self.host, timeout=5)
+        connection = http.client.HTTPConnection(self.host, timeout=30)
         try:
             connection.request("PUT", place, b"" if place.count("/") == 1 else b"here")
             status = connection.getresponse().status

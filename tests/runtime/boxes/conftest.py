@@ -41,6 +41,7 @@ def box(loaded: Store) -> Iterator[Container]:
     assert container.status != "running"
     assert left_in(loaded.config.exec_root, container) == []
     container.remove()
+    assert not (loaded.data_root / "containers" / container.id).exists()
     for parent in (Path("/sys/fs/cgroup/layerstore"), *Path("/sys/fs/cgroup").glob("*/layerstore")):
         with contextlib.suppress(OSError):  # it is not there, or others have theirs in it
             parent.rmdir()

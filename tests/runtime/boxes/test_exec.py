@@ -297,9 +297,11 @@ def test_who_runs_and_what_it_takes(runtime: Runtime, make: Make) -> None:
 
     began = time.monotonic()
     taken = runtime.stats([busy, idle], interval=0.5)
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 50
     assert set(taken) == {busy.id, idle.id}
-    assert taken[busy.id].cpu > 10 > taken[idle.id].cpu  # of one processor, which others want, too
+    assert taken[idle.id].cpu < 10
+    # Of one processor, which others want, too: it does not get a tenth of it at any moment.
+    eventually(lambda: runtime.stats([busy], interval=0.2)[busy.id].cpu > 10, True, seconds=120)
     assert (taken[busy.id].pids, taken[idle.id].pids) == (2, 1)
     assert taken[busy.id].memory_limit == 64 << 20 < taken[idle.id].memory_limit
     assert 0 < taken[busy.id].memory < 64 << 20

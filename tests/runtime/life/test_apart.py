@@ -69,7 +69,7 @@ def test_what_does_not_run_stands_for_itself(make: Make, runtime: Runtime) -> No
 def test_what_the_dead_left_goes_with_the_next(
     box: Container, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "here", lambda: processes.Process(2**22 + 1, 7))
+    monkeypatch.setattr(apart, "here", lambda: processes.ProcessId(2**22 + 1, 7))
     monkeypatch.setattr(Container, "remove", lambda *_, **__: None)
     with runtime.written(box):
         pass

@@ -46,7 +46,7 @@ def connectors(config: Config) -> list[int]:
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            words = (place / "cmdline").read_text().split("\0")
+            words = os.fsdecode((place / "cmdline").read_bytes()).split("\0")  # a program may be told any bytes
             if any(name in words[0] for name in ("slirp4netns", "pasta")):
                 seen = [*words, *(os.readlink(fd) for fd in (place / "fd").iterdir())]
                 found += [int(place.name)] * any(mark in path for path in seen)

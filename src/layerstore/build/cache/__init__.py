@@ -3,7 +3,7 @@
 `keys` says what a step is known by (pure), `rows` has the SQL, `claims` the locks by which one does a step and the
 others wait, `mounts` the folders that steps share; `cache` is the front. Caches that lie elsewhere are named by
 `specs`, say what they have by `documents` (both pure), are asked by `offers`, and filled by `giving`. `usage` counts
-what is kept, `pruning` decides what of it goes.
+what is kept, `summary` tells it apart from all else that takes room, `pruning` decides what of it goes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layerstore.build.cache.cache import OWNER, Cache, Entry
     from layerstore.build.cache.giving import give, inline
     from layerstore.build.cache.keys import step_key
-    from layerstore.build.cache.mounts import CacheMount, Mounts, Sharing
+    from layerstore.build.cache.mounts import CacheMount, CacheMounts, Sharing
     from layerstore.build.cache.pruning import PrunedCache, prune
     from layerstore.build.cache.specs import Spec, parse_spec
     from layerstore.build.cache.usage import Record, records, stacks
@@ -26,8 +26,8 @@ __all__ = [
     "PREFIX",
     "Cache",
     "CacheMount",
+    "CacheMounts",
     "Entry",
-    "Mounts",
     "PrunedCache",
     "Record",
     "Sharing",
@@ -50,7 +50,7 @@ __getattr__ = on_demand(
         "cache": ("OWNER", "Cache", "Entry"),
         "giving": ("give", "inline"),
         "keys": ("step_key",),
-        "mounts": ("CacheMount", "Mounts", "Sharing"),
+        "mounts": ("CacheMount", "CacheMounts", "Sharing"),
         "pruning": ("PrunedCache", "prune"),
         "specs": ("Spec", "parse_spec"),
         "usage": ("Record", "records", "stacks"),

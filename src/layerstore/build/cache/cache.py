@@ -17,7 +17,7 @@ from typing import Self
 from layerstore import ChainID, LayerstoreError, NotFound, Store, StoredLayer, Transaction
 from layerstore.build.cache import claims, offers, rows
 from layerstore.build.cache.documents import Step
-from layerstore.build.cache.mounts import Mounts
+from layerstore.build.cache.mounts import CacheMounts
 from layerstore.build.cache.offers import Offer, Offered, Progress
 from layerstore.build.cache.specs import Spec
 from layerstore.values import frozen
@@ -69,7 +69,7 @@ class Cache:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.database = store.tables(rows.TABLES)
-        self.mounts = Mounts(store)
+        self.mounts = CacheMounts(store)
         """The folders that steps share."""
         self._own = ExitStack()
         self._offers: list[Offer] = []
@@ -257,8 +257,12 @@ class Cache:
         return self
 
     def _end(self, name: str) -> None:
-        with self.database.write(durable=False) as tx:
-            rows.end(tx, [name])
+        """Write down that it is over; where that cannot be, its lock, which is free from here on, says so."""
+        for _ in range(2):  # a disk that is full has given up what was set aside by the second time
+            with suppress(LayerstoreError):
+                with self.database.write(durable=False) as tx:
+                    rows.end(tx, [name])
+                return
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

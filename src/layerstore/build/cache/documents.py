@@ -16,7 +16,7 @@ from typing import Any
 from layerstore import ChainID, DiffID, InvalidArchive, StoredLayer
 from layerstore.values import frozen
 
-__all__ = ["FIELD", "Document", "Step", "config_of", "inline", "read"]
+__all__ = ["FIELD", "CacheDocument", "Step", "config_of", "inline", "read"]
 
 FIELD = "io.layerstore.build.cache"
 """Of the config; the image spec lets configs have fields of others."""
@@ -43,7 +43,7 @@ class Level:
 
 
 @frozen
-class Document:
+class CacheDocument:
     """The steps that a cache has, by their keys, and the layers that these need, by their ChainIDs."""
 
     steps: Mapping[str, Step]
@@ -98,7 +98,7 @@ def _listed(steps: Iterable[Step]) -> list[dict[str, str]]:
     return listed
 
 
-def read(config: bytes, what: str) -> Document:
+def read(config: bytes, what: str) -> CacheDocument:
     """The document in a config. Raises `InvalidArchive` if there is none, or it is not as it should be."""
     try:
         whole = json.loads(config)
@@ -121,7 +121,7 @@ def read(config: bytes, what: str) -> Document:
         ]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidArchive(f"the cache in {what} is not as it should be: {error!r}") from None
-    return Document({step.key: step for step in steps}, levels)
+    return CacheDocument({step.key: step for step in steps}, levels)
 
 
 def _levels(listed: Mapping[str, Mapping[str, Any]]) -> dict[ChainID, Level]:

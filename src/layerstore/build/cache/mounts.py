@@ -32,7 +32,7 @@ from layerstore import (
 from layerstore.build.cache import PREFIX, claims, rows
 from layerstore.values import frozen
 
-__all__ = ["CacheMount", "Mounts", "Sharing"]
+__all__ = ["CacheMount", "CacheMounts", "Sharing"]
 
 Sharing = Literal["shared", "private", "locked"]
 
@@ -60,7 +60,7 @@ class CacheMount:
     in_use: bool
 
 
-class Mounts:
+class CacheMounts:
     """The folders that steps of one store share."""
 
     def __init__(self, store: Store) -> None:
@@ -100,7 +100,7 @@ class Mounts:
                 is_shared = sharing == "shared"
                 after.enter_context(claims.held(self._store, lock, shared=is_shared, waits=waits, stop=stop))
             now = time.time_ns()
-            row = rows.Mount(_name(known, number), None, id, number, start, now, now)
+            row = rows.MountRow(_name(known, number), None, id, number, start, now, now)
             root = after.enter_context(self._mounted(row, on, owner, mode))
             place = root if on is None else _beneath(root, source)
             with self._database.write(durable=False) as tx:
@@ -116,7 +116,7 @@ class Mounts:
                     yield number
                     return
 
-    def _mounted(self, wanted: rows.Mount, on: ChainID | None, owner: tuple[int, int], mode: int) -> Mounted:
+    def _mounted(self, wanted: rows.MountRow, on: ChainID | None, owner: tuple[int, int], mode: int) -> Mounted:
         """The container of a folder, mounted; made if there is none, and anew if a power cut has taken it."""
         with self._store.lock(f"{claims.of_mount(wanted.name)} is made"):
             try:
@@ -125,7 +125,7 @@ class Mounts:
                 self._drop(wanted)
                 return self._made(wanted, on, owner, mode).mount()
 
-    def _made(self, wanted: rows.Mount, on: ChainID | None, owner: tuple[int, int], mode: int) -> Container:
+    def _made(self, wanted: rows.MountRow, on: ChainID | None, owner: tuple[int, int], mode: int) -> Container:
         with self._database.read() as tx:
             row = rows.find_mount(tx, wanted.name)
         if row is not None and row.container is not None:
@@ -154,7 +154,7 @@ class Mounts:
         except NotFound:
             return None
 
-    def _drop(self, row: rows.Mount) -> None:
+    def _drop(self, row: rows.MountRow) -> None:
         with self._database.write(durable=False) as tx:
             rows.set_container(tx, row.name, None)
         container = self._left(row.name)
@@ -171,7 +171,7 @@ class Mounts:
             found = rows.mounts(tx)
         return [seen for row in found if row.container is not None and (seen := self._seen(row)) is not None]
 
-    def _seen(self, row: rows.Mount) -> CacheMount | None:
+    def _seen(self, row: rows.MountRow) -> CacheMount | None:
         try:
             size = self._store.container(row.container or "").usage().size
         except NotFound:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from layerstore import ChainID, DiffID, LayerSource, NotFound, Store, StoredLayer
-from layerstore.build.cache.documents import Document, Step, read
+from layerstore.build.cache.documents import CacheDocument, Step, read
 from layerstore.build.cache.specs import Spec
 from layerstore.values import frozen
 
@@ -56,7 +56,7 @@ class Offer(ABC):
 class Listed(Offer):
     """One with a document, and a source for each layer."""
 
-    def __init__(self, name: str, document: Document, sources: Sequence[LayerSource]) -> None:
+    def __init__(self, name: str, document: CacheDocument, sources: Sequence[LayerSource]) -> None:
         super().__init__(name)
         self._document = document
         self._sources = {source.diff_id: source for source in sources}
@@ -142,19 +142,30 @@ def _tar(store: Store, chain: ChainID) -> Iterator[FileIO]:
     failed: list[BaseException] = []
 
     def fill() -> None:
-        with open(writer, "wb", buffering=0) as pipe:
-            try:
-                store.write_layer(chain, partial(_write, pipe))
-            except BrokenPipeError:
-                pass  # nobody wants the rest
-            except BaseException as error:
-                failed.append(error)
+        try:
+            store.write_layer(chain, partial(_write, writer))
+        except BrokenPipeError:
+            pass  # nobody wants the rest
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            os.close(writer)
 
     with suppress(OSError):  # it is too many pages in pipes for this user: it works as it is
         fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, _PIPE)
-    thread = threading.Thread(target=fill, name="layerstore-cache", daemon=True)
-    with FileIO(reader) as stream:
-        thread.start()
+    try:
+        stream = FileIO(reader)
+    except BaseException:  # which leaves it open
+        os.close(reader)
+        os.close(writer)
+        raise
+    with stream:
+        thread = threading.Thread(target=fill, name="layerstore-cache", daemon=True)
+        try:
+            thread.start()
+        except Exception:  # there are too many, or there is no memory for one
+            os.close(writer)
+            raise
         try:
             yield stream
         finally:
@@ -164,7 +175,7 @@ def _tar(store: Store, chain: ChainID) -> Iterator[FileIO]:
                 raise failed[0]
 
 
-def _write(pipe: FileIO, data: memoryview) -> None:
+def _write(pipe: int, data: memoryview) -> None:
     view = memoryview(data).cast("B")
     while view:
-        view = view[pipe.write(view) or 0 :]
+        view = view[os.write(pipe, view) :]

@@ -13,7 +13,7 @@ from typing import Any
 from layerstore import ChainID, Tables, Transaction
 from layerstore.values import frozen
 
-__all__ = ["TABLES", "Mount", "Row"]
+__all__ = ["TABLES", "MountRow", "Row"]
 
 TABLES = Tables(
     "build_cache",
@@ -78,7 +78,7 @@ class Row:
 
 
 @frozen
-class Mount:
+class MountRow:
     """A folder that steps share. See the table."""
 
     name: str
@@ -157,7 +157,7 @@ def builds(tx: Transaction) -> dict[str, int]:
     return {str(name): int(began) for name, began in tx.execute("SELECT name, began FROM build_cache_builds")}
 
 
-def put_mount(tx: Transaction, mount: Mount) -> None:
+def put_mount(tx: Transaction, mount: MountRow) -> None:
     """Write down a folder that steps share."""
     tx.execute(
         f"INSERT OR REPLACE INTO build_cache_mounts ({_MOUNT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -165,16 +165,16 @@ def put_mount(tx: Transaction, mount: Mount) -> None:
     )
 
 
-def find_mount(tx: Transaction, name: str) -> Mount | None:
+def find_mount(tx: Transaction, name: str) -> MountRow | None:
     """A folder that steps share, by the name of its container."""
     found = tx.execute(f"SELECT {_MOUNT} FROM build_cache_mounts WHERE name = ?", (name,)).fetchone()
-    return None if found is None else Mount(*found)
+    return None if found is None else MountRow(*found)
 
 
-def mounts(tx: Transaction) -> list[Mount]:
+def mounts(tx: Transaction) -> list[MountRow]:
     """All of them, by their IDs and numbers."""
     return [
-        Mount(*found) for found in tx.execute(f"SELECT {_MOUNT} FROM build_cache_mounts ORDER BY id, start, number")
+        MountRow(*found) for found in tx.execute(f"SELECT {_MOUNT} FROM build_cache_mounts ORDER BY id, start, number")
     ]
 
 

@@ -9,10 +9,10 @@ from layerstore.build.context.archives import is_tar
 from layerstore.build.context.context import Context
 from layerstore.build.context.digests import Digests
 from layerstore.build.context.fetching import Fetched, Validators, fetched, fetched_unless, is_remote
-from layerstore.build.context.git import Repository, checked_out, repository_of
+from layerstore.build.context.git import GitRepository, checked_out, repository_of
 from layerstore.build.context.ignore import Ignore
 from layerstore.build.context.opening import Staging, open_context
-from layerstore.build.context.texts import Text
+from layerstore.build.context.texts import Text, ignore_names
 from layerstore.build.context.tree import Chosen, Tree
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "Context",
     "Digests",
     "Fetched",
+    "GitRepository",
     "Ignore",
-    "Repository",
     "Staging",
     "Text",
     "Tree",
@@ -29,6 +29,7 @@ __all__ = [
     "checked_out",
     "fetched",
     "fetched_unless",
+    "ignore_names",
     "is_remote",
     "is_tar",
     "open_context",

@@ -20,7 +20,7 @@ from layerstore import Limits
 from layerstore.build.errors import BuildError, Place
 from layerstore.values import frozen
 
-__all__ = ["Repository", "checked_out", "repository_of"]
+__all__ = ["GitRepository", "checked_out", "repository_of"]
 
 _GLANCE = 100
 """Milliseconds."""
@@ -33,7 +33,7 @@ _SETTINGS = ("core.hooksPath=/dev/null", "advice.detachedHead=false", "gc.auto=0
 
 
 @frozen
-class Repository:
+class GitRepository:
     """Where it is, the branch, tag or commit that is meant ("": its own choice), and the folder in it that is."""
 
     url: str
@@ -45,7 +45,7 @@ class Repository:
         return f"{self.url}#{behind}" if behind else self.url
 
 
-def repository_of(source: str) -> Repository | None:
+def repository_of(source: str) -> GitRepository | None:
     """The repository that this means (`URL#ref:folder`), None if it means none.
 
     `git://`, `ssh://`, `user@host:path`, `http://` and `https://` with `.git` at the end of the path, `github.com/…`.
@@ -56,7 +56,7 @@ def repository_of(source: str) -> Repository | None:
     elif not _is_repository(url):
         return None
     ref, _, folder = behind.partition(":")
-    return Repository(url, ref, folder.strip("/"))
+    return GitRepository(url, ref, folder.strip("/"))
 
 
 def _is_repository(url: str) -> bool:
@@ -66,7 +66,7 @@ def _is_repository(url: str) -> bool:
 
 
 def checked_out(
-    wanted: Repository,
+    wanted: GitRepository,
     folder: Path,
     *,
     keep_git_dir: bool = False,
@@ -116,7 +116,7 @@ def checked_out(
     return found, commit
 
 
-def _no_such(wanted: Repository, place: Place | None) -> BuildError:
+def _no_such(wanted: GitRepository, place: Place | None) -> BuildError:
     return BuildError(
         f"{wanted}: {wanted.ref} is no branch, tag or commit there", place=place, remedy="Write URL#REF:FOLDER."
     )
@@ -124,7 +124,7 @@ def _no_such(wanted: Repository, place: Place | None) -> BuildError:
 
 @frozen
 class _Git:
-    wanted: Repository
+    wanted: GitRepository
     folder: Path
     limits: Limits
     check: Callable[[], object]

@@ -21,7 +21,8 @@ from layerstore.build.context.context import Context
 from layerstore.build.context.digests import Digests
 from layerstore.build.context.fetching import fetched, is_remote
 from layerstore.build.context.git import checked_out, repository_of
-from layerstore.build.context.texts import Text, decoded, find_dockerfile, find_ignore
+from layerstore.build.context.ignore import Ignore
+from layerstore.build.context.texts import DEFAULT, Text, decoded, find_dockerfile, find_ignore
 from layerstore.build.context.tree import Tree
 from layerstore.build.errors import BuildError
 from layerstore.values import frozen
@@ -76,9 +77,10 @@ def open_context(
     context. `store` keeps what is no folder, in the `staging` of a build, and remembers what was read.
 
     `file` is the Dockerfile: a path of this machine, or else one in the context, `-` for standard input; by default
-    `Dockerfile` in the context. It is read if `reads_dockerfile` says so. `FILE.dockerignore` beside it, or else
-    `.dockerignore` in the context, tells what is no part of it, unless `ignores` is false; both files may be left out
-    by that themselves. `name` is what errors call the context. Raises `BuildError`.
+    `Containerfile` in the context, else `Dockerfile`. It is read if `reads_dockerfile` says so. `FILE.containerignore`
+    or `FILE.dockerignore` beside it, or else `.containerignore` or `.dockerignore` in the context, tells what is no
+    part of it, unless `ignores` is false; both files may be left out by that themselves. `name` is what errors call
+    the context. Raises `BuildError`.
     """
     text = os.fspath(source)
     wanted = _Wanted(store, file, name, reads_dockerfile, ignores, staging)
@@ -127,8 +129,14 @@ def _folder(folder: str, wanted: _Wanted, after: ExitStack, *, shown: str | None
         ) from None
     after.callback(os.close, root)
     dockerfile = find_dockerfile(root, shown or folder, wanted.file) if wanted.reads_dockerfile else None
-    tree = Tree(root, wanted.name, ignore=find_ignore(root, wanted.file) if wanted.ignores else None)
+    tree = Tree(root, wanted.name, ignore=_ignore(root, wanted, dockerfile))
     return Context(tree, Digests(wanted.store), folder=os.path.abspath(folder), dockerfile=dockerfile)
+
+
+def _ignore(root: int, wanted: _Wanted, dockerfile: Text | None) -> Ignore | None:
+    if not wanted.ignores:
+        return None
+    return find_ignore(root, wanted.file, DEFAULT if dockerfile is None else dockerfile.name)
 
 
 def _stream(stream: BinaryIO, name: str, wanted: _Wanted, after: ExitStack) -> Context:
@@ -157,7 +165,7 @@ def _tar(stream: BinaryIO | _Chained, name: str, wanted: _Wanted, after: ExitSta
     layer = store.add_layer(tar, None, record=staging.hold)
     root = after.enter_context(store.open_layers(layer.chain_id))
     dockerfile = find_dockerfile(root, name, wanted.file) if wanted.reads_dockerfile else None
-    tree = Tree(root, wanted.name, ignore=find_ignore(root, wanted.file) if wanted.ignores else None)
+    tree = Tree(root, wanted.name, ignore=_ignore(root, wanted, dockerfile))
     return Context(tree, Digests(store), dockerfile=dockerfile, identity=str(layer.chain_id))
 
 

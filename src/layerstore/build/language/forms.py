@@ -28,9 +28,9 @@ from layerstore.build.language.instructions import (
     Instruction,
     Label,
     Maintainer,
-    Mount,
     Pair,
     Run,
+    RunMount,
     Shell,
     StopSignal,
     User,
@@ -111,7 +111,7 @@ def _run(words: Words, flags: Flags, common: dict[str, Any]) -> Run:
     command = _command(words)
     if not command:
         raise FlagError("RUN requires at least one argument")
-    mounts: tuple[Mount, ...] = tuple(mount_of(text) for text in flags.lists.get("mount", ()))
+    mounts: tuple[RunMount, ...] = tuple(mount_of(text) for text in flags.lists.get("mount", ()))
     return Run(
         command=command,
         heredocs=words.heredocs,

@@ -30,10 +30,10 @@ __all__ = [
     "Instruction",
     "Label",
     "Maintainer",
-    "Mount",
     "OnBuild",
     "Pair",
     "Run",
+    "RunMount",
     "Shell",
     "Stage",
     "StopSignal",
@@ -61,7 +61,7 @@ class Heredoc:
 
 
 @frozen
-class Mount:
+class RunMount:
     """`RUN --mount`. What is not said is None, or what BuildKit takes then.
 
     A relative `target` is below the working directory; `""` is that directory itself. `id` is that of a cache (its
@@ -145,7 +145,7 @@ class Run(Instruction):
     NAME: ClassVar[str] = "RUN"
     command: Command
     heredocs: tuple[Heredoc, ...] = ()
-    mounts: tuple[Mount, ...] = ()
+    mounts: tuple[RunMount, ...] = ()
     """Before expansion, of those that have variables only `from_` (which may have none) can be relied on."""
     network: str | None = None
     security: str | None = None

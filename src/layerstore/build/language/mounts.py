@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from layerstore.build.language.flags import FlagError
-from layerstore.build.language.instructions import Mount
+from layerstore.build.language.instructions import RunMount
 from layerstore.build.language.likeness import nearest
 
 __all__ = ["mount_of"]
@@ -44,7 +44,7 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 
 _LARGEST_ID = 2**32 - 1
 
 
-def mount_of(text: str, expand: Callable[[str], str] | None = None) -> Mount:
+def mount_of(text: str, expand: Callable[[str], str] | None = None) -> RunMount:
     """What `--mount=TEXT` says, its values passed through `expand`. Raises `FlagError`.
 
     Without `expand`, a mount with variables is not looked into: it has only its `from_`, and its type if that is plain.
@@ -54,7 +54,7 @@ def mount_of(text: str, expand: Callable[[str], str] | None = None) -> Mount:
         return _later(text, fields)
     values: dict[str, Any] = {}
     for key, value in fields:
-        values = _with(values, key, value if value is None or expand is None else expand(value), text)
+        values = _with(values, key, value if value is None or expand is None else expand(value))
     return _checked(text, values)
 
 
@@ -87,13 +87,13 @@ def _meant_key(key: str) -> str:
     return f"Did you mean {like}=?" if like and like != key else f"Write {key}=…" if like else "See RUN --mount."
 
 
-def _later(text: str, fields: Sequence[tuple[str, str | None]]) -> Mount:
+def _later(text: str, fields: Sequence[tuple[str, str | None]]) -> RunMount:
     values = {_KEYS[key]: value for key, value in fields}
     kind = values.get("type") or "bind"
-    return Mount(type=kind if "$" in kind else _type(kind), from_=values.get("from_"), text=text)
+    return RunMount(type=kind if "$" in kind else _type(kind), from_=values.get("from_"), text=text)
 
 
-def _with(values: dict[str, Any], key: str, value: str | None, text: str) -> dict[str, Any]:
+def _with(values: dict[str, Any], key: str, value: str | None) -> dict[str, Any]:
     """The values with one more."""
     name = _KEYS[key]
     if name in _SWITCHES:
@@ -150,7 +150,7 @@ def _number(key: str, value: str, base: int, how: str) -> int:
     return number
 
 
-def _checked(text: str, values: dict[str, Any]) -> Mount:
+def _checked(text: str, values: dict[str, Any]) -> RunMount:
     """The mount, its defaults filled in. Raises `FlagError` for what does not go together."""
     kind = values.setdefault("type", "bind")
     if "required" in values and kind not in ("secret", "ssh"):
@@ -171,7 +171,7 @@ def _checked(text: str, values: dict[str, Any]) -> Mount:
     elif kind == "cache":
         values["id"] = values.get("id") or posixpath.normpath(values.get("target", ""))
     values.setdefault("readonly", kind not in ("cache", "tmpfs"))
-    return Mount(**values, text=text)
+    return RunMount(**values, text=text)
 
 
 def _secret(values: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from layerstore import LayerSource, open_beneath, open_stream
 from layerstore.build.context import Chosen, is_tar
 from layerstore.build.errors import Place
-from layerstore.build.steps.origins import Layers, Origin
+from layerstore.build.steps.origins import LayerOrigin, Origin
 from layerstore.build.steps.work import Work
 
 __all__ = ["unpacked"]
@@ -23,8 +23,11 @@ def unpacked(work: Work, origin: Origin, one: Chosen) -> tuple[Origin, Sequence[
     if one.is_folder:
         return None
     with origin.open_tree() as root:
-        fd = open_beneath(root, "/" + os.fsdecode(one.path), os.O_RDONLY | os.O_NONBLOCK)
-        with open(fd, "rb", buffering=0) as file:
+
+        def opened(path: str, _: int) -> int:
+            return open_beneath(root, path, os.O_RDONLY | os.O_NONBLOCK)
+
+        with open("/" + os.fsdecode(one.path), "rb", buffering=0, opener=opened) as file:
             return unpacked_file(work, file, os.fsdecode(one.path))
 
 
@@ -35,5 +38,5 @@ def unpacked_file(work: Work, file: BinaryIO, name: str) -> tuple[Origin, Sequen
         return None
     file.seek(0)
     layer = work.store.add_layer(LayerSource(lambda: open_stream(file, limits=limits)), None, record=work.session.hold)
-    origin = Layers(work.store, layer.chain_id, name)
+    origin = LayerOrigin(work.store, layer.chain_id, name)
     return origin, origin.choose(["/"], parents=False, exclude=(), place=Place(name, 0, 0, ""))

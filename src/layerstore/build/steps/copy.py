@@ -25,7 +25,7 @@ from layerstore.build.cache import step_key
 from layerstore.build.context import (
     Chosen,
     Digests,
-    Repository,
+    GitRepository,
     Validators,
     checked_out,
     fetched_unless,
@@ -42,7 +42,7 @@ from layerstore.build.steps.laying import Entry, Target, apart, lay, require_fre
 from layerstore.build.steps.memory import written_in_memory
 from layerstore.build.steps.origins import Files, Origin
 from layerstore.build.steps.places import Spot, absolute, folders_above, names_in, new_folders, owner_of, spot
-from layerstore.build.steps.state import State
+from layerstore.build.steps.state import StageState
 from layerstore.build.steps.steady import Steady
 from layerstore.build.steps.work import Key, Record, Work
 from layerstore.gathering import Folder, Piece, layer_of
@@ -93,7 +93,7 @@ class Copying:
     """One COPY or ADD whose variables are filled in. `inputs` finds what is copied, once somebody needs it."""
 
     def __init__(
-        self, work: Work, step: Copy | Add, state: State, doing: Doing, inputs: Callable[[], Sequence[Input]]
+        self, work: Work, step: Copy | Add, state: StageState, doing: Doing, inputs: Callable[[], Sequence[Input]]
     ) -> None:
         self._work = work
         self._step = step
@@ -300,7 +300,7 @@ class Copying:
 
 
 def copied(
-    work: Work, step: Copy | Add, state: State, doing: Doing, base: Base | None, *, anew: bool
+    work: Work, step: Copy | Add, state: StageState, doing: Doing, base: Base | None, *, anew: bool
 ) -> StoredLayer | None:
     """The layer of a COPY or ADD. `base` is where its files come from; None: the build's context."""
     _require_sources(step)
@@ -415,7 +415,7 @@ class _Remote:
         return Part(origin, chosen, unpacks=step.unpack is True and repository is None)
 
 
-def _checked_out(work: Work, step: Add, repository: Repository, folder: Path) -> Path:
+def _checked_out(work: Work, step: Add, repository: GitRepository, folder: Path) -> Path:
     keep = step.keep_git_dir is True
     place, commit = checked_out(
         repository,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Self
 
 from layerstore import open_memory
@@ -29,12 +30,10 @@ class Memory:
 
     def add_file(self, target: str, content: bytes, *, mode: int, uid: int = 0, gid: int = 0) -> None:
         """A file that the program sees at `target`."""
-        with self._new(target) as name:
-            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
-            with open(fd, "wb") as file:
-                file.write(content)
-                os.fchown(fd, uid, gid)
-                os.fchmod(fd, mode)
+        with self._new(target) as name, open(name, "xb", opener=partial(_within, self._folder)) as file:
+            file.write(content)
+            os.fchown(file.fileno(), uid, gid)
+            os.fchmod(file.fileno(), mode)
 
     def add_socket(self, target: str, listen: Callable[[str], AbstractContextManager[object]]) -> None:
         """A socket that the program sees at `target`; `listen` makes it at the path that it is given, for a while."""
@@ -75,11 +74,14 @@ def written_in_memory(
     with open_memory() as folder:
         entries = []
         for number, (name, content) in enumerate(files):
-            fd = os.open(str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
-            with open(fd, "wb") as file:
+            with open(str(number), "xb", opener=partial(_within, folder)) as file:
                 file.write(content)
                 file.flush()
-                os.fchmod(fd, 0o644)
-                os.utime(fd, ns=(mtime_ns, mtime_ns))
+                os.fchmod(file.fileno(), 0o644)
+                os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
             entries.append((b"%d" % number, name))
         yield Piece(folder, entries, owner, modes)
+
+
+def _within(folder: int, name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600, dir_fd=folder)

@@ -20,7 +20,7 @@ from attrs import evolve, field
 from layerstore import ConfigError, Container, KernelError, open_beneath, open_bind, open_mount
 from layerstore.build.cache import Sharing
 from layerstore.build.errors import BuildError, Place
-from layerstore.build.language import Mount, Run
+from layerstore.build.language import Run, RunMount
 from layerstore.build.steps.memory import Memory
 from layerstore.build.steps.origins import Origin
 from layerstore.build.steps.places import absolute, spot
@@ -63,7 +63,7 @@ class _Parts:
     secret_env: list[str] = field(factory=list)
 
 
-def told(mounts: Sequence[Mount]) -> list[dict[str, Any]]:
+def told(mounts: Sequence[RunMount]) -> list[dict[str, Any]]:
     """What the key of a step has of its mounts: not whose secrets they are, and nothing of what caches hold."""
     return [
         {"type": mount.type, "target": mount.target, "source": mount.source, "rw": not mount.readonly, "env": mount.env}
@@ -72,14 +72,14 @@ def told(mounts: Sequence[Mount]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def given(work: Work, run: Run, working_dir: str, origins: Callable[[Mount], Origin]) -> Iterator[Given]:
+def given(work: Work, run: Run, working_dir: str, origins: Callable[[RunMount], Origin]) -> Iterator[Given]:
     """While inside: what the mounts of an expanded RUN ask for. `origins` says what a bind is of.
 
     Raises `BuildError` for a secret or an agent that is required and was not given.
     """
     with ExitStack() as after, Memory() as memory:
         parts = _Parts(work, run.place, after, memory)
-        folders: dict[Mount, Path] = {}
+        folders: dict[RunMount, Path] = {}
         agents = 0
         # In one order everywhere, whatever the line's is: so no two builds wait for each other.
         for mount in sorted((mount for mount in run.mounts if mount.type == "cache"), key=_cache_id):
@@ -127,7 +127,7 @@ def misplaced(container: Container, found: Given, place: Place) -> BuildError | 
     return None
 
 
-def _bind(parts: _Parts, mount: Mount, target: str, origin: Origin) -> None:
+def _bind(parts: _Parts, mount: RunMount, target: str, origin: Origin) -> None:
     if origin.folder is not None and mount.readonly:
         # By its descriptor: whoever writes in the context could lead a path out of it before it is mounted.
         with origin.open_tree() as tree:
@@ -150,7 +150,7 @@ def _bind(parts: _Parts, mount: Mount, target: str, origin: Origin) -> None:
     parts.trees.append(Tree(lambda: open_mount(root), (shown,)))
 
 
-def _opened(tree: int, mount: Mount, place: Place) -> int:
+def _opened(tree: int, mount: RunMount, place: Place) -> int:
     """A descriptor of the source of a bind in its tree, out of which no link leads."""
     source = mount.source or "/"
     try:
@@ -163,7 +163,7 @@ def _opened(tree: int, mount: Mount, place: Place) -> int:
         ) from None
 
 
-def _within(tree: int, mount: Mount, place: Place) -> tuple[str, bool]:
+def _within(tree: int, mount: RunMount, place: Place) -> tuple[str, bool]:
     """Where the source of a bind really is in its tree, and whether it is no folder."""
     fd = _opened(tree, mount, place)
     try:
@@ -174,7 +174,7 @@ def _within(tree: int, mount: Mount, place: Place) -> tuple[str, bool]:
         os.close(fd)
 
 
-def _cache_id(mount: Mount) -> str:
+def _cache_id(mount: RunMount) -> str:
     return mount.id or mount.target
 
 
@@ -184,7 +184,7 @@ def _within_namespace(work: Work, id: str) -> str:
     return posixpath.normpath(f"{namespace}/{id}") if namespace else id
 
 
-def _identity(mount: Mount) -> Mount:
+def _identity(mount: RunMount) -> RunMount:
     """The mount of a cache without what does not decide which cache it is, and with what it is if nothing is said."""
     return evolve(
         mount,
@@ -199,7 +199,7 @@ def _identity(mount: Mount) -> Mount:
     )
 
 
-def _folder(parts: _Parts, mount: Mount, origins: Callable[[Mount], Origin]) -> Path:
+def _folder(parts: _Parts, mount: RunMount, origins: Callable[[RunMount], Origin]) -> Path:
     """Where the folder of a cache is, until the step is over."""
     on = None
     if mount.from_:
@@ -217,7 +217,7 @@ def _folder(parts: _Parts, mount: Mount, origins: Callable[[Mount], Origin]) -> 
     )
 
 
-def _secret(parts: _Parts, mount: Mount, target: str) -> None:
+def _secret(parts: _Parts, mount: RunMount, target: str) -> None:
     id = mount.id or posixpath.basename(mount.target)
     secret = next((one for one in parts.work.options.secrets if one.id == id), None)
     if secret is None:
@@ -241,7 +241,7 @@ def _secret(parts: _Parts, mount: Mount, target: str) -> None:
     parts.memory.add_file(path, content, mode=mode, uid=mount.uid or 0, gid=mount.gid or 0)
 
 
-def _agent(parts: _Parts, mount: Mount, target: str, count: int) -> int:
+def _agent(parts: _Parts, mount: RunMount, target: str, count: int) -> int:
     """1 if there is one."""
     id = mount.id or "default"
     wanted = next((one for one in parts.work.options.ssh if one.id == id), None)

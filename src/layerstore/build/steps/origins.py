@@ -15,7 +15,7 @@ from layerstore.build.errors import Place
 from layerstore.gathering import Piece, layer_of
 from layerstore.values import define, frozen
 
-__all__ = ["Files", "Layers", "Origin"]
+__all__ = ["Files", "LayerOrigin", "Origin"]
 
 Record = Callable[[Transaction, StoredLayer], object]
 
@@ -59,7 +59,7 @@ class Origin(Protocol):
 
 
 @frozen
-class Layers:
+class LayerOrigin:
     """The layers of a stage or an image; `name` is what errors call it."""
 
     store: Store

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from layerstore import ConfigError, Image, ImageID, KernelError, NotFound, Store, reference
 from layerstore.build.options import Export
-from layerstore.build.steps.session import Session
+from layerstore.build.steps.session import BuildSession
 
 __all__ = ["export", "require", "require_file", "require_folder"]
 
@@ -106,7 +106,7 @@ def _require_stdout() -> None:
 
 
 def export(
-    session: Session, image: Image, wanted: Export, tags: tuple[str, ...], annotations: Mapping[str, str]
+    session: BuildSession, image: Image, wanted: Export, tags: tuple[str, ...], annotations: Mapping[str, str]
 ) -> str | None:
     """Write an image as `wanted` says, which `require` has found nothing wrong with; its manifest's digest, if any."""
     names = wanted.names or tags

@@ -14,7 +14,7 @@ from contextlib import nullcontext, suppress
 from layerstore import Container, LayerstoreError, open_memory
 from layerstore.build.steps.lines import Lines, Stream
 from layerstore.build.steps.stopping import Stop, Stopped
-from layerstore.patience import GLANCE
+from layerstore.patience import look_up
 from layerstore.runtime import RunOptions, Runtime
 from layerstore.runtime.life.processes import here
 from layerstore.runtime.life.sources import Tree
@@ -71,7 +71,7 @@ def _run(runtime: Runtime, prepared: Prepared, told: Callable[[Stream, bytes], o
             for fd in pipes:
                 poll.register(fd, select.POLLIN)
             poll.register(stop.fileno(), select.POLLIN)
-            _listen(poll, pipes, stop)
+            _listen(poll, pipes)
             _await(direct.process.pidfd, stop)
             code = direct.wait()
         except BaseException:
@@ -94,11 +94,11 @@ def _pipe(name: Stream, told: Callable[[Stream, bytes], object], pipes: dict[int
     return its
 
 
-def _listen(poll: select.poll, pipes: dict[int, Lines], stop: Stop) -> None:
+def _listen(poll: select.poll, pipes: dict[int, Lines]) -> None:
     """Take what comes until all have let go of the pipes."""
     left = set(pipes)
     while left:
-        for fd, _ in poll.poll(GLANCE * 1000):
+        for fd, _ in poll.poll(look_up() * 1000):
             if fd not in left:
                 raise Stopped
             data = os.read(fd, _PIECE)
@@ -115,7 +115,7 @@ def _await(process: int, stop: Stop) -> None:
     poll.register(process, select.POLLIN)
     poll.register(stop.fileno(), select.POLLIN)
     while True:
-        ready = {fd for fd, _ in poll.poll(GLANCE * 1000)}
+        ready = {fd for fd, _ in poll.poll(look_up() * 1000)}
         if process in ready:
             return
         if ready:

@@ -17,13 +17,13 @@ from layerstore import CannotRun, ChainID, ConfigError, Container, LayerstoreErr
 from layerstore.build.cache import step_key
 from layerstore.build.errors import BuildError
 from layerstore.build.events import Doing
-from layerstore.build.language import SCRIPTS, Mount, Run, Scope, program_of
+from layerstore.build.language import SCRIPTS, Run, RunMount, Scope, program_of
 from layerstore.build.steps.lines import Stream, Tail
 from layerstore.build.steps.memory import Memory
 from layerstore.build.steps.mounting import given, misplaced, told
 from layerstore.build.steps.origins import Origin
 from layerstore.build.steps.programs import run_program
-from layerstore.build.steps.state import State
+from layerstore.build.steps.state import StageState
 from layerstore.build.steps.steady import Steady
 from layerstore.build.steps.work import Record, Work
 from layerstore.runtime import RunOptions
@@ -72,7 +72,7 @@ class Box:
 
 
 def keys_of(
-    work: Work, step: Run, state: State, scope: Scope, origins: Callable[[Mount], Origin]
+    work: Work, step: Run, state: StageState, scope: Scope, origins: Callable[[RunMount], Origin]
 ) -> list[Callable[[], str]]:
     """The keys of a RUN: by the layers that it mounts, and by what is in them."""
     program = program_of(step, state.run)
@@ -111,10 +111,10 @@ def run(
     work: Work,
     box: Box,
     step: Run,
-    state: State,
+    state: StageState,
     scope: Scope,
     doing: Doing,
-    origins: Callable[[Mount], Origin],
+    origins: Callable[[RunMount], Origin],
     record: Record,
 ) -> StoredLayer | None:
     """Do it; the layer, or None if nothing was written. Raises `BuildError` if the program fails."""
@@ -150,12 +150,12 @@ def run(
     return box.seal(record)
 
 
-def _bound(step: Run, origins: Callable[[Mount], Origin]) -> list[tuple[Origin, str]]:
+def _bound(step: Run, origins: Callable[[RunMount], Origin]) -> list[tuple[Origin, str]]:
     """What it binds: of what, and the path there."""
     return [(origins(mount), mount.source or "/") for mount in step.mounts if mount.type == "bind"]
 
 
-def _options(work: Work, step: Run, argv: tuple[str, ...], state: State, scope: Scope) -> RunOptions:
+def _options(work: Work, step: Run, argv: tuple[str, ...], state: StageState, scope: Scope) -> RunOptions:
     """What a program is run with, but for what its mounts give it, secrets among that."""
     wanted = work.options
     network = step.network or wanted.network

@@ -32,13 +32,13 @@ from layerstore.build.steps.rows import TABLES
 from layerstore.runtime import Runtime
 from layerstore.runtime.life.places import Places
 
-__all__ = ["Session", "put_in_order", "sweep"]
+__all__ = ["BuildSession", "put_in_order", "sweep"]
 
 _OWNER = "building"
 """Who leases the layers that a build needs itself, and nobody after it."""
 
 
-class Session:
+class BuildSession:
     """See the module's text. A context manager; any thread of the build may use it."""
 
     def __init__(self, store: Store, warn: Callable[[str], object] | None = None) -> None:
@@ -186,5 +186,8 @@ def _clear(store: Store, database: Database, name: str) -> None:
         store.end_leases(_OWNER, held)
     if problems:
         raise problems[0]
-    with suppress(LayerstoreError), database.write(durable=False) as tx:
-        rows.end(tx, name)
+    for _ in range(2):  # a disk that is full has given up what was set aside by the second time
+        with suppress(LayerstoreError):
+            with database.write(durable=False) as tx:
+                rows.end(tx, name)
+            return

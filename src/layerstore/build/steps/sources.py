@@ -18,7 +18,7 @@ from layerstore.build.events import Doing, Teller, Warned
 from layerstore.build.graph import Base, familiar
 from layerstore.build.language import nearest
 from layerstore.build.options import BuildOptions
-from layerstore.build.steps.origins import Files, Layers, Origin
+from layerstore.build.steps.origins import Files, LayerOrigin, Origin
 from layerstore.build.steps.stages import Stages
 from layerstore.build.steps.together import Once
 
@@ -85,12 +85,12 @@ class Sources:
             return self._context()
         if base.kind == "stage":
             assert base.stage is not None
-            return Layers(self._store, self.stages.state(base.stage).top, f"stage {base.name}")
+            return LayerOrigin(self._store, self.stages.state(base.stage).top, f"stage {base.name}")
         if base.kind == "scratch":
-            return Layers(self._store, None, "scratch")
+            return LayerOrigin(self._store, None, "scratch")
         if base.kind == "context" and not self._is_image(base):
             return self._named(base.name)
-        return Layers(self._store, self.image(base, place).chain_id, f"image {base.name}")
+        return LayerOrigin(self._store, self.image(base, place).chain_id, f"image {base.name}")
 
     # --- contexts
 

@@ -21,8 +21,8 @@ from layerstore.build.language import (
     Copy,
     Instruction,
     Maintainer,
-    Mount,
     Run,
+    RunMount,
     Workdir,
     apply_config,
     history_line,
@@ -31,7 +31,7 @@ from layerstore.build.steps import run as running
 from layerstore.build.steps.copy import copied
 from layerstore.build.steps.origins import Origin
 from layerstore.build.steps.run import Box
-from layerstore.build.steps.state import State
+from layerstore.build.steps.state import StageState
 from layerstore.build.steps.work import Record, Work
 from layerstore.build.steps.workdir import make_folder
 
@@ -50,7 +50,7 @@ def _begin(planned: PlannedStage) -> int:
     return int(planned.base.kind in ("image", "context"))
 
 
-def build_stage(work: Work, planned: PlannedStage, state: State, prefix: str) -> State:
+def build_stage(work: Work, planned: PlannedStage, state: StageState, prefix: str) -> StageState:
     """The state after its last line. `prefix` is what its steps are called by, if they have to be told apart."""
     with ExitStack() as after:
         box = Box(work)
@@ -73,7 +73,7 @@ class _Walk:
         stage = planned.stage
         self._anew = work.options.no_cache or bool({stage.shown, str(stage.index)} & set(work.options.no_cache_filter))
 
-    def step(self, state: State, written: Instruction) -> State:
+    def step(self, state: StageState, written: Instruction) -> StageState:
         """The state after one line."""
         scope = state.scope
         instruction = scope.expand(written)
@@ -97,7 +97,7 @@ class _Walk:
             state = state.told(line, created, empty=state.top == before.top)
         return state
 
-    def _layer(self, state: State, instruction: Instruction, doing: Doing) -> StoredLayer | None:
+    def _layer(self, state: StageState, instruction: Instruction, doing: Doing) -> StoredLayer | None:
         work = self._work
         if isinstance(instruction, Run):
             origins = partial(self._origin_of, instruction)
@@ -113,11 +113,11 @@ class _Walk:
         base = None if not instruction.from_ else self._planned.sources[instruction.from_]
         return copied(work, instruction, state, doing, base, anew=self._anew)
 
-    def _origin_of(self, instruction: Run, mount: Mount) -> Origin:
+    def _origin_of(self, instruction: Run, mount: RunMount) -> Origin:
         base = None if not mount.from_ else self._planned.sources[mount.from_]
         return self._work.sources.find(base, instruction.place)
 
-    def _workdir(self, state: State, instruction: Workdir, doing: Doing) -> StoredLayer | None:
+    def _workdir(self, state: StageState, instruction: Workdir, doing: Doing) -> StoredLayer | None:
         work = self._work
         run = apply_config(state.run, instruction, command_given=False)
         path = posixpath.normpath(str(run["WorkingDir"]))

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from layerstore.build.graph import Plan, PlannedStage
-from layerstore.build.steps.state import State
+from layerstore.build.steps.state import StageState
 from layerstore.build.steps.stopping import Stop, Stopped
 from layerstore.build.steps.together import together
 
@@ -21,13 +21,13 @@ __all__ = ["Stages"]
 class Stages:
     """What comes of the stages of a plan. `build` makes one; it is called in a thread of the stage's own."""
 
-    def __init__(self, plan: Plan, build: Callable[[PlannedStage], State], stop: Stop) -> None:
+    def __init__(self, plan: Plan, build: Callable[[PlannedStage], StageState], stop: Stop) -> None:
         self._plan = plan
         self._build = build
         self._stop = stop
-        self._results: Mapping[int, Future[State]] = {stage.index: Future() for stage in plan.stages}
+        self._results: Mapping[int, Future[StageState]] = {stage.index: Future() for stage in plan.stages}
 
-    def state(self, index: int) -> State:
+    def state(self, index: int) -> StageState:
         """What a stage is at its end; waits for it. Raises `Stopped` if it will never be there."""
         try:
             return self._results[index].result()
@@ -36,7 +36,7 @@ class Stages:
         except BaseException:  # whoever failed has told of it
             raise Stopped from None
 
-    def run(self) -> State:
+    def run(self) -> StageState:
         """Build them all; the state of the target. Raises what the first that failed has raised."""
         deeds = [partial(self._do, stage) for stage in self._plan.stages]
         together(deeds, self._stop, name="layerstore-stage")

@@ -14,7 +14,7 @@ from layerstore import ChainID, DiffID, Image, ImageID, Store, StoredLayer
 from layerstore.build.language import Scope, begin_config
 from layerstore.values import frozen
 
-__all__ = ["COMMENT", "State", "config_of", "moment", "on_image", "on_layers", "on_nothing"]
+__all__ = ["COMMENT", "StageState", "config_of", "moment", "on_image", "on_layers", "on_nothing"]
 
 COMMENT = "buildkit.dockerfile.v0"
 """What BuildKit says of each step that a Dockerfile has made; tools look for it."""
@@ -23,7 +23,7 @@ _KEPT = ("architecture", "variant", "os", "os.version", "os.features")
 
 
 @frozen
-class State:
+class StageState:
     """A stack of layers, and what an image of it says.
 
     `facts` are the members of an image's config beside its parts, `run` is its run configuration (`config`). `made` are
@@ -52,13 +52,13 @@ class State:
         """Who they run as."""
         return str(self.run.get("User") or "")
 
-    def stacked(self, layer: StoredLayer | None) -> State:
+    def stacked(self, layer: StoredLayer | None) -> StageState:
         """The same with one layer more; None: nothing was written."""
         if layer is None:
             return self
         return evolve(self, top=layer.chain_id, diff_ids=(*self.diff_ids, layer.diff_id))
 
-    def told(self, line: str, created: str | None, *, empty: bool) -> State:
+    def told(self, line: str, created: str | None, *, empty: bool) -> StageState:
         """The same with a line of history more. `created`: None is the time of the line before."""
         step: dict[str, Any] = {"comment": COMMENT, "created_by": line}
         if created is not None:
@@ -68,13 +68,13 @@ class State:
         return evolve(self, history=(*self.history, step))
 
 
-def on_nothing(platform: Mapping[str, str], scope: Scope) -> State:
+def on_nothing(platform: Mapping[str, str], scope: Scope) -> StageState:
     """`FROM scratch`."""
     run = {**begin_config(None), "WorkingDir": "/"}
-    return State(None, (), dict(platform), run, (), 0, None, "", scope)
+    return StageState(None, (), dict(platform), run, (), 0, None, "", scope)
 
 
-def on_layers(store: Store, top: ChainID | None, platform: Mapping[str, str], scope: Scope) -> State:
+def on_layers(store: Store, top: ChainID | None, platform: Mapping[str, str], scope: Scope) -> StageState:
     """`FROM` a folder, which has become layers."""
     found: list[DiffID] = []
     chain = top
@@ -87,13 +87,13 @@ def on_layers(store: Store, top: ChainID | None, platform: Mapping[str, str], sc
     return evolve(state, top=top, diff_ids=tuple(reversed(found)), history=history, made=len(history))
 
 
-def on_image(image: Image, scope: Scope) -> State:
+def on_image(image: Image, scope: Scope) -> StageState:
     """`FROM` an image."""
     config = image.config
     run = begin_config(config.get("config"))
     history = _whole(config, len(image.layers))
     facts = {name: config[name] for name in (*_KEPT, "author") if config.get(name)}
-    return State(image.chain_id, image.layers, facts, run, history, len(history), image.id, image.created, scope)
+    return StageState(image.chain_id, image.layers, facts, run, history, len(history), image.id, image.created, scope)
 
 
 def _whole(config: Mapping[str, Any], layers: int) -> tuple[Mapping[str, Any], ...]:
@@ -104,7 +104,7 @@ def _whole(config: Mapping[str, Any], layers: int) -> tuple[Mapping[str, Any], .
 
 
 def config_of(
-    state: State, now: str, always: str | None, *, labels: Mapping[str, str], more: Mapping[str, Any] = {}
+    state: StageState, now: str, always: str | None, *, labels: Mapping[str, str], more: Mapping[str, Any] = {}
 ) -> bytes:
     """The config of an image of this state, in the one form that images made here have.
 
@@ -128,7 +128,7 @@ def config_of(
     return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
-def _timed(state: State, now: str) -> list[Mapping[str, Any]]:
+def _timed(state: StageState, now: str) -> list[Mapping[str, Any]]:
     """The lines, those of this build with the times that they lack."""
     own = state.history[state.made :]
     time = next((str(line["created"]) for line in own if "created" in line), state.began or now)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from layerstore.build.steps.stopping import Stop, Stopped
-from layerstore.patience import GLANCE
+from layerstore.patience import look_up
 
 __all__ = ["Once", "together"]
 
@@ -41,7 +41,7 @@ def together(deeds: Sequence[Callable[[], object]], stop: Stop, *, name: str) ->
             doing.do(deed)
         for thread in threads:
             while thread.is_alive():
-                thread.join(GLANCE)
+                thread.join(look_up())
     except BaseException:  # an interrupt
         stop.set()
         for thread in threads:

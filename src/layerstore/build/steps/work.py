@@ -20,7 +20,7 @@ from layerstore import ChainID, LayerSource, Store, StoredLayer, Transaction
 from layerstore.build.cache import Cache, Entry, step_key
 from layerstore.build.events import Doing, Teller
 from layerstore.build.options import BuildOptions
-from layerstore.build.steps.session import Session
+from layerstore.build.steps.session import BuildSession
 from layerstore.build.steps.state import moment
 from layerstore.build.steps.stopping import Stop
 from layerstore.build.steps.verifying import Unequal, compared
@@ -47,7 +47,7 @@ class Work:
     store: Store
     options: BuildOptions
     cache: Cache
-    session: Session
+    session: BuildSession
     teller: Teller
     stop: Stop
     sources: Sources

@@ -41,8 +41,13 @@ _OPTIONS: Final = (
     many("--cache-from", metavar="PLACE", text="Take steps from there (type=local,src=DIR, an image, …)"),
     many("--cache-to", metavar="PLACE", text="Put steps there (type=local,dest=DIR, type=inline, …)"),
     one("--cgroup-parent", metavar="PATH", default="", text="Cgroup in which those of RUN are made"),
-    one("-f", "--file", metavar="FILE", text="The Dockerfile (default: PATH/Dockerfile; -: standard input)"),
-    many("--label", "labels", read=values.label, metavar="NAME=VALUE", text="Set a label of the image"),
+    one(
+        "-f",
+        "--file",
+        metavar="FILE",
+        text="The Dockerfile (default: PATH/Containerfile, else PATH/Dockerfile; -: standard input)",
+    ),
+    many("--label", "labels", read=values.label, metavar="KEY[=VALUE]", text="Set a label of the image"),
     one(
         "--network",
         read=lambda text: _one_of(text, "default", "host", "none"),

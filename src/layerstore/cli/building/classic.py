@@ -1,4 +1,4 @@
-"""Options of `build` that docker takes and does not follow: of the classic builder, and of attestations.
+"""Options of `build` that docker takes and does not follow: of the classic builder, of attestations; and of podman's.
 
 BuildKit has none of the limits that the classic builder's containers had, and no containers between steps; so docker
 takes these options for the sake of old scripts, in silence or with a warning. What is asked for and cannot be had,
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from layerstore.cli.building.values import attestation, call, without
+from layerstore.cli.building.values import attestation, call, form, without
 from layerstore.cli.run_options import many, one, switch
 from layerstore.cli.run_options import values as run_values
 
@@ -46,11 +46,13 @@ _OPTIONS: Final = (
     one("-c", "--cpu-shares", read=run_values.whole, metavar="N", text=_VAIN, hidden=True),
     one("--cpuset-cpus", metavar="LIST", text=_VAIN, hidden=True),
     one("--cpuset-mems", metavar="LIST", text=_VAIN, hidden=True),
-    switch("--disable-content-trust", text=_VAIN, hidden=True),
     switch("--force-rm", text=_VAIN, hidden=True),
     one("--isolation", metavar="NAME", text=_VAIN, hidden=True),
     one("-m", "--memory", metavar="BYTES", text=_VAIN, hidden=True),
     one("--memory-swap", metavar="BYTES", text=_VAIN, hidden=True),
+    one("--jobs", read=run_values.whole, metavar="N", text=_VAIN, hidden=True),
+    switch("--layers", text=_VAIN, hidden=True),
+    one("--format", read=form, metavar="oci", text=_VAIN, hidden=True),
     switch("--rm", text=_VAIN, hidden=True),
     many("--security-opt", metavar="OPTION", text=_VAIN, hidden=True),
 )

@@ -185,6 +185,13 @@ def without(text: str) -> bool:
     return False
 
 
+def form(text: str) -> str:
+    """podman's `--format`: which manifest an image has, of which OCI's alone is made here."""
+    if text != "oci":
+        raise ValueError("images have OCI's manifests; `layerstore save` and `push` tell what others are given")
+    return text
+
+
 def attestation(text: str) -> str:
     """`--attest type=TYPE,disabled=true`."""
     found = fields(text)

@@ -30,11 +30,18 @@ def run_options_of(given: Mapping[str, Any], args: Sequence[str], own: Mapping[s
     Raises `ValueError` for what does not go together, `ConfigError` for a file that cannot be read.
     """
     _require_harmony(given)
+    own = os.environ if own is None else own
     variables = pairs.environment(
-        [line for path in given["env_files"] for line in pairs.read(path, "env file")],
+        [
+            *([f"{name}={value}" for name, value in own.items()] if given["env_host"] else ()),
+            *(line for path in given["env_files"] for line in pairs.read(path, "env file")),
+        ],
         given["env"],
-        os.environ if own is None else own,
+        own,
     )
+    said = {variable.partition("=")[0] for variable in variables}
+    # A name without a value takes the image's away; what is set besides stays.
+    variables = (*variables, *(name for name in given["unsetenv"] if name not in said))
     labels = pairs.labels(
         [line for path in given["label_files"] for line in pairs.read(path, "label file")], given["labels"]
     )
@@ -103,6 +110,8 @@ def _require_harmony(given: Mapping[str, Any]) -> None:
     count = os.cpu_count() or 1
     if given["cpus"] is not None and given["cpus"] != 0 and not 0.01 <= given["cpus"] <= count:
         raise ValueError(f"Range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available")
+    if given["replace"] and not given["name"]:
+        raise ValueError("--replace needs --name: it removes the container that has it")
     if given.get("detach") and given["attach"]:
         raise ValueError("conflicting options: cannot specify both --attach and --detach")
     if (given["network"] or "").startswith("container:") and given["hostname"]:

@@ -85,6 +85,13 @@ def variable(text: str) -> str:
     return text
 
 
+def variable_name(text: str) -> str:
+    """The value of `--unsetenv`."""
+    if not text or "=" in text:
+        raise ValueError(f"invalid name of a variable: {text}")
+    return text
+
+
 def label(text: str) -> tuple[str, str]:
     """The value of `-l`: `KEY=value` or `KEY`."""
     name, _, value = text.partition("=")
@@ -263,7 +270,7 @@ def restart(text: str) -> str:
 
 def pull(text: str) -> str:
     """The value of `--pull`: whether an image is fetched."""
-    if text not in ("always", "missing", "never"):
+    if text not in ("always", "missing", "never", "newer"):
         raise ValueError(f'invalid pull option: \'{text}\': must be one of "always", "missing" or "never"')
     return text
 
@@ -280,6 +287,13 @@ def userns(text: str) -> str:
     """The value of `--userns`: `host`, or INSIDE:OUTSIDE:COUNT, the IDs that a container is mounted for."""
     is_range = len(text.split(":")) == 3 and all(map(str.isdecimal, text.split(":")))
     return text if is_range else namespace(text, title="USER", container=False)
+
+
+def condition(text: str) -> str:
+    """podman's `wait --condition`: what is waited for, of which only an end is known here."""
+    if text not in ("stopped", "exited"):
+        raise ValueError('what is waited for is "stopped" or "exited"')
+    return text
 
 
 def working_dir(text: str) -> str:

@@ -5,7 +5,22 @@
 What is served, and under what names: `layerstore.repositories`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from layerstore.faces.serve.app import Limits, Registry
 from layerstore.faces.serve.passwords import Passwords
 
-__all__ = ["Limits", "Passwords", "Registry"]
+if TYPE_CHECKING:
+    from layerstore.faces.serve.server import Server
+
+__all__ = ["Limits", "Passwords", "Registry", "Server"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Server":  # with which comes cheroot: the application needs none of it
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from layerstore.faces.serve.server import Server
+
+    return Server

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from layerstore.compression import COMPRESSIONS
 from layerstore.errors import FULL, ConfigError, InvalidReference, LayerstoreError, NotFound, ReadOnlyStore
 from layerstore.faces.serve import listing, names, pulling
-from layerstore.faces.serve.messages import Refused, Reply, Request, of_json
+from layerstore.faces.serve.messages import Refused, Reply, Request, of_json, require_user
 from layerstore.faces.serve.peers import Peers
 from layerstore.faces.serve.pushing import Pushing
 from layerstore.faces.serve.uploads import Limits, Uploads
@@ -102,13 +102,7 @@ class Registry:
     def _reply(self, environ: Mapping[str, Any]) -> Reply:
         try:
             request = Request.of(environ)
-            if self._passwords is not None and not self._passwords.admit(request.header("Authorization")):
-                raise Refused(
-                    401,
-                    "UNAUTHORIZED",
-                    "authentication required",
-                    headers=[("WWW-Authenticate", 'Basic realm="layerstore", charset="UTF-8"')],
-                )
+            require_user(request, self._passwords)
             return self._answer(request)
         except Refused as refusal:
             return refusal.reply

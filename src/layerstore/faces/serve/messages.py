@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import parse_qs
 
 from attrs import evolve, field
 
 from layerstore.values import frozen
+
+if TYPE_CHECKING:
+    from layerstore.faces.serve.passwords import Passwords
 
 Write = Callable[[bytes | memoryview], object]
 
@@ -111,3 +114,15 @@ class Request:
     def header(self, name: str) -> str:
         """A header, "" if it is not there."""
         return self.headers.get(name.lower(), "").strip()
+
+
+def require_user(request: Request, passwords: Passwords | None) -> None:
+    """Raise `Refused` if there are passwords, and who asks says none of them."""
+    if passwords is None or passwords.admit(request.header("Authorization")):
+        return
+    raise Refused(
+        401,
+        "UNAUTHORIZED",
+        "authentication required",
+        headers=[("WWW-Authenticate", 'Basic realm="layerstore", charset="UTF-8"')],
+    )

@@ -285,9 +285,13 @@ def _no_password() -> str:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> LayerstoreError:
     # cheroot tells of the last address that it tried, in words of its own.
-    found = re.search(r"\[Errno (\d+)\]", str(error))
-    if found is None:
-        return ConfigError(f"cannot listen on {host}:{port}: {error}", remedy="Name an address of this machine.")
+    found = re.search(r"\[Errno (-?\d+)\] ([^)]*)", str(error))
+    name = f"[{host}]" if ":" in host else host
+    if found is None or int(found[1]) < 0:  # the number is one of getaddrinfo(3)
+        return ConfigError(
+            f"cannot listen on {name}:{port}: {error if found is None else found[2]}",
+            remedy="Name an address of this machine.",
+        )
     return KernelError(
-        "bind", int(found[1]), detail=f"{host}:{port}", remedy="Choose another port, or an address of this machine."
+        "bind", int(found[1]), detail=f"{name}:{port}", remedy="Choose another port, or an address of this machine."
     )

@@ -5,21 +5,25 @@ it all on the disk, `filesystems` tells what a filesystem is and can do. `quota`
 makes errors of what the C parts tell.
 """
 
-from layerstore.kernel.files.data import clone_file, copy_data, write_in_place
+from layerstore.kernel.files.data import clone_file, copy_data, share_data, share_range, write_in_place
 from layerstore.kernel.files.descriptors import open_beneath, open_tree_root
 from layerstore.kernel.files.filesystems import can_reflink, filesystem_type, lists_types
 from layerstore.kernel.files.folders import (
+    Attributes,
     clear_mountpoint,
     copy_root_attributes,
     first_in,
+    give_root_attributes,
     make_plain,
     make_plain_folder,
     move_away,
+    names_in,
     remove_tree,
 )
 from layerstore.kernel.files.syncing import Writeback, fsync_folder, rename_durably, syncfs
 
 __all__ = [
+    "Attributes",
     "Writeback",
     "can_reflink",
     "clear_mountpoint",
@@ -29,14 +33,18 @@ __all__ = [
     "filesystem_type",
     "first_in",
     "fsync_folder",
+    "give_root_attributes",
     "lists_types",
     "make_plain",
     "make_plain_folder",
     "move_away",
+    "names_in",
     "open_beneath",
     "open_tree_root",
     "remove_tree",
     "rename_durably",
+    "share_data",
+    "share_range",
     "syncfs",
     "write_in_place",
 ]

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 from layerstore.errors import Damaged, KernelError
@@ -16,11 +17,15 @@ __all__ = [
     "FOLDER",
     "HANDLE",
     "NO_DESCRIPTORS",
+    "file_of",
+    "is_no_file",
     "open_beneath",
+    "open_beneath_plainly",
     "open_own",
     "open_path",
     "open_tree_root",
     "opened",
+    "plain_file_of",
     "private",
     "read_own",
     "require_plain",
@@ -45,6 +50,14 @@ def open_path(path: Path | str | bytes, flags: int) -> int:
         raise KernelError("open", error.errno or errno.EIO, path=path) from None
 
 
+def is_no_file(path: Path) -> bool:
+    """Does something lie there that is no file, a link to one included? Asked once: others may remove and make it."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def opened(path: Path | str | bytes, flags: int) -> Iterator[int]:
     """`open_path`, closed afterwards."""
@@ -53,6 +66,28 @@ def opened(path: Path | str | bytes, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def file_of(fd: int, mode: str = "rb") -> FileIO:
+    """A descriptor as a file, which closes it. It is closed where that fails, too: `FileIO` leaves it open then."""
+    try:
+        return FileIO(fd, mode)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def plain_file_of(fd: int) -> FileIO | None:
+    """The same of a plain file. What it is else, it is closed: None."""
+    try:
+        is_plain = stat.S_ISREG(os.fstat(fd).st_mode)
+    except BaseException:
+        os.close(fd)
+        raise
+    if is_plain:
+        return file_of(fd)
+    os.close(fd)
+    return None
 
 
 def open_own(path: Path | str, flags: int = os.O_RDONLY) -> int:
@@ -123,6 +158,14 @@ def open_beneath(root: int, path: str | bytes, flags: int, mode: int = 0) -> int
     fd: int = lib.ls_open_in_root(root, os.fsencode(path), flags, mode)
     if fd == -errno.ENOSYS:
         raise KernelError("openat2", errno.ENOSYS, remedy="This needs Linux 5.6 or later.")
+    if fd < 0:
+        raise KernelError("openat2", -fd, path=path)
+    return fd
+
+
+def open_beneath_plainly(root: int, path: str | bytes, flags: int) -> int:
+    """Open `path` beneath `root` through no symlink at all: one in the way is an ELOOP, as `..` out of it an EXDEV."""
+    fd: int = lib.ls_open_beneath(root, os.fsencode(path), flags, 0)
     if fd < 0:
         raise KernelError("openat2", -fd, path=path)
     return fd

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -18,7 +19,7 @@
 #include "files.h"
 #include "scope.h"
 
-enum { BLOCK = 256 * 1024 };
+enum { BLOCK = 256 * 1024, SHARED_AT_ONCE = 16 * 1024 * 1024 }; /* btrfs compares no more in one call */
 
 /* Where a path must not lead out, the kernel gives up with EAGAIN when somebody renames or mounts anything meanwhile. */
 int ls_open_how(int folder, const char *path, uint64_t flags, unsigned int mode, uint64_t resolve) {
@@ -75,6 +76,37 @@ int ls_clone_file(int from, int to) {
         rc = ioctl(to, FICLONE, from);
     while (rc < 0 && errno == EINTR);
     return rc < 0 ? -errno : 0;
+}
+
+int64_t ls_share_range(int from, int64_t from_at, int to, int64_t to_at, int64_t length) {
+    _Alignas(
+        struct file_dedupe_range) char room[sizeof(struct file_dedupe_range) + sizeof(struct file_dedupe_range_info)];
+    struct file_dedupe_range *range = (struct file_dedupe_range *)room;
+    int64_t at = 0;
+    while (at < length) {
+        memset(room, 0, sizeof room);
+        range->src_offset = (uint64_t)(from_at + at);
+        range->src_length = (uint64_t)(length - at < SHARED_AT_ONCE ? length - at : SHARED_AT_ONCE);
+        range->dest_count = 1;
+        range->info[0].dest_fd = to;
+        range->info[0].dest_offset = (uint64_t)(to_at + at);
+        if (ioctl(from, FIDEDUPERANGE, range) < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        if (range->info[0].status < 0)
+            return range->info[0].status;
+        if (range->info[0].status == FILE_DEDUPE_RANGE_DIFFERS || range->info[0].bytes_deduped == 0)
+            break;
+        at += (int64_t)range->info[0].bytes_deduped;
+    }
+    return at;
+}
+
+int64_t ls_share_data(int from, int to) {
+    struct stat facts;
+    return fstat(from, &facts) < 0 ? -errno : ls_share_range(from, 0, to, 0, facts.st_size);
 }
 
 static int64_t copy_by_hand(int from, int to, off_t at, off_t end) {

@@ -29,6 +29,11 @@ int ls_write_in_place(int fd);
 
 /* Shares all blocks. */
 int ls_clone_file(int from, int to);
+/* Shares a range of whole blocks, as far as both hold the same, which the kernel looks at; neither changes. Returns the bytes that
+   are shared now, until they differ. */
+int64_t ls_share_range(int from, int64_t from_at, int to, int64_t to_at, int64_t length);
+/* The same of all that `from` has. */
+int64_t ls_share_data(int from, int to);
 /* Copies all data into the empty file `to`, by sharing blocks where that is possible; holes stay holes. Returns the size. */
 int64_t ls_copy_data(int from, int to);
 /* The same without sharing all blocks at once. `dense`: there is no hole to look for; `by_hand`: by reading and writing, so

@@ -8,21 +8,29 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from attrs import evolve
 
 from layerstore.errors import FULL, KernelError, named
 from layerstore.kernel._shim import lib
 from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.kernel.files.failure import kernel_error, new_failure
+from layerstore.values import frozen
 
 __all__ = [
     "PRIVATE_XATTRS",
+    "Attributes",
     "clear_mountpoint",
     "copy_root_attributes",
     "first_in",
+    "give_root_attributes",
     "make_plain",
     "make_plain_folder",
     "move_away",
+    "names_in",
     "remove_tree",
 ]
 
@@ -44,6 +52,15 @@ def first_in(folder: Path) -> str | None:
                 return next((entry.name for entry in entries), None)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted; none if there is no such folder. Raises `KernelError`."""
+    with named("open", folder):
+        try:
+            return sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
 
 
 def make_plain_folder(path: Path | str) -> None:
@@ -71,31 +88,61 @@ def copy_root_attributes(source: Path | str, target: Path | str) -> None:
     Not copied is what the kernel keeps for itself (overlay's marks, xfs's copies of ACLs) and the SELinux label, which
     the policy gives. ACLs that `target` inherited when it was made go.
     """
-    with opened(source, FOLDER) as old, opened(target, FOLDER) as new:
-        try:
-            _copy_attributes(old, new)
-        except OSError as error:
-            raise KernelError("setting attributes of", error.errno or errno.EIO, path=target) from None
+    with opened(source, FOLDER) as old, _told(target):
+        facts, names = os.fstat(old), os.listxattr(old)
+        xattrs = {name: os.getxattr(old, name) for name in _of_a_file(names)}
+        times = (facts.st_atime_ns, facts.st_mtime_ns)
+        _give(target, Attributes(facts.st_mode, facts.st_uid, facts.st_gid, times, xattrs))
 
 
-def _copy_attributes(old: int, new: int) -> None:
-    facts, made = os.fstat(old), os.fstat(new)
-    # Each change is a transaction of the filesystem.
-    if (facts.st_uid, facts.st_gid) != (made.st_uid, made.st_gid):
-        os.fchown(new, facts.st_uid, facts.st_gid)
-        made = os.fstat(new)  # which has cleared setuid and setgid
-    if facts.st_mode != made.st_mode:
-        os.fchmod(new, stat.S_IMODE(facts.st_mode))
+@frozen
+class Attributes:
+    """A directory's mode, owner, times of access and change in ns, and xattrs by the names they are stored under."""
+
+    mode: int
+    uid: int
+    gid: int
+    times: tuple[int, int]
+    xattrs: Mapping[str, bytes]
+
+
+def give_root_attributes(given: Attributes, target: Path | str) -> None:
+    """`copy_root_attributes`, of what is known of a directory."""
+    with _told(target):
+        _give(target, evolve(given, xattrs={name: given.xattrs[name] for name in _of_a_file(given.xattrs)}))
+
+
+@contextmanager
+def _told(target: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError("setting attributes of", error.errno or errno.EIO, path=target) from None
+
+
+def _of_a_file(names: Iterable[str]) -> list[str]:
+    """Those of the names of xattrs that are the file's own."""
     marks = _MARKS[lib.ls_within()]
     escaped = f"{marks}overlay."  # a program's own, as overlay stores it
     private = (marks, *PRIVATE_XATTRS[1:])
-    wanted = [name for name in os.listxattr(old) if name.startswith(escaped) or not name.startswith(private)]
-    for name in os.listxattr(new):
-        if name in _ACLS and name not in wanted:
-            os.removexattr(new, name)
-    for name in wanted:
-        os.setxattr(new, name, os.getxattr(old, name))
-    os.utime(new, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    return [name for name in names if name.startswith(escaped) or not name.startswith(private)]
+
+
+def _give(target: Path | str, given: Attributes) -> None:
+    with opened(target, FOLDER) as new:
+        made = os.fstat(new)
+        # Each change is a transaction of the filesystem.
+        if (given.uid, given.gid) != (made.st_uid, made.st_gid):
+            os.fchown(new, given.uid, given.gid)
+            made = os.fstat(new)  # which has cleared setuid and setgid
+        if stat.S_IMODE(given.mode) != stat.S_IMODE(made.st_mode):
+            os.fchmod(new, stat.S_IMODE(given.mode))
+        for name in os.listxattr(new):
+            if name in _ACLS and name not in given.xattrs:
+                os.removexattr(new, name)
+        for name, value in given.xattrs.items():
+            os.setxattr(new, name, value)
+        os.utime(new, ns=given.times)
 
 
 def move_away(path: Path | str, target: Path | str) -> bool:

@@ -1,5 +1,6 @@
 /* See listing.h; and of files.h what asks how a filesystem lists. */
 #define _GNU_SOURCE
+#define _LARGEFILE64_SOURCE /* musl has `getdents64` for it alone */
 #include "listing.h"
 #include "files.h"
 
@@ -22,7 +23,7 @@ int ls_listing_begin(struct ls_listing *listing, int folder, struct ls_failure *
 static int fill(struct ls_listing *listing) {
     ssize_t length;
     do
-        length = getdents64(listing->folder, listing->buffer, ROOM);
+        length = getdents64(listing->folder, (void *)listing->buffer, ROOM);
     while (length < 0 && errno == EINTR);
     if (length < 0 && errno != ENOENT) /* which is said of a folder that was removed */
         return LS_FAIL(listing->failure, "getdents64");

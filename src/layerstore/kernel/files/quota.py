@@ -17,13 +17,13 @@ from layerstore.kernel._shim import ffi, lib
 from layerstore.kernel.files.descriptors import FOLDER, opened
 from layerstore.kernel.files.filesystems import filesystem_type
 
-__all__ = ["QuotaState", "lift", "limit", "limit_new", "project_of", "refusal", "set_project", "state", "usage"]
+__all__ = ["ProjectQuota", "lift", "limit", "limit_new", "project_of", "refusal", "set_project", "state", "usage"]
 
 _PROJECTS = 1 << 30
 """Projects from here on are ours: those of others on the same filesystem are small numbers."""
 
 
-class QuotaState(Enum):
+class ProjectQuota(Enum):
     """What a filesystem does about projects."""
 
     OFF = "off"
@@ -32,13 +32,13 @@ class QuotaState(Enum):
 
 
 _STATES = {
-    lib.LS_QUOTA_OFF: QuotaState.OFF,
-    lib.LS_QUOTA_COUNTED: QuotaState.COUNTED,
-    lib.LS_QUOTA_ENFORCED: QuotaState.ENFORCED,
+    lib.LS_QUOTA_OFF: ProjectQuota.OFF,
+    lib.LS_QUOTA_COUNTED: ProjectQuota.COUNTED,
+    lib.LS_QUOTA_ENFORCED: ProjectQuota.ENFORCED,
 }
 
 
-def state(folder: Path) -> QuotaState:
+def state(folder: Path) -> ProjectQuota:
     """What the filesystem of `folder` does about projects. `KernelError` (ENOSYS, ESRCH): it has no quotas at all."""
     with opened(folder, FOLDER) as fd:
         return _STATES[_checked("quotactl_fd", lib.ls_project_quota_state(fd), folder)]
@@ -60,7 +60,7 @@ def refusal(folder: Path) -> tuple[str, str] | None:
         if error.errno == errno.ENOSYS:
             return f"this kernel has no project quotas for {filesystem}, or is older than Linux 5.14", remedy
         return f"{filesystem} is mounted without project quotas", remedy
-    if found is not QuotaState.ENFORCED:
+    if found is not ProjectQuota.ENFORCED:
         return f"{filesystem} has its project quotas {found.value}", remedy
     return None
 

@@ -217,20 +217,32 @@ int ls_unmount(const char *target, int lazy) {
     return result(syscall(SYS_umount2, target, NO_FOLLOW | (lazy ? DETACH : 0)));
 }
 
+/* Of `struct statx` (linux/stat.h) what is asked for: not every C library has the fields of Linux 5.8. */
+struct told {
+    uint32_t mask, block_size;
+    uint64_t attributes;
+    uint8_t others[128];
+    uint64_t mount;
+    uint8_t more[104];
+};
+_Static_assert(sizeof(struct told) == 256 && offsetof(struct told, mount) == 144, "statx");
+
+enum { TELL_MOUNT = 0x1000, IS_MOUNT_ROOT = 0x2000 };
+
 int ls_mount_of(int at, const char *path, int flags, struct ls_mount_facts *facts) {
-    struct statx found = {0};
+    struct told found = {0};
     int how = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC | (flags & LS_FOLLOW ? 0 : AT_SYMLINK_NOFOLLOW);
     if ((flags & LS_OLD_ID) == 0 && syscall(SYS_statx, at, path, how, STATX_MNT_ID_UNIQUE, &found) < 0)
         return -errno;
-    facts->unique = (found.stx_mask & STATX_MNT_ID_UNIQUE) != 0;
+    facts->unique = (found.mask & STATX_MNT_ID_UNIQUE) != 0;
     if (!facts->unique) {
-        if (syscall(SYS_statx, at, path, how, STATX_MNT_ID, &found) < 0)
+        if (syscall(SYS_statx, at, path, how, TELL_MOUNT, &found) < 0)
             return -errno;
-        if ((found.stx_mask & STATX_MNT_ID) == 0)
+        if ((found.mask & TELL_MOUNT) == 0)
             return -EOPNOTSUPP;
     }
-    facts->id = found.stx_mnt_id;
-    facts->is_root = (found.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+    facts->id = found.mount;
+    facts->is_root = (found.attributes & IS_MOUNT_ROOT) != 0;
     return 0;
 }
 

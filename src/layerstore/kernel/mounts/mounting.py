@@ -89,10 +89,11 @@ def clone_of(place: Path) -> int:
 
 def attach_clone(tree: int, target: Path) -> int:
     """Attach a clone of a mount (a descriptor, which stays the caller's), and return the ID of the mount there."""
+    identity = id_of(tree)  # asked before: what fails after it is attached would leave it so
     answer = lib.ls_attach(tree, os.fsencode(target))
     if answer < 0:
         raise KernelError("move_mount", -answer, path=target)
-    return id_of(tree)
+    return identity
 
 
 def unmount(target: Path, *, lazy: bool = False) -> None:
@@ -125,10 +126,11 @@ def _attach_one(mount: Mount, target: Path) -> int:
 
 def _attach_tree(tree: int, mount: Mount, target: Path) -> int:
     try:
+        identity = id_of(tree)  # before, as in `attach_clone`
         answer = lib.ls_attach(tree, os.fsencode(target))
         if answer < 0:
             raise _refused("move_mount", mount, -answer, target)
-        return id_of(tree)
+        return identity
     finally:
         os.close(tree)
 

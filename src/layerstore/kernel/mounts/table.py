@@ -41,9 +41,10 @@ _NOT_TO_BE_SEEN = (errno.ENOENT, errno.EPERM, errno.EACCES, errno.EOVERFLOW)
 def mount_id(path: Path | str) -> int | None:
     """The ID of the mount whose root `path` is; None if nothing is mounted there, or `path` does not exist.
 
-    Since Linux 6.8 no ID is ever used twice in one boot. Before, it may be, after an unmount.
+    Since Linux 6.8 no ID is ever used twice in one boot. Before, it may be, after an unmount. Raises `KernelError`
+    where a disk that fails keeps that from being known.
     """
-    facts = facts_of(path)
+    facts = facts_of(path, certain=True)
     return int(facts.id) if facts is not None and facts.is_root else None
 
 
@@ -109,14 +110,19 @@ def mountinfo(process: int | str = "self") -> Iterator[tuple[int, bytes, bytes]]
             yield int(fields[0]), fields[2], unescape(fields[4])
 
 
-def facts_of(path: Path | str | bytes, *, follow: bool = False, old_id: bool = False) -> Any | None:
-    """`struct ls_mount_facts` of what `path` names; None if it does not exist, or is not to be seen."""
+def facts_of(
+    path: Path | str | bytes, *, follow: bool = False, old_id: bool = False, certain: bool = False
+) -> Any | None:
+    """`struct ls_mount_facts` of what `path` names; None if it does not exist, or is not to be seen.
+
+    `certain`: what cannot be read is not taken for that; among the mounts of others there may be any.
+    """
     facts = ffi.new("struct ls_mount_facts *")
     flags = (lib.LS_FOLLOW if follow else 0) | (lib.LS_OLD_ID if old_id else 0)
     answer = lib.ls_mount_of(_HERE, os.fsencode(path), flags, facts)
     if answer == -errno.EOPNOTSUPP:
         raise KernelError("statx", -answer, path=path, remedy="This needs Linux 5.8 or later.")
-    if answer == -errno.ENOMEM:  # which says nothing of what is there
+    if answer == -errno.ENOMEM or (certain and answer == -errno.EIO):  # which says nothing of what is there
         raise KernelError("statx", -answer, path=path)
     return facts if answer >= 0 else None
 

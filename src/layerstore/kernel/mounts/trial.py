@@ -43,10 +43,14 @@ def trial_folder(parent: Path) -> Iterator[Path]:
             fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:
             continue  # swept before it was locked
-        with suppress(OSError):  # a filesystem without locks: then nobody sweeps there
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        if place.exists():
-            break
+        try:
+            with suppress(OSError):  # a filesystem without locks: then nobody sweeps there
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            if place.exists():
+                break
+        except BaseException:
+            os.close(fd)
+            raise
         os.close(fd)
     try:
         yield place

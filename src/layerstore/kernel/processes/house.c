@@ -109,7 +109,7 @@ int ls_move_in(const struct ls_house *house, int tree, struct ls_word *word) {
     for (size_t number = 0; number < house->limit_count; number++) {
         const struct ls_limit *limit = &house->limits[number];
         struct rlimit wanted = {.rlim_cur = limit->soft, .rlim_max = limit->hard};
-        if (setrlimit((__rlimit_resource_t)limit->resource, &wanted) < 0)
+        if (setrlimit((int)limit->resource, &wanted) < 0)
             return failed(word, LS_STEP_LIMITS, number);
     }
     umask((mode_t)house->umask);

@@ -19,7 +19,7 @@ from layerstore.errors import LayerstoreError
 from layerstore.registry.client.blobs import Asking, BlobReader, NoRanges
 from layerstore.registry.transport.lines import Lines
 
-__all__ = ["PIECE", "Spare", "Store", "WideReader", "piece_name"]
+__all__ = ["PIECE", "PieceFile", "Spare", "WideReader", "piece_name"]
 
 PIECE: Final = 16 << 20
 """Bytes of a piece: at 50 ms and 20 MB/s, what a request costs before its first byte is 6 % of it."""
@@ -32,7 +32,7 @@ FAST: Final = 64 << 20
 _STEP: Final = 256 << 10
 
 
-class Store(Protocol):
+class PieceFile(Protocol):
     """Where a piece lies until its turn comes: a partial file. One thread appends, another reads what was appended."""
 
     @property
@@ -49,7 +49,7 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-Spare = Callable[[int], Store | None]
+Spare = Callable[[int], PieceFile | None]
 """Gives the file for the piece that begins at an offset, with what it had from before; None: there is no place."""
 
 
@@ -61,7 +61,7 @@ def piece_name(digest: Digest, start: int) -> str:
 class _Piece:
     """A part of the blob that is fetched before its turn."""
 
-    def __init__(self, start: int, end: int, store: Store | None) -> None:
+    def __init__(self, start: int, end: int, store: PieceFile | None) -> None:
         self.start, self.end = start, end
         self.store = store
         self.filled = 0
@@ -116,7 +116,7 @@ class WideReader:
         self._pieces: deque[_Piece] = deque()
         self._read: _Piece | None = None
         """The last that was read to its end: until now its bytes may not be on the disk in another place."""
-        self._found: dict[int, Store] = {}
+        self._found: dict[int, PieceFile] = {}
         """What an attempt before this one has left, by its offset."""
         self._is_begun = False
         self._waited = 0.0
@@ -306,7 +306,7 @@ class WideReader:
             self._changed.notify_all()
             return piece
 
-    def _store(self, start: int) -> Store | None:
+    def _store(self, start: int) -> PieceFile | None:
         try:
             return None if self._spare is None else self._spare(start)
         except LayerstoreError:

@@ -40,9 +40,9 @@ from layerstore.registry.client.blobs import Asking, BlobReader
 from layerstore.registry.client.endpoints import Endpoints
 from layerstore.registry.client.manifests import ALTERED, told_of, written
 from layerstore.registry.client.uploads import Progress, Sent, Uploads
-from layerstore.registry.transport import hosts
-from layerstore.registry.transport.hosts import Endpoint
-from layerstore.registry.transport.http import Access, Body, Http, Reply
+from layerstore.registry.transport import hosts, policies
+from layerstore.registry.transport.hosts import Endpoint, Source
+from layerstore.registry.transport.http import Body, Http, Reply, Rights
 from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.words import printable
 from layerstore.values import frozen
@@ -75,8 +75,9 @@ class Found:
 class Repository:
     """A repository of a registry, for what `actions` say: `pull`, `push`, `delete`. Thread-safe, as its `http` is.
 
-    Who may push reads from the registry itself, else mirrors are asked first. `Http.request` says what all methods
-    raise; beside that, `NotFound` for what is not there, `Denied` and `Unauthorized` for who may not.
+    Who may push reads from the registry itself; else mirrors are asked first, and it is read from where registries.conf
+    says (`hosts.sources`). `Http.request` says what all methods raise; beside that, `NotFound` for what is not there,
+    `Denied` and `Unauthorized` for who may not.
     """
 
     def __init__(
@@ -89,12 +90,22 @@ class Repository:
         self.limits = settings.limits
         self._http = http
         self._settings = settings
-        self._access = (Access(reference.path, tuple(actions)),)
-        endpoints = hosts.endpoints(settings, reference.domain)
-        self._own = endpoints[-1]
-        self._endpoints = Endpoints(http, endpoints if tuple(actions) == ("pull",) else endpoints[-1:], self._access)
+        self._access = (Rights(reference.path, tuple(actions)),)
+        if tuple(actions) == ("pull",):
+            sources = hosts.sources(settings, reference)
+        else:
+            sources = (Source(hosts.endpoints(settings, reference.domain)[-1], reference.path),)
+        self._own = sources[-1].endpoint
+        self._endpoints = Endpoints(http, sources, actions)
         self._of_mirrors: set[Digest] = set()
         """Blobs that came from a mirror: who asks again was not content."""
+
+    @classmethod
+    def of_images(cls, http: Http, settings: Settings, wanted: Reference) -> Repository:
+        """One from which an image is taken to be used: raises `Denied` where a policy of the machine forbids that."""
+        if settings.heeds_policy:
+            policies.require_allowed(wanted)
+        return cls(http, settings, wanted)
 
     # --- manifests ---
 
@@ -194,17 +205,22 @@ class Repository:
         size: int,
         *,
         start: int = 0,
+        end: int | None = None,
+        is_narrow: bool = False,
         urls: Sequence[str] = (),
         spare: lanes.Spare | None = None,
     ) -> Reader:
         """The bytes of a blob from `start`. They are not verified: whoever has them all compares the digest.
+
+        `end`: nothing behind it is asked for, and `NoRanges` raised where a server does not give a part alone.
+        `is_narrow`: by one connection, and nothing ahead of the reader, who may not want it all.
 
         `urls` are those of a foreign layer's descriptor, asked if the registry has not got it. A large blob that comes
         slowly is read by several connections, if there are idle ones; `spare` gives files for what comes early.
         """
 
         is_own = digest in self._of_mirrors
-        mirrors: WeakKeyDictionary[Reply, Endpoint] = WeakKeyDictionary()
+        mirrors: WeakKeyDictionary[Reply, Source] = WeakKeyDictionary()
 
         def request(headers: Mapping[str, str]) -> Reply:
             reply, mirror = self._ask("GET", f"blobs/{digest}", headers, is_own=is_own)
@@ -235,8 +251,8 @@ class Repository:
             lines=self._http.lines,
             doubt=doubt,
         )
-        if size < 2 * lanes.PIECE or self._settings.downloads < 2:
-            return BlobReader(asking, start=start)
+        if is_narrow or end is not None or size < 2 * lanes.PIECE or self._settings.downloads < 2:
+            return BlobReader(asking, start=start, end=end, is_part=end is not None)
         return lanes.WideReader(asking, self._http.lines, start=start, spare=spare)
 
     def small_blob(self, descriptor: Descriptor, what: str = "config") -> bytes:
@@ -342,8 +358,8 @@ class Repository:
 
     def _ask(
         self, method: str, target: str, headers: Mapping[str, str], *, is_own: bool = False
-    ) -> tuple[Reply, Endpoint | None]:
-        return self._endpoints.ask(method, f"/v2/{quote(self.path)}/{target}", headers, is_own=is_own)
+    ) -> tuple[Reply, Source | None]:
+        return self._endpoints.ask(method, target, headers, is_own=is_own)
 
     def _write(
         self, method: str, target: str, headers: Mapping[str, str], *, body: Body | None = None, repeat: bool = False
@@ -357,7 +373,7 @@ class Repository:
 def catalog(http: Http, settings: Settings, registry: str) -> Iterator[str]:
     """The repositories of a registry (`_catalog`), where it lists them: Docker Hub does not."""
     endpoint = hosts.endpoints(settings, registry)[-1]
-    access = (Access("catalog", ("*",), kind="registry"),)
+    access = (Rights("catalog", ("*",), kind="registry"),)
 
     def ask(parameters: str) -> Reply:
         return http.request(endpoint, "GET", f"/v2/_catalog{parameters}", access=access)

@@ -20,7 +20,7 @@ from layerstore.digest import Digest
 from layerstore.errors import CertificateError, Denied, LayerstoreError, RegistryError, Unauthorized, Unreachable
 from layerstore.registry.client.sources import Progress, Source
 from layerstore.registry.transport.hosts import Endpoint
-from layerstore.registry.transport.http import Access, Body, Http, Reply
+from layerstore.registry.transport.http import Body, Http, Reply, Rights
 from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.words import printable
 from layerstore.values import define
@@ -93,7 +93,7 @@ class Uploads:
     settings: Settings
     endpoint: Endpoint
     path: str
-    access: Sequence[Access]
+    access: Sequence[Rights]
     find: Callable[[Digest], int | None]
 
     def bring(
@@ -122,7 +122,7 @@ class Uploads:
         """Mount a blob of another repository; a session where it has to be sent instead. None: it is mounted."""
         query = urlencode({"mount": digest, "from": source})
         # Both: docker-registry wants to see the right to read where it is mounted from in the same token.
-        access = (*self.access, Access(source, ("pull",)))
+        access = (*self.access, Rights(source, ("pull",)))
         try:
             reply = self.request("POST", f"{self._target}?{query}", access=access)
         except (Denied, Unauthorized):
@@ -165,7 +165,7 @@ class Uploads:
         *,
         headers: dict[str, str] | None = None,
         body: Body | None = None,
-        access: Sequence[Access] | None = None,
+        access: Sequence[Rights] | None = None,
     ) -> Reply:
         """One request, made once where it alters something: what became of it has to be asked first."""
         return self.http.request(

@@ -38,6 +38,12 @@ _AT_ONCE: Final = 16
 _PART: Final = 5 << 20
 """Blobs of more are sent in parts of this size: S3 takes no smaller ones."""
 
+_LONG: Final = 12 * 3600.0
+"""Seconds that a blob may take."""
+
+_PUTTING_AWAY: Final = 60.0
+"""Seconds that a bucket has to answer when all of something has been sent: it may have to put it on disks elsewhere."""
+
 _PIECE: Final = 1 << 20
 _INDEX: Final = "index.json"
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
@@ -59,9 +65,11 @@ class Bucket(Keeper):
                 f"remotes: {address.url} has no option {unknown[0]!r}", remedy=f"It has {', '.join(_OPTIONS)}."
             )
         self._folder = Path(f"/{address.path}") if address.scheme == "file" else None
-        # A question has to be answered at once; a blob may take as long as it likes, if something comes.
-        self._asked = _opened(address, timedelta(seconds=ASK))
-        self._moved = _opened(address, timedelta(hours=12))
+        # A question has to be answered at once; a blob may take as long as it likes, if something comes; and what was
+        # written may be put away for a while before the answer.
+        self._asked = _opened(address, ASK, ASK)
+        self._moved = _opened(address, _LONG, SILENCE)
+        self._written = _opened(address, _LONG, _PUTTING_AWAY)
 
     # --- blobs ---
 
@@ -94,9 +102,9 @@ class Bucket(Keeper):
         size = body.size or 0
         with self._errors():
             if size <= _PART:
-                obstore.put(self._moved, _place(digest), b"".join(checked))
+                obstore.put(self._written, _place(digest), b"".join(checked))
             else:
-                obstore.put(self._moved, _place(digest), checked, chunk_size=_part_size(size), max_concurrency=4)
+                obstore.put(self._written, _place(digest), checked, chunk_size=_part_size(size), max_concurrency=4)
 
     def _size(self, digest: Digest) -> int | None:
         import obstore
@@ -131,7 +139,7 @@ class Bucket(Keeper):
 
     def names(self) -> Iterator[tuple[str, Name]]:
         """The names that it keeps, in full, with what they mean."""
-        index, _ = self._index()
+        index, _ = self._index(self._asked)
         for entry in index["manifests"]:
             found = _named(entry)
             if found is not None:
@@ -148,7 +156,7 @@ class Bucket(Keeper):
         }
         for attempt in range(_TRIES):
             with nullcontext() if self._folder is None else _alone(self._folder):
-                index, version = self._index()
+                index, version = self._index(self._written)
                 others = [known for known in index["manifests"] if _name_of(known) != name]
                 if any(_name_of(known) == name and known.get("digest") == digest for known in index["manifests"]):
                     return
@@ -157,13 +165,13 @@ class Bucket(Keeper):
             time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 6)))
         raise RemoteFailed(self.name, f"{_INDEX} is being written by others all the time")
 
-    def _index(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    def _index(self, bucket: ObjectStore) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The index, and the version of it that was read; None: there is none yet."""
         import obstore
 
         with self._errors():
             try:
-                got = obstore.get(self._asked, _INDEX)
+                got = obstore.get(bucket, _INDEX)
                 meta = got.meta
                 if meta["size"] > DOCUMENT_LIMIT:
                     raise RemoteFailed(self.name, f"{_INDEX} has {meta['size']} bytes: {DOCUMENT_LIMIT} are allowed")
@@ -188,9 +196,9 @@ class Bucket(Keeper):
         with self._errors():
             mode: Any = "overwrite" if self._folder is not None else "create" if version is None else version
             try:
-                obstore.put(self._moved, _INDEX, data, mode=mode)
+                obstore.put(self._written, _INDEX, data, mode=mode)
                 if version is None:
-                    obstore.put(self._moved, "oci-layout", _LAYOUT)
+                    obstore.put(self._written, "oci-layout", _LAYOUT)
             except (AlreadyExistsError, PreconditionError):
                 return False
         return True
@@ -239,7 +247,8 @@ class _Object:
         self._pieces = iter(())
 
 
-def _opened(address: Address, timeout: timedelta) -> ObjectStore:
+def _opened(address: Address, limit: float, silence: float) -> ObjectStore:
+    """The bucket, for requests that take no longer than `limit` in all, with no such silence. Both in seconds."""
     try:
         import obstore.store
     except ModuleNotFoundError:
@@ -249,10 +258,11 @@ def _opened(address: Address, timeout: timedelta) -> ObjectStore:
         ) from None
     from obstore.exceptions import BaseError
 
+    timeout = timedelta(seconds=limit)
     retries: Any = {"max_retries": 1, "retry_timeout": timeout}
     client: Any = {
         "connect_timeout": timedelta(seconds=ASK),
-        "read_timeout": timedelta(seconds=min(SILENCE, timeout.total_seconds())),
+        "read_timeout": timedelta(seconds=silence),
         "timeout": timeout,
     }
     config: Any = {}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from layerstore.registry.transport.http import Body
     from layerstore.registry.transport.settings import Settings
 
-__all__ = ["Mirror", "tag_of"]
+__all__ = ["RegistryMirror", "tag_of"]
 
 _AT_ONCE: Final = 8
 """HEADs that are asked at once: the distribution protocol asks for one blob at a time."""
@@ -35,7 +35,7 @@ _PATH: Final = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?
 _NO_TAG: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-class Mirror(Keeper):
+class RegistryMirror(Keeper):
     """See the module."""
 
     def __init__(self, address: Address, settings: Settings) -> None:

@@ -143,6 +143,6 @@ def _opened(address: Address, settings: Settings) -> Remote:
         from layerstore.registry.remotes.bucket import Bucket
 
         return Bucket(address)
-    from layerstore.registry.remotes.mirror import Mirror
+    from layerstore.registry.remotes.mirror import RegistryMirror
 
-    return Mirror(address, settings)
+    return RegistryMirror(address, settings)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from attrs import field
 
+from layerstore.access import Access
 from layerstore.errors import ConfigError, RegistryError, remedy_for
 from layerstore.registry.transport.hosts import HUB
 from layerstore.registry.transport.words import printable
@@ -70,12 +71,16 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-def find(registry: str, repository: str = "") -> Credentials | None:
+def find(registry: str, repository: str = "", access: Access | None = None) -> Credentials | None:
     """The credentials for `registry` (`docker.io`, `host:port`); None: it is asked anonymously.
 
-    Raises `ConfigError` for a file that is no such file, `RegistryError` for a helper that failed.
+    `access`: what the call itself says, which comes before all that is kept. Raises `ConfigError` for a file that is no
+    such file, `RegistryError` for a helper that failed.
     """
-    for file in _files():
+    if access is not None and access.username and registry == access.host:
+        return Credentials(access.username, access.password, source="the credentials that were given")
+    named = None if access is None else access.auth_file
+    for file in _files() if named is None else (named,):
         content = read_file(file)
         found = None if content is None else find_in(content, file, registry, repository)
         if found is not None:

@@ -12,11 +12,25 @@ import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from attrs import evolve
+
 from layerstore.errors import ConfigError
+from layerstore.reference import Reference
+from layerstore.registry.transport import registries
 from layerstore.registry.transport.settings import Settings
 from layerstore.values import frozen
 
-__all__ = ["HUB", "Endpoint", "Trust", "certificates_of", "endpoints", "is_insecure", "tls_context"]
+__all__ = [
+    "HUB",
+    "Endpoint",
+    "Source",
+    "Trust",
+    "certificates_of",
+    "endpoints",
+    "is_insecure",
+    "sources",
+    "tls_context",
+]
 
 HUB = "docker.io"
 _HUB_HOST = "registry-1.docker.io"
@@ -61,6 +75,32 @@ def endpoints(settings: Settings, registry: str) -> tuple[Endpoint, ...]:
     return (*found, Endpoint(registry, f"https://{host}", verify=not is_free, plain=is_free))
 
 
+@frozen
+class Source:
+    """Where a repository is read from: a server, and the repository's name there."""
+
+    endpoint: Endpoint
+    path: str
+
+
+def sources(settings: Settings, wanted: Reference) -> tuple[Source, ...]:
+    """Where an image is read from: mirrors first, what is no mirror last; where registries.conf says, if it does.
+
+    Raises `ConfigError`.
+    """
+    own = endpoints(settings, wanted.domain)
+    places = registries.places_of(wanted) if settings.heeds_policy else None
+    if places is None:
+        return tuple(Source(endpoint, wanted.path) for endpoint in own)
+    found = [Source(endpoint, wanted.path) for endpoint in own[:-1]]
+    for place in places:
+        endpoint = endpoints(settings, place.domain)[-1]
+        if place.insecure and settings.verify is None:
+            endpoint = evolve(endpoint, verify=False, plain=True)
+        found.append(Source(endpoint, place.path))
+    return tuple(found)
+
+
 def is_insecure(settings: Settings, registry: str) -> bool:
     """Whether `registry` (`host` or `host:port`) need not prove who it is, as docker decides it.
 
@@ -91,6 +131,8 @@ def is_insecure(settings: Settings, registry: str) -> bool:
 
 def certificates_of(settings: Settings, host: str) -> Path | None:
     """The folder with certificates for `host` (`registry.example:5000`), where there is one."""
+    if settings.access.certificates is not None and host == settings.access.host:
+        return settings.access.certificates
     for folder in settings.certificate_folders:
         own = folder / host
         if own.is_dir():

@@ -26,13 +26,13 @@ from layerstore.registry.transport.hosts import Endpoint, is_insecure
 from layerstore.registry.transport.lines import Lines
 from layerstore.registry.transport.replies import Reply
 from layerstore.registry.transport.settings import Settings
-from layerstore.registry.transport.tokens import Access, Sender, Tokens, merged
+from layerstore.registry.transport.tokens import Rights, Sender, Tokens, merged
 from layerstore.registry.transport.troubles import CAUSES, Trouble, explained
 from layerstore.registry.transport.urls import absolute, check_realm, is_loopback, origin, redirected
 from layerstore.registry.transport.words import printable
 from layerstore.values import define, frozen
 
-__all__ = ["Access", "Body", "Http", "Readable", "Reply"]
+__all__ = ["Body", "Http", "Readable", "Reply", "Rights"]
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS: Final = 10
@@ -87,7 +87,7 @@ class _Wish:
     """Where a request goes, and what it needs to be allowed."""
 
     target: str
-    access: Sequence[Access]
+    access: Sequence[Rights]
     credentials: Credentials | None = field(repr=False)
 
     @property
@@ -162,7 +162,7 @@ class Http:
         method: str,
         target: str,
         *,
-        access: Sequence[Access] = (),
+        access: Sequence[Rights] = (),
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         repeat: bool | None = None,
@@ -303,7 +303,7 @@ class Http:
         repository = wish.access[0].repository if wish.access else ""
         with way.lock:
             if repository not in way.credentials:
-                way.credentials[repository] = find(way.endpoint.name, repository)
+                way.credentials[repository] = find(way.endpoint.name, repository, self.settings.access)
             return way.credentials[repository]
 
     def _sender(self, way: _Way, challenge: Challenge, account: str | None) -> Sender:

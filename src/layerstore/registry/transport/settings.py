@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attrs import field
 
+from layerstore.access import Access
 from layerstore.config import Config, Proxies
 from layerstore.limits import Limits
 from layerstore.values import frozen
@@ -42,6 +43,10 @@ class Settings:
     verify: bool | None = None
     """False: no certificate is checked, and plain HTTP is tried, for any registry (skopeo's --tls-verify=false).
     True: certificates of all are checked. None: as `insecure` says, as docker."""
+    heeds_policy: bool = False
+    """What registries.conf and policy.json forbid is not pulled, and what is, from where registries.conf says."""
+    access: Access = field(factory=Access)
+    """Credentials and certificates of one call."""
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     """How long a server may be silent, and how long the head of its reply may take in all."""
@@ -57,8 +62,11 @@ class Settings:
     @classmethod
     def of(cls, config: Config, *, verify: bool | None = None) -> Settings:
         """The settings of a daemon.json, with certs.d where docker and containers/image have it."""
+        from layerstore.registry.transport.registries import insecure_hosts
+
         return cls(
-            insecure=config.insecure_registries,
+            insecure=(*config.insecure_registries, *(() if config.ignore_policy else insecure_hosts())),
+            heeds_policy=not config.ignore_policy,
             mirrors=tuple(url.rstrip("/") for url in config.registry_mirrors),
             downloads=config.max_concurrent_downloads or _AS_MANY_AS_THERE_ARE,
             uploads=config.max_concurrent_uploads or _AS_MANY_AS_THERE_ARE,
@@ -66,5 +74,6 @@ class Settings:
             proxies=config.proxies,
             limits=config.limits,
             certificate_folders=_certificate_folders(),
-            verify=verify,
+            verify=config.access.verify if verify is None else verify,
+            access=config.access,
         )

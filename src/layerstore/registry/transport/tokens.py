@@ -22,7 +22,7 @@ from layerstore.registry.transport.replies import Reply
 from layerstore.registry.transport.words import printable
 from layerstore.values import define, frozen
 
-__all__ = ["Access", "Tokens", "merged"]
+__all__ = ["Rights", "Tokens", "merged"]
 
 _USUAL: Final = 60
 """Seconds that a token lasts where its service does not say (the specification's default)."""
@@ -31,7 +31,7 @@ _CLIENT: Final = "layerstore"
 
 
 @frozen
-class Access:
+class Rights:
     """What is to be done with a repository: `pull`, `push`, `delete`. `kind`: `registry` for the catalog."""
 
     repository: str

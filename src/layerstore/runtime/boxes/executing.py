@@ -37,7 +37,7 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
 
     Raises `NotRunning` for a container that does not run or is paused, `CannotRun` with docker's exit code.
     """
-    verbs = runtime.require_running(container)
+    verbs, what = runtime.require_running(container), f"exec in container {container.name} failed"
     state = runtime.state(container)
     if state.status == "paused":
         raise NotRunning(
@@ -51,7 +51,7 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
             size = terminal.size(streams.stdout) or terminal.size(streams.stdin)
             options = evolve(options, console_size=size)
         config = json.loads(folder.config.read_text())
-        (place / "process.json").write_text(json.dumps(_process(config, options, state.pid)))
+        (place / "process.json").write_text(json.dumps(_process(config, options, state.pid, what)))
         log, pid_file = place / "log", place / "pid"
         words = ["exec", "--process", str(place / "process.json"), "--pid-file", str(pid_file)]
         # Engines that detach have nobody who holds the terminal: then it is let go of, as by the keys.
@@ -83,13 +83,13 @@ def execute(runtime: Runtime, container: Container, options: ExecOptions, stream
         code = process.wait() or 0
         is_told = not options.detach and (verbs.tells_terminals if options.tty else streams.stderr is not None)
         if code and (said := words_in(log)):
-            raise failure(f"exec in container {container.name} failed", said, is_told=is_told, usual=126)
+            raise failure(what, said, is_told=is_told, usual=126)
         return code if code >= 0 else 128 - code
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _process(config: Any, options: ExecOptions, pid: int) -> dict[str, Any]:
+def _process(config: Any, options: ExecOptions, pid: int, what: str) -> dict[str, Any]:
     """The runtime spec's process of it. Users are looked up in the tree as the container has it now."""
     path = f"/proc/{pid}/root"
     try:
@@ -97,7 +97,11 @@ def _process(config: Any, options: ExecOptions, pid: int) -> dict[str, Any]:
     except OSError as error:
         raise KernelError("open", error.errno or 0, path=path) from error
     try:
-        return bundle.for_exec(config, options, bundle.read_host(cgroup=hierarchy().version, init=False), tree)
+        process = bundle.for_exec(config, options, bundle.read_host(cgroup=hierarchy().version, init=False), tree)
+        # All that is mounted is seen from here, unless its first process has gone to another root since.
+        if os.readlink(path) == "/" and (why := bundle.unfit_program(tree, {"process": process})) is not None:
+            raise failure(what, [why], usual=126)
+        return process
     finally:
         os.close(tree)
 

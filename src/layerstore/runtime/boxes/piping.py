@@ -43,11 +43,20 @@ class Text:
         return str(data).encode(self.encoding, self.errors or "strict")
 
     def opened(self, fd: int, mode: str) -> IO[Any]:
-        """Our end of a pipe as a file."""
-        file: IO[Any] = os.fdopen(fd, mode)
-        if self.encoding is None:
-            return file
-        return io.TextIOWrapper(file, encoding=self.encoding, errors=self.errors, write_through=mode == "wb")
+        """Our end of a pipe as a file, which closes it. It is closed where that fails, too."""
+        try:
+            raw = io.FileIO(fd, mode)
+        except BaseException:  # which leaves it open
+            os.close(fd)
+            raise
+        try:
+            file = io.BufferedWriter(raw) if mode == "wb" else io.BufferedReader(raw)
+            if self.encoding is None:
+                return file
+            return io.TextIOWrapper(file, encoding=self.encoding, errors=self.errors, write_through=mode == "wb")
+        except BaseException:
+            raw.close()
+            raise
 
 
 class Pipes:

@@ -2,7 +2,8 @@
 
 `make` puts it together of what its neighbours say: `process` (with `users`, `capabilities`), `mounting`, `devices`,
 `resources`, `security` (with `seccomp`, and `calls` as data), `etc`. `host` reads the facts of the machine,
-`values` are what else has to be known; `traces` are the mount points that a tree lacks.
+`values` are what else has to be known; `traces` are the mount points that a tree lacks, `program` tells whether it has
+the program.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from layerstore.runtime.bundle.length import require as require_short
     from layerstore.runtime.bundle.making import make
     from layerstore.runtime.bundle.process import command, directory, for_exec
+    from layerstore.runtime.bundle.program import unfit as unfit_program
     from layerstore.runtime.bundle.traces import Trace, plan_folder, resolve
     from layerstore.runtime.bundle.traces import erase as erase_traces
     from layerstore.runtime.bundle.traces import make as make_traces
@@ -51,6 +53,7 @@ __all__ = [
     "resolve",
     "text_of",
     "texts",
+    "unfit_program",
     "write",
 ]
 
@@ -63,6 +66,7 @@ __getattr__ = on_demand(
         "making": ("make",),
         "length": ("require as require_short",),
         "process": ("command", "directory", "for_exec"),
+        "program": ("unfit as unfit_program",),
         "traces": (
             "Trace",
             "resolve",

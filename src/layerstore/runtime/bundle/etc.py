@@ -56,10 +56,13 @@ def texts(options: RunOptions, host: HostFacts, id: str, network: Network) -> Ma
 
 def write(folder: int, files: Mapping[str, str]) -> None:
     """Write them into a folder, which is a descriptor; they can be read by all."""
+
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o644, dir_fd=folder)
+
     for name, text in files.items():
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644, dir_fd=folder)
-        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            os.fchmod(fd, 0o644)
+        with open(name, "w", encoding="utf-8", errors="surrogateescape", opener=opened) as file:
+            os.fchmod(file.fileno(), 0o644)
             file.write(text)
 
 

@@ -25,6 +25,11 @@ class Engine:
     path: str
     args: tuple[str, ...] = ()
 
+    @property
+    def is_plain(self) -> bool:
+        """Is it one that puts nothing into a container but what its bundle says? Others may, such as nvidia's."""
+        return os.path.basename(self.path) in _USUAL and not self.args
+
 
 def find(config: Config, name: str | None = None) -> Engine:
     """The engine of this name: one of daemon.json's, a command of PATH, or a path. None: the default one.

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from layerstore import read_own
 from layerstore.runtime.engine.engines import Engine
 from layerstore.runtime.engine.verbs import Verbs
 from layerstore.values import frozen
@@ -66,7 +67,7 @@ def give_filter(config: dict[str, Any], engine: Engine, kept: Path, folder: Path
     told = json.dumps([section, engine.path, made.st_ino, made.st_size, made.st_mtime_ns], sort_keys=True)
     learning = Learning(kept / sha256(told.encode()).hexdigest(), folder / _LEFT)
     try:
-        known = learning.kept.read_bytes()
+        known = read_own(learning.kept)
     except OSError:
         return learning
     config["annotations"] = {**annotations, _ANNOTATION: base64.b64encode(known).decode()}

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from layerstore import CannotRun
+from layerstore import CannotRun, read_own
 
 __all__ = ["code_of", "failure", "words_in", "words_of"]
 
@@ -38,7 +38,7 @@ _PREFIX = re.compile(
 def words_in(log: Path) -> list[str]:
     """The errors that an engine's log tells of; none if there is no log."""
     try:
-        return words_of(log.read_bytes())
+        return words_of(read_own(log))
     except FileNotFoundError:
         return []
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from layerstore import Checkpoint, Container, LayerstoreError, NotFound, Store
 from layerstore.runtime.life import traces
-from layerstore.runtime.life.processes import Process, here
+from layerstore.runtime.life.processes import ProcessId, here
 
 if TYPE_CHECKING:
     from layerstore.runtime.life.runtime import Runtime
@@ -111,6 +111,6 @@ def _remove_left(store: Store) -> None:
         if not container.name.startswith(f"{_NAME}."):
             continue
         pid, began = container.name.removeprefix(f"{_NAME}.").split(".")[:2]
-        if not Process(int(pid), int(began)).lives:
+        if not ProcessId(int(pid), int(began)).lives:
             with suppress(LayerstoreError):
                 container.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from layerstore import Container, KernelError, Use
@@ -12,6 +13,7 @@ from layerstore.runtime import bundle
 from layerstore.runtime.bundle import Bind, Network, Trace
 from layerstore.runtime.engine import Engine, hierarchy
 from layerstore.runtime.engine.filters import Learning, give_filter
+from layerstore.runtime.engine.words import failure
 from layerstore.runtime.life import sources
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.options import RunOptions
@@ -39,7 +41,7 @@ def write(
     `memory` is a folder that nobody else can reach: the bundle is in there, and that on the disk has no variables.
     `images` are where the engine will see those that are mounted, `more` is what else it binds. What is returned: the
     mount points that its tree lacks, and the seccomp filter that is not among `filters` yet.
-    Raises `ConfigError`, `NotFound` for what docker refuses.
+    Raises `ConfigError`, `NotFound` for what docker refuses, `CannotRun` for a program that is not there.
     """
     host = bundle.read_host(cgroup=hierarchy().version, init=options.init)
     binds = [*sources.binds(volumes, options, images), *more]
@@ -62,11 +64,13 @@ def write(
         made = bundle.make(container.image_config, options, host, place, binds)
         sources.mount_volumes(made, volumes)
         sources.give(binds, options, made["process"]["user"])
+        if engine.is_plain and (why := bundle.unfit_program(tree, made)) is not None:
+            raise failure(f"container {container.name} cannot be started", [why])
         traces = bundle.plan_traces(tree, made)
         learning = give_filter(made, engine, filters, folder.path)
         if memory is not None:
             name = folder.config.name
-            with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=memory), "w") as whole:
+            with open(name, "w", opener=partial(os.open, mode=0o600, dir_fd=memory)) as whole:
                 whole.write(json.dumps(made))
             made["process"]["env"] = []
         folder.config.write_text(json.dumps(made))

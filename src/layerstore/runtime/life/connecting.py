@@ -11,9 +11,9 @@ from pathlib import Path
 
 from attrs import asdict
 
-from layerstore import Container
+from layerstore import Container, read_own
 from layerstore.runtime.life.places import Folder
-from layerstore.runtime.life.processes import Process, parsed, process_of
+from layerstore.runtime.life.processes import ProcessId, parsed, process_of
 from layerstore.runtime.network import parse
 from layerstore.runtime.network.link import Connected, Link
 from layerstore.runtime.network.ports import Published, published
@@ -41,7 +41,7 @@ def connect(link: Link, pid: int, folder: Folder) -> None:
 def connected(folder: Folder) -> Connected | None:
     """How a container that runs is connected; None if no program does it."""
     try:
-        told = json.loads(folder.network.read_text())
+        told = json.loads(read_own(folder.network))
     except (FileNotFoundError, ValueError):
         return None
     ports = tuple(Published(**port) for port in told["ports"])
@@ -54,7 +54,7 @@ def disconnect(folder: Folder) -> None:
     Where nobody lived to write down which it is, pasta has: the process of that number, if its command names the file.
     """
     try:
-        process = parsed(json.loads(folder.network.read_text())["process"])
+        process = parsed(json.loads(read_own(folder.network))["process"])
     except (FileNotFoundError, ValueError):
         process = _by_pid_file(folder.pasta)
     if process is not None and process.lives:
@@ -62,9 +62,9 @@ def disconnect(folder: Folder) -> None:
             os.kill(process.pid, signal.SIGTERM)
 
 
-def _by_pid_file(path: Path) -> Process | None:
+def _by_pid_file(path: Path) -> ProcessId | None:
     try:
-        pid = int(path.read_text())
+        pid = int(read_own(path))
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError, ValueError):
         return None

@@ -100,7 +100,7 @@ def _held(runtime: Runtime, starter: Starter, container: Container, options: Run
 
     end = End.DETACHED
     try:
-        runtime.start(container, before=attach)
+        runtime.begin(container, attach)
         [attachment] = attached
         end = attachment.relay(
             streams,

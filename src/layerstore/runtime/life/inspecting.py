@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from layerstore import Container, Use
+from layerstore.runtime.life.configuring import configured
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.state import RunState
+from layerstore.runtime.network.addresses import addresses
 from layerstore.runtime.options import RunOptions
 from layerstore.runtime.said import section
 
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 _NEVER = "0001-01-01T00:00:00Z"
+_NO_ADDRESS: Mapping[str, Any] = {
+    "IPAddress": "",
+    "IPPrefixLen": 0,
+    "Gateway": "",
+    "GlobalIPv6Address": "",
+    "GlobalIPv6PrefixLen": 0,
+    "IPv6Gateway": "",
+}
 
 
 def inspect(runtime: Runtime, container: Container, *, size: bool = False) -> dict[str, Any]:
@@ -41,7 +51,7 @@ def inspect(runtime: Runtime, container: Container, *, size: bool = False) -> di
         "HostConfig": _host_config(options),
         "Mounts": _mounts(options, runtime.store.volumes.of(container.id)),
         "Config": config,
-        "NetworkSettings": _network(options, folder),
+        "NetworkSettings": _network(options, folder, state.pid if state.is_running else 0),
     }
 
 
@@ -68,29 +78,26 @@ def _moment(moment: datetime | None) -> str:
 
 def _config(container: Container, options: RunOptions, said: Mapping[str, Any]) -> dict[str, Any]:
     """docker's Config: what the image says, with the options over it."""
-    env = {entry.partition("=")[0]: entry for entry in (*(said.get("Env") or ()), *options.env)}
-    entrypoint = said.get("Entrypoint") if options.entrypoint is None else list(options.entrypoint) or None
-    command = list(options.args) or (said.get("Cmd") if options.entrypoint is None else None)
+    now = configured(said, options)
     unnamed = [mount.target for mount in options.mounts if mount.kind == "volume" and mount.source is None]
     return {
-        **said,
+        **now,
         "Hostname": options.hostname or container.id[:12],
         "Domainname": options.domainname or "",
-        "User": options.user or said.get("User") or "",
+        "User": now.get("User") or "",
         "AttachStdin": options.interactive,
         "AttachStdout": True,
         "AttachStderr": True,
         "Tty": options.tty,
         "OpenStdin": options.interactive,
         "StdinOnce": options.interactive,
-        "Env": list(env.values()),
-        "Cmd": command,
+        "Env": now.get("Env") or [],
+        "Cmd": now.get("Cmd"),
         "Image": container.image_name,
-        "Volumes": {**(said.get("Volumes") or {}), **{target: {} for target in unnamed}} or None,
-        "WorkingDir": options.working_dir or said.get("WorkingDir") or "",
-        "Entrypoint": entrypoint,
-        "Labels": {**(said.get("Labels") or {}), **options.labels},
-        **({"StopSignal": options.stop_signal} if options.stop_signal else {}),
+        "Volumes": {**(now.get("Volumes") or {}), **{target: {} for target in unnamed}} or None,
+        "WorkingDir": now.get("WorkingDir") or "",
+        "Entrypoint": now.get("Entrypoint"),
+        "Labels": now.get("Labels") or {},
         **({"StopTimeout": options.stop_timeout} if options.stop_timeout is not None else {}),
     }
 
@@ -184,17 +191,19 @@ def _mounts(options: RunOptions, volumes: list[Use]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda mount: str(mount["Destination"]))
 
 
-def _network(options: RunOptions, folder: Folder) -> dict[str, Any]:
+def _network(options: RunOptions, folder: Folder, pid: int) -> dict[str, Any]:
+    """`pid`: its first process, 0 if there is none. A network has no ID here, for it is the container's own."""
     found = None
     if folder.network.exists():
         from layerstore.runtime.life.connecting import connected
 
         found = connected(folder)
-    if found is None:
-        return {"Ports": {}, "Networks": {options.network: {}}}
+    if found is None:  # the fields are there without an address, as docker has them: scripts ask for them
+        return {"Ports": {}, "Networks": {options.network: dict(_NO_ADDRESS)}}
     ports: dict[str, list[dict[str, str]]] = {}
     for port in found.ports:
         place = {"HostIp": port.address or "0.0.0.0", "HostPort": str(port.host)}
         ports.setdefault(f"{port.container}/{port.protocol}", []).append(place)
     address = {"IPAddress": found.address, "Gateway": found.gateway, "IPPrefixLen": 24 if found.address else 0}
+    address = {**_NO_ADDRESS, **address, **(addresses(pid) if pid else {})}
     return {"Ports": ports, **address, "Networks": {found.kind: address}}

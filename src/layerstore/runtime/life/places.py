@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from layerstore import KernelError, Store
+from layerstore import KernelError, Store, read_own
 from layerstore.runtime.engine import Engine, Verbs, cgroups
 from layerstore.runtime.engine.conmon import Place
-from layerstore.runtime.life.processes import Process, boot, process_of
+from layerstore.runtime.life.processes import ProcessId, boot, process_of
 from layerstore.values import frozen
 
 __all__ = ["Folder", "Places"]
@@ -79,18 +79,18 @@ class Folder:
     def cgroup(self) -> str:
         """The path of its cgroup, as its bundle says; "" if it says none."""
         try:
-            config = json.loads(self.config.read_text())
+            config = json.loads(read_own(self.config))
             return str(config["linux"].get("cgroupsPath", ""))
         except (FileNotFoundError, ValueError, KeyError):
             return ""
 
-    def init(self) -> Process | None:
+    def init(self) -> ProcessId | None:
         """Its first process, as the engine wrote it down, if that lives.
 
         Numbers are used again; but no other process is in a cgroup of that name.
         """
         try:
-            text = self.place.pid.read_text().strip()
+            text = read_own(self.place.pid).decode().strip()
         except FileNotFoundError:
             return None
         found = process_of(int(text)) if text.isdecimal() else None
@@ -134,7 +134,7 @@ class Places:
     def verbs(self, folder: Folder) -> Verbs | None:
         """The commands of the engine that a container's folder was made for; None if there is no such folder."""
         try:
-            name, path, args = json.loads(folder.engine.read_text())
+            name, path, args = json.loads(read_own(folder.engine))
         except (FileNotFoundError, ValueError):
             return None
         return Verbs(Engine(name, path, tuple(args)), self.engine_root(name))

@@ -15,11 +15,11 @@ from pathlib import Path
 from layerstore.patience import at_once
 from layerstore.values import frozen
 
-__all__ = ["Process", "boot", "here", "process_of", "wait_for"]
+__all__ = ["ProcessId", "boot", "here", "process_of", "wait_for"]
 
 
 @frozen
-class Process:
+class ProcessId:
     """A process of this boot."""
 
     pid: int
@@ -40,27 +40,27 @@ def boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def here() -> Process:
+def here() -> ProcessId:
     """This process."""
     pid = os.getpid()
-    return Process(pid, _began(pid) or 0)
+    return ProcessId(pid, _began(pid) or 0)
 
 
-def process_of(pid: int) -> Process | None:
+def process_of(pid: int) -> ProcessId | None:
     """The process that has this number now; None if there is none, or it has ended."""
     began = _began(pid)
-    return None if began is None else Process(pid, began)
+    return None if began is None else ProcessId(pid, began)
 
 
-def parsed(text: str | None) -> Process | None:
+def parsed(text: str | None) -> ProcessId | None:
     """A process as it was written down by `str`."""
     if not text:
         return None
     pid, _, began = text.partition(" ")
-    return Process(int(pid), int(began))
+    return ProcessId(int(pid), int(began))
 
 
-def wait_for(process: Process, timeout: float | None = None) -> bool:
+def wait_for(process: ProcessId, timeout: float | None = None) -> bool:
     """Wait until it has ended, `timeout` seconds at most; whether it has."""
     try:
         fd = os.pidfd_open(process.pid)

@@ -15,7 +15,7 @@ from layerstore import Database, LayerstoreError, NotFound, Store
 from layerstore.runtime.life import rows, traces
 from layerstore.runtime.life.ending import Ender
 from layerstore.runtime.life.places import Folder, Places, remove_folder
-from layerstore.runtime.life.processes import Process
+from layerstore.runtime.life.processes import ProcessId
 from layerstore.runtime.life.rows import Row
 from layerstore.runtime.life.saved import from_json
 
@@ -97,7 +97,7 @@ def _is_used(folder: Folder, part: str) -> bool:
     began = rest.partition(".")[0]
     if not (pid.isdecimal() and began.isdecimal()):
         return False
-    return Process(int(pid), int(began)).lives or folder.init() is not None
+    return ProcessId(int(pid), int(began)).lives or folder.init() is not None
 
 
 def _sweep_boots(places: Places) -> None:

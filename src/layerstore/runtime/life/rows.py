@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from layerstore import NotFound, Tables, Transaction
-from layerstore.runtime.life.processes import Process, boot, parsed
+from layerstore.runtime.life.processes import ProcessId, boot, parsed
 from layerstore.values import frozen
 
 __all__ = ["TABLES", "Row", "every", "find", "insert", "put", "put_health", "unsettled", "use_images"]
@@ -60,9 +60,9 @@ class Row:
     engine: str = ""
     held: bool = False
     boot: str = ""
-    owner: Process | None = None
-    keeper: Process | None = None
-    init: Process | None = None
+    owner: ProcessId | None = None
+    keeper: ProcessId | None = None
+    init: ProcessId | None = None
     started: int = 0
     finished: int = 0
     exit_code: int = 0

@@ -22,6 +22,7 @@ from layerstore.runtime.life.signals import number_of
 from layerstore.runtime.life.state import RunState, exit_of, has_ended, state_of
 from layerstore.runtime.options import ExecOptions, RunOptions
 from layerstore.runtime.said import section
+from layerstore.wording import in_words
 
 if TYPE_CHECKING:
     from layerstore.runtime.life.sources import Tree
@@ -41,8 +42,11 @@ _in_order: WeakSet[Store] = WeakSet()
 """The open stores of which this has been seen to."""
 
 
+@in_words("containers that run")
 class Runtime:
     """Runs the containers of a store. What processes and boots left before it was opened is put in order first."""
+
+    store: Store
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -96,10 +100,14 @@ class Runtime:
 
         return run(self, self._starter, self._ender, container, streams or Streams())
 
-    def start(self, container: Container, *, before: Callable[[Folder], object] | None = None) -> None:
-        """Start a container, which goes on by itself. One that runs already is left alone.
+    def start(self, container: Container) -> None:
+        """Start a container, which goes on by itself. One that runs already is left alone. Raises `CannotRun`."""
+        self.begin(container, None)
 
-        `before` is called when its streams can be attached to, and its program is not let go yet. Raises `CannotRun`.
+    def begin(self, container: Container, before: Callable[[Folder], object] | None) -> None:
+        """The same; `before` is called when its streams can be attached to, and its program is not let go yet.
+
+        @private
         """
         self._starter.start(container, self.options(container), self.pid_of, before=before)
 
@@ -116,17 +124,22 @@ class Runtime:
 
         `trees` are what it sees beside what its options name. `memory`, a folder as `open_memory` makes one, has the
         bundle, and its engine's state, if its variables must be on no disk.
+
+        @private
         """
         return self._starter.prepare(container, options, folder, self.pid_of, trees=trees, memory=memory)
 
     def forget(self, container: Container, folder: Folder, *, is_clear: bool = False) -> None:
-        """Give back what such a program had, which has ended. `is_clear`: its engine came to its own end."""
+        """Give back what such a program had, which has ended. `is_clear`: its engine came to its own end. @private"""
         self._ender.clear(folder, is_clear=is_clear)
         with self.places.lock(container.id):
             self._ender.erase_traces(container.id)
 
     def settle(self, container: Container) -> None:
-        """If its programs have ended, write that down, and take away what was made for them. Waits for who does so."""
+        """If its programs have ended, write that down, and take away what was made for them. Waits for who does so.
+
+        @private
+        """
         self.state(container)
         with self.places.lock(container.id):
             self._ender.erase_traces(container.id)
@@ -160,7 +173,11 @@ class Runtime:
         tail: int | None = None,
         follow: bool = False,
     ) -> Iterator[Entry]:
-        """What it has written, the oldest first; `follow`: and writes, until its end. See `streams.logs.read`."""
+        """What it has written, the oldest first; `follow`: and writes, until its end.
+
+        `since`, `until`: what was written between these, in nanoseconds since the epoch, both included. `tail`: of the
+        last so many lines only. Raises `KernelError`.
+        """
         from layerstore.runtime.streams import logs
 
         def is_written() -> bool:
@@ -352,6 +369,15 @@ class Runtime:
             row = rows.find(tx, container.id)
         return RunOptions() if row is None else from_json(row.options)
 
+    def run_config(self, container: Container) -> Callable[[Mapping[str, Any]], Mapping[str, Any]] | None:
+        """What `Container.commit` makes of how its image is run: how it is. None if that is the same."""
+        from layerstore.runtime.life.configuring import configured
+
+        options = self.options(container)
+        if options == RunOptions():
+            return None
+        return lambda said: configured(section({"config": said}), options)
+
     def inspect(self, container: Container, *, size: bool = False) -> dict[str, Any]:
         """What is known of it, in docker's words and form."""
         from layerstore.runtime.life.inspecting import inspect
@@ -359,11 +385,11 @@ class Runtime:
         return inspect(self, container, size=size)
 
     def folder(self, container: Container) -> Folder:
-        """Where its files lie: log, attach socket, what its engine wrote."""
+        """Where its files lie: log, attach socket, what its engine wrote. @private"""
         return self.places.folder(container.id)
 
     def engine_of(self, container: Container) -> Verbs:
-        """The commands of the engine that runs it. Raises `NotRunning` if none does."""
+        """The commands of the engine that runs it. Raises `NotRunning` if none does. @private"""
         verbs = self.places.verbs(self.folder(container))
         if verbs is None:
             if self.state(container).is_running:
@@ -376,7 +402,7 @@ class Runtime:
         return verbs
 
     def require_running(self, container: Container) -> Verbs:
-        """The same, of one whose processes live."""
+        """The same, of one whose processes live. @private"""
         if not self.state(container).is_running:
             raise NotRunning(f"container {container.short_id} is not running")
         return self.engine_of(container)
@@ -400,7 +426,7 @@ class Runtime:
         return Row(container.id, "{}")
 
     def pid_of(self, name: str) -> int:
-        """The first process of the container with this name, whose namespaces another is to share."""
+        """The first process of the container with this name, whose namespaces another is to share. @private"""
         other = self.store.container(name)
         state = self.state(other)
         if not state.is_running:
@@ -446,6 +472,9 @@ class Runtime:
             row = self._ender.settled(row)
             if row is None:
                 return code
+            if row.status == "dead":  # somebody is removing it, as its options say
+                with self.places.lock(container.id):
+                    return row.exit_code
             if row.status not in ("starting", "running"):
                 return row.exit_code
             left = None if deadline is None else deadline - time.monotonic()

@@ -11,24 +11,16 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import evolve
 
-from layerstore import ConfigError, Container, Image, KernelError, NotFound, Store, Use, Volume, open_beneath
+from layerstore import ConfigError, Container, HasTree, Image, KernelError, NotFound, Store, Use, Volume, open_beneath
 from layerstore.runtime.bundle import Bind
 from layerstore.runtime.options import MountOption, RunOptions
 from layerstore.values import frozen
 
-__all__ = ["HasTree", "Shown", "Tree", "binds", "give", "images", "mount_volumes", "shown", "trees", "with_others"]
-
-
-class HasTree(Protocol):
-    """What has a tree to be mounted, as images have."""
-
-    def open_tree(self) -> AbstractContextManager[int]:
-        """While inside: a directory descriptor of the tree, attached nowhere."""
-        ...
+__all__ = ["Shown", "Tree", "binds", "give", "images", "mount_volumes", "shown", "trees", "with_others"]
 
 
 @frozen

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from layerstore import CannotRun, ConfigError, Container, Database, LayerstoreError, Process, Store
+from layerstore import CannotRun, ConfigError, Container, Database, HasTree, LayerstoreError, Process, Store
 from layerstore.runtime.bundle import Trace
 from layerstore.runtime.engine import Verbs, conmon, find, hierarchy
 from layerstore.runtime.engine.filters import Learning
@@ -27,12 +27,11 @@ from layerstore.runtime.engine.words import failure, words_in
 from layerstore.runtime.errors import NotRunning
 from layerstore.runtime.life import bundling, monitor, rows, sources, traces
 from layerstore.runtime.life.ending import Ender
+from layerstore.runtime.life.namespaces import namespaces_of, network_of
 from layerstore.runtime.life.places import Folder, Places
-from layerstore.runtime.life.processes import Process as Known
-from layerstore.runtime.life.processes import boot, here, process_of
+from layerstore.runtime.life.processes import ProcessId, boot, here, process_of
 from layerstore.runtime.life.rows import Row
 from layerstore.runtime.life.saved import from_json
-from layerstore.runtime.life.sharing import namespaces_of, network_of
 from layerstore.runtime.life.state import state_of
 from layerstore.runtime.network import parse
 from layerstore.runtime.options import Isolation, RunOptions
@@ -102,7 +101,7 @@ class Starter:
         engine = find(self._store.config, options.runtime)
         folder.make()
         try:
-            images: dict[Path, sources.HasTree] = {**sources.images(self._store, options, folder.path / "images")}
+            images: dict[Path, HasTree] = {**sources.images(self._store, options, folder.path / "images")}
             others, binds = sources.shown(trees, folder.path / "trees")
             if memory is not None:
                 folder.memory.mkdir(mode=0o700)
@@ -282,7 +281,7 @@ class Draft:
     container: Container
     folder: Folder
     verbs: Verbs
-    images: Mapping[Path, sources.HasTree]
+    images: Mapping[Path, HasTree]
     write: Callable[[int], tuple[tuple[Trace, ...], Learning | None]]
 
     def finished(self, tree: int) -> Prepared:
@@ -304,7 +303,7 @@ class Prepared:
     verbs: Verbs
     traces: tuple[Trace, ...]
     learning: Learning | None = None
-    images: Mapping[Path, sources.HasTree] = {}
+    images: Mapping[Path, HasTree] = {}
 
 
 @contextmanager
@@ -358,7 +357,7 @@ class Direct:
         self._learning = prepared.learning
         self._tells = tells
         self._noted = threading.Event()
-        self._first: Known | None = None
+        self._first: ProcessId | None = None
         self._watch: threading.Thread | None = None
         if self._learning is not None or prepared.folder.memory in prepared.images:
             self.watch()
@@ -437,7 +436,7 @@ class Direct:
         return code is None or code < 0
 
     @property
-    def first(self) -> Known | None:
+    def first(self) -> ProcessId | None:
         """The container's first process, as soon as it is known and for as long as it lives."""
         found = self._first or self.folder.init()
         return found if found is not None and found.lives else None

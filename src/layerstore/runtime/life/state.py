@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from layerstore import read_own
 from layerstore.runtime.engine import cgroups
 from layerstore.runtime.life.places import Folder
 from layerstore.runtime.life.rows import Row
@@ -85,7 +85,7 @@ def exit_of(row: Row, folder: Folder) -> tuple[int, int | None]:
     """The exit code, and when it ended (ns since the epoch; None: nobody knows), of what has ended."""
     if row.held and row.is_of_this_boot:
         try:
-            text = folder.place.exit.read_text()
+            text = read_own(folder.place.exit)
             return int(text), folder.place.exit.stat().st_mtime_ns
         except (FileNotFoundError, ValueError):
             pass
@@ -94,11 +94,3 @@ def exit_of(row: Row, folder: Folder) -> tuple[int, int | None]:
 
 def _moment(ns: int) -> datetime | None:
     return datetime.fromtimestamp(ns // 1000 / 1e6, UTC) if ns else None
-
-
-def read(path: Path) -> str:
-    """The text of a small file; "" if it is not there."""
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        return ""

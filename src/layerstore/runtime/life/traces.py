@@ -10,10 +10,10 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from layerstore import Checkpoint, Container, KernelError, Mounted
+from layerstore import Checkpoint, Container, KernelError, Mounted, read_own
 from layerstore.runtime.bundle import Trace, erase_traces, make_traces
 from layerstore.runtime.life.places import Folder
 
@@ -54,6 +54,8 @@ def erase(container: Container, folder: Folder) -> None:
     with _mounted(container) as tree:
         erase_traces(tree, known(folder))
     (folder.kept / _NAME).unlink(missing_ok=True)
+    with suppress(OSError):  # a log is in it, or what is remembered of a checkpoint
+        folder.kept.rmdir()
 
 
 def known(folder: Folder) -> tuple[Trace, ...]:
@@ -82,7 +84,7 @@ def erase_copied(container: Container, traces: Sequence[Trace]) -> None:
 
 def _read(file: Path) -> tuple[Trace, ...]:
     try:
-        return tuple(Trace(path, is_folder) for path, is_folder in json.loads(file.read_text()))
+        return tuple(Trace(path, is_folder) for path, is_folder in json.loads(read_own(file)))
     except FileNotFoundError:
         return ()
 

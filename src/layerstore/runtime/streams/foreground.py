@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-from layerstore.patience import GLANCE
+from layerstore.patience import look_up
 from layerstore.runtime.streams import terminal
 from layerstore.runtime.streams.pump import End, TerminalPeer, relay
 from layerstore.runtime.streams.signals import passed_on
@@ -71,7 +71,7 @@ class Foreground:
             with passed_on(signals):
                 if not select.select([process], [], [], _MOMENT)[0]:
                     goes_on()
-                    while not select.select([process], [], [], GLANCE)[0]:
+                    while not select.select([process], [], [], look_up())[0]:
                         pass
             return End.CLOSED
         pair.given()

@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from layerstore import KernelError
+from layerstore import KernelError, open_own
+from layerstore.patience import look_up
 from layerstore.runtime.streams.pump import write_all
 from layerstore.runtime.streams.streams import Streams
 from layerstore.values import frozen
@@ -54,7 +56,7 @@ def read(
     somebody writes. Raises `KernelError`.
     """
     try:
-        file = path.open("rb", buffering=0)
+        file = FileIO(path, opener=open_own)
     except FileNotFoundError:
         return  # nothing was written, or nothing is kept
     except OSError as error:
@@ -124,14 +126,14 @@ def _lines(file: BinaryIO, path: Path, until: int | None, follow: Callable[[], b
                     if entry is not None:
                         yield entry
             if is_replaced:  # and all that the former one had is read by now
-                successor = path.open("rb", buffering=0)
+                successor = FileIO(path, opener=open_own)
                 if current is not file:
                     current.close()
                 current, rest = successor, b""
                 continue
             if not is_written or is_late:
                 return
-            time.sleep(pause)
+            time.sleep(min(pause, look_up()))
             pause = min(pause * 1.5, 0.2)
     finally:
         if current is not file:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
-from layerstore.patience import GLANCE
+from layerstore.patience import look_up
 from layerstore.runtime.streams import terminal
 from layerstore.runtime.streams.keys import Detach
 from layerstore.runtime.streams.streams import Streams
@@ -137,7 +137,7 @@ def _relay(peer: Peer, streams: Streams, *, takes_input: bool, tty: bool, keys: 
             events = EVENT_READ | (EVENT_WRITE if pending else 0)
             if peer_key.events != events:
                 peer_key = selector.modify(peer.fileno(), events)
-            ready = {key.fd: happened for key, happened in selector.select(GLANCE)}
+            ready = {key.fd: happened for key, happened in selector.select(look_up())}
             if peer.fileno() in ready and not _carry(peer, outputs):
                 return End.CLOSED
             if source is not None and source in ready:

@@ -13,7 +13,7 @@ from layerstore import CannotRun
 from layerstore.runtime.streams.cgroups import groups_of
 from layerstore.values import frozen
 
-__all__ = ["Process", "Table", "process", "processes_of", "top"]
+__all__ = ["ProcessFacts", "Table", "process", "processes_of", "top"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TITLES = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
@@ -28,7 +28,7 @@ class Table:
 
 
 @frozen
-class Process:
+class ProcessFacts:
     """One process, as /proc has it (proc(5)). Times are in seconds."""
 
     pid: int
@@ -68,7 +68,7 @@ def processes_of(pid: int) -> set[int]:
     return found
 
 
-def process(pid: int) -> Process | None:
+def process(pid: int) -> ProcessFacts | None:
     """What is known of a process; None if it has ended."""
     folder = Path(f"/proc/{pid}")
     try:
@@ -80,7 +80,7 @@ def process(pid: int) -> Process | None:
     name = text[text.index("(") + 1 : text.rindex(")")]
     facts = text[text.rindex(")") + 2 :].split()  # the third field is the first of these
     command = words.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
-    return Process(
+    return ProcessFacts(
         pid=pid,
         parent=int(facts[1]),
         user=user,
@@ -104,7 +104,7 @@ def _booted() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _row(known: Process) -> tuple[str, ...]:
+def _row(known: ProcessFacts) -> tuple[str, ...]:
     try:
         user = pwd.getpwuid(known.user).pw_name
     except KeyError:

@@ -27,8 +27,8 @@ from layerstore.testing.conformance.probing import Probing
 from layerstore.testing.conformance.removal import Removal
 from layerstore.testing.conformance.sealing import Sealing
 from layerstore.testing.conformance.segments import Segments
-from layerstore.testing.conformance.sharing import Sharing
 from layerstore.testing.conformance.telling import Telling
+from layerstore.testing.conformance.together import Together
 
 __all__ = ["BASE", "EDITS", "STACKS", "DriverConformance"]
 
@@ -43,7 +43,7 @@ class DriverConformance(
     Copies,
     Removal,
     Telling,
-    Sharing,
+    Together,
     Contract,
     Breaking,
     PowerCuts,

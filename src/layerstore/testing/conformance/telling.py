@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import pytest
 
 from layerstore.driver import Dialect, Layer, StorageDriver
 from layerstore.kernel.files import remove_tree
-from layerstore.testing.conformance.examples import BASE
+from layerstore.testing import trees
+from layerstore.testing.conformance.examples import BASE, EDITS
 from layerstore.testing.conformance.subject import Subject
+from layerstore.testing.edits import apply_all
 from layerstore.testing.tars import file, folder, symlink
 from layerstore.testing.workbench import Workbench, keys_of
+from layerstore.trees import open_slices
 
 
 def _counts_itself(bench: Workbench[StorageDriver]) -> bool:
@@ -33,6 +37,29 @@ class Telling(Subject):
 
         assert found == keys_of(*image, *boxes, top)
         assert bench.again().keys() == found
+
+    def test_what_is_read_without_a_mount_is_what_the_mount_shows(
+        self, bench: Workbench[StorageDriver], image: list[Layer]
+    ) -> None:
+        """`slices`: of layers and of containers, mounted or not."""
+
+        def assert_alike(layer: Layer, parents: Sequence[Layer]) -> None:
+            with open_slices(bench.driver.slices(layer, parents)) as tree:
+                trees.assert_same(bench.listing(layer, parents), trees.browsed(tree))
+
+        assert_alike(image[0], image[1:])
+        box = bench.container(image)
+        assert_alike(box, image)
+        with bench.edit(box, image) as root:
+            apply_all(EDITS["a directory is removed and comes back"], root)
+            apply_all(EDITS["names of any bytes"], root)
+        assert_alike(box, image)
+        sealed = bench.seal(box, image)
+        assert_alike(sealed, image)
+        top = bench.container([sealed, *image])
+        with bench.edit(top, [sealed, *image]) as root:
+            apply_all(EDITS["all is removed"], root)
+        assert_alike(top, [sealed, *image])
 
     def test_usage_grows_with_what_is_written(self, bench: Workbench[StorageDriver], image: list[Layer]) -> None:
         box = bench.container(image)

@@ -228,6 +228,15 @@ def _die_loading(at: Place) -> None:
     run_watched(load, answer, names=["rename", "renameat", "renameat2"])
 
 
+def _end(at: Place) -> None:
+    at.store.container("changed").end(lambda tx, snapshot: None)
+
+
+def _ended(at: Place) -> None:
+    if any(box.name == "changed" for box in at.store.containers()):
+        _end(at)
+
+
 OPERATIONS: Sequence[Operation] = (
     Operation("load", lambda at: at.store.load(at.given / "more.tar")),
     Operation("load OCI", lambda at: at.store.load(at.given / "more.oci", names=["more:1"])),
@@ -248,6 +257,8 @@ OPERATIONS: Sequence[Operation] = (
     ),
     Operation("fork", lambda at: at.store.container("changed").fork(names=["side"])),
     Operation("remove a checkpoint", lambda at: at.store.container("pointed").checkpoint_named("b").remove()),
+    Operation("end as a snapshot", _end),
+    Operation("remove a snapshot", lambda at: at.store.snapshots.all()[0].remove(), ready=_ended),
     Operation("rm", lambda at: at.store.container("pointed").remove()),
     Operation("rm volumes", lambda at: at.store.container("made").remove(volumes=True)),
     Operation("rmi", lambda at: at.store.remove_image("lone:1")),

@@ -76,6 +76,9 @@ def _parts(store: Store, out: Path) -> Iterator[tuple[str, str]]:
         for point in box.checkpoints():
             with point.open_tree() as tree:
                 yield f"checkpoint {box.name}/{point.label}", _digest(_listing(f"/proc/self/fd/{tree}"))
+    for number, snapshot in enumerate(store.snapshots.all()):
+        with snapshot.open_tree() as tree:
+            yield f"snapshot {number}", _digest(snapshot.chain_id, _listing(f"/proc/self/fd/{tree}"))
     for volume in store.volumes.all():
         yield f"volume {volume.name}", _digest(volume.options, _listing(volume.mountpoint, root_time=False))
     for name, chain in store.leases(OWNER).items():

@@ -1,0 +1,284 @@
+"""The fetcher: gets what readers of lazy layers wait for out of a registry, and the rest while nobody waits.
+
+`python -m layerstore.holding.fetcher` is started by the holder, and again when it dies. Whatever is told or found wrong
+here ends in an answer: a read goes on when its chunks are proved and in the file, and the layer is one like any other
+when all of it was proved. If the holder dies, this becomes one, with all that both have.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from layerstore.driver import LayerKey
+from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, KernelError, LayerstoreError, NotFound
+from layerstore.holding.layer import LazyLayer
+from layerstore.holding.passing import Given, Watched, hand_over, protect, receive, send, taken_over
+from layerstore.layers.lazy import note_wrong
+from layerstore.registry.client.repository import Repository
+from layerstore.registry.transport.http import Http
+from layerstore.registry.transport.settings import Settings
+
+if TYPE_CHECKING:
+    from layerstore.reference import Reference
+
+__all__ = ["Fetcher", "main"]
+
+_AT_ONCE: Final = 6
+"""Reads that are served at the same time."""
+_QUIET: Final = 1.5
+"""Seconds for which nobody waits, before more is fetched than is asked for."""
+_PAUSE, _LONGEST = 0.2, 60.0
+"""Seconds before what failed is tried again: doubled each time."""
+_SYNC: Final = 32 << 20
+"""Bytes of which a power cut may cost that they are fetched once more."""
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+"""Of a call that is tried again."""
+_GLANCE: Final = 0.05
+_FILLERS: Final = 3
+"""How many connections fetch what nobody waits for."""
+_AHEAD, _ALL = 16, 48
+"""Chunks that are asked for together, while nobody waits, and where somebody waits for all of a layer."""
+
+
+class Fetcher:
+    """See the module's text. `line` leads to the holder."""
+
+    def __init__(self, given: Given, line: socket.socket) -> None:
+        self._given = given
+        self._line = line
+        self._saying = threading.Lock()
+        self._known: list[Watched] = []
+        self._layers: dict[int, LazyLayer] = {}
+        self._changed = threading.Condition()
+        self._waiting = 0
+        self._quiet_since = time.monotonic()
+        self._settings = Settings.of(given.config)
+        self._http = Http(self._settings)
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "layerstore-fetch")
+        self._lanes = ThreadPoolExecutor(_AT_ONCE, "layerstore-lane")
+
+    def run(self) -> bool:
+        """Do what the holder says until it says that it ends, or is gone: then False."""
+        for _ in range(min(_FILLERS, self._settings.downloads)):
+            threading.Thread(target=self._fill, name="layerstore-fill", daemon=True).start()
+        while True:
+            try:
+                words, fds = receive(self._line)
+            except OSError:
+                return False
+            if words is None:
+                return False
+            if "end" in words:
+                return True
+            self._hear(words, fds)
+
+    def watched(self) -> list[Watched]:
+        """All that it was told of, for whoever follows."""
+        with self._changed:
+            return list(self._known)
+
+    def _hear(self, words: dict[str, Any], fds: list[int]) -> None:
+        with self._changed:
+            if (number := words.get("layer")) is not None:
+                self._learn(Watched(number, words["path"], *fds), is_held=words["held"])
+            elif (layer := self._layers.get(words.get("held", -1))) is not None:
+                layer.is_held = words["on"]
+            elif (number := words.get("forget")) is not None:
+                self._forget(number)
+            elif (number := words.get("hurry")) is not None:
+                if number in self._layers:
+                    self._layers[number].is_wanted = True
+            elif (layer := self._layers.get(words.get("of", -1))) is not None:
+                self._waiting += 1
+                self._pool.submit(self._serve, layer, words["need"], words["first"], words["last"])
+            self._changed.notify_all()
+
+    def _forget(self, number: int) -> None:
+        gone = self._layers.pop(number, None)
+        self._known = [one for one in self._known if one.number != number]
+        if gone is not None:
+            gone.let_go()
+
+    def _learn(self, watched: Watched, *, is_held: bool) -> None:
+        self._known.append(watched)
+        try:
+            self._layers[watched.number] = LazyLayer(
+                watched, self._opened, self._settings, self._lanes, lambda: self._waiting > 0
+            )
+            self._layers[watched.number].is_held = is_held
+        except LayerstoreError as error:
+            if isinstance(error, KernelError) and error.errno in _PASSING:
+                raise  # another fetcher may have better luck
+            print(f"{watched.path}: {error}", file=sys.stderr, flush=True)
+            with suppress(KernelError):
+                note_wrong(watched.folder, error.message)
+            self._say(layer=watched.number, wrong=error.message)  # or who reads it would wait in vain
+            self._pool.submit(self._mark_damaged, watched.path)
+
+    def _say(self, **words: Any) -> None:
+        with self._saying:
+            try:
+                send(self._line, words)
+            except OSError:
+                pass  # the holder is gone, which `run` hears
+
+    def _opened(self, name: Reference) -> Repository:
+        return Repository(self._http, self._settings, name)
+
+    # --- what somebody waits for
+
+    def _serve(self, layer: LazyLayer, number: int, first: int, last: int) -> None:
+        try:
+            with layer.in_use():
+                self._persist(layer, partial(layer.bring, first, last))
+            self._say(done=number)
+        except BaseException as error:
+            self._note(layer, error)
+            self._say(failed=number)
+        finally:
+            with self._changed:
+                self._waiting -= 1
+                self._quiet_since = time.monotonic()
+                self._changed.notify_all()
+
+    def _persist(self, layer: LazyLayer, deed: Callable[[], object]) -> None:
+        """Try until it is done, or has taken as long as somebody waits."""
+        until, pause = time.monotonic() + self._given.patience, _PAUSE
+        while True:
+            try:
+                deed()
+                return
+            except (DigestMismatch, InvalidArchive) as error:
+                self._condemn(layer, error)
+                raise
+            except (LayerstoreError, OSError) as error:
+                _log(layer, error)
+                if time.monotonic() + pause > until or layer.is_gone.wait(pause):
+                    raise
+                pause = min(pause * 2, _LONGEST)
+
+    def _condemn(self, layer: LazyLayer, error: LayerstoreError) -> None:
+        """What comes of it is not what it should be: it is known from here on, and whoever reads it is told."""
+        layer.condemn(error.message)
+        self._say(layer=layer.watched.number, wrong=error.message)
+        self._mark_damaged(layer.watched.path)
+
+    def _mark_damaged(self, path: str) -> None:
+        try:
+            with self._store() as store:
+                store._parts.layers.mark_damaged(LayerKey(Path(path).name))
+        except LayerstoreError as error:
+            print(f"{path}: {error}", file=sys.stderr, flush=True)
+
+    def _note(self, layer: LazyLayer, error: BaseException) -> None:
+        if not layer.is_gone.is_set():
+            _log(layer, error)
+
+    # --- while nobody does
+
+    def _fill(self) -> None:
+        pause = _PAUSE
+        while True:
+            layer, deed = self._next_to_fill()
+            try:
+                with layer.in_use():
+                    if deed():
+                        layer.sync_after(_SYNC)
+                    elif layer.is_all_there():
+                        layer.sync_after(0)
+                        self._finish(layer)
+                    else:  # others are at the last of it
+                        time.sleep(_GLANCE)
+                pause = _PAUSE
+            except BaseException as error:
+                if layer.is_gone.is_set():
+                    continue
+                _log(layer, error)
+                if isinstance(error, DigestMismatch | InvalidArchive | Damaged):
+                    self._condemn(layer, error)
+                    continue
+                if layer.is_wanted:
+                    layer.is_wanted = False
+                    self._say(layer=layer.watched.number, late=str(error))
+                layer.rest_until = time.monotonic() + pause
+                pause = min(pause * 2, _LONGEST)
+
+    def _next_to_fill(self) -> tuple[LazyLayer, Callable[[], bool]]:
+        """A layer that lacks something, and how it comes: at once what is in the order of a first run, or of one that
+        somebody wants whole; the rest when nobody has waited for a while.
+        """
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                lacking = [one for one in self._layers.values() if one.rest_until <= now and not one.is_condemned]
+                lacking = [one for one in lacking if one.is_wanted or not one.is_held]
+                wanted = [one for one in lacking if one.is_wanted]
+                ordered = [(turn, number) for number, one in enumerate(lacking) if (turn := one.turn()) is not None]
+                quiet = now - self._quiet_since
+                if ordered:
+                    layer = lacking[min(ordered)[1]]
+                    return layer, layer.bring_ordered
+                if wanted:
+                    return wanted[0], partial(wanted[0].bring_next, _ALL)
+                if lacking and not self._waiting and quiet >= _QUIET:
+                    return lacking[0], partial(lacking[0].bring_next, _AHEAD)
+                self._changed.wait(_QUIET - quiet if lacking and _QUIET - quiet > 0 and not self._waiting else 1.0)
+
+    def _finish(self, layer: LazyLayer) -> None:
+        done = False
+        try:
+            with self._store() as store:
+                store._parts.layers.complete(layer.key)
+            done = True
+        except NotFound:  # it has no row yet, or no more
+            layer.rest_until = time.monotonic() + _PAUSE
+        finally:
+            if not done:
+                layer.failed()
+        if done:
+            self._say(layer=layer.watched.number, whole=True)
+            layer.rest_until = float("inf")
+
+    def _store(self) -> Any:
+        from layerstore.store import Store
+
+        return Store(self._given.config)
+
+
+def _log(layer: LazyLayer, error: BaseException) -> None:
+    kind = "" if isinstance(error, LayerstoreError | KernelError) else f"{type(error).__name__}: "
+    print(f"{Path(layer.watched.path).name}: {kind}{error}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Fetch for the holder that started this; take its place if it dies."""
+    word, line = sys.argv[1:]
+    given, layers = taken_over(word)
+    protect(0)
+    os.set_inheritable(int(line), False)
+    fetcher = Fetcher(given, socket.socket(fileno=int(line)))
+    try:
+        if fetcher.run():
+            os._exit(0)
+    except BaseException as error:  # not to be waited for by threads that may wait for long: another is started
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+    word, fds = hand_over(given, [*layers, *fetcher.watched()])
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "layerstore.holding", word])
+
+
+if __name__ == "__main__":
+    main()

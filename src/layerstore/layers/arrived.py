@@ -1,0 +1,67 @@
+"""Is what has come of a lazy layer what its index says? It is read and proved here, and nobody waits for the rest."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerstore.errors import Damaged, InvalidArchive, KernelError, named
+from layerstore.indexes import LAZY, TAR
+from layerstore.kernel.files.descriptors import private
+from layerstore.layers.lazy import Lazy, facts_of, noted, wrong
+from layerstore.limits import UNLIMITED
+from layerstore.seekable import LayerIndex
+
+if TYPE_CHECKING:
+    from layerstore.layers.diffs import Diff
+
+__all__ = ["damages"]
+
+
+def damages(folder: Path, stored: Diff, *, content: bool) -> Sequence[str]:
+    """What is wrong in a lazy layer's folder, in words. `content`: what has come is read, too. Raises `KernelError`.
+
+    Nothing, if meanwhile all has come and was proved.
+    """
+    if (what := wrong(folder)) is not None:
+        return [what]
+    try:
+        found = list(_damages(folder, stored, content=content))
+    except (Damaged, InvalidArchive) as error:
+        found = [error.message]
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        found = [f"what belongs to a layer that is not there yet is missing: {error.path}"]
+    return found if os.path.lexists(folder / LAZY) else []
+
+
+def _damages(folder: Path, stored: Diff, *, content: bool) -> Iterator[str]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        packed, _ = Lazy.of(fd)
+        index = LayerIndex.unpacked(packed, UNLIMITED)
+        bits = noted(fd)
+        if (index.diff_id, index.tar_size) != (stored.diff_id, stored.size):
+            yield "its index is that of another layer"
+        elif facts_of(fd) != (index.chunk, index.tar_size) or len(bits) != -(-index.chunks // 8):
+            yield "what is there of it is not noted as it should be"
+        elif content:
+            yield from _altered(folder, index, bits)
+    finally:
+        os.close(fd)
+
+
+def _altered(folder: Path, index: LayerIndex, bits: bytes) -> Iterator[str]:
+    """What has come, and is something else by now. Holes are not read: who does that waits."""
+    with named("read", folder / TAR), open(folder / TAR, "rb", buffering=0, opener=private) as tar:
+        for chunk in range(index.chunks):
+            if bits[chunk // 8] >> chunk % 8 & 1:
+                at = chunk * index.chunk
+                size = min(index.chunk, index.tar_size - at)
+                if hashlib.sha256(os.pread(tar.fileno(), size, at)).digest() != index.hash_of(chunk):
+                    yield f"bytes {at} to {at + size} of its tar are not what came"
