@@ -20,26 +20,39 @@ CONFIG = """
 version = 2
 root = "{root}"
 state = "{folder}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+disabled_plugins = {disabled}
 [grpc]
   address = "{folder}/c.sock"
 [proxy_plugins.layerstore]
   type = "snapshot"
   address = "{folder}/snap.sock"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "layerstore"
+  disable_snapshot_annotations = false
+[plugins."io.containerd.grpc.v1.cri".cni]
+  conf_dir = "{folder}/cni"
 """
+CRI = "io.containerd.grpc.v1.cri"
+KUBERNETES = "k8s.io"
+"""The namespace of what CRI is asked for."""
 
 
 class Daemon:
     """containerd and `layerstore snapshotter` of one store, each of which can be killed and started again."""
 
-    def __init__(self, store: Config, root: Path | None = None) -> None:
-        """`store`: where the snapshotter's lies, and with which driver. `root`: where containerd's things lie."""
+    def __init__(self, store: Config, root: Path | None = None, *, cri: bool = False) -> None:
+        """`store`: where the snapshotter's lies, and with which driver. `root`: where containerd's things lie.
+
+        `cri`: what Kubernetes asks is answered, too.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="ls-"))  # sockets need short paths
         self.namespace = f"ls-{secrets.token_hex(8)}"  # runc keeps what it knows by that, for all of a machine
         self.root = root or self.folder / "root"
         settings = {"data-root": str(store.data_root), "exec-root": str(store.exec_root)}
         (self.folder / "daemon.json").write_text(json.dumps(settings | {"storage-driver": store.storage_driver}))
-        (self.folder / "config.toml").write_text(CONFIG.format(folder=self.folder, root=self.root))
+        disabled = json.dumps(["io.containerd.internal.v1.opt", *(() if cri else (CRI,))])
+        config = CONFIG.format(folder=self.folder, root=self.root, disabled=disabled)
+        (self.folder / "config.toml").write_text(config)
         self._containerd: subprocess.Popen[bytes] | None = None
         self._snapshotter: subprocess.Popen[str] | None = None
 

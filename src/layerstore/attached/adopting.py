@@ -94,9 +94,10 @@ def adopt(
             kept = layer_rows.find(tx, done.chain_ids)
         for number in sorted(taken):
             layer, diff = layers[number].layer, kept.get(done.chain_ids[number])
-            if layer is not None and diff is not None and not Layer(diff.key).is_borrowed:
+            folder = None if layer is None else layer.folder
+            if folder is not None and diff is not None and not Layer(diff.key).is_borrowed:
                 with suppress(LayerstoreError):  # removed meanwhile: what was taken in is whole by itself
-                    shared += share(layer.folder, storage.files.place_of(Layer(diff.key)), storage.files.entries(diff))
+                    shared += share(folder, storage.files.place_of(Layer(diff.key)), storage.files.entries(diff))
     return Adopted(done, done.names, tuple(notices), shared)
 
 

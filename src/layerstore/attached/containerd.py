@@ -55,6 +55,8 @@ class _Known:
     blobs: Mapping[DiffID, Digest]
     snapshots: Mapping[ChainID, str]
     """By ChainID: the name that the snapshotter has for it."""
+    others: Mapping[ChainID, str]
+    """By ChainID: another snapshotter that has it, whose folders are in a form of its own."""
 
 
 class Containerd:
@@ -99,13 +101,17 @@ class Containerd:
         known = self._known()
         name = known.snapshots.get(chain)
         folder = None if name is None else self._folder(name)
-        if folder is None:
-            return None
         blob = known.blobs.get(diff_id, Digest(diff_id))
-        if not self.root.has(f"{_BLOBS}/{blob[7:]}"):
-            return AttachedLayer(diff_id, folder)
-        write = partial(self._write, blob, diff_id)
-        return AttachedLayer(diff_id, folder, write=write, measure=partial(_measured, write))
+        write = partial(self._write, blob, diff_id) if self.root.has(f"{_BLOBS}/{blob[7:]}") else None
+        unfit = None
+        if folder is None and chain in known.others:
+            unfit = f"the snapshotter {known.others[chain]} has unpacked it, and not {_SNAPSHOTTER}"
+        elif folder is None and write is not None:
+            unfit = f"{_SNAPSHOTTER} has not unpacked it"
+        elif folder is None:
+            return None
+        measure = None if write is None else partial(_measured, write)
+        return AttachedLayer(diff_id, folder, unfit=unfit, write=write, measure=measure)
 
     # --- inside ---
 
@@ -146,6 +152,7 @@ class Containerd:
         images: dict[str, Digest] = {}
         blobs: dict[DiffID, Digest] = {}
         snapshots: dict[ChainID, str] = {}
+        others: dict[ChainID, str] = {}
         version = top.bucket("v1")
         for _, space in () if version is None else version.buckets():
             for name, image in _buckets(space.bucket("images")):
@@ -161,6 +168,10 @@ class Containerd:
                 key, chain = snapshot.value("name"), _digest(name)
                 if key is not None and chain is not None:
                     snapshots.setdefault(ChainID(chain), key.decode(errors="replace"))
+            for name, snapshotter in _buckets(space.bucket("snapshots")):
+                if name.decode(errors="replace") != _SNAPSHOTTER:
+                    chains = (_digest(key) for key, _ in snapshotter.buckets())
+                    others |= {ChainID(chain): name.decode(errors="replace") for chain in chains if chain is not None}
         contents: dict[ImageID, Contents] = {}
         meant: dict[Digest, ImageID] = {}  # several manifests can have one config
         for target in dict.fromkeys(images.values()):
@@ -169,7 +180,7 @@ class Containerd:
                 meant[target] = ImageID(found.config.digest)
                 contents.setdefault(meant[target], found)
         names = {name: meant[target] for name, target in images.items() if target in meant}
-        return _Known(transaction, names, contents, blobs, snapshots)
+        return _Known(transaction, names, contents, blobs, snapshots, others)
 
     def _manifest(self, target: Digest) -> Contents | None:
         """What the manifest of an image says, for this machine; None if it has none, or is not all there."""

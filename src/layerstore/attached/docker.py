@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from layerstore import reference
@@ -119,7 +120,7 @@ class Docker:
             layer = AttachedLayer(diff_id, folder, whole)
             if not self.root.has(split):
                 return layer
-            return with_split(self.root, layer, split)
+            return with_split(self.root, layer, folder, split)
         return None
 
     def _places(self, chain: ChainID) -> Iterator[tuple[str, str]]:
@@ -134,8 +135,8 @@ class Docker:
         return [driver for driver in _HOMES if self.root.folder(f"image/{driver}") is not None]
 
 
-def with_split(root: Root, layer: AttachedLayer, split: str) -> AttachedLayer:
-    """A layer of which there is a tar-split of this name."""
+def with_split(root: Root, layer: AttachedLayer, folder: Path, split: str) -> AttachedLayer:
+    """A layer whose files are in `folder`, and of which there is a tar-split of this name."""
     wrong = wrong_layer(root, split, layer.diff_id)
 
     def write(given: Write) -> None:
@@ -143,7 +144,7 @@ def with_split(root: Root, layer: AttachedLayer, split: str) -> AttachedLayer:
         if file is None:
             raise wrong("it was removed meanwhile")
         with file:
-            splits.write_tar(file, layer.folder, layer.diff_id, given, wrong)
+            splits.write_tar(file, folder, layer.diff_id, given, wrong)
 
     def measure() -> tuple[int, int]:
         file = root.open(split)
@@ -152,7 +153,7 @@ def with_split(root: Root, layer: AttachedLayer, split: str) -> AttachedLayer:
         with file:
             return splits.measured(file, wrong)
 
-    return AttachedLayer(layer.diff_id, layer.folder, layer.whole, layer.unfit, partial(write), partial(measure))
+    return AttachedLayer(layer.diff_id, folder, layer.whole, layer.unfit, partial(write), partial(measure))
 
 
 def full_name(text: object) -> str | None:

@@ -32,7 +32,7 @@ class Elsewhere:
         if known is not None and os.path.isdir(known):
             return known
         lying, layer = self._found(key)
-        if layer.unfit is not None:
+        if layer.unfit is not None or layer.folder is None:
             raise unfit(lying.store, layer)
         self._folders[key] = layer.folder
         return layer.folder
@@ -72,9 +72,12 @@ def gone(lying: Lying, what: str = "which has removed it meanwhile") -> Damaged:
 
 def unfit(store: str, layer: AttachedLayer) -> Damaged:
     """The error about a layer whose folder cannot be read as it lies."""
+    adoptable = layer.folder is not None or layer.write is not None
     return Damaged(
         f"layer {layer.diff_id} in the attached store {store} cannot be used where it lies: {layer.unfit}",
-        remedy="`layerstore adopt IMAGE` makes it this store's own.",
+        remedy="`layerstore adopt IMAGE` makes it this store's own."
+        if adoptable
+        else "Neither is there a blob of it: have its image pulled or loaded here.",
         layer=layer.diff_id,
-        path=layer.folder,
+        path=layer.folder or store.partition(":")[2],
     )

@@ -29,28 +29,30 @@ def pack(stack: Sequence[AttachedLayer], store: str, empty: Path, write: Write |
 
     Raises `DriverNotSupported` if a folder cannot be read as it lies, `CannotRepresent`, `KernelError`.
     """
+    folders: list[tuple[AttachedLayer, Path]] = []
     for layer in stack:
-        if layer.unfit is not None:
+        if layer.unfit is not None or layer.folder is None:
             raise DriverNotSupported(
                 f"layer {layer.diff_id} in the attached store {store} cannot be read: {layer.unfit}",
                 remedy="Save the image by the program that keeps the store, and load that.",
             )
-    *below, own = stack
+        folders.append((layer, layer.folder))
+    *below, (own, folder) = folders
     with ExitStack() as opening:
-        merged = opening.enter_context(_tree(stack, empty))
+        merged = opening.enter_context(_tree(folders, empty))
         lower = opening.enter_context(_tree(below, empty)) if below else None
         if own.whole:
             changes = compare_trees(merged, lower, content=True)
         else:
-            changes = overlay_changes(opening.enter_context(opened(own.folder, FOLDER)), merged, lower)
+            changes = overlay_changes(opening.enter_context(opened(folder, FOLDER)), merged, lower)
         return tar.pack(changes, merged, write=write)
 
 
-def _tree(stack: Sequence[AttachedLayer], empty: Path) -> AbstractContextManager[int]:
+def _tree(stack: Sequence[tuple[AttachedLayer, Path]], empty: Path) -> AbstractContextManager[int]:
     """What a stack shows, as a directory descriptor."""
     folders: list[Path] = []
-    for layer in reversed(stack):
-        folders.append(layer.folder)
+    for layer, folder in reversed(stack):
+        folders.append(folder)
         if layer.whole:
             break
     lowers = [*folders, empty][: max(len(folders), 2)]

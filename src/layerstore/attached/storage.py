@@ -117,7 +117,7 @@ class Storage:
             return None
         layer = AttachedLayer(diff_id, folder, whole, row.unfit or self._unfit(row))
         split = f"{row.driver}-layers/{row.id}.tar-split.gz"
-        return with_split(self.root, layer, split) if self.root.has(split) else layer
+        return with_split(self.root, layer, folder, split) if self.root.has(split) else layer
 
     # --- inside ---
 

@@ -53,14 +53,14 @@ class AttachedImage(Configured):
 @frozen
 class AttachedLayer:
     """A layer of an attached store. `folder` has its files, with overlay's marks; or, if it is `whole`, all that the
-    layers below show, too, and no marks.
+    layers below show, too, and no marks. None if it is not unpacked there in a form that can be read.
 
-    `unfit` says why the folder cannot be read as it lies. `write` gives the tar, bit for bit, and `measure` its bytes
-    and entries; None where nothing there says what the tar was.
+    `unfit` says why the folder cannot be read as it lies, or why there is none. `write` gives the tar, bit for bit, and
+    `measure` its bytes and entries; None where nothing there says what the tar was.
     """
 
     diff_id: DiffID
-    folder: Path
+    folder: Path | None
     whole: bool = False
     unfit: str | None = None
     write: Callable[[Write], None] | None = None
