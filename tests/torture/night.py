@@ -2,7 +2,8 @@
 
 What has been walked is noted in a file, a line for each (subject, operation, kind), under the revision of the sources
 and the share of the points that was asked for; a line that is there is not walked again. Whoever asks for each tenth
-point only (`--every 10`), or takes over what was walked of other revisions (`--any`), gets a table that says so.
+point only (`--every 10`), or takes over what was walked of other revisions (`--any`), gets a table that says so. Such
+shares add up: `--every 10 --first 3` are the points 3, 13, 23 and so on, and after ten of them all were walked.
 
 A call can fail with three to five errors, and most of what follows is the same: each call fails in each night, with
 another error in the next (`--turn 1`, and so on), and with all of them if one asks for it (`--turn all`).
@@ -24,7 +25,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from attrs import define, frozen
+from attrs import asdict, define, frozen
 
 from layerstore.testing.filesystems import enter_private_namespace, unmount
 from layerstore.testing.torture import Ground, Operation, Point, Subject, Walk, Walked
@@ -99,12 +100,12 @@ def one_each(points: Sequence[Point], turn: int | None) -> list[Point]:
 
 
 def rows(state: Path, every: int, turn: int | None, revision: str | None) -> list[Row]:
-    """What has been walked of these sources, or of any, with that share of the points; the latest of each."""
+    """What has been walked of these sources, or of any, with shares of that size; the latest of each."""
     lines = state.read_text().splitlines() if state.exists() else []
     found: list[Row] = [json.loads(line) for line in lines]
     share = (every, turn)
     fits = [row for row in found if (row["every"], row["turn"]) == share and revision in (None, row["revision"])]
-    return list({(row["subject"], row["operation"], row["kind"]): row for row in fits}.values())
+    return list({(row["first"], row["subject"], row["operation"], row["kind"]): row for row in fits}.values())
 
 
 def revision() -> str:
@@ -115,11 +116,20 @@ def revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def walked(walk: Walk, kind: str, every: int, turn: int | None, label: str) -> Walked:
-    """All points of a kind, or each of so many; of a call's errors the one whose turn it is."""
+@frozen
+class Share:
+    """Of the points of a walk each of so many, from the first that is meant, counted from 0; and the turn of errors."""
+
+    every: int
+    first: int
+    turn: int | None
+
+
+def walked(walk: Walk, kind: str, share: Share, label: str) -> Walked:
+    """The points of a kind that are in the share."""
 
     def all_of(found: Sequence[object], go: Callable[..., Walked]) -> Walked:
-        chosen = found[::every]
+        chosen = found[share.first :: share.every]
         return go(chosen, Teller(f"{label}, {kind}", len(chosen)).step)
 
     if kind == "statements":
@@ -134,10 +144,10 @@ def walked(walk: Walk, kind: str, every: int, turn: int | None, label: str) -> W
         return all_of(
             [*end, *(cut for cut in cuts if cut not in end)], lambda some, tell: walk.cut(recording, some, tell)
         )
-    return all_of(one_each(walk.points(kind), turn), walk.fail)
+    return all_of(one_each(walk.points(kind), share.turn), walk.fail)
 
 
-def work(todo: Sequence[Job], next_job: Synchronized[int], state: Path, every: int, turn: int | None) -> None:
+def work(todo: Sequence[Job], next_job: Synchronized[int], state: Path, share: Share) -> None:
     """Walk what nobody else has taken, until all is."""
     enter_private_namespace()
     grounds: dict[Subject, Ground] = {}
@@ -154,8 +164,8 @@ def work(todo: Sequence[Job], next_job: Synchronized[int], state: Path, every: i
                 continue
             for kind in job.kinds:
                 began = time.monotonic()
-                done = walked(walk, kind, every, turn, label)
-                note(state, job, kind, done, {"every": every, "turn": turn}, time.monotonic() - began)
+                done = walked(walk, kind, share, label)
+                note(state, job, kind, done, share, time.monotonic() - began)
         for ground in grounds.values():
             unmount(ground.scratch)
 
@@ -175,11 +185,11 @@ def taken(next_job: Synchronized[int]) -> int:
         return next_job.value - 1
 
 
-def note(state: Path, job: Job, kind: str, done: Walked, share: dict[str, int | None], seconds: float) -> None:
+def note(state: Path, job: Job, kind: str, done: Walked, share: Share, seconds: float) -> None:
     """Write down what came of a walk, and say it."""
     row = {
         "revision": revision(),
-        **share,
+        **asdict(share),
         "subject": str(job.subject),
         "operation": str(job.operation),
         "kind": kind,
@@ -199,6 +209,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, default=ROOT / ".torture.jsonl", help="what has been walked")
     parser.add_argument("--every", type=int, default=1, help="walk only each of so many points")
+    parser.add_argument("--first", type=int, default=0, help="from this one on, with --every: shares add up")
     parser.add_argument(
         "--turn",
         type=lambda word: None if word == "all" else int(word),
@@ -213,10 +224,12 @@ def main() -> int:
         "--only", metavar="WORD", default="", help='walk only what has this in its name: "erofs on ext4: pull lazily"'
     )
     options = parser.parse_args()
+    share = Share(options.every, options.first, options.turn)
     wanted = None if options.any else revision()
     with unknown_installed():
-        known = rows(options.state, options.every, options.turn, wanted)
-        todo = [] if options.table else list(jobs(known, options.only))
+        known = rows(options.state, share.every, share.turn, wanted)
+        done = [row for row in known if row["first"] == share.first]
+        todo = [] if options.table else list(jobs(done, options.only))
         expected = [
             (str(subject), str(operation), kind)
             for subject in dict.fromkeys((*SUBJECTS, *POWER))
@@ -227,15 +240,15 @@ def main() -> int:
     fork = multiprocessing.get_context("fork")
     next_job = fork.Value("i", 0)
     workers = [
-        fork.Process(target=work, args=(todo, next_job, options.state, options.every, options.turn))
+        fork.Process(target=work, args=(todo, next_job, options.state, share))
         for _ in range(min(options.workers, len(todo)))
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    found = rows(options.state, options.every, options.turn, wanted)
-    table = write_table(options.results, found, expected, options.every, options.turn)
+    found = rows(options.state, share.every, share.turn, wanted)
+    table = write_table(options.results, found, expected, share.every, share.turn)
     print(f"the table is in {table}")
     lost = sum(len(row["losses"]) for row in found)
     return 1 if lost or any(worker.exitcode for worker in workers) else 0

@@ -22,12 +22,14 @@ def write_table(
     revisions = sorted({row["revision"] for row in rows})
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     name = folder / f"{day}-torture"
-    walked = {(row["subject"], row["operation"], row["kind"]) for row in rows}
-    missing = [one for one in expected if one not in walked]
+    firsts = sorted({row["first"] for row in rows})
+    walked = {(row["first"], row["subject"], row["operation"], row["kind"]) for row in rows}
+    missing = [(first, *one) for first in range(every) for one in expected if (first, *one) not in walked]
     document = {
         "date": day,
         "revisions": revisions,
         "every": every,
+        "firsts": firsts,
         "turn": turn,
         "machine": facts,
         "walks": rows,
@@ -41,7 +43,7 @@ def write_table(
         f"- revisions: {', '.join(revisions)}",
         *(f"- {fact}: {value}" for fact, value in facts.items() if fact not in ("tar", "cp", "layerstore")),
         "",
-        _extent(len(expected) - len(missing), len(expected), every),
+        _extent(len(walked), len(expected), every, firsts),
         *([] if turn is None else [f"Each call failed with one of its errors (`--turn {turn}`)."]),
         "",
         *_table(rows, expected),
@@ -53,13 +55,16 @@ def write_table(
     return target
 
 
-def _extent(walked: int, expected: int, every: int) -> str:
-    share = "every point of each" if every == 1 else f"each {every}th point of them, and not all"
-    if walked == expected and every == 1:
-        return f"Whole: all {expected} walks (an operation, a driver on a filesystem, a kind of fault), {share}."
+def _extent(walked: int, expected: int, every: int, firsts: Sequence[int]) -> str:
+    kinds = "walks (an operation, a driver on a filesystem, a kind of fault)"
+    if walked == expected * every:
+        return f"Whole: all {expected} {kinds}, every point of each."
+    if every == 1:
+        return f"**Partial**: {walked} of {expected} {kinds}, every point of each. A dash is what was not walked."
+    shares = ", ".join(map(str, firsts))
     return (
-        f"**Partial**: {walked} of {expected} walks (an operation, a driver on a filesystem, a kind of fault), "
-        f"{share}. A dash is what was not walked."
+        f"**Partial**: {walked} of {expected * every} {kinds}, of each {every}th point from {shares} on. "
+        "A dash is what was not walked."
     )
 
 
@@ -74,9 +79,10 @@ def _table(rows: Sequence[Row], expected: Iterable[tuple[str, str, str]]) -> lis
             points, lost = sum(row["points"] for row in mine), sum(len(row["losses"]) for row in mine)
             minutes = sum(row["seconds"] for row in mine) / 60
             figures = f"{points:,} | {points - lost:,} | {lost} | {minutes:.0f}" if mine else "- | - | - | -"
-            lines.append(f"| {subject} | {kind} | {len(mine)} of {wanted} | {figures} |")
+            operations = len({row["operation"] for row in mine})
+            lines.append(f"| {subject} | {kind} | {operations} of {wanted} | {figures} |")
     points, lost = sum(row["points"] for row in rows), sum(len(row["losses"]) for row in rows)
-    lines.append(f"| all | | {len(rows)} | {points:,} | {points - lost:,} | **{lost}** | |")
+    lines.append(f"| all | | | {points:,} | {points - lost:,} | **{lost}** | |")
     return lines
 
 

@@ -1,14 +1,32 @@
-"""How many rows a store's database has, as a stranger sees it, who knows no table."""
+"""The rows of a store's database, as a stranger sees them, who knows no table."""
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 _ITS_OWN = frozenset({"meta", "schemas", "sqlite_sequence"})
 """Tables that speak of the database, or of when it was opened."""
+
+
+def all_of(database: Path, memory: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """All of them, each with its table, of a copy in `memory`: who opens one takes over what is left in its log."""
+    if not database.exists():
+        return
+    with TemporaryDirectory(dir=memory) as folder:
+        for end in ("", "-wal"):
+            if Path(f"{database}{end}").exists():
+                shutil.copyfile(f"{database}{end}", f"{folder}/copy{end}")
+        with closing(sqlite3.connect(f"{folder}/copy")) as copy:
+            copy.row_factory = sqlite3.Row
+            for [table] in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+                for row in copy.execute(f'SELECT * FROM "{table}"'):
+                    yield table, dict(row)
 
 
 def counts(database: Path) -> Counter[str]:

@@ -28,6 +28,7 @@ from layerstore.testing.torture.faults import Point, Steps, answer_at, counted, 
 from layerstore.testing.torture.grounds import Ground, apart, rebooted
 from layerstore.testing.torture.operations import Act, Operation, Place
 from layerstore.testing.torture.pictures import MOUNTED, Picture, inventory, picture_of
+from layerstore.testing.torture.sameness import facts_of, names_in, same
 from layerstore.values import define, frozen
 
 __all__ = ["Loss", "Recording", "Walk", "Walked"]
@@ -55,13 +56,13 @@ class Walked:
     missed: int = 0
     losses: list[Loss] = field(factory=list)
 
-    def take(self, where: object, judged: Callable[[], bool]) -> None:
-        """Judge one point. `judged` says whether it was met, or raises what is wrong."""
-        self.points += 1
-        try:
-            self.missed += not judged()
-        except AssertionError as error:
-            self.losses.append(Loss(str(where), str(error)))
+
+@frozen
+class Found:
+    """Whether a point was met, and a digest of the state after it, in which nothing was wrong."""
+
+    met: bool
+    state: str
 
 
 @frozen
@@ -100,6 +101,8 @@ class Undisturbed:
 
     before: State
     after: State
+    names: frozenset[bytes] = field(repr=False)
+    """Those of before and after, which are not random where they are met again."""
     calls: Sequence[Call] = field(repr=False)
 
     def after_a_boot(self) -> Undisturbed:
@@ -121,6 +124,7 @@ class Walk:
     def __init__(self, ground: Ground, operation: Operation) -> None:
         self.ground = ground
         self.operation = operation
+        self._known: set[str] = set()
         self.usual, modules = apart(lambda: (self._undisturbed(), [*sys.modules]))
         for name in modules:
             with suppress(ModuleNotFoundError):  # a compiled module may have given itself another name
@@ -136,7 +140,7 @@ class Walk:
         """Let each of these happen. `tell` is called after each."""
         walked = Walked()
         for point in points:
-            walked.take(point, partial(apart, partial(self._fail, point)))
+            self._take(walked, point, partial(self._fail, point))
             tell()
         return walked
 
@@ -175,7 +179,7 @@ class Walk:
                 with found.open("r+b", buffering=0) as image:
                     _apply(image.fileno(), cut.pieces)
                 ended = self.operation.lasts and cut.after == len(recording.log)
-                walked.take(_said(cut, recording), partial(apart, partial(self._find, found, ended=ended)))
+                self._take(walked, _said(cut, recording), partial(self._find, found, ended=ended))
                 tell()
         return walked
 
@@ -186,16 +190,19 @@ class Walk:
     # --- what happens in the process of a point ---
 
     def _undisturbed(self) -> Undisturbed:
-        settle = self.operation.settle
         with self._begun() as place:
-            before = State.of(place, settle)
+            before = State.of(place, self.operation.settle)
+            names = names_in(self._facts(place))
         with self._begun() as place:
+            calls: Sequence[Call] = ()
             if self.operation.programs:
                 counted(statements, partial(self._open, place), partial(self._do, place))
-                return Undisturbed(before, State.of(place, settle), ())
-            run = run_watched(partial(self._do, place), _allow, before=partial(self._open, place))
-            assert run.failure is None, run.failure
-            return Undisturbed(before, State.of(place, settle), run.calls)
+            else:
+                run = run_watched(partial(self._do, place), _allow, before=partial(self._open, place))
+                assert run.failure is None, run.failure
+                calls = run.calls
+            after = State.of(place, self.operation.settle)
+            return Undisturbed(before, after, names | names_in(self._facts(place)), calls)
 
     def _begun(self) -> AbstractContextManager[Place]:
         return self._ready(self.ground.clone())
@@ -225,7 +232,7 @@ class Walk:
         finally:
             place.close()
 
-    def _fail(self, point: Point) -> bool:
+    def _fail(self, point: Point) -> Found:
         with self._begun() as place:
             held: list[str] = []
 
@@ -252,8 +259,7 @@ class Walk:
                     f"no error in words: {run.failure.kinds[0]}: {run.failure.text}"
                 )
             ended = not run.died and run.failure is None
-            self._judge(place, self.usual, ended=ended, died=run.died, why=_why(run))
-            return met
+            return Found(met, self._judged(place, ended=ended, died=run.died, why=_why(run)))
 
     def _counted(self, steps: Steps) -> int:
         with self._begun() as place:
@@ -262,15 +268,14 @@ class Walk:
     def _die_at(self, steps: Steps, name: str, numbers: Sequence[int], tell: Callable[[], None]) -> Walked:
         walked = Walked()
         for number in numbers:
-            walked.take(f"{name} {number}", partial(apart, partial(self._die, steps, number)))
+            self._take(walked, f"{name} {number}", partial(self._die, steps, number))
             tell()
         return walked
 
-    def _die(self, steps: Steps, number: int) -> bool:
+    def _die(self, steps: Steps, number: int) -> Found:
         with self._begun() as place:
             died = killed_at(steps, partial(self._open, place), partial(self._do, place), number)
-            self._judge(place, self.usual, ended=not died, died=died)
-            return died
+            return Found(died, self._judged(place, ended=not died, died=died))
 
     def _record(self, base: Path, log: Path, left_out: Point | None) -> Recording:
         recorder = Recorder(self.ground.clone(), self.ground.scratch / "device", log)
@@ -296,23 +301,40 @@ class Walk:
         self._open(place)
         self.operation.act(place)
 
-    def _find(self, image: Path, *, ended: bool) -> bool:
+    def _find(self, image: Path, *, ended: bool) -> Found:
         with rebooted(self.ground.scratch), self._plugged(image) as place:
-            self._judge(place, self.usual.after_a_boot(), ended=ended, booted=True)
-        return True
+            return Found(True, self._judged(place, ended=ended, booted=True))
 
     # --- judgement ---
 
-    def _judge(
-        self,
-        place: Place,
-        usual: Undisturbed,
-        *,
-        ended: bool,
-        died: bool = False,
-        booted: bool = False,
-        why: str = "",
-    ) -> None:
+    def _take(self, walked: Walked, where: object, judged: Callable[[], Found]) -> None:
+        """Judge one point, in a process of its own."""
+        walked.points += 1
+        try:
+            found = apart(judged)
+        except AssertionError as error:
+            walked.losses.append(Loss(str(where), str(error)))
+        else:
+            walked.missed += not found.met
+            self._known.add(found.state)
+
+    def _judged(self, place: Place, *, ended: bool, died: bool = False, booted: bool = False, why: str = "") -> str:
+        """Judge a state, if it is not one of those that are known, and return its digest.
+
+        Programs may still be about to alter it: theirs is always judged.
+        """
+        is_still = not self.operation.programs and self.operation.settle is None
+        facts = self._facts(place) if is_still else ()
+        state = f"{same(facts, self.usual.names)} {ended} {died} {booted}"
+        if state not in self._known or not is_still:
+            self._judge(place, ended=ended, died=died, booted=booted, why=why)
+        return state
+
+    def _facts(self, place: Place) -> Sequence[bytes]:
+        return facts_of(self.ground.scratch, place.data_root, place.out, place.exec_root)
+
+    def _judge(self, place: Place, *, ended: bool, died: bool, booted: bool, why: str) -> None:
+        usual = self.usual.after_a_boot() if booted else self.usual
         unmounted = booted or (died and self.operation.pauses)
         told = partial(self._told, unmounted=unmounted, booted=booted)
         found = self._found(place, booted=booted)
