@@ -19,6 +19,7 @@ from attrs import frozen
 import layerstore
 from core.adding import Adder
 from layerstore.testing import trees
+from layerstore.testing.strategies import posix_acl
 from support import images as make
 
 pytestmark = pytest.mark.root
@@ -39,10 +40,12 @@ LOWER = make.layer(
     make.file("etc/passwd", "root:x:0:0\n", xattrs={"user.note": b"lower"}),
     make.file("etc/shadow", "secret", mode=0o600),
     make.file("etc/same", "before"),
+    make.file("etc/listed", "l", mode=0o600, xattrs={"system.posix_acl_access": posix_acl()}),
     make.folder("lib", mode=0o1777),
     make.file("lib/long", b"x" * 70_000),
     make.hard_link("lib/alias", "lib/long"),
     make.symlink("lib/link", "long"),
+    make.symlink("lib/link-of-macos", "long", mode=0o755),
     make.device("lib/null", 1, 3),
     make.fifo("lib/pipe"),
     make.folder("opt/tree/deep"),

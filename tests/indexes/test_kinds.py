@@ -22,6 +22,11 @@ Stacked = Callable[..., dict[str, trees.Entry]]
 SECOND = 10**9
 
 
+def test_a_symlink_has_the_mode_that_all_have(stack: Stack) -> None:
+    stack.push(archive(symlink(b"l", b"x", mode=0o755)))
+    assert stack.listing()["l"].mode == 0o777
+
+
 def test_every_kind_of_file(stacked: Stacked) -> None:
     stacked(
         [

@@ -237,6 +237,31 @@ def test_posix_acls(stacked: Stacked) -> None:
     assert dict(seen["f"].xattrs) == {"system.posix_acl_access": posix_acl()}
 
 
+NOBODY = 0xFFFFFFFF
+NO_MORE_THAN_A_MODE = struct.pack("<IHHIHHIHHI", 2, 1, 6, NOBODY, 4, 4, NOBODY, 32, 0, NOBODY)
+
+
+@pytest.mark.parametrize("make", [file, folder, fifo])
+@pytest.mark.parametrize(
+    ("value", "mode", "kept"),
+    [(posix_acl(), 0o4754, 1), (NO_MORE_THAN_A_MODE, 0o4640, 0), (struct.pack("<I", 2), 0o4611, 0)],
+    ids=["more than a mode", "a mode", "nothing"],
+)
+def test_what_an_access_list_says_is_the_mode_and_no_damage(
+    make: Callable[..., Entry], value: bytes, mode: int, kept: int, stack: Stack
+) -> None:
+    layer = stack.push(archive(make(b"f", mode=0o4611, xattrs={b"system.posix_acl_access": value})))
+    seen = stack.listing()["f"]
+    assert (seen.mode, len(seen.xattrs)) == (mode, kept)
+    assert stack.damage(layer) == []
+
+
+def test_a_default_list_of_nothing_is_none_and_no_damage(stack: Stack) -> None:
+    layer = stack.push(archive(folder(b"d", xattrs={b"system.posix_acl_default": struct.pack("<I", 2)})))
+    assert stack.listing()["d"].xattrs == ()
+    assert stack.damage(layer) == []
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 def test_nothing_is_inherited_from_a_default_acl(layers: int, stacked: Stacked) -> None:
     parent = [folder(b"d", mode=0o2770, gid=77, xattrs=ACL_DEFAULT)]

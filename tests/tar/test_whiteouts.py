@@ -227,11 +227,12 @@ def test_a_whiteout_goes_through_a_link(stacked: Stacked) -> None:
     assert "dir/old" not in stacked(LOWER, [whiteout(b"link/old")])
 
 
-@pytest.mark.parametrize("name", [b".wh.", b".wh..", b".wh...", b"dir/.wh.", b"dir/.wh..", b"dir/.wh..."])
-def test_a_whiteout_of_no_name_is_refused(name: bytes, stack: Stack) -> None:
+@pytest.mark.parametrize("where", [b"", b"dir/", b"nowhere/", b"file/"])
+@pytest.mark.parametrize("name", [b".wh.", b".wh..", b".wh..."])
+def test_a_whiteout_of_no_name_is_refused(name: bytes, where: bytes, stack: Stack) -> None:
     stack.push(archive(*LOWER))
     with pytest.raises(InvalidArchive, match=r"\.wh\."):
-        stack.push(archive(file(name)))
+        stack.push(archive(file(where + name)))
 
 
 @pytest.mark.parametrize("name", [b".wh..wh.aufs", b".wh..wh.orph/", b".wh..wh.plnk/"])

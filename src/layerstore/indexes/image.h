@@ -68,13 +68,6 @@ int ls_folder_write(struct ls_image *image, const struct ls_inode *folder);
 int ls_xattrs_plan(struct ls_stack *stack, struct ls_inode *inode);
 int ls_xattrs_write(struct ls_image *image, const struct ls_inode *inode);
 
-/* --- image_acl.c: xattrs that the kernel looks into */
-
-/* Is an access control list kept (1), or none, since the mode says as much (0)? -errno is what setting it would be answered.
- * The mode becomes what a list `of_access` says. */
-int ls_acl_take(const struct ls_xattr *xattr, unsigned type, bool of_access, uint16_t *mode);
-bool ls_capability_is_sound(const struct ls_xattr *xattr);
-
 /* --- image_chunk.c: where the data of files lie */
 
 int ls_chunks_plan(struct ls_stack *stack, struct ls_inode *inode);

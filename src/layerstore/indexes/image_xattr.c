@@ -3,7 +3,7 @@
 #define _GNU_SOURCE
 #include "image.h"
 
-#include "../kernel/files/xattrs.h"
+#include "../kernel/files/acls.h"
 
 #include <linux/limits.h>
 
@@ -61,8 +61,12 @@ static size_t size_of(const struct stored *stored) {
 
 /* 1: it is stored. 0: it is not, since it says nothing. -errno: the kernel would not take it. */
 static int is_taken(const struct ls_xattr *xattr, const struct stored *stored, unsigned type, uint16_t *mode) {
-    if (stored->prefix == ACL_ACCESS || stored->prefix == ACL_DEFAULT)
-        return ls_acl_take(xattr, type, stored->prefix == ACL_ACCESS, mode);
+    if (stored->prefix == ACL_ACCESS || stored->prefix == ACL_DEFAULT) {
+        unsigned said = *mode;
+        int taken = type == LS_SYMLINK ? -EOPNOTSUPP : ls_acl_take(xattr, type == LS_DIRECTORY, &said);
+        *mode = (uint16_t)said;
+        return taken;
+    }
     bool capability =
         xattr->name_length == strlen(LS_CAPABILITY) && ls_begins(xattr->name, xattr->name_length, LS_CAPABILITY);
     return !capability || ls_capability_is_sound(xattr) ? 1 : -EINVAL;

@@ -4,6 +4,7 @@
  * filesystem can hold is dropped alike for every driver, and said. */
 #define _GNU_SOURCE
 #include "engine.h"
+#include "../kernel/files/acls.h"
 #include "xxh64.h"
 
 static int copy_extents(const struct ls_entry *entry, struct ls_extent **extents) {
@@ -33,6 +34,13 @@ static int add_payload(struct ls_unpack *unpack, struct ls_node *node, int64_t s
     return 0;
 }
 
+/* The kernel makes the mode what an access control list says, and keeps no list that says no more than a mode. So what the entry
+ * will look like is known before it is made; a list that is none is refused by who sets it. */
+static bool is_in_mode(struct ls_node *node, const struct ls_xattr *xattr) {
+    return node->type != LS_SYMLINK && ls_acl_of(xattr) != LS_ACL_NONE &&
+           !ls_acl_take(xattr, node->type == LS_DIRECTORY, &node->mode);
+}
+
 /* What cannot lie on a filesystem is dropped here, alike for every driver, and said. */
 static int take_xattrs(struct ls_unpack *unpack, struct ls_node *node) {
     struct ls_reader reader = {unpack->entry.xattrs.data, unpack->entry.xattrs.data + unpack->entry.xattrs.length,
@@ -44,6 +52,8 @@ static int take_xattrs(struct ls_unpack *unpack, struct ls_node *node) {
     while (!rc && unpack->entry.xattrs.length && ls_xattr_next(&reader, &xattr)) {
         if (xattr.name_length == 16 && !memcmp(xattr.name, "security.selinux", 16))
             continue; /* a label belongs to one host's policy */
+        if (is_in_mode(node, &xattr))
+            continue;
         if (!user_allowed && xattr.name_length > 5 && !memcmp(xattr.name, "user.", 5))
             rc = ls_notice(unpack, "user xattr on a special file", node); /* xattr(7): not permitted there */
         else
@@ -67,6 +77,7 @@ static int describe(struct ls_unpack *unpack, struct ls_node *node) {
     if (entry->sparse)
         node->flags |= LS_SPARSE;
     if (entry->type == LS_SYMLINK) {
+        node->mode = 0777; /* no filesystem keeps another */
         free(node->link);
         if (!(node->link = strdup((char *)entry->link.data)))
             return ls_fail_memory(unpack);
@@ -182,6 +193,16 @@ static enum ls_purpose purpose_of(struct ls_part name) {
                                                 : LS_FOR_FILE;
 }
 
+static struct ls_part hidden_by(struct ls_part mark) {
+    size_t prefix = LS_LENGTH_OF(LS_WHITEOUT_PREFIX);
+    return (struct ls_part){mark.name + prefix, mark.length - prefix};
+}
+
+static bool hides_no_name(struct ls_part mark) {
+    struct ls_part name = hidden_by(mark);
+    return name.length <= 2 && !memcmp(name.name, "..", name.length);
+}
+
 int ls_place(struct ls_unpack *unpack) {
     struct ls_entry *entry = &unpack->entry;
     struct ls_parts *parts = &unpack->parts;
@@ -216,16 +237,16 @@ int ls_place(struct ls_unpack *unpack) {
     }
     if (purpose == LS_FOR_FILE && entry->type == LS_CHARACTER && !entry->major && !entry->minor)
         return pass_over(unpack);
+    if (purpose == LS_FOR_WHITEOUT && hides_no_name(last)) /* even in a folder that is not there */
+        return ls_fail_entry(unpack, "a whiteout of nothing, or of a directory's own name");
     unpack->symlinks = 0;
     struct ls_node *folder = ls_walk(unpack, unpack->model.root, parts->list, parts->count - 1, purpose);
     if (!folder)
         return ls_failed(unpack);
     if (purpose == LS_FOR_OPAQUE)
         return ls_place_opaque(unpack, folder);
-    if (purpose == LS_FOR_WHITEOUT) {
-        size_t mark = LS_LENGTH_OF(LS_WHITEOUT_PREFIX);
-        return ls_place_whiteout(unpack, folder, (struct ls_part){last.name + mark, last.length - mark});
-    }
+    if (purpose == LS_FOR_WHITEOUT)
+        return ls_place_whiteout(unpack, folder, hidden_by(last));
     struct ls_node *node = ls_child(unpack, folder, last);
     if (!node)
         return ls_failed(unpack);

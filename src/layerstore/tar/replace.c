@@ -98,8 +98,6 @@ int ls_make_way(struct ls_unpack *unpack, struct ls_node *top) {
 /* --- marks -------------------------------------------------------------------------------------------------------- */
 
 int ls_place_whiteout(struct ls_unpack *unpack, struct ls_node *folder, struct ls_part name) {
-    if (name.length == 0 || (name.length <= 2 && !memcmp(name.name, "..", name.length)))
-        return ls_fail_entry(unpack, "a whiteout of nothing, or of a directory's own name");
     struct ls_node *node = ls_child(unpack, folder, name);
     if (!node)
         return ls_failed(unpack);

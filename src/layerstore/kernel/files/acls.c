@@ -1,9 +1,8 @@
-/* What the kernel asks of access control lists and of file capabilities when they are set (Linux: fs/posix_acl.c and
- * security/commoncap.c). Nobody sets those of an index, and a wrong one would first be met by who opens the file. */
+/* See acls.h. Linux: fs/posix_acl.c and security/commoncap.c. */
 #define _GNU_SOURCE
-#include "image.h"
+#include "acls.h"
 
-#include "../kernel/files/xattrs.h"
+#include <stddef.h>
 
 enum { ACL_HEAD = 4, ACL_ENTRY = 8, ACL_VERSION = 2 };
 enum { USER_OBJ = 1, USER = 2, GROUP_OBJ = 4, GROUP = 8, MASK = 16, OTHER = 32 };
@@ -52,7 +51,7 @@ static bool is_in_order(const uint8_t *entry, const uint8_t *end) {
 }
 
 /* The bits of the mode that the list is about become what it says. Is there more in it than a mode has? */
-static bool take_mode(const uint8_t *entry, const uint8_t *end, uint16_t *mode) {
+static bool take_mode(const uint8_t *entry, const uint8_t *end, unsigned *mode) {
     unsigned bits[OTHER + 1] = {0};
     bool more = false;
     for (; entry < end; entry += ACL_ENTRY) {
@@ -62,14 +61,23 @@ static bool take_mode(const uint8_t *entry, const uint8_t *end, uint16_t *mode) 
         if (tag == MASK)
             bits[GROUP_OBJ] = bits[MASK];
     }
-    *mode = (uint16_t)((*mode & ~0777u) | bits[USER_OBJ] << 6 | bits[GROUP_OBJ] << 3 | bits[OTHER]);
+    *mode = (*mode & ~0777u) | bits[USER_OBJ] << 6 | bits[GROUP_OBJ] << 3 | bits[OTHER];
     return more;
 }
 
-int ls_acl_take(const struct ls_xattr *xattr, unsigned type, bool of_access, uint16_t *mode) {
+enum ls_acl ls_acl_of(const struct ls_xattr *xattr) {
+    static const char PREFIX[] = "system.posix_acl_";
+    size_t prefix = sizeof PREFIX - 1, rest = xattr->name_length - prefix;
+    if (xattr->name_length < prefix || memcmp(xattr->name, PREFIX, prefix))
+        return LS_ACL_NONE;
+    if (rest == 6 && !memcmp(xattr->name + prefix, "access", rest))
+        return LS_ACL_ACCESS;
+    return rest == 7 && !memcmp(xattr->name + prefix, "default", rest) ? LS_ACL_DEFAULT : LS_ACL_NONE;
+}
+
+int ls_acl_take(const struct ls_xattr *xattr, bool directory, unsigned *mode) {
     const uint8_t *entries = xattr->value + ACL_HEAD, *end = xattr->value + xattr->value_length;
-    if (type == LS_SYMLINK)
-        return -EOPNOTSUPP;
+    bool of_access = ls_acl_of(xattr) == LS_ACL_ACCESS;
     if (!xattr->value_length)
         return 0;
     if (xattr->value_length < ACL_HEAD)
@@ -80,7 +88,7 @@ int ls_acl_take(const struct ls_xattr *xattr, unsigned type, bool of_access, uin
         return -EINVAL;
     if (entries == end)
         return 0;
-    if (!of_access && type != LS_DIRECTORY)
+    if (!of_access && !directory)
         return -EACCES;
     if (!is_in_order(entries, end))
         return -EINVAL;
