@@ -103,12 +103,17 @@ class Engine:
     args: tuple[str, ...] = ()
 
 
+def _absolute(path: str | Path) -> Path:
+    """What it means now: others are told of it whose working directory is another, and ours may become another."""
+    return Path(path).absolute()
+
+
 @frozen
 class Config:
     """What daemon.json and the command line say together. `source`: the file that it comes from, if there was one."""
 
-    data_root: Path = field(factory=_data_root, converter=Path)
-    exec_root: Path = field(factory=_exec_root, converter=Path)
+    data_root: Path = field(factory=_data_root, converter=_absolute)
+    exec_root: Path = field(factory=_exec_root, converter=_absolute)
     storage_driver: str | None = None
     storage_opts: tuple[str, ...] = ()
     source: Path | None = None

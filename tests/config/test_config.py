@@ -45,6 +45,12 @@ def test_no_file_is_normal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert load() == Config(Path("/var/lib/layerstore"), Path("/run/layerstore"), None, (), None)
 
 
+def test_roots_are_absolute_whoever_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = Config(data_root=Path("store"), exec_root=Path("exec"))
+    assert (made.data_root, made.exec_root) == (tmp_path / "store", tmp_path / "exec")
+
+
 def test_the_default_file_is_read_where_it_exists(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write({"storage-driver": "vfs"})
     monkeypatch.setattr(configuration, "DEFAULT_FILE", path)

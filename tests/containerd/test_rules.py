@@ -203,6 +203,16 @@ def test_what_is_long_is_told_and_listed(client: Client) -> None:
     assert client.keys() == ["0", "1", "2", key]
 
 
+@pytest.mark.parametrize("character", ["\u00e9", "\U0001f600", "%", "\n", "\0"], ids=["é", "emoji", "%", "line", "NUL"])
+def test_what_grows_on_its_way_is_told_with_its_code(client: Client, character: str) -> None:
+    key = character * 9000
+    client.prepare(key)
+    with refused("ALREADY_EXISTS"):
+        client.prepare(key)
+    with refused("NOT_FOUND"):
+        client.mounts(f"{key}{character}")
+
+
 def test_names_do_not_see_each_other(client: Client, socket: Path) -> None:
     client.prepare("a")
     with Client(socket, "another") as other:

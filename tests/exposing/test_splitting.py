@@ -92,6 +92,7 @@ ODD = {
     "a pipe later": ([tars.file(b"f", b"data"), tars.fifo(b"f")], 0),
     "removed again": ([tars.file(b"d/f", b"data"), tars.file(b"d", b"no folder")], 1),
     "a long name": ([tars.file(b"n" * 200, b"data"), tars.file(b"\xff", b"data")], 2),
+    "a size withdrawn": ([tars.file(b"f", b"data", before=tars.pax([(b"size", b"")]))], 1),
     "a second name": ([tars.file(b"f", b"data"), tars.hardlink(b"g", b"f")], 1),
 }
 
@@ -101,3 +102,10 @@ def test_odd_layers_come_back(store: Store, name: str) -> None:
     entries, files = ODD[name]
     tar = b"".join(map(tars.encode, entries)) + tars.END + b"and more"
     assert split(store, tar) == (tar, files)
+
+
+@pytest.mark.parametrize("size", [b"no number", b"", b"-1", b"9" * 5000], ids=["words", "empty", "negative", "long"])
+def test_what_follows_a_tars_end_may_look_like_headers(store: Store, size: bytes) -> None:
+    more = tars.pax([(b"size", size)]) + tars.archive(tars.file(b"g", b"more"))
+    tar = tars.archive(tars.file(b"f", b"data")) + more
+    assert split(store, tar)[0] == tar

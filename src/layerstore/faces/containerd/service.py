@@ -36,8 +36,8 @@ _BATCH: Final = 100
 """Snapshots in one message of a list, at most."""
 _ROOM: Final = 1 << 20
 """Bytes of snapshots after which a message of a list is full: clients take 4 MiB."""
-_WORDS: Final = 2000
-"""Characters of an error: gRPC has room for 8 KiB of it, and drops the code with what is longer."""
+_WORDS: Final = 6000
+"""Bytes of an error as it is sent: gRPC has room for 8 KiB, and drops the code with what is longer."""
 
 
 _Calls = dict[str, tuple[type[Message], Callable[..., Any]]]
@@ -158,11 +158,20 @@ def _code(error: LayerstoreError) -> Code:
             return Code.RESOURCE_EXHAUSTED if error.errno in FULL else Code.UNKNOWN
 
 
+def _short(words: str) -> str:
+    """As much of `words` as there is room for. A byte that is not plain is sent as three."""
+    room = _WORDS
+    for at, character in enumerate(words):
+        room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode(errors="replace"))
+        if room < 0:
+            return f"{words[:at]}…"
+    return words
+
+
 def _refuse(context: grpc.ServicerContext, error: Refused | LayerstoreError) -> None:
     """End a call with an error: `abort` raises."""
     code = error.code if isinstance(error, Refused) else _code(error)
-    words = str(error)
-    context.abort(grpc.StatusCode[code.value], words if len(words) <= _WORDS else f"{words[:_WORDS]}…")
+    context.abort(grpc.StatusCode[code.value], _short(str(error)))
 
 
 _CALLS: Final[_Calls] = {

@@ -125,7 +125,8 @@ def _parts(stream: FileIO) -> Iterator[bytes | Payload]:
         yield header
         if kind in (b"0", b"\0", b"7"):
             name = pax.get(b"path", long_name) or _name_of(header)
-            size = int(pax.get(b"size", b"%d" % size))
+            said = pax.get(b"size", b"")  # empty: the header's counts again; behind the tar's end it may be anything
+            size = int(said) if said.isdigit() and len(said) <= _DIGITS else size
             if size and not any(key.startswith(b"GNU.sparse") for key in pax):
                 yield Payload(name, size)
                 if padding := _read(stream, -size % _BLOCK):
