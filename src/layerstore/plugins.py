@@ -14,8 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attrs import has
+
 from layerstore.config import DEFAULT_FILE, Config, driver_options
-from layerstore.driver import Backing, StorageDriver
+from layerstore.driver import Backing, Capabilities, StorageDriver
 from layerstore.errors import DriverMismatch, DriverNotFound, DriverNotSupported, LayerstoreError
 from layerstore.values import frozen
 
@@ -92,11 +94,23 @@ def load(entry: str) -> type[StorageDriver]:
             f"the storage driver {entry} cannot be imported: {type(error).__name__}: {error}",
             remedy="Install the package that it is in, or mend it.",
         ) from error
-    if not inspect.isclass(driver) or not issubclass(driver, StorageDriver) or inspect.isabstract(driver):
+    if not inspect.isclass(driver) or not issubclass(driver, StorageDriver):
         raise DriverNotFound(
-            f"{entry} is no storage driver: it has to be a class that implements StorageDriver in full"
+            f"{entry} is no storage driver: it has to be a subclass of layerstore.driver.StorageDriver"
         )
+    if lacks := _lacks(driver):
+        raise DriverNotFound(f"the storage driver {entry} is not complete: it has no {', '.join(lacks)}")
     return driver
+
+
+def _lacks(driver: type[StorageDriver]) -> list[str]:
+    """What a class of a driver has to have, and does not."""
+    said = {
+        "name": isinstance(getattr(driver, "name", None), str),
+        "capabilities (a Capabilities)": isinstance(getattr(driver, "capabilities", None), Capabilities),
+        "options (an attrs class)": inspect.isclass(options := getattr(driver, "options", None)) and has(options),
+    }
+    return [*(what for what, is_there in said.items() if not is_there), *sorted(driver.__abstractmethods__)]
 
 
 def entry_of(driver: type[StorageDriver]) -> str:

@@ -79,8 +79,18 @@ class Crashing(Working):
         raise ZeroDivisionError("oops")
 
 
-class Unfinished(StorageDriver):
+class Unfinished(Working):
+    """One whose author has forgotten what it can, and misspelt a method."""
+
     name: ClassVar[str] = "unfinished"
+    seal = StorageDriver.seal
+    tree = StorageDriver.tree
+    capabilities: ClassVar[Any] = None
+    options: ClassVar[Any] = dict
+
+
+class Nameless(Working):
+    name: ClassVar[Any] = None
 
 
 MODULE = "drivers_for_this_test"
@@ -90,7 +100,7 @@ MODULE = "drivers_for_this_test"
 def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`install(overlay2="Working")`: entry points as if packages with these drivers were installed, and no others."""
     module = ModuleType(MODULE)
-    for driver in (Working, Vfs, Refusing, Crashing, Unfinished):
+    for driver in (Working, Vfs, Refusing, Crashing, Unfinished, Nameless):
         setattr(module, driver.__name__, driver)
     module.number = 7  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, MODULE, module)
@@ -141,7 +151,11 @@ def test_a_driver_that_is_not_installed_names_those_that_are(install: Callable[.
         ("no.such.module:Driver", "cannot be imported: ModuleNotFoundError"),
         (f"{MODULE}:Missing", "cannot be imported: AttributeError"),
         (f"{MODULE}:number", "is no storage driver"),
-        (f"{MODULE}:Unfinished", "is no storage driver"),
+        (
+            f"{MODULE}:Unfinished",
+            r"is not complete: it has no capabilities \(a Capabilities\), options \(an attrs class\), seal, tree",
+        ),
+        (f"{MODULE}:Nameless", r"is not complete: it has no name\n"),
         ("builtins:dict", "is no storage driver"),
         (MODULE, "cannot be imported"),
     ],
@@ -169,7 +183,7 @@ def test_broken_drivers_are_named_a_line_each(install: Callable[..., None], monk
     assert list(broken) == ["a", "btrfs", "c", "z"]
     assert "cannot be imported: ModuleNotFoundError" in broken["a"]
     assert broken["btrfs"] == "the storage driver installed as 'btrfs' calls itself 'overlay2'"
-    assert "is no storage driver" in broken["c"]
+    assert "is not complete" in broken["c"]
     assert "cannot be imported: SystemExit: 3" in broken["z"]
 
 
