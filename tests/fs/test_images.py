@@ -11,8 +11,9 @@ from typing import Any
 import fsspec
 import pytest
 
+import layerstore
 from core.adding import Adder
-from layerstore import Store
+from layerstore import NotFound, Store
 from layerstore.fs import ImageFileSystem
 from support import images as make
 
@@ -53,6 +54,18 @@ def settings_file(store: Store, tmp_path: Path) -> Path:
     path = tmp_path / "daemon.json"
     path.write_text(f'{{"exec-root": "{store.config.exec_root}"}}')
     return path
+
+
+def test_a_folder_that_is_no_store_is_told_and_does_not_become_one(tmp_path: Path) -> None:
+    fs = ImageFileSystem(root=tmp_path / "misspelt", skip_instance_cache=True)
+    for ask in (fs.ls, fs.info, fs.cat):
+        with pytest.raises(FileNotFoundError, match="there is no store in"):
+            ask("debian/etc")
+    with pytest.raises(FileNotFoundError, match="there is no store in"):
+        fs.ls("")
+    with pytest.raises(NotFound):
+        layerstore.open(tmp_path / "misspelt", make=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_begins_with_any_name_of_an_image_or_container(fs: Any, store: Store) -> None:

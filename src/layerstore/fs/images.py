@@ -24,7 +24,7 @@ class ImageFileSystem(TreeFileSystem):
     A path begins with the name of a container, a checkpoint of one (`web@before`) or an image, and what it means is
     looked up each time; of names that begin with each other the shortest is meant. With `of`, all paths are within that
     one: `ImageFileSystem("debian:12").cat("etc/os-release")`. `root` and `config` are as for `layerstore.open`, and it
-    is opened with the first path that is asked for; or `store` is an open one, which stays the caller's.
+    is opened with the first path that is asked for, never made; or `store` is an open one, which stays the caller's.
     """
 
     protocol = "layerstore"
@@ -53,7 +53,7 @@ class ImageFileSystem(TreeFileSystem):
             return self._given
         with self._opening:
             if self._own is None or self._process != os.getpid():  # a child of fork opens its own
-                self._own = layerstore.open(self._root, config=self._config)
+                self._own = layerstore.open(self._root, config=self._config, make=False)
                 self._process = os.getpid()
                 weakref.finalize(self, self._own.close)
             return self._own
@@ -73,9 +73,10 @@ class ImageFileSystem(TreeFileSystem):
         return self.store.browse(of)
 
     def _split(self, path: str) -> tuple[str, str]:
+        store = self.store
         for name, rest in _beginnings(path):
             with suppress(NotFound, InvalidReference):
-                self.store.subject(name)
+                store.subject(name)
                 return name, rest
         raise NotFound(f"{path} does not begin with the name of an image or container")
 

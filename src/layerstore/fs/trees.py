@@ -74,8 +74,12 @@ class TreeFileSystem(AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: FBT001, FBT002  # fsspec's callers may give it by place
         """What is in a folder, sorted; of anything else, it itself. Without a path: the images."""
         path = self._strip_protocol(path)
-        found = [_folder(name) for name in self._images()] if self._is_above(path) else self._listed(path)
+        found = self._named() if self._is_above(path) else self._listed(path)
         return found if detail else [one["name"] for one in found]
+
+    def _named(self) -> list[dict[str, Any]]:
+        with _told(""):
+            return [_folder(name) for name in self._images()]
 
     def _listed(self, path: str) -> list[dict[str, Any]]:
         with self._opened(path) as (tree, inner):

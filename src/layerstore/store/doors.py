@@ -29,8 +29,9 @@ def open_store(
     storage_driver: str | None = None,
     storage_opts: Sequence[str] = (),
     attach: Sequence[str] = (),
+    make: bool = True,
 ) -> Store:
-    """Open the store in `data_root`, and make it if there is none.
+    """Open the store in `data_root`, and make it if there is none, unless `make` is False: then `NotFound` is raised.
 
     `attach` are stores of others whose images are there to be used, where they lie: `docker:/var/lib/docker`,
     `podman:/var/lib/containers/storage`. Nothing is written there. See `Store.attached_images`.
@@ -38,16 +39,22 @@ def open_store(
     What is not given comes from `config`, a daemon.json or one that was read already; by default
     /etc/layerstore/daemon.json, where there is one. Raises `ConfigError`, `DriverMismatch`, `DriverNotSupported`.
     """
-    config = configuration.given(config)
-    return Store(
-        configuration.with_overrides(
-            config,
-            data_root=configuration.root_of(data_root),
-            storage_driver=storage_driver,
-            storage_opts=storage_opts,
-            attach=_stores(attach),
-        )
+    config = configuration.with_overrides(
+        configuration.given(config),
+        data_root=configuration.root_of(data_root),
+        storage_driver=storage_driver,
+        storage_opts=storage_opts,
+        attach=_stores(attach),
     )
+    if not make:
+        _require_store(config.data_root)
+    return Store(config)
+
+
+def _require_store(data_root: Path) -> None:
+    """Raise `NotFound` where there is none."""
+    if not (data_root / "layerstore.db").exists():
+        raise NotFound(f"there is no store in {data_root}", remedy="Name its data-root.")
 
 
 def _stores(attach: Sequence[str]) -> tuple[str, ...]:
@@ -110,8 +117,7 @@ def migrate_store(
     config = configuration.with_overrides(config, data_root=configuration.root_of(data_root), storage_opts=storage_opts)
     mine = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) == to)
     others = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) != to)
-    if not (config.data_root / "layerstore.db").exists():
-        raise NotFound(f"there is no store in {config.data_root}", remedy="Name its data-root.")
+    _require_store(config.data_root)
     old = evolve(config, storage_driver=None, storage_opts=others)
     new = evolve(config, storage_driver=to, storage_opts=mine)
     with Store(old) as store:
