@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -166,6 +168,31 @@ def test_any_two_are_compared(box: Container) -> None:
     for new, old in ((fork, box), (box, fork), (fork, second), (second, box.image)):
         assert old is not None
         assert list(new.changes(old)) == list(changes_between(new, old))
+
+
+def test_what_was_written_since_a_checkpoint_is_a_tar(box: Container) -> None:
+    def names(of: Container, since: layerstore.Checkpoint | Container | str | None) -> list[str]:
+        tar = bytearray()
+        of.write_changes(tar.extend, since=since)
+        with tarfile.open(fileobj=io.BytesIO(tar)) as found:
+            return sorted(set(found.getnames()) - {"."})
+
+    write(box, a="1")
+    box.checkpoint("first")
+    write(box, b="2")
+    second = box.checkpoint("second")
+    [fork] = second.fork()
+    write(fork, c="3")
+    with fork.mount() as root:
+        (root / "a").unlink()
+
+    assert names(box, None) == ["a", "b"]
+    assert names(box, "first") == ["b"]
+    assert names(box, second) == []
+    assert names(fork, second) == [".wh.a", "c"]
+    box.rollback("first")
+    assert names(box, second) == [".wh.b"]
+    assert names(fork, box) == [".wh.a", "b", "c"]
 
 
 def test_a_commit_is_one_layer_of_the_same_digest(box: Container, any_store: Store) -> None:

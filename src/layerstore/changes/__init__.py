@@ -190,7 +190,7 @@ def snapshot_changes(new: int, old: int, since: int) -> Changes:
 def compare_copied(new: int, old: int, raw: bytes) -> Changes:
     """What differs between the tree `old` and `new`, which began as a copy of it; both directory fds.
 
-    The answer is that of `compare_trees(new, old, content=True)`, always. `raw` is kernel.copying.Copied.raw` of that
+    The answer is that of `compare_trees(new, old, content=True)`, always. `raw` is `kernel.copying.Copied.raw` of that
     copy: what was not altered since is told by its time of change, and neither it nor its original is read. The less
     the list fits, the more is read. Raises `KernelError`.
     """

@@ -18,6 +18,7 @@ from layerstore import reference
 from layerstore.containers.checkpoint import Checkpoint
 from layerstore.containers.mounted import Mounted
 from layerstore.containers.running import Runs
+from layerstore.containers.snapshots import Snapshot
 from layerstore.containers.starting import Starts
 from layerstore.containers.wishes import CommitWish
 from layerstore.digest import ChainID, ImageID, short
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from layerstore.containers.containers import Containers
     from layerstore.containers.rows import Row
     from layerstore.containers.snapshots import Record as SnapshotRecord
-    from layerstore.containers.snapshots import Snapshot
     from layerstore.copying import Copied
     from layerstore.driver import Mount
     from layerstore.layers import Record, StoredLayer
@@ -60,7 +60,10 @@ class ContainerState:
 
 @in_words("container {0.name}")
 class Container(Runs, Starts):
-    """One container. Its facts are those of when it was looked up; what it does, it does to the store as it is now."""
+    """One container. Its facts are those of when it was looked up; what it does, it does to the store as it is now.
+
+    `with` gives back the mounts that were made by it, and no more: the container stays until `remove`.
+    """
 
     def __init__(self, containers: Containers, row: Row, tag: str | None, state: ContainerState | None = None) -> None:
         self._containers = containers
@@ -240,13 +243,23 @@ class Container(Runs, Starts):
         assert since is not None  # against its image there is always a way
         return changes_between(self, since)
 
-    def write_changes(self, write: Write, *, since: Snapshot | None = None) -> None:
-        """Write its changes as a layer's tar, as a commit would keep them; or those since a snapshot that it stands on.
+    def write_changes(self, write: Write, *, since: HasTree | Snapshot | str | None = None) -> None:
+        """Write its changes as a layer's tar, as a commit would keep them; or those since what `changes` takes, or a
+        snapshot that it stands on.
+
+            with open("changes.tar", "wb") as file:
+                box.write_changes(file.write)
 
         What `write` is given is valid until it returns. Raises `CannotRepresent`, `NotFound`.
         """
+        if since is None or isinstance(since, Snapshot):
+            with self._containers.lock(self.id, shared=True):
+                self._containers.write_changes(self.id, write, since)
+            return
+        found = self.changes(since)
         with self._containers.lock(self.id, shared=True):
-            self._containers.write_changes(self.id, write, since)
+            row, below = self._containers.seen(self.id)
+            self._containers.storage.files.write_found(found, row.layer, below.layers, write)
 
     def export(self, write: Write) -> None:
         """The whole tree as one tar."""
@@ -396,7 +409,7 @@ class Container(Runs, Starts):
             return self._containers.mounts.recipe(row, below.layers)
 
     def lend(self) -> Sequence[Mount]:
-        """The same, for somebody else to mount: it is made ready for that.
+        """Its `recipe`, for somebody else to mount: it is made ready for that.
 
         From here on it is lent: nobody here mounts it or starts programs in it, for two mounts of one writable layer
         are undefined; and whatever reads it takes it for being written to. It is had back by `remove` and `end`. Raises

@@ -297,9 +297,21 @@ class LayerFiles(ABC):
 
         `since`: against a stack further down than its parents. `latest`, in ns since the epoch: no time is later.
         """
+        changes = self._changes(container, parents, since)
+        return self.write_found(changes, container, parents, write, latest=latest)
+
+    def write_found(
+        self,
+        changes: Changes,
+        container: Layer,
+        parents: Sequence[Layer],
+        write: Write | None = None,
+        *,
+        latest: int | None = None,
+    ) -> Packed:
+        """The same, of changes that have been found, whatever they are against."""
         from layerstore.tar import pack
 
-        changes = self._changes(container, parents, since)
         with look(self.driver, container, parents) as root:
             return pack(changes, root, write=write, latest=latest)
 
