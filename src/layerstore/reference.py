@@ -56,6 +56,12 @@ class Reference:
         return None if self.digest is None else f"{self.name}@{self.digest}"
 
     @property
+    def complete(self) -> str:
+        """`docker.io/library/debian:12@sha256:…`: it reads back to the same, but that `latest` is written out."""
+        tag = DEFAULT_TAG if self.tag is None and self.digest is None else self.tag
+        return f"{self.name}{'' if tag is None else f':{tag}'}{'' if self.digest is None else f'@{self.digest}'}"
+
+    @property
     def familiar_name(self) -> str:
         """`debian`; or the whole name, should the short one be read as another (docker.io/a.b/c), or as an ID."""
         short = self.path.removeprefix(_OFFICIAL) if self.path.count("/") == 1 else self.path

@@ -155,6 +155,19 @@ def test_name_with_a_digest_has_a_form_without_its_tag() -> None:
     assert reference.split(f"debian@{DIGEST}") == ("debian", "")
 
 
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ("debian", "docker.io/library/debian:latest"),
+        (f"debian@{DIGEST}", f"docker.io/library/debian@{DIGEST}"),
+        (f"host:5000/app:1@{DIGEST}", f"host:5000/app:1@{DIGEST}"),
+    ],
+)
+def test_the_complete_form_has_tag_and_digest(text: str, complete: str) -> None:
+    assert reference.parse(text).complete == complete
+    assert reference.parse(complete).complete == complete
+
+
 def test_a_tag_is_no_digest() -> None:
     with pytest.raises(InvalidReference, match="not a digest"):
         reference.normalise(f"debian@{DIGEST}")

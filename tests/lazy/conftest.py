@@ -17,11 +17,11 @@ from layerstore.errors import DriverNotSupported
 from layerstore.kernel import watching
 from layerstore.kernel.mounts import processes_with
 from layerstore.store import Store
-from registry.conftest import credential_files, quirks
+from registry.conftest import conf, credential_files, quirks
 from registry.servers.quirks import Quirks
 from support import images
 
-__all__ = ["credential_files", "quirks"]
+__all__ = ["conf", "credential_files", "quirks"]
 
 
 _DIGITS = bytes(48 + byte % 10 for byte in range(256))

@@ -12,7 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 from attrs import evolve
 
 import layerstore
+from layerstore import registry
 from layerstore.digest import DiffID, of_bytes
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.holding.passing import Given, hand_over, taken_over
@@ -105,6 +106,23 @@ def test_whoever_opens_the_store_next_can_use_a_lazy_image(lazies: Lazies, pushe
     gate.is_open = True
     with lazies.open() as store, store.create_container(pushed).mount() as tree:
         assert (tree / "etc/motd").read_text() == "hello\n"
+
+
+def test_it_is_read_from_the_mirrors_of_the_name_by_which_it_was_pulled(
+    lazies: Lazies, pushed: str, gate: Gate, quirks: Quirks, conf: Callable[[str], Path]
+) -> None:
+    conf(
+        "[[registry]]\nprefix = 'x.example'\nlocation = '127.0.0.1:1'\n"
+        f"[[registry.mirror]]\nlocation = '{quirks.host}'\npull-from-mirror = 'digest-only'\n"
+    )
+    lazies.patience = "5"
+    name = f"x.example/team/app@{registry.manifest(pushed).digest}"
+    with lazies.open() as store:
+        image = store.pull(name, lazy=True)
+        assert len(store._parts.layers.lazy()) == 2
+        gate.is_open = True
+        with store.create_container(image, name="box") as box, box.mount() as tree:
+            assert (tree / "etc/motd").read_text() == "hello\n"
 
 
 def test_what_has_to_be_whole_waits_until_it_is(lazies: Lazies, pushed: str, gate: Gate) -> None:

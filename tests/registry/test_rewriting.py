@@ -18,6 +18,7 @@ from layerstore.registry.transport.hosts import HUB, sources
 from layerstore.registry.transport.http import Http
 from layerstore.registry.transport.registries import places_of
 from layerstore.registry.transport.settings import Settings
+from layerstore.registry.ways import ways
 from support import images
 
 from .reading import noise
@@ -43,6 +44,10 @@ def read_from(name: str) -> list[str]:
         ("docker.io/library/debian", "inner.example/deb", "debian:12", "inner.example/deb"),
         ("docker.io", "inner.example/hub", "debian", "inner.example/hub/library/debian"),
         ("example.com:5000", "docker.io/mine", "example.com:5000/app", "docker.io/mine/app"),
+        ("example.com", "docker.io", "example.com/app", "docker.io/library/app"),
+        ("example.com", "index.docker.io", "example.com/team/app", "docker.io/team/app"),
+        ("docker.io", "index.docker.io", "debian", "docker.io/library/debian"),
+        ("docker.io", "registry-1.docker.io", "debian", "docker.io/library/debian"),
         ("*.example.com", "inner.example", "a.b.example.com/app", "inner.example/app"),
         ("*.example.com", "inner.example/x", "a.example.com/app", "inner.example/x/app"),
         ("*.example.com", "inner.example", "a.example.com:5000/app", "inner.example:5000/app"),
@@ -98,6 +103,44 @@ def test_which_mirrors_are_for_tags_and_which_for_digests(conf: Callable[[str], 
     )
     assert read_from("x.example/app") == ["x.example/app"]
     assert read_from(f"x.example/app@{DIGEST}") == ["m.example/app", "x.example/app"]
+
+
+def test_blobs_of_a_repository_are_read_from_each_mirror(conf: Callable[[str], Path]) -> None:
+    """Long after the pull, when nobody knows by which name their image came."""
+    conf(
+        "[[registry]]\nlocation = 'x.example'\n"
+        "[[registry.mirror]]\nlocation = 'digests.example'\npull-from-mirror = 'digest-only'\n"
+        "[[registry.mirror]]\nlocation = 'tags.example'\npull-from-mirror = 'tag-only'\n"
+        "[[registry]]\nprefix = 'x.example/app:latest'\nlocation = 'y.example/app:latest'\n"
+    )
+
+    def asked(name: str) -> list[str]:
+        places = places_of(parse(name), is_image=False)
+        assert places is not None
+        return [place.domain for place in places]
+
+    assert asked("x.example/app") == ["digests.example", "tags.example", "x.example"]
+    assert asked("x.example/app:1") == ["tags.example", "x.example"]
+    assert asked(f"x.example/app@{DIGEST}") == ["digests.example", "x.example"]
+    assert asked("x.example/app:latest") == ["y.example"]
+
+
+def test_a_blob_that_was_seen_is_read_from_a_mirror_for_digests_alone(
+    quirks: Quirks, elsewhere: Quirks, conf: Callable[[str], Path], http: Http, settings: Settings
+) -> None:
+    from attrs import evolve
+
+    data = noise(30_000)
+    blob = Digest(images.digest(data))
+    conf(
+        f"[[registry]]\nprefix = 'x.example'\nlocation = '{quirks.host}'\n"
+        f"[[registry.mirror]]\nlocation = '{elsewhere.host}'\npull-from-mirror = 'digest-only'\n"
+    )
+    elsewhere.put_blob("team/app", data)
+    heeding = evolve(settings, heeds_policy=True)
+    where = parse("x.example/team/app")
+    assert Repository.of_blobs(http, heeding, where).has_blob(blob) == len(data)
+    assert Repository(http, heeding, where).has_blob(blob) is None
 
 
 @pytest.mark.parametrize(
@@ -244,6 +287,26 @@ def test_skopeo_asks_the_same(
         assert theirs
         assert registry.manifest(wanted).digest == digest
         assert asked() == theirs
+
+
+@pytest.mark.root
+def test_a_layer_that_is_wanted_again_comes_from_a_mirror_for_digests_alone(
+    quirks: Quirks, conf: Callable[[str], Path], data_root: Path, tmp_path: Path
+) -> None:
+    digest = quirks.put_image("team/app", "1", [images.layer(images.file("hosts", "localhost\n"))])
+    conf(
+        "[[registry]]\nprefix = 'x.example'\nlocation = '127.0.0.1:1'\n"
+        f"[[registry.mirror]]\nlocation = '{quirks.host}'\npull-from-mirror = 'digest-only'\n"
+    )
+    config = Config(data_root=data_root, exec_root=tmp_path / "exec", max_download_attempts=1)
+    with layerstore.open(config=config) as store:
+        image = store.pull(f"x.example/team/app@{digest}")
+        diff_id = store.layer(image.layers[0]).diff_id
+        with ways(config, store._parts.blobs) as found:
+            [way] = [way for way in found.of(diff_id) if way.place == "x.example/team/app"]
+            with way.open() as tar:
+                got = bytearray(100_000)
+                assert images.digest(bytes(got[: tar.readinto(memoryview(got))])) == diff_id
 
 
 @pytest.mark.root

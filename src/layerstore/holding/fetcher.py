@@ -134,7 +134,7 @@ class Fetcher:
                 pass  # the holder is gone, which `run` hears
 
     def _opened(self, name: Reference) -> Repository:
-        return Repository(self._http, self._settings, name)
+        return Repository.of_blobs(self._http, self._settings, name)
 
     # --- what somebody waits for
 

@@ -32,7 +32,9 @@ _MEND: Final = "`layerstore check --repair` has the layer anew, or pull the imag
 
 @frozen
 class Lazy:
-    """A layer that is to be lazy. `packed` is its index as it came, `name` the repository that has the blob, in full.
+    """A layer that is to be lazy. `packed` is its index as it came.
+
+    `name` is the image whose it is, in full; of those of older versions the repository alone.
 
     `chunk` and `size`: the bytes of a chunk of the tar, and of all of it. `order`: what a first run read of it, each
     with its place among the reads of all layers, offset and size (`seekable.Order.of_layer`).
@@ -46,7 +48,7 @@ class Lazy:
 
     @classmethod
     def of(cls, folder: int) -> tuple[bytes, str]:
-        """The index and the repository's name that were laid down in a layer's folder. Raises `Damaged`."""
+        """The index and the image's name that were laid down in a layer's folder. Raises `Damaged`."""
         try:
             return _read(folder, _INDEX), str(json.loads(_read(folder, _SOURCE))["name"])
         except (ValueError, KeyError, TypeError):

@@ -118,7 +118,7 @@ class Forms:
 
     def repository(self, place: Place) -> Repository:
         """Where blobs can be read."""
-        return Repository(self._http, self._settings, Reference(place.registry, place.repository, None, None))
+        return Repository.of_blobs(self._http, self._settings, Reference(place.registry, place.repository, None, None))
 
     def _look(self, descriptor: Descriptor) -> Form | None:
         if is_foreign(descriptor.media_type):

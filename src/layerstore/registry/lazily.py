@@ -141,7 +141,7 @@ class Lazily:
             return None
         wanted = self._order.result()
         reads = () if wanted is None else wanted.of_layer(index.diff_id)
-        return Lazy(packed, self._repository.name, index.chunk, index.tar_size, reads)
+        return Lazy(packed, self._repository.wanted.complete, index.chunk, index.tar_size, reads)
 
     def _try_part(self, blob: Blob) -> None:
         with self._repository.blob(blob.digest, blob.size, start=0, end=1) as reader:

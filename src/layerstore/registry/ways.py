@@ -80,11 +80,11 @@ class Ways:
                 yield Way(remote.name, partial(_reading, partial(remote.read, found, 0, there), self.blobs.limits))
         for place in self.blobs.all_places(digest):
             where = Reference(place.registry, place.repository, None, None)
-            client = Repository(self.http, self.settings, where)
+            client = Repository.of_blobs(self.http, self.settings, where)
             yield Way(where.familiar_name, partial(_reading, partial(client.blob, digest, size), self.blobs.limits))
 
     def _from(self, where: Reference, form: KnownBlob) -> Reading:
-        return Repository(self.http, self.settings, where).blob(form.digest, form.size)
+        return Repository.of_blobs(self.http, self.settings, where).blob(form.digest, form.size)
 
 
 @contextmanager

@@ -81,18 +81,27 @@ class Repository:
     """
 
     def __init__(
-        self, http: Http, settings: Settings, reference: Reference, *, actions: Sequence[str] = ("pull",)
+        self,
+        http: Http,
+        settings: Settings,
+        reference: Reference,
+        *,
+        actions: Sequence[str] = ("pull",),
+        is_image: bool = True,
     ) -> None:
+        """`is_image`: see `of_blobs`."""
         self.registry = reference.domain
         self.path = reference.path
         """The name within the registry: `library/debian`."""
         self.name = reference.name
+        self.wanted = reference
+        """What of it is wanted, as it was named."""
         self.limits = settings.limits
         self._http = http
         self._settings = settings
         self._access = (Rights(reference.path, tuple(actions)),)
         if tuple(actions) == ("pull",):
-            sources = hosts.sources(settings, reference)
+            sources = hosts.sources(settings, reference, is_image=is_image)
         else:
             sources = (Source(hosts.endpoints(settings, reference.domain)[-1], reference.path),)
         self._own = sources[-1].endpoint
@@ -106,6 +115,11 @@ class Repository:
         if settings.heeds_policy:
             policies.require_allowed(wanted)
         return cls(http, settings, wanted)
+
+    @classmethod
+    def of_blobs(cls, http: Http, settings: Settings, where: Reference) -> Repository:
+        """One of which blobs alone are read: without tag or digest, `where` says not by which name their image came."""
+        return cls(http, settings, where, is_image=False)
 
     # --- manifests ---
 

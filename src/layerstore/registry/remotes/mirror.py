@@ -51,8 +51,8 @@ class RegistryMirror(Keeper):
         read = evolve(quick, read_timeout=SILENCE, slowest=SLOWEST)
         written = evolve(settings, mirrors=(), attempts=2, connect_timeout=ASK)
         self._open = [Http(asked), Http(read), Http(written)]
-        self._asked = Repository(self._open[0], asked, where)
-        self._read = Repository(self._open[1], read, where)
+        self._asked = Repository.of_blobs(self._open[0], asked, where)
+        self._read = Repository.of_blobs(self._open[1], read, where)
         self._written = Repository(self._open[2], written, where, actions=("pull", "push"))
 
     def has(self, digests: Collection[Digest]) -> dict[Digest, int]:

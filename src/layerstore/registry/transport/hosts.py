@@ -83,13 +83,13 @@ class Source:
     path: str
 
 
-def sources(settings: Settings, wanted: Reference) -> tuple[Source, ...]:
+def sources(settings: Settings, wanted: Reference, *, is_image: bool = True) -> tuple[Source, ...]:
     """Where an image is read from: mirrors first, what is no mirror last; where registries.conf says, if it does.
 
-    Raises `ConfigError`.
+    `is_image`: see `registries.places_of`. Raises `ConfigError`.
     """
     own = endpoints(settings, wanted.domain)
-    places = registries.places_of(wanted) if settings.heeds_policy else None
+    places = registries.places_of(wanted, is_image=is_image) if settings.heeds_policy else None
     if places is None:
         return tuple(Source(endpoint, wanted.path) for endpoint in own)
     found = [Source(endpoint, wanted.path) for endpoint in own[:-1]]

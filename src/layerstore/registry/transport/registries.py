@@ -66,12 +66,14 @@ def insecure_hosts() -> tuple[str, ...]:
     )
 
 
-def places_of(wanted: Reference) -> tuple[Place, ...] | None:
+def places_of(wanted: Reference, *, is_image: bool = True) -> tuple[Place, ...] | None:
     """Where an image is read from, the mirrors in their order, and last what is not a mirror; None: nothing is said.
 
-    Raises `ConfigError` for a table that cannot be understood.
+    `is_image=False`: without tag and digest, `wanted` is a repository whose images may be named by either: each mirror
+    may be asked, and no table is meant that is of one tag. Raises `ConfigError` for a table that cannot be understood.
     """
-    entry = _entry_of(wanted)
+    is_any = not is_image and wanted.tag is None and wanted.digest is None
+    entry = _entry_of(wanted, is_any=is_any)
     if entry is None:
         return None
     location = entry.table.get("location", "" if entry.prefix.startswith("*.") else entry.prefix)
@@ -82,14 +84,14 @@ def places_of(wanted: Reference) -> tuple[Place, ...] | None:
         *(
             _place(entry, wanted, mirror.get("location", ""), mirror)
             for mirror in mirrors
-            if _is_used(entry, mirror, by_digest=wanted.digest is not None)
+            if _is_used(entry, mirror, by_digest=None if is_any else wanted.digest is not None)
         ),
         _place(entry, wanted, location, entry.table),
     )
 
 
-def _is_used(entry: _Entry, mirror: Mapping[str, Any], *, by_digest: bool) -> bool:
-    """Is this mirror for images that are named so?"""
+def _is_used(entry: _Entry, mirror: Mapping[str, Any], *, by_digest: bool | None) -> bool:
+    """Is this mirror for images that are named so? None: in some way, which nobody knows any more."""
     if not mirror.get("location"):
         raise entry.wrong("a mirror has no location")
     said = mirror.get("pull-from-mirror") or ""
@@ -99,7 +101,7 @@ def _is_used(entry: _Entry, mirror: Mapping[str, Any], *, by_digest: bool) -> bo
     if not isinstance(said, str) or (said or "all") not in _FITS:
         raise entry.wrong(f"pull-from-mirror is one of {', '.join(_FITS)}, not {printable(str(said))}")
     of_digests, of_others = _FITS["digest-only" if only_digests else said or "all"]
-    return of_digests if by_digest else of_others
+    return by_digest is None or (of_digests if by_digest else of_others)
 
 
 def _place(entry: _Entry, wanted: Reference, location: object, table: Mapping[str, Any]) -> Place:
@@ -123,17 +125,23 @@ def _place(entry: _Entry, wanted: Reference, location: object, table: Mapping[st
         found = parse(root + rest)
     except InvalidReference as error:
         raise entry.wrong(f"location {printable(root)} gives no name of an image: {error.message}") from None
-    if found.domain != (root + rest).partition("/")[0] or found.tag is not None or found.digest is not None:
+    host = _usual((root + rest).partition("/")[0])
+    if _usual(found.domain) != host or found.tag is not None or found.digest is not None:
         raise entry.wrong(f"location {printable(root)} has to begin with a registry: host, or host:port")
-    return Place(found.domain, found.path, is_insecure)
+    return Place(host, found.path, is_insecure)
+
+
+def _usual(host: str) -> str:
+    """The name of a registry under which credentials for it are kept: Docker Hub has several."""
+    return "docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host
 
 
 # ---- the files
 
 
-def _entry_of(wanted: Reference) -> _Entry | None:
+def _entry_of(wanted: Reference, *, is_any: bool = False) -> _Entry | None:
     entries = _entries()
-    match = _longest(entries, wanted)
+    match = _longest(entries, wanted, is_any=is_any)
     return None if match is None else entries[match]
 
 
@@ -176,9 +184,12 @@ def _read_tables(file: Path, _: object) -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-def _longest(entries: Mapping[str, object], wanted: Reference) -> str | None:
+def _longest(entries: Mapping[str, object], wanted: Reference, *, is_any: bool) -> str | None:
     """The most precise prefix that an image is named by: `host/team/app:tag`, `host/team`, `host`, `*.example`."""
-    names = [wanted.full] if wanted.pinned is None else [wanted.pinned, *([wanted.full] if wanted.tag else [])]
+    if is_any:
+        names = [wanted.name]
+    else:
+        names = [wanted.full] if wanted.pinned is None else [wanted.pinned, *([wanted.full] if wanted.tag else [])]
     ends = [
         prefix
         for prefix in entries
