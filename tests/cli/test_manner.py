@@ -95,9 +95,9 @@ def test_what_shows_a_list_has_a_form() -> None:
 
 
 def test_what_names_an_image_of_a_registry_can_say_who_one_is() -> None:
-    """`search` is by a word, `login` is told by its own; of `run` and builds, which may ask several: log in first."""
+    """`login` is told by its own; of builds, which may ask several: log in first."""
     words = {"--tls-verify", "--authfile", "--creds", "--cert-dir"}
     for path, options in ALL.items():
         names = {long_name(option) for option in options}
-        if "--tls-verify" in names and path.split()[-1] not in ("search", "login", "run", "create", "build"):
+        if "--tls-verify" in names and path.split()[-1] not in ("login", "build"):
             assert words <= names, path

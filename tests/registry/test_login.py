@@ -512,6 +512,9 @@ def test_a_file_of_one_s_own_is_kept_to(
     run("manifest", "exists", "--authfile", own, f"{private.host}/app:1")
     assert run("manifest", "exists", "--authfile", own, f"{private.host}/app:none", code=1).output == ""
     assert run("search", "--list-tags", "--authfile", own, f"{private.host}/app").stdout == "1\n"
+    assert run("search", "--list-tags", *account, f"{private.host}/app").stdout == "1\n"
+    assert "401" in run("search", f"{private.host}/A word", code=1).output
+    assert "app" in run("search", *account, f"{private.host}/ap").stdout
 
     assert run("logout", "-a", "--authfile", own).stdout == f"Removing login credentials for {private.host}\n"
     assert json.loads(Path(own).read_text()) == {"auths": {}}
@@ -543,6 +546,13 @@ def test_credentials_that_are_given_are_for_the_registry_that_is_named(
     digest = private.put_image("app", "1", layers)
     words = ("--config", str(settings), "pull", "-q")
     assert run(*words, f"{private.host}/app:1", code=1).stdout == ""
+    name, account = f"{private.host}/app:1", ("--creds", f"{USER}:{PASSWORD}")
+    assert "401" in run(*words[:2], "create", name, code=1).stderr
+    run(*words[:2], "create", "-q", *account, "--name", "box", name)
+    run(*words[:2], "create", *account, name.partition("/")[0], code=1)  # no image of that registry
+    run(*words[:2], "create", *account, "--lazy", name, code=2)
+    run(*words[:2], "rm", "box")
+    run(*words[:2], "rmi", name)
     refused = run(*words, "--creds", "secret-word", f"{private.host}/app:1", code=2)
     assert "secret-word" not in refused.output
     run(*words, "--creds", f"{USER}:{PASSWORD}", "--lazy", f"{private.host}/app:1", code=2)

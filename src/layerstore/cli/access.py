@@ -79,9 +79,11 @@ def require_no_trust(*, untrusted: bool) -> None:
 
 
 def _host_of(name: str) -> str:
+    """The registry of an image, or that in which a word is searched for: HOST/WORD."""
     from layerstore import reference
 
-    return reference.parse(name).domain
+    host, slash, _ = name.removeprefix("docker://").partition("/")
+    return reference.parse(f"{host}/x" if slash else "x").domain
 
 
 def _account(text: str) -> tuple[str, str]:

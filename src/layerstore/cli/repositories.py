@@ -146,7 +146,7 @@ _COLUMNS: Final[Mapping[str, Column[Hit]]] = {
 @click.option("--compatible", is_flag=True, hidden=True, help="As it is anyway")
 @click.option("--no-trunc", is_flag=True, help="Show whole descriptions")
 @click.pass_obj
-@access_taken()
+@access_taken(of="term")
 def search_command(
     arguments: Arguments,
     *,

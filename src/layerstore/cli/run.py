@@ -36,7 +36,7 @@ _SETTINGS = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
 @click.argument("args", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
 @run_options
 @click.pass_obj
-@access_taken()
+@access_taken(of="image")
 @platform_taken
 def create_command(arguments: Arguments, /, *, image: str | None, args: tuple[str, ...], **given: Any) -> None:
     """Create a container on IMAGE, or an empty one to build an image from nothing, and print its ID."""
@@ -56,7 +56,7 @@ def create_command(arguments: Arguments, /, *, image: str | None, args: tuple[st
 @click.option("--record-order", metavar="FILE", help="Write down in which order the run reads lazy layers")
 @run_options
 @click.pass_obj
-@access_taken()
+@access_taken(of="image")
 @platform_taken
 def run_command(
     arguments: Arguments,
