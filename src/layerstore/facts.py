@@ -115,14 +115,15 @@ def commits_of(known: Mapping[str, str]) -> int:
 def ask_for_recovery(database: Database, otherwise: Callable[[], object]) -> None:
     """Let the next `open` put the store in order, as it does after a boot: something could not be removed.
 
-    `otherwise` is done where even that cannot be written down: a session then stays, as that of a dead process
-    (`Session.stay`), which is as good, once this process has closed the store. Raises nothing of this library's.
+    `otherwise` is done where even that cannot be written down, be it for want of memory: a session then stays, as that
+    of a dead process (`Session.stay`), which is as good, once this process has closed the store. Raises nothing of this
+    library's.
     """
     try:
         with database.write(durable=False) as tx:
             clear(tx, ["boot"])
             put(tx, {_REQUEST: os.urandom(8).hex()})
-    except LayerstoreError:
+    except (LayerstoreError, MemoryError):
         otherwise()
 
 

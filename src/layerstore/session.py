@@ -91,7 +91,7 @@ class Session:
     def stay(self) -> None:
         """Leave the folder behind when the store is closed, as a dead process does: for the next `open` to find."""
         self._stays = True
-        with suppress(LayerstoreError):
+        with suppress(LayerstoreError, MemoryError):
             self.begin()
 
     def new_key(self) -> LayerKey:

@@ -227,6 +227,22 @@ def test_open_that_fails_gives_back_what_the_driver_holds(
 
 
 @pytest.mark.root
+def test_what_no_memory_keeps_from_being_asked_for_is_left_to_a_session_that_stays(
+    settings: layerstore.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with layerstore.open(config=settings) as store:
+        session = store._parts.session
+        with monkeypatch.context() as patched:
+            patched.setattr(type(store._parts.database), "write", none)
+            patched.setattr(type(session), "begin", none)
+            facts.ask_for_recovery(store._parts.database, session.stay)
+        assert session._stays
+
+
+@pytest.mark.root
 def test_staged_layers_of_the_dead_are_swept(
     store: Store, killed: Callable[[str], None], settings: layerstore.Config, data_root: Path
 ) -> None:
