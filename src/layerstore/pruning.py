@@ -22,7 +22,8 @@ __all__ = ["Pruned", "prune"]
 class Pruned:
     """What `prune` removed: IDs of containers, images and their tags, layers, names of volumes, and what that took.
 
-    Its bytes are the tars of the layers, what volumes occupied, kept blobs, and what was left of broken downloads.
+    Its bytes are the tars of the layers, what containers and volumes occupied, kept blobs, and what was left of broken
+    downloads.
     """
 
     containers: tuple[str, ...]
@@ -48,7 +49,7 @@ def prune(
 ) -> Pruned:
     """See `Store.prune`."""
     before = layers.total_size()
-    gone = containers.prune(fits) if prune_containers else []
+    gone, occupied = containers.prune(fits) if prune_containers else ([], 0)
     emptied = PrunedVolumes((), 0) if volumes is None else volumes.prune(fits=fits)
     chosen = None if fits is None else {image.id for image in images.all() if fits(image)}
     removals = images.prune(even_tagged=all_images, among=chosen) if prune_images else []
@@ -58,5 +59,6 @@ def prune(
     garbage.sweep(layers, session.staging)
     if prune_images and fits is None:
         repositories.prune()
-    reclaimed = max(before - layers.total_size(), 0) + blobs.prune(everything=all_images) + emptied.reclaimed
+    reclaimed = max(before - layers.total_size(), 0) + blobs.prune(everything=all_images)
+    reclaimed += occupied + emptied.reclaimed
     return Pruned(tuple(gone), tuple(removals), tuple(chains), reclaimed, emptied.names)

@@ -295,19 +295,26 @@ class Containers:
                 raise _MoreGoes
         return _Gone(left, segments, keys)
 
-    def prune(self, fits: Callable[[Container], bool] | None = None) -> list[str]:
-        """Remove every container that is neither mounted nor running, or those of which `fits` is true; their IDs."""
-        gone = []
+    def prune(self, fits: Callable[[Container], bool] | None = None) -> tuple[list[str], int]:
+        """Remove every container that is neither mounted nor running, or those of which `fits` is true.
+
+        Their IDs, and the bytes that they occupied, as far as that could be told.
+        """
+        gone, size = [], 0
         for container in self.all():
             state = container.state
             is_idle = state.status != "running" and state.mountpoint is None and not state.mounts
             if is_idle and (fits is None or fits(container)):
+                occupied = 0
+                with suppress(LayerstoreError):  # what is damaged goes, too
+                    occupied = container.usage().size
                 try:
                     container.remove()
                 except (InUse, NotFound):
                     continue  # mounted, started or removed meanwhile
                 gone.append(container.id)
-        return gone
+                size += occupied
+        return gone, size
 
     def recover(self) -> None:
         """See to the containers that dead processes had mounted, and make again what a power cut took."""
@@ -392,12 +399,12 @@ class Containers:
             row = rows.find(tx, container)
             return row, rows.below(tx, row)
 
-    def write_changes(self, container: str, write: Write, on: Snapshot | None = None) -> None:
+    def write_changes(self, container: str, write: Write, on: Snapshot | None, latest: int | None) -> None:
         """`Container.write_changes`, for a caller that has the container's lock."""
         with self._database.read() as tx:
             row = rows.find(tx, container)
             below, since = rows.below(tx, row), standing(tx, row, None if on is None else on._row)
-        self.storage.files.write_changes(row.layer, below.layers, write, since=since)
+        self.storage.files.write_changes(row.layer, below.layers, write, since=since, latest=latest)
 
     # --- for programs above ---
 
