@@ -27,7 +27,8 @@ Local:
 tap0\t00000000\t0100010A\t0003\t0\t0\t0\t00000000\t0\t0\t0
 tap0\t0000010A\t00000000\t0001\t0\t0\t0\t00F0FFFF\t0\t0\t0
 """,
-    "if_inet6": """fe800000000000000000000000000001 02 40 20 80     tap0
+    "if_inet6": """00000000000000000000000000000001 01 80 10 80       lo
+fe80000000000000705d0afffe0b0c0d 02 40 20 80     tap0
 20010db8000000000000000000000005 02 40 00 80     tap0
 """,
     "ipv6_route": f"""{"0" * 32} 00 {"0" * 32} 00 {"0" * 32} ffffffff 00000001 00000000 00200200       lo
@@ -45,7 +46,14 @@ def test_the_kernels_tables_are_dockers_fields(monkeypatch: pytest.MonkeyPatch) 
         "GlobalIPv6Address": "2001:db8::5",
         "GlobalIPv6PrefixLen": 64,
         "IPv6Gateway": "fe80::9",
+        "MacAddress": "72:5d:0a:0b:0c:0d",
     }
+
+
+def test_an_address_that_is_not_made_of_the_hardwares_does_not_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = TABLES | {"if_inet6": "fe800000000000000000000000000001 02 40 20 80     tap0\n"}
+    monkeypatch.setattr(module, "_table", lambda pid, name: others[name])
+    assert "MacAddress" not in addresses(1)
 
 
 @pytest.mark.parametrize(

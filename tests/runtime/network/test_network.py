@@ -152,8 +152,13 @@ def asked(port: int) -> bytes:
 
 def own_addresses(pid: int) -> list[str]:
     """What the interfaces of a process's network have, but for loopback, as the kernel says by another way."""
-    line = ["nsenter", "--target", str(pid), "--net", sys.executable, "-c", OWN]
-    return subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
+    return of_network(pid, sys.executable, "-c", OWN).split()
+
+
+def of_network(pid: int, *line: str) -> str:
+    """What a program says that is run in a process's network."""
+    words = ["nsenter", "--target", str(pid), "--net", *line]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def connector(runtime: Runtime, box: Container) -> int:
@@ -175,7 +180,7 @@ def ends(pid: int) -> None:
 
 
 real = pytest.mark.parametrize("network", ["slirp4netns", "pasta"])
-needs = pytest.mark.tools("crun", "conmon", "slirp4netns", "pasta", "nsenter")
+needs = pytest.mark.tools("crun", "conmon", "slirp4netns", "pasta", "nsenter", "ip")
 
 
 @pytest.mark.root
@@ -194,6 +199,9 @@ def test_a_published_port_reaches_the_container_and_ends_with_it(make: Make, run
     assert [told["IPAddress"]] == (own_addresses(state.pid) or [""])
     if network == "slirp4netns":
         assert (told["IPAddress"], told["IPPrefixLen"], told["Gateway"]) == ("10.0.2.100", 24, "10.0.2.2")
+    seen = json.loads(of_network(state.pid, "ip", "-j", "link"))
+    assert told["MacAddress"] in ("", *(link["address"] for link in seen if link["ifname"] != "lo"))
+    assert bool(told["MacAddress"]) == ("fffe" in Path(f"/proc/{state.pid}/net/if_inet6").read_text())
     with answering(state.pid, 8000):
         assert asked(int(binding["HostPort"])) == b"from within"
     runtime.stop(box, timeout=0)

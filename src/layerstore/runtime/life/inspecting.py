@@ -27,6 +27,7 @@ _NO_ADDRESS: Mapping[str, Any] = {
     "GlobalIPv6Address": "",
     "GlobalIPv6PrefixLen": 0,
     "IPv6Gateway": "",
+    "MacAddress": "",
 }
 
 

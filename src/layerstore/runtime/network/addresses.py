@@ -15,6 +15,8 @@ __all__ = ["addresses"]
 _LOCAL: Final = re.compile(r"\|-- ([\d.]+)\n\s+/32 host LOCAL")
 _GLOBAL: Final = "00"
 """The scope of an address that is no link's (linux, include/net/ipv6.h, IPV6_ADDR_*)."""
+_LINK: Final = "20"
+"""That of one which is."""
 _MOST: Final = 1 << 20
 """Characters of a table: whoever is root in the container may make it long."""
 
@@ -25,7 +27,9 @@ def addresses(pid: int) -> dict[str, Any]:
     with suppress(OSError, ValueError, LookupError, struct.error):
         found |= _four(_table(pid, "fib_trie"), _table(pid, "route"))
     with suppress(OSError, ValueError, LookupError):
-        found |= _six(_table(pid, "if_inet6"), _table(pid, "ipv6_route"))
+        local = _table(pid, "if_inet6")
+        found |= _hardware(local)
+        found |= _six(local, _table(pid, "ipv6_route"))
     return found
 
 
@@ -60,6 +64,19 @@ def _six(local: str, routes: str) -> dict[str, Any]:
         "GlobalIPv6PrefixLen": int(own[2], 16),
         "IPv6Gateway": next((str(way) for way in ways if int(way)), ""),
     }
+
+
+def _hardware(local: str) -> dict[str, Any]:
+    """The hardware address, of which the kernel makes that of the link (RFC 4291, appendix A).
+
+    It is in no table itself, and an interface is asked for it by who is in its namespace. Without IPv6 it is not known.
+    """
+    for row in _rows(local):
+        one = bytearray.fromhex(row[0])[8:]
+        if row[3] == _LINK and one[3:5] == b"\xff\xfe":
+            one[0] ^= 2
+            return {"MacAddress": (one[:3] + one[5:]).hex(":")}
+    return {}
 
 
 def _rows(text: str) -> Iterator[list[str]]:
