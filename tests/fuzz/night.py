@@ -2,9 +2,10 @@
 
     PYTHONPATH=tests python -m fuzz.night [--inputs 20000000] [--only unpack,changes] [--state FILE] [--work FOLDER]
 
-What has been tried is noted in a file, a line for each slice; what libFuzzer found worth keeping stays in FOLDER, and
-what broke a target, too. In the end `benchmarks/results/DATE-fuzz.md` says how many inputs each target was given, at
-which revisions, and what was found.
+What has been tried is noted in a file, a line for each slice, under a digest of all C that was compiled: only what was
+tried of today's counts, and what broke a target is no reason to leave it out when it is mended. What libFuzzer found
+worth keeping stays in FOLDER, and what broke a target, too. In the end `benchmarks/results/DATE-fuzz.md` says how many
+inputs each target was given, at which revisions, and what was found.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ _TOLD = re.compile(r"number_of_executed_units: (\d+)")
 _COVERED = re.compile(r"cov: (\d+)")
 
 
-def rows(state: Path) -> list[Row]:
-    """What has been tried so far."""
-    return [json.loads(line) for line in state.read_text().splitlines()] if state.exists() else []
+def rows(state: Path, sources: str) -> list[Row]:
+    """What has been tried so far of these sources (`building.sources`)."""
+    found = [json.loads(line) for line in state.read_text().splitlines()] if state.exists() else []
+    return [row for row in found if row.get("sources") == sources]
 
 
 def tried(found: Sequence[Row], target: str) -> int:
@@ -56,8 +58,9 @@ def tried(found: Sequence[Row], target: str) -> int:
 class Turns:
     """Which target is next: the one that has had the fewest slices, which nobody is at, until each has its inputs."""
 
-    def __init__(self, state: Path, targets: Sequence[str], inputs: int) -> None:
+    def __init__(self, state: Path, targets: Sequence[str], inputs: int, sources: str) -> None:
         self._state = state
+        self._sources = sources
         self._inputs = inputs
         self._given = dict.fromkeys(targets, 0)
         self._busy = set[str]()
@@ -66,7 +69,7 @@ class Turns:
     def take(self) -> str | None:
         """One, which is the caller's until `give_back`; None: there is nothing left that another is not at."""
         with self._lock:
-            found = rows(self._state)
+            found = rows(self._state, self._sources)
             broken = {row["target"] for row in found if row["broke"]}
             free = self._given.keys() - self._busy - broken
             left = [target for target in sorted(free) if tried(found, target) < self._inputs]
@@ -82,8 +85,9 @@ class Turns:
         with self._lock:
             self._busy.remove(target)
             with self._state.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(f"{target}: {tried(rows(self._state), target):,} inputs{row['broke'][-500:]}", flush=True)
+                file.write(json.dumps({**row, "sources": self._sources}) + "\n")
+            so_far = tried(rows(self._state, self._sources), target)
+            print(f"{target}: {so_far:,} inputs{row['broke'][-500:]}", flush=True)
 
 
 @contextmanager
@@ -99,15 +103,23 @@ def memory() -> Iterator[Path]:
             unmount(place)
 
 
-def slice_of(target: str, program: Path, work: Path, place: Path, sources: str) -> Row:
-    """Fuzz one target, of these `sources`, for a while, beginning with what was worth keeping before."""
-    corpus, making = work / target, place / "making"
+def sow(target: str, corpus: Path, making: Path) -> None:
+    """Make the folder of what a target is given first. It has its name when it is whole, whatever ends before."""
+    draft = corpus.with_name(f"{corpus.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    making.mkdir()
+    for number, seed in enumerate(seeds.of(target, making)):
+        (draft / f"seed{number}").write_bytes(seed)
+    shutil.rmtree(making)
+    draft.rename(corpus)
+
+
+def slice_of(target: str, program: Path, work: Path, place: Path, at: str) -> Row:
+    """Fuzz one target, as it is `at` a revision, for a while, beginning with what was worth keeping before."""
+    corpus = work / target
     if not corpus.exists():
-        making.mkdir()
-        corpus.mkdir(parents=True)
-        for number, seed in enumerate(seeds.of(target, making)):
-            (corpus / f"seed{number}").write_bytes(seed)
-        shutil.rmtree(making)
+        sow(target, corpus, place / "making")
     inside = place / "work"
     inside.mkdir()
     begun = time.monotonic()
@@ -119,7 +131,7 @@ def slice_of(target: str, program: Path, work: Path, place: Path, sources: str) 
     text = done.stderr.decode(errors="replace")
     told, covered = _TOLD.search(text), _COVERED.findall(text)
     return {
-        "revision": sources,
+        "revision": at,
         "target": target,
         "inputs": int(told[1]) if told is not None else 0,
         "seconds": round(time.monotonic() - begun, 1),
@@ -164,20 +176,20 @@ def main() -> int:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
 
-    sources = revision()  # which are compiled now
-    turns = Turns(options.state, options.only, options.inputs)
+    at, sources = revision(), building.sources()  # which are compiled now
+    turns = Turns(options.state, options.only, options.inputs, sources)
 
     def go(_: int) -> None:
         with memory() as place:
             while (target := turns.take()) is not None:
-                turns.give_back(target, slice_of(target, programs / target, options.work.resolve(), place, sources))
+                turns.give_back(target, slice_of(target, programs / target, options.work.resolve(), place, at))
 
     with tempfile.TemporaryDirectory(prefix="layerstore-fuzz-") as folder:
         programs = Path(folder)
         building.build(programs)
         with ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(go, range(options.workers)))
-    found = rows(options.state)
+    found = rows(options.state, sources)
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     (options.results / f"{day}-fuzz.md").write_text(table(found, options.inputs))
     return int(any(row["broke"] for row in found))
