@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.color import Color
+from rich.color_triplet import ColorTriplet
+from rich.style import Style
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static, Tree
 from textual.worker import WorkerCancelled
@@ -19,7 +22,8 @@ from core.adding import Adder
 from layerstore import Store
 from layerstore.cli.front import front
 from layerstore.explore.app import Explorer
-from layerstore.explore.model import Mark, explore
+from layerstore.explore.model import File, Mark, explore
+from layerstore.explore.words import file_label
 from support import images as make
 
 pytestmark = pytest.mark.root
@@ -108,8 +112,29 @@ def test_what_each_line_did_is_marked(store: Store, image: Any) -> None:
         "data/b": Mark.KEPT,
     }
     assert (root.size, found.waste[0].path, round(found.efficiency, 3)) == (89, "/data/a", 0.013)
-    assert found.files(found.rows[1]) is found.files(found.rows[0])
-    assert {one.mark for one in found.files(found.rows[0]).inside.values()} == {Mark.ADDED}
+    first, second = found.files(found.rows[0]), found.files(found.rows[1])
+    assert (sorted(first.inside), first.size) == (sorted(second.inside), second.size)
+    assert {one.mark for one in first.inside.values()} == {Mark.ADDED}
+    assert {one.mark for one in second.inside.values()} == {Mark.KEPT}, "ENV does nothing with files"
+    assert not second.changed
+
+
+@pytest.mark.parametrize(("dark", "ground"), [(True, "#1e1e1e"), (False, "#d0d0d0")])
+@pytest.mark.parametrize("mark", [mark for mark in Mark if mark is not Mark.KEPT])
+def test_marks_can_be_read_on_what_is_behind_them(*, mark: Mark, dark: bool, ground: str) -> None:
+    label = file_label(File("name", "name", mark), dark=dark)
+    styles = [Style.parse(str(span.style)) for span in label.spans]
+    colours = [style.color.get_truecolor() for style in styles if style.color is not None]
+    assert len(colours) == 2, "the mark and the name"
+    lights = [luminance(Color.parse(ground).get_truecolor())] + [luminance(colour) for colour in colours]
+    # WCAG 2.2, 1.4.3: the least contrast of text.
+    assert all((max(one, lights[0]) + 0.05) / (min(one, lights[0]) + 0.05) >= 4.5 for one in lights[1:])
+
+
+def luminance(colour: ColorTriplet) -> float:
+    """How bright a colour is (WCAG 2.2, relative luminance)."""
+    parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
 
 
 @pytest.mark.parametrize("size", [(130, 34), (72, 40)])
@@ -143,8 +168,30 @@ def test_the_files_follow_the_line(store: Store, image: Any, size: tuple[int, in
 
 
 async def _light(pilot: Pilot[Any]) -> None:
-    await pilot.press("t", "tab", "down", "enter")
+    await pilot.press("tab", "down", "enter")
+    before = colours(pilot.app)
+    await pilot.press("t")
     assert pilot.app.theme == "textual-light"
+    await pilot.pause()
+    assert files(pilot.app)
+    assert colours(pilot.app).isdisjoint(before)
+
+
+def colours(app: Any) -> set[str]:
+    """Of the marks that are seen."""
+    tree = app.screen.query_one("#files", Tree)
+    labels = [tree.get_node_at_line(line).label for line in range(tree.last_line + 1)]
+    return {str(span.style) for label in labels for span in label.spans} - {"", "dim"}
+
+
+def test_in_a_narrow_terminal_nothing_of_the_summary_is_cut(store: Store, image: Any) -> None:
+    async def narrow(pilot: Pilot[Any]) -> None:
+        summary = pilot.app.screen.query_one("#summary", Static)
+        seen = "".join(strip.text for strip in summary.render_lines(summary.region.reset_offset))
+        assert "efficiency" in seen
+        assert "%" in seen
+
+    shown(store, "app:1", narrow, (50, 30))
 
 
 def test_files_are_read_and_found(store: Store, image: Any) -> None:

@@ -45,6 +45,7 @@ class Browser:
         self._numbers = count(1)
         self._rest = b""
         self._session: str | None = None
+        self._page: str | None = None
         self.events: list[Mapping[str, Any]] = []
 
     def __call__(self, method: str, **parameters: Any) -> Any:
@@ -70,10 +71,12 @@ class Browser:
         return json.loads(message)
 
     def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """A new page, in a window of this size."""
+        """A new page, in a window of this size. The one before is closed, for it would go on asking its server."""
         self._session = None
-        target = self("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        if self._page is not None:
+            self("Target.closeTarget", targetId=self._page)
+        self._page = self("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self("Target.attachToTarget", targetId=self._page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self(f"{domain}.enable")
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -109,7 +112,9 @@ class Browser:
     @property
     def problems(self) -> list[str]:
         """What the page has failed at, or the browser has complained of."""
-        return [str(event) for event in self.events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
+        bad = ("Runtime.exceptionThrown", "Log.entryAdded")
+        own = [event for event in self.events if event.get("sessionId") == self._session]
+        return [str(event) for event in own if event["method"] in bad]
 
     def picture(self, path: Path) -> None:
         """What is seen, as a PNG."""

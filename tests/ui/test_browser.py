@@ -148,6 +148,7 @@ def test_it_fits_and_everything_has_a_name(
         browser.wait(f"!document.getElementById('{section}').hidden")
         room = browser.value("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert room[0] <= room[1], (section, room)
+        assert browser.value("scrollY") == 0, section  # its beginning is seen, and not below the header
         browser("Accessibility.enable")
         for node in browser("Accessibility.getFullAXTree")["nodes"]:
             if node.get("role", {}).get("value") in (

@@ -32,7 +32,7 @@ class Explorer(App[None]):
 
     TITLE = "layerstore explore"
     CSS = """
-    #summary { height: 1; background: $panel; color: $text; padding: 0 1; }
+    #summary { height: auto; background: $panel; color: $text; padding: 0 1; }
     #lines { width: 45%; border-right: solid $panel; }
     #details { height: 40%; border-top: solid $panel; padding: 0 1; }
     #rows { height: 1fr; }
@@ -40,8 +40,8 @@ class Explorer(App[None]):
     #filter { display: none; height: 3; }
     #filter.shown { display: block; }
     .narrow Horizontal { layout: vertical; }
-    .narrow #lines { width: 100%; height: 40%; border-right: none; border-bottom: solid $panel; }
-    .narrow #details { height: 30%; }
+    .narrow #lines { width: 100%; height: 50%; border-right: none; border-bottom: solid $panel; }
+    .narrow #details { height: 50%; }
     """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -156,6 +156,7 @@ class Inside(Screen[None]):
         yield Footer()
 
     def on_mount(self) -> None:
+        self.watch(self.app, "theme", self._again, init=False)  # for the marks have colours of their own
         table = self.query_one("#rows", DataTable)
         table.add_columns("#", "SIZE", "LOST", "LINE")
         for row in self._of.rows:
@@ -192,7 +193,7 @@ class Inside(Screen[None]):
         self._root = root
         tree.clear()
         tree.root.data = root
-        tree.root.set_label(words.file_label(root))
+        tree.root.set_label(words.file_label(root, dark=self._dark))
         self._fill(tree.root, opened)
         tree.root.expand()
 
@@ -204,11 +205,17 @@ class Inside(Screen[None]):
             assert above.data is not None  # every node is a file
             for file in filter(self._fits, above.data.children()):
                 if not file.is_folder:
-                    above.add_leaf(words.file_label(file), file)
+                    above.add_leaf(words.file_label(file, dark=self._dark), file)
                     continue
-                inner = above.add(words.file_label(file), file, expand=file.path in opened or bool(self._wanted))
+                inner = above.add(
+                    words.file_label(file, dark=self._dark), file, expand=file.path in opened or bool(self._wanted)
+                )
                 if inner.is_expanded:
                     waiting.append(inner)
+
+    @property
+    def _dark(self) -> bool:
+        return self.app.current_theme.dark
 
     @property
     def _wanted(self) -> str:

@@ -134,7 +134,7 @@ class Explored:
             text = f"written in the {'container' if isinstance(subject, Container) else 'checkpoint'}"
             rows.append(Row(len(rows) + 1, text, self._size_of_written(), 0, len(self._listed), None))
         self.rows: Sequence[Row] = rows
-        self._files: OrderedDict[int, File] = OrderedDict()
+        self._files: OrderedDict[tuple[int, bool], File] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -148,15 +148,15 @@ class Explored:
         return max((place for place, row in enumerate(self.rows) if row.level is not None), default=-1)
 
     def files(self, row: Row) -> File:
-        """The root of the files as a line leaves them. A line that made no layer leaves what is below it."""
-        level = self._level(row)
+        """The root of the files as a line leaves them. A line that made no layer leaves what is below it, unmarked."""
+        key = self._level(row), row.level is not None
         with self._lock:
-            if level not in self._files:
-                self._files[level] = self._made(level)
+            if key not in self._files:
+                self._files[key] = self._made(key[0], marked=key[1])
                 while len(self._files) > _KEPT:
                     self._files.popitem(last=False)
-            self._files.move_to_end(level)
-            return self._files[level]
+            self._files.move_to_end(key)
+            return self._files[key]
 
     def read(self, row: Row, path: str, most: int) -> tuple[bytes, int]:
         """The first bytes of a file as a line leaves it, and how many it has. Raises `LayerstoreError`."""
@@ -178,13 +178,13 @@ class Explored:
 
     # --- files as a line leaves them ---
 
-    def _made(self, level: int) -> File:
+    def _made(self, level: int, *, marked: bool) -> File:
         merged = Merged()
-        for below, entries in enumerate(self._listed[: max(level, 0)]):
+        for below, entries in enumerate(self._listed[: max(level, 0) if marked else level + 1]):
             merged.lay(below, entries)
         before = set(merged.shown)
         root = File("", "")
-        if 0 <= level < len(self._listed):
+        if marked and 0 <= level < len(self._listed):
             entries = self._listed[level]
             hidden = merged.lay(level, entries)
             told = {entry.path for entry in entries if entry.kind is not EntryKind.REMOVAL and not entry.implied}

@@ -12,7 +12,9 @@ from layerstore.looking.sizes import size_in_words
 
 __all__ = ["cell", "contents", "details", "file_label", "plain", "size", "summary"]
 
-_STYLES = {Mark.ADDED: "green", Mark.CHANGED: "yellow", Mark.REMOVED: "red strike", Mark.KEPT: ""}
+_ON_DARK = {Mark.ADDED: "#7ddc8a", Mark.CHANGED: "#ffb347", Mark.REMOVED: "#ff8a80 strike", Mark.KEPT: ""}
+_ON_LIGHT = {Mark.ADDED: "#0b5a2b", Mark.CHANGED: "#6b3f00", Mark.REMOVED: "#9a1414 strike", Mark.KEPT: ""}
+"""Each so far from what is behind it that it can be read."""
 _HIDDEN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _WIDTH = 16
 
@@ -40,16 +42,19 @@ def summary(of: Explored) -> str:
     )
 
 
-def file_label(file: File) -> Text:
-    """One line of the tree of files."""
+def file_label(file: File, *, dark: bool) -> Text:
+    """One line of the tree of files, on a dark or on a light ground."""
+    styles = _ON_DARK if dark else _ON_LIGHT
     mode = stat.filemode(file.mode)
     name = plain(file.name) + ("/" if file.is_folder else "")
     owner = f"{file.uid}:{file.gid}"
-    label = Text(f"{file.mark.value} ", style=_STYLES[file.mark])
-    label.append(f"{mode} {owner:<9} {size(file.size):>6}  ", style="dim not bold not strike")
-    label.append(name)
+    label = Text.assemble(
+        (f"{file.mark.value} ", styles[file.mark]),
+        (f"{mode} {owner:<9} {size(file.size):>6}  ", "dim"),
+        (name, styles[file.mark]),
+    )
     if file.is_folder and file.mark is Mark.KEPT and file.changed:
-        label.append(" *", style="yellow")
+        label.append(" *", style=styles[Mark.CHANGED])
     return label
 
 

@@ -320,7 +320,7 @@ function turn(name) {
 function begin() {
   if (section === "layers" && picture.blocks.length) picture.focus(picture.blocks[picture.at]);
   else if (tables[section]?.shown.length) tables[section].focus();
-  else byId("main").focus();
+  else byId("main").focus({ preventScroll: true }); // or its top would come to lie below the header, which stays
 }
 
 function leaveSearch() {
