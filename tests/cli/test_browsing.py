@@ -10,6 +10,7 @@ import pytest
 import layerstore
 from cli.conftest import Run, Shell
 from core.adding import Adder
+from layerstore import Store
 from registry.servers.quirks import Quirks
 from registry.test_browsing import LARGE, put
 from support import images as make
@@ -115,3 +116,22 @@ def test_a_place_in_a_registry_needs_no_store(bare: Run) -> None:
         assert bare("ls", f"docker://{name}").output == "etc\nlarge\nopt\nrest\n"
         assert bare("du", "-sb", f"docker://{name}:/opt").output == "30000\t/opt\n"
         assert "/gone" in bare("cat", f"docker://{name}:/gone").output
+
+
+def test_of_a_place_in_a_registry_an_index_is_believed_if_that_is_asked_for(bare: Run, store: Store) -> None:
+    image = Adder(store)(LARGE)
+    with Quirks() as server:
+        name = f"{server.host}/a/b:1"
+        image.tag(name)
+        store.push(name, with_index=True)
+        size = max(len(blob) for blob in server.blobs.values())
+        for command, place, said in (
+            (("cat",), ":/opt/wanted", "wanted" * 5000),
+            (("ls",), "", "etc\nlarge\nopt\nrest\n"),
+            (("find", "--name", "want*"), "", "/opt/wanted\n"),
+            (("du", "-sb"), ":/opt", "30000\t/opt\n"),
+        ):
+            for option in ((), ("--indexes",)):
+                server.forget()
+                assert bare(command[0], *option, *command[1:], f"docker://{name}{place}").output == said
+                assert (server.sent("/blobs/") < size / 4) == bool(option), (command, option)

@@ -55,17 +55,18 @@ _PLACE = "IMAGE|CONTAINER[:PATH]"
 
 
 @contextmanager
-def browsed(arguments: Arguments, place: str) -> Iterator[tuple[Tree, str]]:
+def browsed(arguments: Arguments, place: str, *, indexes: bool) -> Iterator[tuple[Tree, str]]:
     """While inside: the tree of NAME:PATH, and the path in it.
 
     The name of an image can have colons itself: its path begins with a slash, and a relative one is what is behind the
-    last colon of what is no name as a whole. With `docker://` before it, it is read in its registry.
+    last colon of what is no name as a whole. With `docker://` before it, it is read in its registry; `indexes` is as
+    for `registry.browse`.
     """
     name, colon, rest = place.removeprefix(_REGISTRY).partition(":/")
     if place.startswith(_REGISTRY):
         from layerstore import registry
 
-        with registry.browse(name, config=arguments.config) as remote:
+        with registry.browse(name, config=arguments.config, indexes=indexes) as remote:
             yield remote, f"/{rest}"
         return
     with arguments.open() as store, _found(store, place, f"/{rest}" if colon else None) as found:
@@ -142,14 +143,21 @@ def _time(ns: int) -> str:
 
 # --- commands ---
 
+_indexes_option = click.option(
+    "--indexes", is_flag=True, help="In a registry: read by what `push --with-index` attached, and believe it"
+)
+
 
 @click.command(cls=Command)
 @click.argument("places", metavar=f"{_PLACE}...", nargs=-1, required=True, shell_complete=completion.places)
 @click.option("-l", "--long", "is_long", is_flag=True, help="Show mode, owner, size and time of each")
 @click.option("-d", "--directory", "itself", is_flag=True, help="Show a folder itself, not what is in it")
+@_indexes_option
 @format_option(rows=True)
 @click.pass_obj
-def ls_command(arguments: Arguments, *, places: tuple[str, ...], is_long: bool, itself: bool, form: Form) -> int:
+def ls_command(
+    arguments: Arguments, *, places: tuple[str, ...], is_long: bool, itself: bool, indexes: bool, form: Form
+) -> int:
     """List what is in a folder of an image or container, or of a checkpoint (CONTAINER@LABEL).
 
     Nothing is mounted, and no program of the image runs. Names that begin with a dot are shown as well. Several places
@@ -157,7 +165,7 @@ def ls_command(arguments: Arguments, *, places: tuple[str, ...], is_long: bool, 
     """
 
     def show(place: str) -> None:
-        with browsed(arguments, place) as (tree, path):
+        with browsed(arguments, place, indexes=indexes) as (tree, path):
             found = tree.find(path, follow=not (itself or is_long) or path.endswith("/"))
             if found.is_folder and not itself:
                 lines: Iterable[_Line] = (_Line(entry, entry.name) for entry in tree.children(found))
@@ -173,12 +181,13 @@ def ls_command(arguments: Arguments, *, places: tuple[str, ...], is_long: bool, 
 
 @click.command(cls=Command)
 @click.argument("places", metavar="IMAGE|CONTAINER:PATH...", nargs=-1, required=True, shell_complete=completion.places)
+@_indexes_option
 @click.pass_obj
-def cat_command(arguments: Arguments, *, places: tuple[str, ...]) -> int:
+def cat_command(arguments: Arguments, *, places: tuple[str, ...], indexes: bool) -> int:
     """Write files of images and containers to standard output. Nothing is mounted."""
 
     def show(place: str) -> None:
-        with browsed(arguments, place) as (tree, path), tree.open(path) as file:
+        with browsed(arguments, place, indexes=indexes) as (tree, path), tree.open(path) as file:
             while piece := file.read(_PIECE):
                 output.write_bytes(piece)
 
@@ -195,6 +204,7 @@ def cat_command(arguments: Arguments, *, places: tuple[str, ...]) -> int:
 )
 @click.option("--maxdepth", type=click.IntRange(min=0), metavar="LEVELS", help="Go down so many folders at most")
 @click.option("-0", "--print0", "zero", is_flag=True, help="A zero byte after each path, in the place of a line break")
+@_indexes_option
 @format_option(rows=True)
 @click.pass_obj
 def find_command(
@@ -206,6 +216,7 @@ def find_command(
     kind: str | None,
     maxdepth: int | None,
     zero: bool,
+    indexes: bool,
     form: Form,
 ) -> None:
     """List all that is below a path of an image or container, or what of it fits. No link is followed."""
@@ -217,7 +228,7 @@ def find_command(
             and (kind is None or stat.S_IFMT(entry.mode) == _KINDS[kind])
         )
 
-    with browsed(arguments, place) as (tree, path):
+    with browsed(arguments, place, indexes=indexes) as (tree, path):
         lines = (_Line(entry, f"/{entry.path}") for entry in _walked(tree, path, maxdepth) if fits(entry))
         if form.template is not None or form.is_table:
             show_rows(lines, _COLUMNS, form, _LONG)
@@ -243,10 +254,19 @@ def _walked(tree: Tree, path: str, depth: int | None) -> Iterator[Entry]:
 @click.option("-b", "--bytes", "exact", is_flag=True, help="Show bytes")
 @click.option("-d", "--max-depth", "depth", type=click.IntRange(min=0), metavar="LEVELS", help="Show so many levels")
 @click.option("-s", "--summarize", "total", is_flag=True, help="Show the sum alone")
+@_indexes_option
 @format_option(rows=True)
 @click.pass_obj
 def du_command(
-    arguments: Arguments, *, place: str, with_files: bool, exact: bool, depth: int | None, total: bool, form: Form
+    arguments: Arguments,
+    *,
+    place: str,
+    with_files: bool,
+    exact: bool,
+    depth: int | None,
+    total: bool,
+    indexes: bool,
+    form: Form,
 ) -> None:
     """Show what is in the files below a path of an image or container, folder by folder.
 
@@ -258,7 +278,7 @@ def du_command(
         "Files": Column("FILES", lambda one: one.files),
         "Path": Column("PATH", lambda one: one.path.translate(_IN_A_LINE)),
     }
-    with browsed(arguments, place) as (tree, path):
+    with browsed(arguments, place, indexes=indexes) as (tree, path):
         sums = _sums(tree, tree.find(path), 0 if total else depth, with_files=with_files)
         if form.template is not None or form.is_table:
             show_rows(sums, columns, form, "{{.Size}}\t{{.Files}}\t{{.Path}}")
