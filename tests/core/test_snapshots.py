@@ -7,6 +7,7 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,44 @@ def test_what_was_written_since_a_snapshot_below(driver: str, open_with: Callabl
         for of, since in ((third, other), (same, other), (first, second)):
             with pytest.raises(NotFound, match="does not stand on snapshot"):
                 names(of, since)
+
+
+def test_what_a_checkpoint_keeps_is_told_when_that_is_asked_for(store: Store) -> None:
+    def names(**options: Any) -> list[str]:
+        tar = bytearray()
+        made = snapshot.write_changes(tar.extend, **options)
+        assert made == images.digest(bytes(tar))
+        with tarfile.open(fileobj=io.BytesIO(tar)) as found:
+            assert all(entry.mtime <= 1000 for entry in found if "latest" in options)
+            return sorted(set(found.getnames()) - {"."})
+
+    below = written(store, {"a": "1"})
+    box = begin(store, below)
+    with box.mount() as root:
+        (root / "b").write_text("2")
+    box.checkpoint("one")
+    with box.mount() as root:
+        (root / "c").write_text("3")
+    snapshot = end(box)
+    assert (names(), names(since=below), names(whole=True)) == (["c"], ["b", "c"], ["a", "b", "c"])
+    assert names(latest=1000 * 10**9) == ["c"]
+    assert names(whole=True, latest=1000 * 10**9) == ["a", "b", "c"]
+    assert snapshot.diff_id() == diff(snapshot)[0]  # which is remembered of that alone
+    box = begin(store, snapshot)
+    snapshot = end(box)
+    assert (names(), names(whole=True)) == ([], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("since", [None, "one"])
+def test_no_time_of_a_container_s_changes_is_later_than_is_asked_for(store: Store, since: str | None) -> None:
+    box = begin(store)
+    box.checkpoint("one")
+    with box.mount() as root:
+        (root / "a").write_text("1")
+    tar = bytearray()
+    box.write_changes(tar.extend, since=since, latest=1000 * 10**9)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as found:
+        assert {entry.name: entry.mtime for entry in found if entry.isfile()} == {"a": 1000}
 
 
 def _removed(snapshot: Snapshot) -> Snapshot:

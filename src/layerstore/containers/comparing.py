@@ -20,7 +20,9 @@ from layerstore.segments import rows as segment_rows
 from layerstore.segments.rows import SnapshotRow
 
 if TYPE_CHECKING:
+    from layerstore.containers.snapshots import Snapshot
     from layerstore.database import Database, Transaction
+    from layerstore.layers.relay import Write
     from layerstore.session import Session
     from layerstore.trees import Tree
 
@@ -90,6 +92,18 @@ class Comparing:
             own = _standing(row, segment.key, segment.parent)
             below, found = rows.below(tx, own), between(tx, own, since)
         return None if found is None else self._storage.driver.changes_since(Layer(own.key), below.layers, *found)
+
+    def write_changes(
+        self, container: str, write: Write, on: Snapshot | None, found: Changes | None, *, latest: int | None
+    ) -> None:
+        """See `Container.write_changes`; for a caller that has the container's lock. `found`: these, if there are."""
+        with self._database.read() as tx:
+            row = rows.find(tx, container)
+            below, since = rows.below(tx, row), standing(tx, row, None if on is None else on._row)
+        if found is None:
+            self._storage.files.write_changes(row.layer, below.layers, write, since=since, latest=latest)
+        else:
+            self._storage.files.write_found(found, row.layer, below.layers, write, latest=latest)
 
     def usage_of(self, container: str) -> Usage:
         """See `Container.usage`; for a caller that has the container's lock."""

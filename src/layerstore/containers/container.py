@@ -243,23 +243,22 @@ class Container(Runs, Starts):
         assert since is not None  # against its image there is always a way
         return changes_between(self, since)
 
-    def write_changes(self, write: Write, *, since: HasTree | Snapshot | str | None = None) -> None:
+    def write_changes(
+        self, write: Write, *, since: HasTree | Snapshot | str | None = None, latest: int | None = None
+    ) -> None:
         """Write its changes as a layer's tar, as a commit would keep them; or those since what `changes` takes, or a
         snapshot that it stands on.
 
             with open("changes.tar", "wb") as file:
                 box.write_changes(file.write)
 
-        What `write` is given is valid until it returns. Raises `CannotRepresent`, `NotFound`.
+        `latest`, in ns since the epoch: no time in it is later. What `write` is given is valid until it returns. Raises
+        `CannotRepresent`, `NotFound`.
         """
-        if since is None or isinstance(since, Snapshot):
-            with self._containers.lock(self.id, shared=True):
-                self._containers.write_changes(self.id, write, since)
-            return
-        found = self.changes(since)
+        found = None if since is None or isinstance(since, Snapshot) else self.changes(since)
+        on = since if isinstance(since, Snapshot) else None
         with self._containers.lock(self.id, shared=True):
-            row, below = self._containers.seen(self.id)
-            self._containers.storage.files.write_found(found, row.layer, below.layers, write)
+            self._containers.comparing.write_changes(self.id, write, on, found, latest=latest)
 
     def export(self, write: Write) -> None:
         """The whole tree as one tar."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layerstore import reference
 from layerstore.containers import rows, wishes
 from layerstore.containers.checkpoint import Checkpoint
-from layerstore.containers.comparing import Comparing, between, standing
+from layerstore.containers.comparing import Comparing, between
 from layerstore.containers.container import Container, ContainerState
 from layerstore.containers.mounted import Mounted
 from layerstore.containers.mounting import Mounts
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from layerstore.database import Database, Transaction
     from layerstore.digest import ChainID, ImageID
     from layerstore.kernel.processes.spawning import Child
-    from layerstore.layers.relay import Write
     from layerstore.session import Session
     from layerstore.volumes import Volumes
 
@@ -398,13 +397,6 @@ class Containers:
         with self._database.read() as tx:
             row = rows.find(tx, container)
             return row, rows.below(tx, row)
-
-    def write_changes(self, container: str, write: Write, on: Snapshot | None, latest: int | None) -> None:
-        """`Container.write_changes`, for a caller that has the container's lock."""
-        with self._database.read() as tx:
-            row = rows.find(tx, container)
-            below, since = rows.below(tx, row), standing(tx, row, None if on is None else on._row)
-        self.storage.files.write_changes(row.layer, below.layers, write, since=since, latest=latest)
 
     # --- for programs above ---
 

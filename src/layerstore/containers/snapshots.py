@@ -87,16 +87,27 @@ class Snapshot:
         """
         return self._snapshots.recipe(self.id)
 
-    def write_changes(self, write: Write, *, since: Snapshot | None = None) -> DiffID:
-        """Write what it has changed, against what its container began on, as a layer's tar; the DiffID of that.
+    def write_changes(
+        self, write: Write, *, since: Snapshot | None = None, whole: bool = False, latest: int | None = None
+    ) -> DiffID:
+        """Write what it has changed as a layer's tar, and return the DiffID of that.
 
-        `since`: against a snapshot below it instead; of a layer, that of the one below. What `write` is given is valid
-        until it returns. Raises `CannotRepresent`, `Damaged`; `NotFound` if it does not stand on that.
+        Against what its container stood on when it ended: what it began on, or its last checkpoint, whose segment lies
+        below this one as if it were somebody else's. `since`: against a snapshot below it instead, be there checkpoints
+        or not; `whole`: against the layers of `chain_id`. A layer that is one itself is written as it is. `latest`, in
+        ns since the epoch: no time in it is later, but of a layer's.
+
+        What `write` is given is valid until it returns. Raises `CannotRepresent`, `Damaged`; `NotFound` if it does not
+        stand on that.
         """
-        return self._snapshots.write_changes(self.id, write, since)
+        return self._snapshots.write_changes(self.id, write, since, whole=whole, latest=latest)
 
     def diff_id(self) -> DiffID:
-        """The DiffID of that tar. It is made when it is asked for, by reading what was written, and remembered."""
+        """The DiffID of the tar that `write_changes` makes without an option: of what is in its own segment alone.
+
+        So it does not count what a checkpoint of its container has. It is made when it is asked for, by reading what
+        was written, and remembered.
+        """
         return self._snapshots.diff_id(self.id)
 
     def usage(self) -> Usage:
@@ -265,11 +276,21 @@ class Snapshots:
         ):
             yield settled(tree)
 
-    def write_changes(self, name: str, write: Write | None, since: Snapshot | None = None) -> DiffID:
+    def write_changes(
+        self,
+        name: str,
+        write: Write | None,
+        since: Snapshot | None = None,
+        *,
+        whole: bool = False,
+        latest: int | None = None,
+    ) -> DiffID:
         """`Snapshot.write_changes`; without `write`, only its DiffID. @private"""
+        base = None if since is None else since._row.segment
         with self._leased(name) as (row, _):
-            if row.holds == "segment" or (since is not None and row.segment not in (None, since._row.segment)):
-                made = self._written(row, write, since)  # of one that holds nothing, what it stands on
+            # Of one that holds nothing: what it stands on.
+            if row.holds == "segment" or ((whole or since is not None) and row.segment not in (None, base)):
+                made = self._written(row, write, since, whole=whole, latest=latest)
             elif row.holds == "layer" and row.chain_id is not None:
                 layer = self._layers.get(row.chain_id)
                 _require_on(row, layer.parent, since)
@@ -281,19 +302,23 @@ class Snapshots:
                 made = DiffID(of_bytes(_NOTHING))
                 if write is not None:
                     write(memoryview(_NOTHING))
-        if row.diff_id != made and since is None:
+        if row.diff_id != made and since is None and latest is None and not whole:
             with self._database.write() as tx:
                 segment_rows.set_diff_id(tx, name, made)
         return made
 
-    def _written(self, row: SnapshotRow, write: Write | None, on: Snapshot | None) -> DiffID:
-        """What is in its own segment, as a tar."""
+    def _written(
+        self, row: SnapshotRow, write: Write | None, on: Snapshot | None, *, whole: bool, latest: int | None
+    ) -> DiffID:
+        """What is in its own segment, and in those down to `on` or its layers, as a tar."""
         with self._database.read() as tx:
             found = None if row.segment is None else segment_rows.find(tx, row.segment)
             assert found is not None  # which the snapshot keeps
             below = segment_rows.below(tx, found.parent, found.chain_id).layers
-            since = None if on is None else standing(tx, evolve(row, segment=found.parent), on._row)
-        return self._storage.files.write_changes(Layer(found.key), below, write, since=since).diff_id
+            since = None
+            if on is not None or whole:
+                since = standing(tx, evolve(row, segment=found.parent), None if on is None else on._row)
+        return self._storage.files.write_changes(Layer(found.key), below, write, since=since, latest=latest).diff_id
 
     def diff_id(self, name: str) -> DiffID:
         """`Snapshot.diff_id`. @private"""

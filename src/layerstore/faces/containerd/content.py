@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,7 +36,9 @@ Caller = Sequence[tuple[str, str]]
 _PIECE: Final = 1 << 20
 """Bytes in one message: containerd takes 16 MiB."""
 _PATIENCE: Final = 60.0
-"""Seconds in which containerd has to answer a question."""
+"""Seconds in which containerd has to answer a question, and to take a piece of a blob."""
+_PATIENCE_AT_END: Final = 900.0
+"""Seconds in which it has to have all of a blob on its disk."""
 _PROCESS: Final = os.urandom(8).hex()
 
 
@@ -133,31 +136,48 @@ class Upload:
         if self._piece:
             self._send(api.WRITE)
         try:
-            self._send(api.COMMIT, total=self.size, expected=blob, labels=dict(labels))
+            self._send(api.COMMIT, _PATIENCE_AT_END, total=self.size, expected=blob, labels=dict(labels))
         except Refused as error:
             if error.code is not Code.ALREADY_EXISTS:
                 raise
+            if UNCOMPRESSED in labels:  # whoever brought it may not have known
+                self._content.label(blob, UNCOMPRESSED, labels[UNCOMPRESSED])
         self.is_there = True
-        if UNCOMPRESSED in labels:
-            self._content.label(blob, UNCOMPRESSED, labels[UNCOMPRESSED])
         return blob
 
-    def _send(self, action: api.WriteAction, **fields: Any) -> None:
+    def _send(self, action: api.WriteAction, patience: float | None = None, **fields: Any) -> None:
         """Send what has gathered, and wait until containerd has taken it."""
         data = bytes(self._piece)
         self._messages.put(
             api.WriteContentRequest(action=action, ref=self._ref, offset=self._sent, data=data, **fields)
         )
-        try:
-            reply = next(self._replies)
-        except grpc.RpcError as error:
-            raise _refused(error) from None
-        except StopIteration:
-            raise Refused(Code.UNAVAILABLE, "containerd ended the writing of its content") from None
+        reply = self._reply(_PATIENCE if patience is None else patience)
         self._sent += len(data)
         self._piece.clear()
         if action != api.STAT and reply.offset != self._sent:
             raise Refused(Code.UNKNOWN, f"containerd's content has {reply.offset} bytes of {self._sent} sent")
+
+    def _reply(self, patience: float) -> Any:
+        """What containerd answers next. A stream has a deadline as a whole, and none for each message."""
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            self._replies.cancel()
+
+        clock = threading.Timer(patience, end)
+        clock.daemon = True
+        clock.start()
+        try:
+            return next(self._replies)
+        except grpc.RpcError as error:
+            if is_late.is_set():
+                raise Refused(Code.UNAVAILABLE, f"containerd's content: no answer in {patience:g} seconds") from None
+            raise _refused(error) from None
+        except StopIteration:
+            raise Refused(Code.UNAVAILABLE, "containerd ended the writing of its content") from None
+        finally:
+            clock.cancel()
 
 
 def _bytes_of(message: Any) -> bytes:

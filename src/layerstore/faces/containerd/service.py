@@ -15,7 +15,6 @@ from google.protobuf.message import Message
 from layerstore.errors import FULL, InUse, InvalidArchive, LayerstoreError, NameInUse, NotFound, StoreClosed
 from layerstore.faces.containerd.api import descriptor_pb2, diff_pb2, mount_pb2
 from layerstore.faces.containerd.api import snapshots_pb2 as api
-from layerstore.faces.containerd.differ import left
 from layerstore.faces.containerd.errors import Code, Refused
 from layerstore.faces.containerd.recipes import Plain
 from layerstore.faces.containerd.snapshotter import Snapshotter
@@ -118,10 +117,10 @@ class DiffCalls:
 
     def diff(self, request: diff_pb2.DiffRequest, caller: Caller) -> diff_pb2.DiffResponse:
         """See `Comparer.compare`."""
-        if request.HasField("source_date_epoch"):
-            raise left("layerstore clamps no times of a diff")
+        latest = request.source_date_epoch.ToNanoseconds() if request.HasField("source_date_epoch") else None
         lower, upper = _mounts(request.left), _mounts(request.right)
-        made = self._comparer.compare(lower, upper, request.media_type, request.ref, dict(request.labels), caller)
+        labels = dict(request.labels)
+        made = self._comparer.compare(lower, upper, request.media_type, request.ref, labels, caller, latest)
         return diff_pb2.DiffResponse(
             diff=descriptor_pb2.Descriptor(media_type=made.media_type, digest=made.digest, size=made.size)
         )
