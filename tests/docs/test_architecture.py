@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -143,3 +145,21 @@ def test_each_module_that_it_names_is_there_with_what_is_named_of_it() -> None:
     assert named
     for name in named:
         resolve_name(name if name.startswith("layerstore.") else f"layerstore.{name}")
+
+
+def where(*words: str) -> list[str]:
+    """The lines of `tools/where`."""
+    done = subprocess.run([sys.executable, ROOT / "tools/where", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if done.stdout else 1)
+    return done.stdout.splitlines()
+
+
+def test_each_source_says_what_it_is_for_and_is_found_by_that() -> None:
+    assert [line for line in where("") if line.endswith(": ")] == []
+
+    assert [line.partition(":")[0] for line in where("401", "WWW-Authenticate")] == [
+        "src/layerstore/registry/transport/challenges.py"
+    ]
+    steps = {path.name for path in (SOURCES / "build/steps").glob("*.py")}
+    assert {Path(line.partition(":")[0]).name for line in where("build/steps/")} == steps
+    assert where("no such words") == []

@@ -1,4 +1,5 @@
-"""What a 401 asks for: the `WWW-Authenticate` headers in their parts (RFC 9110, 11.6.1). Pure."""
+"""What a 401 asks for: the `WWW-Authenticate` headers in their parts (RFC 9110, 11.6.1). Pure: what is
+done about them is in `http`, `Http._admitted`."""
 
 from __future__ import annotations
 
