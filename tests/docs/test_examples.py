@@ -248,9 +248,12 @@ def test_the_driver_of_the_guide_for_drivers_works(place: Path, monkeypatch: pyt
     metadata = packages / "layerstore_copies-1.0.dist-info"
     metadata.mkdir(parents=True)
     files = {block.file: block.text for block in blocks("docs/drivers.md") if block.file}
-    (packages / "layerstore_copies.py").write_text(files["layerstore_copies.py"])
+    for name in ("layerstore_copies.py", "layerstore_reflinks.py"):
+        (packages / name).write_text(files[name])
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: layerstore-copies\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[layerstore.drivers]\ncopies = layerstore_copies:Copies\n")
+    (metadata / "entry_points.txt").write_text(
+        "[layerstore.drivers]\ncopies = layerstore_copies:Copies\nreflinks = layerstore_reflinks:Reflinks\n"
+    )
     monkeypatch.syspath_prepend(packages)
 
     exec(compile(here(files["use.py"], place), "docs/drivers.md", "exec", dont_inherit=True), {})
@@ -258,6 +261,22 @@ def test_the_driver_of_the_guide_for_drivers_works(place: Path, monkeypatch: pyt
     with layerstore.open(place / "second") as other:
         [loaded] = other.load(place / "motd.tar")
         assert loaded.tags == ("debian:motd",)
+
+    opts = ["reflinks.share=false"]  # on ext4 they cannot be shared anyway
+    with layerstore.open(place / "third", storage_driver="reflinks", storage_opts=opts) as store:
+        [image] = store.load("motd.tar")
+        box = store.create_container(image)
+        with box.mount() as root:
+            file = root / "etc/issue"
+            facts = file.stat()
+            file.write_text("by")  # as long as it was, and by the same time
+            os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        notes = list((place / "third/reflinks").glob("*/copied"))
+        assert notes
+        assert all(note.stat().st_size for note in notes)
+        assert list(map(str, box.changes())) == ["C /etc", "C /etc/issue"]
+        box.commit("debian:by")
+        assert not store.check(content=True)
 
 
 @pytest.mark.tools("crun", "conmon")

@@ -37,10 +37,7 @@ class Copies(StorageDriver):
         made = self.staging / layer.key  # where nobody sees it, and a crash leaves it for the core to delete
         try:
             (made / "merged").mkdir(parents=True)
-            make_plain_folder(made / "tree")
-            if parents:  # captured, so that an error has what `cp` said
-                copy = ["cp", "-a", f"{self.tree(parents[0])}/.", made / "tree"]
-                subprocess.run(copy, check=True, capture_output=True)
+            self.copy(parents[0], made) if parents else make_plain_folder(made / "tree")
             if not layer.is_staged:
                 syncfs(made)  # before it can be seen: a copy that is half on the disk would look like a container
                 made.rename(self.home / layer.key)  # one step: it is whole, or not there
@@ -50,6 +47,10 @@ class Copies(StorageDriver):
                 self.remove(layer)
             remove_tree(made)
             raise
+
+    def copy(self, parent, made):  # captured, so that an error has what `cp` said
+        command = ["cp", "-a", self.tree(parent), made / "tree"]
+        subprocess.run(command, check=True, capture_output=True)
 
     def tree(self, layer):
         return (self.staging if layer.is_staged else self.home) / layer.key / "tree"
