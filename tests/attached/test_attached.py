@@ -18,6 +18,7 @@ from layerstore.errors import ConfigError, Damaged, DriverNotSupported, InUse, N
 from layerstore.images import Images
 from layerstore.testing import trees
 from support import images as make
+from support.faults import descriptors
 
 pytestmark = pytest.mark.root
 
@@ -233,6 +234,18 @@ def test_another_store_of_this_library_goes_on_meanwhile(driver: str, place: Pat
         with pytest.raises(Damaged, match="has removed it meanwhile"):
             tar_of(store, theirs.chain_ids[0])
     assert other.check() == []
+
+
+def test_of_another_store_of_this_library_nothing_stays_open(place: Path, attached: Attached) -> None:
+    """Else its disk could not be unmounted for as long as the process lives."""
+    other = attached(driver="overlay2")
+    other.load(make.docker_archive(place / "image.tar", LAYERS, [NAME]))
+    root = other.data_root
+    other.close()
+    config = layerstore.Config(data_root=place / "mine", exec_root=place / "run", storage_driver="overlay2")
+    with layerstore.open(config=config, attach=[f"layerstore:{root}"]) as store:
+        assert [image.tags for image in store.attached_images()] == [(NAME,)]
+        assert [name for name in descriptors().values() if Path(name).is_relative_to(root)] == []
 
 
 def test_threads_borrow_an_image_at_the_same_time(peer: Peer, attached: Attached) -> None:

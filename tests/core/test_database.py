@@ -9,15 +9,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from layerstore.database import Database, Tables
 from layerstore.database.failures import LONGEST
+from layerstore.database.read_only import copy_to
 from layerstore.errors import Damaged, KernelError, LayerstoreError, StoreClosed
 from layerstore.kernel.files.reserve import Reserve
+from support.faults import descriptors
 
 
 @pytest.fixture
@@ -137,6 +139,30 @@ def test_child_of_a_fork_is_refused_and_the_parent_goes_on(database: Database) -
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     put(database, "a")
+
+
+def locks_of(path: Path) -> list[list[str]]:
+    """The locks that processes have on a file, as the kernel lists them."""
+    lines = [line.split()[1:] for line in Path("/proc/locks").read_text().splitlines()]
+    return sorted(line for line in lines if line[-3].endswith(f":{path.stat().st_ino}"))
+
+
+def test_who_copies_a_database_that_is_open_here_drops_no_lock_of_it(database: Database, tmp_path: Path) -> None:
+    put(database, "a")
+    before = locks_of(tmp_path / "db")
+    assert {kind for kind, *_ in before} == {"OFDLCK", "POSIX"}
+    for number in range(3):
+        copy_to(tmp_path / "db", tmp_path / f"copy{number}")
+    assert locks_of(tmp_path / "db") == before
+    with closing(Database(tmp_path / "copy0")) as copy:
+        assert count(copy) == 1
+
+
+def test_nothing_stays_open_of_a_database_that_was_copied(database: Database, tmp_path: Path) -> None:
+    copy_to(tmp_path / "db", tmp_path / "while it is open")
+    database.close()
+    copy_to(tmp_path / "db", tmp_path / "when it is closed")
+    assert [name for name in descriptors().values() if Path(name).is_relative_to(tmp_path)] == []
 
 
 def test_closed_database_is_refused(database: Database) -> None:
@@ -318,8 +344,8 @@ def test_read_only_filesystem_is_called_that(own_filesystem: Callable[..., Path]
     disk = own_filesystem("tmpfs", size=4 << 20)
     Database(disk / "db").close()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    with pytest.raises(KernelError) as caught:
-        put(Database(disk / "db"), "a")
+    with pytest.raises(KernelError) as caught, closing(Database(disk / "db")) as database:
+        put(database, "a")
     assert caught.value.errno == errno.EROFS
 
 

@@ -24,7 +24,6 @@ from layerstore.digest import ChainID, DiffID, ImageID
 from layerstore.driver import Layer
 from layerstore.errors import ConfigError
 from layerstore.images import rows as image_rows
-from layerstore.kernel.files.descriptors import open_own
 from layerstore.layers import rows as layer_rows
 from layerstore.layers.diffs import Diff
 from layerstore.values import frozen
@@ -138,7 +137,7 @@ class Layerstore:
             return _Known(seen, "", {}, {}, {}, {})
         with TemporaryDirectory(prefix="layerstore-") as folder:
             copy = Path(folder) / _DATABASE
-            copy_to(self.root.path / _DATABASE, copy, by=_copied)
+            copy_to(self.root.path / _DATABASE, copy)
             with closing(Database(copy)) as database, database.read() as tx:
                 driver = facts.read(database).get("driver", "")
                 names: dict[str, ImageID] = {}
@@ -150,27 +149,6 @@ class Layerstore:
                 diffs = {diff.key: diff for diff in layer_rows.all_diffs(tx)}
                 sizes = layer_rows.sizes_of_stacks(tx)
         return _Known(seen, driver, names, images, sizes, {chain: diffs[key] for chain, key in kept.items()})
-
-
-def _copied(path: Path, copy: Path) -> None:
-    """Copy a database that this process may have open as a store, too: a descriptor of it is closed by its end alone.
-
-    For whoever closes one gives up the locks that the process has on the file (fcntl(2)), and those are SQLite's.
-    """
-    seen = os.stat(path)
-    fd = _open.get((seen.st_dev, seen.st_ino))
-    if fd is None:
-        fd = open_own(path)
-        held = os.fstat(fd)
-        fd = _open.setdefault((held.st_dev, held.st_ino), fd)
-    at = 0
-    with open(copy, "wb") as file:
-        while data := os.pread(fd, 1 << 20, at):
-            file.write(data)
-            at += len(data)
-
-
-_open: dict[tuple[int, int], int] = {}
 
 
 def _export(skeleton: Path, folder: Path, diff_id: DiffID, write: Write) -> None:

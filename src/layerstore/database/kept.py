@@ -59,17 +59,7 @@ class Kept:
         """Raises `OSError`, and `Damaged` if one of its files is no plain file, which SQLite would not ask."""
         require_plain(f"{path}-wal")
         with _lock:
-            fd = open_own(path)
-            try:
-                found = os.fstat(fd)
-            except BaseException:
-                if not _opened:  # else it may be one that is open: better a descriptor too many than a lock too few
-                    os.close(fd)
-                raise
-            self._fd = fd
-            self._file = found.st_dev, found.st_ino
-            count, fds = _opened.get(self._file, (0, []))
-            _opened[self._file] = count + 1, [*fds, fd]
+            self._fd, self._file = _open(path)
         self._path = path
 
     def fill_index(self) -> None:
@@ -115,12 +105,50 @@ class Kept:
     def release(self) -> None:
         """Give it back, after the connection was closed."""
         with _lock:
-            count, fds = _opened.pop(self._file, (0, []))
-            if count > 1:
-                _opened[self._file] = count - 1, fds
-                return
-            for fd in fds:  # before anybody else in this process opens it anew, and locks it
-                os.close(fd)
+            _let_go(self._file)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[int]:
+    """A descriptor of a database, to read it as a file, though this process may have it open. Raises `OSError`."""
+    with _lock:
+        seen = os.stat(path)
+        file = seen.st_dev, seen.st_ino
+        if file in _opened:
+            count, fds = _opened[file]
+            fd, _opened[file] = fds[0], (count + 1, fds)
+        else:
+            fd, file = _open(path)
+    try:
+        yield fd
+    finally:
+        with _lock:
+            _let_go(file)
+
+
+def _open(path: Path) -> tuple[int, tuple[int, int]]:
+    """Open a database once more: the descriptor, and by what it is known."""
+    fd = open_own(path)
+    try:
+        found = os.fstat(fd)
+    except BaseException:
+        if not _opened:  # else it may be one that is open: better a descriptor too many than a lock too few
+            os.close(fd)
+        raise
+    file = found.st_dev, found.st_ino
+    count, fds = _opened.get(file, (0, []))
+    _opened[file] = count + 1, [*fds, fd]
+    return fd, file
+
+
+def _let_go(file: tuple[int, int]) -> None:
+    """Note that it is open once less, and close its descriptors with the last."""
+    count, fds = _opened.pop(file, (0, []))
+    if count > 1:
+        _opened[file] = count - 1, fds
+        return
+    for fd in fds:  # before anybody else in this process opens it anew, and locks it
+        os.close(fd)
 
 
 def _try(fd: int, kind: int, where: tuple[int, int]) -> bool:

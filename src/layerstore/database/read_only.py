@@ -7,10 +7,10 @@ would alter the store is refused. The copy is taken while others may write, if t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from layerstore.database import kept
 from layerstore.database.database import Database, Transaction
 from layerstore.errors import ReadOnlyStore, named
 from layerstore.kernel.files.descriptors import private, require_plain
@@ -39,13 +39,10 @@ class ReadOnlyDatabase(Database):
         raise refused(self._origin.parent)
 
 
-def copy_to(path: Path, copy: Path, *, by: Callable[[Path, Path], object] | None = None) -> None:
-    """Copy a database with its log, whoever writes to it meanwhile. Raises `KernelError`.
-
-    `by` copies the database itself, where this process may have it open: to close it would drop the locks of that.
-    """
+def copy_to(path: Path, copy: Path) -> None:
+    """Copy a database with its log, whoever writes to it meanwhile, this process too. Raises `KernelError`."""
     with named("open", path):
-        while not _copied(path, copy, by):
+        while not _copied(path, copy):
             pass
 
 
@@ -58,7 +55,7 @@ def refused(data_root: Path) -> ReadOnlyStore:
     )
 
 
-def _copied(path: Path, copy: Path, by: Callable[[Path, Path], object] | None) -> bool:
+def _copied(path: Path, copy: Path) -> bool:
     """Copy the database and its log. False if somebody began the log anew meanwhile.
 
     An old log must not be taken with a newer database: what it has would replace what came later.
@@ -70,7 +67,11 @@ def _copied(path: Path, copy: Path, by: Callable[[Path, Path], object] | None) -
     copied.unlink(missing_ok=True)
     before = _header(log)
     require_plain(path)
-    (by or copyfile)(path, copy)
+    with kept.reading(path) as fd, open(copy, "wb") as file:
+        at = 0
+        while data := os.pread(fd, 1 << 20, at):
+            file.write(data)
+            at += len(data)
     if before:
         copyfile(log, copied)
     os.chmod(copy, 0o600)
