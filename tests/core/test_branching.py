@@ -18,7 +18,7 @@ from attrs import evolve
 
 import layerstore
 from core.adding import Adder
-from layerstore import Container, InUse, NameInUse, NotFound, Store
+from layerstore import ConfigError, Container, InUse, NameInUse, NotFound, Store
 from layerstore.driver import Layer
 from layerstore.images.trees import changes_between
 from layerstore.layers.files import LayerFiles
@@ -295,6 +295,14 @@ def test_programs_that_start_after_a_checkpoint_see_what_the_mount_shows(box: Co
         box.rollback("a")
         assert "two" not in texts(root)
     assert has(box)["one"] == "1"
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_how_many_is_one_or_more(box: Container, number: int) -> None:
+    with pytest.raises(ConfigError, match=f"{number} forks cannot be made"):
+        box.fork(number)
+    with pytest.raises(ConfigError, match="1 or more"):
+        box.checkpoint().fork(number)
 
 
 def test_names_are_taken_once(box: Container) -> None:

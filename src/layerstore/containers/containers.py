@@ -433,6 +433,8 @@ class Containers:
         checkpoint: CheckpointRow | None = None,
     ) -> list[Container]:
         """`Container.fork` and `Checkpoint.fork`."""
+        if n is not None and n < 1:
+            raise ConfigError(f"{n} forks cannot be made", remedy="Say how many: 1 or more.")
         wanted = [None] * (1 if n is None else n) if names is None else [name and valid(name) for name in names]
         if not wanted or (n is not None and len(wanted) != n):
             raise ConfigError(f"{len(wanted)} names for {n} containers", remedy="Give a name for each, or none.")

@@ -81,6 +81,8 @@ def test_a_program_that_is_not_there_or_not_executable(box: Container, isolation
     with pytest.raises(CannotRun) as refused:
         box.run("/etc/passwd", stderr=DEVNULL, isolation=isolation)
     assert (missing.value.code, refused.value.code) == (127, 126)
+    with pytest.raises(CannotRun, match=r"Give a list of words: \['echo', 'hi'\]"):
+        box.run("echo hi", stderr=DEVNULL, isolation=isolation)
 
 
 def test_a_folder_to_begin_in_is_made_for_the_program(box: Container, tmp_path: Path, isolation: str) -> None:

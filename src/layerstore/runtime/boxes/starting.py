@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from attrs import evolve
 
-from layerstore import Args, ConfigError, Container, LayerstoreError, Store
+from layerstore import Args, CannotRun, ConfigError, Container, LayerstoreError, Store
 from layerstore.runtime.boxes.box import Box, Program
 from layerstore.runtime.boxes.piping import Pipes, Text
 from layerstore.runtime.boxes.quick import start_quickly
@@ -76,8 +76,10 @@ def start(
             box = _by_engine(runtime, container, args, wanted, pipes, form)
         else:
             box = start_quickly(runtime, container, args, wanted, pipes, form)
-    except BaseException:
+    except BaseException as error:
         pipes.close()
+        if isinstance(error, CannotRun) and error.code == 127 and isinstance(args, str) and len(args.split()) > 1:
+            error.remedy = f"A text is the name of a program, blanks and all. Give a list of words: {args.split()!r}"
         raise
     pipes.given()
     return box
