@@ -31,6 +31,9 @@ pytestmark = [
 Show = Callable[..., str]
 
 PAINTED = "document.documentElement?.dataset.painted"
+CUT = """[...document.querySelectorAll("section:not([hidden]) *")].filter((one) => one.scrollWidth > one.clientWidth
+    && ["auto", "scroll"].includes(getComputedStyle(one).overflowX))"""
+"""What of a section has to be pushed aside to be seen whole."""
 SECTIONS = ("overview", "images", "layers", "containers", "volumes")
 
 
@@ -148,6 +151,7 @@ def test_it_fits_and_everything_has_a_name(
         browser.wait(f"!document.getElementById('{section}').hidden")
         room = browser.value("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert room[0] <= room[1], (section, room)
+        assert browser.value(f"{CUT}.map(one => one.className)") == [], section
         assert browser.value("scrollY") == 0, section  # its beginning is seen, and not below the header
         browser("Accessibility.enable")
         for node in browser("Accessibility.getFullAXTree")["nodes"]:
