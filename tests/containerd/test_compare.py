@@ -231,10 +231,11 @@ def test_what_is_left_to_the_walk(start: Callable[[str], tuple[Both, Store]], tm
     require_nothing(client, store)
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_all_that_a_snapshot_of_nothing_has_is_told_be_there_checkpoints_or_not(
-    start: Callable[[str], tuple[Both, Store]], tmp_path: Path
+    driver: str, start: Callable[[str], tuple[Both, Store]], tmp_path: Path
 ) -> None:
-    both, store = start("overlay2")
+    both, store = start(driver)
     client, at = both.client, tmp_path / "at"
     with mounted(client.prepare("active"), at) as root:
         (root / "first").write_text("1")

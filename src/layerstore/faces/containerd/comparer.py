@@ -163,8 +163,7 @@ class Comparer:
             return self._of_layer(row, snapshot.chain_id, parent, latest)
         if parent is None and snapshot.chain_id is not None:
             raise left(f"snapshot {row.key} is a layer, and what was written on that")
-        if parent is None:  # and a checkpoint of its container lies below it, at most
-            return lambda write: _written(partial(snapshot.write_changes, whole=True, latest=latest), write)
+        # Its container was lent: what a checkpoint of that keeps is a copy, and none of it lies below.
         return lambda write: _written(partial(snapshot.write_changes, since=parent, latest=latest), write)
 
     def _of_layer(self, row: Row, chain: ChainID, parent: Snapshot | None, latest: int | None) -> _Writing:
