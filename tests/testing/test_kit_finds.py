@@ -1,4 +1,4 @@
-"""The machine finds what a driver does wrong: overlay2 and aufs, broken on purpose."""
+"""The machine, and a test of the kit, find what a driver does wrong: overlay2, aufs and vfs, broken on purpose."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from layerstore.changes import Changes
-from layerstore.driver import Layer, LayerKey
-from layerstore.testing import StackMachine, machine_for
+from layerstore.driver import Layer, LayerKey, Usage
+from layerstore.testing import StackMachine, Workbench, machine_for
+from layerstore.testing.conformance.sealing import Sealing
 from layerstore_aufs import Aufs
 from layerstore_overlay2 import Overlay2
+from layerstore_vfs import Vfs
 from testing.drivers import FUSE_OVERLAYFS
 
 pytestmark = pytest.mark.root
@@ -87,3 +89,27 @@ def test_a_driver_is_found_out_within_the_limits_of_another_program(
     machine_finds(
         machine_for("aufs", backing("ext4"), options=["aufs.mode=fuse"], breaks_links=True, limits=FUSE_OVERLAYFS)
     )
+
+
+class Noting(Vfs):
+    """It measures a layer when it is sealed, and believes that from then on."""
+
+    def seal(self, layer: Layer, parents: Sequence[Layer]) -> LayerKey:
+        usage = super().usage(layer, parents)
+        (self.home / f"copied/{layer.key}.usage").write_text(f"{usage.size} {usage.inodes}")
+        return super().seal(layer, parents)
+
+    def usage(self, layer: Layer, parents: Sequence[Layer]) -> Usage:
+        note = self.home / f"copied/{layer.key}.usage"
+        return Usage(*map(int, note.read_text().split())) if note.exists() else super().usage(layer, parents)
+
+
+def test_a_note_of_a_seal_that_came_to_nothing_is_found(backing: Callable[[str], Path]) -> None:
+    ask = Sealing().test_a_container_goes_on_after_a_seal_that_came_to_nothing
+    with Workbench.of(Vfs, backing("ext4") / "vfs", Vfs.options()) as bench:
+        ask(bench)
+    with (
+        Workbench.of(Noting, backing("ext4") / "vfs", Vfs.options()) as bench,
+        pytest.raises(AssertionError, match="nothing that the first seal noted counts"),
+    ):
+        ask(bench)

@@ -19,7 +19,7 @@ from layerstore.testing.conformance.subject import Subject, assert_tree, model_o
 from layerstore.testing.editing import ModelTree
 from layerstore.testing.edits import Edit, apply_all
 from layerstore.testing.remains import paths_below
-from layerstore.testing.tars import Entry
+from layerstore.testing.tars import Entry, file
 from layerstore.testing.workbench import Workbench
 
 Bench = Workbench[StorageDriver]
@@ -135,6 +135,28 @@ class Sealing(Subject):
             (tree / "written").touch()
         assert caught.value.errno == errno.EROFS
         assert btrfs.is_read_only(tree)
+
+    def test_a_container_goes_on_after_a_seal_that_came_to_nothing(self, bench: Bench) -> None:
+        """The process died before the row was written: it is a container, and written to, measured and sealed again."""
+        image = bench.stack([file(b"below", b"1")])
+        box = bench.container(image)
+        with bench.mount(box, image) as root:
+            (root / "early").write_text("e")
+        sealed = bench.seal_only(box, image)
+        other = bench.again()
+        if sealed.key != box.key:  # that has no row, and goes with the next open
+            other.remove(sealed)
+
+        with other.mount(box, image) as root:
+            (root / "later").write_bytes(os.urandom(1 << 20))
+            (root / "early").unlink()
+        os.sync()
+
+        assert other.usage(box, image).size >= 1 << 20, "nothing that the first seal noted counts"
+        assert list(map(str, other.changes(box, image))) == ["A /later"]
+        again = other.seal(box, image)
+        assert other.listing(again, image).keys() == {"", "below", "later"}
+        assert other.usage(again, image).size >= 1 << 20
 
     def test_a_subvolume_in_a_container_is_not_lost_in_silence(self, bench: Bench) -> None:
         """On btrfs a program can make one. It is in the layer, or there is none."""
