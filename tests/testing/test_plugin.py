@@ -146,10 +146,12 @@ def test_what_cannot_be_taken_away_is_named(folder: Path) -> None:
         "    process = subprocess.Popen(['sleep', '60'], cwd=root)\n"
         "    pathlib.Path(__file__).with_name('pid').write_text(str(process.pid))\n",
     )
-    os.kill(int((folder / "pid").read_text()), 9)
+    process = int((folder / "pid").read_text())
+    os.kill(process, 9)
 
     assert done.returncode == 1
     assert "left behind by the tests: /dev/loop" in done.stdout
+    assert f"in process {process} (sleep)" in done.stdout
 
 
 def test_without_root_tests_are_skipped_with_a_reason(folder: Path) -> None:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,6 +70,19 @@ def loop_devices(below: Path) -> list[str]:
             image = backing.read_text().rstrip("\n").removesuffix(" (deleted)")
             if Path(image).is_relative_to(below):
                 found.append(f"/dev/{backing.parent.parent.name}")
+    return found
+
+
+def holders(devices: Collection[int]) -> list[str]:
+    """What processes have open on these devices, or work in: `/file in process 123 (sleep)`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            name = (process / "comm").read_text().rstrip("\n")
+            for place in (process / "cwd", process / "root", *(process / "fd").iterdir()):
+                with suppress(OSError):
+                    if place.stat().st_dev in devices:
+                        found.append(f"{place.readlink()} in process {process.name} ({name})")
     return found
 
 
@@ -146,18 +160,22 @@ class Filesystems:
         return frozenset(map(str, self._mounted))
 
     def close(self) -> list[str]:
-        """Unmount all, and return what could not be taken away: mountpoints, and loop devices.
+        """Unmount all, and return what could not be taken away: mountpoints, loop devices, and what is open there.
 
         A process that ends this moment may have had a mount in its own namespace: the device goes with it.
         """
+        devices = set()
         for mountpoint in reversed(self._mounted.copy()):
+            with suppress(OSError):  # one that a test has broken
+                devices.add(mountpoint.stat().st_dev)
             self.drop(mountpoint)
         deadline = time.monotonic() + _PATIENCE
         while (left := self._left()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        if not left:
-            shutil.rmtree(self.folder)
-        return left
+        if left:
+            return [*left, *holders(devices)]
+        shutil.rmtree(self.folder)
+        return []
 
     def _left(self) -> list[str]:
         return [*(name for name in mountpoints() if Path(name).is_relative_to(self.folder)), *loop_devices(self.folder)]
