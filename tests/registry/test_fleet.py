@@ -133,11 +133,9 @@ class Puller:
 
 
 @pytest.fixture
-def dead() -> str:
+def dead(closed_port: int) -> str:
     """Where nobody listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{held.getsockname()[1]}"
+    return f"http://127.0.0.1:{closed_port}"
 
 
 def keep(store: Store, data: bytes = BLOB) -> None:
@@ -360,9 +358,9 @@ def test_who_fetches_dies_and_another_goes_on_where_it_was(stores: Callable[[], 
     with ExitStack() as stack:
         urls = [stack.enter_context(ServedStore(store)).url for store in (first, second)]
         one, two = (stack.enter_context(Puller(store, *urls)) for store in (first, second))
-        threading.Timer(0.2, lambda: one.partial and one.partial.discard()).start()
         with pytest.raises(_Broken):
             one.pull(broken)
+        threading.Timer(0.2, lambda: one.partial and one.partial.discard()).start()
         assert two.pull(upstream) == BLOB
     assert upstream.starts in ([0], [len(BLOB) // 2])
 

@@ -153,9 +153,8 @@ def test_an_error_of_what_a_body_is_read_from_is_passed_on(quirks: Quirks, clien
     assert len(quirks.asked()) <= 1
 
 
-def test_nobody_there_is_said_at_once(client: Asking) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        host = f"127.0.0.1:{listening.getsockname()[1]}"
+def test_nobody_there_is_said_at_once(client: Asking, closed_port: int) -> None:
+    host = f"127.0.0.1:{closed_port}"
 
     with pytest.raises(Unreachable, match=f"{host} cannot be reached: Connection refused"):
         client.get(host)

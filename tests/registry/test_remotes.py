@@ -317,13 +317,3 @@ def test_nobody_waits_in_a_circle(questions: list[tuple[str, set[str]]]) -> None
             while (above := source[seen[-1]]) is not None:
                 assert above not in seen
                 seen.append(above)
-
-
-@pytest.fixture
-def closed_port() -> int:
-    import socket
-
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-    return port

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections import Counter
@@ -51,11 +50,9 @@ def _all_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def dead() -> str:
+def dead(closed_port: int) -> str:
     """Where nobody listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{held.getsockname()[1]}"
+    return f"http://127.0.0.1:{closed_port}"
 
 
 @pytest.fixture

@@ -329,10 +329,11 @@ def test_a_time_tells_of_a_file_that_is_old_enough(make: Builder, served: tuple[
 
 
 def test_an_address_that_nobody_answers_at_is_told_in_words(make: Builder) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
+    with socket.socket() as closed:  # it keeps the port from others, and does not listen
+        closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/f"
-    with pytest.raises(BuildError, match=f"failed to load {url}: Connection refused\n"):
-        make(f"FROM scratch\nADD {url} /\n")
+        with pytest.raises(BuildError, match=f"failed to load {url}: Connection refused\n"):
+            make(f"FROM scratch\nADD {url} /\n")
 
 
 def test_what_has_become_a_folder_meanwhile_leaves_no_descriptor(tmp_path: Path) -> None:

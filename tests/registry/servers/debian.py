@@ -102,7 +102,7 @@ class DockerRegistry:
 
     def _wait_until_it_listens(self) -> int:
         assert self._process is not None
-        for _ in range(1000):
+        for _ in range(3000):  # a minute
             if found := _LISTENING.search(self.log.read_text(errors="replace")):
                 return int(found[1])
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import random
 import shutil
 import socket
 import subprocess
@@ -98,15 +99,19 @@ class Seaweed:
 
 
 def _ports(count: int) -> list[int]:
-    """Free ones, which have a free one 10,000 above them: that is where weed's gRPC listens."""
+    """Free ones, which have a free one 10,000 above them: that is where weed's gRPC listens.
+
+    The kernel gives none of these to whoever connects or asks for any, so they are free when weed takes them, too.
+    """
     found: list[int] = []
     while len(found) < count:
+        port = random.randrange(12_000, 22_000)
         with socket.socket() as low, socket.socket() as high:
-            low.bind(("127.0.0.1", 0))
-            port: int = low.getsockname()[1]
             try:
+                low.bind(("127.0.0.1", port))
                 high.bind(("127.0.0.1", port + 10_000))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
+        if port not in found:
             found.append(port)
     return found
