@@ -5,9 +5,8 @@
 The image is that of `benchmarks.lazy`: this machine's own Python and as much of its /usr as the size says (MiB), in one
 layer. It is in a docker-registry as zstd:chunked, which skopeo made, as gzip with our index, and as gzip alone. A file
 of some KiB from the middle of the layer is read by `layerstore cat` and by `layerstore.fs`, each in a process of its
-own that has no store; of an index by the latter alone, for the command has no word to ask for one. The bytes are those
-that a relay before the registry hands to the client: manifests, configs, headers of HTTP and all. What comes is
-compared with the file.
+own that has no store. The bytes are those that a relay before the registry hands to the client: manifests, configs,
+headers of HTTP and all. What comes is compared with the file.
 """
 
 from __future__ import annotations
@@ -55,10 +54,12 @@ class Took:
 
 
 def ways(form: str, name: str, path: str) -> dict[str, list[str | Path]]:
-    """How the file can be read."""
-    command: list[str | Path] = [Path(sys.executable).with_name("layerstore"), "cat", f"docker://{name}:{path}"]
-    fsspec: list[str | Path] = [sys.executable, "-c", BY_FSSPEC, name, path, "indexes" if form == INDEXED else "none"]
-    return {FSSPEC: fsspec} if form == INDEXED else {COMMAND: command, FSSPEC: fsspec}
+    """How the file is read."""
+    program, option = Path(sys.executable).with_name("layerstore"), ["--indexes"] if form == INDEXED else []
+    return {
+        COMMAND: [program, "cat", *option, f"docker://{name}:{path}"],
+        FSSPEC: [sys.executable, "-c", BY_FSSPEC, name, path, "indexes" if form == INDEXED else "none"],
+    }
 
 
 def wanted(layer: Path) -> tuple[str, bytes]:
