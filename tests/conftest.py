@@ -154,7 +154,7 @@ def _await_monitors() -> None:
     """Wait for the processes that stay with containers of the test, and have its store open."""
     for thread in threading.enumerate():
         if thread.name == "layerstore-monitor":  # which waits for one
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive(), "a process stays with a container of the test"
 
 
