@@ -154,6 +154,13 @@ def test_files_of_layers(everything: Callable[[str], Everything], archive: Path,
         assert ((root / "written").read_text(), (root / "etc/passwd").read_text()) == ("after", "changed")
 
 
+def test_what_has_come_into_a_folder_is_named_beside_its_time(everything: Callable[[str], Everything]) -> None:
+    store = everything("overlay2").open()
+    (tree_of(store, "first:1", 0) / "etc/strange").write_text("not the layer's")
+    told = [problem.text.partition(": ")[2] for problem in found(store, content=False)]
+    assert told == ["/etc: the time has changed", "/etc/strange: it does not belong to the layer"]
+
+
 def test_many_files_cost_one_look_at_each_other_layer(
     everything: Callable[[str], Everything], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -420,8 +420,14 @@ static int next_node(struct ls_verify *verify) {
     if (fd < 0 && !ls_is_absent(fd))
         return fail(verify, "openat2", fd);
     int found = check(verify, fd);
-    bool search = !found && fd >= 0 && verify->node.type == LS_DIRECTORY && knows_all_names(verify);
-    return search ? begin_search(verify) : found;
+    if (found < 0 || fd < 0 || verify->node.type != LS_DIRECTORY || !knows_all_names(verify))
+        return found;
+    /* Also of one whose time has changed: whatever has come into it has changed that. */
+    struct stat facts;
+    if (ls_facts(fd, &facts, &verify->failure))
+        return failed(verify);
+    int begun = S_ISDIR(facts.st_mode) ? begin_search(verify) : 0;
+    return begun ? begun : found;
 }
 
 int ls_verify_next(struct ls_verify *verify, struct ls_damage *damage) {
