@@ -162,17 +162,24 @@ class Migration:
             return container_rows.every(tx)
 
     def _require_possible(self, chains: Mapping[ChainID, Sequence[DiffID]], boxes: Sequence[Row]) -> None:
-        mounted = {}
+        used = []
         for row in boxes:
             try:
                 self._parts.containers.mounts.require_unmounted(row)
             except InUse as error:
-                mounted[row.name] = error.message
-        if mounted:
+                used.append((row, error))
+        if used:
+            runs = [
+                row.name for row, _ in used if self._parts.containers.mounts.residents.settled(row, is_mounted=True)
+            ]
+            rest = [row.name for row, _ in used if row.name not in runs]
+            commands = [
+                f"layerstore {verb} {' '.join(names)}" for verb, names in (("stop", runs), ("umount", rest)) if names
+            ]
             raise InUse(
-                "; ".join(mounted.values()),
-                holders=tuple(mounted),
-                remedy=f"Unmount first: layerstore umount {' '.join(mounted)}",
+                "; ".join(error.message for _, error in used),
+                holders=tuple(row.name for row, _ in used),
+                remedy=f"First: {'; '.join(commands)}",
             )
         limit = self._choice.driver.capabilities.max_depth
         deepest = max((len(names) for names in chains.values()), default=0)

@@ -289,6 +289,23 @@ def test_mounted_container_is_refused(filled: Path) -> None:
     migrate(filled, "plain")
 
 
+def test_container_that_runs_is_to_be_stopped(filled: Path, tmp_path: Path) -> None:
+    place = tmp_path / "tree"
+    place.mkdir()
+    with layerstore.open(config=settings(filled)) as opened:
+        opened.container("nothing").mount(persistent=True)
+        process = opened.container("edited").launch(["sleep", "100"], root=place)
+    try:
+        error = assert_refused(filled, "plain", InUse, "container edited is running")
+        assert str(error).endswith("\nFirst: layerstore stop edited; layerstore umount nothing")
+    finally:
+        process.kill()
+        process.wait()
+    with layerstore.open(config=settings(filled)) as opened:
+        opened.container("nothing").unmount()
+    migrate(filled, "plain")
+
+
 def test_container_that_is_mounted_in_another_namespace_is_refused(filled: Path) -> None:
     program = (
         "import sys, layerstore\n"
