@@ -245,4 +245,18 @@ def _failure(program: Program, root: str, step: int, number: int, position: int)
         return KernelError("umount2", number, path=program.emptied if position < 0 else program.hidden[position])
     if step == lib.LS_STEP_PLACE and program.house is not None:
         return KernelError("mount", number, path=program.house.target(position), detail="in the container")
+    if step == lib.LS_STEP_USER and number == errno.EPERM and not _has_groups():
+        words = (
+            "This user has one ID here, and cannot give up groups: have more allotted (/etc/subuid, package uidmap)."
+        )
+        return KernelError(_CALLS[step], number, remedy=words)
     return KernelError(_CALLS.get(step, "clone"), number)
+
+
+def _has_groups() -> bool:
+    """May setgroups(2) be called in this user namespace? Not where a user has made it without anybody's leave."""
+    try:
+        with open("/proc/self/setgroups", "rb") as file:
+            return file.read().strip() != b"deny"
+    except OSError:
+        return True

@@ -96,5 +96,12 @@ def failure(what: str, words: Sequence[str], *, is_told: bool = False, usual: in
     remedy = _REMEDIES.get(code)
     if any(_NO_FOLDER.search(text) for text in words):
         remedy = "Begin in a folder that the container has, and that its user may enter."
+    elif code == 125 and _is_users():
+        remedy = "An OCI runtime wants the machine's root. As another user, run programs with --isolation process."
     code = usual if code == 125 else code
     return CannotRun(f"{what}: {'; '.join(words)}", code=code, remedy=remedy, is_told=is_told)
+
+
+def _is_users() -> bool:
+    """Is this an ordinary user's namespace, whose root may not do what the machine's may?"""
+    return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
