@@ -79,6 +79,9 @@ def test_forks_begin_where_the_container_is(boxes: Run) -> None:
         [other] = lines(boxes("mount", name))
         assert (Path(other) / "new").read_text() == text
     assert lines(boxes("ps", "-aq", "--no-trunc", "--filter", "name=side")) == [named]
+    assert lines(boxes("fork", "web@a", "--name", "again"))
+    assert not lines(boxes("diff", "again", "past"))
+    assert "has no checkpoint 'none'" in boxes("fork", "web@none", code=1).stderr
     assert "is in use" in boxes("fork", "web", "--name", "side", code=1).stderr
     assert "names for 2 containers" in boxes("fork", "web", "-n", "2", "--name", "z1", code=1).stderr
 

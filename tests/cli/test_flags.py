@@ -72,7 +72,10 @@ def test_options_are_read_as_docker_reads_them(
         ("--nope=x", "unknown flag: --nope"),
         ("--fliter=x", "unknown flag: --fliter, did you mean --filter?"),
         ("--Quiet", "unknown flag: --Quiet, did you mean --quiet?"),
+        ("--foo", "unknown flag: --foo"),
         ("-x", "unknown shorthand flag: 'x' in -x"),
+        # As find(1) has it.
+        ("-human x", "unknown shorthand flag: 'h' in -human, did you mean --human?"),
         ("-qxa", "unknown shorthand flag: 'x' in -xa"),
         ("-=x", "unknown shorthand flag: '=' in -=x"),
         ("-q=", "unknown shorthand flag: '=' in -="),

@@ -31,6 +31,7 @@ def line(run: Run, settings: Path, tmp_path: Path, full: Path) -> Line:
     """`line("images >&-")`: a command line of the shell, beside a few files, on a store with base:1 and web."""
     made.docker_archive(tmp_path / "base.tar", [BASE], ["base:1"])
     (tmp_path / "text").write_text("hello\n")
+    (tmp_path / "null").touch()
     (tmp_path / "dir").mkdir()
     (tmp_path / "loop").symlink_to("loop")
     assert full == tmp_path / "full"
@@ -63,6 +64,17 @@ def line(run: Run, settings: Path, tmp_path: Path, full: Path) -> Line:
         ("export web -o full", "layerstore: write {here}/full: No space left on device\nFree some space there"),
         ("cp web:/etc - >full", "layerstore: write the tar: No space left on device\nFree some space there"),
         ("load nothing", "layerstore: open nothing: No such file or directory\nLook whether the path is right"),
+        ("load null", "layerstore: null is empty\nLook whether what should have written it has failed.\n"),
+        ("load </dev/null", "layerstore: standard input is empty\nLook whether what should have written it has failed"),
+        ("save base:1 -o ocy:x", "layerstore: 'ocy:x' is no place that is known, did you mean oci:x?\nAn image is at"),
+        ("history base", "layerstore: no such image: base\nThere is base:1: a name without a tag means :latest.\n"),
+        ("inspect base", "layerstore: no such object: base\nThere is base:1: a name without a tag means :la"),
+        ("ls base", "layerstore: no such object: base\nThere is base:1: a name without a tag means :latest.\n"),
+        ("ls web@no", "layerstore: no such object: web@no\n`layerstore checkpoints web` shows what it has.\n"),
+        (
+            "cat /etc/x",
+            "layerstore: no such object: /etc/x\nA path is written behind the name that has it: NAME:/etc",
+        ),
         ("load text/x", "layerstore: open text/x: Not a directory\nLook whether the path is right"),
         ("load loop", "layerstore: open loop: Too many levels of symbolic links\nIts symbolic links lead nowhere"),
         (f"load {LONG}", f"layerstore: open {LONG}: File name too long\nA name may have 255 bytes"),

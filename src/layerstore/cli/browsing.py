@@ -15,6 +15,7 @@ import click
 from layerstore.cli import completion, output, units
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Column, Form, format_option, show_rows
+from layerstore.cli.objects import no_such
 from layerstore.errors import InvalidReference, LayerstoreError, NotFound
 from layerstore.values import define, frozen
 
@@ -93,8 +94,12 @@ def _found(store: Store, place: str, path: str | None) -> Iterator[tuple[Tree, s
 def _subject(store: Store, name: str) -> Image | Container | Checkpoint:
     try:
         return store.subject(name)
-    except (NotFound, InvalidReference):
-        raise NotFound(f"no such object: {name}") from None
+    except (NotFound, InvalidReference) as problem:
+        if name.startswith("/"):
+            raise NotFound(
+                f"no such object: {name}", remedy=f"A path is written behind the name that has it: NAME:{name}"
+            ) from None
+        raise no_such(name, problem) from None
 
 
 @frozen

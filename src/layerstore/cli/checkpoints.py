@@ -69,7 +69,7 @@ def rollback_command(arguments: Arguments, *, container: str, label: str) -> Non
 
 
 @click.command(cls=Command)
-@click.argument("container", shell_complete=completion.containers)
+@click.argument("container", metavar="CONTAINER[@LABEL]", shell_complete=completion.containers)
 @click.option(
     "-n", "--number", metavar="N", type=click.IntRange(min=1), help="How many containers to make (default: 1)"
 )
@@ -82,9 +82,12 @@ def fork_command(
     """Make containers that begin where a container is now, each with its own writes, and print their IDs.
 
     They are run with what it is run with: command, environment, volumes; but each has anonymous volumes of its own.
+    CONTAINER@LABEL is its checkpoint, as to `diff` and `ls`.
     """
     from layerstore.runtime import Runtime
 
+    if label is None and "@" in container:
+        container, _, label = container.rpartition("@")
     with arguments.open() as store:
         origin = store.container(container)
         begin = None if label is None else origin.checkpoint_named(label)

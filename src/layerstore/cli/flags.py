@@ -97,7 +97,9 @@ class _Parser:
             name = f"-{letter}"
             flag = self.known.get(name)
             if flag is None:
-                raise FlagError(f"unknown shorthand flag: '{letter}' in -{letters}", name)
+                # find(1) and the like write whole words behind one dash.
+                hint = f", did you mean -{name}{letters[1:]}?" if f"-{name}{letters[1:]}" in self.known else ""
+                raise FlagError(f"unknown shorthand flag: '{letter}' in -{letters}{hint}", name)
             if len(left) > 1 and left[0] == "=":
                 return self.add(flag, name, left[1:])
             if flag.is_switch:
@@ -124,5 +126,7 @@ class _Parser:
 def _hint(name: str, known: dict[str, Flag]) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name, [other for other in known if other.startswith("--")], 1)
-    return f", did you mean {near[0]}?" if near else ""
+    # Without the dashes, which they all have: --foo is nearer to nothing than to --os.
+    words = [other[2:] for other in known if other.startswith("--")]
+    near = difflib.get_close_matches(name[2:], words, 1)
+    return f", did you mean --{near[0]}?" if near else ""

@@ -56,7 +56,7 @@ def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, for
         if not found.exists and not found.steps and found.written is None:
             raise NotFound(
                 f"no layer of {found.of} has {found.path}",
-                remedy="A path is one of the image, from its root; `layerstore cp` or `run` show what is in a folder.",
+                remedy="A path is one of the image, from its root: `layerstore ls` and `find` show what is there.",
             )
         if form.template is not None:
             show_object(_as_object(found), form)

@@ -72,13 +72,13 @@ def _inspected(store: Store, name: str, kind: str | None, *, size: bool) -> Mapp
         return store.volumes.get(name).inspect()
     try:
         subject = found(store, name, kind)
-    except NotFound:
+    except NotFound as problem:
         if kind is not None:
             raise
         try:
             return store.volumes.get(name).inspect()
         except NotFound:
-            raise NotFound(f"no such object: {name}") from None
+            raise problem from None
     return _of_container(store, subject, size=size) if isinstance(subject, Container) else subject.inspect()
 
 
@@ -103,7 +103,12 @@ def found(store: Store, name: str, kind: str | None = None) -> Container | Image
                 raise
     try:
         return store.image(name)
-    except (NotFound, InvalidReference):
+    except (NotFound, InvalidReference) as problem:
         if kind == "image":
             raise
-        raise NotFound(f"no such object: {name}") from None
+        raise no_such(name, problem) from None
+
+
+def no_such(name: str, problem: NotFound | InvalidReference) -> NotFound:
+    """The error for what is neither a container nor an image. `problem`: why it is no image."""
+    return NotFound(f"no such object: {name}", remedy=problem.remedy if isinstance(problem, NotFound) else None)

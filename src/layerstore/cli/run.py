@@ -240,11 +240,13 @@ def _ensure(store: Store, name: str, given: dict[str, Any]) -> None:
     if when != "always":
         try:
             image = store.image(name)
-        except NotFound:
+        except NotFound as problem:
             if when == "never":
                 raise
             if not quiet:
                 output.warn(f"Unable to find image '{reference.parse(name).familiar}' locally")
+                if problem.remedy != NotFound.usual_remedy:
+                    output.warn(str(problem.remedy))
         else:
             if platform is not None and when != "never" and not _is_for(image, platform):
                 image = None

@@ -55,7 +55,21 @@ def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
             raise Ambiguous(f"several images have an ID that begins with {hex_of(first)}")
         if rows:
             return ImageID(rows[0][0]), None
-    raise NotFound(f"no such image: {ref}", remedy="`layerstore images` shows what there is.")
+    raise NotFound(f"no such image: {ref}", remedy=_beside(tx, ref))
+
+
+def _beside(tx: Transaction, ref: str) -> str | None:
+    """What to say where an image is not there by this tag, but by others; None where there is none of the name."""
+    try:
+        name = reference.parse(ref).name
+    except InvalidReference:
+        return None
+    found = tx.execute("SELECT name FROM tags WHERE name > ? AND name < ? LIMIT 4", (f"{name}:", f"{name};")).fetchall()
+    if not found:
+        return None
+    shown = [reference.familiar(row[0]) for row in found[:3]]
+    more = ", ..." if len(found) > 3 else ""
+    return f"There is {', '.join(shown)}{more}: a name without a tag means :{reference.DEFAULT_TAG}."
 
 
 def meant_by(tx: Transaction, name: str) -> ImageID | None:

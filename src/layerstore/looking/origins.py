@@ -112,7 +112,7 @@ def why(store: Store, of: Image | Container | str, path: str | bytes) -> Why:
         if isinstance(held, Container):
             written = _written(held, image, root, found)
         packages = owners_of(root, found.path)
-    return Why(_title(held), os.fsdecode(path), found, steps, written, packages)
+    return Why(_title(held, of), os.fsdecode(path), found, steps, written, packages)
 
 
 def named(store: Store, name: str) -> Image | Container:
@@ -135,10 +135,12 @@ def moment(nanoseconds: int) -> datetime | None:
         return None
 
 
-def _title(held: Image | Container) -> str:
+def _title(held: Image | Container, asked: Image | Container | str) -> str:
+    """What it is called: of the names of an image the one by which it was asked for."""
     if isinstance(held, Container):
         return held.name
-    return held.tags[0] if held.tags else held.short_id
+    names = [tag for tag in held.tags if asked in (tag, tag.removesuffix(":latest"))] or held.tags
+    return names[0] if names else held.short_id
 
 
 # --- the layers ---

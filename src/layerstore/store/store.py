@@ -230,12 +230,12 @@ class Store(Traffic, Stacks):
         """The container of a name, its checkpoint `CONTAINER@LABEL`, or else the image. Raises `NotFound`, `Ambiguous`,
         `InvalidReference`."""
         container, at, label = name.rpartition("@")
+        is_checkpoint = bool(at) and ":" not in label
         try:
-            if at and ":" not in label:
-                return self.container(container).checkpoint_named(label)
-            return self.container(name)
+            held = self.container(container if is_checkpoint else name)
         except NotFound:
             return self.image(name)
+        return held.checkpoint_named(label) if is_checkpoint else held
 
     def checkpoints(self) -> list[Checkpoint]:
         """The checkpoints of all containers, each container's together, the oldest of them first."""

@@ -71,6 +71,8 @@ def load_images(
                     lambda image, names: images.add_staged(image.config, passed.layers_of(image), names),
                 )
         except (InvalidArchive, NotFound, Ambiguous) as error:
+            if isinstance(archive, FileObject) and not archive.has_come:
+                raise _empty(origin) from None
             error.message = f"{origin}: {error.message}"
             raise
 
@@ -310,6 +312,8 @@ def _opened_descriptor(fd: int, file: Any, origin: str, limits: Limits) -> Itera
     with named("read", origin):
         start = file.tell()
         head = os.pread(fd, HEAD, start)
+    if not head:
+        raise _empty(origin)
     if sniff(head) is not None:
         os.posix_fadvise(fd, start, 0, os.POSIX_FADV_SEQUENTIAL)
         yield FileObject(file, origin)
@@ -323,12 +327,18 @@ def _opened_descriptor(fd: int, file: Any, origin: str, limits: Limits) -> Itera
         yield archive
 
 
+def _empty(origin: str) -> InvalidArchive:
+    return InvalidArchive(f"{origin} is empty", remedy="Look whether what should have written it has failed.")
+
+
 class FileObject:
     """A file object that can be read once. What it raises becomes an error of this library."""
 
     def __init__(self, file: Any, origin: str) -> None:
         self._file = file
         self._origin = origin
+        self.has_come = False
+        """Was there a byte at all?"""
 
     def readinto(self, buffer: memoryview, /) -> int:
         try:
@@ -346,4 +356,5 @@ class FileObject:
             raise KernelError(
                 "read", errno.EAGAIN, path=self._origin, remedy="Make it wait: it is set to non-blocking."
             )
+        self.has_come = self.has_come or count > 0
         return count

@@ -24,6 +24,7 @@ _WORD: Final = re.compile(
 )
 """What an image may be called in an OCI layout (OCI image spec, annotations.md, "…image.ref.name")."""
 
+_KINDS: Final = ("docker-archive", "oci", "oci-archive")
 _OTHERS: Final = ("containers-storage:", "dir:", "docker-daemon:", "docker:", "ostree:", "registry:", "tarball:")
 """What skopeo knows beside these, or is written when one of them is meant."""
 
@@ -99,8 +100,20 @@ def parse(text: str) -> Place:
 
 
 def require_known(place: Place) -> Place:
-    """`place`, unless it is a path that is not there and looks like a place of another kind: `ConfigError`."""
+    """`place`, unless it is a path that is not there and looks like a place of another kind: `ConfigError`.
+
+    One that nearly begins as a place does is mistyped: a folder of that name would be made without a word.
+    """
+    from difflib import get_close_matches
+
     path = place.path if isinstance(place, AtPath) else ""
+    word, colon, rest = path.partition(":")
+    near = get_close_matches(word, _KINDS, 1, 0.65) if colon and "/" not in word else []
+    if near and not os.path.lexists(path):
+        raise ConfigError(
+            f"{path!r} is no place that is known, did you mean {near[0]}:{rest}?",
+            remedy=f"An image is at {FORMS}. A file of that name is ./{path}.",
+        )
     if (path.startswith(_OTHERS) or "://" in path) and not os.path.lexists(path):
         raise ConfigError(f"{path!r} is no place that is known", remedy=f"An image is at {FORMS}.")
     return place

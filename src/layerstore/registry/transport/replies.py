@@ -113,7 +113,10 @@ class Reply:
         if self.status == 429 or "TOOMANYREQUESTS" in codes:
             return self.limited(doing, retries.retry_after(self.headers))
         if self.status == 404:
-            remedy = "Look whether the name is right; some registries say so, too, where a login is missing."
+            remedy = (
+                "Look whether the name is right: `layerstore tags` shows what a repository has. Some registries say "
+                "so, too, where a login is missing."
+            )
             return NotFound(words, remedy=remedy)
         if self.status >= 500:
             return Unreachable(words, remedy="The trouble is the registry's own: try later.", status=self.status)
