@@ -381,27 +381,27 @@ class _Look:
 
     def _damages(self, stored: Diff, *, content: bool) -> list[Damage]:
         """The DiffID is the proof of the content; which file it is that differs is looked for only when it fails."""
+        if content and self.files.lacks(stored):  # what is there of it; nobody waits for the rest
+            return list(self.files.damages_arrived(stored, self._reader(stored, self.files.fetched(stored))))
         damages = list(self.files.damages(stored, Level.ATTRIBUTES))
         if damages:
             return damages
-        if content and self.files.lacks(stored):  # what is there of it; nobody waits for the rest
-            return list(self.files.damages(stored, Level.CONTENT))
         if content:
             try:
-                self.files.give_out(stored, self._reader(stored))
+                self.files.give_out(stored, self._reader(stored, stored.size))
             except Damaged as error:
                 self.rate(stored.size)
                 return list(self.files.damages(stored, Level.CONTENT)) or [Damage("", error.message)]
         return []
 
-    def _reader(self, stored: Diff) -> Callable[[memoryview], None]:
+    def _reader(self, stored: Diff, size: int) -> Callable[[memoryview], None]:
         done = 0
 
         def read(data: memoryview) -> None:
             nonlocal done
             done += len(data)
             if self.progress is not None:
-                self.progress(short(stored.diff_id), done, stored.size)
+                self.progress(short(stored.diff_id), done, size)
             self.rate(len(data))
 
         return read

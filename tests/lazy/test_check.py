@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from layerstore.errors import LayerstoreError
-from layerstore.layers.lazy import fetched
+from layerstore.digest import short
+from layerstore.errors import KernelError, LayerstoreError
+from layerstore.layers import arrived
+from layerstore.layers.lazy import Lazy, fetched
+from layerstore.seekable import LayerIndex
 from layerstore.store import Store
 from lazy.conftest import LARGE, LAYERS, Lazies, bytes_of, until
 from lazy.gate import Gate
@@ -126,3 +130,28 @@ def test_nobody_waits_for_a_layer_whose_index_is_gone(lazies: Lazies, pushed: st
         with store.container("box").mount() as tree, pytest.raises(OSError, match="Input/output error"):
             (tree / "data/9").read_bytes()
         assert until(lambda: [one.layer for one in store.check()]) == [image.layers[0]]
+
+
+def test_content_of_a_lazy_layer_is_read_once_no_faster_than_is_said_and_that_is_told(
+    lazies: Lazies, layer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[LayerIndex] = []
+    unpacked = LayerIndex.unpacked
+    monkeypatch.setattr(LayerIndex, "unpacked", lambda *given: parsed.append(made := unpacked(*given)) or made)
+    size = fetched(layer)
+    told: list[tuple[str, int, int]] = []
+    with lazies.open() as store:
+        began = time.monotonic()
+        assert list(store.check(content=True, rate=size, progress=lambda *what: told.append(what))) == []
+        assert time.monotonic() - began >= 0.9
+        [image] = store.images()
+        assert [one for one in told if one[0] == short(image.layers[0])][-1][1:] == (size, size)
+    assert sorted(one.diff_id for one in parsed) == sorted(image.layers)
+
+
+def test_a_layer_that_goes_while_it_is_looked_at_is_not_damaged(lazies: Lazies, layer: Path) -> None:
+    with lazies.open() as store:
+        [stored] = [one for one in store._parts.layers.lazy() if one.key == layer.name]
+    assert arrived.damages(layer.with_name("gone"), stored, None) == []
+    with pytest.raises(KernelError, match="No such file"):
+        Lazy.of_folder(layer.with_name("gone"))

@@ -180,6 +180,10 @@ class LayerFiles(ABC):
     def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
         """What is no longer as it was stored."""
 
+    def damages_arrived(self, stored: Diff, write: Write) -> Iterator[Damage]:
+        """The same of a lazy layer, and of its content as far as that has come: `write` is given it."""
+        return iter(())
+
     def inherited_damages(self, stored: Diff, parents: Sequence[Layer], *, content: bool) -> Iterator[Damage]:
         """What a layer that holds what its parents hold has otherwise than these, and its tar says nothing of.
 

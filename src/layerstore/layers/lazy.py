@@ -17,17 +17,29 @@ from typing import Final, Self
 
 from layerstore.errors import Damaged, KernelError, named
 from layerstore.indexes import LAZY, TAR
-from layerstore.kernel.files.descriptors import read_own, write_private
+from layerstore.kernel.files.descriptors import FOLDER, opened, read_own, write_private
 from layerstore.kernel.mounts import boot_id
 from layerstore.values import frozen
 
-__all__ = ["Lazy", "Present", "facts_of", "fetched", "lay_out", "link", "note_wrong", "noted", "order_of", "wrong"]
+__all__ = [
+    "MEND",
+    "Lazy",
+    "Present",
+    "facts_of",
+    "fetched",
+    "lay_out",
+    "link",
+    "note_wrong",
+    "noted",
+    "order_of",
+    "wrong",
+]
 
 _INDEX, _SOURCE, _HAVE, _NOW, _WRONG, _ORDER = "index", "source", "have", "now", "wrong", "order"
 _FILES: Final = (_INDEX, _SOURCE, _HAVE, _ORDER)
 _BOOT: Final = 64
 """Bytes in front of the bits of `now`: the boot for which they hold."""
-_MEND: Final = "`layerstore check --repair` has the layer anew, or pull the image without --lazy."
+MEND: Final = "`layerstore check --repair` has the layer anew, or pull the image without --lazy."
 
 
 @frozen
@@ -52,16 +64,13 @@ class Lazy:
         try:
             return _read(folder, _INDEX), str(json.loads(_read(folder, _SOURCE))["name"])
         except (ValueError, KeyError, TypeError):
-            raise Damaged("whence the rest of a lazy layer comes is not noted as it should be", remedy=_MEND) from None
+            raise Damaged("whence the rest of a lazy layer comes is not noted as it should be", remedy=MEND) from None
 
     @classmethod
     def of_folder(cls, folder: Path) -> tuple[bytes, str]:
         """The same, by the folder's path."""
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with opened(folder, FOLDER) as fd:
             return cls.of(fd)
-        finally:
-            os.close(fd)
 
 
 def order_of(folder: int) -> list[tuple[int, int, int]]:
@@ -81,7 +90,7 @@ def facts_of(folder: int) -> tuple[int, int]:
             return chunk, size
         raise ValueError(chunk, size)
     except (ValueError, KeyError, TypeError):
-        raise Damaged("what a lazy layer has is not noted as it should be", remedy=_MEND) from None
+        raise Damaged("what a lazy layer has is not noted as it should be", remedy=MEND) from None
 
 
 def _read(folder: int, name: str) -> bytes:
@@ -123,14 +132,12 @@ def fetched(folder: Path) -> int:
 
     Nothing is written for it. Raises `KernelError`.
     """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        chunk, size = facts_of(fd)
-        bits = noted(fd)
-    except Damaged:
-        return 0
-    finally:
-        os.close(fd)
+    with opened(folder, FOLDER) as fd:
+        try:
+            chunk, size = facts_of(fd)
+            bits = noted(fd)
+        except Damaged:
+            return 0
     return min(int.from_bytes(bits).bit_count() * chunk, size)
 
 
@@ -176,7 +183,7 @@ class Present:
         try:
             self._size = os.fstat(self._have).st_size
             if chunks is not None and self._size != -(-chunks // 8):
-                raise Damaged("what is there of a lazy layer is not noted as it should be", remedy=_MEND)
+                raise Damaged("what is there of a lazy layer is not noted as it should be", remedy=MEND)
             self._bits = self._mapped(folder)
         except BaseException:
             os.close(self._have)

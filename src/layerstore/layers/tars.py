@@ -22,7 +22,7 @@ from layerstore.driver import Layer, LayerKey, State
 from layerstore.errors import Damaged, InvalidArchive, KernelError, LayerstoreError, NotFound, named
 from layerstore.indexes import LAZY, LISTING, TAR, LaidTree, Part
 from layerstore.kernel import watching
-from layerstore.kernel.files import fsync_folder, move_away, remove_tree, syncfs
+from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import private
 from layerstore.layers import arrived
 from layerstore.layers.diffs import Diff, Staged
@@ -33,7 +33,6 @@ from layerstore.layers.relay import Write
 from layerstore.limits import UNLIMITED, Limits
 from layerstore.seekable import Hollow, LayerIndex
 from layerstore.tar import Damage
-from layerstore.tar.skeleton import SkeletonReader, SkeletonWriter
 
 if TYPE_CHECKING:
     from layerstore.driver import StorageDriver
@@ -194,7 +193,7 @@ class Tars(LayerFiles):
                     limits=UNLIMITED,
                     streamed=True,
                 )
-            self._require_told(made, stored)
+            arrived.require_told(made, self._tar(layer).parent, stored)
         except InvalidArchive as error:
             raise _damaged(f"what came of it is not what it should be: {error.message}", stored.diff_id) from error
         syncfs(self.driver.home)
@@ -209,19 +208,11 @@ class Tars(LayerFiles):
             with named("rename", draft):
                 os.rename(draft, record)
 
-    def _require_told(self, made: Path, stored: Diff) -> None:
-        """Raise `Damaged` if the index of a lazy layer has told of another tar than came; else drop the stream."""
-        with SkeletonReader(made) as reader:
-            listing, stream = reader.index(), b"".join(reader.stream())
-        packed, _ = Lazy.of_folder(self._tar(Layer(stored.key)).parent)
-        if stream != LayerIndex.unpacked(packed, UNLIMITED).stream:
-            raise _damaged("its index has told of it what it does not have", stored.diff_id)
-        made.unlink()
-        with SkeletonWriter(made) as writer:
-            writer.close(listing)
-
     def forget_lazy(self, key: LayerKey) -> None:
-        remove_tree(self._tar(Layer(key)).parent / LAZY)
+        lazy, gone = self._tar(Layer(key)).parent / LAZY, self.session.folder / f"{key}.lazy.gone"
+        with named("rename", lazy):  # at once: half of it would be a layer that lacks something
+            if move_away(lazy, gone):
+                self.session.discard(gone)
 
     def _on(self, stored: Diff, parents: Sequence[Layer]) -> Sequence[Layer] | None:
         return parents if stored.dependent else None
@@ -398,10 +389,13 @@ class Tars(LayerFiles):
         return self._read(Layer(key), None, lambda _: None)
 
     def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
+        return self._damages(stored, level, lambda _: None)
+
+    def damages_arrived(self, stored: Diff, write: Write) -> Iterator[Damage]:
+        return self._damages(stored, tar.Level.CONTENT, write)
+
+    def _damages(self, stored: Diff, level: Level, write: Write) -> Iterator[Damage]:
         layer = Layer(stored.key)
-        if self.lacks(stored):
-            found = arrived.damages(self._tar(layer).parent, stored, content=level is tar.Level.CONTENT)
-            yield from (Damage("/", what) for what in found)
         try:
             size = os.lstat(self._tar(layer)).st_size
         except OSError as error:
@@ -409,14 +403,18 @@ class Tars(LayerFiles):
             return
         if size != stored.size:
             yield Damage("/", f"the tar has {size} bytes, not {stored.size}")
+        is_read = level is tar.Level.CONTENT and size == stored.size
+        if self.lacks(stored):
+            found = arrived.damages(self._tar(layer).parent, stored, write if is_read else None)
+            yield from (Damage("/", what) for what in found)
         try:
             for _ in tar.entries(self._listing(layer)):
                 pass
         except Damaged as error:
             yield Damage("/", error.message)
-        if size == stored.size and level is tar.Level.CONTENT and not self.lacks(stored):
+        if is_read and not self.lacks(stored):
             try:
-                self.give_out(stored, lambda _: None)
+                self.give_out(stored, write)
             except Damaged as error:
                 yield Damage("/", error.message)
 
