@@ -39,8 +39,7 @@ def _follow(word: str) -> Holder:
     given, layers = taken_over(word)
     holder = Holder(given, layers)
     holder.take_over()
-    if not layers:
-        holder.look_around()
+    holder.look_around()  # the dead may not have passed on all that was watched
     holder.listen()
     return holder
 

@@ -24,15 +24,16 @@ from typing import Any, Final
 from attrs import evolve
 
 from layerstore.errors import KernelError, LayerstoreError
+from layerstore.holding.held import Asked, Held, has_holes, inode_of, is_same
 from layerstore.holding.passing import Given, Watched, hand_over, protect, receive, send
 from layerstore.holding.recording import Record
 from layerstore.holding.warden import Warden
 from layerstore.indexes import LAZY, TAR
-from layerstore.kernel.watching import Waiting, Watch
+from layerstore.kernel.files import names_in
+from layerstore.kernel.watching import Watch
 from layerstore.layers.holder import SOCKET, at_socket
 from layerstore.layers.lazy import Present, facts_of, wrong
 from layerstore.layers.orphans import FOLDER
-from layerstore.values import define
 
 __all__ = ["Holder"]
 
@@ -47,32 +48,6 @@ _QUICK, _PAUSE = 1.0, 0.5
 _NONE_LEFT: Final = (errno.EMFILE, errno.ENFILE)
 
 
-@define
-class _Held:
-    """A layer that is watched. `inode` is that of its tar; `told`: the fetcher knows it."""
-
-    watched: Watched
-    inode: tuple[int, int]
-    chunk: int
-    size: int
-    present: Present
-    wrong: bool
-    told: bool = False
-    record: Record | None = None
-
-
-@define
-class _Asked:
-    """A read that waits for the fetcher, until `deadline`."""
-
-    waiting: Waiting
-    held: _Held
-    first: int
-    last: int
-    deadline: float
-    told: bool = False
-
-
 class Holder:
     """See the module's text. `layers` and what else there is comes from one that has died, whose place this takes."""
 
@@ -84,8 +59,8 @@ class Holder:
         self._home = Path(given.home)
         self._watch = Watch(given.watch)
         self._warden = Warden(given)
-        self._held: dict[int, _Held] = {}
-        self._asked: dict[int, _Asked] = {}
+        self._held: dict[int, Held] = {}
+        self._asked: dict[int, Asked] = {}
         self._wanting: list[tuple[socket.socket, int]] = []
         self._unanswered: list[socket.socket] = []
         self._loop = selectors.DefaultSelector()
@@ -94,9 +69,16 @@ class Holder:
         self._outbox: deque[tuple[dict[str, Any], tuple[int, ...]]] = deque()
         self._started = self._not_before = self._deaf_until = 0.0
         self._last = 0
+        self._is_unsure = False
+        """Layers may be lazy that are not held: who reads them gets EIO, but zeros if this ended."""
+        self._look_at = 0.0
         for watched in layers:
-            with suppress(LayerstoreError):  # who reads one of which nothing is noted any more gets EIO
+            try:
                 self._hold(watched)
+            except LayerstoreError:
+                self._is_unsure = True  # as whoever follows finds out by itself
+                os.close(watched.tar)
+                os.close(watched.folder)
 
     def take_over(self) -> None:
         """Answer for one that has died: let fail what it was given, of which nothing is known but that it waits."""
@@ -104,11 +86,18 @@ class Holder:
             self._watch.answer_number(number, errno.EIO)
 
     def look_around(self) -> None:
-        """Watch what was watched before both had died: all layers that are lazy."""
-        for folder in self._home.iterdir():
-            with suppress(LayerstoreError, OSError):
-                if (folder / LAZY).is_dir():
-                    self._begin(str(folder))
+        """Watch what was watched before others had died: all layers that are lazy. What fails is tried again."""
+        self._look_at = time.monotonic() + _GLANCE
+        self._is_unsure = False
+        try:
+            folders = [folder for name in names_in(self._home) if ((folder := self._home / name) / LAZY).is_dir()]
+        except (LayerstoreError, OSError):
+            folders, self._is_unsure = [], True
+        for folder in folders:
+            try:
+                self._begin(str(folder))
+            except (LayerstoreError, OSError):
+                self._is_unsure = True
 
     def listen(self) -> None:
         """Have a socket by which it is found."""
@@ -125,7 +114,7 @@ class Holder:
         self._loop.register(self._watch, selectors.EVENT_READ, self._answer_reads)
         self._loop.register(self._socket, selectors.EVENT_READ, self._accept)
         begun = False
-        while not begun or self._held:
+        while not begun or self._held or self._is_unsure:
             self._keep_warden()
             self._keep_fetcher()
             self._pass_on()
@@ -134,6 +123,8 @@ class Holder:
                 key.data()
             self._give_up_late()
             self._drop_gone()
+            if self._is_unsure and time.monotonic() >= self._look_at:
+                self.look_around()
             begun = begun or bool(self._held) or time.monotonic() - self._started > 10 * _GLANCE
         self._end()
 
@@ -162,17 +153,17 @@ class Holder:
 
     # --- layers
 
-    def _hold(self, watched: Watched) -> _Held:
+    def _hold(self, watched: Watched) -> Held:
         chunk, size = facts_of(watched.folder)
         facts = os.fstat(watched.tar)
         is_wrong = wrong(Path(f"/proc/self/fd/{watched.folder}")) is not None
         present = Present(watched.folder, -(-size // chunk))
-        held = _Held(watched, (facts.st_dev, facts.st_ino), chunk, size, present, is_wrong)
+        held = Held(watched, (facts.st_dev, facts.st_ino), chunk, size, present, is_wrong)
         self._held[watched.number] = held
         self._last = max(self._last, watched.number)
         return held
 
-    def _begin(self, path: str) -> _Held | None:
+    def _begin(self, path: str) -> Held | None:
         """Watch a layer's tar. None: all of it is there."""
         try:
             folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -181,12 +172,12 @@ class Holder:
         tar = -1
         try:
             os.stat(LAZY, dir_fd=folder, follow_symlinks=False)
-            known = next((held for held in self._held.values() if _same(held.watched.folder, folder)), None)
+            known = next((held for held in self._held.values() if is_same(held.watched.folder, folder)), None)
             if known is not None:
                 os.close(folder)
                 return known
             # From before it is marked, so that whoever fetches does not wait for itself.
-            inode = _inode(os.stat(TAR, dir_fd=folder, follow_symlinks=False))
+            inode = inode_of(os.stat(TAR, dir_fd=folder, follow_symlinks=False))
             twin = next((held for held in self._held.values() if held.inode == inode), None)
             tar = os.dup(twin.watched.tar) if twin else os.open(TAR, os.O_RDWR | os.O_CLOEXEC, dir_fd=folder)
             self._watch.mark(tar)
@@ -201,7 +192,7 @@ class Holder:
                     os.close(fd)
             raise
 
-    def _drop(self, held: _Held) -> None:
+    def _drop(self, held: Held) -> None:
         """It is whole, or gone."""
         del self._held[held.watched.number]
         if not any(other.inode == held.inode for other in self._held.values()):
@@ -232,13 +223,13 @@ class Holder:
                 raise
             return  # the kernel has refused that read
         for waiting in waiting_now:
-            inode = _inode(os.fstat(waiting.file))
+            inode = inode_of(os.fstat(waiting.file))
             held = next((one for one in self._held.values() if one.inode == inode), None)
             if self._is_fetcher(waiting.pid):  # which reads what it has written
                 self._watch.answer(waiting)
                 continue
             if held is None:  # dropped this moment, or marked by a dead one that nobody was told of
-                self._watch.answer(waiting, errno.EIO if _has_holes(waiting.file) else 0)
+                self._watch.answer(waiting, errno.EIO if has_holes(waiting.file) else 0)
                 continue
             first = min(waiting.offset, max(held.size - 1, 0)) // held.chunk
             end = waiting.offset + waiting.length if waiting.length else held.size
@@ -251,7 +242,7 @@ class Holder:
                 self._watch.answer(waiting)
             else:
                 deadline = time.monotonic() + self._given.patience
-                self._asked[waiting.file] = _Asked(waiting, held, first, last, deadline)
+                self._asked[waiting.file] = Asked(waiting, held, first, last, deadline)
 
     def _is_fetcher(self, pid: int) -> bool:
         return self._line is not None and self._fetcher is not None and self._fetcher.pid == pid
@@ -469,7 +460,7 @@ class Holder:
         client.close()
 
 
-def _wrong_words(held: _Held) -> str:
+def _wrong_words(held: Held) -> str:
     return wrong(Path(f"/proc/self/fd/{held.watched.folder}")) or "what came of it is not what it should be"
 
 
@@ -479,16 +470,3 @@ def _paths(wish: dict[str, Any], what: str) -> list[str]:
     if not isinstance(paths, list):
         raise ValueError(f"{what!r} is no list of folders")
     return list(map(str, paths))
-
-
-def _has_holes(tar: int) -> bool:
-    facts = os.fstat(tar)
-    return facts.st_blocks * 512 < facts.st_size
-
-
-def _inode(facts: os.stat_result) -> tuple[int, int]:
-    return facts.st_dev, facts.st_ino
-
-
-def _same(one: int, other: int) -> bool:
-    return _inode(os.fstat(one)) == _inode(os.fstat(other))
