@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from layerstore.driver import LayerKey
-from layerstore.errors import Damaged, DigestMismatch, InvalidArchive, KernelError, LayerstoreError, NotFound
+from layerstore.errors import (
+    Damaged,
+    DigestMismatch,
+    InvalidArchive,
+    InvalidReference,
+    KernelError,
+    LayerstoreError,
+    NotFound,
+)
 from layerstore.holding.layer import LazyLayer
 from layerstore.holding.passing import Given, Watched, hand_over, protect, receive, send, taken_over
 from layerstore.layers.lazy import note_wrong
@@ -60,17 +68,19 @@ class Fetcher:
         self._saying = threading.Lock()
         self._known: list[Watched] = []
         self._layers: dict[int, LazyLayer] = {}
+        self._early: dict[int, list[dict[str, Any]]] = {}
+        """What was said of layers that could not be opened yet."""
         self._changed = threading.Condition()
         self._waiting = 0
         self._quiet_since = time.monotonic()
-        self._settings = Settings.of(given.config)
-        self._http = Http(self._settings)
+        self._connecting = threading.Lock()
+        self._http: Http | None = None
         self._pool = ThreadPoolExecutor(_AT_ONCE, "layerstore-fetch")
         self._lanes = ThreadPoolExecutor(_AT_ONCE, "layerstore-lane")
 
     def run(self) -> bool:
         """Do what the holder says until it says that it ends, or is gone: then False."""
-        for _ in range(min(_FILLERS, self._settings.downloads)):
+        for _ in range(min(_FILLERS, self._given.config.max_concurrent_downloads or _FILLERS)):
             threading.Thread(target=self._fill, name="layerstore-fill", daemon=True).start()
         while True:
             try:
@@ -92,39 +102,93 @@ class Fetcher:
         with self._changed:
             if (number := words.get("layer")) is not None:
                 self._learn(Watched(number, words["path"], *fds), is_held=words["held"])
-            elif (layer := self._layers.get(words.get("held", -1))) is not None:
-                layer.is_held = words["on"]
             elif (number := words.get("forget")) is not None:
                 self._forget(number)
-            elif (number := words.get("hurry")) is not None:
-                if number in self._layers:
-                    self._layers[number].is_wanted = True
-            elif (layer := self._layers.get(words.get("of", -1))) is not None:
-                self._waiting += 1
-                self._pool.submit(self._serve, layer, words["need"], words["first"], words["last"])
+            else:
+                self._heed(words)
             self._changed.notify_all()
+
+    def _heed(self, words: dict[str, Any]) -> None:
+        number = next(words[kind] for kind in ("of", "hurry", "held") if kind in words)
+        if (layer := self._layers.get(number)) is None:
+            self._early.setdefault(number, []).append(words)
+        elif "of" in words:
+            self._waiting += 1
+            self._pool.submit(self._serve, layer, words["need"], words["first"], words["last"])
+        elif "hurry" in words:
+            layer.is_wanted = True
+        else:
+            layer.is_held = words["on"]
 
     def _forget(self, number: int) -> None:
         gone = self._layers.pop(number, None)
+        self._early.pop(number, None)
         self._known = [one for one in self._known if one.number != number]
         if gone is not None:
             gone.let_go()
 
     def _learn(self, watched: Watched, *, is_held: bool) -> None:
         self._known.append(watched)
+        self._heed({"held": watched.number, "on": is_held})
         try:
-            self._layers[watched.number] = LazyLayer(
-                watched, self._opened, self._settings, self._lanes, lambda: self._waiting > 0
-            )
-            self._layers[watched.number].is_held = is_held
+            self._open(watched)
         except LayerstoreError as error:
             if isinstance(error, KernelError) and error.errno in _PASSING:
                 raise  # another fetcher may have better luck
+            threading.Thread(target=self._open_later, args=(watched, error), daemon=True).start()
+
+    def _open(self, watched: Watched) -> None:
+        limits = self._given.config.limits
+        layer = LazyLayer(watched, self._repository, limits, self._lanes, lambda: self._waiting > 0)
+        self._layers[watched.number] = layer
+        for words in self._early.pop(watched.number, []):
+            self._heed(words)
+
+    def _open_later(self, watched: Watched, error: LayerstoreError) -> None:
+        """Find out what a layer is that cannot be opened; till somebody can say, try again: who reads it waits."""
+        pause = _PAUSE
+        while True:
             print(f"{watched.path}: {error}", file=sys.stderr, flush=True)
-            with suppress(KernelError):
-                note_wrong(watched.folder, error.message)
+            try:
+                if self._is_known(watched, error):
+                    return
+            except LayerstoreError as other:
+                print(f"{watched.path}: {other}", file=sys.stderr, flush=True)
+            self._say(layer=watched.number, late=str(error))
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST)
+            with self._changed:
+                if watched not in self._known:
+                    return
+                try:
+                    self._open(watched)
+                except LayerstoreError as again:
+                    error = again
+                else:
+                    self._changed.notify_all()
+                    return
+
+    def _is_known(self, watched: Watched, error: LayerstoreError) -> bool:
+        """Is a layer whole that cannot be opened, or proved to be wrong? Then it is said.
+
+        The row is asked first: whoever completed it may have died before it could say so.
+        """
+        key = LayerKey(Path(watched.path).name)
+        with self._store() as store:
+            layers = store._parts.layers
+            if layers.is_whole(key):
+                layers.complete(key)
+                self._say(layer=watched.number, whole=True)
+                return True
+            is_missing = isinstance(error, KernelError) and error.errno == errno.ENOENT
+            if not is_missing and not isinstance(error, Damaged | InvalidArchive | InvalidReference):
+                return False
+            with self._changed, suppress(KernelError):
+                if watched in self._known:
+                    note_wrong(watched.folder, error.message)
             self._say(layer=watched.number, wrong=error.message)  # or who reads it would wait in vain
-            self._pool.submit(self._mark_damaged, watched.path)
+            layers.mark_damaged(key)
+        return True
 
     def _say(self, **words: Any) -> None:
         with self._saying:
@@ -133,8 +197,12 @@ class Fetcher:
             except OSError:
                 pass  # the holder is gone, which `run` hears
 
-    def _opened(self, name: Reference) -> Repository:
-        return Repository.of_blobs(self._http, self._settings, name)
+    def _repository(self, name: Reference) -> Repository:
+        """Raises `ConfigError`, which says nothing of the layer: what is configured may be mended meanwhile."""
+        with self._connecting:
+            if self._http is None:
+                self._http = Http(Settings.of(self._given.config))
+        return Repository.of_blobs(self._http, self._http.settings, name)
 
     # --- what somebody waits for
 

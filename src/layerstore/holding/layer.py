@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,7 @@ from layerstore.errors import DigestMismatch, InvalidArchive, NotFound, Registry
 from layerstore.holding.passing import Watched
 from layerstore.indexes import TAR
 from layerstore.layers.lazy import Lazy, Present, note_wrong, order_of, wrong
-from layerstore.limits import UNLIMITED
+from layerstore.limits import UNLIMITED, Limits
 from layerstore.registry.client.blobs import NoRanges
 from layerstore.seekable import LayerIndex, Ranges
 from layerstore.values import define
@@ -34,7 +35,6 @@ from layerstore.values import define
 if TYPE_CHECKING:
     from layerstore.reference import Reference
     from layerstore.registry.client.repository import Repository
-    from layerstore.registry.transport.settings import Settings
 
 __all__ = ["LazyLayer"]
 
@@ -72,7 +72,7 @@ class LazyLayer:
         self,
         watched: Watched,
         open_repository: Callable[[Reference], Repository],
-        settings: Settings,
+        limits: Limits,
         lanes: Executor,
         is_awaited: Callable[[], bool],
     ) -> None:
@@ -82,10 +82,12 @@ class LazyLayer:
         self._is_awaited = is_awaited
         packed, name = Lazy.of(watched.folder)
         self.index = LayerIndex.unpacked(packed, UNLIMITED)  # which it has passed with the limits there are
+        self._name = reference.parse(name)
+        self._open_repository = open_repository
+        self.is_condemned = wrong(Path(f"/proc/self/fd/{watched.folder}")) is not None
         self._present = Present(watched.folder, self.index.chunks)
-        self._repository = open_repository(reference.parse(name))
         self._pool = ThreadPoolExecutor(2, "layerstore-windows")
-        self._ranges = Ranges(self.index, self._blob, self._windows, settings.limits, self._pool)
+        self._ranges = Ranges(self.index, self._blob, self._windows, limits, self._pool)
         self._users = 0
         self._is_closed = False
         self._lock = threading.Lock()
@@ -99,7 +101,6 @@ class LazyLayer:
         """Somebody waits for all of it."""
         self.is_held = False
         """It is recorded what is read of it: nothing comes but that."""
-        self.is_condemned = wrong(Path(f"/proc/self/fd/{watched.folder}")) is not None
         self.rest_until = 0.0
         """When it may be tried again, by the monotonic clock."""
 
@@ -131,6 +132,11 @@ class LazyLayer:
         self._pool.shutdown(wait=False)
         os.close(self.watched.tar)
         os.close(self.watched.folder)
+
+    @cached_property
+    def _repository(self) -> Repository:
+        """Of its first use, for what is configured wrongly fails that, and is no fault of the layer's."""
+        return self._open_repository(self._name)
 
     @property
     def key(self) -> LayerKey:

@@ -328,6 +328,11 @@ class Layers:
             with named("rename", draft):
                 draft.rename(self.files.record_of(key))
 
+    def is_whole(self, key: LayerKey) -> bool:
+        """Does the row of a diff say that all of its tar is there? No, if it has none."""
+        with self.database.read() as tx:
+            return rows.has_diff(tx, key) and not rows.find_diff(tx, key).lazy
+
     def complete(self, key: LayerKey) -> None:
         """All of a lazy layer has come: prove it, and note that it is one like any other.
 
