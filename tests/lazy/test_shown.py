@@ -10,6 +10,9 @@ from click.testing import CliRunner
 
 from layerstore import Store
 from layerstore.cli.front import front
+from layerstore.digest import short
+from layerstore.explore.model import explore
+from layerstore.explore.words import waits
 from lazy.conftest import LARGE, LAYERS, NIGHTLY, Lazies, until
 from lazy.gate import Gate
 from registry.servers.quirks import Quirks
@@ -61,6 +64,45 @@ def test_names_are_shown_at_once_and_who_waits_for_layers_says_so(lazies: Lazies
     assert said.count("is lazy, and is waited for until all of it is there") in (1, 2)  # what came since
     assert "/etc/motd" in said
     assert "waited for" not in command(lazies, "why", pushed, "/etc/hosts")
+
+
+@pytest.mark.parametrize("what", ["save", "squash", "export"])
+def test_what_needs_all_of_a_lazy_image_says_that_it_waits(
+    lazies: Lazies, pushed: str, quirks: Quirks, tmp_path: Path, what: str
+) -> None:
+    gate = Gate(quirks)
+    with lazies.open() as store:
+        image = store.pull(pushed, lazy=True)
+        store.create_container(image, name="box")
+    gate.is_open = True
+    target = str(tmp_path / "made.tar")
+    words = {
+        "save": ["save", pushed, "-o", target],
+        "squash": ["squash", "--from", image.layers[0], pushed],
+        "export": ["export", "box", "-o", target],
+    }[what]
+    said = command(lazies, *words)
+    waited = [line for line in said.splitlines() if "is lazy, and is waited for until all of it is there" in line]
+    assert len(waited) == (1 if what == "squash" else 2)
+    assert short(image.layers[1]) in waited[-1]
+    with lazies.open() as store:
+        until(lambda: not store.lacking())
+    assert "waited for" not in command(lazies, *words)
+
+
+def test_explore_says_what_it_waits_for(lazies: Lazies, pushed: str, quirks: Quirks) -> None:
+    gate = Gate(quirks)
+    told: list[int] = []
+    with lazies.open() as store:
+        store.pull(pushed, lazy=True)
+        gate.is_open = True
+        lacking = sum(store.lacking().values())
+        found = explore(store, pushed, told=told.append)
+        assert len(found.rows) == 2
+        explore(store, pushed, told=told.append)
+    assert len(told) == 1
+    assert 0 < told[0] <= lacking
+    assert waits(2_500_000) == "2.5MB of lazy layers are waited for"
 
 
 def test_a_pull_that_is_not_lazy_finishes_what_one_began(lazies: Lazies, pushed: str, quirks: Quirks) -> None:

@@ -15,6 +15,7 @@ from layerstore.cli import completion, output
 from layerstore.cli.access import platform_taken
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.progress import bars
+from layerstore.cli.waiting import tell_waits
 from layerstore.errors import KernelError, LayerstoreError, remedy_for
 
 if TYPE_CHECKING:
@@ -115,8 +116,11 @@ def save_command(
     folder = written.endswith("/") or os.path.isdir(written)
     if form.startswith("oci-"):
         form, folder = "oci", form == "oci-dir"
-    with arguments.open() as store, bars("Saving", quiet=quiet) as report:
-        store.save(images, written, format=form, folder=folder, compression=compression, progress=report)
+    with arguments.open() as store:
+        if not quiet:
+            tell_waits(store, lambda: (layer for image in images for layer in store.image(image).layers))
+        with bars("Saving", quiet=quiet) as report:
+            store.save(images, written, format=form, folder=folder, compression=compression, progress=report)
 
 
 @click.command(cls=Command)
@@ -167,6 +171,7 @@ def export_command(arguments: Arguments, *, container: str, target: str | None) 
     written = _target(target)
     with arguments.open() as store:
         box = store.container(container)
+        tell_waits(store, lambda: () if box.image is None else box.image.layers)
         if written == _STANDARD:
             box.export(output.write_bytes)
         else:

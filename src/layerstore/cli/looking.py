@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ from layerstore.cli import completion, output, units
 from layerstore.cli.front import Arguments, Command
 from layerstore.cli.listing import Form, format_option, show_object
 from layerstore.cli.table import aligned
-from layerstore.digest import short
+from layerstore.cli.waiting import tell_waits
 from layerstore.errors import LayerstoreError, NotFound, named
 
 if TYPE_CHECKING:
+    from layerstore.digest import DiffID
     from layerstore.images import Image
     from layerstore.looking import Advice, Finding, Step, Why, Written
     from layerstore.looking.lines import Line
@@ -51,7 +52,7 @@ def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, for
     from layerstore.looking import why
 
     with arguments.open() as store:
-        _tell_waits(store, of)
+        tell_waits(store, lambda: _layers_of(store, of))
         found = why(store, of, path)
         if not found.exists and not found.steps and found.written is None:
             raise NotFound(
@@ -64,18 +65,13 @@ def why_command(arguments: Arguments, *, of: str, path: str, no_trunc: bool, for
             output.lines(_sentences(found, trunc=not no_trunc))
 
 
-def _tell_waits(store: Store, of: str) -> None:
-    """Say which layers are waited for: what a lazy one has is not known before all of it is there."""
-    lacking = store.lacking()
-    if lacking:
-        from layerstore import Container
-        from layerstore.looking.origins import named as held_by
+def _layers_of(store: Store, of: str) -> Iterable[DiffID]:
+    from layerstore import Container
+    from layerstore.looking.origins import named as held_by
 
-        held = held_by(store, of)
-        image = held.image if isinstance(held, Container) else held
-        layers = () if image is None else dict.fromkeys(image.layers)
-        lazy = [layer for layer in layers if layer in lacking]
-        output.warn(*(f"{short(layer)}: is lazy, and is waited for until all of it is there" for layer in lazy))
+    held = held_by(store, of)
+    image = held.image if isinstance(held, Container) else held
+    return () if image is None else image.layers
 
 
 @click.command(cls=Command)
@@ -150,7 +146,7 @@ def _advice(
 
     if file is None and target is None and not build_args and not of.startswith((".", "/")):
         try:
-            _tell_waits(store, of)
+            tell_waits(store, lambda: _layers_of(store, of))
             return advise(store, of, least=least)
         except NotFound:
             if not os.path.exists(of):
@@ -185,9 +181,18 @@ def squash_command(arguments: Arguments, *, image: str, since: str | None, tags:
     with arguments.open() as store:
         found = store.image(image)
         until = None if since is None else _layer_of(found, since) or since
+        tell_waits(store, lambda: found.layers[_count_kept(store, found, until) :])
         made = store.squash(found, since=until, tags=tags)
         inherit(store, made.id, found.id)
         output.lines([made.id])
+
+
+def _count_kept(store: Store, image: Image, until: str | None) -> int:
+    """How many of an image's layers stay as they are."""
+    if until is None:
+        return 0
+    layers = list[str](image.layers)
+    return layers.index(until) + 1 if until in layers else len(store.image(until).layers)
 
 
 def _layer_of(image: Image, text: str) -> str | None:

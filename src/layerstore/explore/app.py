@@ -70,11 +70,14 @@ class Explorer(App[None]):
     def look(self, name: str, title: str | None = None) -> None:
         """Read what there is under a name, or an ID, and show it."""
         try:
-            found = explore(self.store, name, title)
+            found = explore(self.store, name, title, told=self._tell_waits)
         except LayerstoreError as error:
             self.call_from_thread(self._fail, error)
             return
         self.call_from_thread(self.push_screen, Inside(found))
+
+    def _tell_waits(self, lacking: int) -> None:
+        self.call_from_thread(self.notify, words.waits(lacking), markup=False)
 
     def _fail(self, error: LayerstoreError) -> None:
         if self._first is None:

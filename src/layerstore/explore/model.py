@@ -9,7 +9,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
 from attrs import Factory
@@ -236,9 +236,19 @@ class Explored:
         return size
 
 
-def explore(store: Store, name: str, title: str | None = None) -> Explored:
-    """What is to be looked at under the name of a container, a checkpoint (`CONTAINER@LABEL`) or an image."""
-    return Explored(store, store.subject(name), title or name)
+def explore(
+    store: Store, name: str, title: str | None = None, *, told: Callable[[int], object] | None = None
+) -> Explored:
+    """What is to be looked at under the name of a container, a checkpoint (`CONTAINER@LABEL`) or an image.
+
+    `told`: is given the bytes of lazy layers that are waited for, if any lack.
+    """
+    subject = store.subject(name)
+    if told is not None and (lacking := store.lacking()):
+        image = _image_of(store, subject)
+        if bytes_lacking := sum(lacking.get(layer, 0) for layer in set(image.layers if image else ())):
+            told(bytes_lacking)
+    return Explored(store, subject, title or name)
 
 
 def _bytes_of(entry: Entry) -> int:

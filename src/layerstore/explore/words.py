@@ -10,7 +10,7 @@ from rich.text import Text
 from layerstore.explore.model import Explored, File, Mark, Row
 from layerstore.looking.sizes import size_in_words
 
-__all__ = ["cell", "contents", "details", "file_label", "plain", "size", "summary"]
+__all__ = ["cell", "contents", "details", "file_label", "plain", "size", "summary", "waits"]
 
 _ON_DARK = {Mark.ADDED: "#7ddc8a", Mark.CHANGED: "#ffb347", Mark.REMOVED: "#ff8a80 strike", Mark.KEPT: ""}
 _ON_LIGHT = {Mark.ADDED: "#0b5a2b", Mark.CHANGED: "#6b3f00", Mark.REMOVED: "#9a1414 strike", Mark.KEPT: ""}
@@ -32,6 +32,11 @@ def cell(text: str) -> Text:
 def size(count: int) -> str:
     """Bytes as docker shows them: `1.5MB`."""
     return size_in_words(count, gap="")
+
+
+def waits(lacking: int) -> str:
+    """What is said while nothing is shown yet, because so many bytes of lazy layers lack."""
+    return f"{size(lacking)} of lazy layers are waited for"
 
 
 def summary(of: Explored) -> str:
