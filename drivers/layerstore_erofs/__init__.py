@@ -33,7 +33,7 @@ from layerstore.indexes import LAZY, LISTING, TAR, LaidTree, Part, write_index
 from layerstore.kernel import files
 from layerstore.kernel.files import quota
 from layerstore.kernel.files.descriptors import FOLDER, opened
-from layerstore_erofs import probing
+from layerstore_erofs import probing, proofs
 from layerstore_erofs.settings import MAX_DEPTH, Settings
 
 __all__ = ["Erofs", "Settings"]
@@ -279,12 +279,20 @@ class Erofs(StorageDriver):
         return f"{index}{_ESCAPED}" if _is_there(f"{index}{_ESCAPED}") else index
 
     def take_stack(self, tars: Sequence[Layer], stack: LaidTree) -> None:
-        """See `layerstore.layers.tars`: what the core has laid on each other is not read once more."""
+        """See `layerstore.layers.beyond`: what the core has laid on each other is not read once more."""
         if not _is_there(self._index(tars)):
             self._write_index(tars, stack)
 
+    def wrong_indexes(self, layer: Layer) -> Sequence[Path]:
+        """See `layerstore.layers.beyond`: those that are not as they were made."""
+        found: list[str] = []
+        with named("open", self._folder(layer)), suppress(FileNotFoundError):
+            found = sorted(name for name in os.listdir(self._folder(layer)) if name.startswith(_INDEX))
+        paths = [Path(self._folder(layer)) / name for name in found]
+        return [path for path in paths if proofs.is_wrong(path)]
+
     def notes_content(self) -> Path | None:
-        """See `layerstore.layers.tars`: with `erofs.dedup`, content that two tars have is kept once."""
+        """See `layerstore.layers.beyond`: with `erofs.dedup`, content that two tars have is kept once."""
         return self.home / _KNOWN if self.settings.dedup else None
 
     def _write_index(self, tars: Sequence[Layer], stack: LaidTree | None = None) -> None:
@@ -294,6 +302,7 @@ class Erofs(StorageDriver):
         parts = [Part(Path(self._folder(one)) / LISTING, Path(self._folder(one)) / TAR) for one in tars]
         try:
             written = write_index(parts, made) if stack is None else stack.write(made)
+            proofs.prove(made)
             if not tars[0].is_staged:
                 with named("fsync", made), opened(made, os.O_RDONLY) as file:
                     os.fsync(file)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import random
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -259,6 +260,31 @@ def test_a_listing_is_made_again_of_its_tar(store: Store, how: str) -> None:
     problems = store.check()
     assert kinds(problems) == ["damaged layer"]
     [mended] = store.repair(problems)
+    assert mended.error is None
+    assert store.check(content=True) == []
+    with store.image("image").mount() as root:
+        assert trees.listing(root) == seen
+
+
+def test_any_bit_of_what_is_mounted_is_found_and_mended(store: Store) -> None:
+    """Of an index, which the kernel believes, and of the listing that it is made of."""
+    image = Adder(store)(LOWER, name="image")
+    with image.mount() as root:
+        seen = trees.listing(root)
+    [index] = indexes(store)
+    listing = index.with_name("listing")
+    stream, _ = struct.unpack("<QQ", listing.read_bytes()[-24:-8])  # which is empty, and nobody's
+    places = [(listing, at) for at in range(listing.stat().st_size) if not 8 <= at < 8 + stream]
+    places += [(index, at) for at in (*range(8, 40), *range(1024, index.stat().st_size, 97))]
+    for path, at in places:
+        data = path.read_bytes()
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        assert kinds(store.check()) == ["damaged layer"], (path.name, at)
+        path.write_bytes(data)
+    assert store.check(content=True) == []
+    data = index.read_bytes()
+    index.write_bytes(data[:2000] + b"x" + data[2001:])
+    [mended] = store.repair(store.check(content=True))
     assert mended.error is None
     assert store.check(content=True) == []
     with store.image("image").mount() as root:

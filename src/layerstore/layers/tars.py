@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
@@ -25,6 +25,7 @@ from layerstore.kernel import watching
 from layerstore.kernel.files import fsync_folder, move_away, syncfs
 from layerstore.kernel.files.descriptors import private
 from layerstore.layers import arrived
+from layerstore.layers.beyond import KeepsContentOnce, ProvesIndexes, TakesStacks
 from layerstore.layers.diffs import Diff, Staged
 from layerstore.layers.files import LayerFiles, Told, counting, name_layer
 from layerstore.layers.folders import Folders
@@ -44,22 +45,6 @@ __all__ = ["Tars"]
 
 _PIECE = 1 << 20
 _MEND = "Load an image that has this layer again: it is kept anew."
-
-
-@runtime_checkable
-class TakesStacks(Protocol):
-    """A driver that can make the index of a stack of what is in memory of it already, where listings were looked at."""
-
-    def take_stack(self, tars: Sequence[Layer], stack: LaidTree) -> None:
-        """Make the index of these tars, the nearest first, if there is none. The stack is of no use afterwards."""
-
-
-@runtime_checkable
-class KeepsContentOnce(Protocol):
-    """A driver that can have content kept once that several tars have."""
-
-    def notes_content(self) -> Path | None:
-        """The file in which is noted where content lies; it may be made, or gone. None: each tar is kept for itself."""
 
 
 class Tars(LayerFiles):
@@ -412,6 +397,9 @@ class Tars(LayerFiles):
                 pass
         except Damaged as error:
             yield Damage("/", error.message)
+        if level is not tar.Level.SIZES and isinstance(self.driver, ProvesIndexes):
+            for index in self.driver.wrong_indexes(layer):
+                yield Damage("/", f"{index.name}, which is what is mounted of it, was altered")
         if is_read and not self.lacks(stored):
             try:
                 self.give_out(stored, write)

@@ -35,7 +35,8 @@ class SkeletonWriter:
     def __init__(self, path: Path) -> None:
         import zstandard  # here and below: most commands read no skeleton, and it takes 15 ms
 
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        # With a checksum: a listing is what a stack looks like, and a bit of it may be that of a setuid program.
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         self._frame = self._compressor.compressobj()
         self._path = path
         self._whole = False
@@ -139,7 +140,8 @@ class SkeletonReader:
         with named("fstat", self._path):
             size = os.fstat(self._file.fileno()).st_size
         stream, index, magic = _TRAILER.unpack(self._read(size - _TRAILER.size, _TRAILER.size))
-        if magic != _MAGIC or len(_MAGIC) + stream + index + _TRAILER.size != size:
+        begins = self._read(0, len(_MAGIC))
+        if not begins == magic == _MAGIC or len(_MAGIC) + stream + index + _TRAILER.size != size:
             raise self._damaged()
         return stream, index
 
