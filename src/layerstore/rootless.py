@@ -64,7 +64,11 @@ def unshare(data_root: str | Path | None = None, *, config: Config | None = None
         keeper = _noted(folder, uid, ids)
         if keeper is None:
             keeper = keeping.start(ids, uid, gid)
-            _note(folder, _KEEPER, f"{keeper.pid} {keeper.user} {keeper.mounts}\n", uid, gid)
+            try:
+                _note(folder, _KEEPER, f"{keeper.pid} {keeper.user} {keeper.mounts}\n", uid, gid)
+            except BaseException:
+                os.kill(keeper.pid, 9)  # nobody would find it
+                raise
     keeping.enter(keeper)
     os.environ[INSIDE] = str(uid)
     return True

@@ -16,6 +16,7 @@ from layerstore.config import Config
 from layerstore.errors import DriverNotSupported
 from layerstore.kernel import watching
 from layerstore.kernel.mounts import processes_with
+from layerstore.limits import Limits
 from layerstore.store import Store
 from registry.conftest import conf, credential_files, quirks
 from registry.servers.quirks import Quirks
@@ -66,10 +67,17 @@ class Lazies:
         self.root = root
         self.exec_root = exec_root
         self.patience = "20"
+        self.limits = Limits()
 
     def open(self) -> Store:
         options = (f"erofs.patience={self.patience}",)
-        config = Config(data_root=self.root, exec_root=self.exec_root, storage_driver="erofs", storage_opts=options)
+        config = Config(
+            data_root=self.root,
+            exec_root=self.exec_root,
+            storage_driver="erofs",
+            storage_opts=options,
+            limits=self.limits,
+        )
         return layerstore.open(config=config)
 
     def processes(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerstore.errors import LayerstoreError
+from layerstore.limits import Limits
 from layerstore.session import Session
 from layerstore.store import Store
 from lazy.conftest import LARGE, Lazies, bytes_of, until
@@ -83,6 +84,27 @@ def test_what_is_configured_wrongly_fails_reads_and_is_no_damage(
         assert until(lambda: (found := said(reader(fresh / "data/3"))) != EIO and found) == bytes_of(300_000, 3)
     until(lambda: not store.lacking())
     assert list(store.check(content=True)) == []
+
+
+def test_a_limit_that_a_layer_exceeds_fails_reads_and_is_no_damage(
+    lazies: Lazies, pushed: str, store: Store, gate: Gate
+) -> None:
+    name = pushed.replace("/app:", "/zstd:")
+    store.image(pushed).tag(name)
+    store.push(name, with_index=True, compression="zstd")
+    lazies.patience = "3"
+    gate.is_open = True
+    lazies.limits = Limits(zstd_window=1 << 10)
+    with lazies.open() as narrow, narrow.create_container(narrow.pull(name, lazy=True), name="box").mount() as tree:
+        assert said(reader(tree / "data/3")) == EIO
+        assert "max-zstd-window" in lazies.log()
+        lazies.kill("warden", "fetcher", "holder")
+        assert list(narrow.check()) == []
+    lazies.limits = Limits()
+    with lazies.open() as wide, wide.container("box").mount() as tree:
+        assert until(lambda: (found := said(reader(tree / "data/3"))) != EIO and found) == bytes_of(300_000, 3)
+        until(lambda: not wide.lacking())
+        assert list(wide.check(content=True)) == []
 
 
 def test_what_a_disk_refuses_the_fetcher_is_no_damage_and_is_tried_again(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +93,28 @@ def test_a_life_is_what_it_is_in_roots_store(
     assert told["committed"] == by_root["committed"]
     assert told["left"] == by_root["left"]
     assert len(told["ids"].splitlines()) == (2 if ids == "one" else 4)
+
+
+def test_a_keeper_that_cannot_be_noted_ends(new_user: NewUser) -> None:
+    user = new_user("ext4", "one")
+    blocked = user.home / "keeper"
+    blocked.mkdir()
+    os.chown(blocked, outside.UID, outside.UID)
+    words = user.layerstore("--root", str(outside.HOME), "images", code=1)
+    assert "Is a directory" in words
+    blocked.rmdir()
+    deadline = time.monotonic() + 30
+    while left := sleepers(user.home):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def sleepers(home: Path) -> list[str]:
+    """Who only waits, as a keeper does, and has the disk of `home` mounted."""
+    disk = f" {os.major(home.stat().st_dev)}:{os.minor(home.stat().st_dev)} "
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            if (process / "comm").read_text() == "sleep\n" and disk in (process / "mountinfo").read_text():
+                found.append(process.name)
+    return found

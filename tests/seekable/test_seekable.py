@@ -20,7 +20,7 @@ from layerstore import tar
 from layerstore.digest import DiffID, of_bytes
 from layerstore.errors import DigestMismatch, InvalidArchive, LimitExceeded
 from layerstore.limits import USUAL, Limits
-from layerstore.seekable import LayerIndex, Ranges
+from layerstore.seekable import LayerIndex, Ranges, zstd
 from layerstore.seekable import gzip as gzips
 from layerstore.seekable.making import make
 from layerstore.testing.tars import Sparse, archive, file, folder, hardlink, sparse, symlink, whiteout
@@ -331,3 +331,12 @@ def test_nothing_is_read_twice_in_whatever_order_it_comes(name: str, seed: int, 
             have.update(ranges.chunks(number, number))
     assert b"".join(data for _, data in sorted(have.items())) == LAYER
     assert sum(asked) <= len(blob) * 1.4
+
+
+def test_a_window_wider_than_the_limit_is_told_as_such() -> None:
+    blob = frames(LAYER)
+    narrow = Limits(zstd_window=1 << 10)
+    with pytest.raises(LimitExceeded, match="max-zstd-window is 1,024"):
+        list(zstd.points(blob, narrow))
+    with pytest.raises(LimitExceeded, match="max-zstd-window is 1,024"):
+        list(zstd.inflating([blob], len(LAYER), narrow))

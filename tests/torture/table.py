@@ -63,7 +63,7 @@ def _extent(walked: int, expected: int, every: int, firsts: Sequence[int]) -> st
         return f"**Partial**: {walked} of {expected} {kinds}, every point of each. A dash is what was not walked."
     shares = ", ".join(map(str, firsts))
     return (
-        f"**Partial**: {walked} of {expected * every} {kinds}, of each {every}th point from {shares} on. "
+        f"**Partial**: {walked} of {expected * every} {kinds}, one point of {every}, from the points {shares} on. "
         "A dash is what was not walked."
     )
 

@@ -39,7 +39,7 @@ def test_shares_add_up(state: Path, tmp_path: Path) -> None:
     found = rows(state, 2, 0, "one")
     text = told(tmp_path, found)
     assert "**Partial**: 4 of 6 walks" in text
-    assert "of each 2th point from 0, 1 on" in text
+    assert "one point of 2, from the points 0, 1 on" in text
     assert "| vfs on ext4 | killed | 2 of 2 | 30 | 30 | 0 | 0 |" in text
     missing = json.loads(next(tmp_path.glob("*-torture.json")).read_text())["missing"]
     assert missing == [[1, *WANTED[1]], [1, *WANTED[2]]]

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from layerstore.driver import LayerKey
 from layerstore.errors import (
@@ -28,6 +28,7 @@ from layerstore.errors import (
     InvalidReference,
     KernelError,
     LayerstoreError,
+    LimitExceeded,
     NotFound,
 )
 from layerstore.holding.layer import LazyLayer
@@ -123,9 +124,13 @@ class Fetcher:
     def _forget(self, number: int) -> None:
         gone = self._layers.pop(number, None)
         self._early.pop(number, None)
+        unknown = [one for one in self._known if one.number == number and gone is None]
         self._known = [one for one in self._known if one.number != number]
         if gone is not None:
             gone.let_go()
+        for watched in unknown:  # it could not be opened
+            os.close(watched.tar)
+            os.close(watched.folder)
 
     def _learn(self, watched: Watched, *, is_held: bool) -> None:
         self._known.append(watched)
@@ -181,7 +186,7 @@ class Fetcher:
                 self._say(layer=watched.number, whole=True)
                 return True
             is_missing = isinstance(error, KernelError) and error.errno == errno.ENOENT
-            if not is_missing and not isinstance(error, Damaged | InvalidArchive | InvalidReference):
+            if not is_missing and not _is_proof(error) and not isinstance(error, InvalidReference):
                 return False
             with self._changed, suppress(KernelError):
                 if watched in self._known:
@@ -227,10 +232,10 @@ class Fetcher:
             try:
                 deed()
                 return
-            except (DigestMismatch, InvalidArchive) as error:
-                self._condemn(layer, error)
-                raise
             except (LayerstoreError, OSError) as error:
+                if _is_proof(error):
+                    self._condemn(layer, error)
+                    raise
                 _log(layer, error)
                 if time.monotonic() + pause > until or layer.is_gone.wait(pause):
                     raise
@@ -273,7 +278,7 @@ class Fetcher:
                 if layer.is_gone.is_set():
                     continue
                 _log(layer, error)
-                if isinstance(error, DigestMismatch | InvalidArchive | Damaged):
+                if _is_proof(error):
                     self._condemn(layer, error)
                     continue
                 if layer.is_wanted:
@@ -322,6 +327,11 @@ class Fetcher:
         from layerstore.store import Store
 
         return Store(self._given.config)
+
+
+def _is_proof(error: BaseException) -> TypeGuard[LayerstoreError]:
+    """That a layer is wrong, and nothing else is: a limit that it exceeds may be set higher."""
+    return isinstance(error, DigestMismatch | InvalidArchive | Damaged) and not isinstance(error, LimitExceeded)
 
 
 def _log(layer: LazyLayer, error: BaseException) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from layerstore.errors import InvalidArchive
+from layerstore.errors import InvalidArchive, LimitExceeded
 from layerstore.limits import Limits
 from layerstore.seekable.index import Point
 
@@ -47,7 +47,7 @@ def _frame(view: memoryview, at: int, limits: Limits) -> tuple[int, int]:
             at += len(data)
             piece = min(piece * 2, _PIECE)
     except zstandard.ZstdError as error:
-        raise _damaged(str(error)) from None
+        raise _refused(error, limits) from None
     return at - len(decoder.unused_data), made
 
 
@@ -80,7 +80,7 @@ def inflating(pieces: Iterable[bytes], size: int, limits: Limits) -> Iterator[by
                 made += len(piece)
                 yield piece
         except zstandard.ZstdError as error:
-            raise _damaged(str(error)) from None
+            raise _refused(error, limits) from None
     if made != size:
         raise _damaged("what it inflates to is too short")
 
@@ -104,6 +104,13 @@ def _decoder(limits: Limits) -> Any:
     import zstandard
 
     return zstandard.ZstdDecompressor(max_window_size=min(max(limits.zstd_window or _WIDEST, 1 << 10), _WIDEST))
+
+
+def _refused(error: Exception, limits: Limits) -> InvalidArchive:
+    if "too much memory" in str(error):
+        what = "the window of a zstd frame"
+        return LimitExceeded(what, setting="max-zstd-window", limit=limits.zstd_window, met=None)
+    return _damaged(str(error))
 
 
 def _damaged(what: str) -> InvalidArchive:
