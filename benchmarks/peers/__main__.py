@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -124,12 +123,11 @@ def remarks(asked: Namespace, rounds: int) -> list[str]:
 
 def measure(asked: Namespace, kinds: Sequence[type[Program]], rows: Sequence[Row]) -> tuple[Found, list[Image]]:
     """All of it, on a fresh filesystem."""
-    with (
-        cgroups_given_back(),
-        tempfile.TemporaryDirectory(prefix="layerstore-peers-", dir=asked.work) as name,
-        ExitStack() as stack,
-    ):
-        folder = Path(name)
+    with cgroups_given_back(), ExitStack() as stack:
+        # Hex digits: buildah takes a path for a name, in which two marks beside each other are an error.
+        folder = asked.work / f"layerstore-peers-{os.urandom(4).hex()}"
+        stack.callback(shutil.rmtree, folder)
+        folder.mkdir()
         inputs = folder / "inputs"
         inputs.mkdir()
         if asked.images:

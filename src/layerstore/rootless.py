@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,8 +66,10 @@ def unshare(data_root: str | Path | None = None, *, config: Config | None = None
             keeper = keeping.start(ids, uid, gid)
             try:
                 _note(folder, _KEEPER, f"{keeper.pid} {keeper.user} {keeper.mounts}\n", uid, gid)
-            except BaseException:
-                os.kill(keeper.pid, 9)  # nobody would find it
+            except BaseException:  # nobody would find it
+                with suppress(ProcessLookupError):
+                    os.kill(keeper.pid, 9)
+                os.waitpid(keeper.pid, 0)
                 raise
     keeping.enter(keeper)
     os.environ[INSIDE] = str(uid)

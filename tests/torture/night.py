@@ -102,7 +102,7 @@ def one_each(points: Sequence[Point], turn: int | None) -> list[Point]:
 def rows(state: Path, every: int, turn: int | None, revision: str | None) -> list[Row]:
     """What has been walked of these sources, or of any, with shares of that size; the latest of each."""
     lines = state.read_text().splitlines() if state.exists() else []
-    found: list[Row] = [json.loads(line) for line in lines]
+    found: list[Row] = [{"first": 0, **json.loads(line)} for line in lines]
     share = (every, turn)
     fits = [row for row in found if (row["every"], row["turn"]) == share and revision in (None, row["revision"])]
     return list({(row["first"], row["subject"], row["operation"], row["kind"]): row for row in fits}.values())
@@ -224,6 +224,8 @@ def main() -> int:
         "--only", metavar="WORD", default="", help='walk only what has this in its name: "erofs on ext4: pull lazily"'
     )
     options = parser.parse_args()
+    if not 0 <= options.first < options.every:
+        parser.error("--first is one of the points up to --every, counted from 0")
     share = Share(options.every, options.first, options.turn)
     wanted = None if options.any else revision()
     with unknown_installed():

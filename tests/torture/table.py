@@ -43,7 +43,7 @@ def write_table(
         f"- revisions: {', '.join(revisions)}",
         *(f"- {fact}: {value}" for fact, value in facts.items() if fact not in ("tar", "cp", "layerstore")),
         "",
-        _extent(len(walked), len(expected), every, firsts),
+        _extent(len(expected) * every - len(missing), len(expected), every, firsts),
         *([] if turn is None else [f"Each call failed with one of its errors (`--turn {turn}`)."]),
         "",
         *_table(rows, expected),

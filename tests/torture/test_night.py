@@ -48,3 +48,8 @@ def test_shares_add_up(state: Path, tmp_path: Path) -> None:
 def test_all_shares_are_the_whole(state: Path, tmp_path: Path) -> None:
     found = [*rows(state, 2, 0, None), row(*WANTED[2], first=1)]
     assert "Whole: all 3 walks" in told(tmp_path, found)
+
+
+def test_a_share_twice_is_not_the_whole(state: Path, tmp_path: Path) -> None:
+    twice = [{**found, "first": 2 * found["first"]} for found in [*rows(state, 2, 0, None), row(*WANTED[2], first=1)]]
+    assert "**Partial**: 3 of 6 walks" in told(tmp_path, twice)

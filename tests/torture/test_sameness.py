@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import layerstore
+from layerstore.kernel import btrfs
 from layerstore.testing.torture.operations import OPERATIONS, Place, build_world, give
 from layerstore.testing.torture.sameness import facts_of, names_in, same
 from layerstore.testing.torture.walking import Ground, Walk
@@ -125,6 +126,11 @@ def _alter_a_row(place: Place) -> None:
         database.execute("UPDATE diffs SET diff_id = ? WHERE diff_id = ?", (wrong, digest))
 
 
+def _lose_an_index(place: Place) -> None:
+    with closing(sqlite3.connect(place.data_root / "layerstore.db")) as database, database:
+        database.execute("DROP INDEX tags_by_image")
+
+
 def _lose_a_row(place: Place) -> None:
     with closing(sqlite3.connect(place.data_root / "layerstore.db")) as database, database:
         database.execute("DELETE FROM tags WHERE name LIKE '%second'")
@@ -142,6 +148,7 @@ def _lose_a_row(place: Place) -> None:
         _exchange,
         _alter_a_row,
         _lose_a_row,
+        _lose_an_index,
     ],
 )
 def test_nothing_else_is_taken_for_it(clone: Callable[[], Place], damage: Callable[[Place], None]) -> None:
@@ -151,6 +158,37 @@ def test_nothing_else_is_taken_for_it(clone: Callable[[], Place], damage: Callab
     right = state(place, names)
     damage(place)
     assert state(place, names) != right
+
+
+def test_a_subvolume_that_is_read_only_is_another_state(backing: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = backing("btrfs")
+    btrfs.create(folder / "layer")
+    before = same(facts_of(tmp_path, folder), frozenset())
+    btrfs.set_read_only(folder / "layer")
+    after = same(facts_of(tmp_path, folder), frozenset())
+    assert before != after
+    btrfs.set_read_only(folder / "layer", to=False)
+    assert same(facts_of(tmp_path, folder), frozenset()) == before
+
+
+def test_a_name_of_free_space_is_told_where_it_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    (folder / "layer" / "reserve").mkdir(parents=True)
+    before = same(facts_of(tmp_path, folder), frozenset())
+    (folder / "layer" / "reserve" / "file").write_bytes(b"")
+    assert same(facts_of(tmp_path, folder), frozenset()) != before
+
+
+def test_which_names_are_one_file_is_told(tmp_path: Path) -> None:
+    states = []
+    for joined in ("ab cd", "ac bd"):
+        folder = tmp_path / joined
+        folder.mkdir()
+        for one, other in joined.split():
+            (folder / one).write_bytes(b"same")
+            os.link(folder / one, folder / other)
+        states.append(same(facts_of(tmp_path, folder), frozenset()))
+    assert states[0] != states[1]
 
 
 def test_the_log_of_a_database_is_read_and_left(clone: Callable[[], Place]) -> None:

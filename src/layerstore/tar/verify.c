@@ -425,9 +425,9 @@ static int next_node(struct ls_verify *verify) {
     /* Also of one whose time has changed: whatever has come into it has changed that. */
     struct stat facts;
     if (ls_facts(fd, &facts, &verify->failure))
-        return failed(verify);
+        return found ? found : failed(verify);
     int begun = S_ISDIR(facts.st_mode) ? begin_search(verify) : 0;
-    return begun ? begun : found;
+    return found ? found : begun;
 }
 
 int ls_verify_next(struct ls_verify *verify, struct ls_damage *damage) {

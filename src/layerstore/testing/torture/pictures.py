@@ -27,7 +27,7 @@ from layerstore.testing.filesystems import mountpoints
 from layerstore.testing.tars import EPOCH, SECOND
 from layerstore.testing.torture import rows
 
-__all__ = ["Picture", "inventory", "picture_of"]
+__all__ = ["Picture", "inventory", "picture_of", "quota_groups"]
 
 Picture = Mapping[str, str]
 """By kind and name, as `container web`: what it is, in a digest; equal if and only if it is the same."""
@@ -130,9 +130,13 @@ def inventory(data_root: Path, out: Path) -> Counter[str]:
         if Path(name).is_relative_to(data_root)
     )
     found.update({f"row of {table}": count for table, count in rows.counts(data_root / "layerstore.db").items()})
-    for home in data_root.iterdir() if data_root.exists() else ():
-        found["quota group"] += _groups(home)
+    found["quota group"] = quota_groups(data_root)
     return +found
+
+
+def quota_groups(data_root: Path) -> int:
+    """How many the homes in a store have, where these are on btrfs."""
+    return sum(_groups(home) for home in data_root.iterdir()) if data_root.exists() else 0
 
 
 def _groups(home: Path) -> int:

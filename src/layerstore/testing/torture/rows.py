@@ -15,7 +15,10 @@ _ITS_OWN = frozenset({"meta", "schemas", "sqlite_sequence"})
 
 
 def all_of(database: Path, memory: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """All of them, each with its table, of a copy in `memory`: who opens one takes over what is left in its log."""
+    """All of them, each with its table, of a copy in `memory`: who opens one takes over what is left in its log.
+
+    SQLite's own are among them: what tables and indexes there are, and whether these are sound.
+    """
     if not database.exists():
         return
     with TemporaryDirectory(dir=memory) as folder:
@@ -24,9 +27,14 @@ def all_of(database: Path, memory: Path) -> Iterator[tuple[str, Mapping[str, obj
                 shutil.copyfile(f"{database}{end}", f"{folder}/copy{end}")
         with closing(sqlite3.connect(f"{folder}/copy")) as copy:
             copy.row_factory = sqlite3.Row
-            for [table] in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
-                for row in copy.execute(f'SELECT * FROM "{table}"'):
-                    yield table, dict(row)
+            for row in copy.execute("PRAGMA integrity_check"):
+                yield "integrity_check", dict(row)
+            schema = [dict(row) for row in copy.execute("SELECT type, name, sql FROM sqlite_schema")]
+            for part in schema:
+                yield "sqlite_schema", part
+                if part["type"] == "table":
+                    for row in copy.execute(f'SELECT * FROM "{part["name"]}"'):
+                        yield part["name"], dict(row)
 
 
 def counts(database: Path) -> Counter[str]:

@@ -14,9 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
+from layerstore.kernel.btrfs import is_read_only
+from layerstore.kernel.files import filesystem_type
 from layerstore.testing.filesystems import mountpoints
 from layerstore.testing.tars import EPOCH, SECOND
 from layerstore.testing.torture import rows
+from layerstore.testing.torture.pictures import quota_groups
 
 __all__ = ["facts_of", "names_in", "same"]
 
@@ -34,11 +37,14 @@ _PASSING = re.compile(
 _LATEST = (EPOCH + 10**6) * SECOND
 """What was modified later than this was written just now."""
 
-_UNTOLD = re.compile(r"layerstore\.db(-wal|-shm|-journal)?|reserve|\.spare")
+_UNTOLD = re.compile(r"0/(layerstore\.db(-wal|-shm|-journal)?|reserve|staging/\.spare)")
 """The database, whose rows are told, and free space."""
 
-_OF_THE_KERNEL = frozenset({"mount_id", "namespace", "pid", "started", "mount_namespace", "namespace_id"})
-"""Columns with numbers that are others each time."""
+_ROOT_OF_SUBVOLUME = 256
+"""The inode of one (linux/btrfs_tree.h: BTRFS_FIRST_FREE_OBJECTID)."""
+
+_LETTERS = bytes.maketrans(b"0123456789abcdef", b"ghijklmnopqrstuv")
+"""That no name has."""
 
 _SHORT = 4096
 """Bytes of a file that are told as they are, for there may be a name in them; of more, the digest."""
@@ -49,10 +55,20 @@ def facts_of(memory: Path, data_root: Path, *more: Path) -> Sequence[bytes]:
 
     `memory`: where a copy of the database may lie meanwhile.
     """
-    folders = (data_root, *more)
-    found = [b"%d%s" % (number, fact) for number, folder in enumerate(folders) for fact in _below(str(folder), "")]
+    found: list[bytes] = []
+    joined: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+    is_btrfs = data_root.exists() and filesystem_type(data_root) == "btrfs"
+    for number, folder in enumerate((data_root, *more)):
+        for path, entry, facts in _below(str(folder), str(number)):
+            found.append(os.fsencode(path) + b" " + _of_file(entry, facts))
+            if facts.st_nlink > 1 and not stat.S_ISDIR(facts.st_mode):
+                joined[facts.st_dev, facts.st_ino].append(path)
+            elif is_btrfs and facts.st_ino == _ROOT_OF_SUBVOLUME:
+                found.append(os.fsencode(f"{path} is a subvolume, read-only: {is_read_only(entry)}"))
+    found += [b"one file: " + os.fsencode(" ".join(sorted(names))) for names in joined.values()]
     found += [_row(table, row) for table, row in rows.all_of(data_root / "layerstore.db", memory)]
     found += [b"mounted " + os.fsencode(name) for name in mountpoints() if Path(name).is_relative_to(data_root)]
+    found.append(b"quota groups: %d" % quota_groups(data_root))
     return found
 
 
@@ -64,26 +80,31 @@ def names_in(facts: Iterable[bytes]) -> frozenset[bytes]:
 def same(facts: Sequence[bytes], usual: Set[bytes]) -> str:
     """A digest that is the same for two moments of which the facts differ by the time and by random names alone.
 
-    A name is random if it is not a `usual` one. It is told apart from others by where it stands.
+    A name is random if it is not a `usual` one. It is told apart from others by where it stands, and by which others
+    stand there, too.
     """
-    places: defaultdict[bytes, list[bytes]] = defaultdict(list)
-    for fact in facts:
-        names = [name for name in _NAME.findall(fact) if name not in usual]
-        if names:
-            shape = _NAME.sub(lambda name: name[0] if name[0] in usual else b"*", fact)
-            for at, name in enumerate(names):
-                places[name].append(b"%d %s" % (at, shape))
-    told = {name: _digest(b"\n".join(sorted(found))) for name, found in places.items()}
-    named = (_NAME.sub(lambda name: told.get(name[0], name[0]), fact) for fact in facts)
-    return _digest(b"\n".join(sorted(named))).decode()
+    names = {name: b"*" for name in names_in(facts) if name not in usual}
+    for _ in range(2):
+        places: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        for fact, shape in zip(facts, _named(facts, names), strict=True):
+            for at, name in enumerate(_NAME.findall(fact)):
+                if name in names:
+                    places[name].append(b"%d %s" % (at, shape))
+        names = {name: _digest(b"\n".join(sorted(found))) for name, found in places.items()}
+    return _digest(b"\n".join(sorted(_named(facts, names)))).decode()
 
 
-def _below(folder: str, name: str) -> Iterator[bytes]:
+def _named(facts: Iterable[bytes], names: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    return (_NAME.sub(lambda name: names.get(name[0], name[0]), fact) for fact in facts)
+
+
+def _below(folder: str, name: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """What it is called here, its path and its facts, of all that is told of."""
     for entry in os.scandir(folder):
-        if not _UNTOLD.fullmatch(entry.name):
-            path = f"{name}/{entry.name}"
+        path = f"{name}/{entry.name}"
+        if not _UNTOLD.fullmatch(path):
             facts = entry.stat(follow_symlinks=False)
-            yield os.fsencode(path) + b" " + _of_file(entry.path, facts)
+            yield path, entry.path, facts
             if stat.S_ISDIR(facts.st_mode):
                 yield from _below(entry.path, path)
 
@@ -103,15 +124,15 @@ def _of_file(path: str, facts: os.stat_result) -> bytes:
 
 
 def _row(table: str, row: Mapping[str, object]) -> bytes:
-    values = b", ".join(_shown(value) for column, value in row.items() if column not in _OF_THE_KERNEL)
-    return _PASSING.sub(b"T", b"row of %s: %s" % (table.encode(), values))
+    return b"row of %s: %s" % (table.encode(), b", ".join(map(_shown, row.values())))
 
 
 def _shown(value: object) -> bytes:
-    return value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogateescape")
+    if isinstance(value, bytes | str):
+        return _PASSING.sub(b"T", value if isinstance(value, bytes) else os.fsencode(value))
+    number = _PASSING.sub(b"T", repr(value).encode())
+    return number.translate(_LETTERS)  # which is no name, however long it is
 
 
 def _digest(content: bytes) -> bytes:
-    """In letters that no name has."""
-    digits = hashlib.sha256(content).hexdigest()
-    return digits.translate(str.maketrans("0123456789abcdef", "ghijklmnopqrstuv")).encode()
+    return hashlib.sha256(content).hexdigest().encode().translate(_LETTERS)
