@@ -13,7 +13,10 @@ __all__ = ["Access"]
 
 @frozen
 class Access:
-    """How registries are reached by one call, beside what a daemon.json says for all of them."""
+    """How registries are reached by one call, beside what a daemon.json says for all of them.
+
+    What goes on when that call has ended, as lazy layers do, knows nothing of it.
+    """
 
     verify: bool | None = None
     """`--tls-verify`: False checks no certificate and may speak plain HTTP, True checks all; None: as the file says."""

@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from attrs import evolve
+
 from layerstore import config as configuration
 from layerstore import facts
+from layerstore.access import Access
 from layerstore.config import Config
 from layerstore.database import Database
 from layerstore.errors import InUse, named
@@ -141,7 +144,8 @@ class Parts:
 
             end_poisoned(self.database)
 
-        return Holder(self.home, self.config, getattr(driver.settings, "patience", 60.0), end_poisoned)
+        lasting = evolve(self.config, access=Access())  # it goes on for all, long after the call that starts it
+        return Holder(self.home, lasting, getattr(driver.settings, "patience", 60.0), end_poisoned)
 
     @_Part
     def layers(self) -> Layers:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import layerstore
+from layerstore.access import Access
 from layerstore.config import Config
 from layerstore.errors import DriverNotSupported
 from layerstore.kernel import watching
@@ -69,7 +70,7 @@ class Lazies:
         self.patience = "20"
         self.limits = Limits()
 
-    def open(self) -> Store:
+    def open(self, access: Access | None = None) -> Store:
         options = (f"erofs.patience={self.patience}",)
         config = Config(
             data_root=self.root,
@@ -77,6 +78,7 @@ class Lazies:
             storage_driver="erofs",
             storage_opts=options,
             limits=self.limits,
+            access=access or Access(),
         )
         return layerstore.open(config=config)
 

@@ -21,8 +21,10 @@ from attrs import evolve
 
 import layerstore
 from layerstore import registry
+from layerstore.access import Access
+from layerstore.config import Config
 from layerstore.digest import DiffID, of_bytes
-from layerstore.errors import DriverNotSupported, KernelError
+from layerstore.errors import ConfigError, DriverNotSupported, KernelError
 from layerstore.holding.passing import Given, hand_over, taken_over
 from layerstore.layers.lazy import Present
 from layerstore.limits import USUAL
@@ -31,8 +33,10 @@ from layerstore.seekable.making import make
 from layerstore.store import Store
 from lazy.conftest import LARGE, LAYERS, SECOND, Lazies, bytes_of, gone, until
 from lazy.gate import Gate
+from registry.conftest import CredentialFiles
 from registry.servers.memory import LAYER, MANIFEST
 from registry.servers.quirks import Quirks
+from registry.servers.tokens import PASSWORD, USER
 from support import images, tabled
 from support.faults import descriptors
 
@@ -266,6 +270,42 @@ def test_if_all_are_killed_the_next_open_takes_the_mounts_away(
         gate.is_open = True
         with store.container("box").mount() as again:
             assert (again / "data/3").read_bytes() == bytes_of(300_000, 3)
+
+
+def test_what_one_call_is_told_of_registries_is_not_for_lazy_layers(
+    lazies: Lazies,
+    pushed: str,
+    gate: Gate,
+    quirks: Quirks,
+    credential_files: CredentialFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They go on by what is kept, whoever starts their holder."""
+    quirks.users = {USER: PASSWORD}
+    credential_files.know(quirks.host, USER, PASSWORD)
+    lazies.patience = "3"
+    with lazies.open() as store:
+        store.create_container(store.pull(pushed, lazy=True), name="box")
+    lazies.kill("warden", "holder", "fetcher")
+    (tmp_path / "none.json").write_text("{}")
+    mine = Access(auth_file=tmp_path / "none.json", verify=False, host=quirks.host, username=USER, password="wrong")
+    given: list[Config] = []
+    run = subprocess.run
+
+    def noted(words: Any, **options: Any) -> Any:
+        if "layerstore.holding" in words:
+            given.append(pickle.loads(options["input"])[1])
+        return run(words, **options)
+
+    monkeypatch.setattr(subprocess, "run", noted)
+    gate.is_open = True
+    with lazies.open(mine) as store:
+        with pytest.raises(ConfigError, match="Log in first"):
+            store.pull(pushed, lazy=True)
+        with store.container("box").mount() as tree:
+            assert (tree / "data/5").read_bytes() == bytes_of(300_000, 5)
+    assert {(config.data_root, config.access) for config in given} == {(lazies.root, Access())}
 
 
 def test_a_mount_outlives_whoever_made_it(lazies: Lazies, pushed: str, gate: Gate) -> None:

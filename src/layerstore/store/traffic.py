@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
+from layerstore.errors import ConfigError
 from layerstore.wording import in_words
 
 if TYPE_CHECKING:
@@ -291,7 +292,8 @@ class Traffic:
         `lazy`: layers that have an index (`push`) come when they are read, and the rest in the background. In a store
         by erofs alone, else `DriverNotSupported` says why not. What a first run read comes first, in its order, as
         `prefetch_from` knows it: a file of `record_order`, "recorded", which is what `push` has attached to the image,
-        or "nothing". What was pulled so once is waited for, where it is pulled again and not lazily.
+        or "nothing". What was pulled so once is waited for, where it is pulled again and not lazily. It is fetched with
+        the credentials that are kept, so a store that is opened with an `Access` of its own refuses it: `ConfigError`.
 
         Raises `NotFound`, `RegistryError` with all that derive from it, `InvalidArchive`, `DigestMismatch`, and leaves
         the store as it was.
@@ -328,10 +330,16 @@ class Traffic:
             yield pulled
 
     def _ahead(self, prefetch_from: str | Path) -> Ahead:
-        """How lazy layers are to come. Raises `DriverNotSupported` where there can be none."""
+        """How lazy layers are to come. Raises `DriverNotSupported` where there can be none, `ConfigError`."""
+        from layerstore.access import Access
         from layerstore.registry.lazily import Ahead
         from layerstore.seekable import Order
 
+        if self._parts.config.access != Access():
+            raise ConfigError(
+                "lazy layers come when this call has ended, and by what is kept: not by what this call alone is told",
+                remedy="Log in first, or pull the image whole.",
+            )
         self._layers.files.require_lazy()
         begin = self._layers.files.begin_lazy
         if prefetch_from in ("recorded", "nothing"):
