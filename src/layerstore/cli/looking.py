@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,18 +181,28 @@ def squash_command(arguments: Arguments, *, image: str, since: str | None, tags:
     with arguments.open() as store:
         found = store.image(image)
         until = None if since is None else _layer_of(found, since) or since
-        tell_waits(store, lambda: found.layers[_count_kept(store, found, until) :])
+        tell_waits(store, lambda: _merged(store, found, until))
         made = store.squash(found, since=until, tags=tags)
         inherit(store, made.id, found.id)
         output.lines([made.id])
 
 
-def _count_kept(store: Store, image: Image, until: str | None) -> int:
-    """How many of an image's layers stay as they are."""
-    if until is None:
-        return 0
-    layers = list[str](image.layers)
-    return layers.index(until) + 1 if until in layers else len(store.image(until).layers)
+def _merged(store: Store, image: Image, until: str | None) -> Sequence[DiffID]:
+    """The layers of an image that become one: none where that is nothing new, or where `squash` says what is wrong."""
+    kept: int | None = 0
+    if until is not None:
+        names = zip(image.chain_ids, image.layers, strict=True)
+        kept = next((number for number, both in enumerate(names, 1) if until in both), None)
+    if kept is None:
+        try:
+            below = store.image(until or "").chain_ids
+        except LayerstoreError:
+            return ()
+        if below != image.chain_ids[: len(below)]:
+            return ()
+        kept = len(below)
+    merged = image.layers[kept:]
+    return merged if len(merged) > 1 else ()
 
 
 def _layer_of(image: Image, text: str) -> str | None:
