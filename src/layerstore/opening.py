@@ -19,7 +19,7 @@ from layerstore import config as configuration
 from layerstore import facts, rootless, session
 from layerstore.config import Config
 from layerstore.database import Database, ReadOnlyDatabase
-from layerstore.errors import ConfigError, Damaged, KernelError, named
+from layerstore.errors import ConfigError, Damaged, KernelError, NotFound, named
 from layerstore.kernel.files import first_in
 from layerstore.kernel.files.reserve import Reserve
 from layerstore.kernel.mounts import boot_id
@@ -32,7 +32,7 @@ from layerstore.session import Session
 if TYPE_CHECKING:
     from layerstore.plugins import Choice
 
-__all__ = ["open_parts"]
+__all__ = ["open_parts", "require_store"]
 
 
 def open_parts(config: Config, store: object) -> Parts:
@@ -84,6 +84,14 @@ def open_parts(config: Config, store: object) -> Parts:
             parts.reserve.make()
         undo.pop_all()
     return parts
+
+
+def require_store(data_root: Path) -> None:
+    """Raise `NotFound` where there is none, `Damaged` where there was one."""
+    if _is_new(data_root):
+        _require_unused(data_root, "gone", lambda: not _is_new(data_root))
+        if _is_new(data_root):
+            raise NotFound(f"there is no store in {data_root}", remedy="Name its data-root.")
 
 
 def _close_driver(parts: Parts) -> None:

@@ -16,7 +16,7 @@ import layerstore
 from core.adding import Adder
 from layerstore import facts
 from layerstore.driver import Layer
-from layerstore.errors import ConfigError, DriverMismatch, InUse, KernelError, NotFound, StoreClosed
+from layerstore.errors import ConfigError, Damaged, DriverMismatch, InUse, KernelError, NotFound, StoreClosed
 from layerstore.store import Store
 from support import images as make
 
@@ -48,6 +48,25 @@ def test_new_store_is_for_its_owner_alone(store: Store, data_root: Path) -> None
     modes = {path.name: path.stat().st_mode & 0o777 for path in data_root.iterdir()}
     assert {name for name, mode in modes.items() if mode & 0o077} == set()
     assert set(modes) >= {"layerstore.db", "overlay2", "skeletons", "staging"}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("how", ["open", "migrate"])
+def test_where_none_is_made_a_store_that_is_lost_is_told_from_none(store: Store, data_root: Path, how: str) -> None:
+    def ask(root: Path) -> object:
+        return layerstore.open(root, make=False) if how == "open" else layerstore.migrate("vfs", root)
+
+    store.close()
+    with pytest.raises(NotFound, match="there is no store in"):
+        ask(data_root.parent / "misspelt")
+    (data_root / "skeletons/layer").mkdir()
+    for path in data_root.glob("layerstore.db*"):
+        path.unlink()
+    with pytest.raises(Damaged, match=r"layerstore\.db is gone, and there are layers beside it") as lost:
+        ask(data_root)
+    assert "rescue" in str(lost.value.remedy)
+    with pytest.raises(KernelError, match="File name too long"):
+        ask(data_root / ("x" * 300))
 
 
 @pytest.mark.root

@@ -11,7 +11,8 @@ from attrs import evolve
 from layerstore import config as configuration
 from layerstore import facts
 from layerstore.config import Config
-from layerstore.errors import ConfigError, NotFound
+from layerstore.errors import ConfigError
+from layerstore.opening import require_store
 from layerstore.store.store import Store
 from layerstore.wording import in_words
 
@@ -47,14 +48,8 @@ def open_store(
         attach=_stores(attach),
     )
     if not make:
-        _require_store(config.data_root)
+        require_store(config.data_root)
     return Store(config)
-
-
-def _require_store(data_root: Path) -> None:
-    """Raise `NotFound` where there is none."""
-    if not (data_root / "layerstore.db").exists():
-        raise NotFound(f"there is no store in {data_root}", remedy="Name its data-root.")
 
 
 def _stores(attach: Sequence[str]) -> tuple[str, ...]:
@@ -117,7 +112,7 @@ def migrate_store(
     config = configuration.with_overrides(config, data_root=configuration.root_of(data_root), storage_opts=storage_opts)
     mine = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) == to)
     others = tuple(opt for opt in config.storage_opts if configuration.owner_of(opt) != to)
-    _require_store(config.data_root)
+    require_store(config.data_root)
     old = evolve(config, storage_driver=None, storage_opts=others)
     new = evolve(config, storage_driver=to, storage_opts=mine)
     with Store(old) as store:
