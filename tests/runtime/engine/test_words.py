@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from layerstore.runtime.engine import words as module
 from layerstore.runtime.engine.words import code_of, failure, words_of
 
 
@@ -84,3 +86,18 @@ def test_a_folder_that_is_not_there_is_told_by_each_engine() -> None:
     assert (
         failure("exec in container web failed", ["no such: executable file not found in $PATH"], usual=126).code == 127
     )
+
+
+def test_the_machine_s_root_is_told_of_where_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_is_users", lambda: True)
+    for words in ("cgroups in hybrid mode not supported", "mount `proc` to `proc`: Operation not permitted"):
+        assert "wants the machine's root" in str(failure("container web cannot be started", [words]))
+    for words in ("container `web` does not exist", "chdir `/x`: Permission denied"):
+        assert "wants the machine's root" not in str(failure("container web cannot be paused", [words]))
+
+
+def test_a_kernel_without_namespaces_of_users_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Path", lambda _: tmp_path / "none")
+    error = failure("container web cannot be started", ["creating cgroup: Permission denied"])
+    assert error.message == "container web cannot be started: creating cgroup: Permission denied"
+    assert "wants the machine's root" not in str(error)

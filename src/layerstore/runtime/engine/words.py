@@ -26,6 +26,7 @@ _NOT_EXECUTABLE = re.compile(
     r"|exec format error|not executable|execve?\b.*permission denied",
     re.IGNORECASE,
 )
+_NOT_ALLOWED = re.compile(r"cgroup|operation not permitted|permission denied", re.IGNORECASE)
 _NO_FOLDER = re.compile(r"chdir", re.IGNORECASE)
 _COLOURED = re.compile(r"^\x1b\[[\d;]*m\S+Z: (.*)\x1b\[0m$")
 """As crun writes to a terminal, and to its log beside that: in red, behind the time."""
@@ -96,7 +97,7 @@ def failure(what: str, words: Sequence[str], *, is_told: bool = False, usual: in
     remedy = _REMEDIES.get(code)
     if any(_NO_FOLDER.search(text) for text in words):
         remedy = "Begin in a folder that the container has, and that its user may enter."
-    elif code == 125 and _is_users():
+    elif code == 125 and _is_users() and any(_NOT_ALLOWED.search(text) for text in words):
         remedy = "An OCI runtime wants the machine's root. As another user, run programs with --isolation process."
     code = usual if code == 125 else code
     return CannotRun(f"{what}: {'; '.join(words)}", code=code, remedy=remedy, is_told=is_told)
@@ -104,4 +105,7 @@ def failure(what: str, words: Sequence[str], *, is_told: bool = False, usual: in
 
 def _is_users() -> bool:
     """Is this an ordinary user's namespace, whose root may not do what the machine's may?"""
-    return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+    try:
+        return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+    except OSError:  # a kernel without such namespaces
+        return False
