@@ -86,7 +86,13 @@ def test_kinds_that_are_not_known_can_be_told_from_paths(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "meant"),
-    [("ocy:x", "oci:x"), ("docker-archve:x.tar", "docker-archive:x.tar"), ("oci-archiv:x:1", "oci-archive:x:1")],
+    [
+        ("ocy:x", "oci:x"),
+        ("oc:x", "oci:x"),
+        ("docker-archve:x.tar", "docker-archive:x.tar"),
+        ("docker-arhcive:x.tar", "docker-archive:x.tar"),
+        ("oci-archiv:x:1", "oci-archive:x:1"),
+    ],
 )
 def test_a_kind_that_is_mistyped_is_no_path(path: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean {meant}"):
@@ -94,6 +100,9 @@ def test_a_kind_that_is_mistyped_is_no_path(path: str, meant: str) -> None:
     places.require_known(places.parse(f"./{path}"))
 
 
-@pytest.mark.parametrize("path", ["backup:1.tar", "docs:1.tar", "a:b", "x", ":x"])
+@pytest.mark.parametrize(
+    "path",
+    ["backup:1.tar", "docs:1.tar", "archive:1.tar", "docker-image:1.tar", "doc:x", "social:x", "a:b", "x", ":x"],
+)
 def test_any_other_word_before_a_colon_is_part_of_a_path(path: str) -> None:
     assert places.require_known(places.parse(path)) == places.AtPath(path)

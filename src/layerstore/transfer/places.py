@@ -104,19 +104,31 @@ def require_known(place: Place) -> Place:
 
     One that nearly begins as a place does is mistyped: a folder of that name would be made without a word.
     """
-    from difflib import get_close_matches
-
     path = place.path if isinstance(place, AtPath) else ""
     word, colon, rest = path.partition(":")
-    near = get_close_matches(word, _KINDS, 1, 0.65) if colon and "/" not in word else []
-    if near and not os.path.lexists(path):
+    is_word = bool(colon) and "/" not in word
+    near = next((kind for kind in _KINDS if is_word and _is_nearly(word, kind)), None)
+    if near is not None and not os.path.lexists(path):
         raise ConfigError(
-            f"{path!r} is no place that is known, did you mean {near[0]}:{rest}?",
+            f"{path!r} is no place that is known, did you mean {near}:{rest}?",
             remedy=f"An image is at {FORMS}. A file of that name is ./{path}.",
         )
     if (path.startswith(_OTHERS) or "://" in path) and not os.path.lexists(path):
         raise ConfigError(f"{path!r} is no place that is known", remedy=f"An image is at {FORMS}.")
     return place
+
+
+def _is_nearly(word: str, kind: str) -> bool:
+    """Is it that word but for one letter, or for two of a long one? `archive` and `doc` are words of their own."""
+    most = 1 if len(kind) < 8 else 2
+    if abs(len(word) - len(kind)) > most:
+        return False
+    row = list(range(len(kind) + 1))  # how many letters the word's beginning is from each beginning of the other
+    for number, letter in enumerate(word, 1):
+        above, row = row, [number]
+        for at, other in enumerate(kind):
+            row.append(min(above[at] + (letter != other), above[at + 1] + 1, row[at] + 1))
+    return row[-1] <= most
 
 
 def _docker_archive(text: str, rest: str) -> InArchive:
