@@ -15,7 +15,7 @@ from layerstore.digest import parse as parse_digest
 from layerstore.errors import InvalidDigest, InvalidReference
 from layerstore.values import frozen
 
-__all__ = ["DEFAULT_TAG", "Reference", "familiar", "normalise", "parse", "split"]
+__all__ = ["DEFAULT_TAG", "HUB", "Reference", "familiar", "normalise", "parse", "registry_at", "split", "split_host"]
 
 _PATH = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -24,7 +24,10 @@ _NAME = re.compile(rf"{_PATH}(?:/{_PATH})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _ID = re.compile(r"[0-9a-f]{64}")
 
-_HUB = "docker.io"
+HUB = "docker.io"
+"""Docker Hub, as names of images have it."""
+_FORMER_HUB = "index.docker.io"
+_HUB_HOSTS = (_FORMER_HUB, "registry-1.docker.io")
 _OFFICIAL = "library/"
 _LONGEST = 255
 """Characters of a name without its host (distribution/reference, RepositoryNameTotalLengthMax)."""
@@ -135,6 +138,22 @@ def split(text: str) -> tuple[str, str]:
     return name, tag or DEFAULT_TAG
 
 
+def split_host(text: str) -> tuple[str, str]:
+    """The registry of a name, or of a word that is searched for, and the rest: Docker Hub's are those without a host.
+
+    What is before the first slash is a host if it cannot be the beginning of a path: for a dot, a colon or a capital.
+    """
+    first, slash, rest = text.partition("/")
+    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
+    domain, path = (first, rest) if is_host else (HUB, text)
+    return (HUB if domain == _FORMER_HUB else domain), path
+
+
+def registry_at(host: str) -> str:
+    """The registry that a host is, by the name under which credentials for it are kept: Docker Hub has several."""
+    return HUB if host in _HUB_HOSTS else host
+
+
 def _split_tag(text: str) -> tuple[str, str | None]:
     name, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:  # a colon before a slash belongs to a port
@@ -143,12 +162,8 @@ def _split_tag(text: str) -> tuple[str, str | None]:
 
 
 def _split_domain(name: str) -> tuple[str, str]:
-    first, slash, rest = name.partition("/")
-    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
-    domain, path = (first, rest) if is_host else (_HUB, name)
-    if domain == "index.docker.io":
-        domain = _HUB
-    if domain == _HUB and "/" not in path and path:
+    domain, path = split_host(name)
+    if domain == HUB and "/" not in path and path:
         path = _OFFICIAL + path
     return domain, path
 

@@ -144,6 +144,22 @@ def test_name_has_a_full_and_a_short_form(text: str, full: str, familiar: str) -
     assert (parsed.full, parsed.familiar) == (full, familiar)
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("word", ("docker.io", "word")),
+        ("team/app", ("docker.io", "team/app")),
+        ("Foo/x", ("Foo", "x")),
+        ("registry.example/A word", ("registry.example", "A word")),
+        ("localhost/x", ("localhost", "x")),
+        ("index.docker.io/x", ("docker.io", "x")),
+        ("127.0.0.1:5000", ("docker.io", "127.0.0.1:5000")),
+    ],
+)
+def test_words_that_are_searched_for_have_a_host_as_names_have(text: str, parts: tuple[str, str]) -> None:
+    assert reference.split_host(text) == parts
+
+
 def test_upper_case_is_explained() -> None:
     with pytest.raises(InvalidReference, match="lower case"):
         reference.parse("Debian:12")

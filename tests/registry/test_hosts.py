@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from layerstore.access import Access
 from layerstore.config import Config, Proxies
 from layerstore.errors import CertificateError, ConfigError, RegistryError, Unreachable
-from layerstore.registry.transport.hosts import Endpoint, endpoints, is_insecure
+from layerstore.registry.transport.hosts import Endpoint, Trust, certificates_of, endpoints, is_insecure
 from layerstore.registry.transport.proxies import proxy_for, without_secrets
 from layerstore.registry.transport.settings import Settings
 from layerstore.registry.transport.urls import absolute, origin
@@ -313,6 +314,14 @@ def test_whom_an_insecure_registry_names_need_not_be_secure_either(authority: Au
 def test_an_insecure_registry_is_not_checked(secure_quirks: Quirks) -> None:
     assert reach(SETTINGS, secure_quirks) == 200
     assert reach(evolve(SETTINGS, verify=False), secure_quirks) == 200
+
+
+@pytest.mark.parametrize("host", ["docker.io", "index.docker.io", "registry-1.docker.io"])
+def test_certificates_of_one_call_are_for_docker_hub_by_each_of_its_names(host: str, tmp_path: Path) -> None:
+    settings = Settings(access=Access(host="docker.io", certificates=tmp_path))
+    assert certificates_of(settings, host) == tmp_path
+    assert Trust.of(settings, "auth.docker.io", host, verify=True).registry == tmp_path
+    assert certificates_of(settings, "docker.io.example") is None
 
 
 def test_the_folders_are_dockers_and_those_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:

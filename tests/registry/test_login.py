@@ -535,9 +535,15 @@ def test_certificates_are_checked_as_one_call_says(
 
 
 def test_credentials_that_are_given_are_for_the_registry_that_is_named(
-    private: Quirks, elsewhere: Quirks, run: Callable[..., Result], data_root: Path, tmp_path: Path
+    private: Quirks,
+    elsewhere: Quirks,
+    conf: Callable[[str], Path],
+    run: Callable[..., Result],
+    data_root: Path,
+    tmp_path: Path,
 ) -> None:
     elsewhere.users = {USER: PASSWORD}
+    conf(f'[[registry]]\nprefix = "docker.io"\nlocation = "{elsewhere.host}"\ninsecure = true\n')
     elsewhere.put_image("app", "1", [b""])
     settings = tmp_path / "daemon.json"
     remotes = [f"http://{elsewhere.host}"]
@@ -549,7 +555,8 @@ def test_credentials_that_are_given_are_for_the_registry_that_is_named(
     name, account = f"{private.host}/app:1", ("--creds", f"{USER}:{PASSWORD}")
     assert "401" in run(*words[:2], "create", name, code=1).stderr
     run(*words[:2], "create", "-q", *account, "--name", "box", name)
-    run(*words[:2], "create", *account, name.partition("/")[0], code=1)  # no image of that registry
+    run(*words[:2], "create", *account, name.partition("/")[0], code=1)  # an image of Docker Hub, called as the host
+    assert any("/library/127.0.0.1/manifests/" in request.path for request in elsewhere.requests)
     run(*words[:2], "create", *account, "--lazy", name, code=2)
     run(*words[:2], "rm", "box")
     run(*words[:2], "rmi", name)

@@ -82,8 +82,7 @@ def _host_of(name: str) -> str:
     """The registry of an image, or that in which a word is searched for: HOST/WORD."""
     from layerstore import reference
 
-    host, slash, _ = name.removeprefix("docker://").partition("/")
-    return reference.parse(f"{host}/x" if slash else "x").domain
+    return reference.split_host(name.removeprefix("docker://"))[0]
 
 
 def _account(text: str) -> tuple[str, str]:

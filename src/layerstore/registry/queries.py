@@ -79,7 +79,7 @@ def search(term: str, *, limit: int = 25, config: Config | str | Path | None = N
     `RegistryError` where a registry has neither.
     """
     settings = settings_of(config)
-    registry, word = _split(term)
+    registry, word = reference.split_host(term)
     limit = max(1, min(limit, _MOST))
     with Http(settings) as http:
         found = _search(http, _endpoint(settings, registry), word, limit)
@@ -87,13 +87,6 @@ def search(term: str, *, limit: int = 25, config: Config | str | Path | None = N
             found = _listed(http, settings, registry, word, limit)
     prefix = "" if registry == HUB else f"{registry}/"
     return [hit if hit.name.startswith(prefix) else _renamed(hit, prefix + hit.name) for hit in found][:limit]
-
-
-def _split(term: str) -> tuple[str, str]:
-    first, slash, rest = term.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return (HUB, rest) if first in (HUB, "index.docker.io") else (first, rest)
-    return HUB, term
 
 
 def _endpoint(settings: Settings, registry: str) -> Endpoint:

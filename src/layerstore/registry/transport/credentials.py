@@ -19,7 +19,7 @@ from attrs import field
 
 from layerstore.access import Access
 from layerstore.errors import ConfigError, RegistryError, remedy_for
-from layerstore.registry.transport.hosts import HUB
+from layerstore.reference import HUB, registry_at
 from layerstore.registry.transport.words import printable
 from layerstore.values import frozen
 
@@ -111,7 +111,7 @@ def key_of(registry: str) -> str:
 def host_of_key(key: str) -> str:
     """`docker.io`, `host:port`: what a key means, which may carry a scheme and a path."""
     host = re.sub(r"^https?://", "", key).partition("/")[0]
-    return HUB if host in ("index.docker.io", "registry-1.docker.io") else host
+    return registry_at(host)
 
 
 def read_file(file: Path) -> dict[str, Any] | None:

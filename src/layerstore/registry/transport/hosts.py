@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from attrs import evolve
 
 from layerstore.errors import ConfigError
-from layerstore.reference import Reference
+from layerstore.reference import HUB, Reference, registry_at
 from layerstore.registry.transport import registries
 from layerstore.registry.transport.settings import Settings
 from layerstore.values import frozen
@@ -32,7 +32,6 @@ __all__ = [
     "tls_context",
 ]
 
-HUB = "docker.io"
 _HUB_HOST = "registry-1.docker.io"
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -131,7 +130,7 @@ def is_insecure(settings: Settings, registry: str) -> bool:
 
 def certificates_of(settings: Settings, host: str) -> Path | None:
     """The folder with certificates for `host` (`registry.example:5000`), where there is one."""
-    if settings.access.certificates is not None and host == settings.access.host:
+    if settings.access.certificates is not None and registry_at(host) == registry_at(settings.access.host):
         return settings.access.certificates
     for folder in settings.certificate_folders:
         own = folder / host

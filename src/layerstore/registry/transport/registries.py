@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from layerstore.errors import ConfigError, InvalidReference
-from layerstore.reference import Reference, parse
+from layerstore.reference import Reference, parse, registry_at
 from layerstore.registry.transport.machine import IGNORE, own_folder, read, stamp
 from layerstore.registry.transport.words import printable
 from layerstore.values import frozen
@@ -125,15 +125,10 @@ def _place(entry: _Entry, wanted: Reference, location: object, table: Mapping[st
         found = parse(root + rest)
     except InvalidReference as error:
         raise entry.wrong(f"location {printable(root)} gives no name of an image: {error.message}") from None
-    host = _usual((root + rest).partition("/")[0])
-    if _usual(found.domain) != host or found.tag is not None or found.digest is not None:
+    host = registry_at((root + rest).partition("/")[0])
+    if registry_at(found.domain) != host or found.tag is not None or found.digest is not None:
         raise entry.wrong(f"location {printable(root)} has to begin with a registry: host, or host:port")
     return Place(host, found.path, is_insecure)
-
-
-def _usual(host: str) -> str:
-    """The name of a registry under which credentials for it are kept: Docker Hub has several."""
-    return "docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host
 
 
 # ---- the files
