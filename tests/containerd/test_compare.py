@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import pytest
 import zstandard
+from google.protobuf.empty_pb2 import Empty
 
 from containerd.client import GZIP, KEPT, Client, mounted
 from containerd.daemon import Daemon
@@ -294,47 +295,80 @@ def test_no_time_is_later_than_is_asked_for(start: Callable[[str], tuple[Both, S
     view = client.view("look", "applied")
     with refused("UNIMPLEMENTED"):  # its times are its own
         client.compare([], view, source_date_epoch=epoch)
+    with refused("INVALID_ARGUMENT"):
+        client.compare([], view, source_date_epoch={"seconds": 1 << 60})
     assert both.tar(client.compare([], view)) == BOTTOM
 
 
-@pytest.mark.parametrize("answered", [0, 1, 3])
-def test_a_containerd_that_hangs_is_not_waited_for(
-    answered: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the beginning, at the first piece, at the end."""
-    monkeypatch.setattr("layerstore.faces.containerd.content._PATIENCE", 0.5)
-    monkeypatch.setattr("layerstore.faces.containerd.content._PATIENCE_AT_END", 0.5)
-    end = threading.Event()
+class Hanging:
+    """A containerd that answers so many messages of a blob that is written, and none after those."""
 
-    def write(requests: Iterator[Any], _: object) -> Iterator[content_pb2.WriteContentResponse]:
+    def __init__(self, socket: Path, answered: int) -> None:
+        self._answered = answered
+        self._end = threading.Event()
+        self.seen = 0
+        self.refs: list[str] = []
+        """Those that were to be aborted."""
+        self.waited: list[float] = []
+        """For how many seconds the answer to that is waited for."""
+        ways = {
+            "Write": grpc.stream_stream_rpc_method_handler(
+                self._write, content_pb2.WriteContentRequest.FromString, bytes_of
+            ),
+            "Abort": grpc.unary_unary_rpc_method_handler(self._abort, content_pb2.AbortRequest.FromString, bytes_of),
+        }
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, ways),))
+        self._server.add_insecure_port(f"unix:{socket}")
+        self._server.start()
+
+    def _write(self, requests: Iterator[Any], _: object) -> Iterator[content_pb2.WriteContentResponse]:
         offset = 0
-        for number, request in enumerate(requests):
-            if number == answered:
-                end.wait()
+        for request in requests:
+            self.seen += 1
+            if self.seen > self._answered:
+                self._end.wait()
                 return
             offset += len(request.data)
             yield content_pb2.WriteContentResponse(action=request.action, offset=offset)
 
-    way = grpc.stream_stream_rpc_method_handler(
-        write,
-        request_deserializer=content_pb2.WriteContentRequest.FromString,
-        response_serializer=lambda reply: reply.SerializeToString(),
-    )
-    server = grpc.server(ThreadPoolExecutor(4))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Write": way}),))
-    server.add_insecure_port(f"unix:{tmp_path}/c.sock")
-    server.start()
+    def _abort(self, request: content_pb2.AbortRequest, context: grpc.ServicerContext) -> Empty:
+        self.refs.append(request.ref)
+        self.waited.append(context.time_remaining())
+        return Empty()
+
+    def close(self) -> None:
+        self._end.set()
+        self._server.stop(None).wait()
+
+
+def bytes_of(message: Any) -> bytes:
+    return bytes(message.SerializeToString())
+
+
+@pytest.mark.parametrize(("answered", "ref"), [(0, "mine"), (1, "mine"), (3, "mine"), (3, "")])
+def test_a_containerd_that_hangs_is_not_waited_for(
+    answered: int, ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the beginning, at the first piece, at the end; nor is it waited for once more, to abort a ref of our own."""
+    monkeypatch.setattr("layerstore.faces.containerd.content._PATIENCE_AT_END", 1.0)
+    if answered < 3:
+        monkeypatch.setattr("layerstore.faces.containerd.content._PATIENCE", 1.0)
+    hanging = Hanging(tmp_path / "c.sock", answered)
     try:
         with (
             Content(tmp_path / "c.sock", [], "me") as content,
-            refused_here("UNAVAILABLE"),
-            content.upload("mine") as upload,
+            refused_here("UNAVAILABLE", "no answer in 1 seconds"),
+            content.upload(ref) as upload,
         ):
             upload.write(memoryview(bytes(2 << 20)))
             upload.commit({})
     finally:
-        end.set()
-        server.stop(None).wait()
+        hanging.close()
+    assert hanging.seen == answered + 1
+    assert len(hanging.refs) == (0 if ref else 1)
+    assert all(own.startswith("layerstore-me-") for own in hanging.refs)
+    assert all(seconds < 10 for seconds in hanging.waited)
 
 
 def forget(store: Store, key: str) -> None:
@@ -445,9 +479,9 @@ def test_what_a_process_that_died_has_left_is_aborted(
     assert left() == ["another"]
 
 
-def refused_here(code: str) -> pytest.RaisesExc[Refused]:
-    """The block raises `Refused` with this code."""
-    return pytest.RaisesExc(Refused, check=lambda error: error.code.value == code)
+def refused_here(code: str, words: str | None = None) -> pytest.RaisesExc[Refused]:
+    """The block raises `Refused` with this code, and these words."""
+    return pytest.RaisesExc(Refused, match=words, check=lambda error: error.code.value == code)
 
 
 def test_a_ref_of_the_callers_is_begun_anew(start: Callable[[str], tuple[Both, Store]]) -> None:

@@ -39,6 +39,8 @@ _PATIENCE: Final = 60.0
 """Seconds in which containerd has to answer a question, and to take a piece of a blob."""
 _PATIENCE_AT_END: Final = 900.0
 """Seconds in which it has to have all of a blob on its disk."""
+_PATIENCE_TO_ABORT: Final = 5.0
+"""Seconds in which it has to drop what is not whole: one that was waited for in vain is not waited for twice."""
 _PROCESS: Final = os.urandom(8).hex()
 
 
@@ -76,14 +78,14 @@ class Content:
             replies.cancel()
             if own and not upload.is_there:
                 with suppress(Refused):  # containerd may be what failed, and whoever comes next tries it again
-                    self._ask("Abort", api.AbortRequest(ref=own), Empty)
+                    self._abort(own)
 
     def abort_left(self) -> None:
         """Abort what earlier processes of this owner have left half-written in the caller's namespace."""
         for status in self._ask("ListStatuses", api.ListStatusesRequest(), api.ListStatusesResponse).statuses:
             if status.ref.startswith(self._prefix) and not status.ref.startswith(f"{self._prefix}{_PROCESS}"):
                 with suppress(Refused):
-                    self._ask("Abort", api.AbortRequest(ref=status.ref), Empty)
+                    self._abort(status.ref)
 
     def label(self, blob: Digest, name: str, value: str) -> None:
         """Let a blob that is there have a label, if it has none of that name."""
@@ -93,10 +95,13 @@ class Content:
             mask = FieldMask(paths=[f"labels.{name}"])
             self._ask("Update", api.UpdateRequest(info=told, update_mask=mask), api.UpdateResponse)
 
-    def _ask(self, call: str, request: Any, response: Any) -> Any:
+    def _abort(self, ref: str) -> None:
+        self._ask("Abort", api.AbortRequest(ref=ref), Empty, _PATIENCE_TO_ABORT)
+
+    def _ask(self, call: str, request: Any, response: Any, patience: float | None = None) -> Any:
         way = self._channel.unary_unary(f"/{SERVICE}/{call}", _bytes_of, response.FromString)
         try:
-            return way(request, metadata=self._caller, timeout=_PATIENCE)
+            return way(request, metadata=self._caller, timeout=_PATIENCE if patience is None else patience)
         except grpc.RpcError as error:
             raise _refused(error) from None
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from layerstore.errors import FULL, InUse, InvalidArchive, LayerstoreError, NameInUse, NotFound, StoreClosed
 from layerstore.faces.containerd.api import descriptor_pb2, diff_pb2, mount_pb2
@@ -117,13 +118,20 @@ class DiffCalls:
 
     def diff(self, request: diff_pb2.DiffRequest, caller: Caller) -> diff_pb2.DiffResponse:
         """See `Comparer.compare`."""
-        latest = request.source_date_epoch.ToNanoseconds() if request.HasField("source_date_epoch") else None
+        latest = _moment(request.source_date_epoch) if request.HasField("source_date_epoch") else None
         lower, upper = _mounts(request.left), _mounts(request.right)
         labels = dict(request.labels)
         made = self._comparer.compare(lower, upper, request.media_type, request.ref, labels, caller, latest)
         return diff_pb2.DiffResponse(
             diff=descriptor_pb2.Descriptor(media_type=made.media_type, digest=made.digest, size=made.size)
         )
+
+
+def _moment(told: Timestamp) -> int:
+    try:
+        return int(told.ToNanoseconds())
+    except ValueError as error:
+        raise Refused(Code.INVALID_ARGUMENT, f"source_date_epoch: {error}") from None
 
 
 def _mounts(told: Iterable[mount_pb2.Mount]) -> list[Plain]:
