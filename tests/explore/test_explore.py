@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -137,6 +138,36 @@ def luminance(colour: ColorTriplet) -> float:
     return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
 
 
+def test_what_is_waited_for_is_told_until_it_is_shown(
+    store: Store, image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come = threading.Event()
+
+    def slow(*given: Any, told: Callable[[int], None]) -> Any:
+        told(2_500_000)
+        come.wait()
+        return explore(*given, told=told)
+
+    monkeypatch.setattr("layerstore.explore.app.explore", slow)
+
+    async def run() -> None:
+        app = Explorer(store, "app:1")
+        async with app.run_test() as pilot:
+            try:
+                while not app._notifications:
+                    await pilot.pause()
+                [notification] = app._notifications
+                assert notification.message == "2.5MB of lazy layers are waited for"
+                assert notification.time_left > 3600
+            finally:
+                come.set()
+            await settled(pilot)
+            assert names(app)
+            assert not app._notifications
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("size", [(130, 34), (72, 40)])
 def test_the_files_follow_the_line(store: Store, image: Any, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[Any]) -> None:
@@ -169,7 +200,9 @@ def test_the_files_follow_the_line(store: Store, image: Any, size: tuple[int, in
 
 async def _light(pilot: Pilot[Any]) -> None:
     await pilot.press("tab", "down", "enter")
+    await settled(pilot)
     before = colours(pilot.app)
+    assert before
     await pilot.press("t")
     assert pilot.app.theme == "textual-light"
     await pilot.pause()

@@ -25,6 +25,8 @@ _NARROW = 100
 """Columns below which the lines stand above the files."""
 _AT_ONCE = 200
 """Lines of a list that are made before it is shown: textual takes 0.2 ms for each, and thousands are no screenful."""
+_AS_LONG_AS_IT_TAKES = 24 * 3600.0
+"""Seconds for which it is told what is waited for: it goes with what is shown then."""
 
 
 class Explorer(App[None]):
@@ -74,13 +76,18 @@ class Explorer(App[None]):
         except LayerstoreError as error:
             self.call_from_thread(self._fail, error)
             return
-        self.call_from_thread(self.push_screen, Inside(found))
+        self.call_from_thread(self._show, found)
 
     def _tell_waits(self, lacking: int) -> None:
-        self.call_from_thread(self.notify, words.waits(lacking), markup=False)
+        self.call_from_thread(self.notify, words.waits(lacking), timeout=_AS_LONG_AS_IT_TAKES, markup=False)
+
+    def _show(self, found: Explored) -> None:
+        self.call_later(self.clear_notifications)  # in its turn: what was told a moment ago is on its way yet
+        self.push_screen(Inside(found))
 
     def _fail(self, error: LayerstoreError) -> None:
         if self._first is None:
+            self.call_later(self.clear_notifications)
             self.notify(words.plain(str(error)), severity="error", markup=False)
         else:
             self.failure = error
