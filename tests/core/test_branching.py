@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -22,6 +23,7 @@ from layerstore import ConfigError, Container, InUse, NameInUse, NotFound, Store
 from layerstore.driver import Layer
 from layerstore.images.trees import changes_between
 from layerstore.layers.files import LayerFiles
+from layerstore.locks import of_container
 from layerstore.segments.rows import STEP
 
 pytestmark = pytest.mark.root
@@ -193,6 +195,27 @@ def test_what_was_written_since_a_checkpoint_is_a_tar(box: Container) -> None:
     box.rollback("first")
     assert names(box, second) == [".wh.b"]
     assert names(fork, box) == [".wh.a", "b", "c"]
+
+
+def test_nobody_rolls_it_back_between_the_look_at_it_and_the_tar(
+    box: Container, any_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(box, a="1")
+    box.checkpoint("first")
+    write(box, b="2")
+    changes, locked = Container.changes, []
+
+    def found(self: Container, since: Any = None) -> Any:
+        looked = changes(self, since)
+        locked.append(any_store._parts.locks.is_held(of_container(self.id)))
+        return looked
+
+    monkeypatch.setattr(Container, "changes", found)
+    tar = bytearray()
+    box.write_changes(tar.extend, since="first")
+    assert locked == [True]
+    with tarfile.open(fileobj=io.BytesIO(tar)) as written:
+        assert "b" in written.getnames()
 
 
 def test_a_commit_is_one_layer_of_the_same_digest(box: Container, any_store: Store) -> None:

@@ -255,9 +255,10 @@ class Container(Runs, Starts):
         `latest`, in ns since the epoch: no time in it is later. What `write` is given is valid until it returns. Raises
         `CannotRepresent`, `NotFound`.
         """
-        found = None if since is None or isinstance(since, Snapshot) else self.changes(since)
         on = since if isinstance(since, Snapshot) else None
+        # Shared from the first look to the last byte, lest another rolls it back in between; `changes` shares it too.
         with self._containers.lock(self.id, shared=True):
+            found = None if since is None or isinstance(since, Snapshot) else self.changes(since)
             self._containers.comparing.write_changes(self.id, write, on, found, latest=latest)
 
     def export(self, write: Write) -> None:

@@ -297,7 +297,7 @@ class Containers:
     def prune(self, fits: Callable[[Container], bool] | None = None) -> tuple[list[str], int]:
         """Remove every container that is neither mounted nor running, or those of which `fits` is true.
 
-        Their IDs, and the bytes that they occupied, as far as that could be told.
+        Their IDs, and the bytes that they occupied, as far as that could be told: each costs a look at its tree.
         """
         gone, size = [], 0
         for container in self.all():
