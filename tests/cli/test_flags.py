@@ -76,6 +76,7 @@ def test_options_are_read_as_docker_reads_them(
         ("-x", "unknown shorthand flag: 'x' in -x"),
         # As find(1) has it.
         ("-human x", "unknown shorthand flag: 'h' in -human, did you mean --human?"),
+        ("-qhuman", "unknown shorthand flag: 'h' in -human"),
         ("-qxa", "unknown shorthand flag: 'x' in -xa"),
         ("-=x", "unknown shorthand flag: '=' in -=x"),
         ("-q=", "unknown shorthand flag: '=' in -="),

@@ -69,6 +69,7 @@ def line(run: Run, settings: Path, tmp_path: Path, full: Path) -> Line:
         ("save base:1 -o ocy:x", "layerstore: 'ocy:x' is no place that is known, did you mean oci:x?\nAn image is at"),
         ("history base", "layerstore: no such image: base\nThere is base:1: a name without a tag means :latest.\n"),
         ("inspect base", "layerstore: no such object: base\nThere is base:1: a name without a tag means :la"),
+        ("history base:2", "layerstore: no such image: base:2\nThere is base:1.\n"),
         ("ls base", "layerstore: no such object: base\nThere is base:1: a name without a tag means :latest.\n"),
         ("ls web@no", "layerstore: no such object: web@no\n`layerstore checkpoints web` shows what it has.\n"),
         (

@@ -92,13 +92,15 @@ class _Parser:
 
     def cluster(self, letters: str) -> None:
         """`-q`, `-qf value`, `-qfvalue` or `-qf=value`: switches, and at the end an option with its value."""
+        whole = letters
         while letters:
             letter, left = letters[0], letters[1:]
             name = f"-{letter}"
             flag = self.known.get(name)
             if flag is None:
                 # find(1) and the like write whole words behind one dash.
-                hint = f", did you mean -{name}{letters[1:]}?" if f"-{name}{letters[1:]}" in self.known else ""
+                is_word = letters == whole and f"--{letters}" in self.known
+                hint = f", did you mean --{letters}?" if is_word else ""
                 raise FlagError(f"unknown shorthand flag: '{letter}' in -{letters}{hint}", name)
             if len(left) > 1 and left[0] == "=":
                 return self.add(flag, name, left[1:])

@@ -61,15 +61,18 @@ def resolve(tx: Transaction, ref: str) -> tuple[ImageID, str | None]:
 def _beside(tx: Transaction, ref: str) -> str | None:
     """What to say where an image is not there by this tag, but by others; None where there is none of the name."""
     try:
-        name = reference.parse(ref).name
+        wanted = reference.parse(ref)
     except InvalidReference:
         return None
+    name = wanted.name
     found = tx.execute("SELECT name FROM tags WHERE name > ? AND name < ? LIMIT 4", (f"{name}:", f"{name};")).fetchall()
     if not found:
         return None
     shown = [reference.familiar(row[0]) for row in found[:3]]
     more = ", ..." if len(found) > 3 else ""
-    return f"There is {', '.join(shown)}{more}: a name without a tag means :{reference.DEFAULT_TAG}."
+    is_bare = wanted.tag is None and wanted.digest is None
+    why = f": a name without a tag means :{reference.DEFAULT_TAG}" if is_bare else ""
+    return f"There is {', '.join(shown)}{more}{why}."
 
 
 def meant_by(tx: Transaction, name: str) -> ImageID | None:
