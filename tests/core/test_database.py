@@ -142,9 +142,15 @@ def test_child_of_a_fork_is_refused_and_the_parent_goes_on(database: Database) -
 
 
 def locks_of(path: Path) -> list[list[str]]:
-    """The locks that processes have on a file, as the kernel lists them."""
+    """The locks that processes have on a file, as the kernel lists them: by its number, and by the mount's device."""
+    fd = os.open(path, os.O_PATH)
+    facts = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines())
+    os.close(fd)
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    [device] = [mount[2] for mount in mounts if mount[0] == facts["mnt_id"].strip()]
+    major, minor = map(int, device.split(":"))
     lines = [line.split()[1:] for line in Path("/proc/locks").read_text().splitlines()]
-    return sorted(line for line in lines if line[-3].endswith(f":{path.stat().st_ino}"))
+    return sorted(line for line in lines if line[-3] == f"{major:02x}:{minor:02x}:{path.stat().st_ino}")
 
 
 def test_who_copies_a_database_that_is_open_here_drops_no_lock_of_it(database: Database, tmp_path: Path) -> None:
