@@ -283,13 +283,13 @@ class Erofs(StorageDriver):
         if not _is_there(self._index(tars)):
             self._write_index(tars, stack)
 
-    def wrong_indexes(self, layer: Layer) -> Sequence[Path]:
+    def wrong_indexes(self, layer: Layer, write: Callable[[memoryview], object]) -> Sequence[Path]:
         """See `layerstore.layers.beyond`: those that are not as they were made."""
         found: list[str] = []
         with named("open", self._folder(layer)), suppress(FileNotFoundError):
             found = sorted(name for name in os.listdir(self._folder(layer)) if name.startswith(_INDEX))
         paths = [Path(self._folder(layer)) / name for name in found]
-        return [path for path in paths if proofs.is_wrong(path)]
+        return [path for path in paths if proofs.is_wrong(path, write)]
 
     def notes_content(self) -> Path | None:
         """See `layerstore.layers.beyond`: with `erofs.dedup`, content that two tars have is kept once."""

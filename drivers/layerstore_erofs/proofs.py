@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -27,18 +28,23 @@ def prove(index: Path) -> None:
         os.pwrite(file.fileno(), _MAGIC + _digest(file.fileno()), 0)
 
 
-def is_wrong(index: Path) -> bool:
-    """Is an index another than it was when it was made? One that has gone with its layer is not."""
+def is_wrong(index: Path, write: Callable[[memoryview], object]) -> bool:
+    """Is an index another than it was when it was made? One that has gone with its layer is not.
+
+    `write` is given what is read for that.
+    """
     with named("read", index), suppress(FileNotFoundError), open(index, "rb", buffering=0) as file:
         head = os.pread(file.fileno(), len(_MAGIC) + hashlib.sha256().digest_size, 0)
-        return head.startswith(_MAGIC) and head[len(_MAGIC) :] != _digest(file.fileno())
+        return head.startswith(_MAGIC) and head[len(_MAGIC) :] != _digest(file.fileno(), write)
     return False
 
 
-def _digest(file: int) -> bytes:
+def _digest(file: int, write: Callable[[memoryview], object] | None = None) -> bytes:
     found = hashlib.sha256()
     at = _BEGIN
     while piece := os.pread(file, 1 << 20, at):
         found.update(piece)
+        if write is not None:
+            write(memoryview(piece))
         at += len(piece)
     return found.digest()

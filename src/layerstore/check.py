@@ -383,7 +383,7 @@ class _Look:
         """The DiffID is the proof of the content; which file it is that differs is looked for only when it fails."""
         if content and self.files.lacks(stored):  # what is there of it; nobody waits for the rest
             return list(self.files.damages_arrived(stored, self._reader(stored, self.files.fetched(stored))))
-        damages = list(self.files.damages(stored, Level.ATTRIBUTES))
+        damages = list(self.files.damages(stored, Level.ATTRIBUTES, lambda data: self.rate(len(data))))
         if damages:
             return damages
         if content:
@@ -401,7 +401,7 @@ class _Look:
             nonlocal done
             done += len(data)
             if self.progress is not None:
-                self.progress(short(stored.diff_id), done, size)
+                self.progress(short(stored.diff_id), min(done, size), size)  # what is read beside it is not told
             self.rate(len(data))
 
         return read

@@ -145,7 +145,8 @@ class Parts:
             end_poisoned(self.database)
 
         lasting = evolve(self.config, access=Access())  # it goes on for all, long after the call that starts it
-        return Holder(self.home, lasting, getattr(driver.settings, "patience", 60.0), end_poisoned)
+        patience = getattr(driver.settings, "patience", 60.0)
+        return Holder(self.home, lasting, patience, end_poisoned, lambda found: self.layers.still_lazy(found))
 
     @_Part
     def layers(self) -> Layers:

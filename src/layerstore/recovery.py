@@ -53,6 +53,7 @@ def _deeds(parts: Parts) -> Iterator[Callable[[], bool | None]]:
     """What is put in order for later; False is returned by what has to be done once more."""
     yield parts.mirror.put_in_step
     yield parts.layers.complete_records
+    yield parts.layers.forget_lazy
     yield lambda: garbage.sweep(parts.layers, parts.session.staging)
     yield lambda: parts.blobs.recover()
     if (parts.config.data_root / "volumes").is_dir():

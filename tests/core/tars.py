@@ -215,7 +215,7 @@ class TarFiles(LayerFiles):
         finally:
             remove_tree(place)
 
-    def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
+    def damages(self, stored: Diff, level: Level, write: Write | None = None) -> Iterator[Damage]:
         path = self._tar(Layer(stored.key))
         if not path.exists():
             yield Damage("/", "the tar is missing")

@@ -15,6 +15,7 @@ import pytest
 import layerstore
 from core.adding import Adder
 from layerstore import DriverNotSupported, Problem, Store
+from layerstore.check import Rate
 from layerstore.indexes import LaidTree
 from layerstore.kernel import files
 from layerstore.tar import laid_in, lying_in
@@ -289,6 +290,15 @@ def test_any_bit_of_what_is_mounted_is_found_and_mended(store: Store) -> None:
     assert store.check(content=True) == []
     with store.image("image").mount() as root:
         assert trees.listing(root) == seen
+
+
+def test_what_is_mounted_is_read_no_faster_than_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    Adder(store)(LOWER, name="image")
+    [index] = indexes(store)
+    read: list[int] = []
+    monkeypatch.setattr(Rate, "__call__", lambda _, count: read.append(count))
+    assert store.check(content=True) == []
+    assert sorted(read)[-2:] == sorted([index.stat().st_size - 1024, len(LOWER)])
 
 
 @pytest.mark.parametrize("how", ["gone", "cut"])

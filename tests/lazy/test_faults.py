@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -9,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.errors import LayerstoreError
+from layerstore.driver import LayerKey
+from layerstore.errors import Damaged, LayerstoreError
 from layerstore.limits import Limits
+from layerstore.recovery import recover
 from layerstore.session import Session
 from layerstore.store import Store
 from lazy.conftest import LARGE, Lazies, bytes_of, until
 from lazy.gate import Gate
 from lazy.test_lazy import reader, said
 from registry.servers.quirks import Quirks
+from support import images
 
 pytestmark = pytest.mark.root
 
@@ -39,6 +43,24 @@ if "layerstore.holding.fetcher" in sys.orig_argv:
 """
 
 
+DAMAGED = """
+import os, sys
+if "layerstore.holding.fetcher" in sys.orig_argv:
+    import layerstore.store
+    from layerstore.errors import Damaged
+
+    Store = layerstore.store.Store
+
+    def open_not_at_once(config):
+        if not os.path.exists({mark!r}):
+            open({mark!r}, "x").close()
+            raise Damaged("the database is damaged")
+        return Store(config)
+
+    layerstore.store.Store = open_not_at_once
+"""
+
+
 @pytest.fixture
 def gate(quirks: Quirks, pushed: str) -> Gate:
     """Closed."""
@@ -55,7 +77,7 @@ def box(lazies: Lazies, pushed: str, gate: Gate) -> Iterator[tuple[Store, Path]]
             yield store, tree
 
 
-def key_of(store: Store, number: int) -> str:
+def key_of(store: Store, number: int) -> LayerKey:
     """Of a layer of the image."""
     [image] = store.images()
     [key] = [one.key for one in store._parts.layers.lazy() if one.diff_id == image.layers[number]]
@@ -148,6 +170,7 @@ def test_a_layer_that_the_next_holder_cannot_hold_is_read_as_an_error_and_never_
         until(lambda: len(store._parts.layers.lazy()) == 1)
         time.sleep(3)  # in which a holder that had nothing to do would have ended
         assert said(reader(tree / "data/3")) == EIO
+        assert lazies.log().count("cannot be watched") == 1  # though it is tried each second
     assert until(lambda: (found := said(reader(tree / "data/3"))) != EIO and found) == bytes_of(300_000, 3)
     assert (tree / "large").read_bytes() == LARGE
     until(lambda: not lazies.processes())
@@ -171,21 +194,121 @@ def test_a_fetcher_that_dies_before_it_can_say_that_a_layer_is_whole_has_made_it
         assert list(store.check(content=True)) == []
 
 
-def test_what_made_a_layer_lazy_goes_at_once_whoever_dies_while_it_is_deleted(
-    lazies: Lazies, pushed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def whole(lazies: Lazies, pushed: str) -> Iterator[tuple[Store, Path]]:
+    """A store, and half of the folder that makes lazy a layer that is not."""
     with lazies.open() as store:
         store.pull(pushed)
-        layers = store._parts.layers
-        with layers.database.read() as tx:
-            [(key,), *_] = tx.execute("SELECT key FROM diffs")
-        lazy = lazies.root / "erofs" / key / "lazy"
-        lazy.mkdir()
-        for name in ("index", "source"):
-            (lazy / name).touch()
-        monkeypatch.setattr(Session, "discard", lambda *_: None)  # as of who dies before it is done
+        lazy = lazies.root / "erofs" / any_key(store) / "lazy"
+    lazy.mkdir()
+    (lazy / "index").touch()
+    with lazies.open() as store:
+        yield store, lazy
 
-        layers.files.forget_lazy(key)
 
-        assert not lazy.exists()
-        assert sorted(os.listdir(layers.session.folder / f"{key}.lazy.gone")) == ["index", "source"]
+def any_key(store: Store) -> LayerKey:
+    """Of a layer that is whole."""
+    with store._parts.database.read() as tx:
+        return LayerKey(tx.execute("SELECT key FROM diffs WHERE NOT lazy ORDER BY key").fetchone()[0])
+
+
+def test_what_made_a_layer_lazy_goes_at_once_whoever_dies_while_it_is_deleted(
+    whole: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, lazy = whole
+    layers, key = store._parts.layers, LayerKey(lazy.parent.name)
+    monkeypatch.setattr(Session, "discard", lambda *_: None)  # as of who dies before it is done
+
+    layers.files.forget_lazy(key)
+
+    assert not lazy.exists()
+    assert os.listdir(layers.session.folder / f"{key}.lazy.gone") == ["index"]
+
+
+def test_what_made_a_layer_lazy_goes_at_once_on_a_disk_that_is_full(
+    whole: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for another name in the folder that it is in."""
+    store, lazy = whole
+    rename = os.rename
+
+    def refused(source: Path, target: Path) -> None:
+        if Path(source).parent != Path(target).parent:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    def dies(path: Path) -> None:
+        if os.path.lexists(path):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refused)
+        patched.setattr("layerstore.kernel.files.folders.remove_tree", dies)
+        patched.setattr("layerstore.layers.lazy.remove_tree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            store._parts.layers.files.forget_lazy(LayerKey(lazy.parent.name))
+    assert not lazy.exists()
+    assert "lazy.gone" in os.listdir(lazy.parent)
+
+    recover(store._parts)
+    assert "lazy.gone" not in os.listdir(lazy.parent)
+
+
+def test_half_of_what_makes_a_layer_lazy_hinders_none_that_is_whole(whole: tuple[Store, Path], pushed: str) -> None:
+    store, lazy = whole
+    with store.create_container(pushed, name="box").mount() as tree:
+        assert (tree / "large").read_bytes() == LARGE
+    assert not lazy.exists()
+
+
+def test_half_of_what_makes_a_layer_lazy_hinders_nobody_who_wants_all_of_it(whole: tuple[Store, Path]) -> None:
+    store, lazy = whole
+    assert list(store.check(content=True)) == []
+    assert not lazy.exists()
+
+
+def test_half_of_what_makes_a_layer_lazy_goes_when_a_store_is_put_in_order(whole: tuple[Store, Path]) -> None:
+    store, lazy = whole
+    recover(store._parts)
+    assert not lazy.exists()
+
+
+def test_half_of_what_makes_a_layer_lazy_keeps_no_holder(
+    lazies: Lazies, gate: Gate, box: tuple[Store, Path], tmp_path: Path
+) -> None:
+    store, _ = box
+    store.load(images.docker_archive(tmp_path / "other.tar", [images.layer(images.file("other", "whole"))]))
+    lazy = lazies.root / "erofs" / any_key(store) / "lazy"
+    lazy.mkdir()
+    lazies.kill("holder")
+    until(lambda: not lazy.exists())
+    assert f"{lazy.parent}: cannot be watched" in lazies.log()
+    gate.is_open = True
+    until(lambda: not lazies.processes())
+
+
+def test_a_database_that_is_damaged_is_no_proof_against_a_layer(
+    lazies: Lazies, pushed: str, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "refused"
+    (tmp_path / "sitecustomize.py").write_text(DAMAGED.format(mark=str(mark)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    gate.is_open = True
+    with lazies.open() as store:
+        store.pull(pushed, lazy=True)
+        until(lambda: not store.lacking())
+        assert mark.exists()
+        assert list(store.check(content=True)) == []
+
+
+def test_damage_below_a_layer_is_none_of_the_layer(box: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _ = box
+    layers, key = store._parts.layers, key_of(store, 1)
+
+    def complete(*_: object) -> None:
+        raise Damaged("the index of what it stands on is damaged")
+
+    monkeypatch.setattr(type(layers.files), "complete", complete)
+    with pytest.raises(Damaged):
+        layers.complete(key)
+    assert not any(one.damaged for one in layers.lazy())

@@ -340,3 +340,12 @@ def test_a_window_wider_than_the_limit_is_told_as_such() -> None:
         list(zstd.points(blob, narrow))
     with pytest.raises(LimitExceeded, match="max-zstd-window is 1,024"):
         list(zstd.inflating([blob], len(LAYER), narrow))
+
+
+@pytest.mark.parametrize("window", [0, 1 << 31, 1 << 40])
+def test_a_window_that_no_frame_can_have_is_damage_where_there_is_no_limit(window: int) -> None:
+    blob = b"\x28\xb5\x2f\xfd\x00\xf8" + bytes(20)  # 2 TiB (RFC 8878, "Window Descriptor")
+    for read in (zstd.points(blob, Limits(zstd_window=window)), zstd.inflating([blob], 1, Limits(zstd_window=window))):
+        with pytest.raises(InvalidArchive, match="the zstd data are damaged") as refused:
+            list(read)
+        assert not isinstance(refused.value, LimitExceeded)

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from layerstore.driver import LayerKey
 from layerstore.errors import (
     Damaged,
-    DigestMismatch,
     InvalidArchive,
     InvalidReference,
     KernelError,
@@ -32,7 +31,7 @@ from layerstore.errors import (
     NotFound,
 )
 from layerstore.holding.layer import LazyLayer
-from layerstore.holding.passing import Given, Watched, hand_over, protect, receive, send, taken_over
+from layerstore.holding.passing import Given, Watched, hand_over, log, protect, receive, send, taken_over
 from layerstore.layers.lazy import note_wrong
 from layerstore.registry.client.repository import Repository
 from layerstore.registry.transport.http import Http
@@ -69,8 +68,8 @@ class Fetcher:
         self._saying = threading.Lock()
         self._known: list[Watched] = []
         self._layers: dict[int, LazyLayer] = {}
-        self._early: dict[int, list[dict[str, Any]]] = {}
-        """What was said of layers that could not be opened yet."""
+        self._early: dict[int, list[tuple[float, dict[str, Any]]]] = {}
+        """What was said of layers that could not be opened yet, and until when somebody waits for it."""
         self._changed = threading.Condition()
         self._waiting = 0
         self._quiet_since = time.monotonic()
@@ -105,6 +104,8 @@ class Fetcher:
                 self._learn(Watched(number, words["path"], *fds), is_held=words["held"])
             elif (number := words.get("forget")) is not None:
                 self._forget(number)
+            elif (path := words.get("refused")) is not None:
+                threading.Thread(target=self._ask_row, args=(path,), daemon=True).start()
             else:
                 self._heed(words)
             self._changed.notify_all()
@@ -112,7 +113,8 @@ class Fetcher:
     def _heed(self, words: dict[str, Any]) -> None:
         number = next(words[kind] for kind in ("of", "hurry", "held") if kind in words)
         if (layer := self._layers.get(number)) is None:
-            self._early.setdefault(number, []).append(words)
+            until = time.monotonic() + self._given.patience if "of" in words else float("inf")
+            self._early[number] = [*self._still_early(number), (until, words)]
         elif "of" in words:
             self._waiting += 1
             self._pool.submit(self._serve, layer, words["need"], words["first"], words["last"])
@@ -120,6 +122,12 @@ class Fetcher:
             layer.is_wanted = True
         else:
             layer.is_held = words["on"]
+
+    def _still_early(self, number: int, *besides: str) -> list[tuple[float, dict[str, Any]]]:
+        """What was said of a layer before it was open, but what nobody waits for any more, and words `besides`."""
+        now = time.monotonic()
+        early = self._early.get(number, [])
+        return [one for one in early if one[0] > now and not any(kind in one[1] for kind in besides)]
 
     def _forget(self, number: int) -> None:
         gone = self._layers.pop(number, None)
@@ -146,34 +154,47 @@ class Fetcher:
         limits = self._given.config.limits
         layer = LazyLayer(watched, self._repository, limits, self._lanes, lambda: self._waiting > 0)
         self._layers[watched.number] = layer
-        for words in self._early.pop(watched.number, []):
+        early = self._still_early(watched.number)
+        self._early.pop(watched.number, None)
+        for _, words in early:
             self._heed(words)
 
-    def _open_later(self, watched: Watched, error: LayerstoreError) -> None:
+    def _open_later(self, watched: Watched, error: Exception) -> None:
         """Find out what a layer is that cannot be opened; till somebody can say, try again: who reads it waits."""
         pause = _PAUSE
         while True:
-            print(f"{watched.path}: {error}", file=sys.stderr, flush=True)
+            log(f"{watched.path}: {_words_of(error)}")
             try:
                 if self._is_known(watched, error):
                     return
-            except LayerstoreError as other:
-                print(f"{watched.path}: {other}", file=sys.stderr, flush=True)
-            self._say(layer=watched.number, late=str(error))
+            except Exception as other:  # nobody else would try again
+                log(f"{watched.path}: {_words_of(other)}")
+            with self._changed:
+                if watched in self._known:
+                    self._early[watched.number] = self._still_early(watched.number, "hurry")
+            self._say(layer=watched.number, late=_words_of(error))
             time.sleep(pause)
-            pause = min(pause * 2, _LONGEST)
+            pause = min(pause * 2, max(_PAUSE, self._given.patience / 2))  # while who reads it waits still
             with self._changed:
                 if watched not in self._known:
                     return
                 try:
                     self._open(watched)
-                except LayerstoreError as again:
+                except Exception as again:
                     error = again
-                else:
+                if watched.number in self._layers:
                     self._changed.notify_all()
                     return
 
-    def _is_known(self, watched: Watched, error: LayerstoreError) -> bool:
+    def _ask_row(self, path: str) -> None:
+        """Of a layer that the holder cannot hold: if its row says that all of it is there, it is one like any other."""
+        try:
+            with self._store() as store:
+                store._parts.layers.still_lazy([Path(path)])
+        except Exception as error:  # whoever opens the store next asks again
+            log(f"{path}: {_words_of(error)}")
+
+    def _is_known(self, watched: Watched, error: Exception) -> bool:
         """Is a layer whole that cannot be opened, or proved to be wrong? Then it is said.
 
         The row is asked first: whoever completed it may have died before it could say so.
@@ -186,7 +207,8 @@ class Fetcher:
                 self._say(layer=watched.number, whole=True)
                 return True
             is_missing = isinstance(error, KernelError) and error.errno == errno.ENOENT
-            if not is_missing and not _is_proof(error) and not isinstance(error, InvalidReference):
+            is_its_own = is_missing or _is_wrong(error) or isinstance(error, InvalidReference)
+            if not isinstance(error, LayerstoreError) or not is_its_own:
                 return False
             with self._changed, suppress(KernelError):
                 if watched in self._known:
@@ -233,7 +255,7 @@ class Fetcher:
                 deed()
                 return
             except (LayerstoreError, OSError) as error:
-                if _is_proof(error):
+                if _is_proof(error, layer):
                     self._condemn(layer, error)
                     raise
                 _log(layer, error)
@@ -243,7 +265,10 @@ class Fetcher:
 
     def _condemn(self, layer: LazyLayer, error: LayerstoreError) -> None:
         """What comes of it is not what it should be: it is known from here on, and whoever reads it is told."""
-        layer.condemn(error.message)
+        try:
+            layer.condemn(error.message)
+        except KernelError as other:  # then whoever fetches next finds it out once more
+            _log(layer, other)
         self._say(layer=layer.watched.number, wrong=error.message)
         self._mark_damaged(layer.watched.path)
 
@@ -251,8 +276,8 @@ class Fetcher:
         try:
             with self._store() as store:
                 store._parts.layers.mark_damaged(LayerKey(Path(path).name))
-        except LayerstoreError as error:
-            print(f"{path}: {error}", file=sys.stderr, flush=True)
+        except Exception as error:  # it is marked by the next `check`
+            log(f"{path}: {_words_of(error)}")
 
     def _note(self, layer: LazyLayer, error: BaseException) -> None:
         if not layer.is_gone.is_set():
@@ -278,12 +303,12 @@ class Fetcher:
                 if layer.is_gone.is_set():
                     continue
                 _log(layer, error)
-                if _is_proof(error):
+                if _is_proof(error, layer):
                     self._condemn(layer, error)
                     continue
                 if layer.is_wanted:
                     layer.is_wanted = False
-                    self._say(layer=layer.watched.number, late=str(error))
+                    self._say(layer=layer.watched.number, late=_words_of(error))
                 layer.rest_until = time.monotonic() + pause
                 pause = min(pause * 2, _LONGEST)
 
@@ -329,14 +354,23 @@ class Fetcher:
         return Store(self._given.config)
 
 
-def _is_proof(error: BaseException) -> TypeGuard[LayerstoreError]:
-    """That a layer is wrong, and nothing else is: a limit that it exceeds may be set higher."""
-    return isinstance(error, DigestMismatch | InvalidArchive | Damaged) and not isinstance(error, LimitExceeded)
+def _is_wrong(error: BaseException) -> TypeGuard[LayerstoreError]:
+    """Is what was read not as it should be? A limit that it exceeds may be set higher."""
+    return isinstance(error, InvalidArchive | Damaged) and not isinstance(error, LimitExceeded)
+
+
+def _is_proof(error: BaseException, layer: LazyLayer) -> TypeGuard[LayerstoreError]:
+    """That a layer is wrong, and nothing else is: no database, no record, none of the layers below it."""
+    return _is_wrong(error) and (not isinstance(error, Damaged) or error.layer == layer.index.diff_id)
+
+
+def _words_of(error: BaseException) -> str:
+    """What an error says, and that of no error is nothing."""
+    return str(error) if isinstance(error, LayerstoreError) else f"{type(error).__name__}: {error}"
 
 
 def _log(layer: LazyLayer, error: BaseException) -> None:
-    kind = "" if isinstance(error, LayerstoreError | KernelError) else f"{type(error).__name__}: "
-    print(f"{Path(layer.watched.path).name}: {kind}{error}", file=sys.stderr, flush=True)
+    log(f"{Path(layer.watched.path).name}: {_words_of(error)}")
 
 
 def main() -> None:
@@ -350,7 +384,7 @@ def main() -> None:
         if fetcher.run():
             os._exit(0)
     except BaseException as error:  # not to be waited for by threads that may wait for long: another is started
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        log(_words_of(error))
         os._exit(1)
     word, fds = hand_over(given, [*layers, *fetcher.watched()])
     for fd in fds:

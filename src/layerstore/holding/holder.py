@@ -1,12 +1,14 @@
 """The holder: a loop over what the kernel asks, what the fetcher says, and who wants layers watched or whole.
 
 It waits for nobody but in `select`: whoever reads what is there goes on at once, whoever reads what is not waits until
-the fetcher has it, and no longer than `patience`. It ends when no layer is lazy any more.
+the fetcher has it, and no longer than `patience`. It ends when no layer is lazy any more. One that it cannot hold may
+be lazy: it stays for that, and the log says so.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import resource
@@ -25,7 +27,7 @@ from attrs import evolve
 
 from layerstore.errors import KernelError, LayerstoreError
 from layerstore.holding.held import Asked, Held, has_holes, inode_of, is_same
-from layerstore.holding.passing import Given, Watched, hand_over, protect, receive, send
+from layerstore.holding.passing import Given, Watched, hand_over, log, protect, receive, send
 from layerstore.holding.recording import Record
 from layerstore.holding.warden import Warden
 from layerstore.indexes import LAZY, TAR
@@ -61,6 +63,9 @@ class Holder:
         self._warden = Warden(given)
         self._held: dict[int, Held] = {}
         self._asked: dict[int, Asked] = {}
+        self._serials = itertools.count(1)
+        """What reads are called: a descriptor is given to another as soon as it is closed, and what is said of a read
+        may come later."""
         self._wanting: list[tuple[socket.socket, int]] = []
         self._unanswered: list[socket.socket] = []
         self._loop = selectors.DefaultSelector()
@@ -70,7 +75,9 @@ class Holder:
         self._started = self._not_before = self._deaf_until = 0.0
         self._last = 0
         self._is_unsure = False
-        """Layers may be lazy that are not held: who reads them gets EIO, but zeros if this ended."""
+        """Layers may be lazy that are not held: who reads them gets EIO, but zeros if this ended. So it does not."""
+        self._refused: dict[str, str] = {}
+        """The folders of such layers, and why they cannot be held."""
         self._look_at = 0.0
         for watched in layers:
             try:
@@ -86,18 +93,26 @@ class Holder:
             self._watch.answer_number(number, errno.EIO)
 
     def look_around(self) -> None:
-        """Watch what was watched before others had died: all layers that are lazy. What fails is tried again."""
+        """Watch what was watched before others had died: all layers that are lazy.
+
+        What fails is tried again; the fetcher asks its row, for it may only look like a lazy layer.
+        """
         self._look_at = time.monotonic() + _GLANCE
-        self._is_unsure = False
+        before, self._refused = self._refused, {}
         try:
             folders = [folder for name in names_in(self._home) if ((folder := self._home / name) / LAZY).is_dir()]
-        except (LayerstoreError, OSError):
-            folders, self._is_unsure = [], True
+        except (LayerstoreError, OSError) as error:
+            folders, self._refused[str(self._home)] = [], str(error)
         for folder in folders:
             try:
                 self._begin(str(folder))
-            except (LayerstoreError, OSError):
-                self._is_unsure = True
+            except (LayerstoreError, OSError) as error:
+                self._refused[str(folder)] = str(error)
+        for path, why in self._refused.items():
+            if before.get(path) != why:
+                log(f"{path}: cannot be watched: {why}")
+                self._say({"refused": path})
+        self._is_unsure = bool(self._refused)
 
     def listen(self) -> None:
         """Have a socket by which it is found."""
@@ -242,7 +257,7 @@ class Holder:
                 self._watch.answer(waiting)
             else:
                 deadline = time.monotonic() + self._given.patience
-                self._asked[waiting.file] = Asked(waiting, held, first, last, deadline)
+                self._asked[next(self._serials)] = Asked(waiting, held, first, last, deadline)
 
     def _is_fetcher(self, pid: int) -> bool:
         return self._line is not None and self._fetcher is not None and self._fetcher.pid == pid
@@ -284,6 +299,8 @@ class Holder:
         self._pass_on()
         for _, number in self._wanting:
             self._say({"hurry": number})
+        for path in self._refused:
+            self._say({"refused": path})
 
     def _start_fetcher(self) -> socket.socket:
         """Start one; the line to it."""
@@ -461,7 +478,10 @@ class Holder:
 
 
 def _wrong_words(held: Held) -> str:
-    return wrong(Path(f"/proc/self/fd/{held.watched.folder}")) or "what came of it is not what it should be"
+    words = None
+    with suppress(KernelError):  # what could not be written may be unreadable, too
+        words = wrong(Path(f"/proc/self/fd/{held.watched.folder}"))
+    return words or "what came of it is not what it should be"
 
 
 def _paths(wish: dict[str, Any], what: str) -> list[str]:

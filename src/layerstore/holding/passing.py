@@ -19,7 +19,7 @@ from layerstore.values import define, frozen
 if TYPE_CHECKING:
     from layerstore.config import Config
 
-__all__ = ["Given", "Watched", "hand_over", "leave_streams", "protect", "receive", "send", "taken_over"]
+__all__ = ["Given", "Watched", "hand_over", "leave_streams", "log", "protect", "receive", "send", "taken_over"]
 
 _LARGEST: Final = 64 << 10
 _LOGGED: Final = 1 << 20
@@ -108,6 +108,12 @@ def protect(share: int) -> None:
     """Let the kernel end this process later than others when memory runs out (-1000: never), if this may ask so."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(share))
+
+
+def log(text: str) -> None:
+    """Write a line into the log, if it takes one: a disk that is full ends nobody."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def leave_streams(place: Path) -> None:

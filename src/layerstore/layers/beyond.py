@@ -10,6 +10,7 @@ from layerstore.driver import Layer
 
 if TYPE_CHECKING:
     from layerstore.indexes import LaidTree
+    from layerstore.layers.relay import Write
 
 __all__ = ["KeepsContentOnce", "ProvesIndexes", "TakesStacks"]
 
@@ -26,8 +27,8 @@ class TakesStacks(Protocol):
 class ProvesIndexes(Protocol):
     """A driver that can tell an index that was altered from one as it was made."""
 
-    def wrong_indexes(self, layer: Layer) -> Sequence[Path]:
-        """Of the indexes that lie with this layer: those that were altered since."""
+    def wrong_indexes(self, layer: Layer, write: Write) -> Sequence[Path]:
+        """Of the indexes that lie with this layer: those that were altered since. `write` is given what is read."""
 
 
 @runtime_checkable

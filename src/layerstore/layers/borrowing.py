@@ -39,10 +39,10 @@ class Borrowing(Folders):
             return super().identify(key)
         raise Damaged(f"layer {key} lies in an attached store, which alone knows what it is")
 
-    def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
+    def damages(self, stored: Diff, level: Level, write: Write | None = None) -> Iterator[Damage]:
         """Whether it is there; that its content is right, its digest says to whoever reads it."""
         if not Layer(stored.key).is_borrowed:
-            yield from super().damages(stored, level)
+            yield from super().damages(stored, level, write)
             return
         try:
             self._attached.folder(stored.key)

@@ -132,7 +132,11 @@ class LayerFiles(ABC):
         """All of a lazy layer's tar is there: prove it, and let the layer be one like any other. Raises `Damaged`."""
 
     def forget_lazy(self, key: LayerKey) -> None:
-        """Remove what says that a layer is lazy, whose row says that it is not."""
+        """Remove what says that a layer is lazy, whose row says that it is not. Raises `KernelError`."""
+
+    def lazy_folders(self) -> Sequence[Path]:
+        """The folders of layers that are lazy, as far as what lies there says so."""
+        return ()
 
     def make_whole(self, stored: Diff) -> None:
         """Wait until all of a lazy layer is there. Raises `LayerstoreError`, which says why it does not come."""
@@ -177,8 +181,8 @@ class LayerFiles(ABC):
         raise NotFound(f"nothing says which layer {key} is")
 
     @abstractmethod
-    def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
-        """What is no longer as it was stored."""
+    def damages(self, stored: Diff, level: Level, write: Write | None = None) -> Iterator[Damage]:
+        """What is no longer as it was stored. `write` is given what is read of large files on the way."""
 
     def damages_arrived(self, stored: Diff, write: Write) -> Iterator[Damage]:
         """The same of a lazy layer, and of its content as far as that has come: `write` is given it."""

@@ -220,7 +220,7 @@ class Folders(LayerFiles):
     def identify(self, key: LayerKey) -> DiffID:
         return tar.export(self._skeleton(key), self.driver.tree(Layer(key)), lambda _: None, expected=None)
 
-    def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
+    def damages(self, stored: Diff, level: Level, write: Write | None = None) -> Iterator[Damage]:
         tree = self.driver.tree(Layer(stored.key))
         return tar.verify(self._skeleton(stored.key), tree, dialect=self.dialect, level=level)
 

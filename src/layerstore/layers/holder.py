@@ -37,18 +37,30 @@ _PROGRAM: Final = "layerstore.holding"
 
 
 class Holder:
-    """The holder of the store with this `home`. `end_poisoned` ends what may have read zeros."""
+    """The holder of the store with this `home`. `end_poisoned` ends what may have read zeros.
 
-    def __init__(self, home: Path, config: Config, patience: float, end_poisoned: Callable[[], object]) -> None:
+    `still_lazy`: those of some folders whose layers may lack something; the others look so no more.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        config: Config,
+        patience: float,
+        end_poisoned: Callable[[], object],
+        still_lazy: Callable[[Sequence[Path]], Sequence[Path]],
+    ) -> None:
         self._home = home
         self._config = config
         self._patience = patience
         self._end_poisoned = end_poisoned
+        self._still_lazy = still_lazy
 
     def watch(self, folders: Sequence[Path]) -> None:
         """Have these folders' tars watched from here on. Raises `LayerstoreError`, `KernelError`."""
-        for at in range(0, len(folders), _AT_ONCE):
-            self._ask({"watch": [str(folder) for folder in folders[at : at + _AT_ONCE]]})
+        lazy = self._still_lazy(folders)
+        for at in range(0, len(lazy), _AT_ONCE):
+            self._ask({"watch": [str(folder) for folder in lazy[at : at + _AT_ONCE]]})
 
     def begin(self) -> None:
         """Have one that waits for layers, if there is none: what is going to be watched is then watched sooner."""
@@ -91,7 +103,8 @@ class Holder:
 
     def make_whole(self, folder: Path) -> None:
         """Wait until all of a layer is there, or it is known that it does not come. Raises the same."""
-        self._ask({"whole": str(folder)})
+        if self._still_lazy([folder]):
+            self._ask({"whole": str(folder)})
 
     def recover(self) -> None:
         """Where a holder was killed together with its fetcher: end what may have read zeros."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from layerstore.digest import short
 from layerstore.driver import Layer, LayerKey, State
-from layerstore.errors import Damaged, DepthExceeded, LayerstoreError, NotFound, ReadOnlyStore, named
+from layerstore.errors import Damaged, DepthExceeded, KernelError, LayerstoreError, NotFound, ReadOnlyStore, named
 from layerstore.kernel.files import Writeback, syncfs
 from layerstore.layers import rows
 from layerstore.layers.diffs import committed
@@ -344,12 +344,32 @@ class Layers:
         if stored.lazy:
             try:
                 self.files.complete(stored, parents)
-            except Damaged:
-                self.mark_damaged(key)
+            except Damaged as error:
+                if error.layer == stored.diff_id:  # not what it stands on
+                    self.mark_damaged(key)
                 raise
             with self.database.write() as tx:
                 rows.set_whole(tx, key)
         self.files.forget_lazy(key)
+
+    def still_lazy(self, folders: Iterable[Path]) -> list[Path]:
+        """Those of these folders whose layers may be lazy. Where a row says that one is not, what says so else goes.
+
+        Whoever completed it may have died over that, or had no room for it: so it may keep it for a while.
+        """
+        left = []
+        for folder in folders:
+            key = LayerKey(folder.name)
+            if self.is_whole(key):
+                with suppress(KernelError):
+                    self.files.forget_lazy(key)
+                    continue
+            left.append(folder)
+        return left
+
+    def forget_lazy(self) -> None:
+        """The same of all layers."""
+        self.still_lazy(self.files.lazy_folders())
 
     @contextmanager
     def recording_order(self, chain_ids: Sequence[ChainID], path: Path) -> Iterator[None]:

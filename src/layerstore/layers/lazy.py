@@ -15,8 +15,9 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final, Self
 
-from layerstore.errors import Damaged, KernelError, named
+from layerstore.errors import FULL, Damaged, KernelError, named
 from layerstore.indexes import LAZY, TAR
+from layerstore.kernel.files import remove_tree
 from layerstore.kernel.files.descriptors import FOLDER, opened, read_own, write_private
 from layerstore.kernel.mounts import boot_id
 from layerstore.values import frozen
@@ -27,6 +28,8 @@ __all__ = [
     "Present",
     "facts_of",
     "fetched",
+    "forget",
+    "is_left",
     "lay_out",
     "link",
     "note_wrong",
@@ -37,6 +40,8 @@ __all__ = [
 
 _INDEX, _SOURCE, _HAVE, _NOW, _WRONG, _ORDER = "index", "source", "have", "now", "wrong", "order"
 _FILES: Final = (_INDEX, _SOURCE, _HAVE, _ORDER)
+_FORGOTTEN: Final = "lazy.gone"
+"""What `lazy/` is called in the layer's folder, for want of room elsewhere, while it is removed."""
 _BOOT: Final = 64
 """Bytes in front of the bits of `now`: the boot for which they hold."""
 MEND: Final = "`layerstore check --repair` has the layer anew, or pull the image without --lazy."
@@ -125,6 +130,32 @@ def link(source: Path, folder: Path) -> None:
         for name in _FILES:
             with suppress(FileNotFoundError) if name == _ORDER else nullcontext():  # which older ones have not
                 os.link(source / LAZY / name, folder / LAZY / name)
+
+
+def is_left(folder: Path) -> bool:
+    """Is anything there that makes a layer lazy, or has?"""
+    return any(os.path.lexists(folder / name) for name in (LAZY, _FORGOTTEN))
+
+
+def forget(folder: Path, gone: Path) -> bool:
+    """Take away at once, to `gone`, what makes a layer lazy: with half of it, it would lack something.
+
+    False: nothing has come there. Where there is no room for that name, it is another, in the same folder, from where
+    it is removed. Raises `KernelError`.
+    """
+    inner = folder / _FORGOTTEN
+    remove_tree(inner)
+    with named("rename", folder / LAZY), suppress(FileNotFoundError):
+        try:
+            os.rename(folder / LAZY, gone)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            os.rename(folder / LAZY, inner)
+            remove_tree(inner)
+            return False
+        return True
+    return False
 
 
 def fetched(folder: Path) -> int:

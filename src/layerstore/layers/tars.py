@@ -29,7 +29,7 @@ from layerstore.layers.beyond import KeepsContentOnce, ProvesIndexes, TakesStack
 from layerstore.layers.diffs import Diff, Staged
 from layerstore.layers.files import LayerFiles, Told, counting, name_layer
 from layerstore.layers.folders import Folders
-from layerstore.layers.lazy import Lazy, fetched, lay_out, link
+from layerstore.layers.lazy import Lazy, fetched, forget, is_left, lay_out, link
 from layerstore.layers.relay import Write
 from layerstore.limits import UNLIMITED, Limits
 from layerstore.seekable import Hollow, LayerIndex
@@ -185,7 +185,9 @@ class Tars(LayerFiles):
         with named("rename", made):
             os.rename(made, self._listing(layer))
         fsync_folder(made.parent)
-        kept = self.read_record(stored.key)
+        kept = None
+        with suppress(Damaged):  # the row decides, and `check` tells of the record
+            kept = self.read_record(stored.key)
         if kept is not None:
             draft = self._staged_record(stored.key)
             self.write_record(draft, evolve(kept[0], lazy=False), kept[1])
@@ -194,10 +196,13 @@ class Tars(LayerFiles):
                 os.rename(draft, record)
 
     def forget_lazy(self, key: LayerKey) -> None:
-        lazy, gone = self._tar(Layer(key)).parent / LAZY, self.session.folder / f"{key}.lazy.gone"
-        with named("rename", lazy):  # at once: half of it would be a layer that lacks something
-            if move_away(lazy, gone):
-                self.session.discard(gone)
+        gone = self.session.folder / f"{key}.lazy.gone"
+        if forget(self._tar(Layer(key)).parent, gone):
+            self.session.discard(gone)
+
+    def lazy_folders(self) -> list[Path]:
+        folders = [self._tar(layer).parent for layer in map(Layer, self.driver.keys())]
+        return [folder for folder in folders if is_left(folder)]
 
     def _on(self, stored: Diff, parents: Sequence[Layer]) -> Sequence[Layer] | None:
         return parents if stored.dependent else None
@@ -373,8 +378,8 @@ class Tars(LayerFiles):
     def identify(self, key: LayerKey) -> DiffID:
         return self._read(Layer(key), None, lambda _: None)
 
-    def damages(self, stored: Diff, level: Level) -> Iterator[Damage]:
-        return self._damages(stored, level, lambda _: None)
+    def damages(self, stored: Diff, level: Level, write: Write | None = None) -> Iterator[Damage]:
+        return self._damages(stored, level, write or (lambda _: None))
 
     def damages_arrived(self, stored: Diff, write: Write) -> Iterator[Damage]:
         return self._damages(stored, tar.Level.CONTENT, write)
@@ -398,7 +403,7 @@ class Tars(LayerFiles):
         except Damaged as error:
             yield Damage("/", error.message)
         if level is not tar.Level.SIZES and isinstance(self.driver, ProvesIndexes):
-            for index in self.driver.wrong_indexes(layer):
+            for index in self.driver.wrong_indexes(layer, write):
                 yield Damage("/", f"{index.name}, which is what is mounted of it, was altered")
         if is_read and not self.lacks(stored):
             try:

@@ -17,6 +17,7 @@ SPAN: Final = 1 << 20
 
 _FIRST, _PIECE = 4 << 10, 256 << 10
 _WIDEST: Final = 1 << 31
+"""The window that zstd itself takes at most: what claims a wider one is no frame."""
 
 
 def points(blob: Any, limits: Limits) -> Iterator[tuple[Point, int]]:
@@ -107,7 +108,7 @@ def _decoder(limits: Limits) -> Any:
 
 
 def _refused(error: Exception, limits: Limits) -> InvalidArchive:
-    if "too much memory" in str(error):
+    if "too much memory" in str(error) and 0 < limits.zstd_window < _WIDEST:
         what = "the window of a zstd frame"
         return LimitExceeded(what, setting="max-zstd-window", limit=limits.zstd_window, met=None)
     return _damaged(str(error))
