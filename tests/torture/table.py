@@ -22,9 +22,9 @@ def write_table(
     revisions = sorted({row["revision"] for row in rows})
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     name = folder / f"{day}-torture"
-    firsts = sorted({row["first"] for row in rows})
+    firsts = sorted({row["first"] for row in rows} & {*range(every)})
     walked = {(row["first"], row["subject"], row["operation"], row["kind"]) for row in rows}
-    missing = [(first, *one) for first in range(every) for one in expected if (first, *one) not in walked]
+    missing = [(first, *one) for first in firsts for one in expected if (first, *one) not in walked]
     document = {
         "date": day,
         "revisions": revisions,
@@ -43,7 +43,7 @@ def write_table(
         f"- revisions: {', '.join(revisions)}",
         *(f"- {fact}: {value}" for fact, value in facts.items() if fact not in ("tar", "cp", "layerstore")),
         "",
-        _extent(len(expected) * every - len(missing), len(expected), every, firsts),
+        _extent(len(expected) * len(firsts) - len(missing), len(expected), every, firsts),
         *([] if turn is None else [f"Each call failed with one of its errors (`--turn {turn}`)."]),
         "",
         *_table(rows, expected),
