@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, settings
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-EACH = 1 if NIGHTLY else 20
+EACH = 1 if NIGHTLY else 30
 
 
 def pytest_configure() -> None:
@@ -29,7 +29,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out all but the first of each test's cases, and each twentieth after it."""
+    """Leave out all but the first of each test's cases, and each thirtieth after it."""
     seen: Counter[str] = Counter()
     chosen: list[pytest.Item] = []
     left_out: list[pytest.Item] = []

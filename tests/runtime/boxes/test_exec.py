@@ -15,6 +15,10 @@ import pytest
 from layerstore import CannotRun, ConfigError, Container, NotFound
 from layerstore.runtime import ExecOptions, Runtime
 from layerstore.runtime.errors import NotRunning
+from layerstore.runtime.life import runtime as life
+from layerstore.runtime.life import state
+from layerstore.runtime.life.places import Folder
+from layerstore.runtime.life.rows import Row
 from layerstore.runtime.streams import Streams, terminal
 from runtime.life.conftest import Make, eventually
 from runtime.streams.conftest import Screen, signal_ourselves
@@ -263,6 +267,27 @@ def test_input_that_ends_ends_that_of_one_that_was_attached_from_the_start(runti
         assert runtime.run(container, Streams(source, streams.stdout, None)) == 0
         os.close(source)
         assert out.read_text() == "all\n"
+
+
+def test_what_ends_between_two_looks_and_is_removed_tells_its_code(
+    runtime: Runtime, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+
+    def late(row: Row, folder: Folder) -> bool:
+        """It runs still at the first look, and has ended just after that."""
+        looks.append(state.has_ended(row, folder))
+        while not state.has_ended(row, folder):
+            time.sleep(0.001)
+        return len(looks) > 1
+
+    container = make("sh", "-c", "exit 5", tty=True, remove=True)
+    with written() as (streams, _, _):
+        monkeypatch.setattr(life, "has_ended", late)
+        assert runtime.run(container, streams) == 5
+    assert len(looks) == 2
+    with pytest.raises(NotFound):
+        runtime.store.container(container.id)
 
 
 def test_logs_are_followed_to_the_end(runtime: Runtime, make: Make) -> None:

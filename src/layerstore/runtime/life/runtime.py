@@ -467,11 +467,11 @@ class Runtime:
             if row is None:
                 return code
             folder = self.places.folder(container.id)
-            if has_ended(row, folder):
+            if has_ended(row, folder):  # one look: what ends after it is settled after the next
                 code, _ = exit_of(row, folder)  # before it is removed, if its options say so
-            row = self._ender.settled(row)
-            if row is None:
-                return code
+                row = self._ender.settled(row)
+                if row is None:
+                    return code
             if row.status == "dead":  # somebody is removing it, as its options say
                 with self.places.lock(container.id):
                     return row.exit_code
