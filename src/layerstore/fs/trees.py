@@ -71,8 +71,13 @@ class TreeFileSystem(AbstractFileSystem):
             entry = tree.find(inner, follow=False)
             return _described(path, entry, tree.find(inner) if entry.is_symlink else entry)
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: FBT001, FBT002  # fsspec's callers may give it by place
-        """What is in a folder, sorted; of anything else, it itself. Without a path: the images."""
+    def ls(self, path: str, *by_place: Any, **more: Any) -> list[Any]:
+        """What is in a folder, sorted; of anything else, it itself. Without a path: the images.
+
+        As fsspec has it: `detail`, by its name or by place, says whether each is all that is known of it (True), or its
+        path alone.
+        """
+        [detail] = by_place or [more.get("detail", True)]
         path = self._strip_protocol(path)
         found = self._named() if self._is_above(path) else self._listed(path)
         return found if detail else [one["name"] for one in found]
