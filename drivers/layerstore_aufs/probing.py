@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from layerstore.changes.linked import link_stack
 from layerstore.driver import Backing, CopyOnWrite, Mount
 from layerstore.errors import Damaged, DriverNotSupported, KernelError
 from layerstore.kernel import files
-from layerstore.kernel.files.descriptors import read_own, write_private
+from layerstore.kernel.files.descriptors import read_own
 from layerstore.kernel.mounts import AUFS, FUSE_OVERLAYFS, boot_id, detached, fuse
-from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
+from layerstore.kernel.mounts.trial import nearest_folder, remember, trial_folder
 from layerstore_aufs.settings import ATTRIBUTES, AUTO, Mode, Settings
 
 ANSWER = ".backing"
@@ -262,11 +262,4 @@ def _remember(home: Path, question: str, found: Found) -> None:
         "notes": backing.notes,
         "refusals": [(mode.value, reason, remedy) for mode, reason, remedy in found.refusals],
     }
-    try:
-        with trial_folder(home) as fresh:
-            write_private(fresh / ANSWER, json.dumps([question, answer]))
-            (fresh / ANSWER).replace(home / ANSWER)
-    except (OSError, KernelError):
-        # Then it is asked again, and the next trial removes what is left of this one.
-        with suppress(OSError):
-            (home / ANSWER).unlink(missing_ok=True)
+    remember(home / ANSWER, [question, answer])

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from layerstore.driver import Backing, CopyOnWrite, Mount
 from layerstore.errors import Damaged, DriverNotSupported, KernelError
 from layerstore.kernel import files
 from layerstore.kernel.files import quota
-from layerstore.kernel.files.descriptors import read_own, write_private
+from layerstore.kernel.files.descriptors import read_own
 from layerstore.kernel.mounts import boot_id, detached
-from layerstore.kernel.mounts.trial import nearest_folder, trial_folder
+from layerstore.kernel.mounts.trial import nearest_folder, remember, trial_folder
 from layerstore.kernel.namespaces import is_within
 from layerstore_overlay2.settings import MAX_DEPTH, Settings
 
@@ -203,11 +203,4 @@ def _known(home: Path, question: str) -> Backing | None:
 
 def _remember(home: Path, question: str, backing: Backing) -> None:
     answer: dict[str, Any] = {**asdict(backing), "copy_on_write": backing.copy_on_write.value}
-    try:
-        with trial_folder(home) as fresh:
-            write_private(fresh / ANSWER, json.dumps([question, answer]))
-            (fresh / ANSWER).replace(home / ANSWER)
-    except (OSError, KernelError):
-        # Then it is asked again, and the next trial removes what is left of this one.
-        with suppress(OSError):
-            (home / ANSWER).unlink(missing_ok=True)
+    remember(home / ANSWER, [question, answer])

@@ -23,42 +23,22 @@ from layerstore.faces.containerd.snapshotter import Snapshotter
 from layerstore.manifests.media_types import LAYER_TYPE as KIND
 from layerstore.testing.filesystems import mountpoints
 from support import images
+from support.moments import KILLED_AT
 
 pytestmark = pytest.mark.root
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 # Dies at the N-th audited event that touches files or the database, counted from when the deed begins.
-CHILD = textwrap.dedent(
+CHILD = KILLED_AT + textwrap.dedent(
     """
-    import os, signal, sys
     import layerstore
     from pathlib import Path
-    from layerstore.database import Database
     from layerstore.faces.containerd.differ import Differ
     from layerstore.faces.containerd.snapshotter import Snapshotter
 
     root, driver, deed, point = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     KIND, BLOB = sys.argv[5:7]
-    count, armed = 0, False
-    EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.listdir", "commit", "begin"}
-
-    def hook(event, _):
-        global count
-        if armed and event in EVENTS:
-            count += 1
-            if count == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    begin, end = Database._begin, Database._end
-    def begun(self, *, durable):
-        sys.audit("begin")
-        return begin(self, durable=durable)
-    def ended(self, connection, error, **options):
-        end(self, connection, error, **options)
-        sys.audit("commit")
-    Database._begin, Database._end = begun, ended
 
     config = layerstore.Config(data_root=root + "/store", exec_root=root + "/exec", storage_driver=driver)
     with layerstore.open(config=config) as store:

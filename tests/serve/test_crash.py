@@ -26,6 +26,7 @@ from layerstore.testing.filesystems import Filesystems
 from layerstore.testing.power import CUTTABLE, Disk
 from serve.client import MANIFEST, Client, digest
 from support import images
+from support.moments import KILLED_AT
 
 pytestmark = pytest.mark.root
 
@@ -50,34 +51,13 @@ DOCUMENT = json.dumps(
 ).encode()
 
 # Dies at the N-th audited event that touches files or the database, counted from the word "now" of a header.
-CHILD = textwrap.dedent(
+CHILD = KILLED_AT + textwrap.dedent(
     """
-    import os, signal, sys
     import layerstore
-    from layerstore.database import Database
     from layerstore.faces.serve import Registry
     from layerstore.faces.serve.server import Server, Timing
 
     root, point = sys.argv[1], int(sys.argv[2])
-    count, armed = 0, False
-    EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.listdir", "commit", "begin"}
-
-    def hook(event, _):
-        global count
-        if armed and event in EVENTS:
-            count += 1
-            if count == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    begin, end = Database._begin, Database._end
-    def begun(self, *, durable):
-        sys.audit("begin")
-        return begin(self, durable=durable)
-    def ended(self, connection, error, **options):
-        end(self, connection, error, **options)
-        sys.audit("commit")
-    Database._begin, Database._end = begun, ended
 
     config = layerstore.Config(data_root=root + "/root", exec_root=root + "/exec", storage_driver="overlay2")
     with layerstore.open(config=config) as store:

@@ -16,7 +16,6 @@ from typing import IO, Any, cast
 from urllib.request import Request, urlopen
 
 import pytest
-from attrs import frozen
 from click.testing import CliRunner
 
 import layerstore
@@ -25,26 +24,13 @@ from core.adding import Adder
 from layerstore import Image, Store
 from layerstore.cli.front import front
 from layerstore.faces.ui import Page, documents
+from serve.client import Answer
 from support import images as make
 
 pytestmark = pytest.mark.root
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 BASE, MIDDLE, TOP, OTHER = (make.layer(make.file(name, name * 1000)) for name in ("base", "middle", "top", "other"))
-
-
-@frozen
-class Answer:
-    """What came back."""
-
-    status: int
-    header: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body, read."""
-        return json.loads(self.body)
 
 
 Ask = Callable[..., Answer]

@@ -7,6 +7,7 @@ its folder with flock, and the kernel drops the lock with the process: what can 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from layerstore.errors import DriverNotSupported, KernelError
 from layerstore.kernel.files import remove_tree
+from layerstore.kernel.files.descriptors import write_private
 from layerstore.kernel.mounts.mounting import unmount
 from layerstore.kernel.mounts.table import mounts_below
 
-__all__ = ["nearest_folder", "sweep", "trial_folder"]
+__all__ = ["nearest_folder", "remember", "sweep", "trial_folder"]
 
 _PREFIX = ".layerstore-probe-"
 
@@ -29,6 +31,18 @@ def nearest_folder(home: Path) -> Path:
         if os.path.isdir(folder):  # which is false, too, where one may not look
             return folder
     raise DriverNotSupported(f"{home}: no such directory, nor any above it")
+
+
+def remember(file: Path, answer: object) -> None:
+    """Write down what a trial has found, as JSON, whole or not at all: what cannot be is asked again."""
+    try:
+        with trial_folder(file.parent) as fresh:
+            write_private(fresh / file.name, json.dumps(answer))
+            (fresh / file.name).replace(file)
+    except (OSError, KernelError):
+        # Then the next trial removes what is left of this one.
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
